@@ -1,0 +1,1 @@
+"""The persistent memory of an AI assistant; start at `jarvis.persistent_memory.MemoryModule`."""

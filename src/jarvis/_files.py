@@ -1,0 +1,480 @@
+"""Files that are whole or not there, locks between processes, and where a store may lie.
+
+Every operation that touches the disk goes through `system`, so that a test can let the n-th one fail
+or record the order of writes and syncs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from jarvis.errors import (
+    ReadOnlyStoreError,
+    StoreAccessError,
+    StoreBusyError,
+    StoreError,
+    StoreFullError,
+    StoreMissingError,
+    UnsafeLocationError,
+    UnsafeLocationWarning,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+
+class System:
+    """The file operations that change the disk; `system` is the instance in use."""
+
+    def open(self, path: str, flags: int) -> int:
+        """Open a file for its owner only; return its descriptor."""
+        return os.open(path, flags | getattr(os, "O_BINARY", 0), FILE_MODE)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        """Write some of `data`; return how many bytes."""
+        return os.write(descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        """Return when everything written to the file is on the disk, not in a cache of the drive."""
+        if sys.platform == "darwin":
+            import fcntl
+
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(descriptor)
+
+    def sync_directory(self, path: str) -> None:
+        """Return when the names in a directory are on the disk; no-op on Windows, which has no such call."""
+        if sys.platform == "win32":
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self.sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def replace(self, source: str, target: str) -> None:
+        """Give `source` the name `target`, in one step, in place of what had it."""
+        os.replace(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        """Give `source` the second name `target`; raise FileExistsError if it is taken."""
+        os.link(source, target)
+
+    def unlink(self, path: str) -> None:
+        """Remove a name."""
+        os.unlink(path)
+
+    def make_directory(self, path: str) -> None:
+        """Create one directory for its owner only."""
+        os.mkdir(path, DIRECTORY_MODE)
+
+
+system = System()
+
+
+# --- what the operating system says, in our words -------------------------------------------------
+
+
+def translated(path: str | os.PathLike[str], error: OSError, doing: str) -> StoreError:
+    """Return the error of ours that says what `error` means for the store at `path`."""
+    reason = error.strerror or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError(
+            path, f"cannot {doing}: {reason}; nothing of this write was kept, free some space and retry"
+        )
+    if error.errno == errno.ENOENT:
+        return StoreMissingError(path, f"cannot {doing}: it is not there")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ReadOnlyStoreError(
+            path, f"cannot {doing}: {reason}; check the owner and mode of the file and its directory"
+        )
+    return StoreAccessError(path, f"cannot {doing}: {reason}")
+
+
+@contextlib.contextmanager
+def explaining(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
+    """Turn an OSError of the block into a `StoreError` that names `path`."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise translated(path, error, doing) from error
+
+
+# --- whole files ---------------------------------------------------------------------------------
+
+
+def ensure_directory(path: Path) -> None:
+    """Create the directory and its missing parents, each for its owner only, and durably."""
+    missing: list[Path] = []
+    while not path.exists() and path != path.parent:
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        with explaining(directory, "create the directory"):
+            with contextlib.suppress(FileExistsError):
+                system.make_directory(str(directory))
+            system.sync_directory(str(directory.parent))
+
+
+def temporary_path(path: str) -> str:
+    """Return an unused name beside `path`, which `remove_leftovers` of the same path recognises."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
+def remove_leftovers(path: str) -> None:
+    """Remove temporary files of killed writers of `path`. Call it under the writer lock only."""
+    directory, name = os.path.split(path)
+    for entry in os.listdir(directory):
+        if entry.startswith(f".{name}.") and entry.endswith((".tmp", ".tmp-journal", ".tmp-wal", ".tmp-shm")):
+            with contextlib.suppress(FileNotFoundError):
+                system.unlink(os.path.join(directory, entry))
+
+
+def write_whole(path: str, parts: Iterable[bytes], *, keep_existing: bool = False, sync: bool = True) -> None:
+    """Write a file so that at any moment, also after a power cut, the old or the new one is there whole.
+
+    Args:
+        path: the file; its directory exists.
+        parts: its content.
+        keep_existing: a file that is there already stays, and nothing happens.
+        sync: wait for the disk; without, a power cut MAY LOSE BOTH FILES (a killed process loses none).
+
+    Raises:
+        StoreError: the write failed; the old file is untouched.
+    """
+    temporary = temporary_path(path)
+    with explaining(path, "write"):
+        descriptor = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            try:
+                for part in parts:
+                    view = memoryview(part)
+                    while view:
+                        view = view[system.write(descriptor, view) :]
+                if sync:
+                    system.sync(descriptor)
+            finally:
+                os.close(descriptor)
+            put_in_place(temporary, path, keep_existing=keep_existing, sync=sync)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                system.unlink(temporary)
+            raise
+
+
+def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool = True) -> None:
+    """Move a finished and synced file to its name, durably; with `keep_existing` only if none is there."""
+    if keep_existing:
+        try:
+            system.link(temporary, path)
+        except FileExistsError:
+            system.unlink(temporary)
+            return
+        except OSError:  # a file system without hard links; the writer lock keeps others away
+            if os.path.exists(path):
+                system.unlink(temporary)
+                return
+            system.replace(temporary, path)
+        else:
+            system.unlink(temporary)
+    else:
+        system.replace(temporary, path)
+    if sync:
+        system.sync_directory(os.path.dirname(path))
+
+
+class Stamp(NamedTuple):
+    """What changes when a file is changed or replaced."""
+
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """Return the stamp in a stat result."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+# --- where a store may lie -----------------------------------------------------------------------
+
+_NETWORK_TYPES = frozenset(
+    (
+        *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "glusterfs", "lustre"),
+        *("gfs", "gfs2", "ocfs2", "beegfs", "davfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse"),
+        *("fuse.davfs", "fuse.glusterfs"),
+    )
+)
+_SHARED_TYPES = frozenset(("9p", "virtiofs", "vboxsf", "drvfs", "fuse.vmhgfs-fuse"))  # host and guest see one file
+_SYNCED_NAMES = frozenset(
+    (
+        *("dropbox", "onedrive", "google drive", "googledrive", "my drive", "mobile documents", "icloud drive"),
+        *("icloudclouddocs", "nextcloud", "owncloud", "pclouddrive", "megasync", "syncthing"),
+    )
+)
+
+
+def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
+    """Refuse a store on a network file system; warn of one in a synchronised or host-shared folder.
+
+    Locks and the write-ahead log's shared memory do not work between machines, and a program that
+    copies the file about while it is written copies a torn one.
+
+    Raises:
+        UnsafeLocationError: `path` is on a network file system (told from `mounts`, Linux only).
+    """
+    kind = _file_system_type(path, mounts)
+    if kind in _NETWORK_TYPES:
+        raise UnsafeLocationError(
+            path,
+            f"lies on a network file system ({kind}), where file locks cannot be trusted; choose a local directory",
+        )
+    if kind in _SHARED_TYPES:
+        _warn(f"{path} lies in a folder shared with the host of this machine ({kind}): open it from one side only")
+    for folder in [path, *path.parents]:
+        name = folder.name.lower()
+        if name in _SYNCED_NAMES or name.startswith("onedrive - ") or (folder / ".stfolder").is_dir():
+            _warn(
+                f"{path} lies in a synchronised folder ({folder}): its program may copy the store while it is "
+                "being written, or put an old copy in its place; choose a directory that is not synchronised"
+            )
+            return
+
+
+def _warn(message: str) -> None:
+    import warnings
+
+    warnings.warn(message, UnsafeLocationWarning, stacklevel=4)
+
+
+def _file_system_type(path: Path, mounts: str) -> str | None:
+    try:
+        lines = Path(mounts).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    best, found = -1, None
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].replace("\\040", " ")
+        if (path.is_relative_to(point)) and len(point) >= best:
+            best, found = len(point), after.split()[0]
+    return found
+
+
+# --- a lock between processes and threads --------------------------------------------------------
+
+_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+class WriterLock:
+    """An exclusive advisory lock: one holder among all threads of all processes.
+
+    Waiters queue in the kernel, so none starves. The lock dies with its process. A forked child
+    never holds, and never keeps alive, a lock of its parent.
+
+    The lock's file also carries a `Stamp` for its holders (see `read_stamp`).
+
+    Args:
+        path: the lock's file, created when first needed; it may be removed while nobody holds the lock.
+        guarded: the file that error messages name.
+    """
+
+    def __init__(self, path: str, guarded: str) -> None:
+        self.path = path
+        self.guarded = guarded
+        self._mutex = threading.Lock()
+        self._descriptors: set[int] = set()  # every open one, so that a forked child can close them
+        self._kept: int | None = None  # stays open between uses
+        self._held: int | None = None
+        self._owner: int | None = None
+        _locks.add(self)
+
+    def is_mine(self) -> bool:
+        """Tell whether the calling thread holds the lock."""
+        return self._owner == threading.get_ident()
+
+    def acquire(self, timeout_seconds: float) -> None:
+        """Wait for the lock.
+
+        Raises:
+            StoreBusyError: somebody else held it for longer than `timeout_seconds`.
+            StoreError: the lock's file cannot be opened.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        if not self._mutex.acquire(timeout=max(timeout_seconds, 0)):
+            raise self._busy(timeout_seconds)
+        try:
+            while True:
+                descriptor = self._try()
+                if descriptor is None:
+                    descriptor = self._wait(deadline, timeout_seconds)
+                if self._is_current(descriptor):
+                    self._held, self._owner = descriptor, threading.get_ident()
+                    return
+                self._close(descriptor)  # somebody removed the file meanwhile: that lock guards nothing
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def release(self) -> None:
+        """Give the lock to the next waiter."""
+        descriptor, self._held, self._owner = self._held, None, None
+        if descriptor is not None:
+            if descriptor == self._kept:
+                _unlock(descriptor)
+            else:
+                self._close(descriptor)
+        self._mutex.release()
+
+    def close(self) -> None:
+        """Close the lock's file, if nobody in this process holds the lock; it opens again when needed."""
+        if self._mutex.acquire(blocking=False):
+            try:
+                if self._kept is not None:
+                    self._close(self._kept)
+            finally:
+                self._mutex.release()
+
+    def read_stamp(self) -> Stamp | None:
+        """Return the stamp that a holder left last, or None; anybody may read it."""
+        try:
+            with open(self.path, "rb") as file:
+                fields = file.read(200).split()
+            return Stamp(*map(int, fields)) if len(fields) == 3 else None
+        except (OSError, ValueError):
+            return None
+
+    def write_stamp(self, stamp: Stamp) -> None:
+        """Leave a stamp; the caller holds the lock. Not synced: without it the store is checked whole."""
+        if self._held is None:
+            raise RuntimeError("only the holder of the lock leaves a stamp")
+        text = " ".join(map(str, stamp)).encode().ljust(79) + b"\n"
+        with explaining(self.path, "write"):
+            os.lseek(self._held, 0, os.SEEK_SET)
+            system.write(self._held, text)
+
+    # --- inside ---
+
+    def _open(self) -> int:
+        with explaining(self.path, "open the writer lock"):
+            descriptor = system.open(self.path, os.O_RDWR | os.O_CREAT)
+        self._descriptors.add(descriptor)
+        return descriptor
+
+    def _close(self, descriptor: int) -> None:
+        self._descriptors.discard(descriptor)
+        if descriptor == self._kept:
+            self._kept = None
+        os.close(descriptor)
+
+    def _try(self) -> int | None:
+        if self._kept is None:
+            self._kept = self._open()
+        return self._kept if _try_lock(self._kept) else None
+
+    def _wait(self, deadline: float, timeout_seconds: float) -> int:
+        """Wait in the kernel's queue, in a thread of its own: a blocking flock knows no timeout."""
+        if deadline <= time.monotonic():
+            raise self._busy(timeout_seconds)
+        descriptor = self._open()
+        settled, got = threading.Lock(), threading.Event()
+        abandoned = False
+
+        def wait() -> None:
+            _lock(descriptor)
+            with settled:
+                if abandoned:
+                    self._close(descriptor)
+                got.set()
+
+        threading.Thread(target=wait, name="jarvis-writer-lock", daemon=True).start()
+        try:
+            if got.wait(max(deadline - time.monotonic(), 0)):
+                return descriptor
+            raise self._busy(timeout_seconds)
+        except BaseException:
+            with settled:
+                abandoned = True
+                if got.is_set():
+                    self._close(descriptor)
+            raise
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return False
+        return os.path.samestat(named, os.fstat(descriptor))
+
+    def _busy(self, timeout_seconds: float) -> StoreBusyError:
+        return StoreBusyError(
+            self.guarded,
+            f"another writer has kept it locked for {timeout_seconds:g} s; "
+            "retry, let the other finish, or raise busy_timeout_seconds",
+        )
+
+    def _forget(self) -> None:
+        """In a forked child: let go of the parent's descriptors without unlocking what it holds."""
+        for descriptor in self._descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._descriptors = set()
+        self._kept = self._held = self._owner = None
+        self._mutex = threading.Lock()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the stamp: such locks are mandatory
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _lock(descriptor: int) -> None:
+        while not _try_lock(descriptor):
+            time.sleep(0.01)
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _forget_locks() -> None:
+        for lock in list(_locks):
+            lock._forget()
+
+    os.register_at_fork(after_in_child=_forget_locks)

@@ -1,0 +1,1 @@
+"""What SQL backends share: a `MemoryQuery` as a statement."""

@@ -1,0 +1,1 @@
+"""What `jarvis.sqlite_backend` stands on: the driver, connections, the schema and its migrations."""

@@ -1,0 +1,461 @@
+"""One SQLite file as this process has it open: a connection per thread, made, checked and closed here.
+
+Process model. A thread gets a connection at its first call and loses it when it ends. Before a fork
+every idle connection is closed and calls in progress are waited for, because SQLite's picture of its
+own locks is shared by all connections of a process and would be inherited wrong
+(https://sqlite.org/howtocorrupt.html, "Carrying an open database connection across a fork()").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import apsw
+
+from jarvis import _files
+from jarvis._files import Stamp, WriterLock
+from jarvis._sqlite import driver, first_life, schema, verification
+from jarvis._sqlite.session import Session, read_only, too_new
+from jarvis.errors import (
+    CorruptStoreError,
+    StoreAccessError,
+    StoreBusyError,
+    StoreMissingError,
+    StoreOutdatedError,
+    TransactionError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Result = TypeVar("Result")
+
+log = logging.getLogger("jarvis.sqlite")
+
+FORK_PATIENCE_SECONDS = 10.0
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+class _ThreadEnd:
+    """Lives in a thread's locals; when the thread ends it goes, and takes the connection along."""
+
+    def __init__(self, database: Database, session: Session) -> None:
+        self._database = weakref.ref(database)
+        self._session = session
+
+    def __del__(self) -> None:
+        database = self._database()
+        if database is not None and self._session.pid == os.getpid():
+            database.retire(self._session)
+
+
+class Database:
+    """The file at `path` and this process's connections to it; shared by all namespaces of a store.
+
+    Args:
+        path: the store's file.
+        read_only: nothing is written, not even a lock file.
+        durability: ``full`` or ``normal``, see `jarvis._sqlite.driver.connect`.
+        busy_timeout_seconds: how long a writer waits for another one.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool, durability: str, busy_timeout_seconds: float) -> None:
+        self.path = os.path.realpath(path)
+        self.read_only = read_only
+        self.durability = durability
+        self.busy_timeout_seconds = busy_timeout_seconds
+        self.lock = WriterLock(f"{self.path}.lock", self.path)
+        self.epoch = 0
+        self._local = threading.local()
+        self._mutex = threading.RLock()
+        self._sessions: set[Session] = set()
+        self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
+        self._inherited = False
+        _databases.add(self)
+
+    # --- for the backend -------------------------------------------------------------------------
+
+    def read(self, work: Callable[[Session], Result]) -> Result:
+        """Return what `work` returns when lent the calling thread's connection, opened if need be.
+
+        Raises:
+            StoreError: whatever is wrong with the store.
+        """
+        while True:
+            session = self._enter()
+            try:
+                if not session.immutable:
+                    return work(session)
+                before = Stamp.of(self._status())
+                result = work(session)
+                if Stamp.of(self._status()) == before and not self._has_log():
+                    return result
+                session.epoch = -1  # a writer came: what was read without locks may be torn, so read again
+            finally:
+                self._leave(session)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Session]:
+        """Lend the calling thread its connection inside a transaction, or a savepoint of the open one.
+
+        Committed when the block is left, rolled back when it raises anything.
+
+        Raises:
+            StoreError: the store is read-only, busy, full, damaged or gone; nothing of the block was kept.
+            TransactionError: this process was forked inside the block.
+        """
+        if self.read_only:
+            raise read_only(self.path)
+        session = self._enter()
+        outermost = session.depth == 0
+        try:
+            if outermost:
+                self.lock.acquire(self.busy_timeout_seconds)
+            session.begin()
+            try:
+                yield session
+            except BaseException:
+                if session.pid == os.getpid():
+                    session.roll_back()
+                raise
+            if session.pid != os.getpid():
+                raise TransactionError(
+                    f"{self.path}: forked inside the transaction, which belongs to the parent process"
+                )
+            if outermost:
+                self._commit(session)
+            else:
+                session.commit()
+        except (StoreAccessError, CorruptStoreError):
+            session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
+            raise
+        finally:
+            if outermost and self.lock.is_mine():
+                self.lock.release()
+            self._leave(session)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """Lend a connection of its own, for an iteration that outlives the call; not for transactions."""
+        with self._mutex:
+            session = self._open()
+            session.busy, session.lasting = 1, True
+        try:
+            yield session
+        finally:
+            session.busy = 0
+            self.retire(session)
+
+    def in_transaction(self) -> bool:
+        """Tell whether the calling thread has a transaction open."""
+        holder = getattr(self._local, "session", None)
+        return holder is not None and holder.depth > 0
+
+    def retire(self, session: Session) -> None:
+        """Close a connection that no call uses any more."""
+        self._sessions.discard(session)
+        session.close()
+
+    def shutdown(self) -> None:
+        """Close what is idle, let the rest close itself when it is done, and fold the log into the file.
+
+        Raises:
+            TransactionError: the calling thread has a transaction open.
+        """
+        if self.in_transaction():
+            raise TransactionError(f"{self.path}: shutdown() inside a transaction; leave the transaction first")
+        with self._mutex:
+            sessions = list(self._sessions)
+            self.epoch += 1
+            self._prepared = None
+            idle = [session for session in sessions if not session.busy and not session.closed]
+            if idle and not self.read_only and os.path.exists(self.path):
+                self._checkpoint(idle)
+            for session in idle:
+                self.retire(session)
+            self.lock.close()
+
+    # --- a call ----------------------------------------------------------------------------------
+
+    def _enter(self) -> Session:
+        session: Session | None = getattr(self._local, "session", None)
+        if session is not None:
+            # Who closes connections (shutdown, fork) raises epoch first and looks at busy then; in
+            # this order at least one of the two sees the other.
+            session.busy += 1
+            try:
+                if session.depth or (session.epoch == self.epoch and self._is_there(session)):
+                    return session
+            except BaseException:
+                session.busy -= 1
+                raise
+            session.busy -= 1
+            if not session.busy:
+                self.retire(session)
+        with self._mutex:
+            session = self._open()
+            session.busy = 1
+            self._local.session = session
+            self._local.end = _ThreadEnd(self, session)
+            return session
+
+    def _leave(self, session: Session) -> None:
+        session.busy -= 1
+        if not session.busy and session.epoch != self.epoch and session.pid == os.getpid():
+            self.retire(session)
+
+    def _is_there(self, session: Session) -> bool:
+        """Tell whether the path still names the file that `session` has open; raise if it names none."""
+        status = self._status()
+        if (status.st_dev, status.st_ino) != session.identity:
+            return False
+        return not session.immutable or not os.path.exists(f"{self.path}-wal")
+
+    def _status(self) -> os.stat_result:
+        try:
+            return os.stat(self.path)
+        except FileNotFoundError:
+            raise StoreMissingError(
+                self.path, "was removed while it was open; put it back, or call shutdown() to start with a new one"
+            ) from None
+        except OSError as error:
+            raise _files.translated(self.path, error, "find the store") from error
+
+    def _commit(self, session: Session) -> None:
+        before = self._status()
+        session.commit()
+        after = self._status()  # before anything is acknowledged: a write into a removed file is none
+        if (after.st_dev, after.st_ino) != session.identity:
+            raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
+        self._move_stamp(before, after)
+
+    def _move_stamp(self, before: os.stat_result, after: os.stat_result) -> None:
+        """Note, under the writer lock, that we changed the file ourselves (a checkpoint did).
+
+        Only if it was known before: a file that somebody else touched is still to be verified.
+        """
+        if Stamp.of(before) != Stamp.of(after) and self.lock.read_stamp() == Stamp.of(before):
+            self.lock.write_stamp(Stamp.of(after))
+
+    # --- opening ---------------------------------------------------------------------------------
+
+    def _open(self) -> Session:
+        """Return a new connection to the file as it is now, checked; needs the mutex."""
+        if self._inherited:
+            raise TransactionError(
+                f"{self.path}: this process was forked while its parent was inside a call or transaction on the store; "
+                "fork outside of them, or start processes with spawn"
+            )
+        if self._prepared is None:
+            self._prepare()
+        status = self._status()
+        if self._prepared != (status.st_dev, status.st_ino):  # somebody put another file in its place
+            self.epoch += 1
+            self._prepare()
+            status = self._status()
+        immutable = self.read_only and not self._has_log()
+        try:
+            connection = self._connect(immutable=immutable)
+        except apsw.Error as error:
+            raise driver.translated(self.path, error, "open the store") from error
+        session = Session(
+            connection, self.path, epoch=self.epoch, identity=(status.st_dev, status.st_ino), immutable=immutable
+        )
+        self._sessions.add(session)
+        return session
+
+    def _has_log(self) -> bool:
+        try:
+            return os.stat(f"{self.path}-wal").st_size > 0
+        except OSError:
+            return False
+
+    def _connect(self, *, immutable: bool) -> apsw.Connection:
+        if self.read_only:
+            return driver.connect_read_only(
+                self.path, immutable=immutable, busy_timeout_seconds=self.busy_timeout_seconds
+            )
+        return driver.connect(self.path, durability=self.durability, busy_timeout_seconds=self.busy_timeout_seconds)
+
+    def _prepare(self) -> None:
+        """Create, migrate or verify the file, whatever it needs."""
+        _files.check_location(Path(self.path))
+        if not os.path.exists(self.path):
+            if self.read_only:
+                raise StoreMissingError(self.path, "is not there; open it once without read_only=True to create it")
+            self._create()
+        status = self._status()
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreAccessError(self.path, "is no regular file; give the path of the store itself")
+        if status.st_size == 0:
+            raise CorruptStoreError(
+                self.path,
+                "is empty (0 bytes), which a store never is; restore a backup, or remove the file to start anew",
+            )
+        try:
+            connection = self._connect(immutable=self.read_only and not self._has_log())
+            try:
+                self._check(connection)
+            finally:
+                connection.close()
+        except apsw.Error as error:
+            raise driver.translated(self.path, error, "open the store") from error
+        self._prepared = (status.st_dev, status.st_ino)
+
+    def _create(self) -> None:
+        _files.ensure_directory(Path(self.path).parent)
+        self.lock.acquire(self.busy_timeout_seconds)
+        try:
+            with _files.explaining(self.path, "create the store"):
+                _files.remove_leftovers(self.path)
+            if not os.path.exists(self.path):
+                schema.create_store(self.path)
+                self.lock.write_stamp(Stamp.of(self._status()))
+        finally:
+            self.lock.release()
+
+    def _check(self, connection: apsw.Connection) -> None:
+        if self._is_as_we_left_it(connection):
+            return
+        if self.read_only:
+            if first_life.is_first_life(connection) or schema.read_mark(connection)[1] == schema.MIGRATING:
+                raise StoreOutdatedError(
+                    self.path, "was written by an older version; open it once without read_only=True to migrate it"
+                )
+            self._verify(connection)
+            return
+        self.lock.acquire(self.busy_timeout_seconds)
+        try:
+            if self._is_as_we_left_it(connection):  # by now: another process has just verified or migrated it
+                return
+            with _files.explaining(self.path, "clean up beside the store"):
+                _files.remove_leftovers(self.path)
+            if first_life.is_first_life(connection):
+                first_life.migrate(connection, self.path)
+            elif schema.read_mark(connection)[1] == schema.MIGRATING:
+                first_life.finish(connection)
+            self._verify(connection)
+            self.lock.write_stamp(Stamp.of(self._status()))
+        finally:
+            self.lock.release()
+
+    def _is_as_we_left_it(self, connection: apsw.Connection) -> bool:
+        application, version = schema.read_mark(connection)
+        if application != schema.APPLICATION_ID:
+            if first_life.is_first_life(connection):
+                return False
+            raise CorruptStoreError(self.path, "is a SQLite file, but no store of jarvis; give another path")
+        if version > schema.CURRENT_VERSION:
+            raise too_new(self.path, version)
+        return (
+            version == schema.CURRENT_VERSION
+            and self.lock.read_stamp() == Stamp.of(self._status())
+            and self._log_is_whole(connection)
+        )
+
+    def _verify(self, connection: apsw.Connection) -> None:
+        if not self._log_is_whole(connection):
+            raise driver.corrupt(self.path, "its write-ahead log breaks off before commits that were acknowledged")
+        log.info("verifying %s: it is not as this library left it", self.path)
+        verification.verify(connection, self.path)
+
+    def _log_is_whole(self, connection: apsw.Connection) -> bool:
+        if self.durability != "full" or not self._has_log():
+            return True  # with normal, a power cut may rightly cost the last commits
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
+        valid_frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        return verification.lost_commits(self.path, max(valid_frames, 0)) <= 1  # one may be a power cut's torn write
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def fold_log(self) -> None:
+        """Fold the log into the file and empty it, as far as readers of older states allow."""
+        session = self._enter()
+        try:
+            self._checkpoint([session], closing=False)
+        finally:
+            self._leave(session)
+
+    def _checkpoint(self, idle: list[Session], *, closing: bool = True) -> None:
+        """Fold the log into the file, through the last connection that closes."""
+        try:
+            self.lock.acquire(0)
+        except StoreBusyError:
+            return  # another writer is alive, and does it when it leaves
+        try:
+            before = self._status()
+            *others, last = idle
+            for session in others:
+                self.retire(session)
+            last.connection.set_busy_timeout(0)
+            last.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            if closing:
+                last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+                self.retire(last)
+            else:
+                last.connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
+            self._move_stamp(before, self._status())
+        except apsw.BusyError:
+            pass  # somebody reads: the log stays, and whoever leaves last folds it in
+        except apsw.Error as error:
+            log.warning("the log of %s stays beside it, nothing is lost: %s", self.path, type(error).__name__)
+        finally:
+            self.lock.release()
+
+    def before_fork(self) -> None:
+        """Close every connection that can be closed, so that a child inherits none."""
+        self._mutex.acquire()
+        self.epoch += 1
+        deadline = time.monotonic() + FORK_PATIENCE_SECONDS
+        for session in list(self._sessions):
+            mine = session.thread == threading.get_ident()
+            while session.busy and not mine and not session.lasting and time.monotonic() < deadline:
+                time.sleep(0.001)
+            if not session.busy:
+                self.retire(session)
+
+    def after_fork_in_parent(self) -> None:
+        """Let the other threads go on."""
+        self._mutex.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start anew; connections that could not be closed are kept for ever, untouched."""
+        inherited = [session for session in self._sessions if not session.closed]
+        self._inherited = self._inherited or bool(inherited)
+        if inherited:
+            import ctypes
+
+            for session in inherited:  # closing one here would confuse the parent's, also at exit
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.connection))
+        self._mutex = threading.RLock()
+        self._local = threading.local()
+        self._sessions = set()
+        self._prepared = None
+
+
+if hasattr(os, "register_at_fork"):
+    _paused: list[Database] = []
+
+    def _before_fork() -> None:
+        for database in list(_databases):
+            database.before_fork()
+            _paused.append(database)
+
+    def _after_fork_in_parent() -> None:
+        while _paused:
+            _paused.pop().after_fork_in_parent()
+
+    def _after_fork_in_child() -> None:
+        while _paused:
+            _paused.pop().after_fork_in_child()
+
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,198 @@
+"""Version 0 to 1: the store of the first life, one table ``memories`` of JSON texts.
+
+Everything happens in the file itself, under the writer lock, so a program of the first life that still
+has it open gets an error ("memories is a view") and never writes into a file that nobody reads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import msgspec
+
+from jarvis import _files
+from jarvis._sqlite import driver, schema
+from jarvis._sqlite.verification import row_checksum
+from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
+from jarvis.entry_record import Body
+from jarvis.errors import CorruptStoreError, InvalidEntryError
+from jarvis.memory_entry import DEFAULT_NAMESPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("jarvis.sqlite")
+
+COLUMNS = (
+    "id",
+    "category",
+    "key",
+    "value",
+    "tags",
+    "entity_type",
+    "entity_id",
+    "timestamp",
+    "provenance",
+    "created_at",
+)
+_READ = f"SELECT {', '.join(COLUMNS)} FROM memories WHERE rowid = ?"
+_INTERN = "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING"
+_NAME = "(SELECT id FROM names WHERE name = ?)"
+_INSERT = f"""
+INSERT INTO entries (row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum)
+VALUES (?, {_NAME}, ?, {_NAME}, ?, {_NAME}, ?, ?, 1, ?, ?)
+"""
+_INSERT_TAG = f"INSERT OR IGNORE INTO tags VALUES ({_NAME}, {_NAME}, ?, ?, {_NAME}, {_NAME})"
+
+
+def is_first_life(connection: apsw.Connection) -> bool:
+    """Tell whether the file is a store of the first life: unmarked, with its table."""
+    if schema.read_mark(connection) != (0, 0):
+        return False
+    found = connection.execute("SELECT name FROM pragma_table_info('memories')").fetchall()
+    return {name for (name,) in found}.issuperset(COLUMNS[:-1])
+
+
+def migrate(connection: apsw.Connection, path: str) -> None:
+    """Make the first-life store at `path` one of version 1, keeping a copy of the old file beside it.
+
+    Needs the writer lock. Killed at any point it leaves the old store, or one that `finish` completes.
+
+    Raises:
+        CorruptStoreError: a row cannot be understood; the file is unchanged.
+        apsw.Error: see `jarvis._sqlite.driver.translated`.
+    """
+    kept = _keep_copy(connection, path)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        has_created = any(
+            name == "created_at" for (name,) in connection.execute("SELECT name FROM pragma_table_info('memories')")
+        )
+        connection.execute("ALTER TABLE memories RENAME TO first_life")
+        for (index,) in connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'first_life' AND sql IS NOT NULL"
+        ).fetchall():
+            connection.execute(f'DROP INDEX "{index}"')
+        connection.execute(schema.VERSION_1).fetchall()
+        count = _move(connection, path, has_created=has_created)
+        connection.execute("DROP TABLE first_life")
+        schema.mark(connection, schema.MIGRATING)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    log.info("migrated %s from its first life: %d entries; the old file is kept as %s", path, count, kept)
+    finish(connection)
+
+
+def finish(connection: apsw.Connection) -> None:
+    """Give every page its checksum and turn on the write-ahead log: the part that no transaction can hold."""
+    connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+    connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
+    connection.execute("VACUUM")
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    connection.execute(f"PRAGMA user_version = {schema.CURRENT_VERSION}")
+
+
+def kept_copies(path: str) -> list[str]:
+    """Return the paths of the copies of old files that are kept beside the store at `path`."""
+    directory, name = os.path.split(path)
+    prefix = f"{name}.first-life"
+    return [os.path.join(directory, entry) for entry in sorted(os.listdir(directory)) if entry.startswith(prefix)]
+
+
+def _keep_copy(connection: apsw.Connection, path: str) -> str:
+    """Copy the store beside itself, durably; return the copy's path. One that is there already is reused."""
+    temporary = _files.temporary_path(path)
+    with _files.explaining(path, "keep a copy of the old store"):
+        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        copy = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.vfs)
+        try:
+            copy.execute("PRAGMA synchronous = FULL; PRAGMA journal_mode = OFF").fetchall()
+            with copy.backup("main", connection, "main") as backup:
+                backup.step(-1)
+            if copy.pragma("journal_mode") == "wal":
+                copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+        finally:
+            copy.close()
+        number = 1
+        while True:
+            kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
+            if not os.path.exists(kept):
+                _files.put_in_place(temporary, kept, keep_existing=True)
+                return kept
+            if _same_content(temporary, kept):  # a migration that was killed had come as far as this
+                _files.system.unlink(temporary)
+                return kept
+            number += 1
+
+
+def _same_content(one: str, other: str) -> bool:
+    import filecmp
+
+    return filecmp.cmp(one, other, shallow=False)
+
+
+def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
+    read = _READ.replace("FROM memories", "FROM first_life")
+    if not has_created:
+        read = read.replace(", created_at", ", NULL")
+    commit = 0
+    for commit, (instant, moment, rowid) in enumerate(_in_order(connection, path), start=1):
+        row: Any = connection.execute(read, (rowid,)).fetchall()[0]
+        entry_id, category, key, value, tags, entity_type, entity_id, _, provenance, created_at = row
+        try:
+            body = _body(value, tags, provenance, created_at, moment)
+            encoded = msgspec.json.encode(body).decode()
+        except (ValueError, TypeError, InvalidEntryError) as error:
+            raise _malformed(path, rowid) from error
+        for name in {DEFAULT_NAMESPACE, category, entity_type, *body.tags}:
+            connection.execute(_INTERN, (name,))
+        checksum = row_checksum(entry_id, key, encoded)
+        connection.execute(
+            _INSERT,
+            (commit, DEFAULT_NAMESPACE, entry_id, category, key, entity_type, entity_id, instant, encoded, checksum),
+        )
+        for tag in body.tags:
+            connection.execute(_INSERT_TAG, (DEFAULT_NAMESPACE, tag, instant, commit, category, entity_type))
+    connection.execute("UPDATE clock SET commit_number = ?", (commit,))
+    return commit
+
+
+def _in_order(connection: apsw.Connection, path: str) -> Iterator[tuple[int, datetime, int]]:
+    """Yield (instant, timestamp, rowid), oldest first, so that commit numbers follow time."""
+    found = []
+    for rowid, text in connection.execute("SELECT rowid, timestamp FROM first_life"):
+        try:
+            moment = datetime.fromisoformat(text)
+            found.append((instant_of(moment), moment, rowid))
+        except (ValueError, TypeError, InvalidMomentError) as error:
+            raise _malformed(path, rowid) from error
+    yield from sorted(found, key=lambda each: (each[0], each[2]))
+
+
+def _body(value: Any, tags: Any, provenance: Any, created_at: Any, moment: datetime) -> Body:
+    """Return the body of a first-life row; its value is literal, also where it looks like a tagged form."""
+    held, labels, origin = json.loads(value), json.loads(tags), json.loads(provenance)
+    if type(held) is not dict or type(labels) is not list or type(origin) is not dict:
+        raise TypeError("value, tags or provenance is of another type")
+    if created_at is not None:
+        origin.setdefault("created_at", created_at)
+    if not all(type(text) is str for text in (*labels, *origin.values())):
+        raise TypeError("a tag or a provenance is no text")
+    text, fold, zone = format_moment(moment)
+    return Body(flatten(held), labels, text, origin, fold, zone)
+
+
+def _malformed(path: str, rowid: int) -> CorruptStoreError:
+    return CorruptStoreError(
+        path,
+        f"is a store of the first life whose row {rowid} of table memories cannot be understood; the file was left "
+        f"as it is. Mend or delete that row (sqlite3 {os.path.basename(path)}) and open it again",
+    )

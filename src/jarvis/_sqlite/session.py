@@ -1,0 +1,195 @@
+"""One connection, used by one thread: its transaction, and the funnel of every statement."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from jarvis._sqlite import driver, schema
+from jarvis.errors import ReadOnlyStoreError, StoreAccessError, StoreTooNewError, TransactionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_READ_CLOCK = "SELECT commit_number, made, names_generation FROM clock"
+_WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?"
+_INTERN = "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING"
+_NAME_ID = "SELECT id FROM names WHERE name = ?"
+
+
+class Session:
+    """A connection and the state of its transaction. Only the thread that owns it calls its methods,
+    except `close`, which anybody may call while `busy` is 0.
+
+    Attributes:
+        busy: how many calls and iterations use the connection just now.
+        epoch: the `Database.epoch` it was opened in; another one there means that it is stale.
+        identity: (device, inode) of the file it has open.
+        immutable: it reads the file without locks, which is right only while nobody writes.
+        lasting: it belongs to an iteration, which may be left open for ever.
+        depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
+        made: instant of the last timestamp the module made; valid inside a transaction.
+    """
+
+    def __init__(
+        self, connection: apsw.Connection, path: str, *, epoch: int, identity: tuple[int, int], immutable: bool
+    ) -> None:
+        self.connection = connection
+        self.path = path
+        self.epoch = epoch
+        self.identity = identity
+        self.pid = os.getpid()
+        self.busy = 0
+        self.depth = 0
+        self.made = 0
+        self.closed = False
+        self.immutable = immutable
+        self.lasting = False
+        self.thread = threading.get_ident()
+        self._commit_number = 0
+        self._generation = -1
+        self._clock_moved = False
+        self._broken = False
+        self._names: dict[str, int] = {}
+
+    # --- statements ------------------------------------------------------------------------------
+
+    def rows(self, sql: str, bindings: Sequence[Any] = (), doing: str = "read") -> list[Any]:
+        """Run one statement and return all its rows.
+
+        Raises:
+            StoreError: the driver failed.
+            TransactionError: the transaction this belongs to was already taken back by a failure.
+        """
+        if self._broken:
+            raise TransactionError(
+                f"{self.path}: the transaction was taken back by an earlier failure; start a new one"
+            )
+        try:
+            return self.connection.execute(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise self.failed(error, doing) from error
+
+    def each(self, sql: str, bindings: Sequence[Any] = ()) -> Iterator[Any]:
+        """Run one statement and yield its rows as they are found."""
+        try:
+            yield from self.connection.execute(sql, bindings)
+        except apsw.Error as error:
+            raise self.failed(error, "read") from error
+
+    def failed(self, error: apsw.Error, doing: str) -> Exception:
+        """Return the error of ours for the driver's `error`; notice if it ended the transaction."""
+        if self.depth and not self.connection.in_transaction:
+            self._broken = True
+        return driver.translated(self.path, error, doing)
+
+    # --- transactions ----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start a transaction (the caller holds the writer lock), or a savepoint inside the one that is open."""
+        if self.depth:
+            self.rows(f"SAVEPOINT level_{self.depth}", (), "write")
+            self.depth += 1
+            return
+        try:
+            self.rows("BEGIN IMMEDIATE", (), "write")
+            version = self.connection.pragma("user_version")
+            if version != schema.CURRENT_VERSION:
+                raise too_new(self.path, version)
+            self._commit_number, self.made, generation = self.rows(_READ_CLOCK)[0]
+            if generation != self._generation:
+                self._generation, self._names = generation, {}
+            self._clock_moved = self._broken = False
+            self.depth = 1
+        except BaseException:
+            self._roll_back_all()
+            raise
+
+    def commit(self) -> None:
+        """Keep the changes since the matching `begin`; durable when it is the outermost one."""
+        if self.depth > 1:
+            self.rows(f"RELEASE level_{self.depth - 1}", (), "write")
+            self.depth -= 1
+            return
+        try:
+            if self._clock_moved:
+                self.rows(_WRITE_CLOCK, (self._commit_number, self.made, self._generation), "write")
+            self.rows("COMMIT", (), "write")
+        except BaseException:
+            self._roll_back_all()
+            raise
+        self.depth = 0
+
+    def roll_back(self) -> None:
+        """Take back the changes since the matching `begin`."""
+        if self.depth > 1:
+            self.depth -= 1
+            self._names = {}
+            if not self._broken:
+                self.rows(f"ROLLBACK TO level_{self.depth}", (), "write")
+                self.rows(f"RELEASE level_{self.depth}", (), "write")
+        else:
+            self._roll_back_all()
+
+    def _roll_back_all(self) -> None:
+        self.depth, self._broken, self._names = 0, False, {}
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK").fetchall()
+        except apsw.Error:  # this connection is past saving: it is dropped, and the next one rolls back
+            self.epoch = -1
+
+    # --- inside a transaction --------------------------------------------------------------------
+
+    def next_commit(self) -> int:
+        """Return a commit number greater than all before, to be written with the transaction."""
+        self._commit_number += 1
+        self._clock_moved = True
+        return self._commit_number
+
+    def made_at(self, instant: int) -> None:
+        """Remember the instant of a timestamp that the module made, to be written with the transaction."""
+        self.made = instant
+        self._clock_moved = True
+
+    def forget_names(self) -> None:
+        """Tell every process, with the transaction, that ids of names it knows may be gone."""
+        self._generation += 1
+        self._names = {}
+        self._clock_moved = True
+
+    def intern(self, name: str) -> int:
+        """Return the id of `name`, giving it one if it has none."""
+        known = self._names.get(name)
+        if known is None:
+            self.rows(_INTERN, (name,), "write")
+            known = self._names[name] = self.rows(_NAME_ID, (name,))[0][0]
+        return known
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connection, in the process that opened it; no-op if it is closed."""
+        if self.closed or self.pid != os.getpid():
+            return
+        self.closed = True
+        try:
+            self.connection.close(True)
+        except apsw.Error as error:
+            raise StoreAccessError(self.path, "the connection could not be closed") from error
+
+
+def too_new(path: str, version: int) -> StoreTooNewError:
+    """Return the error that says that a newer jarvis wrote the store."""
+    return StoreTooNewError(
+        path,
+        f"has store version {version}, this jarvis knows up to {schema.CURRENT_VERSION}: pip install -U jarvis-memory",
+    )
+
+
+def read_only(path: str) -> ReadOnlyStoreError:
+    """Return the error that says that a read-only store was asked to change."""
+    return ReadOnlyStoreError(path, "is open with read_only=True; open it without to change anything")

@@ -1,0 +1,127 @@
+"""Which backends there are: a name, then a class, imported only when it is asked for.
+
+A package adds its own with an entry point of the group `ENTRY_POINT_GROUP`; the names that come with
+jarvis always mean the classes that come with jarvis.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from jarvis.errors import UnknownBackendError, UnsupportedError, nearest
+from jarvis.storage_backend import StorageBackend
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+    from pathlib import Path
+
+ENTRY_POINT_GROUP = "jarvis.storage_backends"
+
+_BUILT_IN = {
+    "json": ("jarvis.json_backend", "JSONBackend"),
+    "sqlite": ("jarvis.sqlite_backend", "SQLiteBackend"),
+}
+
+
+def known_backends() -> list[str]:
+    """Return every name that `load_backend` may be asked for, sorted.
+
+    >>> {"json", "sqlite"} <= set(known_backends())
+    True
+    """
+    added = {point.name for point in _entry_points() if point.name.lower() not in _BUILT_IN}
+    return sorted({*_BUILT_IN, *added})
+
+
+def load_backend(name: str) -> type[StorageBackend]:
+    """Import and return the backend registered as `name`, in upper or lower case.
+
+    Raises:
+        UnknownBackendError: nothing, or nothing that can be used, is registered under the name.
+
+    >>> load_backend("zebra")
+    Traceback (most recent call last):
+    ...
+    jarvis.errors.UnknownBackendError: no backend named 'zebra'; known: json, sqlite
+    """
+    folded = str(name).lower()
+    if folded in _BUILT_IN:
+        module, attribute = _BUILT_IN[folded]
+        built_in: type[StorageBackend] = getattr(import_module(module), attribute)
+        return built_in
+    points = [point for point in _entry_points() if point.name.lower() == folded]
+    targets = sorted({point.value for point in points})
+    if not points:
+        known = known_backends()
+        raise UnknownBackendError(f"no backend named {name!r}; known: {', '.join(known)}{nearest(folded, known)}")
+    if len(targets) > 1:
+        raise UnknownBackendError(
+            f"several packages register a backend {name!r} ({', '.join(targets)}); uninstall all but one"
+        )
+    return _loaded(points[0])
+
+
+def open_backend(name: str, directory: Path, **options: Any) -> StorageBackend:
+    """Return a backend on its own file in `directory`; nothing is opened or created before its first verb.
+
+    Args:
+        name: as for `load_backend`.
+        directory: where the backend's `StorageBackend.file_name` is or will be.
+        options: keyword arguments of the backend's constructor.
+
+    Raises:
+        UnknownBackendError: as `load_backend` does.
+        UnsupportedError: the backend has no such option.
+    """
+    cls = load_backend(name)
+    make: Any = cls  # the contract leaves constructors free
+    try:
+        backend: StorageBackend = make(directory / cls.file_name, **options)
+    except TypeError:
+        foreign = sorted(option for option in options if not _takes(cls, option))
+        if not foreign:
+            raise  # an error of the constructor itself
+        have = [other for other in _BUILT_IN if all(_takes(load_backend(other), option) for option in foreign)]
+        way_out = f"; {' and '.join(have)} {'have' if len(have) > 1 else 'has'}" if have else ""
+        listed = ", ".join(map(repr, foreign))
+        raise UnsupportedError(f"the backend {name!r} has no option {listed}{way_out}") from None
+    return backend
+
+
+def backends_with(protocol: type) -> list[str]:
+    """Return the names of the backends coming with jarvis that fulfil a capability's Protocol, sorted.
+
+    >>> from jarvis.storage_backend import Transactional
+    >>> "sqlite" in backends_with(Transactional)
+    True
+    """
+    return [name for name in sorted(_BUILT_IN) if protocol in load_backend(name).capabilities]
+
+
+def _entry_points() -> list[EntryPoint]:
+    from importlib.metadata import entry_points  # 20 ms, and a walk through every installed package
+
+    return list(entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _loaded(point: EntryPoint) -> type[StorageBackend]:
+    described = f"the backend {point.name!r}, registered as {point.value},"
+    try:
+        found = point.load()
+    except Exception as error:  # importing somebody else's module may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UnknownBackendError(f"{described} cannot be imported: {reason}") from error
+    if not (isinstance(found, type) and issubclass(found, StorageBackend)):
+        raise UnknownBackendError(f"{described} is no subclass of jarvis.storage_backend.StorageBackend")
+    return found
+
+
+def _takes(cls: type[StorageBackend], option: str) -> bool:
+    import inspect  # needed only when something went wrong
+
+    parameters = inspect.signature(cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return True
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return option in list(parameters)[1:] and parameters[option].kind in kinds

@@ -1,0 +1,28 @@
+"""Values to bytes and back, exactly.
+
+`flatten` turns a value into plain JSON types (tagging what JSON lacks) or refuses it, `encode` and
+`decode` add the bytes. Later stages (compression, sealing) belong behind `encode`.
+"""
+
+from jarvis.codec.instants import InvalidMomentError, format_moment, instant_of, parse_moment
+from jarvis.codec.values import (
+    MAX_DEPTH,
+    MAX_VALUE_BYTES,
+    decode,
+    encode,
+    flatten,
+    revive,
+)
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_VALUE_BYTES",
+    "InvalidMomentError",
+    "decode",
+    "encode",
+    "flatten",
+    "format_moment",
+    "instant_of",
+    "parse_moment",
+    "revive",
+]

@@ -1,0 +1,93 @@
+"""Datetimes as text and as instants.
+
+An *instant* is a whole number of microseconds since 1970-01-01T00:00:00Z: what times are ordered by.
+A naive datetime means local time; its instant is fixed with the offset in force when it is written.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+Moment = TypeVar("Moment", datetime, time)
+
+
+class InvalidMomentError(ValueError):
+    """A datetime or time cannot be kept exactly; the message says why."""
+
+
+def instant_of(moment: datetime) -> int:
+    """Return the instant of `moment`: microseconds since 1970 UTC; naive means local time.
+
+    Raises:
+        InvalidMomentError: a naive time so close to year 1 or 9999 that its offset leaves the calendar.
+
+    >>> instant_of(datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc))
+    1000000
+    """
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        try:
+            moment = moment.astimezone()
+        except (ValueError, OverflowError, OSError) as error:
+            raise InvalidMomentError("is too close to the end of the calendar to have a local time") from error
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def format_moment(moment: Moment) -> tuple[str, int, str | None]:
+    """Return (ISO 8601 text, fold, name of the time zone or None).
+
+    Raises:
+        InvalidMomentError: the time zone is neither fixed (`datetime.timezone`) nor a named `ZoneInfo`,
+            so it could not come back as what it is.
+    """
+    zone = moment.tzinfo
+    name: str | None = None
+    if zone is not None and type(zone) is not timezone:
+        name = _zone_name(zone)
+    return moment.isoformat(), moment.fold, name
+
+
+def parse_moment(kind: type[Moment], text: str, fold: int = 0, zone: str | None = None) -> Moment:
+    """Return what `format_moment` was given.
+
+    Raises:
+        InvalidMomentError: the text is no ISO 8601 time, or this machine does not know the time zone.
+    """
+    try:
+        moment = kind.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidMomentError("is not an ISO 8601 time") from error
+    if zone is not None:
+        moment = moment.replace(tzinfo=_load_zone(zone), fold=fold)
+    elif fold:
+        moment = moment.replace(fold=fold)
+    return moment
+
+
+def _zone_name(zone: tzinfo) -> str:
+    from zoneinfo import ZoneInfo
+
+    name = zone.key if type(zone) is ZoneInfo else None
+    if name is None:
+        raise InvalidMomentError(
+            f"has a time zone of type {type(zone).__name__}, which cannot be stored exactly; "
+            "use datetime.timezone or zoneinfo.ZoneInfo"
+        )
+    return name
+
+
+def _load_zone(name: str) -> ZoneInfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise InvalidMomentError(
+            f"needs the time zone {name!r}, which this machine does not know; pip install tzdata"
+        ) from error

@@ -1,0 +1,274 @@
+"""The law: a value is stored plainly if and only if decoding its encoding gives an equal value of the
+same types; otherwise it is stored in a tagged form; otherwise it is refused.
+
+The types are walked *before* encoding, because fast encoders silently turn NaN into null, integer
+keys into text and tuples into lists. The tagged form is an object ``{"$type": name, "$value": …}``;
+a caller's own object that has a ``"$type"`` key is itself tagged (as ``"dict"``), so nothing collides.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jarvis.codec.instants import InvalidMomentError, format_moment, parse_moment
+from jarvis.errors import InvalidEntryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_DEPTH = 100
+"""Deepest nesting of a value. Decoders recurse, so a deeper value could be written from a shallow
+call stack and then be unreadable from a deep one."""
+
+MAX_VALUE_BYTES = 64 * 1024 * 1024
+"""Largest encoded value. Beyond it belongs a file, and its path in the memory."""
+
+TAG = "$type"
+_HELD = "$value"
+_MARK = b'"$type"'  # is in the bytes of every value that holds a tagged form (and perhaps in others)
+
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what JSON readers everywhere keep exactly as integers
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+
+
+class _RefusedError(Exception):
+    """Carries the reason, and the path back up to the field, segment by segment."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        self.path: list[str] = []
+
+
+def encode(value: Any, *, field: str = "value") -> bytes:
+    """Return `value` as UTF-8 JSON bytes that `decode` turns back into the exact value.
+
+    Raises:
+        InvalidEntryError: the value cannot come back exactly, or is over `MAX_VALUE_BYTES`.
+
+    >>> encode({"at": (1, 2)})
+    b'{"at":{"$type":"tuple","$value":[1,2]}}'
+    """
+    return encode_plain(flatten(value, field=field), field=field)
+
+
+def encode_plain(plain: Any, *, field: str = "value") -> bytes:
+    """Return what `flatten` gave as bytes; raise `InvalidEntryError` beyond `MAX_VALUE_BYTES`."""
+    encoded = _encoder.encode(plain)
+    if len(encoded) > MAX_VALUE_BYTES:
+        raise InvalidEntryError(
+            field,
+            f"is {len(encoded):,} bytes long, the limit is {MAX_VALUE_BYTES:,}; store a file and keep its path",
+        )
+    return encoded
+
+
+def decode(encoded: bytes | str) -> Any:
+    """Return the value that `encode` was given; a new object at every call.
+
+    Raises:
+        ValueError: the bytes are no such encoding (`msgspec.DecodeError` is one).
+
+    >>> decode(encode({"at": (1, 2)}))
+    {'at': (1, 2)}
+    """
+    plain = _decoder.decode(encoded)
+    mark = _MARK if isinstance(encoded, bytes) else '"$type"'
+    return revive(plain) if mark in encoded else plain  # type: ignore[operator]  # mark has the type of encoded
+
+
+def flatten(value: Any, *, field: str = "value") -> Any:
+    """Return `value` in plain JSON types, tagged where needed; the same object if it is plain already.
+
+    Raises:
+        InvalidEntryError: some part cannot come back exactly; its path is the error's `field`.
+    """
+    try:
+        return _flatten(value, 0)
+    except _RefusedError as refused:
+        path = "".join(reversed(refused.path))
+        raise InvalidEntryError(field + path, refused.problem) from None
+
+
+def _flatten(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else _flatten_text(value)
+    if kind is int:
+        return value if _INT_MIN <= value <= _INT_MAX else {TAG: "int", _HELD: hex(value)}
+    if kind is bool or value is None:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else {TAG: "float", _HELD: repr(value)}
+    if depth >= MAX_DEPTH:
+        raise _RefusedError(f"is nested deeper than {MAX_DEPTH} levels; store parts of it as entries of their own")
+    if kind is dict:
+        return _flatten_dict(value, depth)
+    if kind is list:
+        return _flatten_items(value, depth)
+    if kind is tuple or kind is set or kind is frozenset:
+        return {TAG: kind.__name__, _HELD: _flatten_items(list(value), depth)}
+    return _flatten_other(value, kind)
+
+
+def _flatten_dict(value: dict[Any, Any], depth: int) -> Any:
+    changed: dict[str, Any] | None = None
+    plain_keys = TAG not in value
+    for key, held in value.items():
+        if type(key) is not str:
+            raise _RefusedError(f"has a key of type {type(key).__name__}; keys are str, so use str(key)")
+        try:
+            flat = _flatten(held, depth + 1)
+        except _RefusedError as refused:
+            refused.path.append(f".{_shown(key)}")
+            raise
+        if flat is not held:
+            changed = dict(value) if changed is None else changed
+            changed[key] = flat
+        if not key.isascii() and _flatten_text(key) is not key:
+            plain_keys = False
+    result = value if changed is None else changed
+    if plain_keys:
+        return result
+    return {TAG: "dict", _HELD: [[_flatten(key, 0), held] for key, held in result.items()]}
+
+
+def _flatten_items(items: list[Any], depth: int) -> list[Any]:
+    changed: list[Any] | None = None
+    for index, held in enumerate(items):
+        try:
+            flat = _flatten(held, depth + 1)
+        except _RefusedError as refused:
+            refused.path.append(f"[{index}]")
+            raise
+        if flat is not held:
+            changed = list(items) if changed is None else changed
+            changed[index] = flat
+    return items if changed is None else changed
+
+
+def _flatten_text(text: str) -> Any:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate: UTF-8 has no form for it
+        return {TAG: "str", _HELD: text.encode("utf-8", "surrogatepass").hex()}
+    return text
+
+
+def _flatten_other(value: Any, kind: type) -> Any:
+    if kind is datetime or kind is time:
+        try:
+            text, fold, zone = format_moment(value)
+        except InvalidMomentError as error:
+            raise _RefusedError(str(error)) from None
+        tagged: dict[str, Any] = {TAG: kind.__name__, _HELD: text}
+        if fold:
+            tagged["fold"] = fold
+        if zone is not None:
+            tagged["zone"] = zone
+        return tagged
+    if kind is date:
+        return {TAG: "date", _HELD: value.isoformat()}
+    if kind is timedelta:
+        return {TAG: "timedelta", _HELD: [value.days, value.seconds, value.microseconds]}
+    if kind is bytes:
+        return {TAG: "bytes", _HELD: binascii.b2a_base64(value, newline=False).decode("ascii")}
+    name = kind.__name__
+    if kind.__module__ == "uuid" and name == "UUID":
+        return {TAG: "uuid", _HELD: str(value)}
+    if kind.__module__ in ("decimal", "_pydecimal") and name == "Decimal":
+        return {TAG: "decimal", _HELD: str(value)}
+    if kind.__module__.partition(".")[0] == "pathlib":
+        from pathlib import Path
+
+        if kind is type(Path()):
+            return {TAG: "path", _HELD: _flatten_text(str(value))}
+    raise _RefusedError(_why_refused(kind))
+
+
+def _why_refused(kind: type) -> str:
+    for plain in (dict, list, tuple, str, bool, int, float, bytes, bytearray, datetime):
+        if issubclass(kind, plain):
+            way_out = f"it would come back as {plain.__name__}, so convert it with {plain.__name__}(...)"
+            if plain is bytearray:
+                way_out = "convert it with bytes(...)"
+            return f"is of type {kind.__name__}: {way_out}"
+    return f"is of type {kind.__name__}, which cannot be stored; turn it into JSON types or bytes"
+
+
+def _shown(key: str) -> str:
+    """Return a dict key for use in a path: whole if it is short and printable, else cut and escaped."""
+    return key if key.isprintable() and len(key) <= 40 else ascii(key[:40])[1:-1] + "…"
+
+
+# --- back ----------------------------------------------------------------------------------------
+
+
+def revive(plain: Any) -> Any:
+    """Return the value whose `flatten` is `plain`. Lists and dicts are changed in place.
+
+    Raises:
+        ValueError: a tagged form is unknown or malformed.
+    """
+    kind = type(plain)
+    if kind is dict:
+        tag = plain.get(TAG)
+        if tag is None:
+            for key, held in plain.items():
+                if type(held) is dict or type(held) is list:
+                    plain[key] = revive(held)
+            return plain
+        try:
+            return _REVIVERS[tag](plain)
+        except InvalidMomentError:
+            raise
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise ValueError("a stored value has an unknown or malformed tagged form") from error
+    if kind is list:
+        for index, held in enumerate(plain):
+            if type(held) is dict or type(held) is list:
+                plain[index] = revive(held)
+    return plain
+
+
+def _revive_decimal(plain: dict[str, Any]) -> Any:
+    from decimal import Decimal
+
+    return Decimal(plain[_HELD])
+
+
+def _revive_uuid(plain: dict[str, Any]) -> Any:
+    from uuid import UUID
+
+    return UUID(plain[_HELD])
+
+
+def _revive_path(plain: dict[str, Any]) -> Any:
+    from pathlib import Path
+
+    return Path(revive(plain[_HELD]))
+
+
+_REVIVERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "int": lambda plain: int(plain[_HELD], 16),
+    "float": lambda plain: float(plain[_HELD]),
+    "str": lambda plain: bytes.fromhex(plain[_HELD]).decode("utf-8", "surrogatepass"),
+    "dict": lambda plain: {revive(key): revive(held) for key, held in plain[_HELD]},
+    "tuple": lambda plain: tuple(revive(plain[_HELD])),
+    "set": lambda plain: set(revive(plain[_HELD])),
+    "frozenset": lambda plain: frozenset(revive(plain[_HELD])),
+    "datetime": lambda plain: parse_moment(datetime, plain[_HELD], plain.get("fold", 0), plain.get("zone")),
+    "time": lambda plain: parse_moment(time, plain[_HELD], plain.get("fold", 0), plain.get("zone")),
+    "date": lambda plain: date.fromisoformat(plain[_HELD]),
+    "timedelta": lambda plain: timedelta(*plain[_HELD]),
+    "bytes": lambda plain: binascii.a2b_base64(plain[_HELD]),
+    "uuid": _revive_uuid,
+    "decimal": _revive_decimal,
+    "path": _revive_path,
+}

@@ -1,0 +1,357 @@
+"""Settings: what they are (`StorageConfig`) and how a file becomes them (`ConfigLoader`).
+
+Messages name the file, the line where the parser knows it, and the key, but never what the file
+says: other sections of it may hold secrets.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, get_args
+
+import msgspec
+
+from jarvis.errors import InvalidSettingError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from yaml import MappingNode, Node, SafeLoader
+
+Durability = Literal["full", "normal"]
+DURABILITIES: tuple[str, ...] = get_args(Durability)
+MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
+"""Over eleven days. SQLite counts milliseconds in 31 bits, Windows in 32; beyond that a wait overflows."""
+
+
+class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how memories are kept. What is left out has its default.
+
+    Attributes:
+        data_dir: directory of what jarvis keeps; a str is taken too and ``~`` expands.
+        logs_dir: directory for log files; likewise.
+        backend: name of a registered backend; `jarvis.backend_registry` judges it.
+        durability: ``full``, an acknowledged write survives power loss, or ``normal``, it survives a
+            crash of the process.
+        namespace: the memory within the store.
+        read_only: write nothing, not even the store itself.
+        busy_timeout_seconds: how long a write waits for another writer; 0 does not wait.
+
+    Raises:
+        InvalidSettingError: a value has the wrong type or is out of range.
+
+    >>> StorageConfig(data_dir="/srv/jarvis", durability="normal").durability
+    'normal'
+    >>> StorageConfig(durability="never")
+    Traceback (most recent call last):
+    ...
+    jarvis.errors.InvalidSettingError: storage.durability must be 'full' or 'normal'
+    """
+
+    data_dir: Path = msgspec.field(default_factory=lambda: _home() / ".jarvis" / "data")
+    logs_dir: Path = msgspec.field(default_factory=lambda: _home() / ".jarvis" / "logs")
+    backend: str = "sqlite"
+    durability: Durability = "full"
+    namespace: str = "default"
+    read_only: bool = False
+    busy_timeout_seconds: float = 30.0
+
+    if TYPE_CHECKING:  # what is taken is wider than what is held
+
+        def __init__(
+            self,
+            *,
+            data_dir: str | os.PathLike[str] = ...,
+            logs_dir: str | os.PathLike[str] = ...,
+            backend: str = ...,
+            durability: Durability = ...,
+            namespace: str = ...,
+            read_only: bool = ...,
+            busy_timeout_seconds: float = ...,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        """Check and normalise every field."""
+        for key in self.__struct_fields__:
+            msgspec.structs.force_setattr(self, key, _accepted(key, getattr(self, key)))
+
+
+class JarvisConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting of jarvis that this library knows.
+
+    Attributes:
+        storage: where and how memories are kept.
+
+    >>> JarvisConfig(storage=StorageConfig(backend="json")).storage.backend
+    'json'
+    """
+
+    storage: StorageConfig = msgspec.field(default_factory=StorageConfig)
+
+    def __post_init__(self) -> None:
+        """Check the section's type."""
+        if not isinstance(self.storage, StorageConfig):
+            raise InvalidSettingError(f"storage must be a StorageConfig, not {_kind(self.storage)}")
+
+
+class ConfigLoader:
+    """Read settings from a YAML or JSON file; nothing is created or changed.
+
+    Args:
+        config_path: a ``.yaml``, ``.yml`` or ``.json`` file; ``~`` expands. None means
+            ``~/.jarvis/config.yaml``, which may be absent.
+
+    Raises:
+        InvalidSettingError: the path has another suffix.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     file = Path(directory, "config.yaml")
+    ...     _ = file.write_text("storage: {backend: json}")
+    ...     ConfigLoader(file).load().storage.backend
+    'json'
+    """
+
+    def __init__(self, config_path: str | os.PathLike[str] | None = None) -> None:
+        self.may_be_absent = config_path is None
+        path = _home() / ".jarvis" / "config.yaml" if config_path is None else Path(config_path)
+        try:
+            self.path = path.expanduser().absolute()
+        except RuntimeError:
+            raise InvalidSettingError(f"{path}: the home directory it starts with is unknown") from None
+        if self.path.suffix.lower() not in _READERS:
+            raise InvalidSettingError(f"{self.path}: settings are read from {', '.join(_READERS)} files only")
+
+    def load(self) -> JarvisConfig:
+        """Return the settings of the file as it is now.
+
+        A directory that the file gives as a relative path is relative to the file. Sections other
+        than ``storage`` are not looked at.
+
+        Raises:
+            InvalidSettingError: the file was asked for and is absent, cannot be read, is malformed,
+                or its ``storage`` section holds an unknown key or an unfit value.
+        """
+        text = self._text()
+        settings = _READERS[self.path.suffix.lower()](self, text) if text is not None else []
+        values: dict[str, Any] = {}
+        for key, value, line in settings:
+            if not isinstance(key, str) or key not in StorageConfig.__struct_fields__:
+                known = StorageConfig.__struct_fields__
+                hint = nearest(str(key), known) or f"; known: {', '.join(known)}"
+                self._refuse(f"storage has no key {key!r}{hint}", line)
+            try:
+                values[key] = _accepted(key, value)
+            except InvalidSettingError as error:
+                self._refuse(str(error), line)
+            if isinstance(values[key], Path):
+                values[key] = self.path.parent / values[key]
+        return JarvisConfig(storage=StorageConfig(**values))
+
+    def _text(self) -> str | None:
+        try:
+            return self.path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            if self.may_be_absent and not self.path.is_symlink():  # a dangling link was meant to be there
+                return None
+            self._refuse("there is no such file")
+        except OSError as error:
+            self._refuse(f"cannot be read: {error.strerror}")
+        except UnicodeDecodeError as error:
+            self._refuse("is not UTF-8", error.object.count(b"\n", 0, error.start) + 1)
+
+    def _refuse(self, problem: str, line: int | None = None) -> NoReturn:
+        # Without its cause: the parsers' own errors quote the file.
+        place = f"{self.path}, line {line}" if line is not None else str(self.path)
+        raise InvalidSettingError(f"{place}: {problem}") from None
+
+    # --- from text to the settings in `storage` ---
+
+    def _read_yaml(self, text: str) -> list[_Setting]:
+        import yaml  # 15 ms, for those only who have a file
+
+        try:
+            loader = yaml.SafeLoader(text)
+            root = loader.get_single_node()
+            section = self._yaml_section(root) if root is not None else None
+            return self._yaml_settings(loader, section) if section is not None else []
+        except yaml.reader.ReaderError as error:
+            self._refuse("holds a character that YAML does not allow", text.count("\n", 0, error.position) + 1)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            self._refuse(f"is not valid YAML{_quotable(error)}", mark.line + 1 if mark is not None else None)
+        except RecursionError:
+            self._refuse("is nested too deeply")
+
+    def _yaml_section(self, root: Node) -> MappingNode | None:
+        """Return ours among the sections; nothing becomes an object, so others may use tags of their own."""
+        import yaml
+
+        if root.tag == "tag:yaml.org,2002:null":
+            return None
+        if not isinstance(root, yaml.MappingNode):
+            self._refuse("must be a mapping of sections", root.start_mark.line + 1)
+        sections = [value for name, value in root.value if name.value == "storage"]
+        if len(sections) > 1:
+            self._refuse("has the section 'storage' twice", sections[1].start_mark.line + 1)
+        if not sections or sections[0].tag == "tag:yaml.org,2002:null":
+            return None
+        section = sections[0]
+        if not isinstance(section, yaml.MappingNode):
+            self._refuse("storage must be a mapping of keys", section.start_mark.line + 1)
+        return section
+
+    def _yaml_settings(self, loader: SafeLoader, section: MappingNode) -> list[_Setting]:
+        self._refuse_repeated([(name.value, name.start_mark.line + 1) for name, _ in section.value])
+        loader.flatten_mapping(section)  # puts what `<<` names before the section's own keys
+        settings = []
+        for name, value in section.value:
+            line = name.start_mark.line + 1
+            try:
+                setting = _Setting(loader.construct_document(name), loader.construct_document(value), line)
+            except (ValueError, LookupError, AttributeError, TypeError):  # PyYAML, of `2024-13-01` or `!!bool x`
+                self._refuse("storage holds a malformed date, number or other scalar", line)
+            settings.append(setting)
+        return settings
+
+    def _read_json(self, text: str) -> list[_Setting]:
+        import json
+
+        if not text.strip():
+            return []
+        try:
+            root = json.loads(text, object_pairs_hook=_Pairs)
+        except json.JSONDecodeError as error:
+            self._refuse(f"is not valid JSON: {error.msg}", error.lineno)
+        except ValueError:  # an integer of thousands of digits
+            self._refuse("holds a number that is too long")
+        except RecursionError:
+            self._refuse("is nested too deeply")
+        if root is None:
+            return []
+        if not isinstance(root, _Pairs):
+            self._refuse("must be an object of sections")
+        sections = [value for name, value in root.pairs if name == "storage"]
+        if len(sections) > 1:
+            self._refuse("has the section 'storage' twice")
+        if not sections or sections[0] is None:
+            return []
+        if not isinstance(sections[0], _Pairs):
+            self._refuse("storage must be an object of keys")
+        self._refuse_repeated([(name, None) for name, _ in sections[0].pairs])
+        return [_Setting(name, value, None) for name, value in sections[0].pairs]
+
+    def _refuse_repeated(self, keys: list[tuple[object, int | None]]) -> None:
+        seen: list[object] = []
+        for key, line in keys:
+            if key in seen:
+                self._refuse(f"storage has the key {key!r} twice", line)
+            seen.append(key)
+
+
+_READERS: dict[str, Callable[[ConfigLoader, str], list[_Setting]]] = {
+    ".yaml": ConfigLoader._read_yaml,
+    ".yml": ConfigLoader._read_yaml,
+    ".json": ConfigLoader._read_json,
+}
+
+
+class _Setting(NamedTuple):
+    key: object
+    value: object
+    line: int | None
+
+
+class _Pairs:
+    """A JSON object with the keys it repeats."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        self.pairs = pairs
+
+
+def _quotable(error: Exception) -> str:
+    """Return what the parser says, where that cannot be a word of the file."""
+    from yaml.parser import ParserError
+    from yaml.scanner import ScannerError
+
+    problem = getattr(error, "problem", None)
+    plain = isinstance(error, ScannerError | ParserError) and problem and "handle" not in problem
+    return f": {problem}" if plain else ""
+
+
+# --- what a setting may be -----------------------------------------------------------------------
+
+
+def _accepted(key: str, value: object) -> Any:
+    """Return `value` as the setting `key` holds it, or raise InvalidSettingError."""
+    try:
+        return _CHECKS[key](value)
+    except _UnfitError as unfit:
+        raise InvalidSettingError(f"storage.{key} {unfit}") from None
+
+
+class _UnfitError(Exception):
+    """The rest of a sentence that begins with the setting."""
+
+
+def _directory(value: object) -> Path:
+    if not isinstance(value, str | os.PathLike) or not isinstance(name := os.fspath(value), str):
+        raise _UnfitError(f"must be a path, not {_kind(value)}")
+    if not name or "\0" in name:
+        raise _UnfitError("must be a path: it is empty or holds a NUL character")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise _UnfitError("starts with a home directory that is unknown") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        quotes = ", write it in quotes" if value is not None else ""
+        raise _UnfitError(f"must be text, not {_kind(value)}{quotes}")
+    if not value:
+        raise _UnfitError("must not be empty")
+    return value
+
+
+def _durability(value: object) -> str:
+    if value not in DURABILITIES:
+        raise _UnfitError(f"must be {' or '.join(map(repr, DURABILITIES))}")
+    return str(value)
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _UnfitError(f"must be true or false, not {_kind(value)}")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _UnfitError(f"must be a number of seconds, not {_kind(value)}")
+    if not 0 <= value <= MAX_BUSY_TIMEOUT_SECONDS:
+        raise _UnfitError(f"must be from 0 to {MAX_BUSY_TIMEOUT_SECONDS:.0f} seconds")
+    return float(value)
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"
+
+
+_CHECKS: dict[str, Callable[[object], object]] = {
+    "data_dir": _directory,
+    "logs_dir": _directory,
+    "backend": _text,
+    "durability": _durability,
+    "namespace": _text,
+    "read_only": _switch,
+    "busy_timeout_seconds": _seconds,
+}
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise InvalidSettingError("the home directory is unknown: set HOME, or give paths") from None

@@ -1,0 +1,155 @@
+"""Every error of jarvis, in one tree, grouped by the moment it can happen.
+
+``except JarvisError`` catches them all. Where a builtin says the same thing (``ValueError``,
+``KeyError``, ``TimeoutError``, …) it is a second parent, so callers need not import anything.
+A message names the thing, the path and the way out; it never holds a stored value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from os import PathLike
+
+
+class JarvisError(Exception):
+    """The root of the tree.
+
+    >>> issubclass(InvalidEntryError, JarvisError) and issubclass(InvalidEntryError, ValueError)
+    True
+    """
+
+
+# --- when something is asked for -----------------------------------------------------------------
+
+
+class InvalidEntryError(JarvisError, ValueError):
+    """An entry holds something that could not come back exactly as it is.
+
+    Attributes:
+        field: path of the offending part, such as ``value.items[3].price``.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field = field
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+class InvalidQueryError(JarvisError, ValueError):
+    """A filter, limit, cursor or operator does not mean anything."""
+
+
+class InvalidSettingError(JarvisError, ValueError):
+    """A setting, in a configuration file or as an argument, is unknown or out of range."""
+
+
+class UnknownBackendError(JarvisError, ValueError):
+    """No storage backend is registered under the name."""
+
+
+class UnsupportedError(JarvisError, NotImplementedError):
+    """The backend in use lacks a capability; the message names the backends that have it."""
+
+
+class MissingExtraError(JarvisError, ImportError):
+    """An optional package is not installed; the message holds the pip line."""
+
+
+class TransactionError(JarvisError, RuntimeError):
+    """A transaction is used where it cannot work, such as from another thread."""
+
+
+# --- when an entry is addressed ------------------------------------------------------------------
+
+
+class DuplicateEntryError(JarvisError, ValueError):
+    """The id is taken in this namespace; the entry that was there first is untouched."""
+
+
+class EntryNotFoundError(JarvisError, KeyError):
+    """No entry has the id in this namespace."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the message in quotes
+
+
+# --- when a store is opened, read or written -----------------------------------------------------
+
+
+class StoreError(JarvisError, OSError):
+    """Something is wrong with the store itself, not with the question.
+
+    Attributes:
+        path: the file or directory that the message is about.
+    """
+
+    def __init__(self, path: str | PathLike[str], problem: str) -> None:
+        super().__init__(problem)
+        self.path = str(path)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+    def __reduce__(self) -> tuple[type[StoreError], tuple[str, str]]:
+        return type(self), (self.path, self.problem)
+
+
+class CorruptStoreError(StoreError):
+    """The store is damaged. Nothing was answered from it, and its bytes were left as they are."""
+
+
+class StoreTooNewError(StoreError):
+    """A newer version of jarvis wrote the store."""
+
+
+class StoreOutdatedError(StoreError):
+    """An older version wrote the store and it is opened read-only, so it cannot be migrated."""
+
+
+class StoreMissingError(StoreError, FileNotFoundError):
+    """There is no store to read, or it was removed while it was open."""
+
+
+class StoreBusyError(StoreError, TimeoutError):
+    """Another writer kept the store locked for longer than the busy timeout."""
+
+
+class ReadOnlyStoreError(StoreError, PermissionError):
+    """A write was asked of a store that is open read-only or may not be written."""
+
+
+class StoreFullError(StoreError):
+    """The disk, a quota or a size limit is exhausted; nothing of the failed write was kept."""
+
+
+class StoreAccessError(StoreError):
+    """The operating system refused or failed a file operation; the message says which."""
+
+
+class UnsafeLocationError(StoreError):
+    """The store lies where its promises cannot hold, such as on a network file system."""
+
+
+class UnsafeLocationWarning(UserWarning):
+    """The store lies in a folder that another program copies about while it is in use."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest known name, or an empty string.
+
+    >>> nearest("sqllite", ["json", "sqlite"])
+    " (did you mean 'sqlite'?)"
+    >>> nearest("zebra", ["json", "sqlite"])
+    ''
+    """
+    import difflib  # 9 ms to import, and needed only when something went wrong
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,288 @@
+"""The model: `MemoryEntry`, what is remembered, and `MemoryQuery`, what can be asked, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from jarvis.codec import InvalidMomentError, instant_of
+from jarvis.errors import InvalidEntryError, InvalidQueryError
+from jarvis.value_filter import Test, compile_where
+
+DEFAULT_NAMESPACE = "default"
+MAX_NAME_BYTES = 2_000
+"""Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes: what every
+backend can index."""
+
+
+class MemoryEntry(msgspec.Struct, eq=False):
+    """One memory. A copy that the caller owns: changing it changes nothing stored.
+
+    Two entries are equal when all that a caller can set is equal; `position` does not count.
+
+    Attributes:
+        id: unique within a namespace; a UUID when the module made it.
+        category: ``preferences``, ``tasks``, ``devices``, ``tools``, or any other.
+        key: semantic key for lookup; need not be unique.
+        value: the data: a dict with str keys of anything that `jarvis.codec` can keep exactly.
+        tags: for retrieval; order and repetitions are kept.
+        entity_type: what the memory is about: ``task``, ``tool``, ``device``, ``user_preference``, …
+        entity_id: which one of them, or None.
+        timestamp: when it was created or last updated; aware UTC when the module made it.
+        provenance: who made it and when: module, task_id, created_at, updated_by, updated_at.
+        version: 1 at creation, one more at each update; set by the backend.
+        position: where lists place it, (instant in microseconds since 1970 UTC, commit number); set
+            by the backend, None before an entry was stored.
+
+    >>> entry = MemoryEntry(id="1", category="preferences", key="theme", value={"mode": "dark"})
+    >>> entry.value["mode"], entry.tags, entry.version
+    ('dark', [], 1)
+    """
+
+    id: str
+    category: str
+    key: str
+    value: dict[str, Any]
+    tags: list[str] = []
+    entity_type: str = ""
+    entity_id: str | None = None
+    timestamp: datetime = msgspec.field(default_factory=lambda: datetime.now().astimezone())
+    provenance: dict[str, str] = {}
+    version: int = 1
+    position: tuple[int, int] | None = None
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """What lists are sorted by, the greatest first: (instant, commit number, id)."""
+        instant, commit = self.position or (instant_of(self.timestamp), 0)
+        return instant, commit, self.id
+
+    @property
+    def cursor(self) -> str:
+        """The place of this entry in every list, as text: `after=` takes it, also in another process."""
+        instant, commit, entry_id = self.order
+        return f"{instant}:{commit}:{entry_id}"
+
+    def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
+        """Return the nine fields and the version as a dict; with ``mode="json"`` in JSON types only.
+
+        >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
+        'tools'
+        """
+        dump = {name: _copied(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
+        if mode == "json":
+            dump = msgspec.to_builtins(dump, str_keys=True, enc_hook=str)
+        return dump
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MemoryEntry):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__struct_fields__ if name != "position")
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable, like a list
+
+
+def _copied(held: Any) -> Any:
+    if type(held) is dict:
+        return {key: _copied(each) for key, each in held.items()}
+    if type(held) is list:
+        return [_copied(each) for each in held]
+    return held
+
+
+class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A question, as a value. `matches` is its meaning; a backend may be faster, never different.
+
+    A filter left at None is no filter; ``""`` and ``[]`` are values. See
+    `jarvis.persistent_memory.MemoryModule.search_memories` for what each filter means.
+
+    >>> query = MemoryQuery(category="tasks", where={"status": "failed"})
+    >>> query.matches(MemoryEntry("1", "tasks", "task_1", {"status": "failed"}))
+    True
+
+    Raises:
+        InvalidQueryError: at construction, when a filter means nothing.
+    """
+
+    category: str | None = None
+    tags: Collection[str] | None = None
+    entity_type: str | None = None
+    entity_id: str | None = None
+    key: str | None = None
+    tags_match: Literal["any", "all"] = "any"
+    since: datetime | None = None
+    until: datetime | None = None
+    where: Mapping[Any, Any] | None = None
+    limit: int | None = None
+    after: MemoryEntry | str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("category", "entity_type", "entity_id", "key"):
+            held = getattr(self, name)
+            if held is not None and not isinstance(held, str):
+                raise InvalidQueryError(f"{name}: takes a str or None, not {type(held).__name__}")
+        if self.tags is not None and (
+            isinstance(self.tags, (str, bytes, Mapping))
+            or not isinstance(self.tags, Collection)
+            or not all(isinstance(tag, str) for tag in self.tags)
+        ):
+            raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
+        if self.tags_match not in ("any", "all"):
+            raise InvalidQueryError('tags_match: takes "any" or "all"')
+        if self.limit is not None and (type(self.limit) is not int or self.limit < 0):
+            raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
+        _ = self.instants, self.test, self.position  # each raises if its filter means nothing
+
+    @property
+    def instants(self) -> tuple[int | None, int | None]:
+        """`since` (inclusive) and `until` (exclusive), in microseconds since 1970 UTC."""
+        return _instant("since", self.since), _instant("until", self.until)
+
+    @property
+    def test(self) -> Test | None:
+        """`where` as a function of a value, or None."""
+        return None if self.where is None else compile_where(self.where)
+
+    @property
+    def position(self) -> tuple[int, int, str] | None:
+        """`after` as (instant, commit number, id): entries that come later in a list are smaller."""
+        if self.after is None:
+            return None
+        if isinstance(self.after, MemoryEntry):
+            return self.after.order
+        try:
+            instant, commit, entry_id = self.after.split(":", 2)
+            return int(instant), int(commit), entry_id
+        except (AttributeError, ValueError):
+            raise InvalidQueryError(
+                "after: takes the last entry of the page before, or its .cursor (an id alone has no place)"
+            ) from None
+
+    def matches(self, entry: MemoryEntry) -> bool:
+        """Tell whether `entry` satisfies every filter; `limit` does not count."""
+        return self.predicate()(entry)
+
+    def predicate(self) -> Test:
+        """Return `matches` compiled, for many entries."""
+        since, until = self.instants
+        test, position = self.test, self.position
+        wanted = None if self.tags is None else frozenset(self.tags)
+        exact = [
+            (name, held)
+            for name in ("category", "entity_type", "entity_id", "key")
+            if (held := getattr(self, name)) is not None
+        ]
+
+        def matches(entry: MemoryEntry) -> bool:
+            if any(getattr(entry, name) != held for name, held in exact):
+                return False
+            if wanted is not None and not _tagged(wanted, entry.tags, self.tags_match):
+                return False
+            if since is not None or until is not None or position is not None:
+                order = entry.order
+                if since is not None and order[0] < since:
+                    return False
+                if until is not None and order[0] >= until:
+                    return False
+                if position is not None and order >= position:
+                    return False
+            return test is None or test(entry.value)
+
+        return matches
+
+
+def _tagged(wanted: frozenset[str], tags: list[str], how: str) -> bool:
+    if how == "any" or not wanted:  # no tag wanted: nothing matches, by either rule
+        return not wanted.isdisjoint(tags)
+    return wanted.issubset(tags)
+
+
+def _instant(name: str, moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        raise InvalidQueryError(f"{name}: takes a datetime, not {type(moment).__name__}")
+    try:
+        return instant_of(moment)
+    except InvalidMomentError as error:
+        raise InvalidQueryError(f"{name}: {error}") from None
+
+
+# --- what may be stored --------------------------------------------------------------------------
+
+
+def check_name(field: str, name: object) -> str:
+    """Return `name` if it can be looked up on every backend.
+
+    Raises:
+        InvalidEntryError: it is no str, holds a NUL or a lone surrogate, or is over `MAX_NAME_BYTES`.
+    """
+    if type(name) is not str:
+        raise InvalidEntryError(field, f"takes a str, not {type(name).__name__}")
+    if name.isascii():
+        size = len(name)
+    else:
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            raise InvalidEntryError(field, "holds a lone surrogate, which UTF-8 cannot hold") from None
+    if size > MAX_NAME_BYTES:
+        raise InvalidEntryError(field, f"is {size:,} bytes long, the limit is {MAX_NAME_BYTES:,}")
+    if "\0" in name:
+        raise InvalidEntryError(field, "holds a NUL character, which cannot be looked up everywhere")
+    return name
+
+
+def check_namespace(name: object) -> str:
+    """Return `name` if it can be a namespace: a name as for `check_name`, and not empty."""
+    if name == "":
+        raise InvalidEntryError("namespace", "is empty")
+    return check_name("namespace", name)
+
+
+def check_entry(entry: MemoryEntry) -> None:
+    """Check every field but what is inside `value` (that is `jarvis.codec`'s to judge).
+
+    Raises:
+        InvalidEntryError: a field has the wrong type or cannot be stored; the error names it.
+    """
+    if not isinstance(entry, MemoryEntry):
+        raise InvalidEntryError("entry", f"takes a MemoryEntry, not {type(entry).__name__}")
+    check_name("id", entry.id)
+    if not entry.id:
+        raise InvalidEntryError("id", "is empty")
+    check_name("category", entry.category)
+    check_name("key", entry.key)
+    check_name("entity_type", entry.entity_type)
+    if entry.entity_id is not None:
+        check_name("entity_id", entry.entity_id)
+    if type(entry.value) is not dict:
+        raise InvalidEntryError(
+            "value", f'takes a dict, not {type(entry.value).__name__}; wrap it, such as {{"value": …}}'
+        )
+    if type(entry.tags) is not list:
+        raise InvalidEntryError("tags", f"takes a list of str, not {type(entry.tags).__name__}")
+    for index, tag in enumerate(entry.tags):
+        check_name(f"tags[{index}]", tag)
+    if type(entry.timestamp) is not datetime:
+        raise InvalidEntryError("timestamp", f"takes a datetime, not {type(entry.timestamp).__name__}")
+    if type(entry.provenance) is not dict:
+        raise InvalidEntryError("provenance", f"takes a dict of str, not {type(entry.provenance).__name__}")
+    for name, held in entry.provenance.items():
+        check_text("provenance", name)
+        check_text("provenance", held)
+
+
+def check_text(field: str, text: object) -> str:
+    """Return `text` if UTF-8 can hold it; raise `InvalidEntryError` naming `field` otherwise."""
+    if type(text) is not str:
+        raise InvalidEntryError(field, f"takes a str, not {type(text).__name__}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidEntryError(field, "holds a lone surrogate, which UTF-8 cannot hold") from None
+    return text

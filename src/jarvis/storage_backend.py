@@ -1,0 +1,175 @@
+"""THE contract: what a place to keep memories must do (eight verbs), and what it may do besides.
+
+A subclass that implements the eight abstract verbs is a whole backend; everything else here has a
+correct default written over them. What cannot be built on them is a *capability*: a Protocol below,
+asked for with `StorageBackend.capability`. `jarvis.conformance` holds any backend to all of this.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from jarvis.errors import UnsupportedError
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
+
+__all__ = [
+    "DEFAULT_NAMESPACE",
+    "MemoryEntry",
+    "MemoryQuery",
+    "Namespaced",
+    "StorageBackend",
+    "Transactional",
+]
+
+Capability = TypeVar("Capability")
+
+
+class StorageBackend(ABC):
+    """A store of entries, bound to one namespace. Safe to use from any number of threads.
+
+    Nothing aliases: what is passed in is copied, what is handed out belongs to the caller. Lists are
+    newest first: sorted by `MemoryEntry.order`, descending. Any verb opens the store if need be, also
+    after `shutdown`. Every verb may raise `jarvis.errors.StoreError`.
+    """
+
+    name: ClassVar[str] = "unnamed"
+    """What the backend is registered as, and called in messages."""
+
+    file_name: ClassVar[str] = "memory.store"
+    """The store's file within a storage directory."""
+
+    capabilities: ClassVar[tuple[type, ...]] = ()
+    """The Protocols this backend fulfils."""
+
+    # --- the eight verbs -------------------------------------------------------------------------
+
+    @abstractmethod
+    def bootstrap(self) -> None:
+        """Make the store ready, creating it if it is absent; no-op if it is ready."""
+
+    @abstractmethod
+    def create(self, entry: MemoryEntry) -> None:
+        """Store a copy of `entry` as version 1; on return it is as durable as the backend promises.
+
+        Raises:
+            DuplicateEntryError: the id is taken; the entry that was there stays.
+            InvalidEntryError: a field cannot be kept exactly (`jarvis.entry_record.encode_body` tells).
+        """
+
+    @abstractmethod
+    def read(self, entry_id: str) -> MemoryEntry | None:
+        """Return the entry with this id, or None if there is none in this namespace."""
+
+    @abstractmethod
+    def update(self, entry: MemoryEntry) -> None:
+        """Replace the entry that has the id of `entry`; its version becomes one more than it was.
+
+        Raises:
+            EntryNotFoundError: no entry has the id; nothing is stored.
+            InvalidEntryError: a field cannot be kept exactly; the entry stays as it was.
+        """
+
+    @abstractmethod
+    def delete(self, entry_id: str) -> None:
+        """Remove the entry with this id; no-op if there is none."""
+
+    @abstractmethod
+    def list_all(self) -> list[MemoryEntry]:
+        """Return every entry of the namespace, newest first."""
+
+    @abstractmethod
+    def query(
+        self,
+        category: str | None = None,
+        tags: Collection[str] | None = None,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        key: str | None = None,
+    ) -> list[MemoryEntry]:
+        """Return the entries that match every given filter, newest first; see `MemoryQuery`."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """Release files, connections and locks; no-op if nothing is open. The next verb opens again."""
+
+    # --- correct defaults over the eight, to be overridden where the medium is faster -----------
+
+    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
+        """Return the first `query.limit` entries that match `query`, newest first."""
+        found = filter(
+            query.predicate(),
+            self.query(query.category, query.tags, query.entity_type, query.entity_id, query.key),
+        )
+        return sorted(found, key=lambda entry: entry.order, reverse=True)[: query.limit]
+
+    def count(self, query: MemoryQuery) -> int:
+        """Return ``len(self.select(query))``."""
+        return len(self.select(query))
+
+    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
+        """Yield what `select` returns, as it was when the first entry was asked for."""
+        yield from self.select(query)
+
+    def clear(self) -> int:
+        """Delete every entry of the namespace; return how many there were."""
+        entries = self.list_all()
+        for entry in entries:
+            self.delete(entry.id)
+        return len(entries)
+
+    # --- capabilities ----------------------------------------------------------------------------
+
+    def has_capability(self, protocol: type) -> bool:
+        """Tell whether `capability` would return."""
+        return protocol in self.capabilities
+
+    def capability(self, protocol: type[Capability]) -> Capability:
+        """Return this backend as one that fulfils `protocol`.
+
+        Ask here and never with isinstance, which answers for a wrapper instead of what it wraps.
+
+        Raises:
+            UnsupportedError: it does not.
+        """
+        if protocol not in self.capabilities:
+            purpose = (protocol.__doc__ or protocol.__name__).partition(":")[0]
+            raise UnsupportedError(f"the backend {self.name!r} has no {purpose}")
+        return self  # type: ignore[return-value]  # capabilities is the declaration that it fulfils it
+
+
+class Transactional(Protocol):
+    """transactions: several changes kept all or not at all, atomic between threads and processes."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Open a write transaction for the calling thread, or a savepoint inside the one it has.
+
+        Leaving normally commits and makes the changes durable; leaving with any exception takes back
+        all of them, of this block only. The calling thread reads its own changes; nobody else does.
+        """
+
+    def moment(self, now: datetime) -> datetime:
+        """Return the timestamp of a change made now: `now` or, where that would not be later, one
+        microsecond after the last one that this method gave for the namespace, in any process.
+
+        Raises:
+            TransactionError: no transaction is open in this thread.
+        """
+
+
+class Namespaced(Protocol):
+    """namespaces: several memories in one store that never see each other."""
+
+    namespace: str
+
+    def for_namespace(self, namespace: str) -> Any:
+        """Return a sibling backend on the same store and connections, bound to `namespace`."""
+
+    def list_namespaces(self) -> list[str]:
+        """Return the names of the namespaces that hold an entry, sorted."""
+
+    def erase_namespace(self, namespace: str) -> int:
+        """Delete every entry of `namespace`, overwriting them; return how many there were."""

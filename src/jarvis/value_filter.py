@@ -1,0 +1,211 @@
+"""The language of value filters: ``where={"status": "failed", "duration": {"$gt": 10}}``.
+
+The words are MongoDB's, the meaning is narrower and the same on every backend:
+
+* Only like is compared with like: a bool is no number, ``"10"`` is no ``10``, an aware datetime is
+  never compared with a naive one. What cannot be compared does not match.
+* A missing path is not null: ``{"a": None}`` matches a stored null only; ``$ne``, ``$nin`` and
+  ``$not`` match a missing path too, as their positive forms do not.
+* A path is dotted (``"result.code"``) or a tuple (``("a.b", "c")``) where a key holds a dot. A path
+  steps into dicts only; lists are looked into by ``$contains`` and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from jarvis.errors import InvalidQueryError, nearest
+
+Test = Callable[[Any], bool]
+
+MAX_FILTER_DEPTH = 50
+
+_MISSING: Any = object()
+_ORDERED = ("number", "str", "bytes", "bool", "date", "datetime", "naive datetime", "time", "timedelta")
+
+
+def compile_where(where: Mapping[Any, Any]) -> Test:
+    """Return a function that tells whether a value (a dict) satisfies `where`; ``{}`` is satisfied by all.
+
+    Raises:
+        InvalidQueryError: `where` is no mapping, or a path, operator or operand means nothing.
+
+    >>> failed_slowly = compile_where({"status": "failed", "time.total": {"$gt": 10}})
+    >>> failed_slowly({"status": "failed", "time": {"total": 45}})
+    True
+    >>> failed_slowly({"status": "failed", "time": {"total": "45"}})
+    False
+    """
+    return _compile_clauses(where, 0)
+
+
+def _compile_clauses(where: Any, depth: int) -> Test:
+    if not isinstance(where, Mapping):
+        raise InvalidQueryError(f"where: takes a dict of path to condition, not {type(where).__name__}")
+    if depth > MAX_FILTER_DEPTH:
+        raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
+    tests = [_compile_clause(path, condition, depth) for path, condition in where.items()]
+    return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
+
+
+def _compile_clause(path: Any, condition: Any, depth: int) -> Test:
+    if path in ("$and", "$or"):
+        if not isinstance(condition, (list, tuple)) or not condition:
+            raise InvalidQueryError(f"where: {path} takes a list of at least one condition")
+        tests = [_compile_clauses(part, depth + 1) for part in condition]
+        if path == "$and":
+            return lambda value: all(test(value) for test in tests)
+        return lambda value: any(test(value) for test in tests)
+    if path == "$not":
+        negated = _compile_clauses(condition, depth + 1)
+        return lambda value: not negated(value)
+    steps = _steps(path)
+    test = _compile_condition(condition, depth + 1)
+    if len(steps) == 1:
+        step = steps[0]
+        return lambda value: test(value.get(step, _MISSING))
+    return lambda value: test(_look_up(value, steps))
+
+
+def _steps(path: Any) -> tuple[str, ...]:
+    if isinstance(path, str):
+        if path.startswith("$"):
+            raise InvalidQueryError(
+                f"where: no operator named {path!r} stands at this place; here go paths, $and, $or and $not "
+                f"(a key that starts with $ is written as a tuple: ({path!r},))"
+            )
+        return tuple(path.split("."))
+    if isinstance(path, tuple) and path and all(isinstance(step, str) for step in path):
+        return path
+    raise InvalidQueryError("where: a path is a dotted str, or a tuple of str where a key holds a dot")
+
+
+def _look_up(value: Any, steps: tuple[str, ...]) -> Any:
+    for step in steps:
+        if type(value) is not dict:
+            return _MISSING
+        value = value.get(step, _MISSING)
+    return value
+
+
+def _compile_condition(condition: Any, depth: int) -> Test:
+    if depth > MAX_FILTER_DEPTH:
+        raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
+    if isinstance(condition, Mapping) and any(isinstance(key, str) and key.startswith("$") for key in condition):
+        tests = [_compile_operator(name, operand, depth) for name, operand in condition.items()]
+        return tests[0] if len(tests) == 1 else lambda found: all(test(found) for test in tests)
+    return _equal(condition)
+
+
+def _compile_operator(name: Any, operand: Any, depth: int) -> Test:
+    if name == "$not":
+        negated = _compile_condition(operand, depth + 1)
+        return lambda found: not negated(found)
+    try:
+        make = _OPERATORS[name]
+    except (KeyError, TypeError):
+        known = [*_OPERATORS, "$not"]
+        raise InvalidQueryError(
+            f"where: no operator named {name!r}{nearest(str(name), known)}; known: {', '.join(sorted(known))}"
+        ) from None
+    return make(operand)
+
+
+# --- what the operators mean ---------------------------------------------------------------------
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal *and* of the same kinds all the way down.
+
+    >>> same([1, 2.0], [1.0, 2]), same([True], [1]), same((1,), [1])
+    (True, False, False)
+    """
+    kind = _kind(one)
+    if kind != _kind(other):
+        return False
+    if kind in ("list", "tuple"):
+        return len(one) == len(other) and all(map(same, one, other))
+    if kind == "dict":
+        return len(one) == len(other) and all(key in other and same(held, other[key]) for key, held in one.items())
+    if kind == "set":
+        return len(one) == len(other) and all(any(same(held, there) for there in other) for held in one)
+    return bool(one == other)
+
+
+def _kind(value: Any) -> str:
+    kind = type(value)
+    if kind is int or kind is float:
+        return "number"
+    if kind is datetime:
+        return "datetime" if value.utcoffset() is not None else "naive datetime"
+    if kind is frozenset:
+        return "set"
+    if kind.__name__ == "Decimal":
+        return "number"
+    return kind.__name__
+
+
+def _equal(operand: Any) -> Test:
+    if type(operand) is str:  # by far the most common condition
+        return lambda found: type(found) is str and found == operand
+    return lambda found: found is not _MISSING and same(found, operand)
+
+
+def _unequal(operand: Any) -> Test:
+    equal = _equal(operand)
+    return lambda found: not equal(found)
+
+
+def _ordering(name: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any], Test]:
+    def make(operand: Any) -> Test:
+        kind = _kind(operand)
+        if kind not in _ORDERED:
+            raise InvalidQueryError(f"where: {name} cannot order a value of type {type(operand).__name__}")
+        return lambda found: found is not _MISSING and _kind(found) == kind and bool(compare(found, operand))
+
+    return make
+
+
+def _within(operand: Any) -> Test:
+    if not isinstance(operand, (list, tuple, set, frozenset)):
+        raise InvalidQueryError("where: $in and $nin take a list of values")
+    tests = [_equal(each) for each in operand]
+    return lambda found: any(test(found) for test in tests)
+
+
+def _not_within(operand: Any) -> Test:
+    within = _within(operand)
+    return lambda found: not within(found)
+
+
+def _exists(operand: Any) -> Test:
+    if not isinstance(operand, bool):
+        raise InvalidQueryError("where: $exists takes True or False")
+    return lambda found: (found is not _MISSING) is operand
+
+
+def _contains(operand: Any) -> Test:
+    def test(found: Any) -> bool:
+        if type(found) is str:
+            return type(operand) is str and operand in found
+        if type(found) in (list, tuple, set, frozenset):
+            return any(same(held, operand) for held in found)
+        return False
+
+    return test
+
+
+_OPERATORS: dict[str, Callable[[Any], Test]] = {
+    "$eq": _equal,
+    "$ne": _unequal,
+    "$gt": _ordering("$gt", lambda found, operand: found > operand),
+    "$gte": _ordering("$gte", lambda found, operand: found >= operand),
+    "$lt": _ordering("$lt", lambda found, operand: found < operand),
+    "$lte": _ordering("$lte", lambda found, operand: found <= operand),
+    "$in": _within,
+    "$nin": _not_within,
+    "$exists": _exists,
+    "$contains": _contains,
+}

@@ -1,0 +1,186 @@
+"""The container: one configuration and one memory module for a whole application."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jarvis.container import Container
+from jarvis.errors import InvalidSettingError, ReadOnlyStoreError, StoreMissingError, UnknownBackendError
+from jarvis.persistent_memory import MemoryModule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a home directory of its own."""
+    directory = tmp_path / "home"
+    directory.mkdir()
+    monkeypatch.setenv("HOME", str(directory))
+    monkeypatch.setenv("USERPROFILE", str(directory))
+    return directory
+
+
+@pytest.fixture
+def container() -> Container:
+    """Make a container in a home directory without a configuration."""
+    return Container()
+
+
+def written(path: Path, storage: str) -> Path:
+    """Write a configuration file whose data are beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"storage: {{data_dir: data, {storage}}}", encoding="utf-8")
+    return path
+
+
+# --- the configuration ---------------------------------------------------------------------------
+
+
+def test_the_configuration_is_read_once(home: Path, container: Container) -> None:
+    file = written(home / ".jarvis" / "config.yaml", "namespace: alice")
+    first = container.get_config()
+    written(file, "namespace: bob")
+
+    assert container.get_config() is first
+    assert first.storage.namespace == "alice"
+
+
+def test_a_later_configuration_is_ignored_with_a_warning_that_names_both(
+    tmp_path: Path, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice = written(tmp_path / "alice.yaml", "namespace: alice")
+    bob = written(tmp_path / "bob.yaml", "namespace: bob")
+    container.get_config(alice)
+
+    later = container.get_config(bob)
+
+    assert later.storage.namespace == "alice"
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("jarvis.container", logging.WARNING)
+    assert str(alice) in record.message
+    assert str(bob) in record.message
+
+
+def test_the_same_configuration_is_named_again_without_a_warning(
+    tmp_path: Path, container: Container, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "alice.yaml", "namespace: alice")
+    monkeypatch.chdir(tmp_path)
+    container.get_config(file)
+
+    container.get_config()
+    container.get_config(str(file))
+    container.get_config("alice.yaml")
+
+    assert caplog.records == []
+
+
+def test_a_configuration_that_could_not_be_loaded_does_not_count(tmp_path: Path, container: Container) -> None:
+    broken = written(tmp_path / "broken.yaml", "durability: never")
+    with pytest.raises(InvalidSettingError):
+        container.get_config(broken)
+
+    assert container.get_config(written(tmp_path / "good.yaml", "namespace: good")).storage.namespace == "good"
+
+
+# --- the memory module ---------------------------------------------------------------------------
+
+
+def test_the_store_is_in_persistent_memory_within_the_data_directory(home: Path, container: Container) -> None:
+    container.get_memory_module()
+
+    assert (home / ".jarvis" / "data" / "persistent_memory" / "memory.db").is_file()
+
+
+def test_the_module_follows_the_configuration(tmp_path: Path, container: Container) -> None:
+    config = written(tmp_path / "config.yaml", "backend: json, namespace: alice")
+    container.get_memory_module(config).set_user_preference("theme", {"mode": "dark"})
+    container.shutdown()
+
+    directory = tmp_path / "data" / "persistent_memory"
+    with MemoryModule(storage_dir=directory, backend_type="json", namespace="alice") as memory:
+        assert memory.get_user_preferences() == {"theme": {"mode": "dark"}}
+    with MemoryModule(storage_dir=directory, backend_type="json") as memory:
+        assert memory.get_user_preferences() == {}
+
+
+def test_a_module_that_is_read_only_refuses_changes(tmp_path: Path, container: Container) -> None:
+    Container().get_memory_module(written(tmp_path / "writing.yaml", "")).shutdown()
+    memory = container.get_memory_module(written(tmp_path / "reading.yaml", "read_only: true"))
+
+    with pytest.raises(ReadOnlyStoreError):
+        memory.set_user_preference("theme", {"mode": "dark"})
+
+
+def test_the_module_is_made_once(container: Container) -> None:
+    assert container.get_memory_module() is container.get_memory_module()
+
+
+def test_many_threads_that_ask_at_once_get_one_module(container: Container) -> None:
+    together = threading.Barrier(16)
+
+    def ask(_: int) -> MemoryModule:
+        together.wait()
+        return container.get_memory_module()
+
+    with ThreadPoolExecutor(16) as threads:
+        modules = set(map(id, threads.map(ask, range(16))))
+
+    assert modules == {id(container.get_memory_module())}
+
+
+def test_two_containers_share_nothing(tmp_path: Path) -> None:
+    alice, bob = Container(), Container()
+    alice.get_memory_module(written(tmp_path / "alice" / "config.yaml", "")).set_user_preference("a", {"n": 1})
+    found = bob.get_memory_module(written(tmp_path / "bob" / "config.yaml", "")).get_user_preferences()
+    alice.shutdown()
+    bob.shutdown()
+
+    assert found == {}
+
+
+def test_an_unknown_backend_is_refused(tmp_path: Path, container: Container) -> None:
+    with pytest.raises(UnknownBackendError, match="did you mean 'sqlite'"):
+        container.get_memory_module(written(tmp_path / "config.yaml", "backend: sqllite"))
+
+
+def test_a_module_that_could_not_be_opened_does_not_count(tmp_path: Path, container: Container) -> None:
+    reading = written(tmp_path / "config.yaml", "read_only: true")
+    with pytest.raises(StoreMissingError):
+        container.get_memory_module(reading)
+    Container().get_memory_module(written(tmp_path / "writing.yaml", "")).shutdown()
+
+    assert container.get_memory_module().get_user_preferences() == {}
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def test_what_was_remembered_is_there_in_the_next_session(container: Container) -> None:
+    container.get_memory_module().set_user_preference("theme", {"mode": "dark"})
+    container.shutdown()
+
+    assert Container().get_memory_module().get_user_preferences() == {"theme": {"mode": "dark"}}
+
+
+def test_shutting_down_what_was_never_used_does_nothing(home: Path, container: Container) -> None:
+    container.shutdown()
+    container.shutdown()
+
+    assert list(home.iterdir()) == []
+
+
+def test_a_container_can_be_used_again_after_shutdown(container: Container) -> None:
+    memory = container.get_memory_module()
+    container.shutdown()
+
+    assert container.get_memory_module() is memory
+    memory.set_user_preference("theme", {"mode": "dark"})
+    assert container.get_memory_module().get_user_preferences() == {"theme": {"mode": "dark"}}
