@@ -283,12 +283,23 @@ def _quotable(error: Exception) -> str:
 # --- what a setting may be -----------------------------------------------------------------------
 
 
-def _accepted(key: str, value: object) -> Any:
-    """Return `value` as the setting `key` holds it, or raise InvalidSettingError."""
+def checked(key: str, value: object) -> Any:
+    """Return `value` as the setting `key` of `StorageConfig` holds it.
+
+    Raises:
+        InvalidSettingError: the value has the wrong type or is out of range.
+    """
     try:
         return _CHECKS[key](value)
     except _UnfitError as unfit:
-        raise InvalidSettingError(f"storage.{key} {unfit}") from None
+        raise InvalidSettingError(f"{key} {unfit}") from None
+
+
+def _accepted(key: str, value: object) -> Any:
+    try:
+        return checked(key, value)
+    except InvalidSettingError as error:
+        raise InvalidSettingError(f"storage.{error}") from None
 
 
 class _UnfitError(Exception):

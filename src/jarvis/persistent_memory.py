@@ -446,7 +446,7 @@ class MemoryModule:
         author = self._author(module, task_id)
         with self._changing():
             removed = self.backend.clear()
-        log.warning("cleared all %d memories, by %s", removed, author.module or NO_MODULE)
+        log.info("cleared all %d memories, by %s", removed, author.module or NO_MODULE)
         return removed
 
     # --- transactions, authors, namespaces -------------------------------------------------------
@@ -511,7 +511,7 @@ class MemoryModule:
         """DELETE EVERY MEMORY OF `namespace`, overwriting their bytes in the store; return how many there were."""
         author = self._author(module, task_id)
         removed = _ask(self.backend, Namespaced).erase_namespace(check_namespace(namespace))
-        log.warning("erased a namespace of %d memories, by %s", removed, author.module or NO_MODULE)
+        log.info("erased a namespace of %d memories, by %s", removed, author.module or NO_MODULE)
         return removed
 
     # --- inside ----------------------------------------------------------------------------------

@@ -16,14 +16,13 @@ from jarvis._sqlite.session import Session
 from jarvis._sqlite.verification import row_checksum
 from jarvis.codec import InvalidMomentError
 from jarvis.codec.instants import EPOCH
+from jarvis.config import checked
 from jarvis.entry_record import decode_body, encode_body, make_entry, may_hold_tags
 from jarvis.errors import (
     DuplicateEntryError,
     EntryNotFoundError,
-    InvalidSettingError,
     StoreAccessError,
     TransactionError,
-    nearest,
 )
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_name, check_namespace
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
@@ -60,8 +59,6 @@ DELETE FROM names WHERE id NOT IN (
 )
 """
 _ALL = MemoryQuery()
-
-DURABILITIES = ("full", "normal")
 
 
 class SQLiteBackend(StorageBackend):
@@ -105,14 +102,13 @@ class SQLiteBackend(StorageBackend):
         durability: str = "full",
         busy_timeout_seconds: float = 30.0,
     ) -> None:
-        if durability not in DURABILITIES:
-            raise InvalidSettingError(
-                f"durability: takes one of {', '.join(DURABILITIES)}{nearest(str(durability), DURABILITIES)}"
-            )
         self.db_path = Path(db_path).expanduser()
         self.namespace = check_namespace(namespace)
         self._database = Database(
-            self.db_path, read_only=read_only, durability=durability, busy_timeout_seconds=busy_timeout_seconds
+            self.db_path,
+            read_only=checked("read_only", read_only),
+            durability=checked("durability", durability),
+            busy_timeout_seconds=checked("busy_timeout_seconds", busy_timeout_seconds),
         )
 
     def __repr__(self) -> str:

@@ -1,0 +1,31 @@
+"""The contract of a storage backend as a test suite, for yours as for ours.
+
+Subclass `BackendContract`, give it one fixture, and pytest checks every promise the backend makes;
+what needs a capability that it lacks is skipped and says so. Run pytest with
+``-p jarvis.conformance.plugin`` to see the table of promises.
+
+Example::
+
+    class TestMyBackend(BackendContract):
+        @pytest.fixture
+        def open_backend(self, tmp_path):
+            return lambda: MyBackend(tmp_path / "store")
+
+    TestMyBackendMachine = machine(lambda directory: MyBackend(directory / "store")).TestCase
+"""
+
+from jarvis.conformance.filters import FilterPromises
+from jarvis.conformance.machine import BackendMachine, machine
+from jarvis.conformance.modules import ModulePromises
+from jarvis.conformance.namespaces import NamespacePromises
+from jarvis.conformance.transactions import TransactionPromises
+from jarvis.conformance.values import ValuePromises
+from jarvis.conformance.verbs import VerbPromises
+
+__all__ = ["BackendContract", "BackendMachine", "machine"]
+
+
+class BackendContract(
+    VerbPromises, FilterPromises, ValuePromises, TransactionPromises, NamespacePromises, ModulePromises
+):
+    """Every promise. A subclass gives the fixture `open_backend`."""

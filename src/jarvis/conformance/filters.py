@@ -1,0 +1,249 @@
+"""Promises of queries: the law that every fast answer equals the plain meaning of the query."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jarvis.conformance.fixtures import NOON, Promises, an_entry
+from jarvis.errors import InvalidQueryError
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.storage_backend import StorageBackend
+
+_CATEGORIES = ("preferences", "tasks", "", "%", "Tasks")
+_TAGS = ("ui", "urgent", "UI", "u", "%", "")
+_TYPES = ("task", "tool", "")
+_ENTITIES = (None, "1", "2", "")
+_KEYS = ("theme", "Theme", "them_", "")
+_WHERES: tuple[dict[Any, Any], ...] = (
+    {"n": {"$gte": 2}},
+    {"s": "a"},
+    {"$or": [{"n": 1}, {"flag": True}]},
+    {"d.x": {"$exists": True}},
+    {"$not": {"n": {"$in": [0, 1]}}},
+    {"l": {"$contains": 1}},
+)
+
+
+def a_crowd(seed: int = 7, count: int = 60) -> list[MemoryEntry]:
+    """Return entries that share categories, keys, tags, entities and instants in many combinations."""
+    rng = random.Random(seed)  # noqa: S311 - a fixed choice, no secret
+    crowd = []
+    for number in range(count):
+        value: dict[str, Any] = {"n": rng.randrange(4), "s": rng.choice("ab")}
+        if rng.random() < 0.5:
+            value |= {
+                "flag": rng.choice([True, 1]),
+                "d": {"x": None} if rng.random() < 0.5 else {},
+                "l": [rng.choice([1, True, "1"])],
+            }
+        crowd.append(
+            MemoryEntry(
+                f"id-{number}",
+                rng.choice(_CATEGORIES),
+                rng.choice(_KEYS),
+                value,
+                rng.sample(_TAGS, rng.randrange(4)),
+                rng.choice(_TYPES),
+                rng.choice(_ENTITIES),
+                NOON + timedelta(hours=rng.randrange(6)),
+                {},
+            )
+        )
+    return crowd
+
+
+def expected(crowd: list[MemoryEntry], query: MemoryQuery) -> list[str]:
+    """Return the ids that `query` means, in order; `crowd` is in the order of writing."""
+    ordered = sorted(enumerate(crowd), key=lambda each: (each[1].timestamp, each[0]), reverse=True)
+    return [entry.id for _, entry in ordered if query.matches(entry)][: query.limit]
+
+
+class FilterPromises(Promises):
+    """Filters, value filters, paging, counting, iterating."""
+
+    @pytest.fixture
+    def crowd(self, backend: StorageBackend) -> list[MemoryEntry]:
+        """Return sixty entries that were stored in this order."""
+        crowd = a_crowd()
+        for entry in crowd:
+            backend.create(entry)
+        return crowd
+
+    def _agree(self, backend: StorageBackend, crowd: list[MemoryEntry], query: MemoryQuery) -> None:
+        wanted = expected(crowd, query)
+        assert [entry.id for entry in backend.select(query)] == wanted, query
+        assert [entry.id for entry in backend.iterate(query)] == wanted, query
+        assert backend.count(query) == len(wanted), query
+
+    def test_every_combination_of_filters_means_what_the_query_means(
+        self, backend: StorageBackend, crowd: list[MemoryEntry]
+    ) -> None:
+        combinations = itertools.product(
+            (None, "tasks", ""), (None, ["ui"], ["u", "urgent"]), (None, "task"), (None, "1", ""), (None, "theme")
+        )
+        for category, tags, entity_type, entity_id, key in combinations:
+            query = MemoryQuery(category=category, tags=tags, entity_type=entity_type, entity_id=entity_id, key=key)
+            self._agree(backend, crowd, query)
+            by_verb = backend.query(category, tags, entity_type, entity_id, key)
+            assert [entry.id for entry in by_verb] == expected(crowd, query)
+
+    def test_tags_match_any_or_all_and_whole(self, backend: StorageBackend, crowd: list[MemoryEntry]) -> None:
+        for wanted in (["ui"], ["u"], ["%"], [""], ["ui", "urgent"], ["ui", "ui"], ["ui", "absent"], ["absent"]):
+            for how in ("any", "all"):
+                self._agree(backend, crowd, MemoryQuery(tags=wanted, tags_match=how))  # type: ignore[arg-type]  # str
+                self._agree(backend, crowd, MemoryQuery(tags=wanted, tags_match=how, category="tasks", limit=3))  # type: ignore[arg-type]  # str
+
+    def test_an_empty_list_of_tags_matches_nothing(self, backend: StorageBackend, crowd: list[MemoryEntry]) -> None:
+        assert len(crowd) == 60
+        assert backend.query(tags=[]) == backend.select(MemoryQuery(tags=[], tags_match="all")) == []
+        assert backend.count(MemoryQuery(tags=[])) == 0
+
+    def test_an_empty_string_is_a_filter_that_matches_the_empty_string(
+        self, backend: StorageBackend, crowd: list[MemoryEntry]
+    ) -> None:
+        for query in (MemoryQuery(category=""), MemoryQuery(key=""), MemoryQuery(entity_id=""), MemoryQuery(tags=[""])):
+            assert 0 < backend.count(query) < 60
+            self._agree(backend, crowd, query)
+
+    def test_no_wildcards_and_no_case_folding(self, backend: StorageBackend, crowd: list[MemoryEntry]) -> None:
+        for query in (
+            MemoryQuery(category="%"),
+            MemoryQuery(category="TASKS"),
+            MemoryQuery(key="them_"),
+            MemoryQuery(key="Theme"),
+            MemoryQuery(tags=["UI"]),
+            MemoryQuery(category="* OR 1=1"),
+        ):
+            self._agree(backend, crowd, query)
+
+    def test_since_is_inclusive_and_until_exclusive(self, backend: StorageBackend, crowd: list[MemoryEntry]) -> None:
+        for since, until in itertools.product((None, 1, 2, 9), (None, 2, 4, -1)):
+            query = MemoryQuery(
+                since=None if since is None else NOON + timedelta(hours=since),
+                until=None if until is None else NOON + timedelta(hours=until),
+            )
+            self._agree(backend, crowd, query)
+            self._agree(backend, crowd, MemoryQuery(since=query.since, until=query.until, tags=["ui"], limit=5))
+
+    def test_value_filters_mean_the_same_as_in_plain_python(
+        self, backend: StorageBackend, crowd: list[MemoryEntry]
+    ) -> None:
+        for where in _WHERES:
+            self._agree(backend, crowd, MemoryQuery(where=where))
+            self._agree(backend, crowd, MemoryQuery(where=where, category="tasks", limit=2))
+            self._agree(backend, crowd, MemoryQuery(where=where, tags=["ui"], key="theme"))
+
+    def test_value_filters_compare_within_a_type_only(self, backend: StorageBackend) -> None:
+        held: dict[str, Any] = {
+            "int": 10,
+            "float": 10.0,
+            "text": "10",
+            "true": True,
+            "one": 1,
+            "null": None,
+            "list": [10],
+            "dict": {"x": 10},
+        }
+        for entry_id, value in held.items():
+            backend.create(an_entry(entry_id, value={"v": value}))
+        backend.create(an_entry("missing", value={}))
+
+        def found(condition: Any) -> set[str]:
+            return {entry.id for entry in backend.select(MemoryQuery(where={"v": condition}))}
+
+        assert found(10) == {"int", "float"}
+        assert found({"$gt": 5}) == {"int", "float"}
+        assert found("10") == {"text"}
+        assert found(True) == {"true"}
+        assert found(1) == {"one"}
+        assert found(None) == {"null"}
+        assert found({"$exists": False}) == {"missing"}
+        assert found({"$contains": 10}) == {"list"}
+        assert found({"$ne": 10}) == {*held, "missing"} - {"int", "float"}
+        assert found({"$in": [1, None]}) == {"one", "null"}
+        assert {entry.id for entry in backend.select(MemoryQuery(where={"v.x": 10}))} == {"dict"}
+
+    def test_a_tuple_is_a_path_whose_keys_may_hold_dots(self, backend: StorageBackend) -> None:
+        backend.create(an_entry("dotted", value={"a.b": {"c": 1}}))
+        backend.create(an_entry("nested", value={"a": {"b": {"c": 1}}}))
+
+        assert [entry.id for entry in backend.select(MemoryQuery(where={("a.b", "c"): 1}))] == ["dotted"]
+        assert [entry.id for entry in backend.select(MemoryQuery(where={"a.b.c": 1}))] == ["nested"]
+
+    def test_limit_cuts_the_list_and_zero_is_nothing(self, backend: StorageBackend, crowd: list[MemoryEntry]) -> None:
+        for limit in (0, 1, 7, 60, 1000):
+            self._agree(backend, crowd, MemoryQuery(limit=limit))
+            self._agree(backend, crowd, MemoryQuery(limit=limit, tags=["ui", "u"]))
+
+    @pytest.mark.usefixtures("crowd")
+    def test_pages_by_entry_or_cursor_give_the_whole_list_once(self, backend: StorageBackend) -> None:
+        for filters in ({}, {"category": "tasks"}, {"tags": ["ui", "u"]}, {"where": {"s": "a"}}):
+            whole = [entry.id for entry in backend.select(MemoryQuery(**filters))]  # type: ignore[arg-type]  # by name
+            for as_cursor in (False, True):
+                pages: list[str] = []
+                last: MemoryEntry | str | None = None
+                while page := backend.select(MemoryQuery(limit=4, after=last, **filters)):  # type: ignore[arg-type]  # by name
+                    pages += [entry.id for entry in page]
+                    last = page[-1].cursor if as_cursor else page[-1]
+                assert pages == whole
+
+    @pytest.mark.usefixtures("crowd")
+    def test_paging_is_stable_while_others_write(self, backend: StorageBackend) -> None:
+        whole = [entry.id for entry in backend.list_all()]
+        first = backend.select(MemoryQuery(limit=10))
+
+        backend.create(an_entry("newest", timestamp=NOON + timedelta(days=1)))
+        backend.delete(first[-1].id)
+        backend.delete(whole[30])
+        rest = backend.select(MemoryQuery(after=first[-1]))
+
+        assert [entry.id for entry in rest] == [each for each in whole[10:] if each != whole[30]]
+
+    @pytest.mark.usefixtures("crowd")
+    def test_an_iteration_sees_the_store_as_it_was_at_its_first_step(self, backend: StorageBackend) -> None:
+        before = [entry.id for entry in backend.list_all()]
+        steps = backend.iterate(MemoryQuery())
+        seen = [next(steps).id]
+
+        backend.create(an_entry("new", timestamp=NOON + timedelta(days=1)))
+        backend.delete(before[20])
+        backend.update(an_entry(before[30], timestamp=NOON + timedelta(days=1)))
+        seen += [entry.id for entry in steps]
+
+        assert seen == before
+
+    @pytest.mark.parametrize(
+        "filters",
+        [
+            {"category": 1},
+            {"key": b"theme"},
+            {"entity_id": 1},
+            {"tags": "ui"},
+            {"tags": [1]},
+            {"tags": {"ui": 1}},
+            {"tags_match": "most"},
+            {"limit": -1},
+            {"limit": True},
+            {"limit": "10"},
+            {"since": "yesterday"},
+            {"after": "id-1"},
+            {"after": 5},
+            {"where": "status"},
+            {"where": {"$gt": 1}},
+            {"where": {"n": {"$gtt": 1}}},
+            {"where": {"n": {"$in": "ab"}}},
+            {"where": {"n": {"$exists": 1}}},
+            {"where": {"n": {"$gt": [1]}}},
+            {"where": {"n": {"$gt": None}}},
+            {"where": {"$or": []}},
+            {"where": {1: 1}},
+        ],
+    )
+    def test_a_filter_that_means_nothing_is_an_error_that_names_it(self, filters: dict[str, Any]) -> None:
+        with pytest.raises(InvalidQueryError, match=next(iter(filters))):
+            MemoryQuery(**filters)

@@ -1,0 +1,79 @@
+"""What every group of promises starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jarvis.memory_entry import MemoryEntry
+from jarvis.persistent_memory import MemoryModule
+from jarvis.storage_backend import StorageBackend
+
+OpenBackend = Callable[[], StorageBackend]
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class FakeClock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        """Return the time it was set to."""
+        return self.now
+
+    def step(self, **units: float) -> None:
+        """Move by a timedelta of `units`; backwards if negative."""
+        self.now += timedelta(**units)
+
+
+def an_entry(entry_id: str = "1", **fields: Any) -> MemoryEntry:
+    """Return an entry with something in every field, except for `fields`."""
+    usual: dict[str, Any] = {
+        "category": "preferences",
+        "key": "theme",
+        "value": {"mode": "dark"},
+        "tags": ["ui", "important"],
+        "entity_type": "user_preference",
+        "entity_id": "user-1",
+        "timestamp": NOON,
+        "provenance": {"module": "ui_module", "task_id": "task_123", "created_at": NOON.isoformat()},
+    }
+    return MemoryEntry(entry_id, **{**usual, **fields})
+
+
+class Promises:
+    """The base of every group: the fixtures, and the one that the backend's author writes."""
+
+    @pytest.fixture
+    def open_backend(self) -> OpenBackend:
+        """Return a function that opens a new handle on one store, which is empty at first."""
+        raise NotImplementedError("give the fixture open_backend: see jarvis.conformance")
+
+    @pytest.fixture
+    def backend(self, open_backend: OpenBackend) -> Iterator[StorageBackend]:
+        """Return a handle on an empty store."""
+        backend = open_backend()
+        backend.bootstrap()
+        yield backend
+        backend.shutdown()
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        """Return the clock of `memory`."""
+        return FakeClock()
+
+    @pytest.fixture
+    def memory(self, backend: StorageBackend, clock: FakeClock) -> MemoryModule:
+        """Return a module on `backend`, with a clock that stands still."""
+        return MemoryModule(storage_backend=backend, clock=clock)
+
+    def need(self, backend: StorageBackend, protocol: type) -> None:
+        """Skip the test, saying so, if the backend lacks the capability."""
+        if not backend.has_capability(protocol):
+            pytest.skip(f"the backend {backend.name!r} lacks {protocol.__name__}")

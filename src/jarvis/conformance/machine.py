@@ -1,0 +1,420 @@
+"""A state machine (https://hypothesis.readthedocs.io/en/latest/stateful.html) of a backend against a dict.
+
+Every step does the same to the backend, through `MemoryModule` or its verbs, and to a plain dict of
+entries, whose answers are the plain meaning of each question. Any difference fails and is shrunk to
+the shortest story that shows it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from jarvis.conformance.fixtures import NOON, FakeClock
+from jarvis.errors import DuplicateEntryError, EntryNotFoundError
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.persistent_memory import MemoryModule
+from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
+
+OpenIn = Callable[[Path], StorageBackend]
+
+_names = st.sampled_from(["preferences", "tasks", "theme", "task_1", "device_info", "", "é"])
+_tags = st.lists(st.sampled_from(["ui", "urgent", "", "UI", "x"]), max_size=3)
+_types = st.sampled_from(["task", "tool", ""])
+_entities = st.sampled_from([None, "1", "2", ""])
+_values = st.dictionaries(
+    st.sampled_from(["n", "s", "d"]),
+    st.one_of(
+        st.integers(-2, 2),
+        st.booleans(),
+        st.none(),
+        st.sampled_from(["a", "1"]),
+        st.tuples(st.integers(0, 1)),
+        st.dictionaries(st.sampled_from(["x", "$type"]), st.integers(0, 2), max_size=2),
+    ),
+    max_size=3,
+)
+_moments = st.integers(-3, 3).map(lambda hours: NOON + timedelta(hours=hours))
+_wheres = st.sampled_from(
+    [
+        None,
+        {"n": {"$gte": 0}},
+        {"n": 1},
+        {"s": {"$in": ["a", None, True]}},
+        {"d.x": {"$exists": True}},
+        {"$or": [{"n": {"$lt": 0}}, {"s": "1"}]},
+        {"$not": {"n": {"$ne": True}}},
+    ]
+)
+_some_tags = st.one_of(st.none(), _tags)
+_limits = st.one_of(st.none(), st.integers(0, 4))
+_queries = st.builds(
+    MemoryQuery,
+    category=st.one_of(st.none(), _names),
+    tags=_some_tags,
+    tags_match=st.sampled_from(["any", "all"]),
+    entity_type=st.one_of(st.none(), _types),
+    entity_id=_entities,
+    key=st.one_of(st.none(), _names),
+    since=st.one_of(st.none(), _moments),
+    until=st.one_of(st.none(), _moments),
+    where=_wheres,
+    limit=_limits,
+)
+_few_filters = st.builds(MemoryQuery, category=st.one_of(st.none(), _names), tags=_some_tags, limit=_limits)
+
+
+class Model:
+    """What a store holds, as dicts: namespace to id to entry, with the commit number of its last change."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, dict[str, MemoryEntry]] = {}
+        self.commits = 0
+
+    def copy(self) -> Model:
+        """Return the state as it is now; entries are never changed in place."""
+        twin = Model()
+        twin.entries = {namespace: dict(held) for namespace, held in self.entries.items()}
+        twin.commits = self.commits
+        return twin
+
+    def put(self, namespace: str, entry: MemoryEntry, version: int) -> None:
+        """Store a copy of `entry`."""
+        self.commits += 1
+        kept = MemoryEntry(**entry.model_dump())
+        kept.version = version
+        kept.position = (kept.order[0], self.commits)
+        self.entries.setdefault(namespace, {})[kept.id] = kept
+
+    def select(self, namespace: str, query: MemoryQuery) -> list[MemoryEntry]:
+        """Return what `query` means."""
+        found = filter(query.matches, self.entries.get(namespace, {}).values())
+        return sorted(found, key=lambda entry: entry.order, reverse=True)[: query.limit]
+
+
+class BackendMachine(RuleBasedStateMachine):
+    """The steps. `machine` binds them to a backend; `counts` says how often each was taken."""
+
+    open_in: ClassVar[OpenIn]
+    counts: ClassVar[Counter[str]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory = tempfile.TemporaryDirectory()
+        self.clock = FakeClock()
+        self.namespace = "default"
+        self.handles = [self._open(), self._open()]
+        self.plain = not self.handles[0].has_capability(Transactional)
+        self.last_made: datetime | None = None
+        self.open_blocks: list[tuple[AbstractContextManager[None], Model, datetime | None]] = []
+        self.model = Model()
+        self.committed = self.model
+        self.number = 0
+        self._bind()
+
+    def _open(self) -> StorageBackend:
+        return type(self).open_in(Path(self._directory.name))
+
+    def _bind(self) -> None:
+        """Make `memory` and `other` two modules on two handles, in the namespace of the moment."""
+        modules = [MemoryModule(storage_backend=handle, clock=self.clock) for handle in self.handles]
+        if self.namespace != "default":
+            modules = [module.for_namespace(self.namespace) for module in modules]
+        self.memory, self.other = modules
+        if self.plain:  # eight verbs cannot tell a new module what the last one's time was
+            self.last_made = None
+        self.backend = self.memory.backend
+
+    def teardown(self) -> None:
+        """Leave what is open, and remove the store."""
+        while self.open_blocks:
+            self.open_blocks.pop()[0].__exit__(None, None, None)
+        for handle in self.handles:
+            handle.shutdown()
+        self._directory.cleanup()
+
+    # --- what the steps share ---
+
+    def _count(self, name: str) -> None:
+        type(self).counts[name] += 1
+
+    def _held(self) -> dict[str, MemoryEntry]:
+        return self.model.entries.get(self.namespace, {})
+
+    def _some_id(self, choice: int) -> str:
+        """Return one of the ids that are there, or one that is not."""
+        ids = [*sorted(self._held()), "absent"]
+        return ids[choice % len(ids)]
+
+    def _made(self, entry_id: str, version: int) -> None:
+        """Take over an entry whose timestamp the module made, after checking that it is right."""
+        entry = self.backend.read(entry_id)
+        assert entry is not None
+        assert entry.version == version
+        assert entry.timestamp >= self.clock.now
+        assert self.last_made is None or entry.timestamp > self.last_made
+        self.last_made = entry.timestamp
+        self.model.put(self.namespace, entry, version)
+
+    def _same(self, found: list[MemoryEntry], wanted: list[MemoryEntry]) -> None:
+        assert found == wanted
+        assert [type(value) for entry in found for value in entry.value.values()] == [
+            type(value) for entry in wanted for value in entry.value.values()
+        ]
+
+    # --- writing ---
+
+    @rule(category=_names, key=_names, value=_values, entity_type=_types, entity_id=_entities, tags=_tags)
+    def create_memory(self, **fields: Any) -> None:
+        """Create through the module."""
+        self._count("create_memory")
+        memory_id = self.memory.create_memory(**fields)
+        self._made(memory_id, 1)
+        for name, held in fields.items():
+            assert getattr(self._held()[memory_id], name) == held
+
+    @rule(key=_names, category=_names, value=_values, tags=_tags, entity_id=_entities, timestamp=_moments)
+    def create_with_timestamp(self, **fields: Any) -> None:
+        """Create through the backend, with a timestamp that others may have too."""
+        self._count("create_with_timestamp")
+        self.number += 1
+        entry = MemoryEntry(f"own-{self.number}", entity_type="tool", provenance={}, **fields)
+        self.backend.create(entry)
+        self.model.put(self.namespace, entry, 1)
+
+    @rule(choice=st.integers(0, 30), value=_values)
+    def create_with_taken_id(self, choice: int, value: dict[str, Any]) -> None:
+        """A duplicate is refused and changes nothing."""
+        self._count("create_with_taken_id")
+        entry_id = self._some_id(choice)
+        if entry_id == "absent":
+            return
+        try:
+            self.backend.create(MemoryEntry(entry_id, "c", "k", value))
+        except DuplicateEntryError:
+            return
+        raise AssertionError("a taken id was accepted")
+
+    @rule(choice=st.integers(0, 30), value=st.one_of(st.none(), _values), tags=_some_tags)
+    def update_memory(self, choice: int, value: dict[str, Any] | None, tags: list[str] | None) -> None:
+        """Update through the module."""
+        self._count("update_memory")
+        entry_id = self._some_id(choice)
+        known = self._held().get(entry_id)
+        assert self.memory.update_memory(entry_id, value, tags, module="changer") is (known is not None)
+        if known is not None:
+            self._made(entry_id, known.version + 1)
+            now = self._held()[entry_id]
+            assert now.value == (known.value if value is None else value)
+            assert now.tags == (known.tags if tags is None else tags)
+
+    @rule(choice=st.integers(0, 30), category=_names, key=_names, tags=_tags, entity_id=_entities, timestamp=_moments)
+    def update_every_field(self, choice: int, **fields: Any) -> None:
+        """Update through the backend."""
+        self._count("update_every_field")
+        entry_id = self._some_id(choice)
+        entry = MemoryEntry(entry_id, value={"n": choice}, entity_type="task", provenance={}, **fields)
+        known = self._held().get(entry_id)
+        try:
+            self.backend.update(entry)
+        except EntryNotFoundError:
+            assert known is None
+        else:
+            assert known is not None
+            self.model.put(self.namespace, entry, known.version + 1)
+
+    @rule(choice=st.integers(0, 30))
+    def delete_memory(self, choice: int) -> None:
+        """Delete."""
+        self._count("delete_memory")
+        entry_id = self._some_id(choice)
+        assert self.memory.delete_memory(entry_id) is (self._held().pop(entry_id, None) is not None)
+
+    @rule(key=_names, value=_values)
+    def set_user_preference(self, key: str, value: dict[str, Any]) -> None:
+        """Set a preference: the newest entry of (preferences, key) or a new one."""
+        self._count("set_user_preference")
+        known = self.model.select(self.namespace, MemoryQuery(category="preferences", key=key, limit=1))
+        memory_id = self.memory.set_user_preference(key, value)
+        assert not known or known[0].id == memory_id
+        self._made(memory_id, known[0].version + 1 if known else 1)
+        assert self.memory.get_user_preferences()[key] == value
+
+    @precondition(lambda self: not self.plain)
+    @rule(category=_names, key=_names, value=_values, tags=_some_tags)
+    def upsert_memory(self, category: str, key: str, value: dict[str, Any], tags: list[str] | None) -> None:
+        """Upsert."""
+        self._count("upsert_memory")
+        known = self.model.select(self.namespace, MemoryQuery(category=category, key=key, limit=1))
+        memory_id = self.memory.upsert_memory(category, key, value, tags=tags)
+        assert not known or known[0].id == memory_id
+        self._made(memory_id, known[0].version + 1 if known else 1)
+
+    @rule(task_id=st.sampled_from(["1", "2"]), value=_values)
+    def record_task(self, task_id: str, value: dict[str, Any]) -> None:
+        """Record a task, and look at the newest."""
+        self._count("record_task")
+        self._made(self.memory.record_task(task_id, value), 1)
+        self._same(
+            self.memory.get_task_history(2), self.model.select(self.namespace, MemoryQuery(category="tasks", limit=2))
+        )
+
+    @rule(seldom=st.integers(0, 3))
+    def clear(self, seldom: int) -> None:
+        """Clear the namespace, or erase it; a quarter of the times, so that stores grow."""
+        self._count("clear")
+        if seldom:
+            return
+        held = len(self.model.entries.pop(self.namespace, {}))
+        if not self.plain and not self.open_blocks and held % 2:
+            assert self.memory.erase_namespace(self.namespace) == held
+        else:
+            assert self.memory.clear_all() == held
+
+    # --- asking ---
+
+    @rule(query=st.one_of(_queries, _few_filters))
+    def search(self, query: MemoryQuery) -> None:
+        """Search, with many filters or, so that answers are seldom empty, with few."""
+        self._count("search")
+        self._same(self.backend.select(query), self.model.select(self.namespace, query))
+
+    @rule(query=st.one_of(_queries, _few_filters))
+    def count(self, query: MemoryQuery) -> None:
+        """Count."""
+        self._count("count")
+        assert self.backend.count(query) == len(self.model.select(self.namespace, query))
+
+    @rule(query=st.one_of(_queries, _few_filters))
+    def iterate(self, query: MemoryQuery) -> None:
+        """Iterate."""
+        self._count("iterate")
+        self._same(list(self.backend.iterate(query)), self.model.select(self.namespace, query))
+
+    @rule(query=_few_filters, size=st.integers(1, 4))
+    def page(self, query: MemoryQuery, size: int) -> None:
+        """Pages add up to the list."""
+        self._count("page")
+        whole = self.model.select(self.namespace, MemoryQuery(category=query.category, tags=query.tags))
+        after: MemoryEntry | str | None = None
+        found: list[MemoryEntry] = []
+        while page := self.backend.select(
+            MemoryQuery(category=query.category, tags=query.tags, limit=size, after=after)
+        ):
+            found += page
+            after = page[-1] if size % 2 else page[-1].cursor
+        self._same(found, whole)
+
+    @rule(choice=st.integers(0, 30), key=_names)
+    def look_up(self, choice: int, key: str) -> None:
+        """Look up by id, by key, by entity."""
+        self._count("look_up")
+        entry_id = self._some_id(choice)
+        assert self.memory.get_memory(entry_id) == self._held().get(entry_id)
+        newest = self.model.select(self.namespace, MemoryQuery(key=key, limit=1))
+        assert self.memory.get_memory_by_key(key) == (newest[0] if newest else None)
+        self._same(
+            self.memory.get_memories_by_entity("task", "1"),
+            self.model.select(self.namespace, MemoryQuery(entity_type="task", entity_id="1")),
+        )
+
+    # --- transactions, handles, time, namespaces ---
+
+    @precondition(lambda self: not self.plain)
+    @rule()
+    def begin(self) -> None:
+        """Open a transaction or a savepoint, up to three deep."""
+        self._count("begin")
+        if len(self.open_blocks) < 3:
+            self._begin()
+
+    def _begin(self) -> None:
+        block = self.memory.transaction()
+        block.__enter__()
+        if not self.open_blocks:
+            self.committed = self.model.copy()
+        self.open_blocks.append((block, self.model.copy(), self.last_made))
+
+    @precondition(lambda self: not self.plain)
+    @rule()
+    def commit(self) -> None:
+        """Leave the innermost block normally, or an empty one."""
+        self._count("commit")
+        if not self.open_blocks:
+            self._begin()
+        self.open_blocks.pop()[0].__exit__(None, None, None)
+
+    @precondition(lambda self: not self.plain)
+    @rule(value=_values)
+    def roll_back(self, value: dict[str, Any]) -> None:
+        """Leave the innermost block, or one that wrote something, with an error: its changes only are gone."""
+        self._count("roll_back")
+        if not self.open_blocks:
+            self._begin()
+            self._made(self.memory.record_task("taken back", value), 1)
+        block, before, self.last_made = self.open_blocks.pop()
+        error = ValueError("taken back")
+        with pytest.raises(ValueError, match="taken back"):
+            _raise_unless(block.__exit__(ValueError, error, None), error)
+        commits = self.model.commits
+        self.model = before
+        self.model.commits = commits
+
+    @rule()
+    def ask_second_handle(self) -> None:
+        """Another handle sees all that was committed and nothing else."""
+        self._count("ask_second_handle")
+        model = self.committed if self.open_blocks else self.model
+        self._same(self.other.list_memories(), model.select(self.namespace, MemoryQuery()))
+
+    @rule(new_handle=st.booleans())
+    def reopen(self, new_handle: bool) -> None:
+        """Commit what is open, shut down and go on, with the same handle or a new one."""
+        self._count("reopen")
+        while self.open_blocks:
+            self.open_blocks.pop()[0].__exit__(None, None, None)
+        self.handles[0].shutdown()
+        if new_handle:
+            self.handles[0] = self._open()
+        self.handles.reverse()
+        self._bind()
+
+    @rule(seconds=st.sampled_from([-86400, -1, 1, 3600]))
+    def step_clock(self, seconds: int) -> None:
+        """Let the clock go on, or back."""
+        self._count("step_clock")
+        self.clock.step(seconds=seconds)
+
+    @rule(namespace=st.sampled_from(["default", "alice"]))
+    def change_namespace(self, namespace: str) -> None:
+        """Go on in another namespace."""
+        self._count("change_namespace")
+        if self.handles[0].has_capability(Namespaced):
+            self.namespace = namespace
+            self._bind()
+            held = [name for name, entries in self.model.entries.items() if entries]
+            assert self.memory.list_namespaces() == sorted(held)
+
+    @invariant()
+    def holds_as_many_as_the_model(self) -> None:
+        """After each step both hold the same number of entries."""
+        assert self.backend.count(MemoryQuery()) == len(self._held())
+
+
+def _raise_unless(swallowed: bool | None, error: Exception) -> None:
+    if not swallowed:
+        raise error
+
+
+def machine(open_in: OpenIn, *, name: str = "Machine") -> type[BackendMachine]:
+    """Return the state machine of the backend that `open_in` opens on a store in a directory."""
+    return type(name, (BackendMachine,), {"open_in": staticmethod(open_in), "counts": Counter()})

@@ -1,0 +1,279 @@
+"""Promises of `MemoryModule` on any backend: the specification's own API."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises
+from jarvis.errors import InvalidEntryError, InvalidQueryError, UnsupportedError
+from jarvis.persistent_memory import MemoryModule
+from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
+
+
+class ModulePromises(Promises):
+    """Preferences, device, tasks, provenance, time, upserts, refusals."""
+
+    def test_a_memory_has_the_documented_provenance(self, memory: MemoryModule) -> None:
+        memory_id = memory.create_memory("c", "k", {}, "t")
+        full_id = memory.create_memory("c", "k", {}, "t", "e", ["tag"], "m", "task")
+
+        entry, full = memory.get_memory(memory_id), memory.get_memory(full_id)
+
+        assert entry is not None
+        assert full is not None
+        assert entry.provenance == {"module": "unknown", "task_id": "none", "created_at": NOON.isoformat()}
+        assert (full.provenance["module"], full.provenance["task_id"]) == ("m", "task")
+        assert (entry.tags, entry.entity_id, entry.timestamp) == ([], None, NOON)
+
+    def test_an_update_refreshes_the_timestamp_and_names_its_author(
+        self, memory: MemoryModule, clock: FakeClock
+    ) -> None:
+        memory_id = memory.create_memory("c", "k", {"a": 1}, "t", tags=["x"], module="maker")
+        clock.step(hours=1)
+
+        assert memory.update_memory(memory_id, {"a": 2}, module="changer") is True
+
+        entry = memory.get_memory(memory_id)
+        assert entry is not None
+        assert (entry.value, entry.tags, entry.timestamp) == ({"a": 2}, ["x"], NOON + timedelta(hours=1))
+        assert entry.provenance == {
+            "module": "maker",
+            "task_id": "none",
+            "created_at": NOON.isoformat(),
+            "updated_at": (NOON + timedelta(hours=1)).isoformat(),
+            "updated_by": "changer",
+        }
+
+    def test_an_update_keeps_tags_that_are_none_and_clears_empty_ones(self, memory: MemoryModule) -> None:
+        memory_id = memory.create_memory("c", "k", {}, "t", tags=["x"])
+
+        memory.update_memory(memory_id, {"n": 1})
+        kept = memory.get_memories_by_tags(["x"])
+        memory.update_memory(memory_id, {"n": 1}, [])
+
+        assert [entry.tags for entry in kept] == [["x"]]
+        assert memory.get_memories_by_tags(["x"]) == []
+
+    def test_updating_or_deleting_an_absent_id_returns_false(self, memory: MemoryModule) -> None:
+        memory_id = memory.create_memory("c", "k", {}, "t")
+
+        assert memory.update_memory("absent", {}) is False
+        assert memory.delete_memory("absent") is False
+        assert memory.delete_memory(memory_id) is True
+        assert memory.delete_memory(memory_id) is False
+        assert memory.get_memory(memory_id) is None
+
+    def test_a_key_finds_the_newest_memory_in_any_category(self, memory: MemoryModule, clock: FakeClock) -> None:
+        memory.create_memory("a", "k", {"n": 1}, "t")
+        clock.step(seconds=1)
+        newest = memory.create_memory("b", "k", {"n": 2}, "t")
+
+        found = memory.get_memory_by_key("k")
+
+        assert found is not None
+        assert found.id == newest
+        assert memory.get_memory_by_key("absent") is None
+
+    def test_a_preference_is_one_entry_however_often_it_is_set(self, memory: MemoryModule) -> None:
+        first = memory.set_user_preference("theme", {"mode": "dark"})
+        second = memory.set_user_preference("theme", {"mode": "light"})
+        memory.set_user_preference("volume", {"level": 3})
+
+        entry = memory.get_memory(first)
+        assert first == second
+        assert entry is not None
+        assert (entry.entity_type, entry.provenance["module"]) == ("user_preference", "preferences_manager")
+        assert entry.provenance["updated_by"] == "preferences_manager"
+        assert memory.get_user_preferences() == {"theme": {"mode": "light"}, "volume": {"level": 3}}
+
+    def test_a_preference_touches_no_task_or_device_of_the_same_key(self, memory: MemoryModule) -> None:
+        memory.record_task("1", {"status": "completed"})
+        memory.set_device_info({"name": "laptop"})
+
+        memory.set_user_preference("task_1", {"mine": True})
+        memory.set_user_preference("device_info", {"mine": True})
+
+        assert [entry.value for entry in memory.get_task_history()] == [{"status": "completed"}]
+        assert memory.get_device_info() == {"name": "laptop"}
+        assert memory.get_user_preferences() == {"task_1": {"mine": True}, "device_info": {"mine": True}}
+
+    def test_of_two_preferences_with_one_key_the_newest_counts(self, memory: MemoryModule, clock: FakeClock) -> None:
+        for number in (1, 2):
+            memory.create_memory("preferences", "theme", {"n": number}, "user_preference")
+            clock.step(seconds=1)
+
+        assert memory.get_user_preferences() == {"theme": {"n": 2}}
+
+    def test_the_device_is_one_entry(self, memory: MemoryModule) -> None:
+        assert memory.get_device_info() == {}
+
+        memory.set_device_info({"name": "laptop", "os": "linux"})
+        memory.set_device_info({"name": "desktop"})
+
+        (entry,) = memory.get_memories_by_category("devices")
+        assert memory.get_device_info() == {"name": "desktop"}
+        assert (entry.key, entry.entity_type, entry.provenance["module"]) == ("device_info", "device", "device_manager")
+
+    def test_a_task_record_has_the_documented_form(self, memory: MemoryModule, clock: FakeClock) -> None:
+        memory.record_task("1", {"status": "completed"})
+        clock.step(seconds=1)
+        memory.record_task("2", {"status": "failed"}, tags=["failed"])
+        clock.step(seconds=1)
+        memory.record_task("3", {}, tags=[])
+
+        third, second, first = memory.get_task_history()
+
+        assert (first.key, first.entity_type, first.entity_id, first.tags) == ("task_1", "task", "1", ["executed"])
+        assert (first.provenance["module"], first.provenance["task_id"]) == ("task_executor", "1")
+        assert (second.tags, third.tags) == (["failed"], [])
+        assert memory.get_task_history(limit=1) == [third]
+        assert memory.get_task_history(limit=0) == []
+        assert memory.get_memories_by_entity("task", entity_id="2") == [second]
+
+    def test_module_timestamps_grow_while_the_clock_stands_or_goes_back(
+        self, memory: MemoryModule, clock: FakeClock
+    ) -> None:
+        ids = []
+        for step in (0, 0, -3600, 0, 7200):
+            clock.step(seconds=step)
+            ids.append(memory.create_memory("c", "k", {}, "t"))
+
+        listed = memory.list_memories()
+
+        assert [entry.id for entry in listed] == ids[::-1]
+        assert len({entry.timestamp for entry in listed}) == 5
+        assert listed[0].timestamp == NOON + timedelta(hours=1)
+
+    def test_acting_as_names_the_author_of_a_block(self, memory: MemoryModule) -> None:
+        with memory.acting_as(module="planner", task_id="t-1"):
+            with memory.acting_as(module="executor"):
+                inner = memory.create_memory("c", "k", {}, "t")
+            outer = memory.create_memory("c", "k", {}, "t")
+            own = memory.create_memory("c", "k", {}, "t", module="self")
+        after = memory.create_memory("c", "k", {}, "t")
+
+        authors = []
+        for memory_id in (inner, outer, own, after):
+            entry = memory.get_memory(memory_id)
+            assert entry is not None
+            authors.append((entry.provenance["module"], entry.provenance["task_id"]))
+        assert authors == [("executor", "t-1"), ("planner", "t-1"), ("self", "t-1"), ("unknown", "none")]
+
+    def test_clear_all_removes_and_counts_everything(self, memory: MemoryModule) -> None:
+        for number in range(3):
+            memory.record_task(str(number), {})
+
+        assert memory.clear_all() == 3
+        assert memory.list_memories() == []
+        assert memory.clear_all() == 0
+
+    def test_an_empty_memory_is_truthy(self, memory: MemoryModule) -> None:
+        assert memory
+
+    def test_a_refused_memory_costs_nothing_that_was_there(self, memory: MemoryModule) -> None:
+        memory_id = memory.create_memory("c", "k", {"a": 1}, "t")
+        bad: Any = {"a": object()}
+        for attempt in (
+            lambda: memory.create_memory("c", "k", bad, "t"),
+            lambda: memory.create_memory(None, "k", {}, "t"),  # type: ignore[arg-type]  # hostile
+            lambda: memory.create_memory("c", "k", {}, "t", tags="ui"),
+            lambda: memory.create_memory("c", "k", {}, "t", module=1),  # type: ignore[arg-type]  # hostile
+            lambda: memory.update_memory(memory_id, bad),
+            lambda: memory.update_memory(memory_id, {}, tags=[None]),  # type: ignore[list-item]  # hostile
+            lambda: memory.set_user_preference("theme", "dark"),  # type: ignore[arg-type]  # hostile
+            lambda: memory.set_user_preference("theme", None),  # type: ignore[arg-type]  # hostile
+            lambda: memory.set_user_preference(None, {}),  # type: ignore[arg-type]  # hostile
+            lambda: memory.record_task(None, {}),  # type: ignore[arg-type]  # hostile
+            lambda: memory.set_device_info([1]),  # type: ignore[arg-type]  # hostile
+        ):
+            with pytest.raises(InvalidEntryError):
+                attempt()
+
+        (entry,) = memory.list_memories()
+        assert (entry.id, entry.value) == (memory_id, {"a": 1})
+
+    def test_a_question_that_means_nothing_is_refused(self, memory: MemoryModule) -> None:
+        for ask in (
+            lambda: memory.get_memory(None),  # type: ignore[arg-type]  # hostile
+            lambda: memory.get_memory_by_key(1),  # type: ignore[arg-type]  # hostile
+            lambda: memory.get_memories_by_category(None),  # type: ignore[arg-type]  # hostile
+            lambda: memory.get_memories_by_entity(None),  # type: ignore[arg-type]  # hostile
+            lambda: memory.get_memories_by_tags("ui"),
+            lambda: memory.get_task_history(limit=-1),
+            lambda: memory.search_memories(where={"a": {"$like": "b"}}),
+        ):
+            with pytest.raises(InvalidQueryError):
+                ask()
+
+    def test_an_upsert_creates_once_and_then_updates(self, memory: MemoryModule, backend: StorageBackend) -> None:
+        self.need(backend, Transactional)
+
+        first = memory.upsert_memory("tools", "ls", {"n": 1}, "tool", "ls", ["learned"], module="a")
+        second = memory.upsert_memory("tools", "ls", {"n": 2}, module="b")
+
+        (entry,) = memory.list_memories()
+        assert first == second == entry.id
+        assert (entry.value, entry.tags, entry.entity_type, entry.version) == ({"n": 2}, ["learned"], "tool", 2)
+        assert entry.provenance["updated_by"] == "b"
+
+    def test_upserts_of_one_key_by_many_threads_leave_one_entry(
+        self, backend: StorageBackend, open_backend: OpenBackend
+    ) -> None:
+        self.need(backend, Transactional)
+        handles = [open_backend() for _ in range(4)]
+        errors: list[BaseException] = []
+
+        def upsert(handle: StorageBackend) -> None:
+            try:
+                for number in range(10):
+                    MemoryModule(storage_backend=handle).set_user_preference("theme", {"n": number})
+            except BaseException as error:  # noqa: BLE001 - shown by the assertion
+                errors.append(error)
+
+        threads = [threading.Thread(target=upsert, args=(handle,)) for handle in handles]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for handle in handles:
+            handle.shutdown()
+
+        assert errors == []
+        assert [(entry.key, entry.version) for entry in backend.list_all()] == [("theme", 40)]
+
+    def test_a_namespace_of_a_module_is_a_memory_of_its_own(
+        self, memory: MemoryModule, backend: StorageBackend
+    ) -> None:
+        self.need(backend, Namespaced)
+        alice = memory.for_namespace("alice")
+
+        memory.set_user_preference("theme", {"mode": "dark"})
+        alice.set_user_preference("theme", {"mode": "light"})
+
+        assert memory.get_user_preferences() == {"theme": {"mode": "dark"}}
+        assert alice.get_user_preferences() == {"theme": {"mode": "light"}}
+        assert (memory.namespace, alice.namespace, memory.list_namespaces()) == (
+            "default",
+            "alice",
+            ["alice", "default"],
+        )
+        assert memory.erase_namespace("alice") == 1
+        assert alice.list_memories() == []
+
+    def test_a_missing_capability_is_said_with_the_backends_that_have_it(
+        self, memory: MemoryModule, backend: StorageBackend
+    ) -> None:
+        if backend.has_capability(Transactional) and backend.has_capability(Namespaced):
+            pytest.skip("the backend lacks nothing")
+        with pytest.raises(UnsupportedError, match=r"transactions.*json, sqlite"):
+            memory.transaction()
+        with pytest.raises(UnsupportedError, match=r"transactions.*json, sqlite"):
+            memory.upsert_memory("c", "k", {})
+        with pytest.raises(UnsupportedError, match=r"namespaces.*json, sqlite"):
+            memory.for_namespace("alice")
+        with pytest.raises(UnsupportedError, match=r"namespaces.*json, sqlite"):
+            memory.list_namespaces()

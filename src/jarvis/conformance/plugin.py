@@ -1,0 +1,43 @@
+"""A pytest plugin that prints which backend keeps which promise of `jarvis.conformance`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+_KEPT, _LACKS, _BROKEN = "kept", "lacks", "BROKEN"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note at each report which promise of which class it is about."""
+    report = yield
+    kind = getattr(item, "cls", None)
+    if kind is not None and getattr(kind, "need", None) is not None and report.when in ("setup", "call"):
+        subject = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
+        report.user_properties.append(("promise", (kind.__name__.removeprefix("Test"), subject)))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the table: a row for each promise, a column for each backend."""
+    table: dict[str, dict[str, str]] = {}
+    for outcome, mark in (("passed", _KEPT), ("skipped", _LACKS), ("failed", _BROKEN), ("error", _BROKEN)):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, held in getattr(report, "user_properties", ()):
+                if name == "promise" and (report.when == "call" or outcome != "passed"):
+                    backend, subject = held
+                    row = table.setdefault(subject, {})
+                    row[backend] = mark if row.get(backend) != _BROKEN else _BROKEN
+    if not table:
+        return
+    backends = sorted({backend for row in table.values() for backend in row})
+    width = max(len(subject) for subject in table)
+    terminalreporter.section("promises")
+    terminalreporter.line(" " * width + "".join(f"  {backend:>12}" for backend in backends))
+    for subject, row in table.items():
+        terminalreporter.line(f"{subject:<{width}}" + "".join(f"  {row.get(each, '-'):>12}" for each in backends))
+    totals = {each: sum(row.get(each) == _KEPT for row in table.values()) for each in backends}
+    terminalreporter.line(f"{'kept':<{width}}" + "".join(f"  {totals[each]:>12}" for each in backends))

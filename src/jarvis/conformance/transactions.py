@@ -1,0 +1,184 @@
+"""Promises of transactions: all or nothing, seen by nobody else before the end."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
+from jarvis.errors import DuplicateEntryError, TransactionError
+from jarvis.memory_entry import MemoryQuery
+from jarvis.storage_backend import StorageBackend, Transactional
+
+
+class _Stop(BaseException):
+    """Like KeyboardInterrupt: no Exception."""
+
+
+class TransactionPromises(Promises):
+    """Commit, roll back, nest, isolate, tell the time."""
+
+    @pytest.fixture
+    def store(self, backend: StorageBackend) -> Any:
+        """Return the backend as one with transactions."""
+        self.need(backend, Transactional)
+        return backend
+
+    def test_what_a_transaction_changed_is_kept_together(self, store: Any) -> None:
+        store.create(an_entry("old"))
+
+        with store.transaction():
+            store.create(an_entry("new"))
+            store.update(an_entry("new", key="changed"))
+            store.delete("old")
+
+        store.shutdown()
+        assert store.list_all() == [an_entry("new", key="changed", version=2)]
+
+    @pytest.mark.parametrize("error", [ValueError, _Stop])
+    def test_any_exception_takes_back_the_whole_block(self, store: Any, error: type[BaseException]) -> None:
+        store.create(an_entry("old"))
+
+        def fail() -> None:
+            with store.transaction():
+                store.create(an_entry("new", tags=["never seen"], category="never seen"))
+                store.update(an_entry("old", key="changed"))
+                store.clear()
+                raise error
+
+        with pytest.raises(error):
+            fail()
+
+        assert store.list_all() == store.query(key="theme") == [an_entry("old")]
+        store.create(an_entry("new", tags=["never seen"], category="never seen"))
+        assert [entry.id for entry in store.query(tags=["never seen"], category="never seen")] == ["new"]
+
+    def test_an_inner_block_takes_back_its_own_part_only(self, store: Any) -> None:
+        def fail() -> None:
+            with store.transaction():
+                store.create(an_entry("inner", tags=["inner"]))
+                with store.transaction():
+                    store.create(an_entry("innermost"))
+                raise ValueError
+
+        with store.transaction():
+            store.create(an_entry("before"))
+            with pytest.raises(ValueError):  # noqa: PT011 - our own, just above
+                fail()
+            store.create(an_entry("after", tags=["inner"]))
+            with store.transaction():
+                store.create(an_entry("second"))
+
+        assert sorted(entry.id for entry in store.list_all()) == ["after", "before", "second"]
+
+    def test_the_transaction_reads_its_own_changes(self, store: Any) -> None:
+        store.create(an_entry("old"))
+
+        with store.transaction():
+            store.create(an_entry("new", key="k", tags=["t"]))
+            store.delete("old")
+            seen = [
+                store.read("new"),
+                *store.list_all(),
+                *store.query(tags=["t"]),
+                *store.iterate(MemoryQuery(key="k")),
+            ]
+            count = store.count(MemoryQuery())
+
+        assert seen == [an_entry("new", key="k", tags=["t"])] * 4
+        assert count == 1
+
+    def test_nobody_else_sees_a_transaction_before_its_end(self, store: Any, open_backend: OpenBackend) -> None:
+        store.create(an_entry("old"))
+        other = open_backend()
+        seen: list[list[str]] = []
+
+        def look() -> None:
+            seen.append([entry.id for entry in store.list_all()])
+            seen.append([entry.id for entry in other.list_all()])
+
+        try:
+            with store.transaction():
+                store.create(an_entry("new"))
+                thread = threading.Thread(target=look)
+                thread.start()
+                thread.join()
+            look()
+        finally:
+            other.shutdown()
+
+        assert seen == [["old"], ["old"], ["new", "old"], ["new", "old"]]
+
+    def test_transactions_of_threads_follow_each_other(self, store: Any) -> None:
+        store.create(an_entry("counter", value={"n": 0}))
+        errors: list[BaseException] = []
+
+        def count_up() -> None:
+            try:
+                for _ in range(10):
+                    with store.transaction():
+                        entry = store.read("counter")
+                        entry.value["n"] += 1
+                        store.update(entry)
+            except BaseException as error:  # noqa: BLE001 - shown by the assertion
+                errors.append(error)
+
+        threads = [threading.Thread(target=count_up) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert errors == []
+        assert store.read("counter").value == {"n": 80}
+
+    def test_an_error_caught_inside_leaves_the_transaction_usable(self, store: Any) -> None:
+        with store.transaction():
+            store.create(an_entry("1"))
+            with pytest.raises(DuplicateEntryError):
+                store.create(an_entry("1", key="second"))
+            store.create(an_entry("2"))
+
+        assert sorted(entry.id for entry in store.list_all()) == ["1", "2"]
+        assert store.read("1") == an_entry("1")
+
+    def test_shutdown_inside_a_transaction_is_refused(self, store: Any) -> None:
+        with store.transaction():
+            store.create(an_entry())
+            with pytest.raises(TransactionError):
+                store.shutdown()
+
+        assert store.list_all() == [an_entry()]
+
+    def test_a_moment_is_the_time_now_or_later_than_every_one_before(self, store: Any) -> None:
+        moments = []
+        for now in (NOON, NOON, NOON - timedelta(days=1), NOON + timedelta(seconds=1)):
+            with store.transaction():
+                moments.append(store.moment(now))
+        store.shutdown()
+        with store.transaction():
+            moments.append(store.moment(NOON))
+
+        second, microsecond = timedelta(seconds=1), timedelta(microseconds=1)
+        assert [moment - NOON for moment in moments] == [
+            timedelta(0),
+            microsecond,
+            2 * microsecond,
+            second,
+            second + microsecond,
+        ]
+
+    def test_a_moment_is_given_inside_a_transaction_only(self, store: Any) -> None:
+        with pytest.raises(TransactionError):
+            store.moment(NOON)
+
+    def test_a_timestamp_given_by_a_caller_does_not_move_the_moments(self, store: Any) -> None:
+        store.create(an_entry(timestamp=NOON + timedelta(days=36500)))
+
+        with store.transaction():
+            moment = store.moment(NOON)
+
+        assert moment == NOON

@@ -1,0 +1,224 @@
+"""Promises of values: the exact value and types back, or a refusal that names the field."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict, defaultdict
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import IntEnum
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from jarvis.codec import MAX_DEPTH
+from jarvis.conformance.fixtures import OpenBackend, Promises, an_entry
+from jarvis.errors import InvalidEntryError
+from jarvis.storage_backend import StorageBackend
+
+
+def identical(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal, of the same types all the way down, NaN and signs of zero included."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(identical(held, other[key]) for key, held in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(identical, one, other))
+    if isinstance(one, (set, frozenset)):
+        return len(one) == len(other) and all(any(identical(held, there) for there in other) for held in one)
+    if isinstance(one, (float, Decimal)):
+        return repr(one) == repr(other)
+    if isinstance(one, (datetime, time)):
+        return one == other and one.utcoffset() == other.utcoffset() and one.fold == other.fold
+    return bool(one == other)
+
+
+def nested(depth: int, *, kind: type = dict) -> dict[str, Any]:
+    """Return a dict in which `depth` levels of dicts or lists lie in each other."""
+    inner: Any = 1
+    for _ in range(depth - 1):
+        inner = {"a": inner} if kind is dict else kind([inner])
+    return {"a": inner}
+
+
+class _Colour(IntEnum):
+    RED = 1
+
+
+class _Text(str):
+    __slots__ = ()
+
+
+_EXACT: dict[str, Any] = {
+    "json": {"s": "x", "i": -1, "f": 0.1, "t": True, "n": None, "l": [1, [2]], "d": {}},
+    "unicode": "żółć 🦊 \u202e \x00 \x1f \u2028 \uffff 日本",
+    "surrogates": ["\ud800", "a\udfffb", {"\udc80": 1}],
+    "integers": [0, 2**53 + 1, 2**63 - 1, -(2**63), 2**63, 2**64, -(2**64), 10**4301],
+    "floats": [0.0, -0.0, 1e308, 5e-324, math.nan, math.inf, -math.inf, 1.0, 1e16, 0.1 + 0.2],
+    "datetimes": [
+        datetime(2026, 3, 29, 2, 30, fold=1),  # noqa: DTZ001 - naive is the point
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=5, minutes=45, seconds=7))),
+    ],
+    "dates and times": [date(2026, 2, 28), time(1, 2, 3, 4), time(1, tzinfo=UTC), timedelta(days=-1, microseconds=3)],
+    "others": [
+        UUID(int=7),
+        Decimal("1E+5"),
+        Decimal("0.10"),
+        Decimal("NaN"),
+        b"",
+        b"\x00\xff",
+        Path("/x y"),
+        Path("a/../b"),
+    ],
+    "tuples and sets": [(), (1, (2,)), set(), {1, "a", (1, 2)}, frozenset({frozenset()}), ((1, [2]),)],
+    "what looks like our own form": {"$type": "int", "$value": "0x1", "n": {"$type": {"$type": []}}},
+    "empty": [{}, [], "", {"": ""}],
+    "many": list(range(10_000)),
+    "long": "x" * 1_000_000,
+}
+
+_REFUSED: dict[str, Any] = {
+    "object": object(),
+    "function": len,
+    "int key": {1: "one"},
+    "none key": {None: 1},
+    "tuple key": {(1, 2): 1},
+    "enum": _Colour.RED,
+    "str subclass": _Text("x"),
+    "ordered dict": OrderedDict(a=1),
+    "default dict": defaultdict(int),
+    "bytearray": bytearray(b"x"),
+    "complex": 1j,
+    "generator": iter([1]),
+    "other path": PurePosixPath("x"),
+    "class": int,
+    "ellipsis": ...,
+}
+
+
+class ValuePromises(Promises):
+    """Exact, or refused: never changed."""
+
+    @pytest.mark.parametrize("name", _EXACT)
+    def test_a_value_comes_back_with_its_exact_types_also_after_reopening(
+        self, backend: StorageBackend, name: str
+    ) -> None:
+        backend.create(an_entry(value={"v": _EXACT[name]}))
+
+        at_once = backend.read("1")
+        backend.shutdown()
+        reopened = backend.read("1")
+
+        assert at_once is not None
+        assert reopened is not None
+        assert identical(at_once.value, {"v": _EXACT[name]})
+        assert identical(reopened.value, {"v": _EXACT[name]})
+
+    @pytest.mark.parametrize("name", _REFUSED)
+    def test_what_cannot_come_back_is_refused_with_its_path(self, backend: StorageBackend, name: str) -> None:
+        backend.create(an_entry("before"))
+
+        with pytest.raises(InvalidEntryError) as caught:
+            backend.create(an_entry(value={"list": [0, {"deep": _REFUSED[name]}]}))
+
+        assert caught.value.field.startswith("value.list[1].deep")
+        assert backend.list_all() == [an_entry("before")]
+
+    def test_a_value_may_be_nested_to_the_documented_depth_and_no_deeper(self, backend: StorageBackend) -> None:
+        for kind in (dict, list, tuple):
+            backend.create(an_entry(kind.__name__, value=nested(MAX_DEPTH, kind=kind)))
+            with pytest.raises(InvalidEntryError, match="nested deeper"):
+                backend.create(an_entry("deeper", value=nested(MAX_DEPTH + 1, kind=kind)))
+
+            found = backend.read(kind.__name__)
+            assert found is not None
+            assert identical(found.value, nested(MAX_DEPTH, kind=kind))
+
+    def test_a_value_that_contains_itself_is_refused(self, backend: StorageBackend) -> None:
+        endless: dict[str, Any] = {}
+        endless["self"] = endless
+
+        with pytest.raises(InvalidEntryError, match="nested deeper"):
+            backend.create(an_entry(value=endless))
+
+    def test_ten_megabytes_come_back_exactly(self, backend: StorageBackend) -> None:
+        text = "ab\u00e9\U0001f98a" * 1_250_000
+
+        backend.create(an_entry(value={"text": text}))
+        backend.shutdown()
+
+        found = backend.read("1")
+        assert found is not None
+        assert found.value == {"text": text}
+
+    def test_hostile_names_are_plain_data(self, backend: StorageBackend) -> None:
+        hostile = [
+            "'; DROP TABLE entries; --",
+            '"',
+            "../../etc/passwd",
+            "%",
+            "_",
+            "$where",
+            "\\",
+            "\n",
+            "🦊",
+            "a:b:c",
+            " ",
+        ]
+
+        for number, name in enumerate(hostile):
+            backend.create(an_entry(f"{number}{name}", category=name, key=name, tags=[name], entity_id=name))
+
+        for number, name in enumerate(hostile):
+            entry_id = f"{number}{name}"
+            for found in (backend.query(category=name), backend.query(tags=[name]), backend.query(key=name)):
+                assert [entry.id for entry in found] == [entry_id]
+            assert [entry.id for entry in backend.query(entity_id=name)] == [entry_id]
+
+    def test_a_thousand_hostile_values_are_exact_or_refused(
+        self, backend: StorageBackend, open_backend: OpenBackend
+    ) -> None:
+        rng = random.Random(1)  # noqa: S311 - a fixed choice, no secret
+        leaves = [
+            *(leaf for held in _EXACT.values() if isinstance(held, list) for leaf in held[:20]),
+            *_REFUSED.values(),
+        ]
+        kept: dict[str, Any] = {}
+        for number in range(1000):
+            value = {"v": _hostile(rng, leaves, 4)}
+            try:
+                backend.create(an_entry(str(number), value=value))
+            except InvalidEntryError:
+                continue
+            else:
+                kept[str(number)] = value
+
+        backend.shutdown()
+        other = open_backend()
+        try:
+            assert len(other.list_all()) == len(kept) > 100
+            for entry_id, value in kept.items():
+                found = other.read(entry_id)
+                assert found is not None
+                assert identical(found.value, value)
+        finally:
+            other.shutdown()
+
+
+def _hostile(rng: random.Random, leaves: list[Any], depth: int) -> Any:
+    kind = rng.randrange(6) if depth else 0
+    if kind < 3:
+        return rng.choice(leaves)
+    if kind == 3:
+        return {
+            rng.choice(["a", "$type", "$value", "", "é", "\ud800"]): _hostile(rng, leaves, depth - 1) for _ in range(3)
+        }
+    if kind == 4:
+        return [_hostile(rng, leaves, depth - 1) for _ in range(rng.randrange(3))]
+    return tuple(_hostile(rng, leaves, depth - 1) for _ in range(rng.randrange(3)))

@@ -1,0 +1,262 @@
+"""Fast by construction: statements, rows touched, syncs and query plans are counted here, never timed.
+
+What a statement touches is told by SQLite itself: the plan names the index, and the profile counts
+the rows that a full scan stepped over (https://sqlite.org/c3ref/c_stmtstatus_counter.html).
+"""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import apsw
+import pytest
+
+from jarvis import _files
+from jarvis._sql.select import count, select
+from jarvis._sqlite import driver
+from jarvis.json_backend import JSONBackend
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.persistent_memory import MemoryModule
+from jarvis.sqlite_backend import SQLiteBackend
+
+ENTRIES = 20_000
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteBackend]:
+    """A store of 20,000 entries in which ten have a rare tag, fifty a small category."""
+    backend = SQLiteBackend(tmp_path_factory.mktemp("store") / "memory.db", durability="normal")
+    with backend.transaction():
+        for number in range(ENTRIES):
+            backend.create(
+                MemoryEntry(
+                    f"id-{number}",
+                    "small" if number % 400 == 0 else f"category-{number % 9}",
+                    f"key-{number}",
+                    {"n": number},
+                    ["common", "rare"] if number % 2000 == 0 else ["common"],
+                    "tool" if number % 400 == 0 else "task",
+                    f"entity-{number % 2000}",
+                    START + timedelta(seconds=number),
+                )
+            )
+    yield backend
+    backend.shutdown()
+
+
+class Watch:
+    """Records the statements that the calling thread's connection runs, with what they cost."""
+
+    def __init__(self, backend: SQLiteBackend) -> None:
+        self._backend = backend
+        self.statements: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Watch:
+        self._connection().trace_v2(apsw.SQLITE_TRACE_PROFILE, self.statements.append, id="watch")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection().trace_v2(0, None, id="watch")
+
+    def _connection(self) -> apsw.Connection:
+        return self._backend._database.read(lambda session: session.connection)
+
+    def texts(self) -> list[str]:
+        return [statement["sql"].split()[0] for statement in self.statements]
+
+    def total(self, counter: str) -> int:
+        return sum(statement["stmt_status"][counter] for statement in self.statements)
+
+
+def _plan(backend: SQLiteBackend, query: MemoryQuery, make: Callable[..., Any] = select) -> list[str]:
+    statement = make(query, "default")
+    rows = backend._database.read(
+        lambda session: session.rows(f"EXPLAIN QUERY PLAN {statement.sql}", statement.bindings)
+    )
+    return [row[3] for row in rows]
+
+
+def test_a_read_by_id_is_one_statement_on_one_index(store: SQLiteBackend) -> None:
+    with Watch(store) as watch:
+        assert store.read("id-777") is not None
+
+    assert watch.texts() == ["SELECT"]
+    assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") == 0
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 100
+
+
+def test_a_read_by_key_is_one_statement_on_one_index(store: SQLiteBackend) -> None:
+    memory = MemoryModule(storage_backend=store)
+
+    with Watch(store) as watch:
+        assert memory.get_memory_by_key("key-777") is not None
+
+    assert watch.texts() == ["SELECT"]
+    assert watch.total("SQLITE_STMTSTATUS_SORT") == watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") == 0
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 100
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (MemoryQuery(category="small"), "entries_by_category "),
+        (MemoryQuery(key="key-777"), "entries_by_key "),
+        (MemoryQuery(category="small", key="key-400"), "entries_by_category_key "),
+        (MemoryQuery(category="small", entity_type="tool"), "entries_by_category "),
+        (MemoryQuery(entity_type="tool"), "entries_by_type "),
+        (MemoryQuery(entity_type="task", limit=10), "entries_by_type "),
+        (MemoryQuery(category="small", entity_type="tool", key="key-400"), "entries_by_category_key "),
+        (MemoryQuery(category="small", entity_id="entity-400", since=START), "entries_by_entity "),
+        (MemoryQuery(entity_type="task", entity_id="entity-7"), "entries_by_entity "),
+        (MemoryQuery(entity_id="entity-7"), "entries_by_entity "),
+        (MemoryQuery(tags=["rare"]), "t USING PRIMARY KEY"),
+        (MemoryQuery(tags=["rare", "absent"]), "t USING PRIMARY KEY"),
+        (MemoryQuery(tags=["rare"], category="small", entity_type="tool"), "t USING PRIMARY KEY"),
+        (MemoryQuery(limit=10), "entries_by_time "),
+        (MemoryQuery(limit=10, category="category-1"), "entries_by_category "),
+        (MemoryQuery(limit=10, tags=["common"]), "t USING PRIMARY KEY"),
+        (MemoryQuery(limit=10, since=START, until=START + timedelta(hours=1)), "entries_by_time "),
+    ],
+    ids=str,
+)
+def test_a_query_touches_what_it_returns_and_little_else(store: SQLiteBackend, query: MemoryQuery, index: str) -> None:
+    with Watch(store) as watch:
+        returned = len(store.select(query))
+
+    steps = [line for line in _plan(store, query) if line.startswith(("SEARCH", "SCAN")) and " names " not in line]
+    assert index in f"{steps[0]} "
+    assert watch.texts() == ["SELECT"]
+    assert 0 < returned <= 50
+    assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") == 0
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 200 + 100 * returned
+
+
+@pytest.mark.parametrize(
+    "query", [MemoryQuery(limit=10, tags=["common"]), MemoryQuery(limit=10), MemoryQuery(key="key-1")]
+)
+def test_newest_first_comes_out_of_the_index_without_sorting(store: SQLiteBackend, query: MemoryQuery) -> None:
+    assert not any("TEMP B-TREE" in line for line in _plan(store, query))
+
+
+def test_pages_deep_in_a_list_cost_what_the_first_costs(store: SQLiteBackend) -> None:
+    costs = []
+    for after in (None, "1767242800000000:10000:x"):
+        with Watch(store) as watch:
+            assert len(store.select(MemoryQuery(limit=10, after=after))) == 10
+        costs.append(watch.total("SQLITE_STMTSTATUS_VM_STEP"))
+
+    assert costs[1] < costs[0] * 1.5
+
+
+def test_counting_builds_no_entry(store: SQLiteBackend) -> None:
+    assert "COVERING INDEX" in " ".join(_plan(store, MemoryQuery(category="category-1"), count))
+
+
+def test_a_create_is_one_transaction_that_grows_with_its_tags_only(store: SQLiteBackend) -> None:
+    memory = MemoryModule(storage_backend=store)
+    memory.create_memory("category-1", "warm", {}, "task", tags=["common", "rare"])
+
+    with Watch(store) as watch:
+        memory.create_memory("category-1", "new", {}, "task", tags=["common", "rare"])
+
+    texts = watch.texts()
+    assert texts.count("BEGIN") == texts.count("COMMIT") == 1
+    assert texts.count("INSERT") == 3  # the entry and its two tags
+    assert len(texts) <= 11
+    assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") <= 1  # the clock, a table of one row
+
+
+def test_an_update_and_a_delete_touch_one_entry(store: SQLiteBackend) -> None:
+    memory = MemoryModule(storage_backend=store)
+    memory_id = memory.create_memory("category-1", "new", {}, "task", tags=["common"])
+
+    for change in (lambda: memory.update_memory(memory_id, {"n": 1}), lambda: memory.delete_memory(memory_id)):
+        with Watch(store) as watch:
+            assert change()
+        assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") <= 1
+        assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 1000
+
+
+class _CountingFile(apsw.VFSFile):
+    syncs: ClassVar[int] = 0
+
+    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+        _CountingFile.syncs += 1
+        super().xSync(flags)
+
+
+class _CountingVFS(apsw.VFS):
+    def __init__(self) -> None:
+        super().__init__("counting", driver.vfs)
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
+        return _CountingFile(driver_base, name, flags)
+
+
+driver_base = driver.vfs
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_CountingFile]]:
+    driver.load_checksums()
+    layer = _CountingVFS()
+    monkeypatch.setattr(driver, "vfs", "counting")
+    _CountingFile.syncs = 0
+    yield _CountingFile
+    layer.unregister()
+
+
+def test_a_write_is_one_sync_and_a_bulk_load_is_one_too(tmp_path: Path, counting: type[_CountingFile]) -> None:
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        memory.create_memory("c", "first", {}, "t")
+        counting.syncs = 0
+        for number in range(100):
+            memory.create_memory("c", str(number), {"text": "x" * 300}, "t", tags=["a", "b", "c"])
+        for_creates = counting.syncs
+        counting.syncs = 0
+        with memory.transaction():
+            for number in range(1000):
+                memory.create_memory("c", str(number), {"text": "x" * 300}, "t", tags=["a", "b", "c"])
+        for_bulk = counting.syncs
+
+    assert for_creates <= 120
+    assert for_bulk <= 4  # its own, and a checkpoint's
+
+
+def test_json_writes_its_file_once_in_a_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(_files.System):
+        replaced = 0
+
+        def replace(self, source: str, target: str) -> None:
+            self.replaced += 1
+            super().replace(source, target)
+
+    memory = MemoryModule(storage_backend=JSONBackend(tmp_path / "memory.json"))
+    memory.create_memory("c", "first", {}, "t")
+    monkeypatch.setattr(_files, "system", system := Counting())
+
+    with memory.transaction():
+        for number in range(100):
+            memory.create_memory("c", str(number), {}, "t")
+
+    assert system.replaced == 1
+    assert memory.count_memories() == 101
+
+
+def test_iterating_over_everything_takes_no_more_memory_than_over_little(store: SQLiteBackend) -> None:
+    peaks = []
+    for limit in (200, None):
+        gc.collect()
+        tracemalloc.start()
+        for _ in store.iterate(MemoryQuery(limit=limit)):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert peaks[1] < peaks[0] * 1.5

@@ -1,0 +1,70 @@
+"""Every docstring's example runs, and everything public is documented where it is defined."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+    for path in SOURCE.rglob("*.py")
+    if path.name != "__init__.py"
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module_run(name: str, request: pytest.FixtureRequest) -> None:
+    module = importlib.import_module(name)
+
+    failed, _ = doctest.testmod(module, extraglobs={"getfixture": request.getfixturevalue})
+
+    assert failed == 0
+
+
+def test_every_public_class_of_the_interface_has_a_runnable_example() -> None:
+    from jarvis.async_memory import AsyncMemoryModule
+    from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
+    from jarvis.container import Container
+    from jarvis.json_backend import JSONBackend
+    from jarvis.memory_entry import MemoryEntry, MemoryQuery
+    from jarvis.persistent_memory import MemoryModule
+    from jarvis.sqlite_backend import SQLiteBackend
+
+    for kind in (
+        *(AsyncMemoryModule, ConfigLoader, Container, JSONBackend, JarvisConfig),
+        *(MemoryEntry, MemoryModule, MemoryQuery, SQLiteBackend, StorageConfig),
+    ):
+        assert ">>> " in (kind.__doc__ or ""), kind.__name__
+
+
+def test_everything_public_is_documented_where_it_is_defined() -> None:
+    missing = []
+    for path in SOURCE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        inherited = _verbs_of_the_contract()
+        kinds = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+        for kind in kinds:
+            for function in kind.body:
+                if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    public = not function.name.startswith("_") and not function.name.startswith("test_")
+                    if public and not ast.get_docstring(function) and function.name not in inherited:
+                        missing.append(f"{path.name}: {kind.name}.{function.name}")
+    assert missing == []
+
+
+def _verbs_of_the_contract() -> set[str]:
+    from jarvis import storage_backend
+    from jarvis.persistent_memory import MemoryModule
+
+    described = (
+        storage_backend.StorageBackend,
+        storage_backend.Transactional,
+        storage_backend.Namespaced,
+        MemoryModule,
+    )
+    return {name for kind in described for name in vars(kind)}

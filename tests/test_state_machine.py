@@ -1,0 +1,52 @@
+"""The state machine of each backend: thousands of random steps, compared with a plain dict at each."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from jarvis.conformance import BackendMachine, machine
+from jarvis.json_backend import JSONBackend
+from jarvis.sqlite_backend import SQLiteBackend
+from tests.test_contract import DictBackend
+
+STEPS_A_STORY, STORIES = 50, 200
+SOAK = 50  # times the usual steps: a million
+
+SQLITE = machine(lambda directory: SQLiteBackend(directory / "memory.db", durability="normal"), name="sqlite")
+JSON = machine(lambda directory: JSONBackend(directory / "memory.json", durability="normal"), name="json")
+DICT = machine(lambda directory: DictBackend(directory / "store"), name="dict")
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"), [(SQLITE, 20_000), (JSON, 20_000), (DICT, 2_000)], ids=["sqlite", "json", "dict"]
+)
+def test_random_steps_never_tell_a_backend_from_a_dict(
+    kind: type[BackendMachine], steps: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps *= SOAK if request.config.getoption("--soak") else 1
+    kind.counts.clear()
+    for round_number in itertools.count():
+        if kind.counts.total() >= steps:
+            break
+        run_state_machine_as_test(
+            type(f"{kind.__name__}-{round_number}", (kind,), {}),  # the name seeds the choices
+            settings=settings(
+                max_examples=STORIES,
+                stateful_step_count=STEPS_A_STORY,
+                derandomize=True,
+                database=None,
+                deadline=None,
+                phases=(Phase.generate, Phase.shrink),
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+
+    total = kind.counts.total()
+    shares = {name: count / total for name, count in kind.counts.most_common()}
+    with capsys.disabled():
+        print(f"\n{kind.__name__}: {total:,} steps; " + ", ".join(f"{n} {share:.1%}" for n, share in shares.items()))
+    assert min(shares.values()) >= 0.02, shares
