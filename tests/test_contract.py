@@ -77,8 +77,8 @@ class DictBackend(StorageBackend):
         return entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id, version, (instant, commit), body
 
     def _entry(self, record: tuple[Any, ...]) -> MemoryEntry:
-        *fields, body = record
-        return make_entry(*fields, decode_body(body))
+        entry_id, category, key, entity_type, entity_id, version, position, body = record
+        return make_entry(entry_id, category, key, entity_type, entity_id, version, position, decode_body(body))
 
 
 class TestSQLite(BackendContract):

@@ -157,7 +157,7 @@ def test_memories_move_between_backends_unchanged(tmp_path: Path) -> None:
 
 
 def test_an_unknown_backend_is_an_error_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(UnknownBackendError, match="no backend named 'sqllite'; known: .*did you mean 'sqlite'"):
+    with pytest.raises(UnknownBackendError, match=r"no backend named 'sqllite'; known: .*did you mean 'sqlite'"):
         MemoryModule(storage_dir=tmp_path, backend_type="sqllite")
 
 
@@ -165,7 +165,7 @@ def test_settings_that_mean_nothing_are_refused(tmp_path: Path) -> None:
     for settings in ({"durability": "fulll"}, {"busy_timeout_seconds": -1}, {"busy_timeout_seconds": "5"}):
         for backend_type in ("sqlite", "json"):
             with pytest.raises(InvalidSettingError, match=next(iter(settings))):
-                MemoryModule(storage_dir=tmp_path, backend_type=backend_type, **settings)  # type: ignore[arg-type]  # hostile
+                MemoryModule(storage_dir=tmp_path, backend_type=backend_type, **settings)
     with pytest.raises(InvalidSettingError, match="storage_backend"):
         MemoryModule(tmp_path)  # type: ignore[arg-type]  # hostile
 
@@ -192,13 +192,19 @@ class TestAsync:
         async def story() -> tuple[int, int, list[int]]:
             async with AsyncMemoryModule(storage_dir=tmp_path) as memory:
                 await asyncio.gather(*(memory.record_task(str(n), {"n": n}) for n in range(20)))
-                with pytest.raises(ZeroDivisionError):
+                inside = 0
+
+                async def fail() -> None:
+                    nonlocal inside
                     async with memory.transaction():
                         await memory.clear_all()
                         async with memory.transaction():
                             await memory.record_task("inner", {})
                         inside = await memory.count_memories()
                         raise ZeroDivisionError
+
+                with pytest.raises(ZeroDivisionError):
+                    await fail()
                 seen = [entry.value["n"] async for entry in memory.iter_memories(category="tasks")]
                 return inside, await memory.count_memories(), seen
 

@@ -95,8 +95,8 @@ class FilterPromises(Promises):
     def test_tags_match_any_or_all_and_whole(self, backend: StorageBackend, crowd: list[MemoryEntry]) -> None:
         for wanted in (["ui"], ["u"], ["%"], [""], ["ui", "urgent"], ["ui", "ui"], ["ui", "absent"], ["absent"]):
             for how in ("any", "all"):
-                self._agree(backend, crowd, MemoryQuery(tags=wanted, tags_match=how))  # type: ignore[arg-type]  # str
-                self._agree(backend, crowd, MemoryQuery(tags=wanted, tags_match=how, category="tasks", limit=3))  # type: ignore[arg-type]  # str
+                self._agree(backend, crowd, MemoryQuery(tags=wanted, tags_match=how))
+                self._agree(backend, crowd, MemoryQuery(tags=wanted, tags_match=how, category="tasks", limit=3))
 
     def test_an_empty_list_of_tags_matches_nothing(self, backend: StorageBackend, crowd: list[MemoryEntry]) -> None:
         assert len(crowd) == 60
@@ -183,11 +183,11 @@ class FilterPromises(Promises):
     @pytest.mark.usefixtures("crowd")
     def test_pages_by_entry_or_cursor_give_the_whole_list_once(self, backend: StorageBackend) -> None:
         for filters in ({}, {"category": "tasks"}, {"tags": ["ui", "u"]}, {"where": {"s": "a"}}):
-            whole = [entry.id for entry in backend.select(MemoryQuery(**filters))]  # type: ignore[arg-type]  # by name
+            whole = [entry.id for entry in backend.select(MemoryQuery(**filters))]
             for as_cursor in (False, True):
                 pages: list[str] = []
                 last: MemoryEntry | str | None = None
-                while page := backend.select(MemoryQuery(limit=4, after=last, **filters)):  # type: ignore[arg-type]  # by name
+                while page := backend.select(MemoryQuery(limit=4, after=last, **filters)):
                     pages += [entry.id for entry in page]
                     last = page[-1].cursor if as_cursor else page[-1]
                 assert pages == whole

@@ -33,7 +33,7 @@ def identical(one: Any, other: Any) -> bool:
     if isinstance(one, (float, Decimal)):
         return repr(one) == repr(other)
     if isinstance(one, (datetime, time)):
-        return one == other and one.utcoffset() == other.utcoffset() and one.fold == other.fold
+        return bool(one == other and one.utcoffset() == other.utcoffset() and one.fold == other.fold)
     return bool(one == other)
 
 

@@ -1,0 +1,208 @@
+"""The main job, on real input: learn this machine, remember it in another process, survive ``kill -9``.
+
+python examples/demo.py              everything, in a temporary directory
+python examples/demo.py learn DIR    the first chapter alone; then: remember DIR
+"""
+
+from __future__ import annotations
+
+import hashlib
+import locale
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jarvis.persistent_memory import MemoryModule
+
+TOOLS = ("python3", "git", "make", "gcc", "node", "ssh", "curl", "tar", "sqlite3", "docker", "rg", "vim")
+VERSION_FLAGS = {"ssh": "-V"}
+WRITE_SECONDS = 1.5
+
+console = Console(width=110)
+
+
+def learn(directory: str) -> None:
+    """Chapter one: find out what this machine is, what it prefers, has and can do, and remember it."""
+    with MemoryModule(storage_dir=directory) as memory:
+        with memory.acting_as(module="device_scanner"):
+            memory.set_device_info(_device())
+        with memory.acting_as(module="preference_reader"):
+            for key, value in _preferences().items():
+                memory.set_user_preference(key, value)
+        with memory.acting_as(module="tool_scanner"), memory.transaction():
+            for name in TOOLS:
+                _learn_tool(memory, name)
+        for task_id, work in _tasks().items():
+            _execute(memory, task_id, work)
+        console.print(f"learned {memory.count_memories()} memories, in process {os.getpid()}")
+
+
+def remember(directory: str) -> None:
+    """Chapter two: another process knows all of it."""
+    with MemoryModule(storage_dir=directory) as memory:
+        console.print(f"process {os.getpid()} remembers:")
+        _show("device", ["fact", "value"], [[key, str(value)] for key, value in memory.get_device_info().items()])
+        _show(
+            "preferences", ["key", "value"], [[key, str(held)] for key, held in memory.get_user_preferences().items()]
+        )
+        tools = sorted(memory.get_memories_by_category("tools"), key=lambda tool: tool.key)
+        _show(
+            "tools",
+            ["tool", "version", "path"],
+            [[t.entity_id or "", t.value["version"], t.value["path"]] for t in tools],
+        )
+        rows = [
+            [
+                task.entity_id or "",
+                task.value["status"],
+                f"{task.value['seconds'] * 1000:.1f} ms",
+                str(task.value["outcome"]),
+            ]
+            for task in reversed(memory.get_task_history())
+        ]
+        _show("tasks", ["task", "status", "took", "outcome"], rows)
+        failed = memory.search_memories(category="tasks", where={"status": "failed"})
+        slow = memory.count_memories(category="tasks", where={"seconds": {"$gt": 0.005}})
+        console.print(f"failed: {', '.join(task.entity_id or '' for task in failed)}; slower than 5 ms: {slow}")
+
+
+def write_until_killed(directory: str) -> None:
+    """Remember one thing after the other; report each once it is acknowledged."""
+    memory = MemoryModule(storage_dir=directory)
+    for number in range(1_000_000):
+        memory_id = memory.create_memory("stream", f"step-{number}", {"number": number}, "step", tags=["stream"])
+        os.write(1, f"{memory_id} {number}\n".encode())
+
+
+def survive(directory: str) -> None:
+    """Chapter three: SIGKILL a writer in mid-stream, and count that nothing it acknowledged is missing."""
+    writer = subprocess.Popen([sys.executable, __file__, "write", directory], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    first = writer.stdout.readline()
+    time.sleep(WRITE_SECONDS)
+    writer.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    lines = [first, *writer.stdout.read().splitlines(keepends=True)]
+    writer.wait()
+    acknowledged = dict(line.split() for line in lines if line.endswith("\n"))
+
+    with MemoryModule(storage_dir=directory) as memory:
+        held = {entry.id: str(entry.value["number"]) for entry in memory.iter_memories(category="stream")}
+        missing = [memory_id for memory_id, number in acknowledged.items() if held.get(memory_id) != number]
+        console.print(
+            f"killed process {writer.pid} (exit {writer.returncode}) while it wrote: "
+            f"{len(acknowledged):,} writes were acknowledged, {len(held):,} are there, [bold]{len(missing)} are missing[/bold]"
+        )
+        if missing:
+            sys.exit("an acknowledged write is missing")
+
+
+# --- what there is to learn ----------------------------------------------------------------------
+
+
+def _device() -> dict[str, Any]:
+    usage = shutil.disk_usage(Path.home())
+    facts: dict[str, Any] = {
+        "name": platform.node(),
+        "os": platform.system().lower(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "disk_gb": round(usage.total / 1e9, 1),
+        "disk_free_gb": round(usage.free / 1e9, 1),
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        facts["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    return facts
+
+
+def _preferences() -> dict[str, dict[str, Any]]:
+    language, encoding = locale.getlocale()
+    return {
+        "language": {"locale": language, "encoding": encoding},
+        "time_zone": {"names": time.tzname, "utc_offset_hours": -time.timezone / 3600},
+        "shell": {"path": os.environ.get("SHELL") or os.environ.get("COMSPEC") or "unknown"},
+        "editor": {"command": os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"},
+        "terminal": {"kind": os.environ.get("TERM", "none"), "columns": shutil.get_terminal_size().columns},
+    }
+
+
+def _learn_tool(memory: MemoryModule, name: str) -> None:
+    path = shutil.which(name)
+    if path is None:
+        return
+    answer = subprocess.run(
+        [path, VERSION_FLAGS.get(name, "--version")], capture_output=True, text=True, timeout=30, check=False
+    )
+    lines = (answer.stdout.strip() or answer.stderr.strip()).splitlines()
+    info = {"path": path, "version": lines[0][:60] if lines else "unknown", "exit_code": answer.returncode}
+    memory.upsert_memory("tools", f"tool_{name}", info, "tool", name, ["learned", "tool"])
+
+
+def _tasks() -> dict[str, Callable[[], Any]]:
+    source = Path(__file__)
+    return {
+        "hash-this-file": lambda: hashlib.sha256(source.read_bytes()).hexdigest()[:16],
+        "count-files-on-path": lambda: sum(len(os.listdir(d)) for d in os.get_exec_path() if Path(d).is_dir()),
+        "compress-the-library": lambda: _compressed(Path(os.__file__)),
+        "read-a-missing-file": lambda: Path("/no/such/file").read_text(),
+        "sum-of-squares": lambda: sum(number * number for number in range(200_000)),
+    }
+
+
+def _compressed(path: Path) -> str:
+    import zlib
+
+    data = path.read_bytes()
+    return f"{len(data):,} to {len(zlib.compress(data, 9)):,} bytes"
+
+
+def _execute(memory: MemoryModule, task_id: str, work: Callable[[], Any]) -> None:
+    started = time.perf_counter()
+    try:
+        status, outcome = "completed", work()
+    except OSError as error:
+        status, outcome = "failed", f"{type(error).__name__}: {error.strerror}"
+    seconds = time.perf_counter() - started
+    data = {"status": status, "outcome": outcome, "seconds": seconds}
+    memory.record_task(task_id, data, tags=["failed" if status == "failed" else "executed"])
+
+
+def _show(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+CHAPTERS = {"learn": learn, "remember": remember, "write": write_until_killed, "survive": survive}
+
+
+def main() -> None:
+    """Run one chapter, or each in a process of its own."""
+    if len(sys.argv) == 3 and sys.argv[1] in CHAPTERS:
+        CHAPTERS[sys.argv[1]](sys.argv[2])
+    elif len(sys.argv) == 1:
+        with tempfile.TemporaryDirectory(prefix="jarvis-demo-") as directory:
+            for number, chapter in enumerate(("learn", "remember", "survive"), start=1):
+                console.rule(f"{number}. {chapter}")
+                subprocess.run([sys.executable, __file__, chapter, directory], check=True)
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The examples and the demo do what they say, in a process of their own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jarvis.persistent_memory import MemoryModule
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def _run(*arguments: str) -> str:
+    program = [sys.executable, str(EXAMPLES / arguments[0]), *arguments[1:]]
+    return subprocess.run(program, capture_output=True, text=True, check=True, timeout=300).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("user_preferences.py", "'theme': {'mode': 'dark'}"),
+        ("task_tracking.py", "failed: 1"),
+        ("tool_knowledge.py", "'purpose': 'find lines'"),
+    ],
+)
+def test_an_example_of_the_specification_runs(name: str, shown: str, tmp_path: Path) -> None:
+    assert shown in _run(name, str(tmp_path))
+
+
+def test_the_demo_remembers_in_another_process_what_one_has_learned(tmp_path: Path) -> None:
+    learned = _run("demo.py", "learn", str(tmp_path))
+    remembered = _run("demo.py", "remember", str(tmp_path))
+
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        count = memory.count_memories()
+        failed = memory.search_memories(category="tasks", where={"status": "failed"})
+        python = memory.get_memory_by_key("tool_python3")
+    assert f"learned {count} memories" in learned
+    assert [task.entity_id for task in failed] == ["read-a-missing-file"]
+    assert "read-a-missing-file" in remembered
+    assert python is None or python.value["version"] in remembered
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_the_demo_loses_nothing_to_sigkill(tmp_path: Path) -> None:
+    shown = re.sub(r"\s+", " ", _run("demo.py", "survive", str(tmp_path)))
+
+    found = re.search(r"([\d,]+) writes were acknowledged, ([\d,]+) are there, 0 are missing", shown)
+    assert found is not None, shown
+    acknowledged, held = (int(number.replace(",", "")) for number in found.groups())
+    assert 0 < acknowledged <= held <= acknowledged + 1
