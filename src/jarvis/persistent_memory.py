@@ -197,7 +197,7 @@ class MemoryModule:
         module: str | None = None,
         task_id: str | None = None,
     ) -> str:
-        """Give the newest memory of (category, key) this value, or create it; return its id.
+        """Give the memory of (category, key), the one written last, this value, or create it; return its id.
 
         Atomic: of any number of threads and processes that upsert one key at once, one creates and
         the others update. An update leaves entity type and id as they are, and the tags if None.
@@ -254,7 +254,8 @@ class MemoryModule:
 
     def get_memory_by_key(self, key: str) -> MemoryEntry | None:
         """Return the newest memory with this key, in any category, or None."""
-        return self._newest(MemoryQuery(key=_text("key", key), limit=1))
+        found = self.backend.select(MemoryQuery(key=_text("key", key), limit=1))
+        return found[0] if found else None
 
     def get_memories_by_category(self, category: str) -> list[MemoryEntry]:
         """Return every memory of the category."""
@@ -390,15 +391,17 @@ class MemoryModule:
         return self.backend.select(MemoryQuery(limit=limit, after=after))
 
     def get_user_preferences(self) -> dict[str, Any]:
-        """Return the value of every preference by its key; of several with one key, the newest."""
-        preferences: dict[str, Any] = {}
+        """Return the value of every preference by its key; of several with one key, the one written last."""
+        held: dict[str, MemoryEntry] = {}
         for entry in self.backend.select(MemoryQuery(category=PREFERENCES)):
-            preferences.setdefault(entry.key, entry.value)
-        return preferences
+            known = held.setdefault(entry.key, entry)
+            if _written(entry) > _written(known):
+                held[entry.key] = entry
+        return {key: entry.value for key, entry in held.items()}
 
     def get_device_info(self) -> dict[str, Any]:
         """Return what is known of the device; ``{}`` if nothing was set."""
-        entry = self._newest(MemoryQuery(category=DEVICES, key=DEVICE_KEY, limit=1))
+        entry = self._addressed(DEVICES, DEVICE_KEY)
         return {} if entry is None else entry.value
 
     def get_task_history(self, limit: int | None = None) -> list[MemoryEntry]:
@@ -542,9 +545,13 @@ class MemoryModule:
         task_id = acting.task_id if task_id is None else check_text("task_id", task_id)
         return _Author(usual if module is None else module, task_id)
 
-    def _newest(self, query: MemoryQuery) -> MemoryEntry | None:
-        found = self.backend.select(query)
-        return found[0] if found else None
+    def _addressed(self, category: str, key: str) -> MemoryEntry | None:
+        """Return the entry of (category, key) that was written last.
+
+        Not the newest by timestamp: a caller may have given one that lies ahead, and what is set now
+        must be what is read next.
+        """
+        return max(self.backend.select(MemoryQuery(category=category, key=key)), key=_written, default=None)
 
     def _create(
         self,
@@ -608,7 +615,7 @@ class MemoryModule:
         if value is None:
             raise InvalidEntryError("value", "takes a dict, not None")
         with self._changing() as moment:
-            entry = self._newest(_addressed(category, key))
+            entry = self._addressed(check_text("category", category), check_text("key", key))
             if entry is None:
                 return self._create(category, key, value, entity_type, entity_id, tags, author, moment)
             self._update(entry, value, tags, author, moment)
@@ -635,11 +642,9 @@ class _PlainClock:
         return self._last
 
 
-def _addressed(category: str, key: str) -> MemoryQuery:
-    """Return the query for the newest entry of (category, key); what is no name is the entry's fault."""
-    for field, name in (("category", category), ("key", key)):
-        check_text(field, name)
-    return MemoryQuery(category=category, key=key, limit=1)
+def _written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
+    """Return what grows with each write: the commit number, or the order where a backend has none."""
+    return (entry.position[1] if entry.position else 0), entry.order
 
 
 def _tag_list(tags: Collection[str] | None) -> list[str]:

@@ -100,6 +100,11 @@ class Model:
         found = filter(query.matches, self.entries.get(namespace, {}).values())
         return sorted(found, key=lambda entry: entry.order, reverse=True)[: query.limit]
 
+    def addressed(self, namespace: str, category: str, key: str) -> MemoryEntry | None:
+        """Return the entry of (category, key) that was written last."""
+        found = self.select(namespace, MemoryQuery(category=category, key=key))
+        return max(found, key=lambda entry: (entry.position or (0, 0))[1], default=None)
+
 
 class BackendMachine(RuleBasedStateMachine):
     """The steps. `machine` binds them to a backend; `counts` says how often each was taken."""
@@ -241,12 +246,12 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(key=_names, value=_values)
     def set_user_preference(self, key: str, value: dict[str, Any]) -> None:
-        """Set a preference: the newest entry of (preferences, key) or a new one."""
+        """Set a preference: the last written entry of (preferences, key), or a new one; it is what is read next."""
         self._count("set_user_preference")
-        known = self.model.select(self.namespace, MemoryQuery(category="preferences", key=key, limit=1))
+        known = self.model.addressed(self.namespace, "preferences", key)
         memory_id = self.memory.set_user_preference(key, value)
-        assert not known or known[0].id == memory_id
-        self._made(memory_id, known[0].version + 1 if known else 1)
+        assert known is None or known.id == memory_id
+        self._made(memory_id, known.version + 1 if known else 1)
         assert self.memory.get_user_preferences()[key] == value
 
     @precondition(lambda self: not self.plain)
@@ -254,10 +259,10 @@ class BackendMachine(RuleBasedStateMachine):
     def upsert_memory(self, category: str, key: str, value: dict[str, Any], tags: list[str] | None) -> None:
         """Upsert."""
         self._count("upsert_memory")
-        known = self.model.select(self.namespace, MemoryQuery(category=category, key=key, limit=1))
+        known = self.model.addressed(self.namespace, category, key)
         memory_id = self.memory.upsert_memory(category, key, value, tags=tags)
-        assert not known or known[0].id == memory_id
-        self._made(memory_id, known[0].version + 1 if known else 1)
+        assert known is None or known.id == memory_id
+        self._made(memory_id, known.version + 1 if known else 1)
 
     @rule(task_id=st.sampled_from(["1", "2"]), value=_values)
     def record_task(self, task_id: str, value: dict[str, Any]) -> None:

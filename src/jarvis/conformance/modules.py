@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises
+from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidEntryError, InvalidQueryError, UnsupportedError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
@@ -107,6 +107,17 @@ class ModulePromises(Promises):
             clock.step(seconds=1)
 
         assert memory.get_user_preferences() == {"theme": {"n": 2}}
+
+    def test_what_is_set_now_is_read_next_whatever_timestamps_lie_ahead(
+        self, memory: MemoryModule, backend: StorageBackend
+    ) -> None:
+        for number in (1, 2):
+            ahead = NOON + timedelta(days=36500 - number)
+            backend.create(an_entry(str(number), category="preferences", key="theme", timestamp=ahead))
+
+        memory.set_user_preference("theme", {"mode": "set now"})
+
+        assert memory.get_user_preferences() == {"theme": {"mode": "set now"}}
 
     def test_the_device_is_one_entry(self, memory: MemoryModule) -> None:
         assert memory.get_device_info() == {}

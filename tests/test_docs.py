@@ -1,0 +1,82 @@
+"""The documentation is true: its programs run, its tables are complete, its links lead somewhere."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jarvis import errors
+from jarvis.persistent_memory import MemoryModule
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_programs_of_a_page_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names: dict[str, Any] = {"__name__": "documentation"}
+    text = page.read_text(encoding="utf-8")
+
+    for block in _BLOCK.finditer(text):
+        language, program = block.groups()
+        line = text[: block.start()].count("\n") + 1
+        if language == "python":
+            exec(compile("\n" * line + program, _name(page), "exec"), names)
+        elif language == "pycon":
+            example = doctest.DocTestParser().get_doctest(program, names, _name(page), _name(page), line)
+            runner = doctest.DocTestRunner()
+            runner.run(example, clear_globs=False)
+            assert runner.failures == 0, capsys.readouterr().out
+            names.update(example.globs)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_error_is_documented_with_its_parents() -> None:
+    table = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    defined = {
+        name: kind
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and kind.__module__ == errors.__name__
+    }
+
+    documented = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE))
+
+    assert documented.keys() == defined.keys()
+    for name, parent in documented.items():
+        assert parent in {kind.__name__ for kind in defined[name].__mro__[1:]}, name
+
+
+def test_every_verb_is_on_the_map() -> None:
+    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+
+    verbs = [name for name in vars(MemoryModule) if not name.startswith("_")]
+
+    assert [name for name in verbs if f"`{name}" not in page] == []
+
+
+def test_every_target_of_the_readme_is_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    for page in PAGES:
+        for target in re.findall(r"^make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
