@@ -196,10 +196,10 @@ class _CountingVFS(apsw.VFS):
         super().__init__("counting", driver.vfs)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
-        return _CountingFile(driver_base, name, flags)
+        return _CountingFile(_BASE, name, flags)  # type: ignore[no-untyped-call]  # apsw gives it no types
 
 
-driver_base = driver.vfs
+_BASE = driver.vfs
 
 
 @pytest.fixture

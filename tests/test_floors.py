@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("codec", "value_filter", "config", "_files"),
     ("memory_entry",),
     ("entry_record", "storage_backend", "_sql"),
-    ("_sqlite", "_json_file"),
+    ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
     ("backend_registry",),
     ("persistent_memory",),

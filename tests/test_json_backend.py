@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jarvis import _files, _json_file
+from jarvis import _files
+from jarvis._json import file as json_file
 from jarvis.codec import instant_of
 from jarvis.errors import (
     CorruptStoreError,
@@ -810,8 +811,8 @@ def test_an_entry_that_did_not_change_is_not_encoded_anew(
     with backend.transaction():
         for number in range(10):
             backend.create(an_entry(str(number)))
-    real, calls = _json_file._fragment, itertools.count()
-    monkeypatch.setattr(_json_file, "_fragment", lambda *arguments: (next(calls), real(*arguments))[1])
+    real, calls = json_file._fragment, itertools.count()
+    monkeypatch.setattr(json_file, "_fragment", lambda *arguments: (next(calls), real(*arguments))[1])
     backend.update(an_entry("3", {"mode": "light"}))
 
     assert next(calls) == 1
@@ -914,8 +915,8 @@ def test_only_what_another_wrote_is_decoded_again(
     filled(path)
     backend.bootstrap()
     JSONBackend(path).update(an_entry("id-3", {"mode": "light"}))
-    real, calls = _json_file._read_entry, itertools.count()
-    monkeypatch.setattr(_json_file, "_read_entry", lambda *arguments: (next(calls), real(*arguments))[1])
+    real, calls = json_file._read_entry, itertools.count()
+    monkeypatch.setattr(json_file, "_read_entry", lambda *arguments: (next(calls), real(*arguments))[1])
 
     assert backend.list_all() == JSONBackend(path, read_only=True).list_all()
     assert next(calls) == 1 + 7  # the one that changed, and each of the store that was opened to compare
@@ -1109,7 +1110,7 @@ def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_unknown_settings_are_refused_with_the_known_ones(path: Path) -> None:
-    with pytest.raises(InvalidSettingError, match=r"did you mean 'full'.*full, normal"):
+    with pytest.raises(InvalidSettingError, match="durability must be 'full' or 'normal'"):
         JSONBackend(path, durability="ful")  # type: ignore[arg-type]  # what is tested
     with pytest.raises(InvalidSettingError, match="busy_timeout_seconds"):
         JSONBackend(path, busy_timeout_seconds=-1)

@@ -1,53 +1,23 @@
-"""`JSONBackend`: memories in one readable file, for development and small stores.
-
-The truth is the file. A write takes the writer lock, looks whether the file changed, writes the whole
-file anew beside the old one and renames it into place. A read takes no lock: it compares the file's
-`Stamp` with that of the state in memory, which is never changed but replaced, in one assignment.
-The layout of the file is `jarvis._json_file`'s.
-"""
+"""`JSONBackend`: memories in one readable file, for development and small stores."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import re
-import sys
-import threading
-import weakref
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from jarvis import _files
-from jarvis._files import Stamp, WriterLock, explaining
-from jarvis._json_file import Clock, Draft, Record, Room, parse, render
-from jarvis.codec import instant_of
-from jarvis.codec.instants import EPOCH
-from jarvis.errors import (
-    CorruptStoreError,
-    DuplicateEntryError,
-    EntryNotFoundError,
-    InvalidSettingError,
-    ReadOnlyStoreError,
-    StoreBusyError,
-    StoreMissingError,
-    StoreOutdatedError,
-    TransactionError,
-    nearest,
-)
+from jarvis._json.file import Draft, Record, Room
+from jarvis._json.store import NO_ENTRIES, Store
+from jarvis.config import Durability, checked
+from jarvis.errors import CorruptStoreError, DuplicateEntryError, EntryNotFoundError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    import os
+    from collections.abc import Collection, Iterator
     from datetime import datetime
-
-Durability = Literal["full", "normal"]
-
-_DURABILITIES = ("full", "normal")
-_MAX_READS = 10  # of a file that somebody writes to in place, not as we do
 
 
 class JSONBackend(StorageBackend):
@@ -90,20 +60,13 @@ class JSONBackend(StorageBackend):
         durability: Durability = "full",
         busy_timeout_seconds: float = 30.0,
     ) -> None:
-        if durability not in _DURABILITIES:
-            raise InvalidSettingError(
-                f"durability: {durability!r} is unknown{nearest(str(durability), _DURABILITIES)}; "
-                f"known: {', '.join(_DURABILITIES)}"
-            )
-        if not (isinstance(busy_timeout_seconds, (int, float)) and 0 <= busy_timeout_seconds <= threading.TIMEOUT_MAX):
-            raise InvalidSettingError(f"busy_timeout_seconds: takes a number from 0 to {threading.TIMEOUT_MAX:.0f}")
         self.namespace = check_namespace(namespace)
         self._options = {
-            "read_only": read_only,
-            "durability": durability,
-            "busy_timeout_seconds": busy_timeout_seconds,
+            "read_only": checked("read_only", read_only),
+            "durability": checked("durability", durability),
+            "busy_timeout_seconds": checked("busy_timeout_seconds", busy_timeout_seconds),
         }
-        self._store = _Store(
+        self._store = Store(
             Path(file_path).expanduser(),
             read_only=read_only,
             sync=durability == "full",
@@ -238,7 +201,7 @@ class JSONBackend(StorageBackend):
     # --- inside ----------------------------------------------------------------------------------
 
     def _room(self) -> Room:
-        return self._store.rooms().get(self.namespace, _NO_ENTRIES)
+        return self._store.rooms().get(self.namespace, NO_ENTRIES)
 
     def _found(self, query: MemoryQuery) -> Iterator[Record]:
         candidates = self._room().candidates(query)
@@ -257,313 +220,3 @@ class JSONBackend(StorageBackend):
             yield
         except ValueError as error:
             raise CorruptStoreError(self.file_path, f"holds an entry that cannot be read: {error}") from error
-
-
-# --- the store -----------------------------------------------------------------------------------
-
-
-_NO_ENTRIES = Room({})
-
-
-class _Snapshot:
-    """What the file held when it had `stamp`. Never changed, so any thread may read it without a lock.
-
-    It keeps the file open: the inode of an open file is not given to a new one, so no later version
-    of the store can look like this one (same inode, same size, written within one tick of the clock).
-    Windows does not rename over open files, but gives new files new numbers.
-    """
-
-    def __init__(self, path: str, stamp: Stamp, descriptor: int, rooms: dict[str, Room], clock: Clock) -> None:
-        self.path, self.stamp, self.rooms, self.clock = path, stamp, rooms, clock
-        if sys.platform == "win32":
-            os.close(descriptor)
-        else:
-            weakref.finalize(self, os.close, descriptor)
-
-
-class _Transaction:
-    """A private copy of the state, for the thread that opened it, with what is needed to take changes back."""
-
-    def __init__(self, base: _Snapshot) -> None:
-        self.owner = _caller()
-        self.base = base
-        self.rooms = dict(base.rooms)
-        self.erases_kept_copies = False
-        self._commit, self._made = base.clock.commit, base.clock.made
-        self._copied: set[str] = set()
-        self._undo: list[Callable[[], object]] = []
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(self._commit, self._made)
-
-    @property
-    def mark(self) -> int:
-        """How many changes there are; `take_back` takes it."""
-        return len(self._undo)
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether there is something to write: a change, or a moment that no later one may repeat."""
-        return bool(self._undo) or self._made != self.base.clock.made
-
-    def take_back(self, mark: int) -> None:
-        """Undo the changes since `mark` was read. Numbers and instants that were given stay given."""
-        while len(self._undo) > mark:
-            self._undo.pop()()
-
-    def room(self, namespace: str) -> Room:
-        return self.rooms.get(namespace, _NO_ENTRIES)
-
-    def next_commit(self) -> int:
-        self._commit += 1
-        return self._commit
-
-    def put(self, namespace: str, record: Record) -> None:
-        self._set(namespace, record.id, record)
-
-    def remove(self, namespace: str, entry_id: str) -> None:
-        self.next_commit()
-        self._set(namespace, entry_id, None)
-
-    def moment(self, now: datetime) -> datetime:
-        instant = instant_of(now)
-        if self._made is not None and instant <= self._made:
-            instant = self._made + 1
-            now = EPOCH + timedelta(microseconds=instant)
-        self._made = instant
-        return now
-
-    def erase_kept_copies(self) -> None:
-        """Let the commit remove the files that the migration of a first life's store left."""
-        self._undo.append(partial(setattr, self, "erases_kept_copies", self.erases_kept_copies))
-        self.erases_kept_copies = True
-
-    def _set(self, namespace: str, entry_id: str, record: Record | None) -> None:
-        if namespace not in self._copied:
-            self.rooms[namespace] = Room(dict(self.room(namespace).records))
-            self._copied.add(namespace)
-        room = self.rooms[namespace]
-        self._undo.append(partial(room.set, entry_id, room.set(entry_id, record)))
-
-
-class _Store:
-    """A file, the state last read from it, and the transaction that is open on it; siblings share one.
-
-    It has no lock of its own for the state: a stale assignment is noticed by its stamp at the next use.
-    """
-
-    def __init__(self, file_path: Path, *, read_only: bool, sync: bool, busy_timeout_seconds: float) -> None:
-        self.file_path = file_path
-        self._read_only, self._sync, self._timeout = read_only, sync, busy_timeout_seconds
-        self._snapshot: _Snapshot | None = None
-        self._transactions: dict[tuple[int, int], _Transaction] = {}  # by process and thread
-        self._locks: dict[str, WriterLock] = {}  # by file: a link may point elsewhere after a shutdown
-        self._located = False
-
-    def rooms(self) -> dict[str, Room]:
-        """Return what the calling thread sees, opening the store if need be."""
-        transaction = self._transactions.get(_caller())
-        return self._committed().rooms if transaction is None else transaction.rooms
-
-    def own_transaction(self) -> _Transaction:
-        """Return the calling thread's transaction; raise `TransactionError` if it has none."""
-        transaction = self._transactions.get(_caller())
-        if transaction is None:
-            raise TransactionError("no transaction is open in this thread; wrap the calls in transaction()")
-        return transaction
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[_Transaction]:
-        """Open a transaction, or a savepoint in the one that this thread has."""
-        if self._read_only:
-            raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to write")
-        transaction = self._transactions.get(_caller())
-        if transaction is not None:
-            mark = transaction.mark
-            try:
-                yield transaction
-                _check_leaving(transaction)
-            except BaseException:
-                transaction.take_back(mark)
-                raise
-            return
-        opened = self._committed()
-        with self._locked(opened.path):
-            transaction = _Transaction(self._refreshed(opened, locked=True))
-            self._transactions[transaction.owner] = transaction
-            try:
-                yield transaction
-                _check_leaving(transaction)
-                if transaction.is_changed:
-                    self._commit(transaction)
-            finally:
-                del self._transactions[transaction.owner]
-
-    def shut_down(self) -> None:
-        """Forget the state and close the lock's file; a transaction of another thread goes on.
-
-        Raises:
-            TransactionError: the calling thread has a transaction open.
-        """
-        if _caller() in self._transactions:
-            raise TransactionError(f"{self.file_path}: shutdown() inside a transaction; leave the transaction first")
-        self._snapshot = None
-        for lock in list(self._locks.values()):
-            lock.close()
-
-    # --- inside ---
-
-    def _committed(self) -> _Snapshot:
-        snapshot = self._snapshot
-        return self._open() if snapshot is None else self._refreshed(snapshot, locked=False)
-
-    def _open(self) -> _Snapshot:
-        path = os.path.realpath(self.file_path)
-        if not self._located:
-            _files.check_location(Path(path))
-            self._located = True
-        if self._read_only:
-            return self._load(path, None, locked=False)
-        _files.ensure_directory(Path(path).parent)
-        if Path(path).exists():
-            with contextlib.suppress(StoreBusyError), self._locked(path, 0):  # busy: the next opening tidies up
-                _tidy(path)
-            return self._load(path, None, locked=False)  # readers wait for no writer
-        with self._locked(path):
-            _tidy(path)
-            _files.write_whole(path, [render({}, Clock(0, None))], keep_existing=True, sync=self._sync)
-            return self._load(path, None, locked=True)
-
-    def _refreshed(self, snapshot: _Snapshot, *, locked: bool) -> _Snapshot:
-        """Return the state of the file now: `snapshot` if that is it, else one that is read anew."""
-        now = self._stamp_now(snapshot.path)
-        if now == snapshot.stamp:
-            return snapshot
-        latest = self._snapshot
-        if latest is not None and now == latest.stamp and latest.path == snapshot.path:
-            return latest
-        return self._load(snapshot.path, snapshot, locked=locked)
-
-    def _stamp_now(self, path: str) -> Stamp:
-        try:
-            return Stamp.of(os.stat(path))
-        except FileNotFoundError as error:
-            raise StoreMissingError(
-                path, "was removed while it was open; put it back, or call shutdown(), after which a new one is made"
-            ) from error
-        except OSError as error:
-            raise _files.translated(path, error, "read") from error
-
-    def _load(self, path: str, known: _Snapshot | None, *, locked: bool) -> _Snapshot:
-        data, stamp, descriptor = _read_whole(path)
-        try:
-            rooms = {} if known is None else known.rooms
-            contents = parse(path, data, {name: room.records for name, room in rooms.items()})
-        except BaseException:
-            os.close(descriptor)
-            raise
-        read = {name: Room(records) for name, records in contents.namespaces.items()}
-        snapshot = _Snapshot(path, stamp, descriptor, read, contents.clock)
-        if contents.first_life:
-            return self._migrated(snapshot, data, locked=locked)
-        self._snapshot = snapshot
-        return snapshot
-
-    def _migrated(self, old: _Snapshot, data: bytes, *, locked: bool) -> _Snapshot:
-        """Keep the first life's bytes beside the store, write the store anew, and return it as read back."""
-        if self._read_only:
-            raise StoreOutdatedError(old.path, "was written by an older version; open it once with read_only=False")
-        if not locked:  # another process may do it at this moment: look again under the lock
-            with self._locked(old.path):
-                return self._load(old.path, None, locked=True)
-        _keep_copy(old.path, data)  # always synced: nothing else holds what the new file replaces
-        _files.write_whole(old.path, [_rendered(old.rooms, old.clock)])
-        return self._load(old.path, None, locked=True)
-
-    def _commit(self, transaction: _Transaction) -> None:
-        path = transaction.base.path
-        if self._stamp_now(path) != transaction.base.stamp:
-            raise StoreBusyError(
-                path, "another program wrote to it during this transaction, of which nothing was kept; retry"
-            )
-        rooms = {name: room for name, room in transaction.rooms.items() if room.records}
-        _files.write_whole(path, [_rendered(rooms, transaction.clock)], sync=self._sync)
-        with contextlib.suppress(OSError):  # it is written; without a stamp the next use reads it
-            descriptor = _files.system.open(path, os.O_RDONLY)
-            self._snapshot = _Snapshot(path, Stamp.of(os.fstat(descriptor)), descriptor, rooms, transaction.clock)
-        if transaction.erases_kept_copies:
-            _remove_kept_copies(path)
-
-    @contextlib.contextmanager
-    def _locked(self, path: str, timeout_seconds: float | None = None) -> Iterator[None]:
-        lock = self._locks.get(path) or self._locks.setdefault(path, WriterLock(path + ".lock", path))
-        lock.acquire(self._timeout if timeout_seconds is None else timeout_seconds)
-        holder = os.getpid()
-        try:
-            yield
-        finally:
-            if os.getpid() == holder:  # a forked child never holds the lock of its parent
-                lock.release()
-
-
-def _caller() -> tuple[int, int]:
-    return os.getpid(), threading.get_ident()
-
-
-def _check_leaving(transaction: _Transaction) -> None:
-    if transaction.owner != _caller():
-        raise TransactionError(
-            "a transaction is left in another thread or process than it was opened in; nothing of it was kept here"
-        )
-
-
-def _tidy(path: str) -> None:
-    with explaining(path, "open"):
-        _files.remove_leftovers(path)
-
-
-def _rendered(rooms: dict[str, Room], clock: Clock) -> bytes:
-    return render({name: room.records.values() for name, room in rooms.items()}, clock)
-
-
-def _read_whole(path: str) -> tuple[bytes, Stamp, int]:
-    """Return the bytes of the file, their stamp, and the descriptor, still open."""
-    for _ in range(_MAX_READS):
-        with explaining(path, "read"):
-            descriptor = _files.system.open(path, os.O_RDONLY)
-            try:
-                stamp = Stamp.of(os.fstat(descriptor))
-                with open(descriptor, "rb", closefd=False) as file:
-                    data = file.read()
-                if Stamp.of(os.fstat(descriptor)) == stamp:
-                    return data, stamp, descriptor
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-    raise StoreBusyError(path, "another program keeps writing to it, so it cannot be read whole; retry")
-
-
-# --- the copies of the first life's file ---------------------------------------------------------
-
-
-def _keep_copy(path: str, data: bytes) -> None:
-    """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
-    for number in itertools.count(1):
-        kept = f"{path}.first-life" + (f"-{number}" if number > 1 else "")
-        _files.write_whole(kept, [data], keep_existing=True)
-        with explaining(kept, "read"):
-            if Path(kept).read_bytes() == data:
-                return
-
-
-def _remove_kept_copies(path: str) -> None:
-    store = Path(path)
-    kept = re.compile(re.escape(store.name) + r"\.first-life(-\d+)?")
-    with explaining(path, "remove the copies of the first life's file"):
-        found = [each for each in store.parent.iterdir() if kept.fullmatch(each.name)]
-        for each in found:
-            _files.system.unlink(str(each))
-        if found:
-            _files.system.sync_directory(str(store.parent))

@@ -16,7 +16,7 @@ from jarvis._sqlite.session import Session
 from jarvis._sqlite.verification import row_checksum
 from jarvis.codec import InvalidMomentError
 from jarvis.codec.instants import EPOCH
-from jarvis.config import checked
+from jarvis.config import Durability, checked
 from jarvis.entry_record import decode_body, encode_body, make_entry, may_hold_tags
 from jarvis.errors import (
     DuplicateEntryError,
@@ -99,7 +99,7 @@ class SQLiteBackend(StorageBackend):
         *,
         namespace: str = DEFAULT_NAMESPACE,
         read_only: bool = False,
-        durability: str = "full",
+        durability: Durability = "full",
         busy_timeout_seconds: float = 30.0,
     ) -> None:
         self.db_path = Path(db_path).expanduser()
@@ -341,7 +341,7 @@ class SQLiteBackend(StorageBackend):
 
 
 def _reopen(
-    kind: type[SQLiteBackend], db_path: Path, namespace: str, read_only: bool, durability: str, busy: float
+    kind: type[SQLiteBackend], db_path: Path, namespace: str, read_only: bool, durability: Durability, busy: float
 ) -> SQLiteBackend:
     return kind(db_path, namespace=namespace, read_only=read_only, durability=durability, busy_timeout_seconds=busy)
 
