@@ -176,7 +176,11 @@ def test_an_update_and_a_delete_touch_one_entry(store: SQLiteBackend) -> None:
     memory = MemoryModule(storage_backend=store)
     memory_id = memory.create_memory("category-1", "new", {}, "task", tags=["common"])
 
-    for change in (lambda: memory.update_memory(memory_id, {"n": 1}), lambda: memory.delete_memory(memory_id)):
+    changes: tuple[Callable[[], bool], ...] = (
+        lambda: memory.update_memory(memory_id, {"n": 1}),
+        lambda: memory.delete_memory(memory_id),
+    )
+    for change in changes:
         with Watch(store) as watch:
             assert change()
         assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") <= 1
@@ -196,7 +200,7 @@ class _CountingVFS(apsw.VFS):
         super().__init__("counting", driver.vfs)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
-        return _CountingFile(_BASE, name, flags)  # type: ignore[no-untyped-call]  # apsw gives it no types
+        return _CountingFile(_BASE, name, flags)
 
 
 _BASE = driver.vfs

@@ -123,18 +123,18 @@ class Database:
             session.begin()
             try:
                 yield session
+                if session.pid != os.getpid():
+                    raise TransactionError(
+                        f"{self.path}: forked inside the transaction, which belongs to the parent process"
+                    )
+                if outermost:
+                    self._commit(session)
+                else:
+                    session.commit()
             except BaseException:
                 if session.pid == os.getpid():
                     session.roll_back()
                 raise
-            if session.pid != os.getpid():
-                raise TransactionError(
-                    f"{self.path}: forked inside the transaction, which belongs to the parent process"
-                )
-            if outermost:
-                self._commit(session)
-            else:
-                session.commit()
         except (StoreAccessError, CorruptStoreError):
             session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
             raise
@@ -301,6 +301,10 @@ class Database:
                 self.path,
                 "is empty (0 bytes), which a store never is; restore a backup, or remove the file to start anew",
             )
+        if self.read_only and self._has_log() and not os.path.exists(f"{self.path}-shm"):
+            raise StoreAccessError(
+                self.path, "has a log of last writes beside it; open it once without read_only=True to fold that in"
+            )
         try:
             connection = self._connect(immutable=self.read_only and not self._has_log())
             try:
@@ -315,6 +319,12 @@ class Database:
         _files.ensure_directory(Path(self.path).parent)
         self.lock.acquire(self.busy_timeout_seconds)
         try:
+            if self._has_log() and not os.path.exists(self.path):
+                raise StoreMissingError(
+                    self.path,
+                    f"is not there, but the log with its last writes is ({self.path}-wal); "
+                    "put the store back, or remove the log to start anew",
+                )
             with _files.explaining(self.path, "create the store"):
                 _files.remove_leftovers(self.path)
             if not os.path.exists(self.path):
@@ -371,9 +381,12 @@ class Database:
     def _log_is_whole(self, connection: apsw.Connection) -> bool:
         if self.durability != "full" or not self._has_log():
             return True  # with normal, a power cut may rightly cost the last commits
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
-        valid_frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        return verification.lost_commits(self.path, max(valid_frames, 0)) <= 1  # one may be a power cut's torn write
+        if self.read_only:
+            valid_frames = verification.count_valid_frames(self.path)
+        else:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
+            valid_frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        return verification.lost_commits(self.path, valid_frames) <= 1  # one may be a power cut's torn write
 
     # --- the end ---------------------------------------------------------------------------------
 

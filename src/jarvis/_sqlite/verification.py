@@ -7,12 +7,18 @@ in another's place, so a file that somebody else changed, or copied here, is che
 from __future__ import annotations
 
 import binascii
+import contextlib
+import itertools
 import os
 import struct
+from typing import TYPE_CHECKING
 
 import apsw
 
 from jarvis._sqlite import driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ALL_ROWS = "SELECT id, key, body, checksum FROM entries"
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
@@ -44,7 +50,7 @@ def verify(connection: apsw.Connection, path: str) -> None:
 
 
 def lost_commits(path: str, valid_frames: int) -> int:
-    """Return how many commits stand in the write-ahead log behind a point where it breaks.
+    """Return how many commits stand in the write-ahead log behind the point where it breaks.
 
     SQLite ends its recovery at the first frame that fails its checksum and drops the rest in silence:
     right for the one torn write of a power cut, wrong for a damaged log. Frames of the current log
@@ -54,24 +60,86 @@ def lost_commits(path: str, valid_frames: int) -> int:
         path: the store (the log is beside it, with ``-wal`` at its end).
         valid_frames: how many frames SQLite accepts.
     """
+    with _log(path) as log:
+        if log is None:
+            return 0
+        if not log.is_readable:
+            return 2 if log.size > _WAL_HEADER.size + _WAL_FRAME.size else 0
+        frames = itertools.takewhile(bool, map(log.frame_header, itertools.count(max(valid_frames, 0))))
+        return sum(header[1] != 0 and header[2:4] == log.salts for header in frames if header)
+
+
+def count_valid_frames(path: str) -> int:
+    """Return how many frames of the write-ahead log SQLite accepts, without changing a file.
+
+    The same that ``wal_checkpoint`` tells a connection that may write, at 0.1 ms a frame
+    (https://sqlite.org/fileformat2.html#checksum_algorithm).
+    """
+    with _log(path) as log:
+        if log is None or not log.is_readable:
+            return 0
+        order = ">" if log.magic & 1 else "<"
+        sums = _checksum(log.header[:24], (0, 0), order)
+        if sums != log.sums:
+            return 0
+        valid = 0
+        for number in itertools.count():
+            header, frame = log.frame_header(number), log.frame(number)
+            if not header or header[2:4] != log.salts or len(frame) < _WAL_FRAME.size + log.page_size:
+                return valid
+            sums = _checksum(frame[:8] + frame[_WAL_FRAME.size :], sums, order)
+            if sums != header[4:6]:
+                return valid
+            if header[1]:
+                valid = number + 1
+    return 0
+
+
+class _Log:
+    """The header and frames of a write-ahead log."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self.header = os.pread(descriptor, _WAL_HEADER.size, 0)
+        fields = _WAL_HEADER.unpack(self.header.ljust(_WAL_HEADER.size, b"\0"))
+        self.magic, self.page_size, self.salts, self.sums = fields[0], fields[2], fields[4:6], fields[6:8]
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the header can be one: with another, SQLite ignores the whole log."""
+        is_power_of_two = int(self.page_size).bit_count() == 1
+        return bool(self.magic & ~1 == _WAL_MAGIC and 512 <= self.page_size <= 65536 and is_power_of_two)
+
+    def frame(self, number: int) -> bytes:
+        """Return a frame with its header; less at the end of the file."""
+        step = _WAL_FRAME.size + self.page_size
+        return os.pread(self._descriptor, step, _WAL_HEADER.size + number * step)
+
+    def frame_header(self, number: int) -> tuple[int, ...]:
+        """Return (page, size after a commit or 0, salt, salt, sum, sum) of a frame; () behind the last."""
+        offset = _WAL_HEADER.size + number * (_WAL_FRAME.size + self.page_size)
+        header = os.pread(self._descriptor, _WAL_FRAME.size, offset)
+        return _WAL_FRAME.unpack(header) if len(header) == _WAL_FRAME.size else ()
+
+
+@contextlib.contextmanager
+def _log(path: str) -> Iterator[_Log | None]:
     try:
         descriptor = os.open(f"{path}-wal", os.O_RDONLY)
-    except OSError:
-        return 0
+    except FileNotFoundError:
+        yield None
+        return
     try:
-        header = os.read(descriptor, _WAL_HEADER.size)
-        if len(header) < _WAL_HEADER.size:
-            return 0
-        magic, _, page_size, _, *salts, _, _ = _WAL_HEADER.unpack(header)
-        if magic & ~1 != _WAL_MAGIC or page_size < 512 or page_size & (page_size - 1):
-            return 2 if os.fstat(descriptor).st_size > _WAL_HEADER.size + _WAL_FRAME.size else 0
-        step = _WAL_FRAME.size + page_size
-        offset, commits = _WAL_HEADER.size + valid_frames * step, 0
-        while len(frame := os.pread(descriptor, _WAL_FRAME.size, offset)) == _WAL_FRAME.size:
-            _, size_after_commit, *frame_salts, _, _ = _WAL_FRAME.unpack(frame)
-            if frame_salts == salts and size_after_commit:
-                commits += 1
-            offset += step
-        return commits
+        yield _Log(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _checksum(data: bytes, sums: tuple[int, ...], order: str) -> tuple[int, ...]:
+    one, two = sums
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two
