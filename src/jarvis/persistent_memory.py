@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
@@ -19,8 +18,6 @@ from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, che
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
 
 __all__ = ["MemoryEntry", "MemoryModule", "MemoryQuery"]
-
-log = logging.getLogger("jarvis.memory")
 
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
 DEVICE_KEY = "device_info"
@@ -449,7 +446,7 @@ class MemoryModule:
         author = self._author(module, task_id)
         with self._changing():
             removed = self.backend.clear()
-        log.info("cleared all %d memories, by %s", removed, author.module or NO_MODULE)
+        _log("cleared all %d memories, by %s", removed, author)
         return removed
 
     # --- transactions, authors, namespaces -------------------------------------------------------
@@ -514,7 +511,7 @@ class MemoryModule:
         """DELETE EVERY MEMORY OF `namespace`, overwriting their bytes in the store; return how many there were."""
         author = self._author(module, task_id)
         removed = _ask(self.backend, Namespaced).erase_namespace(check_namespace(namespace))
-        log.info("erased a namespace of %d memories, by %s", removed, author.module or NO_MODULE)
+        _log("erased a namespace of %d memories, by %s", removed, author)
         return removed
 
     # --- inside ----------------------------------------------------------------------------------
@@ -628,6 +625,12 @@ def _ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:
     except UnsupportedError as error:
         known = ", ".join(backend_registry.backends_with(protocol))
         raise UnsupportedError(f"{error}; backends that have it: {known}") from None
+
+
+def _log(decision: str, count: int, author: _Author) -> None:
+    import logging  # 8 ms to import, which most sessions never need
+
+    logging.getLogger("jarvis.memory").info(decision, count, author.module or NO_MODULE)
 
 
 class _PlainClock:

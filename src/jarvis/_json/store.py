@@ -72,6 +72,7 @@ class Transaction:
 
     @property
     def clock(self) -> Clock:
+        """The store's counters as this transaction would write them."""
         return Clock(self._commit, self._made)
 
     @property
@@ -90,20 +91,25 @@ class Transaction:
             self._undo.pop()()
 
     def room(self, namespace: str) -> Room:
+        """Return what the namespace holds now; not to be changed."""
         return self.rooms.get(namespace, NO_ENTRIES)
 
     def next_commit(self) -> int:
+        """Return a commit number greater than all before."""
         self._commit += 1
         return self._commit
 
     def put(self, namespace: str, record: Record) -> None:
+        """Store `record`, in place of the one that has its id."""
         self._set(namespace, record.id, record)
 
     def remove(self, namespace: str, entry_id: str) -> None:
+        """Remove the record with this id, which is there."""
         self.next_commit()
         self._set(namespace, entry_id, None)
 
     def moment(self, now: datetime) -> datetime:
+        """Return `now`, or a microsecond after the last moment given; see `Transactional.moment`."""
         instant = instant_of(now)
         if self._made is not None and instant <= self._made:
             instant = self._made + 1
