@@ -211,6 +211,13 @@ class Stamp(NamedTuple):
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+class Note(NamedTuple):
+    """What the last writer left word of: the store's stamp, and the last commit that was synced before."""
+
+    stamp: Stamp
+    commit: int
+
+
 # --- where a store may lie -----------------------------------------------------------------------
 
 _NETWORK_TYPES = frozenset(
@@ -287,7 +294,7 @@ class WriterLock:
     Waiters queue in the kernel, so none starves. The lock dies with its process. A forked child
     never holds, and never keeps alive, a lock of its parent.
 
-    The lock's file also carries a `Stamp` for its holders (see `read_stamp`).
+    The lock's file also carries a `Note` for its holders (see `read_note`).
 
     Args:
         path: the lock's file, created when first needed; it may be removed while nobody holds the lock.
@@ -350,23 +357,27 @@ class WriterLock:
             finally:
                 self._mutex.release()
 
-    def read_stamp(self) -> Stamp | None:
-        """Return the stamp that a holder left last, or None; anybody may read it."""
+    def read_note(self) -> Note | None:
+        """Return the note that a holder left last, or None; anybody may read it."""
         try:
             with open(self.path, "rb") as file:
-                fields = file.read(200).split()
-            return Stamp(*map(int, fields)) if len(fields) == 3 else None
+                fields = [int(field) for field in file.read(200).split()]
         except (OSError, ValueError):
             return None
+        return Note(Stamp(*fields[:3]), fields[3]) if len(fields) == 4 else None
 
-    def write_stamp(self, stamp: Stamp) -> None:
-        """Leave a stamp; the caller holds the lock. Not synced: without it the store is checked whole."""
+    def write_note(self, note: Note) -> None:
+        """Leave a note; the caller holds the lock.
+
+        It is not synced, so a power cut may leave an older one, and never one that runs ahead of what
+        the caller synced before.
+        """
         if self._held is None:
-            raise RuntimeError("only the holder of the lock leaves a stamp")
-        text = " ".join(map(str, stamp)).encode().ljust(79) + b"\n"
+            raise RuntimeError("only the holder of the lock leaves a note")
+        text = b"%d %d %d %d" % (*note.stamp, note.commit)
         with explaining(self.path, "write"):
             os.lseek(self._held, 0, os.SEEK_SET)
-            system.write(self._held, text)
+            system.write(self._held, text.ljust(99) + b"\n")
 
     # --- inside ---
 

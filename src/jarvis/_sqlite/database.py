@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, TypeVar
 import apsw
 
 from jarvis import _files
-from jarvis._files import Stamp, WriterLock
+from jarvis._files import Note, Stamp, WriterLock
 from jarvis._sqlite import driver, first_life, schema, verification
 from jarvis._sqlite.session import Session, read_only, too_new
 from jarvis.errors import (
     CorruptStoreError,
+    ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
+    StoreError,
     StoreMissingError,
     StoreOutdatedError,
     TransactionError,
@@ -41,6 +43,8 @@ Result = TypeVar("Result")
 log = logging.getLogger("jarvis.sqlite")
 
 FORK_PATIENCE_SECONDS = 10.0
+
+_NOTHING = Note(Stamp(0, 0, 0), 0)
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -79,6 +83,7 @@ class Database:
         self._mutex = threading.RLock()
         self._sessions: set[Session] = set()
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
+        self._noted = _NOTHING  # the last note we know of
         self._inherited = False
         _databases.add(self)
 
@@ -135,7 +140,7 @@ class Database:
                 if session.pid == os.getpid():
                     session.roll_back()
                 raise
-        except (StoreAccessError, CorruptStoreError):
+        except (StoreAccessError, CorruptStoreError, ReadOnlyStoreError):
             session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
             raise
         finally:
@@ -231,20 +236,36 @@ class Database:
             raise _files.translated(self.path, error, "find the store") from error
 
     def _commit(self, session: Session) -> None:
-        before = self._status()
+        before = Stamp.of(self._status())
         session.commit()
         after = self._status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
-        self._move_stamp(before, after)
+        self._leave_word(before, Stamp.of(after), session.commit_number if self.durability == "full" else None)
 
-    def _move_stamp(self, before: os.stat_result, after: os.stat_result) -> None:
-        """Note, under the writer lock, that we changed the file ourselves (a checkpoint did).
+    def _leave_word(self, before: Stamp, after: Stamp, commit: int | None) -> None:
+        """Note, under the writer lock, what the store is like now, for whoever opens it next.
 
-        Only if it was known before: a file that somebody else touched is still to be verified.
+        Only if it was as noted before: what somebody else touched is still to be verified.
+
+        Args:
+            before: the file's stamp when the lock was taken.
+            after: its stamp now; another one, if we checkpointed.
+            commit: the last commit, which is synced; None if it is not.
         """
-        if Stamp.of(before) != Stamp.of(after) and self.lock.read_stamp() == Stamp.of(before):
-            self.lock.write_stamp(Stamp.of(after))
+        if before != self._noted.stamp:  # another process wrote the last note, or somebody else the file
+            self._noted = self.lock.read_note() or _NOTHING
+            if before != self._noted.stamp:
+                return
+        note = Note(after, self._noted.commit if commit is None else commit)
+        if note != self._noted:
+            self._noted = _NOTHING
+            try:
+                self.lock.write_note(note)
+            except StoreError as error:  # the write itself is done: the old note is only less exact
+                log.warning("%s", error)
+            else:
+                self._noted = note
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -283,6 +304,10 @@ class Database:
         if self.read_only:
             return driver.connect_read_only(
                 self.path, immutable=immutable, busy_timeout_seconds=self.busy_timeout_seconds
+            )
+        if not os.access(self.path, os.W_OK):  # SQLite would open it for reading only, in silence
+            raise ReadOnlyStoreError(
+                self.path, "may not be written; check its owner and mode, or open it with read_only=True"
             )
         return driver.connect(self.path, durability=self.durability, busy_timeout_seconds=self.busy_timeout_seconds)
 
@@ -329,7 +354,7 @@ class Database:
                 _files.remove_leftovers(self.path)
             if not os.path.exists(self.path):
                 schema.create_store(self.path)
-                self.lock.write_stamp(Stamp.of(self._status()))
+                self.lock.write_note(Note(Stamp.of(self._status()), 0))
         finally:
             self.lock.release()
 
@@ -354,7 +379,7 @@ class Database:
             elif schema.read_mark(connection)[1] == schema.MIGRATING:
                 first_life.finish(connection)
             self._verify(connection)
-            self.lock.write_stamp(Stamp.of(self._status()))
+            self.lock.write_note(Note(Stamp.of(self._status()), schema.last_commit(connection)))
         finally:
             self.lock.release()
 
@@ -366,11 +391,13 @@ class Database:
             raise CorruptStoreError(self.path, "is a SQLite file, but no store of jarvis; give another path")
         if version > schema.CURRENT_VERSION:
             raise too_new(self.path, version)
-        return (
-            version == schema.CURRENT_VERSION
-            and self.lock.read_stamp() == Stamp.of(self._status())
-            and self._log_is_whole(connection)
-        )
+        note = self.lock.read_note()  # before the commit number: a writer may commit in between
+        if version != schema.CURRENT_VERSION or note is None:
+            return False
+        stamp = Stamp.of(self._status())
+        if note.stamp[1:] == stamp[1:] and schema.last_commit(connection) < note.commit:  # also for a copied directory
+            raise driver.corrupt(self.path, "the log with its last writes is damaged or gone")
+        return note.stamp == stamp and self._log_is_whole(connection)
 
     def _verify(self, connection: apsw.Connection) -> None:
         if not self._log_is_whole(connection):
@@ -405,7 +432,7 @@ class Database:
         except StoreBusyError:
             return  # another writer is alive, and does it when it leaves
         try:
-            before = self._status()
+            before = Stamp.of(self._status())
             *others, last = idle
             for session in others:
                 self.retire(session)
@@ -416,13 +443,23 @@ class Database:
                 self.retire(last)
             else:
                 last.connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
-            self._move_stamp(before, self._status())
+                self._sync_log()
+            self._leave_word(before, Stamp.of(self._status()), None)
         except apsw.BusyError:
-            pass  # somebody reads: the log stays, and whoever leaves last folds it in
+            pass  # somebody reads: the log stays, and a later checkpoint folds it in
         except apsw.Error as error:
             log.warning("the log of %s stays beside it, nothing is lost: %s", self.path, type(error).__name__)
         finally:
             self.lock.release()
+
+    def _sync_log(self) -> None:
+        """Make the truncation of the log durable: what was erased does not come back with a power cut."""
+        with _files.explaining(self.path, "sync the log"):
+            descriptor = os.open(f"{self.path}-wal", os.O_RDWR)
+            try:
+                _files.system.sync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def before_fork(self) -> None:
         """Close every connection that can be closed, so that a child inherits none."""
@@ -434,7 +471,8 @@ class Database:
             while session.busy and not mine and not session.lasting and time.monotonic() < deadline:
                 time.sleep(0.001)
             if not session.busy:
-                self.retire(session)
+                with contextlib.suppress(StoreError):  # then it counts as one that could not be closed
+                    self.retire(session)
 
     def after_fork_in_parent(self) -> None:
         """Let the other threads go on."""
@@ -460,8 +498,8 @@ if hasattr(os, "register_at_fork"):
 
     def _before_fork() -> None:
         for database in list(_databases):
-            database.before_fork()
             _paused.append(database)
+            database.before_fork()
 
     def _after_fork_in_parent() -> None:
         while _paused:

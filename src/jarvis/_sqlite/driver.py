@@ -111,8 +111,11 @@ def connect_read_only(path: str, *, immutable: bool, busy_timeout_seconds: float
     return connection
 
 
-def translated(path: str, error: apsw.Error, doing: str) -> StoreError:
-    """Return the error of ours that says what the driver's `error` means for the store at `path`."""
+def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) -> StoreError:
+    """Return the error of ours that says what the driver's `error` means for the store at `path`.
+
+    `system_errno` is what the operating system told the connection, 0 if that is not known.
+    """
     extended = getattr(error, "extendedresult", 0)
     if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)):
         return StoreBusyError(
@@ -125,7 +128,7 @@ def translated(path: str, error: apsw.Error, doing: str) -> StoreError:
         apsw.SQLITE_IOERR_CORRUPTFS,
     ):
         return corrupt(path)
-    if isinstance(error, apsw.FullError) or _errno(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, apsw.FullError) or system_errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(
             path,
             f"cannot {doing}: the disk or a quota is full; nothing of this write was kept, free some space and retry",
@@ -150,7 +153,3 @@ def corrupt(path: str, finding: str = "a page fails its checksum or its structur
         f"is damaged: {finding}; nothing was answered from it and its bytes were left as they are. "
         f"Restore a backup, or read what is left with: sqlite3 {os.path.basename(path)} .recover",
     )
-
-
-def _errno(error: apsw.Error) -> int:
-    return int(getattr(error, "os_errno", 0) or 0)

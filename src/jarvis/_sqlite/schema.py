@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import Any
 
 import apsw
 
@@ -117,11 +119,18 @@ def create_store(path: str) -> None:
             finally:
                 os.close(descriptor)
             _files.put_in_place(temporary, path, keep_existing=True)
+        except apsw.Error as error:
+            _remove(temporary)
+            raise driver.translated(path, error, "create the store") from error
         except BaseException:
-            for name in (temporary, f"{temporary}-wal", f"{temporary}-shm"):
-                if os.path.exists(name):
-                    _files.system.unlink(name)
+            _remove(temporary)
             raise
+
+
+def _remove(temporary: str) -> None:
+    for name in (temporary, f"{temporary}-wal", f"{temporary}-shm"):
+        with contextlib.suppress(OSError):  # what stays is removed at the next opening for writing
+            _files.system.unlink(name)
 
 
 def mark(connection: apsw.Connection, version: int) -> None:
@@ -133,3 +142,9 @@ def mark(connection: apsw.Connection, version: int) -> None:
 def read_mark(connection: apsw.Connection) -> tuple[int, int]:
     """Return (application id, user version) from the file's header."""
     return int(connection.pragma("application_id")), int(connection.pragma("user_version"))
+
+
+def last_commit(connection: apsw.Connection) -> int:
+    """Return the number of the last commit that the connection sees."""
+    rows: list[Any] = connection.execute("SELECT commit_number FROM clock").fetchall()
+    return int(rows[0][0])

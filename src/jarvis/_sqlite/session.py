@@ -31,6 +31,7 @@ class Session:
         immutable: it reads the file without locks, which is right only while nobody writes.
         lasting: it belongs to an iteration, which may be left open for ever.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
+        commit_number: of the last change, or of the last transaction; valid inside one and right after.
         made: instant of the last timestamp the module made; valid inside a transaction.
     """
 
@@ -49,7 +50,7 @@ class Session:
         self.immutable = immutable
         self.lasting = False
         self.thread = threading.get_ident()
-        self._commit_number = 0
+        self.commit_number = 0
         self._generation = -1
         self._clock_moved = False
         self._broken = False
@@ -84,7 +85,7 @@ class Session:
         """Return the error of ours for the driver's `error`; notice if it ended the transaction."""
         if self.depth and not self.connection.in_transaction:
             self._broken = True
-        return driver.translated(self.path, error, doing)
+        return driver.translated(self.path, error, doing, self.connection.system_errno)
 
     # --- transactions ----------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ class Session:
             version = self.connection.pragma("user_version")
             if version != schema.CURRENT_VERSION:
                 raise too_new(self.path, version)
-            self._commit_number, self.made, generation = self.rows(_READ_CLOCK)[0]
+            self.commit_number, self.made, generation = self.rows(_READ_CLOCK)[0]
             if generation != self._generation:
                 self._generation, self._names = generation, {}
             self._clock_moved = self._broken = False
@@ -116,7 +117,7 @@ class Session:
             return
         try:
             if self._clock_moved:
-                self.rows(_WRITE_CLOCK, (self._commit_number, self.made, self._generation), "write")
+                self.rows(_WRITE_CLOCK, (self.commit_number, self.made, self._generation), "write")
             self.rows("COMMIT", (), "write")
         except BaseException:
             self._roll_back_all()
@@ -146,9 +147,9 @@ class Session:
 
     def next_commit(self) -> int:
         """Return a commit number greater than all before, to be written with the transaction."""
-        self._commit_number += 1
+        self.commit_number += 1
         self._clock_moved = True
-        return self._commit_number
+        return self.commit_number
 
     def made_at(self, instant: int) -> None:
         """Remember the instant of a timestamp that the module made, to be written with the transaction."""

@@ -63,7 +63,7 @@ def lost_commits(path: str, valid_frames: int) -> int:
     with _log(path) as log:
         if log is None:
             return 0
-        if not log.is_readable:
+        if not log.is_valid:  # SQLite ignores the whole of it, and a header is never torn: it fits in a sector
             return 2 if log.size > _WAL_HEADER.size + _WAL_FRAME.size else 0
         frames = itertools.takewhile(bool, map(log.frame_header, itertools.count(max(valid_frames, 0))))
         return sum(header[1] != 0 and header[2:4] == log.salts for header in frames if header)
@@ -76,18 +76,14 @@ def count_valid_frames(path: str) -> int:
     (https://sqlite.org/fileformat2.html#checksum_algorithm).
     """
     with _log(path) as log:
-        if log is None or not log.is_readable:
+        if log is None or not log.is_valid:
             return 0
-        order = ">" if log.magic & 1 else "<"
-        sums = _checksum(log.header[:24], (0, 0), order)
-        if sums != log.sums:
-            return 0
-        valid = 0
+        valid, sums = 0, log.sums
         for number in itertools.count():
             header, frame = log.frame_header(number), log.frame(number)
             if not header or header[2:4] != log.salts or len(frame) < _WAL_FRAME.size + log.page_size:
                 return valid
-            sums = _checksum(frame[:8] + frame[_WAL_FRAME.size :], sums, order)
+            sums = _checksum(frame[:8] + frame[_WAL_FRAME.size :], sums, log.byte_order)
             if sums != header[4:6]:
                 return valid
             if header[1]:
@@ -105,11 +101,14 @@ class _Log:
         fields = _WAL_HEADER.unpack(self.header.ljust(_WAL_HEADER.size, b"\0"))
         self.magic, self.page_size, self.salts, self.sums = fields[0], fields[2], fields[4:6], fields[6:8]
 
+        self.byte_order = ">" if self.magic & 1 else "<"
+
     @property
-    def is_readable(self) -> bool:
-        """Whether the header can be one: with another, SQLite ignores the whole log."""
-        is_power_of_two = int(self.page_size).bit_count() == 1
-        return bool(self.magic & ~1 == _WAL_MAGIC and 512 <= self.page_size <= 65536 and is_power_of_two)
+    def is_valid(self) -> bool:
+        """Whether SQLite takes the header for one."""
+        is_size = 512 <= self.page_size <= 65536 and int(self.page_size).bit_count() == 1
+        sums = _checksum(self.header[:24].ljust(24, b"\0"), (0, 0), self.byte_order)
+        return bool(self.magic & ~1 == _WAL_MAGIC and is_size and sums == self.sums)
 
     def frame(self, number: int) -> bytes:
         """Return a frame with its header; less at the end of the file."""
