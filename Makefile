@@ -38,7 +38,7 @@ docs: $(READY)  ## run every example of the README, the docs and the docstrings
 	$(PYTEST) tests/test_docs.py tests/test_docstrings.py -v
 
 soak: $(READY)  ## the safety tests with their full numbers; takes hours, writes the figures that are checked in
-	$(PYTEST) --soak tests/safety tests/test_state_machine.py -v
+	$(PYTEST) --soak tests/safety -v
 
 bench: $(READY)  ## what there is to measure so far: counts, not times
 	$(PYTEST) tests/test_by_construction.py -v -s
