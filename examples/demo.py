@@ -101,7 +101,8 @@ def survive(directory: str) -> None:
         missing = [memory_id for memory_id, number in acknowledged.items() if held.get(memory_id) != number]
         console.print(
             f"killed process {writer.pid} (exit {writer.returncode}) while it wrote: "
-            f"{len(acknowledged):,} writes were acknowledged, {len(held):,} are there, [bold]{len(missing)} are missing[/bold]"
+            f"{len(acknowledged):,} writes were acknowledged, {len(held):,} are there, "
+            f"[bold]{len(missing)} are missing[/bold]"
         )
         if missing:
             sys.exit("an acknowledged write is missing")
