@@ -541,6 +541,24 @@ def test_read_only_follows_a_live_writer(path: Path) -> None:
     reader.shutdown()
 
 
+def test_read_only_notices_a_writer_that_came_and_went(path: Path) -> None:
+    writer = MemoryModule(storage_backend=SQLiteBackend(path))
+    writer.set_user_preference("n", {"n": 0})
+    writer.shutdown()
+    reader = MemoryModule(storage_backend=SQLiteBackend(path, read_only=True))
+    seen = [reader.get_user_preferences()["n"]["n"]]
+    iteration = reader.iter_memories()
+
+    for number in (1, 2):
+        writer.set_user_preference("n", {"n": number})
+        writer.shutdown()
+        seen.append(reader.get_user_preferences()["n"]["n"])
+
+    assert seen == [0, 1, 2]
+    assert [entry.value["n"] for entry in iteration] == [2]
+    reader.shutdown()
+
+
 def test_read_only_reads_what_a_killed_writer_left_in_the_log(path: Path) -> None:
     program = """
 import os, sys

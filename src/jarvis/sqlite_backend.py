@@ -209,7 +209,9 @@ class SQLiteBackend(StorageBackend):
             yield from self.select(query)
             return
         with self._database.snapshot() as session:
-            yield from self._sift(session, query)
+            for entry in self._sift(session, query):
+                self._database.check_undisturbed(session)
+                yield entry
 
     def clear(self) -> int:
         with self._database.changing() as session:

@@ -98,11 +98,8 @@ class Database:
         while True:
             session = self._enter()
             try:
-                if not session.immutable:
-                    return work(session)
-                before = Stamp.of(self._status())
                 result = work(session)
-                if Stamp.of(self._status()) == before and not self._has_log():
+                if session.immutable is None or self._is_there(session):
                     return result
                 session.epoch = -1  # a writer came: what was read without locks may be torn, so read again
             finally:
@@ -159,6 +156,11 @@ class Database:
         finally:
             session.busy = 0
             self.retire(session)
+
+    def check_undisturbed(self, session: Session) -> None:
+        """Raise `StoreBusyError` if an iteration that reads without locks met a writer."""
+        if session.immutable is not None and not self._is_there(session):
+            raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
 
     def in_transaction(self) -> bool:
         """Tell whether the calling thread has a transaction open."""
@@ -223,7 +225,7 @@ class Database:
         status = self._status()
         if (status.st_dev, status.st_ino) != session.identity:
             return False
-        return not session.immutable or not os.path.exists(f"{self.path}-wal")
+        return session.immutable is None or (Stamp.of(status) == session.immutable and not self._has_log())
 
     def _status(self) -> os.stat_result:
         try:
@@ -289,7 +291,11 @@ class Database:
         except apsw.Error as error:
             raise driver.translated(self.path, error, "open the store") from error
         session = Session(
-            connection, self.path, epoch=self.epoch, identity=(status.st_dev, status.st_ino), immutable=immutable
+            connection,
+            self.path,
+            epoch=self.epoch,
+            identity=(status.st_dev, status.st_ino),
+            immutable=Stamp.of(status) if immutable else None,
         )
         self._sessions.add(session)
         return session

@@ -14,6 +14,8 @@ from jarvis.errors import ReadOnlyStoreError, StoreAccessError, StoreTooNewError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from jarvis._files import Stamp
+
 _READ_CLOCK = "SELECT commit_number, made, names_generation FROM clock"
 _WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?"
 _INTERN = "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING"
@@ -28,7 +30,7 @@ class Session:
         busy: how many calls and iterations use the connection just now.
         epoch: the `Database.epoch` it was opened in; another one there means that it is stale.
         identity: (device, inode) of the file it has open.
-        immutable: it reads the file without locks, which is right only while nobody writes.
+        immutable: None, or the stamp of a file that it reads without locks: right only while nobody writes.
         lasting: it belongs to an iteration, which may be left open for ever.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
         commit_number: of the last change, or of the last transaction; valid inside one and right after.
@@ -36,7 +38,7 @@ class Session:
     """
 
     def __init__(
-        self, connection: apsw.Connection, path: str, *, epoch: int, identity: tuple[int, int], immutable: bool
+        self, connection: apsw.Connection, path: str, *, epoch: int, identity: tuple[int, int], immutable: Stamp | None
     ) -> None:
         self.connection = connection
         self.path = path
