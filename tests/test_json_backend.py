@@ -529,7 +529,7 @@ def test_migration_never_replaces_another_kept_copy(path: Path) -> None:
     JSONBackend(path).bootstrap()
 
     kept = {each.name: each.read_bytes() for each in path.parent.glob("*.first-life*")}
-    assert kept == {"memory.json.first-life": first, "memory.json.first-life-2": second}
+    assert kept == {"memory.json.first-life": first, "memory.json.first-life.2": second}
 
 
 def test_the_kept_copy_is_durable_before_the_store_is_replaced(

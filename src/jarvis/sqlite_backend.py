@@ -150,7 +150,7 @@ class SQLiteBackend(StorageBackend):
             self._remove_tags(session, row, old_instant, old_body)
             commit = session.next_commit()
             category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
-            checksum = row_checksum(entry.id, entry.key, encoded)
+            checksum = self._checksum(entry, commit, instant, version + 1, body)
             session.rows(
                 _UPDATE,
                 (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1, body, checksum, row),
@@ -269,7 +269,7 @@ class SQLiteBackend(StorageBackend):
         commit = session.next_commit()
         namespace = session.intern(self.namespace)
         category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
-        checksum = row_checksum(entry.id, entry.key, body)
+        checksum = self._checksum(entry, commit, instant, 1, body)
         session.rows(
             _INSERT,
             (
@@ -288,6 +288,10 @@ class SQLiteBackend(StorageBackend):
             "write",
         )
         self._insert_tags(session, entry.tags, instant, commit, category, entity_type)
+
+    def _checksum(self, entry: MemoryEntry, commit: int, instant: int, version: int, body: str) -> int:
+        names = (self.namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
+        return row_checksum((commit, *names, instant, version), body)
 
     def _insert_tags(
         self, session: Session, tags: list[str], instant: int, commit: int, category: int, entity_type: int

@@ -334,7 +334,7 @@ def _read_whole(path: str) -> tuple[bytes, Stamp, int]:
 def _keep_copy(path: str, data: bytes) -> None:
     """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
     for number in itertools.count(1):
-        kept = f"{path}.first-life" + (f"-{number}" if number > 1 else "")
+        kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
         _files.write_whole(kept, [data], keep_existing=True)
         with explaining(kept, "read"):
             if Path(kept).read_bytes() == data:
@@ -343,7 +343,7 @@ def _keep_copy(path: str, data: bytes) -> None:
 
 def _remove_kept_copies(path: str) -> None:
     store = Path(path)
-    kept = re.compile(re.escape(store.name) + r"\.first-life(-\d+)?")
+    kept = re.compile(re.escape(store.name) + r"\.first-life(\.\d+)?")
     with explaining(path, "remove the copies of the first life's file"):
         found = [each for each in store.parent.iterdir() if kept.fullmatch(each.name)]
         for each in found:

@@ -84,6 +84,7 @@ class Database:
         self._sessions: set[Session] = set()
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
         self._noted = _NOTHING  # the last note we know of
+        self._unsealed = False  # it was verified whole, but may not be written to give its pages their checksums
         self._inherited = False
         _databases.add(self)
 
@@ -309,13 +310,21 @@ class Database:
     def _connect(self, *, immutable: bool) -> apsw.Connection:
         if self.read_only:
             return driver.connect_read_only(
-                self.path, immutable=immutable, busy_timeout_seconds=self.busy_timeout_seconds
+                self.path,
+                immutable=immutable,
+                checksums=not self._unsealed,
+                busy_timeout_seconds=self.busy_timeout_seconds,
             )
         if not os.access(self.path, os.W_OK):  # SQLite would open it for reading only, in silence
             raise ReadOnlyStoreError(
                 self.path, "may not be written; check its owner and mode, or open it with read_only=True"
             )
-        return driver.connect(self.path, durability=self.durability, busy_timeout_seconds=self.busy_timeout_seconds)
+        return driver.connect(
+            self.path,
+            durability=self.durability,
+            checksums=not self._unsealed,
+            busy_timeout_seconds=self.busy_timeout_seconds,
+        )
 
     def _prepare(self) -> None:
         """Create, migrate or verify the file, whatever it needs."""
@@ -336,15 +345,27 @@ class Database:
             raise StoreAccessError(
                 self.path, "has a log of last writes beside it; open it once without read_only=True to fold that in"
             )
+        self._unsealed = False
         try:
-            connection = self._connect(immutable=self.read_only and not self._has_log())
             try:
-                self._check(connection)
-            finally:
-                connection.close()
+                self._check_file()
+            except apsw.Error as error:
+                if driver.extended_code(error) != apsw.SQLITE_IOERR_DATA:
+                    raise
+                # Pages without a right checksum are damage, or another program's way of writing them. If
+                # all content proves whole without their help, it was the latter.
+                self._unsealed = True
+                self._check_file()
         except apsw.Error as error:
             raise driver.translated(self.path, error, "open the store") from error
         self._prepared = (status.st_dev, status.st_ino)
+
+    def _check_file(self) -> None:
+        connection = self._connect(immutable=self.read_only and not self._has_log())
+        try:
+            self._check(connection)
+        finally:
+            connection.close()
 
     def _create(self) -> None:
         _files.ensure_directory(Path(self.path).parent)
@@ -385,6 +406,10 @@ class Database:
             elif schema.read_mark(connection)[1] == schema.MIGRATING:
                 first_life.finish(connection)
             self._verify(connection)
+            if self._unsealed:
+                verification.seal(connection)
+                self._unsealed = False
+                log.info("gave every page of %s its checksum again, which another program had left out", self.path)
             self.lock.write_note(Note(Stamp.of(self._status()), schema.last_commit(connection)))
         finally:
             self.lock.release()
@@ -403,7 +428,7 @@ class Database:
         stamp = Stamp.of(self._status())
         if note.stamp[1:] == stamp[1:] and schema.last_commit(connection) < note.commit:  # also for a copied directory
             raise driver.corrupt(self.path, "the log with its last writes is damaged or gone")
-        return note.stamp == stamp and self._log_is_whole(connection)
+        return note.stamp == stamp and not self._unsealed and self._log_is_whole(connection)
 
     def _verify(self, connection: apsw.Connection) -> None:
         if not self._log_is_whole(connection):

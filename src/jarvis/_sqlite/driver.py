@@ -57,13 +57,14 @@ def load_checksums() -> None:
     apsw.set_default_vfs(default)
 
 
-def connect(path: str, *, durability: str, busy_timeout_seconds: float) -> apsw.Connection:
+def connect(path: str, *, durability: str, busy_timeout_seconds: float, checksums: bool = True) -> apsw.Connection:
     """Return a connection for reading and writing to the file at `path`, which exists.
 
     Args:
         path: the file.
         durability: ``full`` syncs each commit; ``normal`` survives a killed process, not a power cut.
         busy_timeout_seconds: how long SQLite waits for a lock of a program that is not ours.
+        checksums: verify the pages' checksums at each read.
 
     Raises:
         apsw.Error: see `translated`.
@@ -71,6 +72,8 @@ def connect(path: str, *, durability: str, busy_timeout_seconds: float) -> apsw.
     load_checksums()
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
     try:
+        if not checksums:
+            connection.execute("PRAGMA checksum_verification = OFF").fetchall()
         connection.set_busy_timeout(int(busy_timeout_seconds * 1000))
         # Only shutdown() checkpoints at closing, under the writer lock: see `database.Database.shutdown`.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -85,13 +88,14 @@ def connect(path: str, *, durability: str, busy_timeout_seconds: float) -> apsw.
     return connection
 
 
-def connect_read_only(path: str, *, immutable: bool, busy_timeout_seconds: float) -> apsw.Connection:
+def connect_read_only(path: str, *, immutable: bool, checksums: bool, busy_timeout_seconds: float) -> apsw.Connection:
     """Return a connection that writes nothing, not even the shared memory beside a live log.
 
     Args:
         path: the file.
         immutable: there is no log beside it, so it is read without any lock or shared memory, as is
             needed on read-only media; the caller watches for a writer that turns up.
+        checksums: verify the pages' checksums.
         busy_timeout_seconds: as for `connect`.
     """
     from urllib.parse import quote
@@ -104,6 +108,8 @@ def connect_read_only(path: str, *, immutable: bool, busy_timeout_seconds: float
     try:
         connection.set_busy_timeout(int(busy_timeout_seconds * 1000))
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if not checksums:
+            connection.execute("PRAGMA checksum_verification = OFF").fetchall()
         connection.execute("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192").fetchall()
     except BaseException:
         connection.close()
@@ -116,7 +122,7 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
 
     `system_errno` is what the operating system told the connection, 0 if that is not known.
     """
-    extended = getattr(error, "extendedresult", 0)
+    extended = extended_code(error)
     if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)):
         return StoreBusyError(
             path,
@@ -144,6 +150,11 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
         )
     name = apsw.mapping_extended_result_codes.get(extended) or apsw.mapping_result_codes.get(extended & 0xFF)
     return StoreAccessError(path, f"cannot {doing}: SQLite reports {name or type(error).__name__}")
+
+
+def extended_code(error: apsw.Error) -> int:
+    """Return SQLite's extended result code of an error, 0 if it has none (https://sqlite.org/rescode.html)."""
+    return int(getattr(error, "extendedresult", 0))
 
 
 def corrupt(path: str, finding: str = "a page fails its checksum or its structure is broken") -> CorruptStoreError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,8 @@ def finish(connection: apsw.Connection) -> None:
 def kept_copies(path: str) -> list[str]:
     """Return the paths of the copies of old files that are kept beside the store at `path`."""
     directory, name = os.path.split(path)
-    prefix = f"{name}.first-life"
-    return [os.path.join(directory, entry) for entry in sorted(os.listdir(directory)) if entry.startswith(prefix)]
+    kept = re.compile(re.escape(name) + r"\.first-life(\.\d+)?")
+    return [os.path.join(directory, entry) for entry in sorted(os.listdir(directory)) if kept.fullmatch(entry)]
 
 
 def _keep_copy(connection: apsw.Connection, path: str) -> str:
@@ -148,13 +149,15 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
         row: Any = connection.execute(read, (rowid,)).fetchall()[0]
         entry_id, category, key, value, tags, entity_type, entity_id, _, provenance, created_at = row
         try:
+            _check_texts(entry_id, category, key, entity_type, *([] if entity_id is None else [entity_id]))
             body = _body(value, tags, provenance, created_at, moment)
             encoded = msgspec.json.encode(body).decode()
-        except (ValueError, TypeError, InvalidEntryError) as error:
-            raise _malformed(path, rowid) from error
+        except (ValueError, TypeError, InvalidEntryError):  # its text may hold what is stored
+            raise _malformed(path, rowid) from None
         for name in {DEFAULT_NAMESPACE, category, entity_type, *body.tags}:
             connection.execute(_INTERN, (name,))
-        checksum = row_checksum(entry_id, key, encoded)
+        fields = (commit, DEFAULT_NAMESPACE, entry_id, category, key, entity_type, entity_id, instant, 1)
+        checksum = row_checksum(fields, encoded)
         connection.execute(
             _INSERT,
             (commit, DEFAULT_NAMESPACE, entry_id, category, key, entity_type, entity_id, instant, encoded, checksum),
@@ -172,8 +175,8 @@ def _in_order(connection: apsw.Connection, path: str) -> Iterator[tuple[int, dat
         try:
             moment = datetime.fromisoformat(text)
             found.append((instant_of(moment), moment, rowid))
-        except (ValueError, TypeError, InvalidMomentError) as error:
-            raise _malformed(path, rowid) from error
+        except (ValueError, TypeError, InvalidMomentError):
+            raise _malformed(path, rowid) from None
     yield from sorted(found, key=lambda each: (each[0], each[2]))
 
 
@@ -188,6 +191,11 @@ def _body(value: Any, tags: Any, provenance: Any, created_at: Any, moment: datet
         raise TypeError("a tag or a provenance is no text")
     text, fold, zone = format_moment(moment)
     return Body(flatten(held), labels, text, origin, fold, zone)
+
+
+def _check_texts(*texts: object) -> None:
+    if not all(type(text) is str for text in texts):
+        raise TypeError("a name is no text")
 
 
 def _malformed(path: str, rowid: int) -> CorruptStoreError:

@@ -37,7 +37,7 @@ CREATE TABLE entries (
     instant INTEGER NOT NULL,    -- microseconds since 1970 UTC of `timestamp`
     version INTEGER NOT NULL,
     body TEXT NOT NULL,          -- JSON: value, tags, timestamp, provenance
-    checksum INTEGER NOT NULL    -- CRC-32 of id, key and body, for whole-store verification
+    checksum INTEGER NOT NULL    -- CRC-32 of all the others, for verification of the whole
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_id ON entries (namespace, id);
 CREATE INDEX entries_by_time ON entries (namespace, instant);
