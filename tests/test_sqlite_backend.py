@@ -367,7 +367,7 @@ def test_a_failed_statement_that_ends_the_transaction_cannot_be_swallowed(path: 
             backend._database.read(lambda session: setattr(session, "_broken", True))
             backend.create(MemoryEntry("2", "c", "k", {}))
 
-    with pytest.raises(TransactionError, match="taken back"):
+    with pytest.raises(TransactionError, match="took the transaction back"):
         swallow()
 
     assert backend.list_all() == []

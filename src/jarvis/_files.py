@@ -23,6 +23,7 @@ from jarvis.errors import (
     StoreError,
     StoreFullError,
     StoreMissingError,
+    TransactionError,
     UnsafeLocationError,
     UnsafeLocationWarning,
 )
@@ -120,9 +121,10 @@ def explaining(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
 def ensure_directory(path: Path) -> None:
     """Create the directory and its missing parents, each for its owner only, and durably."""
     missing: list[Path] = []
-    while not path.exists() and path != path.parent:
-        missing.append(path)
-        path = path.parent
+    with explaining(path, "find the directory"):
+        while not path.exists() and path != path.parent:
+            missing.append(path)
+            path = path.parent
     for directory in reversed(missing):
         with explaining(directory, "create the directory"):
             with contextlib.suppress(FileExistsError):
@@ -292,7 +294,8 @@ class WriterLock:
     """An exclusive advisory lock: one holder among all threads of all processes.
 
     Waiters queue in the kernel, so none starves. The lock dies with its process. A forked child
-    never holds, and never keeps alive, a lock of its parent.
+    never holds, and never keeps alive, a lock of its parent. An exception that arrives from outside,
+    such as KeyboardInterrupt, at any place in here leaves nothing that `release` does not put right.
 
     The lock's file also carries a `Note` for its holders (see `read_note`).
 
@@ -304,58 +307,60 @@ class WriterLock:
     def __init__(self, path: str, guarded: str) -> None:
         self.path = path
         self.guarded = guarded
-        self._mutex = threading.Lock()
-        self._descriptors: set[int] = set()  # every open one, so that a forked child can close them
-        self._kept: int | None = None  # stays open between uses
+        self._mutex = threading.RLock()  # of the threads of this process; it knows its owner by itself
+        self._descriptors: set[int] = set()  # every open one
         self._held: int | None = None
-        self._owner: int | None = None
+        self._waiter: _Waiter | None = None
+        weakref.finalize(self, _close_all, self._descriptors)
         _locks.add(self)
 
     def is_mine(self) -> bool:
         """Tell whether the calling thread holds the lock."""
-        return self._owner == threading.get_ident()
+        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]  # threading.Condition relies on it too
 
     def acquire(self, timeout_seconds: float) -> None:
-        """Wait for the lock.
+        """Wait for the lock. Whoever calls this calls `release` next, also if this raises.
 
         Raises:
             StoreBusyError: somebody else held it for longer than `timeout_seconds`.
+            TransactionError: this thread holds it already, for the same store opened another time.
             StoreError: the lock's file cannot be opened.
         """
         deadline = time.monotonic() + timeout_seconds
         if not self._mutex.acquire(timeout=max(timeout_seconds, 0)):
             raise self._busy(timeout_seconds)
-        try:
-            while True:
-                descriptor = self._try()
-                if descriptor is None:
-                    descriptor = self._wait(deadline, timeout_seconds)
-                if self._is_current(descriptor):
-                    self._held, self._owner = descriptor, threading.get_ident()
-                    return
-                self._close(descriptor)  # somebody removed the file meanwhile: that lock guards nothing
-        except BaseException:
-            self._mutex.release()
-            raise
+        while True:
+            if self._held is None:
+                self._held = self._open()
+            if not _try_lock(self._held):
+                self._wait(deadline, timeout_seconds)
+            if self._is_current():
+                return
+            self._close(self._held)  # somebody removed the file meanwhile: that lock guards nothing
 
     def release(self) -> None:
-        """Give the lock to the next waiter."""
-        descriptor, self._held, self._owner = self._held, None, None
-        if descriptor is not None:
-            if descriptor == self._kept:
-                _unlock(descriptor)
-            else:
-                self._close(descriptor)
-        self._mutex.release()
+        """Give the lock to the next waiter; no-op if the calling thread does not hold it."""
+        if self.is_mine():
+            if self._held is not None:
+                _unlock(self._held)
+            while self.is_mine():
+                self._mutex.release()
+
+    def abandon(self) -> None:
+        """Give up the lock for a thread that will not: it left its transaction to another one, or ended."""
+        if self._held is not None:
+            self._close(self._held)
+        self._mutex = threading.RLock()
 
     def close(self) -> None:
         """Close the lock's file, if nobody in this process holds the lock; it opens again when needed."""
-        if self._mutex.acquire(blocking=False):
+        mutex = self._mutex
+        if mutex.acquire(blocking=False):
             try:
-                if self._kept is not None:
-                    self._close(self._kept)
+                if self._held is not None and self._waiter is None:
+                    self._close(self._held)
             finally:
-                self._mutex.release()
+                mutex.release()
 
     def read_note(self) -> Note | None:
         """Return the note that a holder left last, or None; anybody may read it."""
@@ -388,49 +393,52 @@ class WriterLock:
         return descriptor
 
     def _close(self, descriptor: int) -> None:
-        self._descriptors.discard(descriptor)
-        if descriptor == self._kept:
-            self._kept = None
-        os.close(descriptor)
+        if descriptor == self._held:
+            self._held = None
+        if descriptor in self._descriptors:
+            self._descriptors.discard(descriptor)
+            os.close(descriptor)
 
-    def _try(self) -> int | None:
-        if self._kept is None:
-            self._kept = self._open()
-        return self._kept if _try_lock(self._kept) else None
+    def _wait(self, deadline: float, timeout_seconds: float) -> None:
+        """Wait in the kernel's queue, in a thread of its own: a blocking flock knows no timeout.
 
-    def _wait(self, deadline: float, timeout_seconds: float) -> int:
-        """Wait in the kernel's queue, in a thread of its own: a blocking flock knows no timeout."""
+        A wait that is given up goes on, for the next one to take over; if none does, the thread lets
+        go of the lock as soon as it gets it.
+        """
         if deadline <= time.monotonic():
             raise self._busy(timeout_seconds)
-        descriptor = self._open()
-        settled, got = threading.Lock(), threading.Event()
-        abandoned = False
-
-        def wait() -> None:
-            _lock(descriptor)
-            with settled:
-                if abandoned:
-                    self._close(descriptor)
-                got.set()
-
-        threading.Thread(target=wait, name="jarvis-writer-lock", daemon=True).start()
+        self._refuse_deadlock()
+        waiter = self._waiter
+        if waiter is not None and not waiter.take_over():
+            self._close(waiter.descriptor)
+            waiter = None
+        if waiter is None:
+            waiter = self._waiter = _Waiter(self._open())
         try:
-            if got.wait(max(deadline - time.monotonic(), 0)):
-                return descriptor
-            raise self._busy(timeout_seconds)
+            if not waiter.wait(max(deadline - time.monotonic(), 0)):
+                raise self._busy(timeout_seconds)
         except BaseException:
-            with settled:
-                abandoned = True
-                if got.is_set():
-                    self._close(descriptor)
+            waiter.give_up()
             raise
+        before, self._held, self._waiter = self._held, waiter.descriptor, None
+        if before is not None:
+            self._descriptors.discard(before)
+            os.close(before)
 
-    def _is_current(self, descriptor: int) -> bool:
+    def _refuse_deadlock(self) -> None:
+        """Raise if this thread waits for itself: the store is open twice, and the other one is in a transaction."""
+        for other in list(_locks):
+            if other is not self and other.path == self.path and other.is_mine():
+                raise TransactionError(
+                    f"{self.guarded}: this thread has a transaction open on it through another module or backend; "
+                    "use that one, or its for_namespace()"
+                )
+
+    def _is_current(self) -> bool:
         try:
-            named = os.stat(self.path)
+            return self._held is not None and os.path.samestat(os.stat(self.path), os.fstat(self._held))
         except OSError:
             return False
-        return os.path.samestat(named, os.fstat(descriptor))
 
     def _busy(self, timeout_seconds: float) -> StoreBusyError:
         return StoreBusyError(
@@ -441,12 +449,54 @@ class WriterLock:
 
     def _forget(self) -> None:
         """In a forked child: let go of the parent's descriptors without unlocking what it holds."""
-        for descriptor in self._descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        self._descriptors = set()
-        self._kept = self._held = self._owner = None
-        self._mutex = threading.Lock()
+        _close_all(self._descriptors)
+        self._held = self._waiter = None
+        self._mutex = threading.RLock()
+
+
+class _Waiter:
+    """A thread that waits for the lock on a descriptor of its own, until somebody wants it or nobody does."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._settled = threading.Lock()
+        self._got = threading.Event()
+        self._wanted = True
+        self._over = False
+        threading.Thread(target=self._run, name="jarvis-writer-lock", daemon=True).start()
+
+    def _run(self) -> None:
+        _lock(self.descriptor)
+        with self._settled:
+            if self._wanted:
+                self._got.set()
+            else:
+                self._over = True
+                _unlock(self.descriptor)
+
+    def take_over(self) -> bool:
+        """Want it again; False if the thread got the lock meanwhile and let it go."""
+        with self._settled:
+            self._wanted = not self._over
+            return self._wanted
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most that long; return whether the descriptor is locked now."""
+        return self._got.wait(seconds)
+
+    def give_up(self) -> None:
+        """Want it no longer; let go of it if it was got in this very moment."""
+        with self._settled:
+            self._wanted = False
+            if self._got.is_set():
+                self._over = True
+                _unlock(self.descriptor)
+
+
+def _close_all(descriptors: set[int]) -> None:
+    while descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptors.pop())
 
 
 if sys.platform == "win32":
@@ -465,8 +515,9 @@ if sys.platform == "win32":
             time.sleep(0.01)
 
     def _unlock(descriptor: int) -> None:
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        with contextlib.suppress(OSError):  # it was not locked
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
 else:
     import fcntl

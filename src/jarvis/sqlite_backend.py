@@ -257,10 +257,9 @@ class SQLiteBackend(StorageBackend):
             removed = sibling.clear()
             session.rows(_UNUSED_NAMES, (), "write")
             session.forget_names()
-        if namespace == DEFAULT_NAMESPACE:
-            self._remove_kept_copies()
-        if not self._database.in_transaction():
-            self._database.fold_log()
+            if namespace == DEFAULT_NAMESPACE:
+                self._database.when_committed(self._remove_kept_copies)
+            self._database.when_committed(self._database.fold_log)
         return removed
 
     # --- inside ----------------------------------------------------------------------------------

@@ -281,13 +281,11 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, path: str, timeout_seconds: float | None = None) -> Iterator[None]:
         lock = self._locks.get(path) or self._locks.setdefault(path, WriterLock(path + ".lock", path))
-        lock.acquire(self._timeout if timeout_seconds is None else timeout_seconds)
-        holder = os.getpid()
         try:
+            lock.acquire(self._timeout if timeout_seconds is None else timeout_seconds)
             yield
         finally:
-            if os.getpid() == holder:  # a forked child never holds the lock of its parent
-                lock.release()
+            lock.release()  # no-op in a forked child, which never holds the lock of its parent
 
 
 def _caller() -> tuple[int, int]:

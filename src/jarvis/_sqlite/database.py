@@ -8,6 +8,7 @@ own locks is shared by all connections of a process and would be inherited wrong
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -26,6 +27,7 @@ from jarvis._sqlite import driver, first_life, schema, verification
 from jarvis._sqlite.session import Session, read_only, too_new
 from jarvis.errors import (
     CorruptStoreError,
+    JarvisError,
     ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
@@ -119,32 +121,43 @@ class Database:
         if self.read_only:
             raise read_only(self.path)
         session = self._enter()
-        outermost = session.depth == 0
+        level, after_commit = session.depth, []
         try:
-            if outermost:
+            if not level:
                 self.lock.acquire(self.busy_timeout_seconds)
             session.begin()
-            try:
-                yield session
-                if session.pid != os.getpid():
-                    raise TransactionError(
-                        f"{self.path}: forked inside the transaction, which belongs to the parent process"
-                    )
-                if outermost:
-                    self._commit(session)
-                else:
-                    session.commit()
-            except BaseException:
-                if session.pid == os.getpid():
-                    session.roll_back()
-                raise
-        except (StoreAccessError, CorruptStoreError, ReadOnlyStoreError):
-            session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
+            yield session
+            self._check_leaving(session, level)
+            if level:
+                session.commit()
+            else:
+                after_commit = session.after_commit
+                self._commit(session)
+        except BaseException as error:
+            after_commit = []
+            if session.pid == os.getpid():
+                session.roll_back(level)
+            if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
+                session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
             raise
         finally:
-            if outermost and self.lock.is_mine():
+            if not level:
                 self.lock.release()
             self._leave(session)
+        for action in after_commit:
+            action()
+
+    def _check_leaving(self, session: Session, level: int) -> None:
+        if session.pid != os.getpid():
+            raise TransactionError(f"{self.path}: forked inside the transaction, which belongs to the parent process")
+        if session.thread != threading.get_ident():
+            if not level:
+                self.lock.abandon()
+            raise TransactionError(
+                f"{self.path}: a transaction was left in another thread than it was entered in; nothing of it was kept"
+            )
+        if session.depth != level + 1:
+            raise TransactionError(f"{self.path}: a transaction was left before one that was entered inside it")
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:
@@ -165,8 +178,13 @@ class Database:
 
     def in_transaction(self) -> bool:
         """Tell whether the calling thread has a transaction open."""
-        holder = getattr(self._local, "session", None)
-        return holder is not None and holder.depth > 0
+        session: Session | None = getattr(self._local, "session", None)
+        return session is not None and session.depth > 0 and self.lock.is_mine()
+
+    def when_committed(self, action: Callable[[], None]) -> None:
+        """Do something after the calling thread's transaction has committed; never if it is rolled back."""
+        session: Session = self._local.session
+        session.after_commit.append(action)
 
     def retire(self, session: Session) -> None:
         """Close a connection that no call uses any more."""
@@ -199,6 +217,10 @@ class Database:
         if session is not None:
             # Who closes connections (shutdown, fork) raises epoch first and looks at busy then; in
             # this order at least one of the two sees the other.
+            if session.depth and not self.lock.is_mine() and not self.read_only:
+                session.roll_back(0)  # an exception from outside tore a transaction away from its end
+            if not session.depth:
+                session.busy = 0
             session.busy += 1
             try:
                 if session.depth or (session.epoch == self.epoch and self._is_there(session)):
@@ -369,8 +391,8 @@ class Database:
 
     def _create(self) -> None:
         _files.ensure_directory(Path(self.path).parent)
-        self.lock.acquire(self.busy_timeout_seconds)
         try:
+            self.lock.acquire(self.busy_timeout_seconds)
             if self._has_log() and not os.path.exists(self.path):
                 raise StoreMissingError(
                     self.path,
@@ -395,8 +417,8 @@ class Database:
                 )
             self._verify(connection)
             return
-        self.lock.acquire(self.busy_timeout_seconds)
         try:
+            self.lock.acquire(self.busy_timeout_seconds)
             if self._is_as_we_left_it(connection):  # by now: another process has just verified or migrated it
                 return
             with _files.explaining(self.path, "clean up beside the store"):
@@ -460,24 +482,24 @@ class Database:
         """Fold the log into the file, through the last connection that closes."""
         try:
             self.lock.acquire(0)
-        except StoreBusyError:
-            return  # another writer is alive, and does it when it leaves
-        try:
             before = Stamp.of(self._status())
             *others, last = idle
             for session in others:
                 self.retire(session)
-            last.connection.set_busy_timeout(0)
-            last.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            if closing:
-                last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-                self.retire(last)
-            else:
-                last.connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
-                self._sync_log()
+            with last.guard:
+                if last.closed:
+                    return
+                last.connection.set_busy_timeout(0)
+                last.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                if closing:
+                    last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+                    self.retire(last)
+                else:
+                    last.connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
+                    self._sync_log()
             self._leave_word(before, Stamp.of(self._status()), None)
-        except apsw.BusyError:
-            pass  # somebody reads: the log stays, and a later checkpoint folds it in
+        except (apsw.BusyError, StoreBusyError):
+            pass  # somebody reads or writes: the log stays, and a later checkpoint folds it in
         except apsw.Error as error:
             log.warning("the log of %s stays beside it, nothing is lost: %s", self.path, type(error).__name__)
         finally:
@@ -492,11 +514,10 @@ class Database:
             finally:
                 os.close(descriptor)
 
-    def before_fork(self) -> None:
-        """Close every connection that can be closed, so that a child inherits none."""
+    def before_fork(self, deadline: float) -> None:
+        """Close every connection that can be closed until `deadline`, so that a child inherits none."""
         self._mutex.acquire()
         self.epoch += 1
-        deadline = time.monotonic() + FORK_PATIENCE_SECONDS
         for session in list(self._sessions):
             mine = session.thread == threading.get_ident()
             while session.busy and not mine and not session.lasting and time.monotonic() < deadline:
@@ -525,19 +546,29 @@ class Database:
 
 
 if hasattr(os, "register_at_fork"):
-    _paused: list[Database] = []
+    _forking = threading.local()  # what the forking thread has paused
 
     def _before_fork() -> None:
-        for database in list(_databases):
-            _paused.append(database)
-            database.before_fork()
+        _forking.paused = []
+        deadline = time.monotonic() + FORK_PATIENCE_SECONDS
+        for database in sorted(_databases, key=id):  # in one order, so that two forks at once do not deadlock
+            _forking.paused.append(database)
+            database.before_fork(deadline)
 
     def _after_fork_in_parent() -> None:
-        while _paused:
-            _paused.pop().after_fork_in_parent()
+        for database in _forking.paused:
+            database.after_fork_in_parent()
 
     def _after_fork_in_child() -> None:
-        while _paused:
-            _paused.pop().after_fork_in_child()
+        for database in _forking.paused:
+            database.after_fork_in_child()
 
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _shut_all_down() -> None:
+    """Fold the logs in when the interpreter ends; nothing is lost where this does not happen."""
+    for database in list(_databases):
+        with contextlib.suppress(JarvisError):
+            database.shutdown()

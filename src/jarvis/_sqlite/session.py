@@ -12,7 +12,7 @@ from jarvis._sqlite import driver, schema
 from jarvis.errors import ReadOnlyStoreError, StoreAccessError, StoreTooNewError, TransactionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jarvis._files import Stamp
 
@@ -34,6 +34,7 @@ class Session:
         lasting: it belongs to an iteration, which may be left open for ever.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
         commit_number: of the last change, or of the last transaction; valid inside one and right after.
+        after_commit: what is to be done when the transaction has committed.
         made: instant of the last timestamp the module made; valid inside a transaction.
     """
 
@@ -57,6 +58,9 @@ class Session:
         self._clock_moved = False
         self._broken = False
         self._names: dict[str, int] = {}
+        self._marks: list[int] = []  # how many actions there were when each savepoint was set
+        self.after_commit: list[Callable[[], None]] = []
+        self.guard = threading.RLock()  # held by whoever closes the connection, or uses another thread's
 
     # --- statements ------------------------------------------------------------------------------
 
@@ -69,7 +73,7 @@ class Session:
         """
         if self._broken:
             raise TransactionError(
-                f"{self.path}: the transaction was taken back by an earlier failure; start a new one"
+                f"{self.path}: an earlier failure took the transaction back; start a new one"
             )
         try:
             return self.connection.execute(sql, bindings).fetchall()
@@ -77,11 +81,18 @@ class Session:
             raise self.failed(error, doing) from error
 
     def each(self, sql: str, bindings: Sequence[Any] = ()) -> Iterator[Any]:
-        """Run one statement and yield its rows as they are found."""
+        """Run one statement and yield its rows as they are found; raise as `rows` does."""
+        self._check_whole()
         try:
             yield from self.connection.execute(sql, bindings)
         except apsw.Error as error:
             raise self.failed(error, "read") from error
+
+    def _check_whole(self) -> None:
+        if self._broken:
+            raise TransactionError(
+                f"{self.path}: an earlier failure took the transaction back; start a new one"
+            )
 
     def failed(self, error: apsw.Error, doing: str) -> Exception:
         """Return the error of ours for the driver's `error`; notice if it ended the transaction."""
@@ -95,6 +106,7 @@ class Session:
         """Start a transaction (the caller holds the writer lock), or a savepoint inside the one that is open."""
         if self.depth:
             self.rows(f"SAVEPOINT level_{self.depth}", (), "write")
+            self._marks[self.depth - 1 :] = [len(self.after_commit)]
             self.depth += 1
             return
         try:
@@ -106,6 +118,7 @@ class Session:
             if generation != self._generation:
                 self._generation, self._names = generation, {}
             self._clock_moved = self._broken = False
+            self.after_commit = []
             self.depth = 1
         except BaseException:
             self._roll_back_all()
@@ -124,21 +137,22 @@ class Session:
         except BaseException:
             self._roll_back_all()
             raise
-        self.depth = 0
+        self.depth, self.after_commit = 0, []
 
-    def roll_back(self) -> None:
-        """Take back the changes since the matching `begin`."""
-        if self.depth > 1:
-            self.depth -= 1
-            self._names = {}
-            if not self._broken:
-                self.rows(f"ROLLBACK TO level_{self.depth}", (), "write")
-                self.rows(f"RELEASE level_{self.depth}", (), "write")
-        else:
+    def roll_back(self, level: int = 0) -> None:
+        """Take back the changes since the `begin` that raised the depth above `level`; no-op if none did."""
+        self._names = {}
+        if level == 0:
             self._roll_back_all()
+        elif self.depth > level:
+            self.depth = level
+            del self.after_commit[self._marks[level - 1] :]
+            if not self._broken:
+                self.rows(f"ROLLBACK TO level_{level}", (), "write")
+                self.rows(f"RELEASE level_{level}", (), "write")
 
     def _roll_back_all(self) -> None:
-        self.depth, self._broken, self._names = 0, False, {}
+        self.depth, self._broken, self._names, self.after_commit = 0, False, {}, []
         try:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK").fetchall()
@@ -176,13 +190,16 @@ class Session:
 
     def close(self) -> None:
         """Close the connection, in the process that opened it; no-op if it is closed."""
-        if self.closed or self.pid != os.getpid():
+        if self.pid != os.getpid():
             return
-        self.closed = True
-        try:
-            self.connection.close(True)
-        except apsw.Error as error:
-            raise StoreAccessError(self.path, "the connection could not be closed") from error
+        with self.guard:
+            if self.closed:
+                return
+            self.closed = True
+            try:
+                self.connection.close(True)
+            except apsw.Error as error:
+                raise StoreAccessError(self.path, "the connection could not be closed") from error
 
 
 def too_new(path: str, version: int) -> StoreTooNewError:
