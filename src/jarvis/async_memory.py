@@ -11,6 +11,8 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -31,30 +33,37 @@ _BATCH = 64  # entries an iteration fetches at a time: a hop between threads cos
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-# The thread that holds the transaction of this task, by the token of its memory.
-_pinned: contextvars.ContextVar[Mapping[int, ThreadPoolExecutor]] = contextvars.ContextVar(
-    "jarvis_pinned", default=MappingProxyType({})
+
+class _Level:
+    """A transaction that a task has open, or a savepoint in it: its thread, and whose turn it is in there."""
+
+    def __init__(self, thread: ThreadPoolExecutor) -> None:
+        self.thread = thread
+        self.turn = asyncio.Lock()  # of the tasks that share this level: a savepoint of one keeps the others out
+
+
+# The innermost level of this task, by the token of its memory.
+_levels: contextvars.ContextVar[Mapping[int, _Level]] = contextvars.ContextVar(
+    "jarvis_levels", default=MappingProxyType({})
 )
 
 
 class _Workers:
-    """The threads of one memory and its siblings, started when first needed."""
+    """The threads of one memory and its siblings, started when first needed, in each process anew."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
+        self._pid = 0
 
     def pool(self) -> ThreadPoolExecutor:
-        pinned = _pinned.get().get(id(self))
-        if pinned is not None:
-            return pinned
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="jarvis-memory")
+        if self._pool is None or self._pid != os.getpid():  # a forked child has none of its parent's threads
+            self._pool, self._pid = ThreadPoolExecutor(WORKERS, thread_name_prefix="jarvis-memory"), os.getpid()
         return self._pool
 
     def stop(self) -> None:
         """Let the threads end when they have nothing left to do."""
         pool, self._pool = self._pool, None
-        if pool is not None:
+        if pool is not None and self._pid == os.getpid():
             pool.shutdown(wait=False)
 
 
@@ -120,13 +129,19 @@ class AsyncMemoryModule:
         """The namespace this memory is bound to."""
         return self._memory.namespace
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"memory": self._memory}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._memory, self._workers = state["memory"], _Workers()
+
     async def _run(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         bound = functools.partial(contextvars.copy_context().run, call, *args, **kwargs)
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._workers.pool(), bound)
-        except RuntimeError as error:
-            raise TransactionError("the transaction that this task was started in has ended") from error
-        return await future
+        level = _levels.get().get(id(self._workers))
+        if level is None:
+            return await asyncio.get_running_loop().run_in_executor(self._workers.pool(), bound)
+        async with level.turn:
+            return await _in_thread(level.thread, bound)
 
     # --- the verbs: what each does is said once, in MemoryModule ---------------------------------
 
@@ -320,11 +335,19 @@ class AsyncMemoryModule:
             limit=limit,
             after=after,
         )
+        fetch: asyncio.Future[list[MemoryEntry]] | None = None
         try:
-            while batch := await self._run(lambda: list(itertools.islice(entries, _BATCH))):
+            while True:
+                fetch = asyncio.ensure_future(self._run(lambda: list(itertools.islice(entries, _BATCH))))
+                batch = await asyncio.shield(fetch)
+                if not batch:
+                    return
                 for entry in batch:
                     yield entry
         finally:
+            if fetch is not None and not fetch.done():  # cancelled: the thread is still at it
+                with contextlib.suppress(Exception, asyncio.CancelledError):
+                    await _settled(fetch)
             await _settled(asyncio.ensure_future(self._run(_close, entries)))
 
     async def shutdown(self) -> None:
@@ -356,52 +379,68 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
     def __init__(self, memory: MemoryModule, workers: _Workers) -> None:
         self._inner = memory.transaction()
         self._key = id(workers)
-        self._reset: contextvars.Token[Mapping[int, ThreadPoolExecutor]] | None = None
+        self._settled = threading.Lock()
+        self._entered = self._abandoned = False
 
     async def __aenter__(self) -> None:
-        outer = _pinned.get().get(self._key)
-        self._thread = outer or ThreadPoolExecutor(1, thread_name_prefix="jarvis-transaction")
-        self._mine = outer is None
-        entering = self._submit(self._inner.__enter__)
+        self._outer = _levels.get().get(self._key)
+        if self._outer is not None:
+            await self._outer.turn.acquire()
+            self._thread = self._outer.thread
+        else:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="jarvis-transaction")
         try:
-            await asyncio.shield(entering)
-        except asyncio.CancelledError:
-            # The thread may be waiting for the lock, and get it: then it is to give it back at once.
-            entering.add_done_callback(self._undo)
-            raise
+            await _in_thread(self._thread, functools.partial(contextvars.copy_context().run, self._enter))
         except BaseException:
+            self._abandon()
             self._end()
             raise
-        self._reset = _pinned.set({**_pinned.get(), self._key: self._thread})
+        self._reset = _levels.set({**_levels.get(), self._key: _Level(self._thread)})
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._reset is not None:
-            _pinned.reset(self._reset)
         try:
-            await _settled(self._submit(self._inner.__exit__, kind, error, trace))
+            leave = functools.partial(contextvars.copy_context().run, self._inner.__exit__, kind, error, trace)
+            await _settled(asyncio.ensure_future(_in_thread(self._thread, leave)))
         finally:
             self._end()
+            with contextlib.suppress(ValueError):  # closed from another context: an async generator left open
+                _levels.reset(self._reset)
 
-    def _submit(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        bound = functools.partial(contextvars.copy_context().run, call, *args)
-        return asyncio.get_running_loop().run_in_executor(self._thread, bound)
+    def _enter(self) -> None:
+        """Enter, in the thread; give back at once what nobody waits for any more."""
+        self._inner.__enter__()
+        with self._settled:
+            self._entered = True
+            if self._abandoned:
+                self._leave_cancelled()
 
-    def _undo(self, entering: asyncio.Future[Any]) -> None:
-        if not entering.cancelled() and entering.exception() is None:
-            cancelled = asyncio.CancelledError()
-            self._thread.submit(_leave_quietly, self._inner, cancelled)
-        self._end()
+    def _abandon(self) -> None:
+        """Leave, now or when it was entered, without the event loop: it may be about to close."""
+        with self._settled:
+            self._abandoned = True
+            if self._entered:
+                self._thread.submit(self._leave_cancelled)
+
+    def _leave_cancelled(self) -> None:
+        error = asyncio.CancelledError()
+        with contextlib.suppress(asyncio.CancelledError):
+            self._inner.__exit__(asyncio.CancelledError, error, None)
 
     def _end(self) -> None:
-        if self._mine:
+        if self._outer is None:
             self._thread.shutdown(wait=False)
+        else:
+            self._outer.turn.release()
 
 
-def _leave_quietly(transaction: contextlib.AbstractContextManager[None], error: BaseException) -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        transaction.__exit__(type(error), error, None)
+async def _in_thread(thread: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
+    try:
+        future = asyncio.get_running_loop().run_in_executor(thread, call)
+    except RuntimeError as error:
+        raise TransactionError("the transaction that this task was started in has ended") from error
+    return await future
 
 
 def _close(entries: Iterator[MemoryEntry]) -> None:

@@ -284,7 +284,7 @@ def _quotable(error: Exception) -> str:
 
 
 def checked(key: str, value: object) -> Any:
-    """Return `value` as the setting `key` of `StorageConfig` holds it.
+    """Return `value` as the setting or argument `key` is kept.
 
     Raises:
         InvalidSettingError: the value has the wrong type or is out of range.
@@ -351,6 +351,9 @@ def _kind(value: object) -> str:
 
 
 _CHECKS: dict[str, Callable[[object], object]] = {
+    "storage_dir": _directory,
+    "db_path": _directory,
+    "file_path": _directory,
     "data_dir": _directory,
     "logs_dir": _directory,
     "backend": _text,

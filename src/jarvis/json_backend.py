@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jarvis._json.file import Draft, Record, Room
 from jarvis._json.store import NO_ENTRIES, Store
+from jarvis.codec import InvalidMomentError
 from jarvis.config import Durability, checked
-from jarvis.errors import CorruptStoreError, DuplicateEntryError, EntryNotFoundError
+from jarvis.errors import CorruptStoreError, DuplicateEntryError, EntryNotFoundError, StoreAccessError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
 
@@ -67,7 +68,7 @@ class JSONBackend(StorageBackend):
             "busy_timeout_seconds": checked("busy_timeout_seconds", busy_timeout_seconds),
         }
         self._store = Store(
-            Path(file_path).expanduser(),
+            checked("file_path", file_path),
             read_only=read_only,
             sync=durability == "full",
             busy_timeout_seconds=busy_timeout_seconds,
@@ -218,5 +219,7 @@ class JSONBackend(StorageBackend):
     def _decoding(self) -> Iterator[None]:
         try:
             yield
-        except ValueError as error:
-            raise CorruptStoreError(self.file_path, f"holds an entry that cannot be read: {error}") from error
+        except InvalidMomentError as error:
+            raise StoreAccessError(self.file_path, f"an entry {error}") from None
+        except ValueError:  # whose message may hold what is stored
+            raise CorruptStoreError(self.file_path, "holds an entry that cannot be read; restore a copy") from None

@@ -17,6 +17,11 @@ MAX_NAME_BYTES = 2_000
 """Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes: what every
 backend can index."""
 
+MAX_TAGS = 500
+"""Most tags a query may name."""
+
+_FAR = 2**63  # beyond what a store can count
+
 
 class MemoryEntry(msgspec.Struct, eq=False):
     """One memory. A copy that the caller owns: changing it changes nothing stored.
@@ -122,17 +127,22 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in ("category", "entity_type", "entity_id", "key"):
             held = getattr(self, name)
-            if held is not None and not isinstance(held, str):
-                raise InvalidQueryError(f"{name}: takes a str or None, not {type(held).__name__}")
+            if held is not None:
+                _check_filter(name, held)
         if self.tags is not None and (
             isinstance(self.tags, (str, bytes, Mapping))
             or not isinstance(self.tags, Collection)
             or not all(isinstance(tag, str) for tag in self.tags)
         ):
             raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
+        if self.tags is not None:
+            if len(self.tags) > MAX_TAGS:
+                raise InvalidQueryError(f"tags: takes at most {MAX_TAGS}, not {len(self.tags)}")
+            for tag in self.tags:
+                _check_filter("tags", tag)
         if self.tags_match not in ("any", "all"):
             raise InvalidQueryError('tags_match: takes "any" or "all"')
-        if self.limit is not None and (type(self.limit) is not int or self.limit < 0):
+        if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < _FAR):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
         _ = self.instants, self.test, self.position  # each raises if its filter means nothing
 
@@ -155,7 +165,9 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
             return self.after.order
         try:
             instant, commit, entry_id = self.after.split(":", 2)
-            return int(instant), int(commit), entry_id
+            if not (abs(place := int(instant)) < _FAR and 0 <= int(commit) < _FAR):
+                raise ValueError("no cursor of ours")
+            return place, int(commit), entry_id
         except (AttributeError, ValueError):
             raise InvalidQueryError(
                 "after: takes the last entry of the page before, or its .cursor (an id alone has no place)"
@@ -198,6 +210,16 @@ def _tagged(wanted: frozenset[str], tags: list[str], how: str) -> bool:
     if how == "any" or not wanted:  # no tag wanted: nothing matches, by either rule
         return not wanted.isdisjoint(tags)
     return wanted.issubset(tags)
+
+
+def _check_filter(name: str, held: object) -> None:
+    if not isinstance(held, str):
+        raise InvalidQueryError(f"{name}: takes a str or None, not {type(held).__name__}")
+    if not held.isascii():
+        try:
+            held.encode()
+        except UnicodeEncodeError:
+            raise InvalidQueryError(f"{name}: holds a lone surrogate, which no stored name does") from None
 
 
 def _instant(name: str, moment: datetime | None) -> int | None:

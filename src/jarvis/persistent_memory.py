@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from jarvis import backend_registry
 from jarvis._identifiers import new_id
 from jarvis.errors import InvalidEntryError, InvalidQueryError, InvalidSettingError, UnsupportedError
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_name, check_namespace, check_text
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
 
 __all__ = ["MemoryEntry", "MemoryModule", "MemoryQuery"]
@@ -23,7 +23,7 @@ PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
 DEVICE_KEY = "device_info"
 NO_MODULE, NO_TASK = "unknown", "none"
 
-_USUAL = {"namespace": DEFAULT_NAMESPACE, "read_only": False, "durability": "full", "busy_timeout_seconds": 30.0}
+_USUAL = {"read_only": False, "durability": "full", "busy_timeout_seconds": 30.0}
 
 Capability = TypeVar("Capability")
 Clock = Callable[[], datetime]
@@ -93,17 +93,18 @@ class MemoryModule:
         clock: Clock = utc_now,
     ) -> None:
         check_namespace(namespace)
+        options: dict[str, Any] = {
+            "read_only": read_only,
+            "durability": durability,
+            "busy_timeout_seconds": busy_timeout_seconds,
+        }
+        asked_for = {name: held for name, held in options.items() if held != _USUAL[name]}
         if storage_backend is None:
+            if namespace != DEFAULT_NAMESPACE:
+                asked_for["namespace"] = namespace
             directory = (
                 Path(storage_dir).expanduser() if storage_dir is not None else Path.home() / ".jarvis" / "memory"
             )
-            options: dict[str, Any] = {
-                "namespace": namespace,
-                "read_only": read_only,
-                "durability": durability,
-                "busy_timeout_seconds": busy_timeout_seconds,
-            }
-            asked_for = {name: held for name, held in options.items() if held != _USUAL[name]}
             backend: Any = backend_registry.open_backend(backend_type, directory, **asked_for)
         else:
             if not isinstance(storage_backend, StorageBackend):
@@ -111,10 +112,9 @@ class MemoryModule:
                     f"storage_backend: takes a StorageBackend, not {type(storage_backend).__name__}; "
                     "a directory goes into storage_dir="
                 )
-            if storage_dir is not None or read_only:
-                raise InvalidSettingError(
-                    "storage_dir and read_only are the backend's own when storage_backend is given"
-                )
+            if storage_dir is not None or asked_for:
+                named = ", ".join([*asked_for, *([] if storage_dir is None else ["storage_dir"])])
+                raise InvalidSettingError(f"{named}: set it on the backend that is given as storage_backend")
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
                 backend = _ask(storage_backend, Namespaced).for_namespace(namespace)
@@ -392,13 +392,13 @@ class MemoryModule:
         held: dict[str, MemoryEntry] = {}
         for entry in self.backend.select(MemoryQuery(category=PREFERENCES)):
             known = held.setdefault(entry.key, entry)
-            if _written(entry) > _written(known):
+            if known.position and entry.position and entry.position[1] > known.position[1]:
                 held[entry.key] = entry
         return {key: entry.value for key, entry in held.items()}
 
     def get_device_info(self) -> dict[str, Any]:
         """Return what is known of the device; ``{}`` if nothing was set."""
-        entry = self._addressed(DEVICES, DEVICE_KEY)
+        entry = self.backend.last_written(DEVICES, DEVICE_KEY)
         return {} if entry is None else entry.value
 
     def get_task_history(self, limit: int | None = None) -> list[MemoryEntry]:
@@ -423,7 +423,7 @@ class MemoryModule:
         Raises:
             InvalidEntryError: a field cannot be stored exactly; the memory stays as it was.
         """
-        _text("memory_id", memory_id)
+        memory_id = _text("memory_id", memory_id)
         with self._changing() as moment:
             entry = self.backend.read(memory_id)
             if entry is None:
@@ -433,7 +433,7 @@ class MemoryModule:
 
     def delete_memory(self, memory_id: str, *, module: str | None = None, task_id: str | None = None) -> bool:
         """Delete the memory; return whether there was one."""
-        _text("memory_id", memory_id)
+        memory_id = _text("memory_id", memory_id)
         self._author(module, task_id)
         with self._changing():
             if self.backend.read(memory_id) is None:
@@ -542,14 +542,6 @@ class MemoryModule:
         task_id = acting.task_id if task_id is None else check_text("task_id", task_id)
         return _Author(usual if module is None else module, task_id)
 
-    def _addressed(self, category: str, key: str) -> MemoryEntry | None:
-        """Return the entry of (category, key) that was written last.
-
-        Not the newest by timestamp: a caller may have given one that lies ahead, and what is set now
-        must be what is read next.
-        """
-        return max(self.backend.select(MemoryQuery(category=category, key=key)), key=_written, default=None)
-
     def _create(
         self,
         category: str,
@@ -612,7 +604,7 @@ class MemoryModule:
         if value is None:
             raise InvalidEntryError("value", "takes a dict, not None")
         with self._changing() as moment:
-            entry = self._addressed(check_text("category", category), check_text("key", key))
+            entry = self.backend.last_written(check_name("category", category), check_name("key", key))
             if entry is None:
                 return self._create(category, key, value, entity_type, entity_id, tags, author, moment)
             self._update(entry, value, tags, author, moment)
@@ -645,11 +637,6 @@ class _PlainClock:
         return self._last
 
 
-def _written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
-    """Return what grows with each write: the commit number, or the order where a backend has none."""
-    return (entry.position[1] if entry.position else 0), entry.order
-
-
 def _tag_list(tags: Collection[str] | None) -> list[str]:
     """Return tags as the list an entry holds; what is no collection of tags is left to the entry's check."""
     if tags is None:
@@ -662,4 +649,4 @@ def _tag_list(tags: Collection[str] | None) -> list[str]:
 def _text(field: str, text: object) -> str:
     if not isinstance(text, str):
         raise InvalidQueryError(f"{field}: takes a str, not {type(text).__name__}")
-    return text
+    return str.__str__(text)  # of a member of a str enumeration, the text it stands for

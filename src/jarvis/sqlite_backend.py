@@ -21,6 +21,7 @@ from jarvis.entry_record import decode_body, encode_body, make_entry, may_hold_t
 from jarvis.errors import (
     DuplicateEntryError,
     EntryNotFoundError,
+    InvalidEntryError,
     StoreAccessError,
     TransactionError,
 )
@@ -28,6 +29,11 @@ from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, che
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
 
 _READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = {NAME_ID} AND e.id = ?"
+_LAST_WRITTEN = f"""
+SELECT {COLUMNS} FROM entries AS e WHERE e.row = (
+    SELECT max(row) FROM entries WHERE namespace = {NAME_ID} AND category = {NAME_ID} AND key = ?
+)
+"""
 _FIND = f"SELECT row, instant, version, body FROM entries WHERE namespace = {NAME_ID} AND id = ?"
 _INSERT = """
 INSERT INTO entries (row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum)
@@ -102,7 +108,7 @@ class SQLiteBackend(StorageBackend):
         durability: Durability = "full",
         busy_timeout_seconds: float = 30.0,
     ) -> None:
-        self.db_path = Path(db_path).expanduser()
+        self.db_path: Path = checked("db_path", db_path)
         self.namespace = check_namespace(namespace)
         self._database = Database(
             self.db_path,
@@ -134,7 +140,7 @@ class SQLiteBackend(StorageBackend):
             self._insert(session, entry, body.decode(), instant)
 
     def read(self, entry_id: str) -> MemoryEntry | None:
-        if type(entry_id) is not str or not _can_be_looked_up(entry_id):
+        if not _can_be_looked_up(entry_id):
             return None
         rows = self._database.read(lambda session: session.rows(_READ, (self.namespace, entry_id)))
         return self._entry(rows[0]) if rows else None
@@ -159,7 +165,7 @@ class SQLiteBackend(StorageBackend):
             self._insert_tags(session, entry.tags, instant, commit, category, entity_type)
 
     def delete(self, entry_id: str) -> None:
-        if type(entry_id) is not str or not _can_be_looked_up(entry_id):
+        if not _can_be_looked_up(entry_id):
             return
         with self._database.changing() as session:
             for row, instant, _, body in session.rows(_FIND, (self.namespace, entry_id)):
@@ -212,6 +218,11 @@ class SQLiteBackend(StorageBackend):
             for entry in self._sift(session, query):
                 self._database.check_undisturbed(session)
                 yield entry
+
+    def last_written(self, category: str, key: str) -> MemoryEntry | None:
+        names = (self.namespace, category, key)
+        rows = self._database.read(lambda session: session.rows(_LAST_WRITTEN, names))
+        return self._entry(rows[0]) if rows else None
 
     def clear(self) -> int:
         with self._database.changing() as session:
@@ -335,9 +346,9 @@ class SQLiteBackend(StorageBackend):
                 plain=not may_hold_tags(text),
             )
         except InvalidMomentError as error:
-            raise StoreAccessError(self.db_path, f"an entry {error}") from error
-        except (ValueError, TypeError) as error:
-            raise driver.corrupt(self._database.path, "an entry cannot be decoded") from error
+            raise StoreAccessError(self.db_path, f"an entry {error}") from None
+        except (ValueError, TypeError):  # whose message may hold what is stored
+            raise driver.corrupt(self._database.path, "an entry cannot be decoded") from None
 
     def _remove_kept_copies(self) -> None:
         with _files.explaining(self.db_path, "remove the kept copy of the old store"):
@@ -351,10 +362,10 @@ def _reopen(
     return kind(db_path, namespace=namespace, read_only=read_only, durability=durability, busy_timeout_seconds=busy)
 
 
-def _can_be_looked_up(name: str) -> bool:
-    """Tell whether a str can be bound at all: one with a lone surrogate was never stored."""
+def _can_be_looked_up(name: object) -> bool:
+    """Tell whether an entry can have this id: what is no name was never stored."""
     try:
         check_name("id", name)
-    except ValueError:
+    except InvalidEntryError:
         return False
     return True

@@ -114,6 +114,13 @@ class StorageBackend(ABC):
         """Yield what `select` returns, as it was when the first entry was asked for."""
         yield from self.select(query)
 
+    def last_written(self, category: str, key: str) -> MemoryEntry | None:
+        """Return the entry of (category, key) that was written last, or None.
+
+        Not the newest by timestamp: a caller may have given one that lies ahead.
+        """
+        return max(self.query(category=category, key=key), key=_written, default=None)
+
     def clear(self) -> int:
         """Delete every entry of the namespace; return how many there were."""
         entries = self.list_all()
@@ -139,6 +146,11 @@ class StorageBackend(ABC):
             purpose = (protocol.__doc__ or protocol.__name__).partition(":")[0]
             raise UnsupportedError(f"the backend {self.name!r} has no {purpose}")
         return self  # type: ignore[return-value]  # capabilities is the declaration that it fulfils it
+
+
+def _written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
+    """Return what grows with each write: the commit number, or the order where a backend has none."""
+    return (entry.position[1] if entry.position else 0), entry.order
 
 
 class Transactional(Protocol):

@@ -12,8 +12,9 @@ The words are MongoDB's, the meaning is narrower and the same on every backend:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any
 
 from jarvis.errors import InvalidQueryError, nearest
@@ -23,7 +24,10 @@ Test = Callable[[Any], bool]
 MAX_FILTER_DEPTH = 50
 
 _MISSING: Any = object()
-_ORDERED = ("number", "str", "bytes", "bool", "date", "datetime", "naive datetime", "time", "timedelta")
+_ORDERED = frozenset(
+    ("number", "str", "bytes", "bool", "date", "datetime", "naive datetime", "time", "naive time", "timedelta")
+)
+_STORED = _ORDERED | {"NoneType", "list", "tuple", "set", "dict", "UUID", "PosixPath", "WindowsPath"}
 
 
 def compile_where(where: Mapping[Any, Any]) -> Test:
@@ -117,7 +121,7 @@ def _compile_operator(name: Any, operand: Any, depth: int) -> Test:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Tell whether two values are equal *and* of the same kinds all the way down.
+    """Tell whether two values are equal *and* of the same kinds all the way down. NaN equals nothing.
 
     >>> same([1, 2.0], [1.0, 2]), same([True], [1]), same((1,), [1])
     (True, False, False)
@@ -131,15 +135,23 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(key in other and same(held, other[key]) for key, held in one.items())
     if kind == "set":
         return len(one) == len(other) and all(any(same(held, there) for there in other) for held in one)
-    return bool(one == other)
+    return _compared(operator.eq, one, other)
+
+
+def _compared(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> bool:
+    try:
+        return bool(compare(one, other))
+    except ArithmeticError:  # a Decimal that is no number
+        return False
 
 
 def _kind(value: Any) -> str:
+    """Return the name under which values are compared with each other."""
     kind = type(value)
     if kind is int or kind is float:
         return "number"
-    if kind is datetime:
-        return "datetime" if value.utcoffset() is not None else "naive datetime"
+    if kind is datetime or kind is time:
+        return kind.__name__ if value.utcoffset() is not None else f"naive {kind.__name__}"
     if kind is frozenset:
         return "set"
     if kind.__name__ == "Decimal":
@@ -147,9 +159,22 @@ def _kind(value: Any) -> str:
     return kind.__name__
 
 
+def _check_operand(operand: Any) -> None:
+    """Raise if no stored value can ever be like `operand`."""
+    if _kind(operand) not in _STORED:
+        raise InvalidQueryError(
+            f"where: no stored value is of type {type(operand).__name__}; compare with its value, or a built-in type"
+        )
+    parts = [*operand, *operand.values()] if isinstance(operand, dict) else operand
+    if isinstance(operand, (dict, list, tuple, set, frozenset)):
+        for part in parts:
+            _check_operand(part)
+
+
 def _equal(operand: Any) -> Test:
     if type(operand) is str:  # by far the most common condition
         return lambda found: type(found) is str and found == operand
+    _check_operand(operand)
     return lambda found: found is not _MISSING and same(found, operand)
 
 
@@ -163,7 +188,7 @@ def _ordering(name: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any],
         kind = _kind(operand)
         if kind not in _ORDERED:
             raise InvalidQueryError(f"where: {name} cannot order a value of type {type(operand).__name__}")
-        return lambda found: found is not _MISSING and _kind(found) == kind and bool(compare(found, operand))
+        return lambda found: found is not _MISSING and _kind(found) == kind and _compared(compare, found, operand)
 
     return make
 
@@ -187,6 +212,8 @@ def _exists(operand: Any) -> Test:
 
 
 def _contains(operand: Any) -> Test:
+    _check_operand(operand)
+
     def test(found: Any) -> bool:
         if type(found) is str:
             return type(operand) is str and operand in found

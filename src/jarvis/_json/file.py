@@ -334,7 +334,7 @@ def parse(path: str, data: bytes, known: Mapping[str, Mapping[str, Record]]) -> 
         _refuse_other_formats(path, msgspec.json.decode(data, type=_Versioned).format)
         return _read_document(path, data, known)
     except (ValueError, RecursionError) as error:
-        raise CorruptStoreError(path, f"is not a JSON store: {error}; restore it from a copy") from error
+        raise CorruptStoreError(path, f"is not a JSON store: {error}; restore it from a copy") from None
 
 
 def _parse_unsealed(path: str, data: bytes) -> Contents:
@@ -387,7 +387,7 @@ def _read_document(path: str, data: bytes, known: Mapping[str, Mapping[str, Reco
                 try:
                     record = _read_entry(entry_id, fragment, None if known is not None else name)
                 except (ValueError, RecursionError) as error:
-                    raise _malformed(path, number, name, error) from error
+                    raise _malformed(path, number, name, error) from None
             records[entry_id] = record
     last = max((record.order[1] for records in namespaces.values() for record in records.values()), default=0)
     clock = Clock(max(document.clock.commit, last), document.clock.made)
@@ -447,7 +447,7 @@ def _read_first_life(path: str, document: dict[str, Any], doubled: list[object])
         try:
             records[entry_id] = _read_first_life_entry(entry_id, plain, number)
         except (ValueError, RecursionError) as error:
-            raise _malformed(path, number, DEFAULT_NAMESPACE, error) from error
+            raise _malformed(path, number, DEFAULT_NAMESPACE, error) from None
     return Contents({DEFAULT_NAMESPACE: records}, Clock(len(records), None), first_life=True)
 
 

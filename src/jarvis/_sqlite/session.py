@@ -72,9 +72,7 @@ class Session:
             TransactionError: the transaction this belongs to was already taken back by a failure.
         """
         if self._broken:
-            raise TransactionError(
-                f"{self.path}: an earlier failure took the transaction back; start a new one"
-            )
+            raise TransactionError(f"{self.path}: an earlier failure took the transaction back; start a new one")
         try:
             return self.connection.execute(sql, bindings).fetchall()
         except apsw.Error as error:
@@ -90,9 +88,7 @@ class Session:
 
     def _check_whole(self) -> None:
         if self._broken:
-            raise TransactionError(
-                f"{self.path}: an earlier failure took the transaction back; start a new one"
-            )
+            raise TransactionError(f"{self.path}: an earlier failure took the transaction back; start a new one")
 
     def failed(self, error: apsw.Error, doing: str) -> Exception:
         """Return the error of ours for the driver's `error`; notice if it ended the transaction."""
