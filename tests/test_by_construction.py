@@ -115,12 +115,15 @@ def test_a_read_by_key_is_one_statement_on_one_index(store: SQLiteBackend) -> No
         (MemoryQuery(category="small", entity_id="entity-400", since=START), "entries_by_entity "),
         (MemoryQuery(entity_type="task", entity_id="entity-7"), "entries_by_entity "),
         (MemoryQuery(entity_id="entity-7"), "entries_by_entity "),
-        (MemoryQuery(tags=["rare"]), "t USING PRIMARY KEY"),
-        (MemoryQuery(tags=["rare", "absent"]), "t USING PRIMARY KEY"),
-        (MemoryQuery(tags=["rare"], category="small", entity_type="tool"), "t USING PRIMARY KEY"),
+        (MemoryQuery(tags=["rare"]), "g USING PRIMARY KEY"),
+        (MemoryQuery(tags=["rare", "absent"]), "g USING PRIMARY KEY"),
+        (MemoryQuery(tags=["rare"], category="small", entity_type="tool"), "g USING PRIMARY KEY"),
+        (MemoryQuery(tags=["common", "rare"], limit=10), "g USING PRIMARY KEY"),
+        (MemoryQuery(tags=["common"], key="key-777"), "entries_by_key "),
+        (MemoryQuery(tags=["common", "rare"], entity_id="entity-0"), "entries_by_entity "),
         (MemoryQuery(limit=10), "entries_by_time "),
         (MemoryQuery(limit=10, category="category-1"), "entries_by_category "),
-        (MemoryQuery(limit=10, tags=["common"]), "t USING PRIMARY KEY"),
+        (MemoryQuery(limit=10, tags=["common"]), "g USING PRIMARY KEY"),
         (MemoryQuery(limit=10, since=START, until=START + timedelta(hours=1)), "entries_by_time "),
     ],
     ids=str,
@@ -134,7 +137,21 @@ def test_a_query_touches_what_it_returns_and_little_else(store: SQLiteBackend, q
     assert watch.texts() == ["SELECT"]
     assert 0 < returned <= 50
     assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") == 0
-    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 200 + 100 * returned
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 200 + 150 * returned
+
+
+def test_an_upsert_reads_one_entry_however_many_share_its_key(store: SQLiteBackend) -> None:
+    with store.transaction():
+        for number in range(300):
+            store.create(MemoryEntry(f"shared-{number}", "shared", "shared", {}))
+
+    with Watch(store) as watch:
+        found = store.last_written("shared", "shared")
+
+    assert found is not None
+    assert found.id == "shared-299"
+    assert watch.texts() == ["SELECT"]
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 300 * 10
 
 
 @pytest.mark.parametrize(

@@ -346,11 +346,18 @@ class WriterLock:
             while self.is_mine():
                 self._mutex.release()
 
-    def abandon(self) -> None:
-        """Give up the lock for a thread that will not: it left its transaction to another one, or ended."""
-        if self._held is not None:
-            self._close(self._held)
-        self._mutex = threading.RLock()
+    def release_for(self, holder: tuple[int, int]) -> None:
+        """Release what the thread with this (process id, thread id) acquired.
+
+        Another thread of its process may do that, which was left its transaction or collects it after
+        its end; a forked child holds nothing to release.
+        """
+        if holder == (os.getpid(), threading.get_ident()):
+            self.release()
+        elif holder[0] == os.getpid():
+            if self._held is not None:
+                self._close(self._held)
+            self._mutex = threading.RLock()
 
     def close(self) -> None:
         """Close the lock's file, if nobody in this process holds the lock; it opens again when needed."""

@@ -39,6 +39,7 @@ class _Level:
 
     def __init__(self, thread: ThreadPoolExecutor) -> None:
         self.thread = thread
+        self.is_over = False  # left from another context, so this one still shows it
         self.turn = asyncio.Lock()  # of the tasks that share this level: a savepoint of one keeps the others out
 
 
@@ -138,7 +139,7 @@ class AsyncMemoryModule:
     async def _run(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         bound = functools.partial(contextvars.copy_context().run, call, *args, **kwargs)
         level = _levels.get().get(id(self._workers))
-        if level is None:
+        if level is None or level.is_over:
             return await asyncio.get_running_loop().run_in_executor(self._workers.pool(), bound)
         async with level.turn:
             return await _in_thread(level.thread, bound)
@@ -384,6 +385,8 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
 
     async def __aenter__(self) -> None:
         self._outer = _levels.get().get(self._key)
+        if self._outer is not None and self._outer.is_over:
+            self._outer = None
         if self._outer is not None:
             await self._outer.turn.acquire()
             self._thread = self._outer.thread
@@ -395,7 +398,8 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
             self._abandon()
             self._end()
             raise
-        self._reset = _levels.set({**_levels.get(), self._key: _Level(self._thread)})
+        self._level = _Level(self._thread)
+        self._reset = _levels.set({**_levels.get(), self._key: self._level})
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -405,8 +409,10 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
             await _settled(asyncio.ensure_future(_in_thread(self._thread, leave)))
         finally:
             self._end()
-            with contextlib.suppress(ValueError):  # closed from another context: an async generator left open
+            try:
                 _levels.reset(self._reset)
+            except ValueError:  # an async generator that was left open is closed from another context
+                self._level.is_over = True
 
     def _enter(self) -> None:
         """Enter, in the thread; give back at once what nobody waits for any more."""

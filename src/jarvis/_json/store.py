@@ -281,11 +281,12 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, path: str, timeout_seconds: float | None = None) -> Iterator[None]:
         lock = self._locks.get(path) or self._locks.setdefault(path, WriterLock(path + ".lock", path))
+        holder = _caller()
         try:
             lock.acquire(self._timeout if timeout_seconds is None else timeout_seconds)
             yield
         finally:
-            lock.release()  # no-op in a forked child, which never holds the lock of its parent
+            lock.release_for(holder)
 
 
 def _caller() -> tuple[int, int]:

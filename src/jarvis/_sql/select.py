@@ -16,7 +16,6 @@ COLUMNS = (
     "e.row, e.id, (SELECT name FROM names WHERE id = e.category), e.key, "
     "(SELECT name FROM names WHERE id = e.entity_type), e.entity_id, e.instant, e.version, e.body"
 )
-_NEWEST_FIRST = "ORDER BY {0}.instant DESC, {0}.row DESC"
 
 
 class Statement(NamedTuple):
@@ -36,6 +35,9 @@ class _Conditions:
     def add(self, condition: str, *bindings: Any) -> None:
         self.parts.append(condition)
         self.bound.extend(bindings)
+
+    def values(self) -> tuple[Any, ...]:
+        return tuple(self.bound)
 
     def __str__(self) -> str:
         return " AND ".join(self.parts)
@@ -57,20 +59,15 @@ def select(query: MemoryQuery, namespace: str, *, columns: str = COLUMNS, limite
     wanted = None if query.tags is None else list(dict.fromkeys(query.tags))
     if wanted == [] or query.limit == 0:
         return None
-    conditions = _Conditions()
-    if wanted is None:
-        _add_common(conditions, query, namespace, "e")
-        _add_exact(conditions, query)
-        source, table = "entries AS e", "e"
+    if wanted is None or query.key is not None or query.entity_id is not None:
+        statement = _led_by_entries(query, namespace, columns, wanted or [])
+    elif len(wanted) == 1 or query.tags_match == "all":
+        statement = _led_by_tag(query, namespace, columns, wanted)
     else:
-        _add_common(conditions, query, namespace, "t")
-        source, table = _add_tags(conditions, query, wanted), "t"
-        _add_exact(conditions, query)
-    sql = f"SELECT {columns} FROM {source} WHERE {conditions} {_NEWEST_FIRST.format(table)}"
-    if limit is not None:
-        sql += " LIMIT ?"
-        conditions.bound.append(limit)
-    return Statement(sql, tuple(conditions.bound))
+        statement = _merged_tags(query, namespace, columns, wanted, limit)
+    if limit is None:
+        return statement
+    return Statement(f"{statement.sql} LIMIT ?", (*statement.bindings, limit))
 
 
 def count(query: MemoryQuery, namespace: str) -> Statement | None:
@@ -82,6 +79,62 @@ def count(query: MemoryQuery, namespace: str) -> Statement | None:
     if query.limit is None:  # nothing to cut off, so nothing to order either
         sql = sql[: sql.rindex(" ORDER BY ")]
     return Statement(f"SELECT count(*) FROM ({sql})", statement.bindings)
+
+
+def _led_by_entries(query: MemoryQuery, namespace: str, columns: str, wanted: list[str]) -> Statement:
+    """The entries table leads, by whatever index its filters have; tags are looked up row by row."""
+    conditions = _Conditions()
+    _add_common(conditions, query, namespace, "e")
+    if query.key is not None:
+        conditions.add("e.key = ?", query.key)
+    if query.entity_id is not None:
+        conditions.add("e.entity_id = ?", query.entity_id)
+    groups = [[tag] for tag in wanted] if query.tags_match == "all" else [wanted] if wanted else []
+    for group in groups:
+        conditions.add(f"EXISTS (SELECT 1 FROM tags AS t WHERE {_is_tagged('e', group)})", *group)
+    return Statement(f"SELECT {columns} FROM entries AS e WHERE {conditions} {_newest_first('e')}", conditions.values())
+
+
+def _led_by_tag(query: MemoryQuery, namespace: str, columns: str, wanted: list[str]) -> Statement:
+    """The rows of one tag lead: they are newest first already, and carry category and entity type.
+
+    CROSS JOIN keeps that order of tables, so no entry is touched that is not returned.
+    """
+    first, *others = wanted
+    conditions = _Conditions()
+    conditions.add(f"g.tag = {NAME_ID}", first)
+    _add_common(conditions, query, namespace, "g")
+    for other in others:
+        conditions.add(f"EXISTS (SELECT 1 FROM tags AS t WHERE {_is_tagged('g', [other])})", other)
+    source = "tags AS g CROSS JOIN entries AS e ON e.row = g.row"
+    return Statement(f"SELECT {columns} FROM {source} WHERE {conditions} {_newest_first('g')}", conditions.values())
+
+
+def _merged_tags(query: MemoryQuery, namespace: str, columns: str, wanted: list[str], limit: int | None) -> Statement:
+    """The rows of each tag, at most `limit` of each, merged; UNION reports an entry once."""
+    parts, bound = [], []
+    for tag in wanted:
+        conditions = _Conditions()
+        conditions.add(f"g.tag = {NAME_ID}", tag)
+        _add_common(conditions, query, namespace, "g")
+        part = f"SELECT g.instant, g.row FROM tags AS g WHERE {conditions}"
+        bound += conditions.bound
+        if limit is not None:
+            part = f"SELECT * FROM ({part} {_newest_first('g')} LIMIT ?)"
+            bound.append(limit)
+        parts.append(part)
+    source = f"({' UNION '.join(parts)}) AS m CROSS JOIN entries AS e ON e.row = m.row"
+    return Statement(f"SELECT {columns} FROM {source} {_newest_first('m')}", tuple(bound))
+
+
+def _is_tagged(table: str, tags: list[str]) -> str:
+    marks = ", ".join([NAME_ID] * len(tags))
+    place = f"t.namespace = {table}.namespace AND t.instant = {table}.instant AND t.row = {table}.row"
+    return f"{place} AND t.tag IN ({marks})"
+
+
+def _newest_first(table: str) -> str:
+    return f"ORDER BY {table}.instant DESC, {table}.row DESC"
 
 
 def _add_common(conditions: _Conditions, query: MemoryQuery, namespace: str, table: str) -> None:
@@ -99,37 +152,3 @@ def _add_common(conditions: _Conditions, query: MemoryQuery, namespace: str, tab
     if query.position is not None:
         instant, commit, _ = query.position  # commit numbers are unique here, so the id decides nothing
         conditions.add(f"({table}.instant, {table}.row) < (?, ?)", instant, commit)
-
-
-def _add_exact(conditions: _Conditions, query: MemoryQuery) -> None:
-    if query.key is not None:
-        conditions.add("e.key = ?", query.key)
-    if query.entity_id is not None:
-        conditions.add("e.entity_id = ?", query.entity_id)
-
-
-def _add_tags(conditions: _Conditions, query: MemoryQuery, wanted: list[str]) -> str:
-    """Add the tag conditions; return the source: the tags table leads and the entries follow by row.
-
-    CROSS JOIN keeps that order: the tag's rows are newest first already and carry category and
-    entity type, so no entry is touched that is not returned.
-    """
-    if len(wanted) == 1 or query.tags_match == "all":
-        first, *others = wanted
-        conditions.add(f"t.tag = {NAME_ID}", first)
-        for other in others:
-            conditions.add(
-                "EXISTS (SELECT 1 FROM tags AS o WHERE o.namespace = t.namespace "
-                f"AND o.tag = {NAME_ID} AND o.instant = t.instant AND o.row = t.row)",
-                other,
-            )
-        return "tags AS t CROSS JOIN entries AS e ON e.row = t.row"
-    # An entry with several of the tags is reported by the first of them only.
-    marks = ", ".join([NAME_ID] * len(wanted))
-    conditions.add(f"t.tag IN ({marks})", *wanted)
-    conditions.add(
-        "NOT EXISTS (SELECT 1 FROM tags AS o WHERE o.namespace = t.namespace "
-        f"AND o.tag IN ({marks}) AND o.tag < t.tag AND o.instant = t.instant AND o.row = t.row)",
-        *wanted,
-    )
-    return "tags AS t CROSS JOIN entries AS e ON e.row = t.row"

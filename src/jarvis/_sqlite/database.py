@@ -142,7 +142,7 @@ class Database:
             raise
         finally:
             if not level:
-                self.lock.release()
+                self.lock.release_for((session.pid, session.thread))
             self._leave(session)
         for action in after_commit:
             action()
@@ -151,8 +151,6 @@ class Database:
         if session.pid != os.getpid():
             raise TransactionError(f"{self.path}: forked inside the transaction, which belongs to the parent process")
         if session.thread != threading.get_ident():
-            if not level:
-                self.lock.abandon()
             raise TransactionError(
                 f"{self.path}: a transaction was left in another thread than it was entered in; nothing of it was kept"
             )

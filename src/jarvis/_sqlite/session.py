@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._sqlite import driver, schema
-from jarvis.errors import ReadOnlyStoreError, StoreAccessError, StoreTooNewError, TransactionError
+from jarvis.errors import ReadOnlyStoreError, StoreAccessError, StoreError, StoreTooNewError, TransactionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -143,9 +143,12 @@ class Session:
         elif self.depth > level:
             self.depth = level
             del self.after_commit[self._marks[level - 1] :]
-            if not self._broken:
-                self.rows(f"ROLLBACK TO level_{level}", (), "write")
-                self.rows(f"RELEASE level_{level}", (), "write")
+            try:
+                if not self._broken:
+                    self.rows(f"ROLLBACK TO level_{level}", (), "write")
+                    self.rows(f"RELEASE level_{level}", (), "write")
+            except StoreError:  # an interrupt came between its release and our note of it: the whole must go
+                self._broken = True
 
     def _roll_back_all(self) -> None:
         self.depth, self._broken, self._names, self.after_commit = 0, False, {}, []
