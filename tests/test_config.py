@@ -262,7 +262,7 @@ def test_a_mistake_in_yaml_is_named_with_file_and_line(tmp_path: Path, text: str
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ('{"storage": {},\n}', ", line 2: is not valid JSON: "),
+        ('{"storage": {},\nstorage}', ", line 2: is not valid JSON: "),
         ("{} {}", ", line 1: is not valid JSON: "),
         ("[]", ": must be an object of sections"),
         ('{"storage": []}', ": storage must be an object of keys"),

@@ -86,9 +86,7 @@ print(interrupted)
     assert memory.count_memories(category="last") == 1
 
 
-def test_a_store_open_twice_in_one_thread_does_not_wait_for_itself(
-    memory: MemoryModule, tmp_path: Path
-) -> None:
+def test_a_store_open_twice_in_one_thread_does_not_wait_for_itself(memory: MemoryModule, tmp_path: Path) -> None:
     other = MemoryModule(storage_dir=tmp_path, backend_type=memory.backend.name, busy_timeout_seconds=60)
     memory.bootstrap()
     other.bootstrap()

@@ -249,6 +249,53 @@ def test_a_row_that_was_edited_behind_our_back_is_noticed(path: Path) -> None:
         SQLiteBackend(path).list_all()
 
 
+@pytest.mark.parametrize("how", ["backup", "vacuum into"])
+def test_what_other_tools_copied_is_accepted_and_sealed_again(tmp_path: Path, path: Path, how: str) -> None:
+    memory = MemoryModule(storage_backend=SQLiteBackend(path))
+    for number in range(50):
+        memory.create_memory("c", str(number), {"n": number}, "t", tags=["a", f"t{number}"])
+    copy = tmp_path / "copy.db"
+    program = """
+import sqlite3, sys
+source, target = sqlite3.connect(sys.argv[1]), sys.argv[2]
+if sys.argv[3] == "backup":
+    source.backup(sqlite3.connect(target))
+else:
+    source.execute("VACUUM INTO ?", (target,))
+"""
+    subprocess.run([sys.executable, "-c", program, str(path), str(copy), how], check=True)
+
+    for read_only in (True, False, False):
+        with MemoryModule(storage_backend=SQLiteBackend(copy, read_only=read_only)) as opened:
+            assert opened.list_memories() == memory.list_memories()
+            assert opened.get_memories_by_tags(["t7"]) == memory.get_memories_by_tags(["t7"])
+    damaged = bytearray(copy.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    copy.write_bytes(damaged)
+    with pytest.raises(CorruptStoreError):
+        SQLiteBackend(copy).list_all()
+    memory.shutdown()
+
+
+def test_a_store_whose_log_another_tool_folded_in_is_accepted(path: Path) -> None:
+    program = """
+import os, sys
+from jarvis.persistent_memory import MemoryModule
+from jarvis.sqlite_backend import SQLiteBackend
+memory = MemoryModule(storage_backend=SQLiteBackend(sys.argv[1]))
+for number in range(30):
+    memory.record_task(str(number), {"n": number})
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert _with_other_tool(path, "SELECT count(*) FROM memories") == [[30]]
+    assert not path.with_name("memory.db-wal").exists()
+
+    with MemoryModule(storage_backend=SQLiteBackend(path)) as memory:
+        assert memory.count_memories() == 30
+    assert len(SQLiteBackend(path, read_only=True).list_all()) == 30
+
+
 # --- removed, replaced ---
 
 

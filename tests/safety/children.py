@@ -71,6 +71,7 @@ def refused(backend: str, what: str) -> None:
     ) as memory:  # nobody may import what it needs
         memory.create_memory("things", "one", {}, "thing")
         model.contents(memory)
+    model.contents(MemoryModule(storage_dir=directory / "warm", backend_type=backend, read_only=True))
     pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
