@@ -179,6 +179,8 @@ def test_a_damaged_copy_gives_the_exact_data_or_a_clear_error(
     verdicts: dict[str, int] = {}
     wrong: list[str] = []
     copies = 300 if soak else 60
+    if backend == "json" and count > 300:
+        copies = 60  # a hundred times what the backend is meant for, and seconds to read
     for number in range(copies):
         directory = tmp_path / f"{number}"
         directory.mkdir()
