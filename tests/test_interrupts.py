@@ -277,7 +277,8 @@ class TestTasks:
 
         async def story() -> dict[str, Any]:
             await memory.set_user_preference("theme", {"mode": "dark"})
-            return await pickle.loads(pickle.dumps(memory)).get_user_preferences()
+            copy: AsyncMemoryModule = pickle.loads(pickle.dumps(memory))
+            return await copy.get_user_preferences()
 
         assert asyncio.run(story()) == {"theme": {"mode": "dark"}}
 

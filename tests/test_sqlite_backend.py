@@ -513,6 +513,14 @@ def test_a_row_that_cannot_be_understood_stops_the_migration_and_changes_nothing
     assert len(list(path.parent.glob("memory.db.first-life*"))) == 1
 
 
+def test_a_table_that_somebody_added_under_a_name_of_ours_is_named(path: Path) -> None:
+    _first_life_store(path)
+    _with_other_tool(path, "CREATE TABLE tags (mine)")
+
+    with pytest.raises(StoreAccessError, match=r"table 'tags'.*rename it"):
+        SQLiteBackend(path).list_all()
+
+
 def test_a_program_of_the_first_life_gets_an_error_after_the_migration(path: Path) -> None:
     _first_life_store(path)
     program = """

@@ -57,10 +57,6 @@ class UnsupportedError(JarvisError, NotImplementedError):
     """The backend in use lacks a capability; the message names the backends that have it."""
 
 
-class MissingExtraError(JarvisError, ImportError):
-    """An optional package is not installed; the message holds the pip line."""
-
-
 class TransactionError(JarvisError, RuntimeError):
     """A transaction is used where it cannot work, such as from another thread."""
 

@@ -140,10 +140,13 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidQueryError(f"tags: takes at most {MAX_TAGS}, not {len(self.tags)}")
             for tag in self.tags:
                 _check_filter("tags", tag)
+            msgspec.structs.force_setattr(self, "tags", tuple(self.tags))  # what goes in is copied
         if self.tags_match not in ("any", "all"):
             raise InvalidQueryError('tags_match: takes "any" or "all"')
         if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < _FAR):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
+        if type(self.where) is dict:
+            msgspec.structs.force_setattr(self, "where", _copied(self.where))
         _ = self.instants, self.test, self.position  # each raises if its filter means nothing
 
     @property

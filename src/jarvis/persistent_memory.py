@@ -485,7 +485,8 @@ class MemoryModule:
         try:
             yield
         finally:
-            _authors.reset(reset)
+            with contextlib.suppress(ValueError):  # an async generator that was left open ends in another context
+                _authors.reset(reset)
 
     @property
     def namespace(self) -> str:

@@ -21,7 +21,7 @@ from jarvis._sqlite import driver, schema
 from jarvis._sqlite.verification import row_checksum
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.entry_record import Body
-from jarvis.errors import CorruptStoreError, InvalidEntryError
+from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
 from jarvis.memory_entry import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def migrate(connection: apsw.Connection, path: str) -> None:
         CorruptStoreError: a row cannot be understood; the file is unchanged.
         apsw.Error: see `jarvis._sqlite.driver.translated`.
     """
+    _refuse_other_tables(connection, path)
     kept = _keep_copy(connection, path)
     connection.execute("BEGIN EXCLUSIVE")
     try:
@@ -90,6 +91,18 @@ def migrate(connection: apsw.Connection, path: str) -> None:
         raise
     log.info("migrated %s from its first life: %d entries; the old file is kept as %s", path, count, kept)
     finish(connection)
+
+
+def _refuse_other_tables(connection: apsw.Connection, path: str) -> None:
+    ours = ("names", "entries", "tags", "clock", "first_life")
+    tables: list[Any] = connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')").fetchall()
+    for (name,) in tables:
+        if str(name).lower() in ours:
+            raise StoreAccessError(
+                path,
+                f"is a store of the first life that somebody added a table {name!r} to, a name that is needed here; "
+                f"rename it (ALTER TABLE {name} RENAME TO …) and open the store again",
+            )
 
 
 def finish(connection: apsw.Connection) -> None:

@@ -94,6 +94,8 @@ def flatten(value: Any, *, field: str = "value") -> Any:
     except _RefusedError as refused:
         path = "".join(reversed(refused.path))
         raise InvalidEntryError(field + path, refused.problem) from None
+    except RecursionError:
+        raise InvalidEntryError(field, "is nested too deep for what is left of the call stack") from None
 
 
 def _flatten(value: Any, depth: int) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -168,6 +169,18 @@ class FilterPromises(Promises):
         assert found({"$in": [1, None]}) == {"one", "null"}
         assert {entry.id for entry in backend.select(MemoryQuery(where={"v.x": 10}))} == {"dict"}
 
+    def test_what_cannot_be_compared_does_not_match_and_does_not_fail(self, backend: StorageBackend) -> None:
+        odd = [Decimal("NaN"), Decimal("sNaN"), float("nan"), time(1), time(1, tzinfo=UTC), datetime(2026, 1, 1)]  # noqa: DTZ001 - naive is the point
+        for number, value in enumerate(odd):
+            backend.create(an_entry(str(number), value={"v": value}))
+
+        def found(condition: Any) -> set[str]:
+            return {entry.id for entry in backend.select(MemoryQuery(where={"v": condition}))}
+
+        assert found({"$gt": 1}) == found(Decimal("NaN")) == found({"$lt": NOON}) == set()
+        assert found({"$gte": time(0)}) == found(time(1)) == {"3"}
+        assert found({"$gte": time(0, tzinfo=UTC)}) == {"4"}
+
     def test_a_tuple_is_a_path_whose_keys_may_hold_dots(self, backend: StorageBackend) -> None:
         backend.create(an_entry("dotted", value={"a.b": {"c": 1}}))
         backend.create(an_entry("nested", value={"a": {"b": {"c": 1}}}))
@@ -217,6 +230,19 @@ class FilterPromises(Promises):
 
         assert seen == before
 
+    def test_changing_a_filter_that_was_passed_in_changes_no_answer(self, backend: StorageBackend) -> None:
+        backend.create(an_entry(value={"n": 1}))
+        where: dict[str, Any] = {"n": {"$in": [1]}}
+        tags = ["ui"]
+        query = MemoryQuery(where=where, tags=tags)
+
+        where["n"]["$in"].append(2)
+        where["m"] = 3
+        tags.append("x")
+
+        assert list(backend.iterate(query)) == backend.select(query) == [an_entry(value={"n": 1})]
+        assert query.tags == ("ui",)
+
     @pytest.mark.parametrize(
         "filters",
         [
@@ -242,6 +268,13 @@ class FilterPromises(Promises):
             {"where": {"n": {"$gt": None}}},
             {"where": {"$or": []}},
             {"where": {1: 1}},
+            {"where": {"n": object()}},
+            {"where": {"n": {"$contains": int}}},
+            {"key": "\ud800"},
+            {"tags": ["\ud800"]},
+            {"tags": [str(number) for number in range(501)]},
+            {"limit": 10**30},
+            {"after": f"{10**30}:1:x"},
         ],
     )
     def test_a_filter_that_means_nothing_is_an_error_that_names_it(self, filters: dict[str, Any]) -> None:
