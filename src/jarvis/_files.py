@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jarvis.errors import (
     ReadOnlyStoreError,
@@ -29,7 +29,9 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+Member = TypeVar("Member")
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -197,7 +199,14 @@ def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool =
     else:
         system.replace(temporary, path)
     if sync:
-        system.sync_directory(os.path.dirname(path))
+        try:
+            system.sync_directory(os.path.dirname(path))
+        except OSError as error:
+            raise StoreAccessError(
+                path,
+                f"was written, but its directory could not be synced ({error.strerror}): it is there now, and a power "
+                "cut may take this write back",
+            ) from error
 
 
 class Stamp(NamedTuple):
@@ -310,8 +319,8 @@ class WriterLock:
         self._mutex = threading.RLock()  # of the threads of this process; it knows its owner by itself
         self._descriptors: set[int] = set()  # every open one
         self._held: int | None = None
-        self._waiter: _Waiter | None = None
-        weakref.finalize(self, _close_all, self._descriptors)
+        self._waiters: list[_Waiter] = []  # at most one: the wait that goes on, wanted or given up
+        weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
         _locks.add(self)
 
     def is_mine(self) -> bool:
@@ -332,6 +341,7 @@ class WriterLock:
         while True:
             if self._held is None:
                 self._held = self._open()
+                self._descriptors.add(self._held)
             if not _try_lock(self._held):
                 self._wait(deadline, timeout_seconds)
             if self._is_current():
@@ -341,6 +351,8 @@ class WriterLock:
     def release(self) -> None:
         """Give the lock to the next waiter; no-op if the calling thread does not hold it."""
         if self.is_mine():
+            for waiter in self._waiters:  # one that an interrupt kept from being handed over
+                waiter.give_up()
             if self._held is not None:
                 _unlock(self._held)
             while self.is_mine():
@@ -364,7 +376,7 @@ class WriterLock:
         mutex = self._mutex
         if mutex.acquire(blocking=False):
             try:
-                if self._held is not None and self._waiter is None:
+                if self._held is not None:
                     self._close(self._held)
             finally:
                 mutex.release()
@@ -395,9 +407,7 @@ class WriterLock:
 
     def _open(self) -> int:
         with explaining(self.path, "open the writer lock"):
-            descriptor = system.open(self.path, os.O_RDWR | os.O_CREAT)
-        self._descriptors.add(descriptor)
-        return descriptor
+            return system.open(self.path, os.O_RDWR | os.O_CREAT)
 
     def _close(self, descriptor: int) -> None:
         if descriptor == self._held:
@@ -415,26 +425,28 @@ class WriterLock:
         if deadline <= time.monotonic():
             raise self._busy(timeout_seconds)
         self._refuse_deadlock()
-        waiter = self._waiter
-        if waiter is not None and not waiter.take_over():
-            self._close(waiter.descriptor)
-            waiter = None
-        if waiter is None:
-            waiter = self._waiter = _Waiter(self._open())
+        if self._waiters and not self._waiters[0].take_over():
+            self._waiters.clear()
         try:
-            if not waiter.wait(max(deadline - time.monotonic(), 0)):
+            if not self._waiters:
+                self._waiters.append(_Waiter(self._open))
+                self._waiters[0].start()
+            descriptor = self._waiters[0].wait(max(deadline - time.monotonic(), 0))
+            if descriptor is None:
                 raise self._busy(timeout_seconds)
         except BaseException:
-            waiter.give_up()
+            for waiter in self._waiters:
+                waiter.give_up()
             raise
-        before, self._held, self._waiter = self._held, waiter.descriptor, None
-        if before is not None:
-            self._descriptors.discard(before)
-            os.close(before)
+        if self._held is not None:
+            self._close(self._held)
+        self._held = descriptor
+        self._descriptors.add(descriptor)
+        self._waiters.clear()
 
     def _refuse_deadlock(self) -> None:
         """Raise if this thread waits for itself: the store is open twice, and the other one is in a transaction."""
-        for other in list(_locks):
+        for other in listed(_locks):
             if other is not self and other.path == self.path and other.is_mine():
                 raise TransactionError(
                     f"{self.guarded}: this thread has a transaction open on it through another module or backend; "
@@ -456,21 +468,31 @@ class WriterLock:
 
     def _forget(self) -> None:
         """In a forked child: let go of the parent's descriptors without unlocking what it holds."""
-        _close_all(self._descriptors)
-        self._held = self._waiter = None
+        for waiter in self._waiters:
+            self._descriptors.add(waiter.descriptor)
+        self._waiters.clear()
+        _let_go(self._descriptors, self._waiters)
+        self._held = None
         self._mutex = threading.RLock()
 
 
 class _Waiter:
-    """A thread that waits for the lock on a descriptor of its own, until somebody wants it or nobody does."""
+    """A thread that waits for the lock on a descriptor of its own, until somebody wants it or nobody does.
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    The descriptor is the waiter's to close until `wait` hands it out.
+    """
+
+    def __init__(self, open_file: Callable[[], int]) -> None:
+        self.descriptor = open_file()
         self._settled = threading.Lock()
         self._got = threading.Event()
         self._wanted = True
         self._over = False
-        threading.Thread(target=self._run, name="jarvis-writer-lock", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="jarvis-writer-lock", daemon=True)
+
+    def start(self) -> None:
+        """Begin to wait."""
+        self._thread.start()
 
     def _run(self) -> None:
         _lock(self.descriptor)
@@ -478,8 +500,7 @@ class _Waiter:
             if self._wanted:
                 self._got.set()
             else:
-                self._over = True
-                _unlock(self.descriptor)
+                self._finish()
 
     def take_over(self) -> bool:
         """Want it again; False if the thread got the lock meanwhile and let it go."""
@@ -487,23 +508,37 @@ class _Waiter:
             self._wanted = not self._over
             return self._wanted
 
-    def wait(self, seconds: float) -> bool:
-        """Wait at most that long; return whether the descriptor is locked now."""
-        return self._got.wait(seconds)
+    def wait(self, seconds: float) -> int | None:
+        """Wait at most that long; return the descriptor, locked and now the caller's, or None."""
+        return self.descriptor if self._got.wait(seconds) else None
 
     def give_up(self) -> None:
         """Want it no longer; let go of it if it was got in this very moment."""
         with self._settled:
             self._wanted = False
-            if self._got.is_set():
-                self._over = True
-                _unlock(self.descriptor)
+            if not self._over and (self._got.is_set() or self._thread.ident is None):
+                self._finish()
+
+    def _finish(self) -> None:
+        self._over = True
+        os.close(self.descriptor)  # which unlocks it
 
 
-def _close_all(descriptors: set[int]) -> None:
+def _let_go(descriptors: set[int], waiters: list[_Waiter]) -> None:
+    while waiters:
+        waiters.pop().give_up()
     while descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptors.pop())
+
+
+def listed(held: weakref.WeakSet[Member]) -> list[Member]:
+    """Return what a set of weak references holds now, also while other threads add to it."""
+    while True:
+        try:
+            return list(held)
+        except RuntimeError:  # it changed size during the iteration
+            continue
 
 
 if sys.platform == "win32":
@@ -543,7 +578,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _forget_locks() -> None:
-        for lock in list(_locks):
+        for lock in listed(_locks):
             lock._forget()
 
     os.register_at_fork(after_in_child=_forget_locks)

@@ -39,8 +39,14 @@ class _Level:
 
     def __init__(self, thread: ThreadPoolExecutor) -> None:
         self.thread = thread
-        self.is_over = False  # left from another context, so this one still shows it
+        self.is_over = False
+        self.is_detached = False  # it was left from another context, so this one still shows it
         self.turn = asyncio.Lock()  # of the tasks that share this level: a savepoint of one keeps the others out
+
+    def check(self) -> None:
+        """Raise `TransactionError` if the transaction has ended."""
+        if self.is_over:
+            raise TransactionError("the transaction that this task was started in has ended")
 
 
 # The innermost level of this task, by the token of its memory.
@@ -139,9 +145,10 @@ class AsyncMemoryModule:
     async def _run(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         bound = functools.partial(contextvars.copy_context().run, call, *args, **kwargs)
         level = _levels.get().get(id(self._workers))
-        if level is None or level.is_over:
+        if level is None or level.is_detached:
             return await asyncio.get_running_loop().run_in_executor(self._workers.pool(), bound)
         async with level.turn:
+            level.check()
             return await _in_thread(level.thread, bound)
 
     # --- the verbs: what each does is said once, in MemoryModule ---------------------------------
@@ -385,10 +392,15 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
 
     async def __aenter__(self) -> None:
         self._outer = _levels.get().get(self._key)
-        if self._outer is not None and self._outer.is_over:
+        if self._outer is not None and self._outer.is_detached:
             self._outer = None
         if self._outer is not None:
             await self._outer.turn.acquire()
+            try:
+                self._outer.check()
+            except TransactionError:
+                self._outer.turn.release()
+                raise
             self._thread = self._outer.thread
         else:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="jarvis-transaction")
@@ -404,6 +416,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._level.is_over = True
         try:
             leave = functools.partial(contextvars.copy_context().run, self._inner.__exit__, kind, error, trace)
             await _settled(asyncio.ensure_future(_in_thread(self._thread, leave)))
@@ -412,7 +425,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
             try:
                 _levels.reset(self._reset)
             except ValueError:  # an async generator that was left open is closed from another context
-                self._level.is_over = True
+                self._level.is_detached = True
 
     def _enter(self) -> None:
         """Enter, in the thread; give back at once what nobody waits for any more."""

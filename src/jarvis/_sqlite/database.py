@@ -45,6 +45,7 @@ Result = TypeVar("Result")
 log = logging.getLogger("jarvis.sqlite")
 
 FORK_PATIENCE_SECONDS = 10.0
+MAX_TRIES = 20  # of a reader that meets writers half-way
 
 _NOTHING = Note(Stamp(0, 0, 0), 0)
 
@@ -98,15 +99,28 @@ class Database:
         Raises:
             StoreError: whatever is wrong with the store.
         """
-        while True:
+        for attempt in range(MAX_TRIES):
             session = self._enter()
             try:
                 result = work(session)
                 if session.immutable is None or self._is_there(session):
                     return result
                 session.epoch = -1  # a writer came: what was read without locks may be torn, so read again
+            except CorruptStoreError:
+                if session.depth or (attempt and session.immutable is None):
+                    raise
+                self._distrust()  # another program may have written: look at the whole again, once
             finally:
                 self._leave(session)
+        raise StoreBusyError(
+            self.path, "writers keep changing it while it is read from where no lock can be had; retry"
+        )
+
+    def _distrust(self) -> None:
+        """Let every connection be opened anew, and the file be verified before."""
+        with self._mutex:
+            self.epoch += 1
+            self._prepared = None
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Session]:
@@ -212,6 +226,8 @@ class Database:
 
     def _enter(self) -> Session:
         session: Session | None = getattr(self._local, "session", None)
+        if session is not None and session.pid != os.getpid():
+            raise self._forked()
         if session is not None:
             # Who closes connections (shutdown, fork) raises epoch first and looks at busy then; in
             # this order at least one of the two sees the other.
@@ -295,10 +311,7 @@ class Database:
     def _open(self) -> Session:
         """Return a new connection to the file as it is now, checked; needs the mutex."""
         if self._inherited:
-            raise TransactionError(
-                f"{self.path}: this process was forked while its parent was inside a call or transaction on the store; "
-                "fork outside of them, or start processes with spawn"
-            )
+            raise self._forked()
         if self._prepared is None:
             self._prepare()
         status = self._status()
@@ -320,6 +333,12 @@ class Database:
         )
         self._sessions.add(session)
         return session
+
+    def _forked(self) -> TransactionError:
+        return TransactionError(
+            f"{self.path}: this process was forked while its parent was inside a call or transaction on the store; "
+            "fork outside of them, or start processes with spawn"
+        )
 
     def _has_log(self) -> bool:
         try:
@@ -365,22 +384,42 @@ class Database:
             raise StoreAccessError(
                 self.path, "has a log of last writes beside it; open it once without read_only=True to fold that in"
             )
+        for _ in range(MAX_TRIES if self.read_only else 1):
+            state = self._state()
+            try:
+                self._check_file()
+                break
+            except CorruptStoreError:
+                if self._state() == state:
+                    raise
+        else:
+            self._check_file()
+        self._prepared = (status.st_dev, status.st_ino)
+
+    def _state(self) -> tuple[Stamp, int]:
+        """Return what changes when somebody writes: without a lock, a reader may meet a writer half-way."""
+        try:
+            log_size = os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            log_size = 0
+        return Stamp.of(self._status()), log_size
+
+    def _check_file(self) -> None:
         self._unsealed = False
         try:
             try:
-                self._check_file()
-            except apsw.Error as error:
-                if driver.extended_code(error) != apsw.SQLITE_IOERR_DATA:
+                self._check_connected()
+            except (apsw.IOError, CorruptStoreError) as error:
+                if isinstance(error, apsw.IOError) and driver.extended_code(error) != apsw.SQLITE_IOERR_DATA:
                     raise
                 # Pages without a right checksum are damage, or another program's way of writing them. If
                 # all content proves whole without their help, it was the latter.
                 self._unsealed = True
-                self._check_file()
+                self._check_connected()
         except apsw.Error as error:
             raise driver.translated(self.path, error, "open the store") from error
-        self._prepared = (status.st_dev, status.st_ino)
 
-    def _check_file(self) -> None:
+    def _check_connected(self) -> None:
         connection = self._connect(immutable=self.read_only and not self._has_log())
         try:
             self._check(connection)
@@ -426,6 +465,7 @@ class Database:
             elif schema.read_mark(connection)[1] == schema.MIGRATING:
                 first_life.finish(connection)
             self._verify(connection)
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy by VACUUM INTO is in another mode
             if self._unsealed:
                 verification.seal(connection)
                 self._unsealed = False
@@ -447,7 +487,11 @@ class Database:
             return False
         stamp = Stamp.of(self._status())
         if note.stamp[1:] == stamp[1:] and schema.last_commit(connection) < note.commit:  # also for a copied directory
-            raise driver.corrupt(self.path, "the log with its last writes is damaged or gone")
+            raise driver.corrupt(
+                self.path,
+                "the log with its last writes is damaged or gone (if you put a backup in its place, "
+                f"remove {os.path.basename(self.lock.path)} too)",
+            )
         return note.stamp == stamp and not self._unsealed and self._log_is_whole(connection)
 
     def _verify(self, connection: apsw.Connection) -> None:
@@ -549,7 +593,9 @@ if hasattr(os, "register_at_fork"):
     def _before_fork() -> None:
         _forking.paused = []
         deadline = time.monotonic() + FORK_PATIENCE_SECONDS
-        for database in sorted(_databases, key=id):  # in one order, so that two forks at once do not deadlock
+        for database in sorted(
+            _files.listed(_databases), key=id
+        ):  # in one order, so that two forks at once do not deadlock
             _forking.paused.append(database)
             database.before_fork(deadline)
 
@@ -567,6 +613,6 @@ if hasattr(os, "register_at_fork"):
 @atexit.register
 def _shut_all_down() -> None:
     """Fold the logs in when the interpreter ends; nothing is lost where this does not happen."""
-    for database in list(_databases):
+    for database in _files.listed(_databases):
         with contextlib.suppress(JarvisError):
             database.shutdown()

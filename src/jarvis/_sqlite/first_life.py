@@ -177,7 +177,8 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
         )
         for tag in body.tags:
             connection.execute(_INSERT_TAG, (DEFAULT_NAMESPACE, tag, instant, commit, category, entity_type))
-    connection.execute("UPDATE clock SET commit_number = ?", (commit,))
+    checksum = schema.clock_checksum((commit, 0, 0))
+    connection.execute("UPDATE clock SET commit_number = ?, checksum = ?", (commit, checksum))
     return commit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import os
 from typing import Any
@@ -16,11 +17,17 @@ CURRENT_VERSION = 1
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""
 
+
+def clock_checksum(fields: tuple[int, ...]) -> int:
+    """Return the CRC-32 that `clock.checksum` holds of (commit number, made, names generation)."""
+    return binascii.crc32(repr(tuple(fields)).encode())
+
+
 # `row` is the commit number of the entry's last change: every index ends with it for free, so the
 # order (instant, commit number) of lists comes out of each of them without sorting. Strings that
 # repeat (namespace, category, entity type, tag) are interned in `names`, whose ids are never given
 # twice: 724 bytes an entry became 550 in the prototype.
-VERSION_1 = """
+VERSION_1 = f"""
 CREATE TABLE names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE
@@ -61,9 +68,10 @@ CREATE TABLE clock (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     commit_number INTEGER NOT NULL,   -- of the last change
     made INTEGER NOT NULL,            -- instant of the last timestamp that the module made
-    names_generation INTEGER NOT NULL -- counts the erasures of names
+    names_generation INTEGER NOT NULL, -- counts the erasures of names
+    checksum INTEGER NOT NULL         -- CRC-32 of the three before
 ) STRICT;
-INSERT INTO clock VALUES (1, 0, 0, 0);
+INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0))});
 
 -- What ANALYZE would find in a large store: average rows per prefix of each index. Written once by
 -- hand, so that the plan of a query never changes with the store (https://sqlite.org/fileformat2.html#stat1tab).

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jarvis._files import Stamp
 
 _READ_CLOCK = "SELECT commit_number, made, names_generation FROM clock"
-_WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?"
+_WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, checksum = ?"
 _INTERN = "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING"
 _NAME_ID = "SELECT id FROM names WHERE name = ?"
 
@@ -77,6 +77,8 @@ class Session:
             return self.connection.execute(sql, bindings).fetchall()
         except apsw.Error as error:
             raise self.failed(error, doing) from error
+        except UnicodeDecodeError:  # it carries what is stored
+            raise driver.corrupt(self.path, "a text is no text") from None
 
     def each(self, sql: str, bindings: Sequence[Any] = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found; raise as `rows` does."""
@@ -85,6 +87,8 @@ class Session:
             yield from self.connection.execute(sql, bindings)
         except apsw.Error as error:
             raise self.failed(error, "read") from error
+        except UnicodeDecodeError:
+            raise driver.corrupt(self.path, "a text is no text") from None
 
     def _check_whole(self) -> None:
         if self._broken:
@@ -128,7 +132,8 @@ class Session:
             return
         try:
             if self._clock_moved:
-                self.rows(_WRITE_CLOCK, (self.commit_number, self.made, self._generation), "write")
+                clock = (self.commit_number, self.made, self._generation)
+                self.rows(_WRITE_CLOCK, (*clock, schema.clock_checksum(clock)), "write")
             self.rows("COMMIT", (), "write")
         except BaseException:
             self._roll_back_all()

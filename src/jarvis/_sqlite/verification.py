@@ -30,6 +30,7 @@ _ALL_TAGS = f"""
 SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
     {_NAME.format("entity_type")}, instant FROM tags ORDER BY row
 """
+_CLOCK = "SELECT commit_number, made, names_generation, checksum FROM clock"
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WAL_FRAME = struct.Struct(">6I")
 _WAL_MAGIC = 0x377F0682
@@ -48,14 +49,21 @@ def row_checksum(fields: tuple[object, ...], body: bytes | str) -> int:
 
 
 def verify(connection: apsw.Connection, path: str) -> None:
-    """Read the whole store and compare all that can be compared; O(store), about 15 µs an entry.
-
-    Structure and indexes are compared with the rows, each row with its checksum, the tags with the
-    bodies: whatever an answer can be made of.
+    """Read the whole store and compare all that can be compared; see `_compare`.
 
     Raises:
         CorruptStoreError: something does not fit.
         apsw.Error: a page could not be read.
+    """
+    try:
+        _compare(connection, path)
+    except UnicodeDecodeError:  # it carries what is stored
+        raise driver.corrupt(path, "a text is no text") from None
+
+
+def _compare(connection: apsw.Connection, path: str) -> None:
+    """Compare structure and indexes with the rows, each row with its checksum, the tags with the bodies:
+    whatever an answer can be made of. O(store), about 15 µs an entry.
     """
     if connection.reserve_bytes() != driver.RESERVED_BYTES:
         raise driver.corrupt(path, "its pages carry no checksums")
@@ -77,8 +85,9 @@ def verify(connection: apsw.Connection, path: str) -> None:
             tag = next(tagged, None)
         if there != set(decode_body(body).tags):
             raise driver.corrupt(path, "the tags of an entry are not those it was stored with")
-    if tag is not None or schema.last_commit(connection) < last:
-        raise driver.corrupt(path, "it knows of tags or commits that it does not hold")
+    for *clock, checksum in connection.execute(_CLOCK).fetchall():
+        if tag is not None or clock[0] < last or schema.clock_checksum(tuple(clock)) != checksum:
+            raise driver.corrupt(path, "it knows of tags or commits that it does not hold")
 
 
 def seal(connection: apsw.Connection) -> None:
