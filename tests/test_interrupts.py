@@ -184,7 +184,76 @@ def test_readers_and_shutdowns_do_not_get_into_each_others_way(tmp_path: Path) -
     memory.shutdown()
 
 
+def test_a_process_that_exits_without_shutdown_says_nothing_and_folds_its_log_in(tmp_path: Path) -> None:
+    program = """
+import atexit, sys
+from jarvis.persistent_memory import MemoryModule
+for backend_type in ("sqlite", "json"):
+    memory = MemoryModule(storage_dir=sys.argv[1], backend_type=backend_type)
+    memory.record_task("1", {})
+    atexit.register(memory.record_task, "at exit", {})
+"""
+    shown = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+
+    assert shown.stderr == ""
+    assert not (tmp_path / "memory.db-wal").exists()
+    for backend_type in ("sqlite", "json"):
+        assert MemoryModule(storage_dir=tmp_path, backend_type=backend_type).count_memories() == 2
+
+
+def test_a_lock_that_was_waited_for_and_dropped_unlocks_nobody_elses(tmp_path: Path) -> None:
+    holder = MemoryModule(storage_dir=tmp_path / "one")
+    other = MemoryModule(storage_dir=tmp_path / "two", busy_timeout_seconds=0.05)
+    rival = MemoryModule(storage_dir=tmp_path / "two", busy_timeout_seconds=0.05)
+    rival.bootstrap()
+
+    def wait_in_vain() -> None:
+        dropped = MemoryModule(storage_dir=tmp_path / "one", busy_timeout_seconds=0.01)
+        dropped.bootstrap()
+        with pytest.raises(StoreBusyError):
+            dropped.record_task("1", {})
+
+    def intrude() -> None:
+        with pytest.raises(StoreBusyError):
+            rival.record_task("intruder", {})
+
+    with holder.transaction():
+        _in_thread(wait_in_vain)
+        gc.collect()
+        other.bootstrap()
+        held = other.transaction()
+        held.__enter__()
+    for thread in threading.enumerate():
+        if thread.name == "jarvis-writer-lock":
+            thread.join(timeout=10)
+    _in_thread(intrude)
+    held.__exit__(None, None, None)
+
+    rival.record_task("2", {})
+    assert rival.count_memories() == 1
+
+
 class TestTasks:
+    def test_a_task_that_outlives_a_savepoint_is_told(self, tmp_path: Path) -> None:
+        async def story() -> list[str]:
+            async with AsyncMemoryModule(storage_dir=tmp_path) as memory:
+                ended = asyncio.Event()
+
+                async def late() -> None:
+                    await ended.wait()
+                    await memory.record_task("late", {})
+
+                async with memory.transaction():
+                    async with memory.transaction():
+                        task = asyncio.create_task(late())
+                    ended.set()
+                    with pytest.raises(TransactionError, match="has ended"):
+                        await task
+                    await memory.record_task("kept", {})
+                return [entry.entity_id or "" for entry in await memory.get_task_history()]
+
+        assert asyncio.run(story()) == ["kept"]
+
     def test_transactions_of_siblings_take_turns(self, tmp_path: Path) -> None:
         async def story() -> tuple[list[Any], list[str]]:
             async with AsyncMemoryModule(storage_dir=tmp_path) as memory:

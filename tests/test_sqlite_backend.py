@@ -277,23 +277,24 @@ else:
     memory.shutdown()
 
 
-def test_a_store_whose_log_another_tool_folded_in_is_accepted(path: Path) -> None:
+@pytest.mark.parametrize("writes", [1, 3, 30])
+def test_a_store_whose_log_another_tool_folded_in_is_accepted(path: Path, writes: int) -> None:
     program = """
 import os, sys
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 memory = MemoryModule(storage_backend=SQLiteBackend(sys.argv[1]))
-for number in range(30):
+for number in range(int(sys.argv[2])):
     memory.record_task(str(number), {"n": number})
 os._exit(9)
 """
-    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
-    assert _with_other_tool(path, "SELECT count(*) FROM memories") == [[30]]
+    subprocess.run([sys.executable, "-c", program, str(path), str(writes)], check=False)
+    assert _with_other_tool(path, "SELECT count(*) FROM memories") == [[writes]]
     assert not path.with_name("memory.db-wal").exists()
 
     with MemoryModule(storage_backend=SQLiteBackend(path)) as memory:
-        assert memory.count_memories() == 30
-    assert len(SQLiteBackend(path, read_only=True).list_all()) == 30
+        assert memory.count_memories() == writes
+    assert len(SQLiteBackend(path, read_only=True).list_all()) == writes
 
 
 # --- removed, replaced ---

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import MemoryEntry
@@ -17,7 +18,12 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def entries() -> list[MemoryEntry]:
     """Return what the stores hold, newest first, but for what the module fills in."""
-    values = [{"n": 1}, {"at": START, "pair": (1, 2)}, {"$type": "mine"}, {"text": "żółć \x00 " + "x" * 5000}]
+    values: list[dict[str, Any]] = [
+        {"n": 1},
+        {"at": START, "pair": (1, 2)},
+        {"$type": "mine"},
+        {"text": "żółć \x00 " + "x" * 5000},
+    ]
     return [
         MemoryEntry(
             f"id-{number}",

@@ -593,9 +593,8 @@ if hasattr(os, "register_at_fork"):
     def _before_fork() -> None:
         _forking.paused = []
         deadline = time.monotonic() + FORK_PATIENCE_SECONDS
-        for database in sorted(
-            _files.listed(_databases), key=id
-        ):  # in one order, so that two forks at once do not deadlock
+        in_one_order = sorted(_files.listed(_databases), key=id)  # or two forks at once would deadlock
+        for database in in_one_order:
             _forking.paused.append(database)
             database.before_fork(deadline)
 

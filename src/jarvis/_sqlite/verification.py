@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -85,7 +85,8 @@ def _compare(connection: apsw.Connection, path: str) -> None:
             tag = next(tagged, None)
         if there != set(decode_body(body).tags):
             raise driver.corrupt(path, "the tags of an entry are not those it was stored with")
-    for *clock, checksum in connection.execute(_CLOCK).fetchall():
+    clocks: list[Any] = connection.execute(_CLOCK).fetchall()
+    for *clock, checksum in clocks:
         if tag is not None or clock[0] < last or schema.clock_checksum(tuple(clock)) != checksum:
             raise driver.corrupt(path, "it knows of tags or commits that it does not hold")
 
