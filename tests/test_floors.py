@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "_identifiers"),
     ("codec", "value_filter", "config", "_files"),
-    ("memory_entry",),
+    ("memory_entry", "_locks"),
     ("entry_record", "storage_backend", "_sql"),
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),

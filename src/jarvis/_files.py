@@ -1,4 +1,4 @@
-"""Files that are whole or not there, locks between processes, and where a store may lie.
+"""Files that are whole or not there, and where a store may lie.
 
 Every operation that touches the disk goes through `system`, so that a test can let the n-th one fail
 or record the order of writes and syncs.
@@ -10,28 +10,21 @@ import contextlib
 import errno
 import os
 import sys
-import threading
-import time
-import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.errors import (
     ReadOnlyStoreError,
     StoreAccessError,
-    StoreBusyError,
     StoreError,
     StoreFullError,
     StoreMissingError,
-    TransactionError,
     UnsafeLocationError,
     UnsafeLocationWarning,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-Member = TypeVar("Member")
+    from collections.abc import Iterable, Iterator
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -222,13 +215,6 @@ class Stamp(NamedTuple):
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-class Note(NamedTuple):
-    """What the last writer left word of: the store's stamp, and the last commit that was synced before."""
-
-    stamp: Stamp
-    commit: int
-
-
 # --- where a store may lie -----------------------------------------------------------------------
 
 _NETWORK_TYPES = frozenset(
@@ -292,293 +278,3 @@ def _file_system_type(path: Path, mounts: str) -> str | None:
         if (path.is_relative_to(point)) and len(point) >= best:
             best, found = len(point), after.split()[0]
     return found
-
-
-# --- a lock between processes and threads --------------------------------------------------------
-
-_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
-
-
-class WriterLock:
-    """An exclusive advisory lock: one holder among all threads of all processes.
-
-    Waiters queue in the kernel, so none starves. The lock dies with its process. A forked child
-    never holds, and never keeps alive, a lock of its parent. An exception that arrives from outside,
-    such as KeyboardInterrupt, at any place in here leaves nothing that `release` does not put right.
-
-    The lock's file also carries a `Note` for its holders (see `read_note`).
-
-    Args:
-        path: the lock's file, created when first needed; it may be removed while nobody holds the lock.
-        guarded: the file that error messages name.
-    """
-
-    def __init__(self, path: str, guarded: str) -> None:
-        self.path = path
-        self.guarded = guarded
-        self._mutex = threading.RLock()  # of the threads of this process; it knows its owner by itself
-        self._descriptors: set[int] = set()  # every open one
-        self._held: int | None = None
-        self._waiters: list[_Waiter] = []  # at most one: the wait that goes on, wanted or given up
-        weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
-        _locks.add(self)
-
-    def is_mine(self) -> bool:
-        """Tell whether the calling thread holds the lock."""
-        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]  # threading.Condition relies on it too
-
-    def acquire(self, timeout_seconds: float) -> None:
-        """Wait for the lock. Whoever calls this calls `release` next, also if this raises.
-
-        Raises:
-            StoreBusyError: somebody else held it for longer than `timeout_seconds`.
-            TransactionError: this thread holds it already, for the same store opened another time.
-            StoreError: the lock's file cannot be opened.
-        """
-        deadline = time.monotonic() + timeout_seconds
-        if not self._mutex.acquire(timeout=max(timeout_seconds, 0)):
-            raise self._busy(timeout_seconds)
-        while True:
-            if self._held is None:
-                self._held = self._open()
-                self._descriptors.add(self._held)
-            if not _try_lock(self._held):
-                self._wait(deadline, timeout_seconds)
-            if self._is_current():
-                return
-            self._close(self._held)  # somebody removed the file meanwhile: that lock guards nothing
-
-    def release(self) -> None:
-        """Give the lock to the next waiter; no-op if the calling thread does not hold it."""
-        if self.is_mine():
-            for waiter in self._waiters:  # one that an interrupt kept from being handed over
-                waiter.give_up()
-            if self._held is not None:
-                _unlock(self._held)
-            while self.is_mine():
-                self._mutex.release()
-
-    def release_for(self, holder: tuple[int, int]) -> None:
-        """Release what the thread with this (process id, thread id) acquired.
-
-        Another thread of its process may do that, which was left its transaction or collects it after
-        its end; a forked child holds nothing to release.
-        """
-        if holder == (os.getpid(), threading.get_ident()):
-            self.release()
-        elif holder[0] == os.getpid():
-            if self._held is not None:
-                self._close(self._held)
-            self._mutex = threading.RLock()
-
-    def close(self) -> None:
-        """Close the lock's file, if nobody in this process holds the lock; it opens again when needed."""
-        mutex = self._mutex
-        if mutex.acquire(blocking=False):
-            try:
-                if self._held is not None:
-                    self._close(self._held)
-            finally:
-                mutex.release()
-
-    def read_note(self) -> Note | None:
-        """Return the note that a holder left last, or None; anybody may read it."""
-        try:
-            with open(self.path, "rb") as file:
-                fields = [int(field) for field in file.read(200).split()]
-        except (OSError, ValueError):
-            return None
-        return Note(Stamp(*fields[:3]), fields[3]) if len(fields) == 4 else None
-
-    def write_note(self, note: Note) -> None:
-        """Leave a note; the caller holds the lock.
-
-        It is not synced, so a power cut may leave an older one, and never one that runs ahead of what
-        the caller synced before.
-        """
-        if self._held is None:
-            raise RuntimeError("only the holder of the lock leaves a note")
-        text = b"%d %d %d %d" % (*note.stamp, note.commit)
-        with explaining(self.path, "write"):
-            os.lseek(self._held, 0, os.SEEK_SET)
-            system.write(self._held, text.ljust(99) + b"\n")
-
-    # --- inside ---
-
-    def _open(self) -> int:
-        with explaining(self.path, "open the writer lock"):
-            return system.open(self.path, os.O_RDWR | os.O_CREAT)
-
-    def _close(self, descriptor: int) -> None:
-        if descriptor == self._held:
-            self._held = None
-        if descriptor in self._descriptors:
-            self._descriptors.discard(descriptor)
-            os.close(descriptor)
-
-    def _wait(self, deadline: float, timeout_seconds: float) -> None:
-        """Wait in the kernel's queue, in a thread of its own: a blocking flock knows no timeout.
-
-        A wait that is given up goes on, for the next one to take over; if none does, the thread lets
-        go of the lock as soon as it gets it.
-        """
-        if deadline <= time.monotonic():
-            raise self._busy(timeout_seconds)
-        self._refuse_deadlock()
-        if self._waiters and not self._waiters[0].take_over():
-            self._waiters.clear()
-        try:
-            if not self._waiters:
-                self._waiters.append(_Waiter(self._open))
-                self._waiters[0].start()
-            descriptor = self._waiters[0].wait(max(deadline - time.monotonic(), 0))
-            if descriptor is None:
-                raise self._busy(timeout_seconds)
-        except BaseException:
-            for waiter in self._waiters:
-                waiter.give_up()
-            raise
-        if self._held is not None:
-            self._close(self._held)
-        self._held = descriptor
-        self._descriptors.add(descriptor)
-        self._waiters.clear()
-
-    def _refuse_deadlock(self) -> None:
-        """Raise if this thread waits for itself: the store is open twice, and the other one is in a transaction."""
-        for other in listed(_locks):
-            if other is not self and other.path == self.path and other.is_mine():
-                raise TransactionError(
-                    f"{self.guarded}: this thread has a transaction open on it through another module or backend; "
-                    "use that one, or its for_namespace()"
-                )
-
-    def _is_current(self) -> bool:
-        try:
-            return self._held is not None and os.path.samestat(os.stat(self.path), os.fstat(self._held))
-        except OSError:
-            return False
-
-    def _busy(self, timeout_seconds: float) -> StoreBusyError:
-        return StoreBusyError(
-            self.guarded,
-            f"another writer has kept it locked for {timeout_seconds:g} s; "
-            "retry, let the other finish, or raise busy_timeout_seconds",
-        )
-
-    def _forget(self) -> None:
-        """In a forked child: let go of the parent's descriptors without unlocking what it holds."""
-        for waiter in self._waiters:
-            self._descriptors.add(waiter.descriptor)
-        self._waiters.clear()
-        _let_go(self._descriptors, self._waiters)
-        self._held = None
-        self._mutex = threading.RLock()
-
-
-class _Waiter:
-    """A thread that waits for the lock on a descriptor of its own, until somebody wants it or nobody does.
-
-    The descriptor is the waiter's to close until `wait` hands it out.
-    """
-
-    def __init__(self, open_file: Callable[[], int]) -> None:
-        self.descriptor = open_file()
-        self._settled = threading.Lock()
-        self._got = threading.Event()
-        self._wanted = True
-        self._over = False
-        self._thread = threading.Thread(target=self._run, name="jarvis-writer-lock", daemon=True)
-
-    def start(self) -> None:
-        """Begin to wait."""
-        self._thread.start()
-
-    def _run(self) -> None:
-        _lock(self.descriptor)
-        with self._settled:
-            if self._wanted:
-                self._got.set()
-            else:
-                self._finish()
-
-    def take_over(self) -> bool:
-        """Want it again; False if the thread got the lock meanwhile and let it go."""
-        with self._settled:
-            self._wanted = not self._over
-            return self._wanted
-
-    def wait(self, seconds: float) -> int | None:
-        """Wait at most that long; return the descriptor, locked and now the caller's, or None."""
-        return self.descriptor if self._got.wait(seconds) else None
-
-    def give_up(self) -> None:
-        """Want it no longer; let go of it if it was got in this very moment."""
-        with self._settled:
-            self._wanted = False
-            if not self._over and (self._got.is_set() or self._thread.ident is None):
-                self._finish()
-
-    def _finish(self) -> None:
-        self._over = True
-        os.close(self.descriptor)  # which unlocks it
-
-
-def _let_go(descriptors: set[int], waiters: list[_Waiter]) -> None:
-    while waiters:
-        waiters.pop().give_up()
-    while descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptors.pop())
-
-
-def listed(held: weakref.WeakSet[Member]) -> list[Member]:
-    """Return what a set of weak references holds now, also while other threads add to it."""
-    while True:
-        try:
-            return list(held)
-        except RuntimeError:  # it changed size during the iteration
-            continue
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the stamp: such locks are mandatory
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _lock(descriptor: int) -> None:
-        while not _try_lock(descriptor):
-            time.sleep(0.01)
-
-    def _unlock(descriptor: int) -> None:
-        with contextlib.suppress(OSError):  # it was not locked
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-    def _forget_locks() -> None:
-        for lock in listed(_locks):
-            lock._forget()
-
-    os.register_at_fork(after_in_child=_forget_locks)

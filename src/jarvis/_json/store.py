@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jarvis import _files
-from jarvis._files import Stamp, WriterLock, explaining
+from jarvis._files import Stamp, explaining
 from jarvis._json.file import Clock, Record, Room, parse, render
+from jarvis._locks import WriterLock
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH
 from jarvis.errors import (

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 import apsw
 
 from jarvis import _files
-from jarvis._files import Note, Stamp, WriterLock
+from jarvis._files import Stamp
+from jarvis._locks import Note, WriterLock, listed
 from jarvis._sqlite import driver, first_life, schema, verification
 from jarvis._sqlite.session import Session, read_only, too_new
 from jarvis.errors import (
@@ -593,7 +594,7 @@ if hasattr(os, "register_at_fork"):
     def _before_fork() -> None:
         _forking.paused = []
         deadline = time.monotonic() + FORK_PATIENCE_SECONDS
-        in_one_order = sorted(_files.listed(_databases), key=id)  # or two forks at once would deadlock
+        in_one_order = sorted(listed(_databases), key=id)  # or two forks at once would deadlock
         for database in in_one_order:
             _forking.paused.append(database)
             database.before_fork(deadline)
@@ -612,6 +613,6 @@ if hasattr(os, "register_at_fork"):
 @atexit.register
 def _shut_all_down() -> None:
     """Fold the logs in when the interpreter ends; nothing is lost where this does not happen."""
-    for database in _files.listed(_databases):
+    for database in listed(_databases):
         with contextlib.suppress(JarvisError):
             database.shutdown()
