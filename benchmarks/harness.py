@@ -7,6 +7,7 @@ in the same run, outside the clock.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -16,16 +17,19 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.systems import SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ENVIRONMENTS = ROOT / ".venv-benchmarks"
+SECONDS_A_ROUND = 1.0
+FEW = 3
+"""Rounds of a system whose calls take so long that a round is cut short."""
 
 
 def python_of(system: str) -> str:
@@ -34,12 +38,13 @@ def python_of(system: str) -> str:
     if not packages:
         return sys.executable
     directory = ENVIRONMENTS / system
-    ready = directory / ".ready"
     python = directory / "bin" / "python"
-    if not ready.exists() or ready.read_text() != " ".join(packages):
-        venv.create(directory, with_pip=True, clear=True)
+    ready = directory / ".ready"
+    wanted = " ".join([f"python=={platform.python_version()}", *packages])
+    if not ready.exists() or ready.read_text() != wanted:
+        venv.create(directory, with_pip=True, clear=True, symlinks=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-        ready.write_text(" ".join(packages))
+        ready.write_text(wanted)
     return str(python)
 
 
@@ -49,38 +54,61 @@ def start(system: str, module: str, *arguments: object, **options: Any) -> subpr
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)
 
 
-class Worker:
-    """A process that runs one workload on one system, round by round (see `benchmarks.worker`)."""
+class Process:
+    """A process that is told by lines what to do, and answers each with a line of JSON."""
 
-    def __init__(self, system: str, workload: str, size: int, directory: Path) -> None:
+    def __init__(self, system: str, module: str, *arguments: object) -> None:
         self.system = system
-        self._process = start(
-            system, "benchmarks.worker", "run", system, workload, size, directory, stdin=subprocess.PIPE
-        )
-        self.versions: dict[str, str] = self._read()["versions"]
+        self._process = start(system, module, *arguments, stdin=subprocess.PIPE)
+        self.greeting = self.answer()
 
-    def round(self, turn: int, count: int) -> list[int]:
-        """Run one round; return the nanoseconds of each call."""
+    def tell(self, *words: object) -> None:
+        """Send it a line of these words."""
         assert self._process.stdin is not None
-        print(turn, count, file=self._process.stdin, flush=True)
-        taken: list[int] = self._read()["nanoseconds"]
-        return taken
+        print(*words, file=self._process.stdin, flush=True)
 
-    def close(self) -> int:
-        """End the process; return the most memory it ever had, in KiB."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        peak: int = self._read()["peak_kib"]
-        self._process.wait()
-        return peak
-
-    def _read(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """Wait for its next line, and return it."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the worker of {self.system} ended early, with status {self._process.wait()}")
+            raise RuntimeError(f"a process of {self.system} ended early, with status {self._process.wait()}")
         message: dict[str, Any] = json.loads(line)
         return message
+
+    def ask(self, *words: object) -> dict[str, Any]:
+        """Send it a line and return its answer."""
+        self.tell(*words)
+        return self.answer()
+
+    def close(self) -> dict[str, Any]:
+        """End its input and return its last words."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        farewell = self.answer()
+        self._process.wait()
+        self._process.stdout.close()
+        return farewell
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Worker(Process):
+    """A process that runs one workload on one system, round by round (see `benchmarks.worker`)."""
+
+    def __init__(self, system: str, workload: str, size: int, directory: Path) -> None:
+        super().__init__(system, "benchmarks.worker", "run", system, workload, size, directory)
+        self.versions: dict[str, str] = self.greeting["versions"]
+
+    def round(self, turn: int, count: int, seconds: float = SECONDS_A_ROUND) -> list[int]:
+        """Run a round of `count` calls, or of fewer when the seconds are over; return the nanoseconds of each."""
+        taken: list[int] = self.ask(turn, count, seconds)["nanoseconds"]
+        return taken
 
 
 class Stores:
@@ -124,24 +152,31 @@ def stores() -> Iterator[Stores]:
 
 
 @contextmanager
-def closing_all(workers: Iterable[Worker]) -> Iterator[list[Worker]]:
-    """Lend the workers; end them."""
-    with ExitStack() as stack:
-        lent = []
-        for worker in workers:
-            stack.callback(worker.close)
-            lent.append(worker)
-        yield lent
+def ending(processes: list[Any]) -> Iterator[None]:
+    """Leave no process of the list behind, however the block ends; processes may be added in it."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
 
 
-def alternate(workers: Sequence[Worker], rounds: int, count: int) -> dict[str, list[list[int]]]:
-    """Return the nanoseconds of each system's rounds, which take turns; the first, which warms up, is left out."""
-    taken: dict[str, list[list[int]]] = {worker.system: [] for worker in workers}
+def alternate(workers: Sequence[Worker], rounds: int, count: int) -> list[list[list[int]]]:
+    """Return the nanoseconds of each worker's rounds, which take turns; the first, which warms up, is left out.
+
+    Takes no more than `FEW` rounds of a worker whose first was cut short.
+    """
+    taken: list[list[list[int]]] = [[] for _ in workers]
+    wanted = [rounds for _ in workers]
     for turn in range(rounds + 1):
-        for worker in workers if turn % 2 else reversed(workers):
-            measured = worker.round(turn, count)
+        for place in range(len(workers)) if turn % 2 else reversed(range(len(workers))):
+            if turn > wanted[place]:
+                continue
+            measured = workers[place].round(turn, count)
             if turn:
-                taken[worker.system].append(measured)
+                taken[place].append(measured)
+            elif len(measured) < count:
+                wanted[place] = min(rounds, FEW)
     return taken
 
 
@@ -177,7 +212,68 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def write(name: str, results: dict[str, Any]) -> None:
-    """Check the figures of one question in."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+class Goal(NamedTuple):
+    """A figure held against what is wanted of it.
+
+    Attributes:
+        what: what was measured, as the tables call it.
+        entries: the size of the store, or None if it does not matter.
+        ours, other: what was compared, in `unit`; `other` is None if the figure stands alone.
+        unit: of both, such as ``"µs"``.
+        figure: what is held against the goal: the ratio of both, or what stands alone.
+        at_most, at_least: the goal; one of them is None.
+    """
+
+    what: str
+    entries: int | None
+    ours: float | None
+    other: float | None
+    unit: str
+    figure: float
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the figure reaches the goal."""
+        return (self.at_most is None or self.figure <= self.at_most) and (
+            self.at_least is None or self.figure >= self.at_least
+        )
+
+    def __str__(self) -> str:
+        size = "" if self.entries is None else f"{self.entries:,}"
+        compared = "" if self.ours is None else f"{self.ours:,} {self.unit}".rstrip()
+        if self.other is not None:
+            compared += f" / {self.other:,} {self.unit}".rstrip()
+        wanted = f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
+        verdict = "met" if self.is_met else "MISSED"
+        return f"{size:>9} {self.what:<50} {compared:<28} {self.figure:>8,.3f}   {wanted:<14} {verdict}"
+
+
+def publish(
+    name: str,
+    started: dict[str, Any],
+    versions: dict[str, Any],
+    results: dict[str, Any],
+    goals: Sequence[Goal],
+    *,
+    write: bool,
+) -> None:
+    """Print each goal with its figure; check the figures of this question in if `write`."""
+    for goal in goals:
+        print(goal, flush=True)
+    if write:
+        RESULTS.mkdir(exist_ok=True)
+        held = [{**goal._asdict(), "met": goal.is_met} for goal in goals]
+        document = {"machine": started, "versions": versions, "results": results, "goals": held}
+        (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def options(description: str | None, **more: str) -> argparse.Namespace:
+    """Return the options that every script has, and `more` of them with their defaults."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="measure less, in seconds; the figures mean little")
+    parser.add_argument("--write", action="store_true", help="check the figures in")
+    for name, usual in more.items():
+        parser.add_argument(f"--{name}", default=usual, help=f"(default: {usual})")
+    return parser.parse_args()

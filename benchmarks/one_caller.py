@@ -5,7 +5,6 @@ python -m benchmarks.one_caller [--sizes 10000,100000] [--systems raw,jarvis] [-
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,39 +12,44 @@ from benchmarks import harness
 from benchmarks.systems import SYSTEMS
 from benchmarks.workloads import WORKLOADS
 
-FEW = 3
-"""Rounds of a workload whose every call takes long."""
+CLAIMED = (10_000, 100_000)
+"""Sizes that the goals are for; others show how it grows, and what systems cost that cannot hold more."""
 
 
-def measure(sizes: list[int], systems: list[str], workloads: list[str], rounds: int) -> dict[str, Any]:
-    """Return the figures by size, workload and system."""
+def measure(
+    stores: harness.Stores, sizes: list[int], systems: list[str], workloads: list[str], rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the figures by size, workload and system, and the versions by system."""
     results: dict[str, Any] = {}
-    with harness.stores() as stores:
-        for size in sizes:
-            table = results.setdefault(str(size), {})
-            for name in workloads:
-                if WORKLOADS[name].only_at in (None, size):
-                    present = [system for system in systems if size <= SYSTEMS[system].largest]
-                    table[name] = _one(stores, name, size, present, rounds)
-                    _print(size, name, table[name])
-    return results
+    versions: dict[str, Any] = {}
+    for size in sizes:
+        table = results.setdefault(str(size), {})
+        for name in workloads:
+            if WORKLOADS[name].only_at in (None, size):
+                present = [system for system in systems if size <= SYSTEMS[system].largest]
+                table[name] = _one(stores, name, size, present, rounds, versions)
+                _print(size, name, table[name])
+    return results, versions
 
 
-def _one(stores: harness.Stores, name: str, size: int, systems: list[str], rounds: int) -> dict[str, Any]:
+def _one(
+    stores: harness.Stores, name: str, size: int, systems: list[str], rounds: int, versions: dict[str, Any]
+) -> dict[str, Any]:
     workload = WORKLOADS[name]
-    with ExitStack() as stack:
-        workers = []
+    workers: list[harness.Worker] = []
+    with harness.ending(workers), ExitStack() as stack:
         for system in systems:
             if workload.store == "shared":
                 directory = stores.shared(system, size)
             else:
                 directory = stack.enter_context(stores.own(system, size if workload.store == "own" else 0))
             workers.append(harness.Worker(system, name, size, directory))
+            versions[system] = workers[-1].versions
         taken = harness.alternate(workers, rounds, workload.calls_a_round)
-        peaks = {worker.system: worker.close() for worker in workers}
+        peaks = [worker.close()["peak_kib"] for worker in workers]
     found: dict[str, Any] = {
-        system: {**harness.statistics_of(calls, workload.each), "peak_kib": peaks[system]}
-        for system, calls in taken.items()
+        system: {**harness.statistics_of(calls, workload.each), "peak_kib": peak}
+        for system, calls, peak in zip(systems, taken, peaks, strict=True)
     }
     for system in found:
         if "raw" in found:
@@ -58,28 +62,41 @@ def _print(size: int, name: str, found: dict[str, Any]) -> None:
         f"{system} {each['median_us']:,.1f} µs" + (f" (x{each['ratio']:.2f})" if "ratio" in each else "")
         for system, each in found.items()
     )
-    goal = WORKLOADS[name].goal
-    print(f"{size:>9,} {WORKLOADS[name].title:<36} {cells}   goal {goal[0] if goal else '-'}", flush=True)
+    print(f"{size:>9,} {WORKLOADS[name].title:<36} {cells}", flush=True)
+
+
+def goals(results: dict[str, Any]) -> list[harness.Goal]:
+    """Return our ratios to the store by hand beside what is wanted of them, at the sizes that the goals are for."""
+    found = []
+    for size in CLAIMED:
+        for name, systems in results.get(str(size), {}).items():
+            wanted = WORKLOADS[name].goal
+            if wanted is not None and "jarvis" in systems and "raw" in systems:
+                ours, other = (systems[system]["median_us"] for system in ("jarvis", "raw"))
+                title, ratio = WORKLOADS[name].title, systems["jarvis"]["ratio"]
+                found.append(harness.Goal(title, size, ours, other, "µs", ratio, at_most=wanted[0]))
+    return found
 
 
 def main() -> None:
     """Measure and check in."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sizes", default="10000,100000")
-    parser.add_argument("--systems", default=",".join(SYSTEMS))
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--write", action="store_true", help="check the figures in")
-    options = parser.parse_args()
-    machine = harness.machine()
-    results = measure(
-        [int(size) for size in options.sizes.split(",")],
-        options.systems.split(","),
-        options.workloads.split(","),
-        options.rounds,
+    chosen = harness.options(
+        __doc__,
+        sizes="1000,10000,100000",
+        systems=",".join(SYSTEMS),
+        workloads=",".join(WORKLOADS),
+        rounds="7",
     )
-    if options.write:
-        harness.write("one_caller", {"machine": machine, "results": results})
+    machine = harness.machine()
+    with harness.stores() as stores:
+        results, versions = measure(
+            stores,
+            [1_000, 10_000] if chosen.quick else [int(size) for size in chosen.sizes.split(",")],
+            chosen.systems.split(","),
+            chosen.workloads.split(","),
+            2 if chosen.quick else int(chosen.rounds),
+        )
+    harness.publish("one_caller", machine, versions, results, goals(results), write=chosen.write)
 
 
 if __name__ == "__main__":

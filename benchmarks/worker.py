@@ -12,12 +12,13 @@ import pickle
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import record
 from benchmarks.systems import open_system
-from benchmarks.workloads import WORKLOADS, Store, summary
+from benchmarks.workloads import WORKLOADS, Call, Store, is_right, summary
 
 CHUNK = 1_000
 
@@ -33,30 +34,44 @@ def load(name: str, size: int, directory: Path) -> None:
 
 
 def run(name: str, workload_name: str, size: int, directory: Path) -> None:
-    """Answer each line ``round N`` with the nanoseconds of its calls; leave at the end of the input."""
+    """Answer each line ``TURN COUNT SECONDS`` with the nanoseconds of its calls; leave at the end of the input."""
     workload = WORKLOADS[workload_name]
     system = open_system(name, directory, durable=workload.durable)
     noted = directory.with_suffix(".ids")
     store = Store(system, pickle.loads(noted.read_bytes()) if noted.exists() else [], size)
     _say({"versions": system.versions})
     for line in sys.stdin:
-        turn, count = map(int, line.split())
-        _say({"nanoseconds": _round(workload.calls(store, turn, count))})
+        turn, count, seconds = line.split()
+        _say({"nanoseconds": _round(workload.calls(store, int(turn), int(count)), float(seconds))})
     system.close()
-    _say({"peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})
+    _say({"peak_kib": peak_kib()})
 
 
-def _round(calls: Any) -> list[int]:
+def _round(calls: Iterator[Call], seconds: float) -> list[int]:
+    """Time each call, at least one, until none is left or the seconds are over."""
     clock = time.perf_counter_ns
     taken = []
     gc.collect()
+    end = time.monotonic() + seconds
     for call, wanted in calls:
         start = clock()
         answer = call()
         taken.append(clock() - start)
-        if wanted is not None and summary(answer) != wanted:
+        if wanted is not None and not is_right(answer, wanted):
             raise AssertionError(f"a wrong answer: {summary(answer)!r:.200} instead of {wanted!r:.200}")
+        if time.monotonic() > end:
+            break
     return taken
+
+
+def peak_kib() -> int:
+    """Return the most memory this process ever had."""
+    # Not getrusage's figure where there is another: a new process inherits that one from its parent.
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // 1024 if sys.platform == "darwin" else peak
 
 
 def _say(message: dict[str, Any]) -> None:

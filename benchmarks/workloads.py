@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 from benchmarks import corpus
@@ -11,7 +11,14 @@ from benchmarks.corpus import Record, record
 from benchmarks.systems.system import System
 
 Call = tuple[Callable[[], Any], Any]
-"""What is timed, and what its answer must come to (see `summary`), or None if any answer is right."""
+"""What is timed, and what its answer must come to (see `is_right`), or None if any answer is right."""
+
+
+class Some(NamedTuple):
+    """An answer of so many different keys out of these, in any order."""
+
+    number: int
+    among: frozenset[str]
 
 
 class Store(NamedTuple):
@@ -46,8 +53,16 @@ class Workload(NamedTuple):
     each: int = 1
 
 
+def is_right(answer: Any, wanted: Any) -> bool:
+    """Return whether an answer comes to what is wanted: its key, its keys in their order, or `Some` of them."""
+    came_to = summary(answer)
+    if isinstance(wanted, Some):
+        return len(set(came_to)) == len(came_to) == wanted.number and wanted.among.issuperset(came_to)
+    return bool(came_to == wanted)
+
+
 def summary(answer: Any) -> Any:
-    """Return what an answer must come to: the keys of the entries in their order."""
+    """Return an answer without what only was touched: the keys of the entries in their order."""
     if isinstance(answer, list):
         return [touched[0] for touched in answer]
     return answer[0] if isinstance(answer, tuple) else answer
@@ -71,10 +86,21 @@ def _keys(
     above: int | None = None,
     limit: int | None = None,
     span: range | None = None,
-) -> list[str]:
+) -> list[str] | Some:
     """Return the keys of the entries that satisfy every condition, newest first, found by looking at each."""
+    span = range(store.size) if span is None else span
+    if store.system.exact_order:
+        return _matching(span, category, entity_id, tag, above, limit)
+    found = _matching(span, category, entity_id, tag, above, None)
+    return Some(len(found[:limit]), frozenset(found))
+
+
+@cache
+def _matching(
+    span: range, category: str | None, entity_id: str | None, tag: str | None, above: int | None, limit: int | None
+) -> list[str]:
     found: list[str] = []
-    for number in reversed(range(store.size) if span is None else span):
+    for number in reversed(span):
         each = record(number)
         if (
             (category is None or each.category == category)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 from benchmarks.corpus import Record
 from benchmarks.systems.system import System, Touched
@@ -20,6 +24,12 @@ def open_in(directory: Path, *, durable: bool, backend_type: str = "sqlite") -> 
 
 class Jarvis(System):
     """`MemoryModule`, as its users call it."""
+
+    versions = {  # noqa: RUF012 - never changed
+        "jarvis": version("jarvis-memory"),
+        "sqlite": apsw.sqlite_lib_version(),
+        "python": sys.version.split()[0],
+    }
 
     def __init__(self, memory: MemoryModule) -> None:
         self.memory = memory

@@ -16,6 +16,8 @@ class System(ABC):
     """One way to keep memories. Lists are newest first and each entry is touched (see `Touched`)."""
 
     versions: ClassVar[dict[str, str]] = {}
+    exact_order: ClassVar[bool] = True
+    """Whether "newest first" also holds among entries of one second; if not, any order of them is right."""
 
     @abstractmethod
     def bulk(self, records: Iterable[Record]) -> list[Any]:
