@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import pickle
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import record
+from benchmarks.peak import peak_kib
 from benchmarks.systems import open_system
 from benchmarks.workloads import WORKLOADS, Call, Store, is_right, summary
 
@@ -39,7 +39,7 @@ def run(name: str, workload_name: str, size: int, directory: Path) -> None:
     system = open_system(name, directory, durable=workload.durable)
     noted = directory.with_suffix(".ids")
     store = Store(system, pickle.loads(noted.read_bytes()) if noted.exists() else [], size)
-    _say({"versions": system.versions})
+    _say({"versions": system.versions()})
     for line in sys.stdin:
         turn, count, seconds = line.split()
         _say({"nanoseconds": _round(workload.calls(store, int(turn), int(count)), float(seconds))})
@@ -62,16 +62,6 @@ def _round(calls: Iterator[Call], seconds: float) -> list[int]:
         if time.monotonic() > end:
             break
     return taken
-
-
-def peak_kib() -> int:
-    """Return the most memory this process ever had."""
-    # Not getrusage's figure where there is another: a new process inherits that one from its parent.
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // 1024 if sys.platform == "darwin" else peak
 
 
 def _say(message: dict[str, Any]) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import apsw
 
 from benchmarks.corpus import Record
 from benchmarks.systems.system import System, Touched
@@ -25,14 +22,20 @@ def open_in(directory: Path, *, durable: bool, backend_type: str = "sqlite") -> 
 class Jarvis(System):
     """`MemoryModule`, as its users call it."""
 
-    versions = {  # noqa: RUF012 - never changed
-        "jarvis": version("jarvis-memory"),
-        "sqlite": apsw.sqlite_lib_version(),
-        "python": sys.version.split()[0],
-    }
-
     def __init__(self, memory: MemoryModule) -> None:
         self.memory = memory
+
+    @staticmethod
+    def versions() -> dict[str, str]:
+        from importlib.metadata import version  # slow to import, which is measured
+
+        import apsw
+
+        return {
+            "jarvis": version("jarvis-memory"),
+            "sqlite": apsw.sqlite_lib_version(),
+            "python": sys.version.split()[0],
+        }
 
     def bulk(self, records: Iterable[Record]) -> list[Any]:
         with self.memory.transaction():

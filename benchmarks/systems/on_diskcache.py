@@ -33,14 +33,16 @@ def open_in(directory: Path, *, durable: bool) -> OnDiskcache:
 class OnDiskcache(System):
     """A `diskcache.Cache` of memories."""
 
-    versions = {  # noqa: RUF012 - never changed
-        "diskcache": diskcache.__version__,
-        "sqlite": sqlite3.sqlite_version,
-        "python": sys.version.split()[0],
-    }
-
     def __init__(self, cache: diskcache.Cache) -> None:
         self.cache = cache
+
+    @staticmethod
+    def versions() -> dict[str, str]:
+        return {
+            "diskcache": diskcache.__version__,
+            "sqlite": sqlite3.sqlite_version,
+            "python": sys.version.split()[0],
+        }
 
     def bulk(self, records: Iterable[Record]) -> list[Any]:
         with self.cache.transact():

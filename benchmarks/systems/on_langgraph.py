@@ -37,17 +37,17 @@ def open_in(directory: Path, *, durable: bool) -> OnLangGraph:
 class OnLangGraph(System):
     """A `SqliteStore` of memories; an id is a namespace and the key in it."""
 
-    versions = {  # noqa: RUF012 - never changed
-        "langgraph-checkpoint-sqlite": version("langgraph-checkpoint-sqlite"),
-        "sqlite": sqlite3.sqlite_version,
-        "python": sys.version.split()[0],
-    }
     exact_order = False
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self.store = SqliteStore(connection)
         self.store.setup()
+
+    @staticmethod
+    def versions() -> dict[str, str]:
+        package = "langgraph-checkpoint-sqlite"
+        return {package: version(package), "sqlite": sqlite3.sqlite_version, "python": sys.version.split()[0]}
 
     def bulk(self, records: Iterable[Record]) -> list[Any]:
         puts = [PutOp((*ROOT, each.category), str(uuid4()), _item_value(each)) for each in records]

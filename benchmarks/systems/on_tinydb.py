@@ -27,10 +27,12 @@ def open_in(directory: Path, *, durable: bool) -> OnTinyDB:
 class OnTinyDB(System):
     """A `tinydb.TinyDB` whose default table holds the memories."""
 
-    versions = {"tinydb": version("tinydb"), "python": sys.version.split()[0]}  # noqa: RUF012 - never changed
-
     def __init__(self, db: TinyDB) -> None:
         self.db = db
+
+    @staticmethod
+    def versions() -> dict[str, str]:
+        return {"tinydb": version("tinydb"), "python": sys.version.split()[0]}
 
     def bulk(self, records: Iterable[Record]) -> list[Any]:
         return list(self.db.insert_multiple(map(_document, records)))

@@ -111,8 +111,6 @@ def open_in(directory: Path, *, durable: bool) -> Raw:
 class Raw(System):
     """The hand-written store of one namespace."""
 
-    versions = {"python": sys.version.split()[0], "sqlite": sqlite3.sqlite_version}  # noqa: RUF012 - never changed
-
     def __init__(self, path: Path, *, durable: bool) -> None:
         self.namespace = "default"
         self.db = sqlite3.connect(path, timeout=30, isolation_level=None)
@@ -122,6 +120,10 @@ class Raw(System):
         self.db.execute("PRAGMA temp_store = MEMORY")
         self.db.execute("PRAGMA wal_autocheckpoint = 4000")
         self.db.executescript(SCHEMA)
+
+    @staticmethod
+    def versions() -> dict[str, str]:
+        return {"python": sys.version.split()[0], "sqlite": sqlite3.sqlite_version}
 
     def _begin(self) -> None:
         self.db.execute("BEGIN IMMEDIATE")

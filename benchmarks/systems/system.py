@@ -15,9 +15,13 @@ Touched = tuple[str, int, int]
 class System(ABC):
     """One way to keep memories. Lists are newest first and each entry is touched (see `Touched`)."""
 
-    versions: ClassVar[dict[str, str]] = {}
     exact_order: ClassVar[bool] = True
     """Whether "newest first" also holds among entries of one second; if not, any order of them is right."""
+
+    @staticmethod
+    @abstractmethod
+    def versions() -> dict[str, str]:
+        """Return the versions of what does the work."""
 
     @abstractmethod
     def bulk(self, records: Iterable[Record]) -> list[Any]:
