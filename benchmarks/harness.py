@@ -220,8 +220,9 @@ class Goal(NamedTuple):
         entries: the size of the store, or None if it does not matter.
         ours, other: what was compared, in `unit`; `other` is None if the figure stands alone.
         unit: of both, such as ``"µs"``.
-        figure: what is held against the goal: the ratio of both, or what stands alone.
+        figure: what is held against the goal: the ratio of both, their difference, or what stands alone.
         at_most, at_least: the goal; one of them is None.
+        beside: what `other` is.
     """
 
     what: str
@@ -232,6 +233,7 @@ class Goal(NamedTuple):
     figure: float
     at_most: float | None = None
     at_least: float | None = None
+    beside: str = "by hand"
 
     @property
     def is_met(self) -> bool:
@@ -244,10 +246,10 @@ class Goal(NamedTuple):
         size = "" if self.entries is None else f"{self.entries:,}"
         compared = "" if self.ours is None else f"{self.ours:,} {self.unit}".rstrip()
         if self.other is not None:
-            compared += f" / {self.other:,} {self.unit}".rstrip()
+            compared += f", {self.beside} {self.other:,}"
         wanted = f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
         verdict = "met" if self.is_met else "MISSED"
-        return f"{size:>9} {self.what:<50} {compared:<28} {self.figure:>8,.3f}   {wanted:<14} {verdict}"
+        return f"{size:>9} {self.what:<50} {compared:<44} {self.figure:>8,.3f}   {wanted:<14} {verdict}"
 
 
 def publish(
