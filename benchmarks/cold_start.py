@@ -5,49 +5,29 @@ python -m benchmarks.cold_start [--quick] [--write]
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 import random
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, new_process
 from benchmarks.harness import Goal
+from benchmarks.new_process import alternately
 from benchmarks.systems import SYSTEMS, open_system
 
 COMPARED = ("raw", "jarvis")
 IMPORT = "import jarvis.persistent_memory"
-OPEN = """
-import sys
-from pathlib import Path
-from benchmarks.systems.{module} import open_in
-system = open_in(Path(sys.argv[1]), durable=True)
-"""
-GET_ONE = OPEN + "print(system.get(sys.argv[2])[0], flush=True); system.close()"
-LIST_ALL = OPEN + "from benchmarks.peak import peak_kib; print(len(system.everything()), peak_kib())"
-GET_MANY = (
-    OPEN
-    + "import json; ids = json.loads(sys.argv[2]); answers = [system.get(each) for each in ids]\n"
-    + "from benchmarks.peak import peak_kib; print(len(answers), peak_kib())"
-)
+GET_ONE = new_process.OPEN + "print(system.get(sys.argv[2])[0], flush=True); system.close()"
 GETS = 1_000
 MEMORY_RUNS = 3
 
 
-def _start(program: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-s", "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=harness.ROOT, stdout=subprocess.PIPE, text=True)
-
-
 def _cpu_ms(program: str) -> float:
     """Run a program; return the time it kept a processor busy, its own and the kernel's."""
-    process = _start(program)
+    process = new_process.start(program)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.stdout is not None
@@ -57,88 +37,60 @@ def _cpu_ms(program: str) -> float:
     return (used.ru_utime + used.ru_stime) * 1000
 
 
-def _first_answer_ms(module: str, directory: Path, entry_id: str) -> float:
-    """Return the time from starting a process until it has given the entry."""
+def _first_answer_ms(module: str, directory: Path, ids: list[Any]) -> float:
+    """Return the time from starting a process until it has given one of the entries."""
+    wanted = random.choice(ids)
     started = time.perf_counter()
-    with _start(GET_ONE.format(module=module), directory, entry_id) as process:
+    with new_process.start(GET_ONE.format(module=module), directory, wanted) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         taken = time.perf_counter() - started
-    if not line.strip():
+    if not line.strip() or process.returncode:
         raise RuntimeError(f"{module} gave no answer")
     return taken * 1000
 
 
-def _peak_kib(program: str, module: str, number: int, *arguments: object) -> float:
-    """Run a program that says how many entries it got, and its peak."""
-    with _start(program.format(module=module), *arguments) as process:
-        assert process.stdout is not None
-        words = process.stdout.read().split()
-    if not words or int(words[0]) != number:
-        raise RuntimeError(f"{module} gave {words[:1]} entries instead of {number}")
-    return float(words[1])
+def _import_time(runs: int) -> tuple[dict[str, Any], list[Goal]]:
+    found = alternately(runs, {"import": lambda: _cpu_ms(IMPORT), "nothing": lambda: _cpu_ms("pass")})
+    whole, nothing = found["import"]["median"], found["nothing"]["median"]
+    share = round(whole - nothing, 2)
+    title = "import, processor time of its own"
+    return found, [Goal(title, None, whole, nothing, "ms", share, at_most=50, beside="`pass`")]
 
 
-def _alternately(runs: int, ways: dict[str, Callable[[], float]]) -> dict[str, Any]:
-    """Run the ways in turns, once each for nothing; return the median and spread of each."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(runs + 1):
-        for name in ways if turn % 2 else reversed(ways):
-            figure = ways[name]()
-            if turn:
-                taken[name].append(figure)
+def _of_a_store(stores: harness.Stores, size: int, runs: int) -> tuple[dict[str, Any], list[Goal]]:
+    directories = {system: stores.shared(system, size) for system in COMPARED}
+    found = {
+        "new process to its first answer": alternately(runs, _first_answers(directories)),
+        "bytes an entry, store closed": {
+            system: {"median": round(_bytes(directory) / size, 1)} for system, directory in directories.items()
+        },
+        "peak memory, list all": alternately(
+            MEMORY_RUNS,
+            {each: partial(new_process.peak_of_listing, each, directories[each], size) for each in COMPARED},
+        ),
+        f"peak memory, {GETS:,} gets": alternately(
+            MEMORY_RUNS, {each: partial(new_process.peak_of_gets, each, directories[each], GETS) for each in COMPARED}
+        ),
+    }
+    goals = []
+    for (what, figures), unit, wanted in zip(
+        found.items(), ("ms", "bytes", "KiB", "KiB"), (1.6, 0.85, 1.3, 1.3), strict=True
+    ):
+        other, ours = (figures[system]["median"] for system in COMPARED)
+        goals.append(Goal(what, size, ours, other, unit, round(ours / other, 3), at_most=wanted))
+    return found, goals
+
+
+def _first_answers(directories: dict[str, Path]) -> dict[str, Callable[[], float]]:
     return {
-        name: {"median": round(statistics.median(each), 2), "least": round(min(each), 2), "most": round(max(each), 2)}
-        for name, each in taken.items()
+        system: partial(_first_answer_ms, SYSTEMS[system].module, directory, new_process.ids_of(directory))
+        for system, directory in directories.items()
     }
 
 
-def _import_time(runs: int) -> tuple[dict[str, Any], list[Goal]]:
-    found = _alternately(runs, {"import": lambda: _cpu_ms(IMPORT), "nothing": lambda: _cpu_ms("pass")})
-    whole, nothing = found["import"]["median"], found["nothing"]["median"]
-    share = round(whole - nothing, 2)
-    return found, [Goal("import, processor time over `pass`", None, whole, nothing, "ms", share, at_most=50)]
-
-
-def _first_answer(stores: harness.Stores, size: int, runs: int) -> tuple[dict[str, Any], Goal]:
-    def way(system: str) -> Callable[[], float]:
-        directory = stores.shared(system, size)
-        ids = pickle.loads(directory.with_suffix(".ids").read_bytes())
-        return lambda: _first_answer_ms(SYSTEMS[system].module, directory, random.choice(ids))
-
-    found = _alternately(runs, {system: way(system) for system in COMPARED})
-    return found, _compare("new process to its first answer", size, found, "ms", at_most=1.6)
-
-
-def _bytes_an_entry(stores: harness.Stores, size: int) -> tuple[dict[str, Any], Goal]:
-    found = {}
-    for system in COMPARED:
-        files = [path for path in stores.shared(system, size).rglob("*") if path.is_file()]
-        found[system] = {"median": round(sum(path.stat().st_size for path in files) / size, 1)}
-    return found, _compare("bytes an entry, store closed", size, found, "bytes", at_most=0.85)
-
-
-def _memory(stores: harness.Stores, size: int) -> tuple[dict[str, Any], list[Goal]]:
-    def listing(system: str) -> Callable[[], float]:
-        return lambda: _peak_kib(LIST_ALL, SYSTEMS[system].module, size, stores.shared(system, size))
-
-    def getting(system: str) -> Callable[[], float]:
-        directory = stores.shared(system, size)
-        ids = pickle.loads(directory.with_suffix(".ids").read_bytes())
-        asked = json.dumps(random.Random(size).sample(ids, GETS))
-        return lambda: _peak_kib(GET_MANY, SYSTEMS[system].module, GETS, directory, asked)
-
-    lists = _alternately(MEMORY_RUNS, {system: listing(system) for system in COMPARED})
-    gets = _alternately(MEMORY_RUNS, {system: getting(system) for system in COMPARED})
-    return {"list all": lists, f"{GETS} gets": gets}, [
-        _compare("peak memory, list all", size, lists, "KiB", at_most=1.3),
-        _compare(f"peak memory, {GETS:,} gets", size, gets, "KiB", at_most=1.3),
-    ]
-
-
-def _compare(what: str, size: int, found: dict[str, Any], unit: str, *, at_most: float) -> Goal:
-    other, ours = (found[system]["median"] for system in COMPARED)
-    return Goal(what, size, ours, other, unit, round(ours / other, 3), at_most=at_most)
+def _bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def _versions(stores: harness.Stores, size: int) -> dict[str, Any]:
@@ -160,11 +112,8 @@ def main() -> None:
     with harness.stores() as stores:
         versions = _versions(stores, sizes[0])
         for size in sizes:
-            answer, answer_goal = _first_answer(stores, size, runs)
-            room, room_goal = _bytes_an_entry(stores, size)
-            memory, memory_goals = _memory(stores, size)
-            results[str(size)] = {"first answer, ms": answer, "bytes an entry": room, "peak KiB": memory}
-            goals += [answer_goal, room_goal, *memory_goals]
+            results[str(size)], more = _of_a_store(stores, size, runs)
+            goals += more
     harness.publish("cold_start", machine, versions, results, goals, write=chosen.write)
 
 
