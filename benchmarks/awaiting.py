@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, new_process
+from benchmarks import harness
 from benchmarks.harness import Goal
 from benchmarks.systems import open_system
+from benchmarks.worker import ids_of
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.persistent_memory import MemoryModule
 
@@ -27,7 +28,7 @@ BATCHES = 20
 
 async def _one_by_one(directory: Path, rounds: int) -> dict[str, Any]:
     """Return what one awaited get takes, and one that is handed to a thread, in rounds that alternate."""
-    ids = new_process.ids_of(directory)
+    ids = ids_of(directory)
     memory = MemoryModule(storage_dir=directory)
     taken: dict[str, list[list[int]]] = {"jarvis": [], "to_thread": []}
     async with AsyncMemoryModule(storage_dir=directory) as awaitable:
@@ -55,7 +56,7 @@ async def _one_by_one(directory: Path, rounds: int) -> dict[str, Any]:
 
 async def _all_at_once(directory: Path, rounds: int) -> dict[str, Any]:
     """Return how many gets a second come of many awaited at once, and of as many threads as that uses."""
-    ids = new_process.ids_of(directory)
+    ids = ids_of(directory)
     memory = MemoryModule(storage_dir=directory)
     rates: dict[str, list[float]] = {"jarvis": [], "threads": []}
     with ThreadPoolExecutor(THREADS) as pool:

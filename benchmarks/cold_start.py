@@ -17,6 +17,7 @@ from benchmarks import harness, new_process
 from benchmarks.harness import Goal
 from benchmarks.new_process import alternately
 from benchmarks.systems import SYSTEMS, open_system
+from benchmarks.worker import ids_of
 
 COMPARED = ("raw", "jarvis")
 IMPORT = "import jarvis.persistent_memory"
@@ -55,7 +56,7 @@ def _import_time(runs: int) -> tuple[dict[str, Any], list[Goal]]:
     whole, nothing = found["import"]["median"], found["nothing"]["median"]
     share = round(whole - nothing, 2)
     title = "import, processor time of its own"
-    return found, [Goal(title, None, whole, nothing, "ms", share, at_most=50, beside="`pass`")]
+    return found, [Goal(title, None, whole, nothing, "ms", share, at_most=50, beside="`pass`", figure_unit="ms")]
 
 
 def _of_a_store(stores: harness.Stores, size: int, runs: int) -> tuple[dict[str, Any], list[Goal]]:
@@ -84,7 +85,7 @@ def _of_a_store(stores: harness.Stores, size: int, runs: int) -> tuple[dict[str,
 
 def _first_answers(directories: dict[str, Path]) -> dict[str, Callable[[], float]]:
     return {
-        system: partial(_first_answer_ms, SYSTEMS[system].module, directory, new_process.ids_of(directory))
+        system: partial(_first_answer_ms, SYSTEMS[system].module, directory, ids_of(directory))
         for system, directory in directories.items()
     }
 

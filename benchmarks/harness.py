@@ -161,7 +161,9 @@ def ending(processes: list[Any]) -> Iterator[None]:
             process.kill()
 
 
-def alternate(workers: Sequence[Worker], rounds: int, count: int) -> list[list[list[int]]]:
+def alternate(
+    workers: Sequence[Worker], rounds: int, count: int, seconds: float = SECONDS_A_ROUND
+) -> list[list[list[int]]]:
     """Return the nanoseconds of each worker's rounds, which take turns; the first, which warms up, is left out.
 
     Takes no more than `FEW` rounds of a worker whose first was cut short.
@@ -172,7 +174,7 @@ def alternate(workers: Sequence[Worker], rounds: int, count: int) -> list[list[l
         for place in range(len(workers)) if turn % 2 else reversed(range(len(workers))):
             if turn > wanted[place]:
                 continue
-            measured = workers[place].round(turn, count)
+            measured = workers[place].round(turn, count, seconds)
             if turn:
                 taken[place].append(measured)
             elif len(measured) < count:
@@ -223,6 +225,7 @@ class Goal(NamedTuple):
         figure: what is held against the goal: the ratio of both, their difference, or what stands alone.
         at_most, at_least: the goal; one of them is None.
         beside: what `other` is.
+        figure_unit: of the figure and the goal: ``"x"`` for a ratio, ``""`` for a number.
     """
 
     what: str
@@ -234,6 +237,7 @@ class Goal(NamedTuple):
     at_most: float | None = None
     at_least: float | None = None
     beside: str = "by hand"
+    figure_unit: str = "x"
 
     @property
     def is_met(self) -> bool:
@@ -244,12 +248,37 @@ class Goal(NamedTuple):
 
     def __str__(self) -> str:
         size = "" if self.entries is None else f"{self.entries:,}"
-        compared = "" if self.ours is None else f"{self.ours:,} {self.unit}".rstrip()
+        compared = "" if self.ours is None else amount(self.ours, self.unit)
         if self.other is not None:
-            compared += f", {self.beside} {self.other:,}"
-        wanted = f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
+            compared += f", {self.beside} {amount(self.other, self.unit)}"
         verdict = "met" if self.is_met else "MISSED"
-        return f"{size:>9} {self.what:<50} {compared:<44} {self.figure:>8,.3f}   {wanted:<14} {verdict}"
+        figure = amount(self.figure, self.figure_unit)
+        return f"{size:>9}  {self.what:<50} {compared:<44} {figure:>10}   goal {self.wanted:<10} {verdict}"
+
+    @property
+    def wanted(self) -> str:
+        """The goal as a text."""
+        if self.at_most is not None:
+            return f"≤ {self.at_most:g}{_spaced(self.figure_unit)}"
+        return f"≥ {self.at_least:g}{_spaced(self.figure_unit)}"
+
+
+_LARGER_UNITS = {"µs": ("ms", 1000), "ms": ("s", 1000), "KiB": ("MiB", 1024)}
+
+
+def amount(number: float, unit: str) -> str:
+    """Return a number with three digits that count, in the unit that suits it."""
+    while unit in _LARGER_UNITS and number >= _LARGER_UNITS[unit][1]:
+        unit, factor = _LARGER_UNITS[unit]
+        number /= factor
+    if number == int(number) and unit == "":
+        return f"{number:,.0f}"
+    digits = 0 if abs(number) >= 100 else 1 if abs(number) >= 10 else 2
+    return f"{number:,.{digits}f}{_spaced(unit)}"
+
+
+def _spaced(unit: str) -> str:
+    return "×" if unit == "x" else f" {unit}" if unit else ""
 
 
 def publish(
@@ -278,4 +307,7 @@ def options(description: str | None, **more: str) -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="check the figures in")
     for name, usual in more.items():
         parser.add_argument(f"--{name}", default=usual, help=f"(default: {usual})")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.quick and chosen.write:
+        parser.error("--quick: its figures mean too little to be checked in")
+    return chosen

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import pickle
 import random
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from benchmarks.harness import ROOT
 from benchmarks.systems import SYSTEMS
+from benchmarks.worker import ids_of
 
 OPEN = """
 import sys
@@ -61,12 +60,6 @@ def _peak(words: list[str], wanted: int) -> float:
     if number != wanted:
         raise RuntimeError(f"{number} entries came instead of {wanted}")
     return float(peak)
-
-
-def ids_of(directory: Path) -> list[Any]:
-    """Return the ids of the entries of a filled store."""
-    ids: list[Any] = pickle.loads(directory.with_suffix(".ids").read_bytes())
-    return ids
 
 
 def alternately(runs: int, ways: Mapping[str, Callable[[], float]]) -> dict[str, dict[str, float]]:

@@ -6,7 +6,7 @@ python -m benchmarks.one_caller [--sizes 10000,100000] [--systems raw,jarvis] [-
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import harness
 from benchmarks.systems import SYSTEMS
@@ -16,8 +16,15 @@ CLAIMED = (10_000, 100_000)
 """Sizes that the goals are for; others show how it grows, and what systems cost that cannot hold more."""
 
 
+class Pace(NamedTuple):
+    """How many rounds are measured, and after how many seconds one is cut short."""
+
+    rounds: int
+    seconds: float = harness.SECONDS_A_ROUND
+
+
 def measure(
-    stores: harness.Stores, sizes: list[int], systems: list[str], workloads: list[str], rounds: int
+    stores: harness.Stores, sizes: list[int], systems: list[str], workloads: list[str], pace: Pace
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the figures by size, workload and system, and the versions by system."""
     results: dict[str, Any] = {}
@@ -27,13 +34,13 @@ def measure(
         for name in workloads:
             if WORKLOADS[name].only_at in (None, size):
                 present = [system for system in systems if size <= SYSTEMS[system].largest]
-                table[name] = _one(stores, name, size, present, rounds, versions)
+                table[name] = _one(stores, name, size, present, pace, versions)
                 _print(size, name, table[name])
     return results, versions
 
 
 def _one(
-    stores: harness.Stores, name: str, size: int, systems: list[str], rounds: int, versions: dict[str, Any]
+    stores: harness.Stores, name: str, size: int, systems: list[str], pace: Pace, versions: dict[str, Any]
 ) -> dict[str, Any]:
     workload = WORKLOADS[name]
     workers: list[harness.Worker] = []
@@ -45,7 +52,7 @@ def _one(
                 directory = stack.enter_context(stores.own(system, size if workload.store == "own" else 0))
             workers.append(harness.Worker(system, name, size, directory))
             versions[system] = workers[-1].versions
-        taken = harness.alternate(workers, rounds, workload.calls_a_round)
+        taken = harness.alternate(workers, pace.rounds, workload.calls_a_round, pace.seconds)
         peaks = [worker.close()["peak_kib"] for worker in workers]
     found: dict[str, Any] = {
         system: {**harness.statistics_of(calls, workload.each), "peak_kib": peak}
@@ -58,8 +65,9 @@ def _one(
 
 
 def _print(size: int, name: str, found: dict[str, Any]) -> None:
-    cells = "  ".join(
-        f"{system} {each['median_us']:,.1f} µs" + (f" (x{each['ratio']:.2f})" if "ratio" in each else "")
+    cells = "   ".join(
+        f"{system} {harness.amount(each['median_us'], 'µs')}"
+        + (f" ({harness.amount(each['ratio'], 'x')})" if "ratio" in each and system != "raw" else "")
         for system, each in found.items()
     )
     print(f"{size:>9,} {WORKLOADS[name].title:<36} {cells}", flush=True)
@@ -94,7 +102,7 @@ def main() -> None:
             [1_000, 10_000] if chosen.quick else [int(size) for size in chosen.sizes.split(",")],
             chosen.systems.split(","),
             chosen.workloads.split(","),
-            2 if chosen.quick else int(chosen.rounds),
+            Pace(2, 0.2) if chosen.quick else Pace(int(chosen.rounds)),
         )
     harness.publish("one_caller", machine, versions, results, goals(results), write=chosen.write)
 

@@ -21,10 +21,11 @@ from typing import Any
 
 import apsw
 
-from benchmarks import harness, new_process
+from benchmarks import harness
 from benchmarks.corpus import record
 from benchmarks.systems import open_system
 from benchmarks.systems.system import System
+from benchmarks.worker import ids_of
 
 ENTRIES = 10_000
 CALLS = ("create", "get")
@@ -40,7 +41,7 @@ def calls_of(name: str, system: System, directory: Path) -> Iterator[Call]:
         for number in count(ENTRIES):
             each = record(number)
             yield lambda each=each: system.create(each)  # type: ignore[misc]  # a lambda's default has no type
-    ids = new_process.ids_of(directory)
+    ids = ids_of(directory)
     for number in count():
         entry_id = ids[number * 7_919 % ENTRIES]
         yield lambda entry_id=entry_id: system.get(entry_id)  # type: ignore[misc]

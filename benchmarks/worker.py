@@ -33,21 +33,27 @@ def load(name: str, size: int, directory: Path) -> None:
     directory.with_suffix(".ids").write_bytes(pickle.dumps(ids))
 
 
+def ids_of(directory: Path) -> list[Any]:
+    """Return the ids of the entries of a filled store; none of one that was not filled."""
+    noted = directory.with_suffix(".ids")
+    ids: list[Any] = pickle.loads(noted.read_bytes()) if noted.exists() else []
+    return ids
+
+
 def run(name: str, workload_name: str, size: int, directory: Path) -> None:
     """Answer each line ``TURN COUNT SECONDS`` with the nanoseconds of its calls; leave at the end of the input."""
     workload = WORKLOADS[workload_name]
     system = open_system(name, directory, durable=workload.durable)
-    noted = directory.with_suffix(".ids")
-    store = Store(system, pickle.loads(noted.read_bytes()) if noted.exists() else [], size)
+    store = Store(system, ids_of(directory), size)
     _say({"versions": system.versions()})
     for line in sys.stdin:
         turn, count, seconds = line.split()
-        _say({"nanoseconds": _round(workload.calls(store, int(turn), int(count)), float(seconds))})
+        _say({"nanoseconds": time_calls(workload.calls(store, int(turn), int(count)), float(seconds))})
     system.close()
     _say({"peak_kib": peak_kib()})
 
 
-def _round(calls: Iterator[Call], seconds: float) -> list[int]:
+def time_calls(calls: Iterator[Call], seconds: float) -> list[int]:
     """Time each call, at least one, until none is left or the seconds are over."""
     clock = time.perf_counter_ns
     taken = []

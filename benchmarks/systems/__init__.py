@@ -11,21 +11,42 @@ if TYPE_CHECKING:
 
 
 class Description(NamedTuple):
-    """Where a system's adapter is, and what pip installs for it: nothing for the library itself."""
+    """What the tables call a system, where its adapter is, and what pip installs for it: nothing for our own."""
 
+    title: str
     module: str
     packages: tuple[str, ...] = ()
     largest: int = 1_000_000
     """More entries than that it is not asked to hold: each of its calls would take seconds."""
+    remark: str = ""
+    """What a reader of its figures must know."""
 
 
 SYSTEMS = {
-    "raw": Description("raw"),
-    "jarvis": Description("jarvis_sqlite"),
-    "jarvis-json": Description("jarvis_json", largest=1_000),
-    "diskcache": Description("on_diskcache", ("diskcache==5.6.3",), largest=10_000),
-    "tinydb": Description("on_tinydb", ("tinydb==4.8.2",), largest=1_000),
-    "langgraph": Description("on_langgraph", ("langgraph-checkpoint-sqlite==3.1.2",), largest=10_000),
+    "raw": Description("by hand", "raw"),
+    "jarvis": Description("jarvis", "jarvis_sqlite"),
+    "jarvis-json": Description("jarvis, JSON file", "jarvis_json", largest=1_000),
+    "diskcache": Description(
+        "diskcache",
+        "on_diskcache",
+        ("diskcache==5.6.3",),
+        largest=10_000,
+        remark="finds by key only, so that a list is a walk",
+    ),
+    "tinydb": Description(
+        "TinyDB",
+        "on_tinydb",
+        ("tinydb==4.8.2",),
+        largest=1_000,
+        remark="reads its whole file for a call, but answers a search that is repeated from memory",
+    ),
+    "langgraph": Description(
+        "LangGraph SqliteStore",
+        "on_langgraph",
+        ("langgraph-checkpoint-sqlite==3.1.2",),
+        largest=10_000,
+        remark="has lists that are newest first to the second only, and filters that look at each item",
+    ),
 }
 
 

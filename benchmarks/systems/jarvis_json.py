@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.systems import jarvis_sqlite
+from benchmarks.systems.jarvis_sqlite import Jarvis, opened
 
 
-def open_in(directory: Path, *, durable: bool) -> jarvis_sqlite.Jarvis:
+def open_in(directory: Path, *, durable: bool) -> JarvisJSON:
     """Return the store in `directory`, opened."""
-    return jarvis_sqlite.open_in(directory, durable=durable, backend_type="json")
+    return JarvisJSON(opened(directory, "json", durable=durable))
+
+
+class JarvisJSON(Jarvis):
+    """The same calls, without SQLite."""
+
+    @staticmethod
+    def versions() -> dict[str, str]:
+        return {name: number for name, number in Jarvis.versions().items() if name != "sqlite"}

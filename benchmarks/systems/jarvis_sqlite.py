@@ -12,11 +12,16 @@ from benchmarks.systems.system import System, Touched
 from jarvis.persistent_memory import MemoryEntry, MemoryModule
 
 
-def open_in(directory: Path, *, durable: bool, backend_type: str = "sqlite") -> Jarvis:
+def open_in(directory: Path, *, durable: bool) -> Jarvis:
     """Return the store in `directory`, opened."""
+    return Jarvis(opened(directory, "sqlite", durable=durable))
+
+
+def opened(directory: Path, backend_type: str, *, durable: bool) -> MemoryModule:
+    """Return the module on the store in `directory`, ready."""
     memory = MemoryModule(storage_dir=directory, backend_type=backend_type, durability="full" if durable else "normal")
     memory.bootstrap()
-    return Jarvis(memory)
+    return memory
 
 
 class Jarvis(System):
