@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -p jarvis.conformance.plugin
+QUESTIONS := one_caller cold_start many_threads many_processes growth json_file awaiting
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types soak bench docs clean
+.PHONY: help demo test check lint types soak bench bench-quick profile docs clean
 
 help:  ## show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jarvis needs Python 3.11 or newer; use make PYTHON=...")'
@@ -40,8 +41,15 @@ docs: $(READY)  ## run every example of the README, the docs and the docstrings
 soak: $(READY)  ## the safety tests with their full numbers; takes hours, writes the figures that are checked in
 	$(PYTEST) --soak tests/safety -v
 
-bench: $(READY)  ## what there is to measure so far: counts, not times
-	$(PYTEST) tests/test_by_construction.py -v -s
+bench: $(READY)  ## measure everything, in about 20 minutes; writes the figures, tables and chart that are checked in
+	set -e; for question in $(QUESTIONS); do $(BIN)/python -m benchmarks.$$question --write; done
+	$(BIN)/python -m benchmarks.report
+
+bench-quick: $(READY)  ## measure a little of everything, in about two minutes; writes nothing
+	set -e; for question in $(QUESTIONS); do $(BIN)/python -m benchmarks.$$question --quick; done
+
+profile: $(READY)  ## where the time of one create and of one get goes; writes what is checked in
+	$(BIN)/python -m benchmarks.profiles --write
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis
