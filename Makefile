@@ -41,7 +41,7 @@ docs: $(READY)  ## run every example of the README, the docs and the docstrings
 soak: $(READY)  ## the safety tests with their full numbers; takes hours, writes the figures that are checked in
 	$(PYTEST) --soak tests/safety -v
 
-bench: $(READY)  ## measure everything, in about 20 minutes; writes the figures, tables and chart that are checked in
+bench: $(READY)  ## measure everything, in about a quarter of an hour; writes the figures, tables and chart that are checked in
 	set -e; for question in $(QUESTIONS); do $(BIN)/python -m benchmarks.$$question --write; done
 	$(BIN)/python -m benchmarks.report
 

@@ -64,7 +64,7 @@ def measure(sizes: list[int], rounds: int) -> tuple[dict[str, Any], dict[str, An
             results[name] = _workload(stores, name, asked, rounds, versions)
         opened = {"0": empty, **directories}
         ways = {size: partial(_opening_ms, directory, other) for size, directory in opened.items()}
-        results["opening"] = new_process.alternately(3 * rounds, ways)
+        results["opening"] = new_process.alternately(rounds, ways)
         peaks = {
             size: partial(new_process.peak_of_gets, "jarvis", directory, GETS)
             for size, directory in directories.items()
@@ -112,7 +112,7 @@ def main() -> None:
     chosen = harness.options(__doc__, sizes=",".join(map(str, SIZES)))
     machine = harness.machine()
     sizes = [1_000, 10_000] if chosen.quick else [int(size) for size in chosen.sizes.split(",")]
-    results, versions = measure(sizes, 2 if chosen.quick else 7)
+    results, versions = measure(sizes, 2 if chosen.quick else harness.MANY)
     harness.publish("growth", machine, versions, results, goals(results), write=chosen.write)
 
 

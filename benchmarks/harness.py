@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ENVIRONMENTS = ROOT / ".venv-benchmarks"
 SECONDS_A_ROUND = 1.0
-FEW = 3
-"""Rounds of a system whose calls take so long that a round is cut short."""
+MANY, FEW = 21, 5
+"""Rounds that are measured if they are short, so that noise of a second does not meet most of them; else few."""
 
 
 def python_of(system: str) -> str:
@@ -166,7 +167,7 @@ def alternate(
 ) -> list[list[list[int]]]:
     """Return the nanoseconds of each worker's rounds, which take turns; the first, which warms up, is left out.
 
-    Takes no more than `FEW` rounds of a worker whose first was cut short.
+    Takes no more than `FEW` rounds of a worker whose first took more than a quarter of the seconds.
     """
     taken: list[list[list[int]]] = [[] for _ in workers]
     wanted = [rounds for _ in workers]
@@ -174,10 +175,11 @@ def alternate(
         for place in range(len(workers)) if turn % 2 else reversed(range(len(workers))):
             if turn > wanted[place]:
                 continue
+            start = time.monotonic()
             measured = workers[place].round(turn, count, seconds)
             if turn:
                 taken[place].append(measured)
-            elif len(measured) < count:
+            elif time.monotonic() - start > seconds / 4:
                 wanted[place] = min(rounds, FEW)
     return taken
 

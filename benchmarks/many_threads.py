@@ -56,7 +56,11 @@ class Round:
         clock = time.perf_counter_ns
         acknowledged, taken = self.acknowledged[place], self.taken[place]
         with self._work.opened_for_a_thread() as system:
-            acknowledged.append(system.create(RECORDS[place]))  # opens what is opened at the first call
+            try:
+                acknowledged.append(system.create(RECORDS[place]))  # opens what is opened at the first call
+            except BaseException:
+                self._all_ready.abort()  # else all others would wait for ever
+                raise
             self._all_ready.wait()
             end = time.monotonic() + self._seconds
             while time.monotonic() < end:

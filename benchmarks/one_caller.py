@@ -1,6 +1,6 @@
 """How long does one call take, beside the same call by hand and in the libraries one might take instead?
 
-python -m benchmarks.one_caller [--sizes 10000,100000] [--systems raw,jarvis] [--workloads get,key] [--rounds 7]
+python -m benchmarks.one_caller [--sizes 10000,100000] [--systems raw,jarvis] [--workloads get,key] [--rounds 21]
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> None:
         sizes="1000,10000,100000",
         systems=",".join(SYSTEMS),
         workloads=",".join(WORKLOADS),
-        rounds="7",
+        rounds=str(harness.MANY),
     )
     machine = harness.machine()
     with harness.stores() as stores:
