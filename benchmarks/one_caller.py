@@ -52,7 +52,8 @@ def _one(
                 directory = stack.enter_context(stores.own(system, size if workload.store == "own" else 0))
             workers.append(harness.Worker(system, name, size, directory))
             versions[system] = workers[-1].versions
-        taken = harness.alternate(workers, pace.rounds, workload.calls_a_round, pace.seconds)
+        rounds = min(pace.rounds, workload.rounds)
+        taken = harness.alternate(workers, rounds, workload.calls_a_round, pace.seconds)
         peaks = [worker.close()["peak_kib"] for worker in workers]
     found: dict[str, Any] = {
         system: {**harness.statistics_of(calls, workload.each), "peak_kib": peak}
