@@ -126,6 +126,7 @@ class Stores:
             directory.mkdir()
             if start(system, "benchmarks.worker", "load", system, size, directory).wait():
                 raise RuntimeError(f"the store of {system} could not be filled")
+            os.sync()  # else what was filled is written while what comes next is measured
         return directory
 
     @contextmanager
@@ -137,6 +138,7 @@ class Stores:
             source = self.shared(system, size)
             shutil.copytree(source, directory)
             shutil.copy(source.with_suffix(".ids"), directory.with_suffix(".ids"))
+            os.sync()
         else:
             directory.mkdir()
         try:
