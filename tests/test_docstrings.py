@@ -64,6 +64,7 @@ def _verbs_of_the_contract() -> set[str]:
     described = (
         storage_backend.StorageBackend,
         storage_backend.Transactional,
+        storage_backend.SharesCommits,
         storage_backend.Namespaced,
         MemoryModule,
     )

@@ -22,9 +22,9 @@ def new_id() -> str:
     stamp = (now // 1_000_000 << 12) | (now % 1_000_000 * 4096 // 1_000_000)
     with _lock:
         _last = stamp = max(stamp, _last + 1)
-    random = int.from_bytes(os.urandom(8), "big") >> 2
-    digits = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{(0b10 << 62) | random:016x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    time_digits, random = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}", os.urandom(8).hex()
+    variant = "89ab"[int(random[0], 16) & 3]
+    return f"{time_digits[:8]}-{time_digits[8:12]}-{time_digits[12:]}-{variant}{random[1:4]}-{random[4:]}"
 
 
 def _after_fork() -> None:

@@ -50,6 +50,7 @@ class WriterLock:
         self._mutex = threading.RLock()  # of the threads of this process; it knows its owner by itself
         self._descriptors: set[int] = set()  # every open one
         self._held: int | None = None
+        self._identity = (0, 0)  # device and inode of what is held
         self._waiters: list[_Waiter] = []  # at most one: the wait that goes on, wanted or given up
         weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
         _locks.add(self)
@@ -57,6 +58,13 @@ class WriterLock:
     def is_mine(self) -> bool:
         """Tell whether the calling thread holds the lock."""
         return bool(self._mutex._is_owned())  # type: ignore[attr-defined]  # threading.Condition relies on it too
+
+    def try_threads(self) -> bool:
+        """Keep this process's other threads out, if none of them has the lock; the first half of `acquire`.
+
+        Whoever calls this calls `release` next, also if this raises.
+        """
+        return self._mutex.acquire(blocking=False)
 
     def acquire(self, timeout_seconds: float) -> None:
         """Wait for the lock. Whoever calls this calls `release` next, also if this raises.
@@ -68,16 +76,15 @@ class WriterLock:
         """
         deadline = time.monotonic() + timeout_seconds
         if not self._mutex.acquire(timeout=max(timeout_seconds, 0)):
-            raise self._busy(timeout_seconds)
+            raise self.busy(timeout_seconds)
         while True:
-            if self._held is None:
-                self._held = self._open()
-                self._descriptors.add(self._held)
-            if not _try_lock(self._held):
+            held = self._hold(self._open()) if self._held is None else self._held
+            if not _try_lock(held):
                 self._wait(deadline, timeout_seconds)
             if self._is_current():
                 return
-            self._close(self._held)  # somebody removed the file meanwhile: that lock guards nothing
+            if self._held is not None:
+                self._close(self._held)  # somebody removed the file meanwhile: that lock guards nothing
 
     def release(self) -> None:
         """Give the lock to the next waiter; no-op if the calling thread does not hold it."""
@@ -130,15 +137,32 @@ class WriterLock:
         if self._held is None:
             raise RuntimeError("only the holder of the lock leaves a note")
         text = b"%d %d %d %d" % (*note.stamp, note.commit)
-        with explaining(self.path, "write"):
+        try:
             os.lseek(self._held, 0, os.SEEK_SET)
             _files.system.write(self._held, text.ljust(99) + b"\n")
+        except OSError as error:
+            raise _files.translated(self.path, error, "write") from error
+
+    def busy(self, timeout_seconds: float) -> StoreBusyError:
+        """Return the error of a wait that took too long."""
+        return StoreBusyError(
+            self.guarded,
+            f"another writer has kept it locked for {timeout_seconds:g} s; "
+            "retry, let the other finish, or raise busy_timeout_seconds",
+        )
 
     # --- inside ---
 
     def _open(self) -> int:
         with explaining(self.path, "open the writer lock"):
             return _files.system.open(self.path, os.O_RDWR | os.O_CREAT)
+
+    def _hold(self, descriptor: int) -> int:
+        self._held = descriptor
+        self._descriptors.add(descriptor)
+        status = os.fstat(descriptor)
+        self._identity = (status.st_dev, status.st_ino)
+        return descriptor
 
     def _close(self, descriptor: int) -> None:
         if descriptor == self._held:
@@ -154,7 +178,7 @@ class WriterLock:
         go of the lock as soon as it gets it.
         """
         if deadline <= time.monotonic():
-            raise self._busy(timeout_seconds)
+            raise self.busy(timeout_seconds)
         self._refuse_deadlock()
         if self._waiters and not self._waiters[0].take_over():
             self._waiters.clear()
@@ -164,15 +188,14 @@ class WriterLock:
                 self._waiters[0].start()
             descriptor = self._waiters[0].wait(max(deadline - time.monotonic(), 0))
             if descriptor is None:
-                raise self._busy(timeout_seconds)
+                raise self.busy(timeout_seconds)
         except BaseException:
             for waiter in self._waiters:
                 waiter.give_up()
             raise
         if self._held is not None:
             self._close(self._held)
-        self._held = descriptor
-        self._descriptors.add(descriptor)
+        self._hold(descriptor)
         self._waiters.clear()
 
     def _refuse_deadlock(self) -> None:
@@ -186,16 +209,10 @@ class WriterLock:
 
     def _is_current(self) -> bool:
         try:
-            return self._held is not None and os.path.samestat(os.stat(self.path), os.fstat(self._held))
+            status = os.stat(self.path)
         except OSError:
             return False
-
-    def _busy(self, timeout_seconds: float) -> StoreBusyError:
-        return StoreBusyError(
-            self.guarded,
-            f"another writer has kept it locked for {timeout_seconds:g} s; "
-            "retry, let the other finish, or raise busy_timeout_seconds",
-        )
+        return (status.st_dev, status.st_ino) == self._identity
 
     def _forget(self) -> None:
         """In a forked child: let go of the parent's descriptors without unlocking what it holds."""

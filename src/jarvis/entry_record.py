@@ -6,7 +6,7 @@ JSON text with the rest, because decoding one text a row takes 0.6 of the time o
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -17,8 +17,25 @@ from jarvis.errors import InvalidEntryError
 from jarvis.memory_entry import MemoryEntry, check_entry
 
 
-class Body(msgspec.Struct, omit_defaults=True):
-    """The part of an entry that is not looked up. `value` is in the plain form of `jarvis.codec`."""
+class Body(msgspec.Struct, array_like=True):
+    """The part of an entry that is not looked up, as it is stored: 100 bytes less than under names of its own.
+
+    Attributes:
+        value: in the plain form of `jarvis.codec`.
+        tags: as given.
+        provenance: as given; or (module, task_id) if that and ``created_at``, equal to the timestamp, is all.
+        moment: the timestamp: in UTC as ISO 8601 text without its ``+00:00``, in another zone as (ISO 8601
+            text, fold, name of the zone).
+    """
+
+    value: dict[str, Any]
+    tags: list[str]
+    provenance: dict[str, str] | tuple[str, str]
+    moment: str | tuple[str, int, str | None]
+
+
+class _NamedBody(msgspec.Struct):
+    """The body in stores of version 1, an object."""
 
     value: dict[str, Any]
     tags: list[str]
@@ -28,8 +45,11 @@ class Body(msgspec.Struct, omit_defaults=True):
     zone: str | None = None
 
 
+_UTC = "+00:00"
+_CREATED = ("module", "task_id", "created_at")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Body)
+_named_decoder = msgspec.json.Decoder(_NamedBody)
 
 
 def make_body(entry: MemoryEntry) -> tuple[Body, int]:
@@ -39,12 +59,18 @@ def make_body(entry: MemoryEntry) -> tuple[Body, int]:
         InvalidEntryError: a field cannot be stored exactly; the error names it.
     """
     check_entry(entry)
+    timestamp, provenance = entry.timestamp, entry.provenance
     try:
-        instant = instant_of(entry.timestamp)
-        text, fold, zone = format_moment(entry.timestamp)
+        instant = instant_of(timestamp)
+        if timestamp.tzinfo is not UTC or timestamp.fold:
+            return Body(flatten(entry.value), entry.tags, provenance, format_moment(timestamp)), instant
     except InvalidMomentError as error:
         raise InvalidEntryError("timestamp", str(error)) from None
-    return Body(flatten(entry.value), entry.tags, text, entry.provenance, fold, zone), instant
+    text = timestamp.isoformat()
+    author: dict[str, str] | tuple[str, str] = provenance
+    if tuple(provenance) == _CREATED and provenance["created_at"] == text:
+        author = (provenance["module"], provenance["task_id"])
+    return Body(flatten(entry.value), entry.tags, author, text.removesuffix(_UTC)), instant
 
 
 def encode_body(entry: MemoryEntry) -> tuple[bytes, int]:
@@ -67,12 +93,42 @@ def encode_body(entry: MemoryEntry) -> tuple[bytes, int]:
 
 def decode_body(encoded: bytes | str) -> Body:
     """Return what `encode_body` encoded, its value still plain; raise ValueError if it is none."""
+    if encoded[:1] in ("{", b"{"):
+        named = _named_decoder.decode(encoded)
+        return Body(named.value, named.tags, named.provenance, (named.timestamp, named.fold, named.zone))
     return _decoder.decode(encoded)
+
+
+def decode_value(encoded: bytes | str) -> Any:
+    """Return the value in a body, without the entry around it; raise ValueError if it is malformed."""
+    value = decode_body(encoded).value
+    return revive(value) if may_hold_tags(encoded) else value
 
 
 def may_hold_tags(encoded: bytes | str) -> bool:
     """Tell whether a body may hold tagged forms; False means that `revive` would change nothing."""
     return b'"$type"' in encoded if isinstance(encoded, bytes) else '"$type"' in encoded
+
+
+def decode_entry(
+    entry_id: str,
+    category: str,
+    key: str,
+    entity_type: str,
+    entity_id: str | None,
+    version: int,
+    position: tuple[int, int],
+    encoded: bytes | str,
+) -> MemoryEntry:
+    """Return the entry of a record whose body is `encoded`.
+
+    Raises:
+        ValueError: the body, its timestamp or a tagged form is malformed.
+    """
+    body = decode_body(encoded)
+    return make_entry(
+        entry_id, category, key, entity_type, entity_id, version, position, body, plain=not may_hold_tags(encoded)
+    )
 
 
 def make_entry(
@@ -95,6 +151,16 @@ def make_entry(
     value = body.value if plain else revive(body.value)
     if type(value) is not dict:
         raise ValueError("the value is no object")
+    author, moment = body.provenance, body.moment
+    if type(moment) is str:
+        text = moment + _UTC
+        timestamp = parse_moment(datetime, text)
+        if type(author) is tuple:
+            author = {"module": author[0], "task_id": author[1], "created_at": text}
+    else:
+        timestamp = parse_moment(datetime, *moment)
+    if not isinstance(author, dict):
+        raise ValueError("it has no created_at")
     return MemoryEntry(
         entry_id,
         category,
@@ -103,8 +169,8 @@ def make_entry(
         body.tags,
         entity_type,
         entity_id,
-        parse_moment(datetime, body.timestamp, body.fold, body.zone),
-        body.provenance,
+        timestamp,
+        author,
         version,
         position,
     )

@@ -20,6 +20,7 @@ backend can index."""
 MAX_TAGS = 500
 """Most tags a query may name."""
 
+_EXACT = ("category", "entity_type", "entity_id", "key")  # filters that are equal, whole
 _FAR = 2**63  # beyond what a store can count
 
 
@@ -125,17 +126,18 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     after: MemoryEntry | str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("category", "entity_type", "entity_id", "key"):
+        for name in _EXACT:
             held = getattr(self, name)
             if held is not None:
                 _check_filter(name, held)
-        if self.tags is not None and (
-            isinstance(self.tags, (str, bytes, Mapping))
-            or not isinstance(self.tags, Collection)
-            or not all(isinstance(tag, str) for tag in self.tags)
-        ):
-            raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
         if self.tags is not None:
+            if type(self.tags) is not list and (
+                isinstance(self.tags, (str, bytes, Mapping)) or not isinstance(self.tags, Collection)
+            ):
+                raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
+            for tag in self.tags:
+                if not isinstance(tag, str):
+                    raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
             if len(self.tags) > MAX_TAGS:
                 raise InvalidQueryError(f"tags: takes at most {MAX_TAGS}, not {len(self.tags)}")
             for tag in self.tags:
@@ -147,7 +149,8 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
         if type(self.where) is dict:
             msgspec.structs.force_setattr(self, "where", _copied(self.where))
-        _ = self.instants, self.test, self.position  # each raises if its filter means nothing
+        if self.since is not None or self.until is not None or self.where is not None or self.after is not None:
+            _ = self.instants, self.test, self.position  # each raises if its filter means nothing
 
     @property
     def instants(self) -> tuple[int | None, int | None]:
@@ -185,11 +188,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         since, until = self.instants
         test, position = self.test, self.position
         wanted = None if self.tags is None else frozenset(self.tags)
-        exact = [
-            (name, held)
-            for name in ("category", "entity_type", "entity_id", "key")
-            if (held := getattr(self, name)) is not None
-        ]
+        exact = [(name, held) for name in _EXACT if (held := getattr(self, name)) is not None]
 
         def matches(entry: MemoryEntry) -> bool:
             if any(getattr(entry, name) != held for name, held in exact):
@@ -276,24 +275,44 @@ def check_entry(entry: MemoryEntry) -> None:
     """
     if not isinstance(entry, MemoryEntry):
         raise InvalidEntryError("entry", f"takes a MemoryEntry, not {type(entry).__name__}")
-    check_name("id", entry.id)
+    if type(entry.tags) is not list or type(entry.provenance) is not dict or not _are_plain(entry):
+        _check_each(entry)
     if not entry.id:
         raise InvalidEntryError("id", "is empty")
+    if type(entry.value) is not dict:
+        raise InvalidEntryError(
+            "value", f'takes a dict, not {type(entry.value).__name__}; wrap it, such as {{"value": …}}'
+        )
+    if type(entry.timestamp) is not datetime:
+        raise InvalidEntryError("timestamp", f"takes a datetime, not {type(entry.timestamp).__name__}")
+
+
+_ONLY_TEXT = {str}
+
+
+def _are_plain(entry: MemoryEntry) -> bool:
+    """Tell whether every name and text is short ASCII, and so right: skips what `_check_each` would find."""
+    names = [entry.id, entry.category, entry.key, entry.entity_type, *entry.tags]
+    if entry.entity_id is not None:
+        names.append(entry.entity_id)
+    texts = [*names, *entry.provenance, *entry.provenance.values()]
+    if set(map(type, texts)) != _ONLY_TEXT:
+        return False
+    joined = "".join(names)
+    return len(joined) <= MAX_NAME_BYTES and "\0" not in joined and "".join(texts).isascii()
+
+
+def _check_each(entry: MemoryEntry) -> None:
+    check_name("id", entry.id)
     check_name("category", entry.category)
     check_name("key", entry.key)
     check_name("entity_type", entry.entity_type)
     if entry.entity_id is not None:
         check_name("entity_id", entry.entity_id)
-    if type(entry.value) is not dict:
-        raise InvalidEntryError(
-            "value", f'takes a dict, not {type(entry.value).__name__}; wrap it, such as {{"value": …}}'
-        )
     if type(entry.tags) is not list:
         raise InvalidEntryError("tags", f"takes a list of str, not {type(entry.tags).__name__}")
     for index, tag in enumerate(entry.tags):
         check_name(f"tags[{index}]", tag)
-    if type(entry.timestamp) is not datetime:
-        raise InvalidEntryError("timestamp", f"takes a datetime, not {type(entry.timestamp).__name__}")
     if type(entry.provenance) is not dict:
         raise InvalidEntryError("provenance", f"takes a dict of str, not {type(entry.provenance).__name__}")
     for name, held in entry.provenance.items():

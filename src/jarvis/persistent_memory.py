@@ -15,7 +15,7 @@ from jarvis import backend_registry
 from jarvis._identifiers import new_id
 from jarvis.errors import InvalidEntryError, InvalidQueryError, InvalidSettingError, UnsupportedError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_name, check_namespace, check_text
-from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import Namespaced, SharesCommits, StorageBackend, Transactional
 
 __all__ = ["MemoryEntry", "MemoryModule", "MemoryQuery"]
 
@@ -26,6 +26,7 @@ NO_MODULE, NO_TASK = "unknown", "none"
 _USUAL = {"read_only": False, "durability": "full", "busy_timeout_seconds": 30.0}
 
 Capability = TypeVar("Capability")
+Result = TypeVar("Result")
 Clock = Callable[[], datetime]
 
 
@@ -178,10 +179,10 @@ class MemoryModule:
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was stored.
         """
-        with self._changing() as moment:
-            return self._create(
-                category, key, value, entity_type, entity_id, tags, self._author(module, task_id), moment
-            )
+        author, tags = self._author(module, task_id), _tag_list(tags)
+        return self._change(
+            lambda moment: self._create(category, key, value, entity_type, entity_id, tags, author, moment)
+        )
 
     def upsert_memory(
         self,
@@ -239,9 +240,10 @@ class MemoryModule:
         if type(task_id) is not str:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
         author = self._author(module, task_id, "task_executor")
-        tags = ["executed"] if tags is None else tags
-        with self._changing() as moment:
-            return self._create(TASKS, f"task_{task_id}", task_data, "task", task_id, tags, author, moment)
+        tags = ["executed"] if tags is None else _tag_list(tags)
+        return self._change(
+            lambda moment: self._create(TASKS, f"task_{task_id}", task_data, "task", task_id, tags, author, moment)
+        )
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -251,8 +253,7 @@ class MemoryModule:
 
     def get_memory_by_key(self, key: str) -> MemoryEntry | None:
         """Return the newest memory with this key, in any category, or None."""
-        found = self.backend.select(MemoryQuery(key=_text("key", key), limit=1))
-        return found[0] if found else None
+        return self.backend.newest_of_key(_text("key", key))
 
     def get_memories_by_category(self, category: str) -> list[MemoryEntry]:
         """Return every memory of the category."""
@@ -424,28 +425,29 @@ class MemoryModule:
             InvalidEntryError: a field cannot be stored exactly; the memory stays as it was.
         """
         memory_id = _text("memory_id", memory_id)
-        with self._changing() as moment:
+        author = self._author(module, task_id)
+        tags = None if tags is None else _tag_list(tags)
+
+        def update(moment: datetime) -> bool:
             entry = self.backend.read(memory_id)
             if entry is None:
                 return False
-            self._update(entry, value, tags, self._author(module, task_id), moment)
+            self._update(entry, value, tags, author, moment)
             return True
+
+        return self._change(update)
 
     def delete_memory(self, memory_id: str, *, module: str | None = None, task_id: str | None = None) -> bool:
         """Delete the memory; return whether there was one."""
         memory_id = _text("memory_id", memory_id)
         self._author(module, task_id)
-        with self._changing():
-            if self.backend.read(memory_id) is None:
-                return False
-            self.backend.delete(memory_id)
-            return True
+
+        return self._change(lambda _: self.backend.discard(memory_id))
 
     def clear_all(self, *, module: str | None = None, task_id: str | None = None) -> int:
         """DELETE EVERY MEMORY of this namespace, all or none; return how many there were."""
         author = self._author(module, task_id)
-        with self._changing():
-            removed = self.backend.clear()
+        removed = self._change(lambda _: self.backend.clear())
         _log("cleared all %d memories, by %s", removed, author)
         return removed
 
@@ -517,19 +519,23 @@ class MemoryModule:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[datetime]:
-        """Make the block one change, at the moment it yields.
+    def _change(self, work: Callable[[datetime], Result]) -> Result:
+        """Return what `work` returns, given the moment at which all it changes is one change.
 
-        On a backend without transactions the block is atomic between the threads of this module only.
+        Where the backend shares commits, `work` may be called in another thread, and again: so all that
+        is the caller's (clock, author, arguments) was read before. On a backend without transactions it is
+        atomic between the threads of this module only.
         """
-        if self.backend.has_capability(Transactional):
-            store = self.backend.capability(Transactional)
-            with store.transaction():
-                yield store.moment(self._now())
-        else:
+        now = self._now()
+        backend = self.backend
+        if not backend.has_capability(Transactional):
             with self._plain.lock:
-                yield self._plain.moment(self._now())
+                return work(self._plain.moment(now))
+        store = backend.capability(Transactional)
+        if backend.has_capability(SharesCommits):
+            return backend.capability(SharesCommits).change(lambda: work(store.moment(now)))
+        with store.transaction():
+            return work(store.moment(now))
 
     def _now(self) -> datetime:
         now = self._clock()
@@ -550,7 +556,7 @@ class MemoryModule:
         value: dict[str, Any],
         entity_type: str,
         entity_id: str | None,
-        tags: Collection[str] | None,
+        tags: list[str],
         author: _Author,
         moment: datetime,
     ) -> str:
@@ -559,7 +565,7 @@ class MemoryModule:
             category,
             key,
             value,
-            _tag_list(tags),
+            tags,
             entity_type,
             entity_id,
             moment,
@@ -576,14 +582,14 @@ class MemoryModule:
         self,
         entry: MemoryEntry,
         value: dict[str, Any] | None,
-        tags: Collection[str] | None,
+        tags: list[str] | None,
         author: _Author,
         moment: datetime,
     ) -> None:
         if value is not None:
             entry.value = value
         if tags is not None:
-            entry.tags = _tag_list(tags)
+            entry.tags = tags
         entry.timestamp = moment
         entry.provenance["updated_at"] = moment.isoformat()
         if author.module:
@@ -604,12 +610,18 @@ class MemoryModule:
     ) -> str:
         if value is None:
             raise InvalidEntryError("value", "takes a dict, not None")
-        with self._changing() as moment:
-            entry = self.backend.last_written(check_name("category", category), check_name("key", key))
+        check_name("category", category)
+        check_name("key", key)
+        tags = None if tags is None else _tag_list(tags)
+
+        def upsert(moment: datetime) -> str:
+            entry = self.backend.last_written(category, key)
             if entry is None:
-                return self._create(category, key, value, entity_type, entity_id, tags, author, moment)
+                return self._create(category, key, value, entity_type, entity_id, tags or [], author, moment)
             self._update(entry, value, tags, author, moment)
             return entry.id
+
+        return self._change(upsert)
 
 
 def _ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
 from jarvis import _files
-from jarvis._sql.select import COLUMNS, NAME_ID, Statement, count, select
-from jarvis._sqlite import driver, first_life
+from jarvis._sql.select import COLUMNS, Statement, count, select
+from jarvis._sqlite import driver
 from jarvis._sqlite.database import Database
+from jarvis._sqlite.schema import row_checksum
 from jarvis._sqlite.session import Session
-from jarvis._sqlite.verification import row_checksum
 from jarvis.codec import InvalidMomentError
 from jarvis.codec.instants import EPOCH
 from jarvis.config import Durability, checked
-from jarvis.entry_record import decode_body, encode_body, make_entry, may_hold_tags
+from jarvis.entry_record import Body, decode_body, decode_entry, decode_value, encode_body
 from jarvis.errors import (
+    CorruptStoreError,
     DuplicateEntryError,
     EntryNotFoundError,
     InvalidEntryError,
@@ -26,15 +28,17 @@ from jarvis.errors import (
     TransactionError,
 )
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_name, check_namespace
-from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import Namespaced, Result, SharesCommits, StorageBackend, Transactional
 
-_READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = {NAME_ID} AND e.id = ?"
+_READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ?"
 _LAST_WRITTEN = f"""
-SELECT {COLUMNS} FROM entries AS e WHERE e.row = (
-    SELECT max(row) FROM entries WHERE namespace = {NAME_ID} AND category = {NAME_ID} AND key = ?
-)
+SELECT {COLUMNS} FROM entries AS e
+WHERE e.row = (SELECT max(row) FROM entries WHERE namespace = ? AND category = ? AND key = ?)
 """
-_FIND = f"SELECT row, instant, version, body FROM entries WHERE namespace = {NAME_ID} AND id = ?"
+_NEWEST_OF_KEY = f"""
+SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? ORDER BY e.instant DESC, e.row DESC LIMIT 1
+"""
+_FIND = "SELECT row, instant, version, body FROM entries WHERE namespace = ? AND id = ?"
 _INSERT = """
 INSERT INTO entries (row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -44,11 +48,12 @@ UPDATE entries SET row = ?, category = ?, key = ?, entity_type = ?, entity_id = 
     body = ?, checksum = ? WHERE row = ?
 """
 _DELETE = "DELETE FROM entries WHERE row = ?"
-_INSERT_TAG = "INSERT INTO tags (namespace, tag, instant, row, category, entity_type) VALUES (?, ?, ?, ?, ?, ?)"
-_DELETE_TAG = f"DELETE FROM tags WHERE namespace = {NAME_ID} AND tag = {NAME_ID} AND instant = ? AND row = ?"
-_COUNT_ALL = f"SELECT count(*) FROM entries WHERE namespace = {NAME_ID}"
-_CLEAR = f"DELETE FROM entries WHERE namespace = {NAME_ID}"
-_CLEAR_TAGS = f"DELETE FROM tags WHERE namespace = {NAME_ID}"
+_COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
+_CLEAR = "DELETE FROM entries WHERE namespace = ?"
+_CLEAR_TAGS = "DELETE FROM tags WHERE namespace = ?"
+_TAGS_AT_ONCE = 100
+_UUID_LENGTH = 36
+_MICROSECOND = timedelta(microseconds=1)
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3).
 _NAMESPACES = """
 WITH RECURSIVE held (namespace) AS (
@@ -65,6 +70,10 @@ DELETE FROM names WHERE id NOT IN (
 )
 """
 _ALL = MemoryQuery()
+
+
+class _ErasedError(Exception):
+    """A name was erased after the rows that have it were read: they are to be read again."""
 
 
 class SQLiteBackend(StorageBackend):
@@ -97,7 +106,7 @@ class SQLiteBackend(StorageBackend):
 
     name: ClassVar[str] = "sqlite"
     file_name: ClassVar[str] = "memory.db"
-    capabilities: ClassVar[tuple[type, ...]] = (Transactional, Namespaced)
+    capabilities: ClassVar[tuple[type, ...]] = (Transactional, SharesCommits, Namespaced)
 
     def __init__(
         self,
@@ -132,46 +141,19 @@ class SQLiteBackend(StorageBackend):
 
     def create(self, entry: MemoryEntry) -> None:
         body, instant = encode_body(entry)
-        with self._database.changing() as session:
-            if session.rows(_FIND, (self.namespace, entry.id)):
-                raise DuplicateEntryError(
-                    f"the id is taken in namespace {self.namespace!r} of {self.db_path}; update it or choose another"
-                )
-            self._insert(session, entry, body.decode(), instant)
+        self._database.change(lambda session: self._insert(session, entry, body, instant))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not _can_be_looked_up(entry_id):
             return None
-        rows = self._database.read(lambda session: session.rows(_READ, (self.namespace, entry_id)))
-        return self._entry(rows[0]) if rows else None
+        return self._one(_READ, (), entry_id)
 
     def update(self, entry: MemoryEntry) -> None:
-        encoded, instant = encode_body(entry)
-        body = encoded.decode()
-        with self._database.changing() as session:
-            found = session.rows(_FIND, (self.namespace, entry.id))
-            if not found:
-                raise EntryNotFoundError(f"no entry has the id in namespace {self.namespace!r} of {self.db_path}")
-            row, old_instant, version, old_body = found[0]
-            self._remove_tags(session, row, old_instant, old_body)
-            commit = session.next_commit()
-            category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
-            checksum = self._checksum(entry, commit, instant, version + 1, body)
-            session.rows(
-                _UPDATE,
-                (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1, body, checksum, row),
-                "write",
-            )
-            self._insert_tags(session, entry.tags, instant, commit, category, entity_type)
+        body, instant = encode_body(entry)
+        self._database.change(lambda session: self._replace(session, entry, body, instant))
 
     def delete(self, entry_id: str) -> None:
-        if not _can_be_looked_up(entry_id):
-            return
-        with self._database.changing() as session:
-            for row, instant, _, body in session.rows(_FIND, (self.namespace, entry_id)):
-                self._remove_tags(session, row, instant, body)
-                session.rows(_DELETE, (row,), "write")
-                session.next_commit()
+        self.discard(entry_id)
 
     def list_all(self) -> list[MemoryEntry]:
         return self.select(_ALL)
@@ -194,21 +176,19 @@ class SQLiteBackend(StorageBackend):
     # --- faster than the defaults ----------------------------------------------------------------
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        if query.where is not None:
-            return self._database.read(lambda session: list(self._sift(session, query)))
-        statement = select(query, self.namespace)
-        if statement is None:
-            return []
-        rows = self._database.read(lambda session: session.rows(*statement))
-        return [self._entry(row) for row in rows]
+        def entries(session: Session) -> list[MemoryEntry]:
+            if query.where is None:
+                with contextlib.suppress(_ErasedError):
+                    return self._entries(session, self._rows(session, query, select))
+            return list(self._sift(session, query))
+
+        return self._database.read(entries)
 
     def count(self, query: MemoryQuery) -> int:
         if query.where is not None:
             return self._database.read(lambda session: sum(1 for _ in self._sift(session, query)))
-        statement = count(query, self.namespace)
-        if statement is None:
-            return 0
-        return int(self._database.read(lambda session: session.rows(*statement))[0][0])
+        found = self._database.read(lambda session: self._rows(session, query, count))
+        return int(found[0][0]) if found else 0
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         if self._database.in_transaction():  # its changes are visible to its own connection only
@@ -219,19 +199,19 @@ class SQLiteBackend(StorageBackend):
                 self._database.check_undisturbed(session)
                 yield entry
 
+    def newest_of_key(self, key: str) -> MemoryEntry | None:
+        return self._one(_NEWEST_OF_KEY, (), key)
+
     def last_written(self, category: str, key: str) -> MemoryEntry | None:
-        names = (self.namespace, category, key)
-        rows = self._database.read(lambda session: session.rows(_LAST_WRITTEN, names))
-        return self._entry(rows[0]) if rows else None
+        return self._one(_LAST_WRITTEN, (category,), key)
+
+    def discard(self, entry_id: str) -> bool:
+        if not _can_be_looked_up(entry_id):
+            return False
+        return self._database.change(lambda session: self._remove(session, entry_id))
 
     def clear(self) -> int:
-        with self._database.changing() as session:
-            removed = int(session.rows(_COUNT_ALL, (self.namespace,))[0][0])
-            if removed:
-                session.rows(_CLEAR_TAGS, (self.namespace,), "write")
-                session.rows(_CLEAR, (self.namespace,), "write")
-                session.next_commit()
-        return removed
+        return self._database.change(self._remove_all)
 
     # --- Transactional ---------------------------------------------------------------------------
 
@@ -241,15 +221,18 @@ class SQLiteBackend(StorageBackend):
             yield
 
     def moment(self, now: datetime) -> datetime:
-        if not self._database.in_transaction():
+        session = self._database.in_transaction()
+        if session is None:
             raise TransactionError("moment() is given inside a transaction only")
+        instant = (now - EPOCH) // _MICROSECOND
+        if instant <= session.made:
+            instant = session.made + 1
+            now = EPOCH + timedelta(0, 0, instant)
+        session.made_at(instant)
+        return now.astimezone(UTC)
 
-        def next_moment(session: Session) -> int:
-            instant = max((now - EPOCH) // timedelta(microseconds=1), session.made + 1)
-            session.made_at(instant)
-            return instant
-
-        return EPOCH.astimezone(UTC) + timedelta(microseconds=self._database.read(next_moment))
+    def change(self, work: Callable[[], Result]) -> Result:
+        return self._database.change(lambda _: work())
 
     # --- Namespaced ------------------------------------------------------------------------------
 
@@ -270,90 +253,180 @@ class SQLiteBackend(StorageBackend):
             session.forget_names()
             if namespace == DEFAULT_NAMESPACE:
                 self._database.when_committed(self._remove_kept_copies)
-            self._database.when_committed(self._database.fold_log)
+            self._database.when_committed(self._database.compact)
         return removed
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _insert(self, session: Session, entry: MemoryEntry, body: str, instant: int) -> None:
-        commit = session.next_commit()
+    def _insert(self, session: Session, entry: MemoryEntry, body: bytes, instant: int) -> None:
         namespace = session.intern(self.namespace)
         category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
+        commit = session.next_commit()
         checksum = self._checksum(entry, commit, instant, 1, body)
-        session.rows(
-            _INSERT,
-            (
-                commit,
-                namespace,
-                entry.id,
-                category,
-                entry.key,
-                entity_type,
-                entry.entity_id,
-                instant,
-                1,
-                body,
-                checksum,
-            ),
-            "write",
-        )
-        self._insert_tags(session, entry.tags, instant, commit, category, entity_type)
+        fields = (commit, namespace, entry.id, category, entry.key, entity_type, entry.entity_id, instant, 1)
+        if not session.put(_INSERT, (*fields, body.decode(), checksum)):
+            raise DuplicateEntryError(
+                f"the id is taken in namespace {self.namespace!r} of {self.db_path}; update it or choose another"
+            )
+        session.wrote(commit, instant)
+        if entry.tags:
+            _each_part(session, _insert_tags, set(entry.tags), (namespace, instant, commit, category, entity_type))
 
-    def _checksum(self, entry: MemoryEntry, commit: int, instant: int, version: int, body: str) -> int:
+    def _replace(self, session: Session, entry: MemoryEntry, body: bytes, instant: int) -> None:
+        namespace = session.name_id(self.namespace)
+        found = session.rows(_FIND, (namespace, entry.id))
+        if namespace is None or not found:
+            raise EntryNotFoundError(f"no entry has the id in namespace {self.namespace!r} of {self.db_path}")
+        row, old_instant, version, old_body = found[0]
+        before = set(self._decoded(old_body).tags)
+        category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
+        commit = session.next_commit()
+        checksum = self._checksum(entry, commit, instant, version + 1, body)
+        fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
+        session.rows(_UPDATE, (*fields, body.decode(), checksum, row), "write")
+        session.wrote(commit, instant)
+        _each_part(session, _delete_tags, before, (namespace, old_instant, row))
+        _each_part(session, _insert_tags, set(entry.tags), (namespace, instant, commit, category, entity_type))
+
+    def _remove(self, session: Session, entry_id: str) -> bool:
+        namespace = session.name_id(self.namespace)
+        found = session.rows(_FIND, (namespace, entry_id))
+        if namespace is None or not found:
+            return False
+        row, instant, _, body = found[0]
+        tags = set(self._decoded(body).tags)
+        session.next_commit()
+        session.rows(_DELETE, (row,), "write")
+        _each_part(session, _delete_tags, tags, (namespace, instant, row))
+        return True
+
+    def _remove_all(self, session: Session) -> int:
+        namespace = session.name_id(self.namespace)
+        removed = int(session.rows(_COUNT_ALL, (namespace,))[0][0])
+        if removed:
+            session.next_commit()
+            session.rows(_CLEAR_TAGS, (namespace,), "write")
+            session.rows(_CLEAR, (namespace,), "write")
+        return removed
+
+    def _checksum(self, entry: MemoryEntry, commit: int, instant: int, version: int, body: bytes) -> int:
         names = (self.namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
         return row_checksum((commit, *names, instant, version), body)
 
-    def _insert_tags(
-        self, session: Session, tags: list[str], instant: int, commit: int, category: int, entity_type: int
-    ) -> None:
-        if tags:
-            namespace = session.intern(self.namespace)
-            for tag in set(tags):
-                bindings = (namespace, session.intern(tag), instant, commit, category, entity_type)
-                session.rows(_INSERT_TAG, bindings, "write")
+    def _one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
+        """Return the entry that a statement finds, which is given the ids of the namespace and `names`, then `last`."""
 
-    def _remove_tags(self, session: Session, row: int, instant: int, body: str) -> None:
-        for tag in set(decode_body(body).tags):
-            session.rows(_DELETE_TAG, (self.namespace, tag, instant, row), "write")
+        def find(session: Session) -> MemoryEntry | None:
+            rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last))
+            if not rows and not session.depth:
+                rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last))
+            return self._entries(session, rows)[0] if rows else None  # with None for an id nothing is found
+
+        try:
+            return self._database.read(find)
+        except _ErasedError:
+            return self._database.read(find)
+
+    def _rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
+        """Return the rows that answer `query`."""
+        several = query.tags is not None and len(query.tags) > 1  # one of them may be old and the others hide it
+        if not several:
+            statement = make(query, self.namespace, session.name_id)
+            rows = session.rows(*statement) if statement else []
+            if session.depth or (rows and (make is select or rows[0][0])):
+                return rows
+        statement = make(query, self.namespace, session.fresh_name_id)
+        return session.rows(*statement) if statement else []
 
     def _sift(self, session: Session, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield what the statement finds and `where` lets through, up to the limit, row by row."""
         test, left = query.test, query.limit
-        statement: Statement | None = select(query, self.namespace, limited=test is None)
+        statement = select(query, self.namespace, session.fresh_name_id, limited=test is None)
         if statement is None:
             return
         for row in session.each(*statement):
-            entry = self._entry(row)
-            if test is None or test(entry.value):
-                yield entry
-                if left is not None:
-                    left -= 1
-                    if left == 0:
-                        return
+            if test is not None and not test(self._value(row[-1])):
+                continue
+            yield self._entries(session, (row,))[0]
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    return
 
-    def _entry(self, row: tuple[Any, ...]) -> MemoryEntry:
-        commit, entry_id, category, key, entity_type, entity_id, instant, version, text = row
+    def _entries(self, session: Session, rows: Iterable[tuple[Any, ...]]) -> list[MemoryEntry]:
+        """Return the entries of rows of `COLUMNS`; raise `_ErasedError` if a name they need is gone."""
+        entries, names = [], session.texts
         try:
-            return make_entry(
-                entry_id,
-                category,
-                key,
-                entity_type,
-                entity_id,
-                version,
-                (instant, commit),
-                decode_body(text),
-                plain=not may_hold_tags(text),
-            )
+            for commit, entry_id, category, key, entity_type, entity_id, instant, version, body in rows:
+                entries.append(
+                    decode_entry(
+                        entry_id,
+                        names.get(category) or _name(session, category),
+                        key,
+                        names.get(entity_type) or _name(session, entity_type),
+                        entity_id,
+                        version,
+                        (instant, commit),
+                        body,
+                    )
+                )
         except InvalidMomentError as error:
             raise StoreAccessError(self.db_path, f"an entry {error}") from None
-        except (ValueError, TypeError):  # whose message may hold what is stored
-            raise driver.corrupt(self._database.path, "an entry cannot be decoded") from None
+        except (ValueError, TypeError, OverflowError):  # whose message may hold what is stored
+            raise self._undecodable() from None
+        return entries
+
+    def _decoded(self, body: str) -> Body:
+        try:
+            return decode_body(body)
+        except ValueError:
+            raise self._undecodable() from None
+
+    def _value(self, body: str) -> Any:
+        try:
+            return decode_value(body)
+        except InvalidMomentError as error:
+            raise StoreAccessError(self.db_path, f"an entry {error}") from None
+        except (ValueError, TypeError, OverflowError):
+            raise self._undecodable() from None
+
+    def _undecodable(self) -> CorruptStoreError:
+        return driver.corrupt(self._database.path, "an entry cannot be decoded")
 
     def _remove_kept_copies(self) -> None:
+        from jarvis._sqlite import first_life
+
         with _files.explaining(self.db_path, "remove the kept copy of the old store"):
             for kept in first_life.kept_copies(self._database.path):
                 _files.system.unlink(kept)
+
+
+def _name(session: Session, name_id: int) -> str:
+    name = session.name_of(name_id)
+    if name is None:
+        raise _ErasedError
+    return name
+
+
+def _each_part(session: Session, text: Callable[[int], str], tags: Collection[str], others: tuple[int, ...]) -> None:
+    """Run a statement for all tags, or for each hundred of them: `text` is its text for so many."""
+    ids = [session.intern(tag) for tag in tags]
+    for start in range(0, len(ids), _TAGS_AT_ONCE):
+        part = ids[start : start + _TAGS_AT_ONCE]
+        session.rows(text(len(part)), (*others, *part), "write")
+
+
+# In each, the numbered parameters come first and those of the tags behind them.
+@functools.lru_cache(maxsize=_TAGS_AT_ONCE)
+def _insert_tags(count: int) -> str:
+    rows = ", ".join(f"(?1, ?{place}, ?2, ?3, ?4, ?5)" for place in range(6, 6 + count))
+    return f"INSERT INTO tags (namespace, tag, instant, row, category, entity_type) VALUES {rows}"
+
+
+@functools.lru_cache(maxsize=_TAGS_AT_ONCE)
+def _delete_tags(count: int) -> str:
+    marks = ", ".join(f"?{place}" for place in range(4, 4 + count))
+    return f"DELETE FROM tags WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"
 
 
 def _reopen(
@@ -364,6 +437,8 @@ def _reopen(
 
 def _can_be_looked_up(name: object) -> bool:
     """Tell whether an entry can have this id: what is no name was never stored."""
+    if type(name) is str and len(name) == _UUID_LENGTH and name.isascii() and "\0" not in name:
+        return True
     try:
         check_name("id", name)
     except InvalidEntryError:

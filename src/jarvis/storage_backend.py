@@ -8,7 +8,7 @@ asked for with `StorageBackend.capability`. `jarvis.conformance` holds any backe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 Capability = TypeVar("Capability")
+Result = TypeVar("Result")
 
 
 class StorageBackend(ABC):
@@ -114,12 +115,24 @@ class StorageBackend(ABC):
         """Yield what `select` returns, as it was when the first entry was asked for."""
         yield from self.select(query)
 
+    def newest_of_key(self, key: str) -> MemoryEntry | None:
+        """Return the newest entry with this key, in any category, or None."""
+        found = self.select(MemoryQuery(key=key, limit=1))
+        return found[0] if found else None
+
     def last_written(self, category: str, key: str) -> MemoryEntry | None:
         """Return the entry of (category, key) that was written last, or None.
 
         Not the newest by timestamp: a caller may have given one that lies ahead.
         """
         return max(self.query(category=category, key=key), key=_written, default=None)
+
+    def discard(self, entry_id: str) -> bool:
+        """Delete the entry with this id; return whether there was one."""
+        if self.read(entry_id) is None:
+            return False
+        self.delete(entry_id)
+        return True
 
     def clear(self) -> int:
         """Delete every entry of the namespace; return how many there were."""
@@ -169,6 +182,19 @@ class Transactional(Protocol):
 
         Raises:
             TransactionError: no transaction is open in this thread.
+        """
+
+
+class SharesCommits(Protocol):
+    """shared commits: changes that several threads make at once wait for the disk together."""
+
+    def change(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns; what it changes is kept at the end, all of it or, if it raises, nothing.
+
+        As in ``with transaction(): return work()``, but outside a transaction `work` may be called in
+        another thread, beside what other threads change, and a second time if that commit fails. So it
+        calls verbs of this backend and its siblings, `Transactional.moment` among them, and nothing else.
+        What another thread's `work` raises is not noticed here.
         """
 
 

@@ -73,7 +73,7 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     def entry(self, *, plain: bool) -> MemoryEntry:
         """Return the entry, built of the parts of this object; raise ValueError if it is malformed."""
-        body = Body(self.value, self.tags, self.timestamp, self.provenance, self.fold, self.zone)
+        body = Body(self.value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone))
         return make_entry(
             self.id,
             self.category,
@@ -90,9 +90,11 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 class Record(msgspec.Struct, frozen=True):
     """A stored entry: what is looked up, ready, and the whole as the bytes that stand in the file.
 
-    `MemoryQuery.predicate` takes it in place of an entry; the value is decoded only if it is asked for.
+    `label` is its id as it stands before those. `MemoryQuery.predicate` takes a record in place of an
+    entry; the value is decoded only if it is asked for.
     """
 
+    label: bytes
     fragment: bytes
     id: str
     category: str
@@ -125,6 +127,7 @@ class Draft:
     def __init__(self, entry: MemoryEntry) -> None:
         """Check `entry`; raise `InvalidEntryError` naming the field that cannot be kept exactly."""
         body, self._instant = make_body(entry)
+        text, fold, zone = format_moment(entry.timestamp)
         self._stored = _Stored(
             entry.id,
             entry.category,
@@ -133,12 +136,12 @@ class Draft:
             body.tags,
             entry.entity_type,
             entry.entity_id,
-            body.timestamp,
-            body.provenance,
+            text,
+            entry.provenance,
             1,
             (self._instant, 0),
-            body.fold,
-            body.zone,
+            fold,
+            zone,
         )
         if len(_encode(self._stored)) > MAX_VALUE_BYTES:
             encode_body(entry)  # refuses by the rule, and in the words, of every backend
@@ -151,6 +154,7 @@ class Draft:
 
 def _record(stored: _Stored, fragment: bytes) -> Record:
     return Record(
+        b"%b: " % _encode(stored.id),
         fragment,
         stored.id,
         stored.category,
@@ -270,25 +274,33 @@ class Contents(msgspec.Struct, frozen=True):
 
 def render(namespaces: Mapping[str, Iterable[Record]], clock: Clock) -> bytes:
     """Return the bytes of a file, sealed. A namespace without entries is left out."""
-    others = []
+    pieces = [b'{\n  "format": %d,\n  ' % FORMAT, *_member(list(namespaces.get(DEFAULT_NAMESPACE, ())), b"  ")]
+    before = b',\n  "namespaces": {\n    '
     for name, records in namespaces.items():
         entries = list(records)
         if name != DEFAULT_NAMESPACE and entries:
-            others.append(b"%b: {\n      %b\n    }" % (_encode(name), _member("entries", entries, b"      ")))
-    parts = [b'{\n  "format": %d' % FORMAT, _member("entries", list(namespaces.get(DEFAULT_NAMESPACE, ())), b"  ")]
-    if others:
-        parts.append(b'"namespaces": {\n    %b\n  }' % b",\n    ".join(others))
-    parts.append(b'"clock": %b' % msgspec.json.format(_encode(clock), indent=2).replace(b"\n", b"\n  "))
-    text = b",\n  ".join(parts)
+            pieces += [before, b"%b: {\n      " % _encode(name), *_member(entries, b"      "), b"\n    }"]
+            before = b",\n    "
+    if before == b",\n    ":
+        pieces.append(b"\n  }")
+    pieces.append(b',\n  "clock": %b' % msgspec.json.format(_encode(clock), indent=2).replace(b"\n", b"\n  "))
+    text = b"".join(pieces)
     return b'%b,\n  "checksum": "blake2b:%b"\n}\n' % (text, _digest(text))
 
 
-def _member(name: str, records: list[Record], margin: bytes) -> bytes:
+def _member(records: list[Record], margin: bytes) -> Iterator[bytes]:
+    """Yield the member ``entries`` of an object in pieces, which are joined once."""
     if not records:
-        return b'"%b": {}' % name.encode()
-    inner = b"\n" + margin + b"  "
-    joined = (b"," + inner).join([b"%b: %b" % (_encode(record.id), record.fragment) for record in records])
-    return b'"%b": {%b%b\n%b}' % (name.encode(), inner, joined, margin)
+        yield b'"entries": {}'
+        return
+    before = b'"entries": {\n%b  ' % margin
+    between = b",\n%b  " % margin
+    for record in records:
+        yield before
+        yield record.label
+        yield record.fragment
+        before = between
+    yield b"\n%b}" % margin
 
 
 def _digest(text: bytes | memoryview) -> bytes:

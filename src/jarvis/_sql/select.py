@@ -1,154 +1,191 @@
 """`MemoryQuery` to SQL: which index leads, what it filters, where the limit may stand.
 
-The text depends on which filters are given, never on their values, so there are few texts and they
-stay in the driver's statement cache. `MemoryQuery.where` is left to its Python meaning.
+The text depends on which filters are given, never on their values, so there are few texts: each is made
+once and stays in the driver's statement cache. `MemoryQuery.where` is left to its Python meaning.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from jarvis.memory_entry import MemoryQuery
 
-NAME_ID = "(SELECT id FROM names WHERE name = ?)"
-COLUMNS = (
-    "e.row, e.id, (SELECT name FROM names WHERE id = e.category), e.key, "
-    "(SELECT name FROM names WHERE id = e.entity_type), e.entity_id, e.instant, e.version, e.body"
-)
+COLUMNS = "e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.body"
 
 
 class Statement(NamedTuple):
-    """A statement and its bindings."""
+    """A statement and its bindings, by name."""
 
     sql: str
-    bindings: tuple[Any, ...]
+    bindings: dict[str, Any]
 
 
-class _Conditions:
-    """The conditions of one table, and what is bound to them, in the order of the text."""
+class _Shape(NamedTuple):
+    """Which filters a query has: all that its text depends on."""
 
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-        self.bound: list[Any] = []
-
-    def add(self, condition: str, *bindings: Any) -> None:
-        self.parts.append(condition)
-        self.bound.extend(bindings)
-
-    def values(self) -> tuple[Any, ...]:
-        return tuple(self.bound)
-
-    def __str__(self) -> str:
-        return " AND ".join(self.parts)
+    category: bool
+    entity_type: bool
+    key: bool
+    entity_id: bool
+    since: bool
+    until: bool
+    after: bool
+    tags: int | None
+    all_tags: bool
+    limit: bool
 
 
-def select(query: MemoryQuery, namespace: str, *, columns: str = COLUMNS, limited: bool = True) -> Statement | None:
-    """Return the statement that selects the entries of `query` but for `where`, newest first.
+def select(
+    query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], *, limited: bool = True
+) -> Statement | None:
+    """Return the statement that selects `COLUMNS` of the entries of `query` but for `where`, newest first.
 
     Args:
         query: what is asked.
         namespace: where.
-        columns: what to select; the entry's table is called ``e``.
+        name_id: returns the number that a name is interned as, or None.
         limited: put `query.limit` into the statement; leave it out if rows are still to be sifted.
 
     Returns:
-        None when nothing can match: no tag wanted, or a limit of 0.
+        None when nothing can match: no tag wanted, a limit of 0, or a name that no entry has.
     """
-    limit = query.limit if limited else None
-    wanted = None if query.tags is None else list(dict.fromkeys(query.tags))
-    if wanted == [] or query.limit == 0:
-        return None
-    if wanted is None or query.key is not None or query.entity_id is not None:
-        statement = _led_by_entries(query, namespace, columns, wanted or [])
-    elif len(wanted) == 1 or query.tags_match == "all":
-        statement = _led_by_tag(query, namespace, columns, wanted)
-    else:
-        statement = _merged_tags(query, namespace, columns, wanted, limit)
-    if limit is None:
-        return statement
-    return Statement(f"{statement.sql} LIMIT ?", (*statement.bindings, limit))
+    found = _bind(query, namespace, name_id, limited=limited)
+    return None if found is None else Statement(_select_text(found[0], COLUMNS), found[1])
 
 
-def count(query: MemoryQuery, namespace: str) -> Statement | None:
+def count(query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None]) -> Statement | None:
     """Return the statement whose one row is how many entries `query` (without `where`) selects, or None for 0."""
-    statement = select(query, namespace, columns="1")
-    if statement is None:
+    found = _bind(query, namespace, name_id, limited=True)
+    return None if found is None else Statement(_count_text(found[0]), found[1])
+
+
+def _bind(
+    query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], *, limited: bool
+) -> tuple[_Shape, dict[str, Any]] | None:
+    limit = query.limit if limited else None
+    if query.limit == 0:
         return None
-    sql = statement.sql
-    if query.limit is None:  # nothing to cut off, so nothing to order either
-        sql = sql[: sql.rindex(" ORDER BY ")]
-    return Statement(f"SELECT count(*) FROM ({sql})", statement.bindings)
-
-
-def _led_by_entries(query: MemoryQuery, namespace: str, columns: str, wanted: list[str]) -> Statement:
-    """The entries table leads, by whatever index its filters have; tags are looked up row by row."""
-    conditions = _Conditions()
-    _add_common(conditions, query, namespace, "e")
+    bound: dict[str, Any] = {"namespace": name_id(namespace)}
+    if query.category is not None:
+        bound["category"] = name_id(query.category)
+    if query.entity_type is not None:
+        bound["entity_type"] = name_id(query.entity_type)
+    tags, all_tags = None, query.tags_match == "all"
+    if query.tags is not None:
+        wanted = [name_id(tag) for tag in dict.fromkeys(query.tags)]
+        if not all_tags:
+            wanted = [number for number in wanted if number is not None]
+        if not wanted:
+            return None
+        tags = len(wanted)
+        bound.update((f"tag_{place}", number) for place, number in enumerate(wanted))
+    if None in bound.values():
+        return None
     if query.key is not None:
-        conditions.add("e.key = ?", query.key)
+        bound["key"] = query.key
     if query.entity_id is not None:
-        conditions.add("e.entity_id = ?", query.entity_id)
-    groups = [[tag] for tag in wanted] if query.tags_match == "all" else [wanted] if wanted else []
-    for group in groups:
-        conditions.add(f"EXISTS (SELECT 1 FROM tags AS t WHERE {_is_tagged('e', group)})", *group)
-    return Statement(f"SELECT {columns} FROM entries AS e WHERE {conditions} {_newest_first('e')}", conditions.values())
+        bound["entity_id"] = query.entity_id
+    if query.since is not None or query.until is not None:
+        bound["since"], bound["until"] = query.instants
+    if query.after is not None and query.position is not None:
+        bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
+    if limit is not None:
+        bound["limit"] = limit
+    shape = _Shape(
+        query.category is not None,
+        query.entity_type is not None,
+        query.key is not None,
+        query.entity_id is not None,
+        query.since is not None,
+        query.until is not None,
+        query.after is not None,
+        tags,
+        all_tags,
+        limit is not None,
+    )
+    return shape, bound
 
 
-def _led_by_tag(query: MemoryQuery, namespace: str, columns: str, wanted: list[str]) -> Statement:
+@functools.lru_cache(maxsize=1_000)
+def _select_text(shape: _Shape, columns: str) -> str:
+    if shape.tags is None or shape.key or shape.entity_id:
+        text = _led_by_entries(shape, columns)
+    elif shape.tags == 1 or shape.all_tags:
+        text = _led_by_tag(shape, columns)
+    else:
+        text = _merged_tags(shape, columns)
+    return f"{text} LIMIT :limit" if shape.limit else text
+
+
+@functools.lru_cache(maxsize=1_000)
+def _count_text(shape: _Shape) -> str:
+    text = _select_text(shape, "1")
+    if not shape.limit:  # nothing to cut off, so nothing to order either
+        text = text[: text.rindex(" ORDER BY ")]
+    return f"SELECT count(*) FROM ({text})"
+
+
+def _led_by_entries(shape: _Shape, columns: str) -> str:
+    """The entries table leads, by whatever index its filters have; tags are looked up row by row."""
+    conditions = _common(shape, "e")
+    if shape.key:
+        conditions.append("e.key = :key")
+    if shape.entity_id:
+        conditions.append("e.entity_id = :entity_id")
+    marks = [f":tag_{place}" for place in range(shape.tags or 0)]
+    groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
+    conditions += [f"EXISTS (SELECT 1 FROM tags AS t WHERE {_is_tagged('e', group)})" for group in groups]
+    return f"SELECT {columns} FROM entries AS e WHERE {' AND '.join(conditions)} {_newest_first('e')}"
+
+
+def _led_by_tag(shape: _Shape, columns: str) -> str:
     """The rows of one tag lead: they are newest first already, and carry category and entity type.
 
     CROSS JOIN keeps that order of tables, so no entry is touched that is not returned.
     """
-    first, *others = wanted
-    conditions = _Conditions()
-    conditions.add(f"g.tag = {NAME_ID}", first)
-    _add_common(conditions, query, namespace, "g")
-    for other in others:
-        conditions.add(f"EXISTS (SELECT 1 FROM tags AS t WHERE {_is_tagged('g', [other])})", other)
+    conditions = ["g.tag = :tag_0", *_common(shape, "g")]
+    conditions += [
+        f"EXISTS (SELECT 1 FROM tags AS t WHERE {_is_tagged('g', [f':tag_{place}'])})"
+        for place in range(1, shape.tags or 0)
+    ]
     source = "tags AS g CROSS JOIN entries AS e ON e.row = g.row"
-    return Statement(f"SELECT {columns} FROM {source} WHERE {conditions} {_newest_first('g')}", conditions.values())
+    return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {_newest_first('g')}"
 
 
-def _merged_tags(query: MemoryQuery, namespace: str, columns: str, wanted: list[str], limit: int | None) -> Statement:
+def _merged_tags(shape: _Shape, columns: str) -> str:
     """The rows of each tag, at most `limit` of each, merged; UNION reports an entry once."""
-    parts, bound = [], []
-    for tag in wanted:
-        conditions = _Conditions()
-        conditions.add(f"g.tag = {NAME_ID}", tag)
-        _add_common(conditions, query, namespace, "g")
-        part = f"SELECT g.instant, g.row FROM tags AS g WHERE {conditions}"
-        bound += conditions.bound
-        if limit is not None:
-            part = f"SELECT * FROM ({part} {_newest_first('g')} LIMIT ?)"
-            bound.append(limit)
-        parts.append(part)
+    parts = []
+    for place in range(shape.tags or 0):
+        conditions = [f"g.tag = :tag_{place}", *_common(shape, "g")]
+        part = f"SELECT g.instant, g.row FROM tags AS g WHERE {' AND '.join(conditions)}"
+        parts.append(f"SELECT * FROM ({part} {_newest_first('g')} LIMIT :limit)" if shape.limit else part)
     source = f"({' UNION '.join(parts)}) AS m CROSS JOIN entries AS e ON e.row = m.row"
-    return Statement(f"SELECT {columns} FROM {source} {_newest_first('m')}", tuple(bound))
+    return f"SELECT {columns} FROM {source} {_newest_first('m')}"
 
 
-def _is_tagged(table: str, tags: list[str]) -> str:
-    marks = ", ".join([NAME_ID] * len(tags))
+def _is_tagged(table: str, marks: list[str]) -> str:
     place = f"t.namespace = {table}.namespace AND t.instant = {table}.instant AND t.row = {table}.row"
-    return f"{place} AND t.tag IN ({marks})"
+    return f"{place} AND t.tag IN ({', '.join(marks)})"
 
 
 def _newest_first(table: str) -> str:
     return f"ORDER BY {table}.instant DESC, {table}.row DESC"
 
 
-def _add_common(conditions: _Conditions, query: MemoryQuery, namespace: str, table: str) -> None:
-    """Add what both the entries and the tags table can answer from an index."""
-    conditions.add(f"{table}.namespace = {NAME_ID}", namespace)
-    if query.category is not None:
-        conditions.add(f"{table}.category = {NAME_ID}", query.category)
-    if query.entity_type is not None:
-        conditions.add(f"{table}.entity_type = {NAME_ID}", query.entity_type)
-    since, until = query.instants
-    if since is not None:
-        conditions.add(f"{table}.instant >= ?", since)
-    if until is not None:
-        conditions.add(f"{table}.instant < ?", until)
-    if query.position is not None:
-        instant, commit, _ = query.position  # commit numbers are unique here, so the id decides nothing
-        conditions.add(f"({table}.instant, {table}.row) < (?, ?)", instant, commit)
+def _common(shape: _Shape, table: str) -> list[str]:
+    """Return what both the entries and the tags table can answer from an index."""
+    conditions = [f"{table}.namespace = :namespace"]
+    if shape.category:
+        conditions.append(f"{table}.category = :category")
+    if shape.entity_type:
+        conditions.append(f"{table}.entity_type = :entity_type")
+    if shape.since:
+        conditions.append(f"{table}.instant >= :since")
+    if shape.until:
+        conditions.append(f"{table}.instant < :until")
+    if shape.after:
+        conditions.append(f"({table}.instant, {table}.row) < (:after_instant, :after_row)")
+    return conditions

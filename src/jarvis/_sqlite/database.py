@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
-import stat
 import threading
 import time
 import weakref
@@ -23,9 +21,11 @@ import apsw
 
 from jarvis import _files
 from jarvis._files import Stamp
-from jarvis._locks import Note, WriterLock, listed
-from jarvis._sqlite import driver, first_life, schema, verification
-from jarvis._sqlite.session import Session, read_only, too_new
+from jarvis._locks import listed
+from jarvis._sqlite import driver
+from jarvis._sqlite.session import Session, read_only
+from jarvis._sqlite.shared_commit import Commit, SharedCommit, Write
+from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
 from jarvis.errors import (
     CorruptStoreError,
     JarvisError,
@@ -34,7 +34,6 @@ from jarvis.errors import (
     StoreBusyError,
     StoreError,
     StoreMissingError,
-    StoreOutdatedError,
     TransactionError,
 )
 
@@ -43,12 +42,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-log = logging.getLogger("jarvis.sqlite")
-
 FORK_PATIENCE_SECONDS = 10.0
-MAX_TRIES = 20  # of a reader that meets writers half-way
-
-_NOTHING = Note(Stamp(0, 0, 0), 0)
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -77,18 +71,19 @@ class Database:
     """
 
     def __init__(self, path: Path, *, read_only: bool, durability: str, busy_timeout_seconds: float) -> None:
-        self.path = os.path.realpath(path)
+        self._file = StoreFile(
+            path, read_only=read_only, durability=durability, busy_timeout_seconds=busy_timeout_seconds
+        )
+        self.path, self.lock = self._file.path, self._file.lock
         self.read_only = read_only
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
-        self.lock = WriterLock(f"{self.path}.lock", self.path)
         self.epoch = 0
+        self._shared = SharedCommit(self.lock, busy_timeout_seconds)
         self._local = threading.local()
         self._mutex = threading.RLock()
         self._sessions: set[Session] = set()
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
-        self._noted = _NOTHING  # the last note we know of
-        self._unsealed = False  # it was verified whole, but may not be written to give its pages their checksums
         self._inherited = False
         _databases.add(self)
 
@@ -140,6 +135,7 @@ class Database:
         try:
             if not level:
                 self.lock.acquire(self.busy_timeout_seconds)
+                before = self._file.status()
             session.begin()
             yield session
             self._check_leaving(session, level)
@@ -147,7 +143,7 @@ class Database:
                 session.commit()
             else:
                 after_commit = session.after_commit
-                self._commit(session)
+                self._commit(session, before)
         except BaseException as error:
             after_commit = []
             if session.pid == os.getpid():
@@ -158,7 +154,84 @@ class Database:
         finally:
             if not level:
                 self.lock.release_for((session.pid, session.thread))
+                self._shared.wake_next()
             self._leave(session)
+        for action in after_commit:
+            action()
+
+    def change(self, work: Callable[[Session], Result]) -> Result:
+        """Return what `work` returns, lent a connection; what it changes is kept whole or not at all.
+
+        Inside the calling thread's transaction it is part of that. Elsewhere it may be done by another
+        thread, together with what other threads change, and is on the disk when this returns. It may be
+        called twice, and uses no other store.
+
+        Raises:
+            StoreError: the store is read-only, busy, full, damaged or gone; nothing of `work` was kept.
+        """
+        session = self.in_transaction()
+        if session is None:
+            if self.read_only:
+                raise read_only(self.path)
+            result: Result = self._shared.make(work, self._lead)
+            return result
+        if session.joined:
+            return work(session)
+        commit = session.commit_number
+        session.joined = True
+        try:
+            return work(session)
+        except BaseException:
+            if session.commit_number != commit:
+                session.tear()  # the half of it that was done goes with the transaction it is part of
+            raise
+        finally:
+            session.joined = False
+
+    def _lead(self, own: Write) -> None:
+        """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone."""
+        session = self._enter(look=False)
+        commit = Commit([own])
+        try:
+            session.is_committed = False
+            self.lock.acquire(self.busy_timeout_seconds)
+            before = self._file.status()
+            if (before.st_dev, before.st_ino) != session.identity:
+                self._leave(session)
+                session = self._enter()
+            commit = self._shared.join(own)
+            session.begin()
+            session.joined = True
+            for write in commit.writes:
+                made = session.commit_number
+                try:
+                    write.result = write.work(session)
+                except Exception as error:
+                    if len(commit.writes) == 1 or session.commit_number != made:
+                        raise
+                    write.error = error  # nothing of it was written: it is raised in the thread it belongs to
+            after_commit = session.after_commit
+            self._commit(session, before)
+            commit.is_done = True
+        except BaseException as error:
+            if session.is_committed and not isinstance(error, JarvisError):  # an interrupt behind the commit
+                commit.is_done = True
+                raise
+            session.roll_back(0)
+            if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
+                session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
+            if len(commit.writes) == 1:
+                raise
+            if not isinstance(error, Exception):
+                self._shared.part(commit.writes[1:])
+                raise
+            self._shared.part(commit.writes)
+            return
+        finally:
+            session.joined = False
+            self._leave(session)
+            for write in commit.writes[1:]:
+                write.wake()
         for action in after_commit:
             action()
 
@@ -189,10 +262,10 @@ class Database:
         if session.immutable is not None and not self._is_there(session):
             raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
 
-    def in_transaction(self) -> bool:
-        """Tell whether the calling thread has a transaction open."""
+    def in_transaction(self) -> Session | None:
+        """Return the connection on which the calling thread has a transaction open, or None."""
         session: Session | None = getattr(self._local, "session", None)
-        return session is not None and session.depth > 0 and self.lock.is_mine()
+        return session if session is not None and session.depth and self.lock.is_mine() else None
 
     def when_committed(self, action: Callable[[], None]) -> None:
         """Do something after the calling thread's transaction has committed; never if it is rolled back."""
@@ -225,7 +298,11 @@ class Database:
 
     # --- a call ----------------------------------------------------------------------------------
 
-    def _enter(self) -> Session:
+    def _enter(self, *, look: bool = True) -> Session:
+        """Return the calling thread's connection, opened if need be; whoever calls this calls `_leave`.
+
+        With ``look=False`` the caller sees to it that the connection still is one to the file of that name.
+        """
         session: Session | None = getattr(self._local, "session", None)
         if session is not None and session.pid != os.getpid():
             raise self._forked()
@@ -238,7 +315,7 @@ class Database:
                 session.busy = 0
             session.busy += 1
             try:
-                if session.depth or (session.epoch == self.epoch and self._is_there(session)):
+                if session.depth or (session.epoch == self.epoch and (not look or self._is_there(session))):
                     return session
             except BaseException:
                 session.busy -= 1
@@ -260,52 +337,19 @@ class Database:
 
     def _is_there(self, session: Session) -> bool:
         """Tell whether the path still names the file that `session` has open; raise if it names none."""
-        status = self._status()
+        status = self._file.status()
         if (status.st_dev, status.st_ino) != session.identity:
             return False
-        return session.immutable is None or (Stamp.of(status) == session.immutable and not self._has_log())
+        return session.immutable is None or (Stamp.of(status) == session.immutable and not self._file.has_log())
 
-    def _status(self) -> os.stat_result:
-        try:
-            return os.stat(self.path)
-        except FileNotFoundError:
-            raise StoreMissingError(
-                self.path, "was removed while it was open; put it back, or call shutdown() to start with a new one"
-            ) from None
-        except OSError as error:
-            raise _files.translated(self.path, error, "find the store") from error
-
-    def _commit(self, session: Session) -> None:
-        before = Stamp.of(self._status())
+    def _commit(self, session: Session, status: os.stat_result) -> None:
+        """Commit, given the file's status when the lock was taken."""
+        before = Stamp.of(status)
         session.commit()
-        after = self._status()  # before anything is acknowledged: a write into a removed file is none
+        after = self._file.status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
-        self._leave_word(before, Stamp.of(after), session.commit_number if self.durability == "full" else None)
-
-    def _leave_word(self, before: Stamp, after: Stamp, commit: int | None) -> None:
-        """Note, under the writer lock, what the store is like now, for whoever opens it next.
-
-        Only if it was as noted before: what somebody else touched is still to be verified.
-
-        Args:
-            before: the file's stamp when the lock was taken.
-            after: its stamp now; another one, if we checkpointed.
-            commit: the last commit, which is synced; None if it is not.
-        """
-        if before != self._noted.stamp:  # another process wrote the last note, or somebody else the file
-            self._noted = self.lock.read_note() or _NOTHING
-            if before != self._noted.stamp:
-                return
-        note = Note(after, self._noted.commit if commit is None else commit)
-        if note != self._noted:
-            self._noted = _NOTHING
-            try:
-                self.lock.write_note(note)
-            except StoreError as error:  # the write itself is done: the old note is only less exact
-                log.warning("%s", error)
-            else:
-                self._noted = note
+        self._file.leave_word(before, Stamp.of(after), session.commit_number if self.durability == "full" else None)
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -314,15 +358,15 @@ class Database:
         if self._inherited:
             raise self._forked()
         if self._prepared is None:
-            self._prepare()
-        status = self._status()
+            self._prepared = self._file.prepare()
+        status = self._file.status()
         if self._prepared != (status.st_dev, status.st_ino):  # somebody put another file in its place
             self.epoch += 1
-            self._prepare()
-            status = self._status()
-        immutable = self.read_only and not self._has_log()
+            self._prepared = self._file.prepare()
+            status = self._file.status()
+        immutable = self.read_only and not self._file.has_log()
         try:
-            connection = self._connect(immutable=immutable)
+            connection = self._file.connect(immutable=immutable)
         except apsw.Error as error:
             raise driver.translated(self.path, error, "open the store") from error
         session = Session(
@@ -341,180 +385,26 @@ class Database:
             "fork outside of them, or start processes with spawn"
         )
 
-    def _has_log(self) -> bool:
-        try:
-            return os.stat(f"{self.path}-wal").st_size > 0
-        except OSError:
-            return False
-
-    def _connect(self, *, immutable: bool) -> apsw.Connection:
-        if self.read_only:
-            return driver.connect_read_only(
-                self.path,
-                immutable=immutable,
-                checksums=not self._unsealed,
-                busy_timeout_seconds=self.busy_timeout_seconds,
-            )
-        if not os.access(self.path, os.W_OK):  # SQLite would open it for reading only, in silence
-            raise ReadOnlyStoreError(
-                self.path, "may not be written; check its owner and mode, or open it with read_only=True"
-            )
-        return driver.connect(
-            self.path,
-            durability=self.durability,
-            checksums=not self._unsealed,
-            busy_timeout_seconds=self.busy_timeout_seconds,
-        )
-
-    def _prepare(self) -> None:
-        """Create, migrate or verify the file, whatever it needs."""
-        _files.check_location(Path(self.path))
-        if not os.path.exists(self.path):
-            if self.read_only:
-                raise StoreMissingError(self.path, "is not there; open it once without read_only=True to create it")
-            self._create()
-        status = self._status()
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreAccessError(self.path, "is no regular file; give the path of the store itself")
-        if status.st_size == 0:
-            raise CorruptStoreError(
-                self.path,
-                "is empty (0 bytes), which a store never is; restore a backup, or remove the file to start anew",
-            )
-        if self.read_only and self._has_log() and not os.path.exists(f"{self.path}-shm"):
-            raise StoreAccessError(
-                self.path, "has a log of last writes beside it; open it once without read_only=True to fold that in"
-            )
-        for _ in range(MAX_TRIES if self.read_only else 1):
-            state = self._state()
-            try:
-                self._check_file()
-                break
-            except CorruptStoreError:
-                if self._state() == state:
-                    raise
-        else:
-            self._check_file()
-        self._prepared = (status.st_dev, status.st_ino)
-
-    def _state(self) -> tuple[Stamp, int]:
-        """Return what changes when somebody writes: without a lock, a reader may meet a writer half-way."""
-        try:
-            log_size = os.stat(f"{self.path}-wal").st_size
-        except OSError:
-            log_size = 0
-        return Stamp.of(self._status()), log_size
-
-    def _check_file(self) -> None:
-        self._unsealed = False
-        try:
-            try:
-                self._check_connected()
-            except (apsw.IOError, CorruptStoreError) as error:
-                if isinstance(error, apsw.IOError) and driver.extended_code(error) != apsw.SQLITE_IOERR_DATA:
-                    raise
-                # Pages without a right checksum are damage, or another program's way of writing them. If
-                # all content proves whole without their help, it was the latter.
-                self._unsealed = True
-                self._check_connected()
-        except apsw.Error as error:
-            raise driver.translated(self.path, error, "open the store") from error
-
-    def _check_connected(self) -> None:
-        connection = self._connect(immutable=self.read_only and not self._has_log())
-        try:
-            self._check(connection)
-        finally:
-            connection.close()
-
-    def _create(self) -> None:
-        _files.ensure_directory(Path(self.path).parent)
-        try:
-            self.lock.acquire(self.busy_timeout_seconds)
-            if self._has_log() and not os.path.exists(self.path):
-                raise StoreMissingError(
-                    self.path,
-                    f"is not there, but the log with its last writes is ({self.path}-wal); "
-                    "put the store back, or remove the log to start anew",
-                )
-            with _files.explaining(self.path, "create the store"):
-                _files.remove_leftovers(self.path)
-            if not os.path.exists(self.path):
-                schema.create_store(self.path)
-                self.lock.write_note(Note(Stamp.of(self._status()), 0))
-        finally:
-            self.lock.release()
-
-    def _check(self, connection: apsw.Connection) -> None:
-        if self._is_as_we_left_it(connection):
-            return
-        if self.read_only:
-            if first_life.is_first_life(connection) or schema.read_mark(connection)[1] == schema.MIGRATING:
-                raise StoreOutdatedError(
-                    self.path, "was written by an older version; open it once without read_only=True to migrate it"
-                )
-            self._verify(connection)
-            return
-        try:
-            self.lock.acquire(self.busy_timeout_seconds)
-            if self._is_as_we_left_it(connection):  # by now: another process has just verified or migrated it
-                return
-            with _files.explaining(self.path, "clean up beside the store"):
-                _files.remove_leftovers(self.path)
-            if first_life.is_first_life(connection):
-                first_life.migrate(connection, self.path)
-            elif schema.read_mark(connection)[1] == schema.MIGRATING:
-                first_life.finish(connection)
-            self._verify(connection)
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy by VACUUM INTO is in another mode
-            if self._unsealed:
-                verification.seal(connection)
-                self._unsealed = False
-                log.info("gave every page of %s its checksum again, which another program had left out", self.path)
-            self.lock.write_note(Note(Stamp.of(self._status()), schema.last_commit(connection)))
-        finally:
-            self.lock.release()
-
-    def _is_as_we_left_it(self, connection: apsw.Connection) -> bool:
-        application, version = schema.read_mark(connection)
-        if application != schema.APPLICATION_ID:
-            if first_life.is_first_life(connection):
-                return False
-            raise CorruptStoreError(self.path, "is a SQLite file, but no store of jarvis; give another path")
-        if version > schema.CURRENT_VERSION:
-            raise too_new(self.path, version)
-        note = self.lock.read_note()  # before the commit number: a writer may commit in between
-        if version != schema.CURRENT_VERSION or note is None:
-            return False
-        stamp = Stamp.of(self._status())
-        if note.stamp[1:] == stamp[1:] and schema.last_commit(connection) < note.commit:  # also for a copied directory
-            raise driver.corrupt(
-                self.path,
-                "the log with its last writes is damaged or gone (if you put a backup in its place, "
-                f"remove {os.path.basename(self.lock.path)} too)",
-            )
-        return note.stamp == stamp and not self._unsealed and self._log_is_whole(connection)
-
-    def _verify(self, connection: apsw.Connection) -> None:
-        if not self._log_is_whole(connection):
-            raise driver.corrupt(self.path, "its write-ahead log breaks off before commits that were acknowledged")
-        log.info("verifying %s: it is not as this library left it", self.path)
-        verification.verify(connection, self.path)
-
-    def _log_is_whole(self, connection: apsw.Connection) -> bool:
-        if self.durability != "full" or not self._has_log():
-            return True  # with normal, a power cut may rightly cost the last commits
-        if self.read_only:
-            valid_frames = verification.count_valid_frames(self.path)
-        else:
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
-            valid_frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        return verification.lost_commits(self.path, valid_frames) <= 1  # one may be a power cut's torn write
-
     # --- the end ---------------------------------------------------------------------------------
 
-    def fold_log(self) -> None:
-        """Fold the log into the file and empty it, as far as readers of older states allow."""
+    def compact(self) -> None:
+        """Write the file anew without what was deleted, and empty the log as far as readers of older states allow.
+
+        Deleting overwrites the deleted cells, but not the copies that stay where the b-tree moved cells
+        from one page to another.
+        """
+        session = self._enter()
+        try:
+            self.lock.acquire(self.busy_timeout_seconds)
+            before = Stamp.of(self._file.status())
+            session.rows("VACUUM", (), "compact")
+            self._file.leave_word(before, Stamp.of(self._file.status()), None)
+        finally:
+            self.lock.release()
+            self._leave(session)
+        self._fold_log()
+
+    def _fold_log(self) -> None:
         session = self._enter()
         try:
             self._checkpoint([session], closing=False)
@@ -525,7 +415,7 @@ class Database:
         """Fold the log into the file, through the last connection that closes."""
         try:
             self.lock.acquire(0)
-            before = Stamp.of(self._status())
+            before = Stamp.of(self._file.status())
             *others, last = idle
             for session in others:
                 self.retire(session)
@@ -540,11 +430,11 @@ class Database:
                 else:
                     last.connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
                     self._sync_log()
-            self._leave_word(before, Stamp.of(self._status()), None)
+            self._file.leave_word(before, Stamp.of(self._file.status()), None)
         except (apsw.BusyError, StoreBusyError):
             pass  # somebody reads or writes: the log stays, and a later checkpoint folds it in
         except apsw.Error as error:
-            log.warning("the log of %s stays beside it, nothing is lost: %s", self.path, type(error).__name__)
+            self._file.warn("the log of %s stays beside it, nothing is lost: %s", self.path, type(error).__name__)
         finally:
             self.lock.release()
 
@@ -583,6 +473,7 @@ class Database:
             for session in inherited:  # closing one here would confuse the parent's, also at exit
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.connection))
         self._mutex = threading.RLock()
+        self._shared = SharedCommit(self.lock, self.busy_timeout_seconds)
         self._local = threading.local()
         self._sessions = set()
         self._prepared = None

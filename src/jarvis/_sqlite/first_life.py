@@ -18,7 +18,7 @@ import msgspec
 
 from jarvis import _files
 from jarvis._sqlite import driver, schema
-from jarvis._sqlite.verification import row_checksum
+from jarvis._sqlite.schema import row_checksum
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.entry_record import Body
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
@@ -29,19 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jarvis.sqlite")
 
-COLUMNS = (
-    "id",
-    "category",
-    "key",
-    "value",
-    "tags",
-    "entity_type",
-    "entity_id",
-    "timestamp",
-    "provenance",
-    "created_at",
-)
-_READ = f"SELECT {', '.join(COLUMNS)} FROM memories WHERE rowid = ?"
+_READ = f"SELECT {', '.join(schema.FIRST_LIFE_COLUMNS)} FROM memories WHERE rowid = ?"
 _INTERN = "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING"
 _NAME = "(SELECT id FROM names WHERE name = ?)"
 _INSERT = f"""
@@ -51,16 +39,8 @@ VALUES (?, {_NAME}, ?, {_NAME}, ?, {_NAME}, ?, ?, 1, ?, ?)
 _INSERT_TAG = f"INSERT OR IGNORE INTO tags VALUES ({_NAME}, {_NAME}, ?, ?, {_NAME}, {_NAME})"
 
 
-def is_first_life(connection: apsw.Connection) -> bool:
-    """Tell whether the file is a store of the first life: unmarked, with its table."""
-    if schema.read_mark(connection) != (0, 0):
-        return False
-    found = connection.execute("SELECT name FROM pragma_table_info('memories')").fetchall()
-    return {name for (name,) in found}.issuperset(COLUMNS[:-1])
-
-
 def migrate(connection: apsw.Connection, path: str) -> None:
-    """Make the first-life store at `path` one of version 1, keeping a copy of the old file beside it.
+    """Make the first-life store at `path` one of the current version, keeping a copy of the old file beside it.
 
     Needs the writer lock. Killed at any point it leaves the old store, or one that `finish` completes.
 
@@ -80,7 +60,7 @@ def migrate(connection: apsw.Connection, path: str) -> None:
             "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'first_life' AND sql IS NOT NULL"
         ).fetchall():
             connection.execute(f'DROP INDEX "{index}"')
-        connection.execute(schema.VERSION_1).fetchall()
+        connection.execute(schema.CURRENT).fetchall()
         count = _move(connection, path, has_created=has_created)
         connection.execute("DROP TABLE first_life")
         schema.mark(connection, schema.MIGRATING)
@@ -111,7 +91,11 @@ def finish(connection: apsw.Connection) -> None:
     connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
     connection.execute("VACUUM")
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    connection.execute(f"PRAGMA user_version = {schema.CURRENT_VERSION}")
+    by_category_key = connection.execute(
+        "SELECT 1 FROM sqlite_schema WHERE name = 'entries_by_category_key'"
+    ).fetchall()
+    version = 1 if by_category_key else schema.CURRENT_VERSION  # an earlier version may have left it here
+    connection.execute(f"PRAGMA user_version = {version}")
 
 
 def kept_copies(path: str) -> list[str]:
@@ -204,7 +188,7 @@ def _body(value: Any, tags: Any, provenance: Any, created_at: Any, moment: datet
     if not all(type(text) is str for text in (*labels, *origin.values())):
         raise TypeError("a tag or a provenance is no text")
     text, fold, zone = format_moment(moment)
-    return Body(flatten(held), labels, text, origin, fold, zone)
+    return Body(flatten(held), labels, origin, (text, fold, zone))
 
 
 def _check_texts(*texts: object) -> None:

@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._sqlite import driver, schema
-from jarvis.errors import ReadOnlyStoreError, StoreAccessError, StoreError, StoreTooNewError, TransactionError
+from jarvis.errors import (
+    JarvisError,
+    ReadOnlyStoreError,
+    StoreAccessError,
+    StoreError,
+    StoreTooNewError,
+    TransactionError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jarvis._files import Stamp
 
-_READ_CLOCK = "SELECT commit_number, made, names_generation FROM clock"
 _WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, checksum = ?"
 _INTERN = "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING"
 _NAME_ID = "SELECT id FROM names WHERE name = ?"
+_NAME = "SELECT name FROM names WHERE id = ?"
+_MANY_NAMES = 10_000  # that a connection remembers, before it forgets them all
 
 
 class Session:
@@ -33,7 +41,10 @@ class Session:
         immutable: None, or the stamp of a file that it reads without locks: right only while nobody writes.
         lasting: it belongs to an iteration, which may be left open for ever.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
+        is_committed: whether the transaction that was begun last is.
+        joined: a change is being made, and whatever is done is part of it.
         commit_number: of the last change, or of the last transaction; valid inside one and right after.
+        texts: names by their ids, as far as they were looked up; an id never gets another name.
         after_commit: what is to be done when the transaction has committed.
         made: instant of the last timestamp the module made; valid inside a transaction.
     """
@@ -42,12 +53,15 @@ class Session:
         self, connection: apsw.Connection, path: str, *, epoch: int, identity: tuple[int, int], immutable: Stamp | None
     ) -> None:
         self.connection = connection
+        self._cursor = connection.cursor()  # of statements that are run to their end at once
         self.path = path
         self.epoch = epoch
         self.identity = identity
         self.pid = os.getpid()
         self.busy = 0
         self.depth = 0
+        self.joined = False
+        self.is_committed = False
         self.made = 0
         self.closed = False
         self.immutable = immutable
@@ -55,16 +69,21 @@ class Session:
         self.thread = threading.get_ident()
         self.commit_number = 0
         self._generation = -1
-        self._clock_moved = False
+        self._data_version = -1
+        self._clock: tuple[int, int, int] | None = None  # as it is while nobody else writes
+        self._clock_moved = False  # since it was read
+        self._clock_due = False  # no entry can say it
+        self._last_put: tuple[int, int] | None = None  # (row, instant) of the entry that the transaction wrote last
         self._broken = False
         self._names: dict[str, int] = {}
+        self.texts: dict[int, str] = {}
         self._marks: list[int] = []  # how many actions there were when each savepoint was set
         self.after_commit: list[Callable[[], None]] = []
         self.guard = threading.RLock()  # held by whoever closes the connection, or uses another thread's
 
     # --- statements ------------------------------------------------------------------------------
 
-    def rows(self, sql: str, bindings: Sequence[Any] = (), doing: str = "read") -> list[Any]:
+    def rows(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = (), doing: str = "read") -> list[Any]:
         """Run one statement and return all its rows.
 
         Raises:
@@ -74,13 +93,13 @@ class Session:
         if self._broken:
             raise TransactionError(f"{self.path}: an earlier failure took the transaction back; start a new one")
         try:
-            return self.connection.execute(sql, bindings).fetchall()
+            return self._cursor.execute(sql, bindings).fetchall()
         except apsw.Error as error:
             raise self.failed(error, doing) from error
         except UnicodeDecodeError:  # it carries what is stored
             raise driver.corrupt(self.path, "a text is no text") from None
 
-    def each(self, sql: str, bindings: Sequence[Any] = ()) -> Iterator[Any]:
+    def each(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found; raise as `rows` does."""
         self._check_whole()
         try:
@@ -109,15 +128,23 @@ class Session:
             self._marks[self.depth - 1 :] = [len(self.after_commit)]
             self.depth += 1
             return
+        self.is_committed = False
         try:
             self.rows("BEGIN IMMEDIATE", (), "write")
-            version = self.connection.pragma("user_version")
-            if version != schema.CURRENT_VERSION:
-                raise too_new(self.path, version)
-            self.commit_number, self.made, generation = self.rows(_READ_CLOCK)[0]
+            data_version = self.connection.data_version()
+            if data_version != self._data_version:  # somebody else wrote since this connection last looked
+                version = self.rows("PRAGMA user_version")[0][0]
+                if version != schema.CURRENT_VERSION:
+                    raise too_new(self.path, version)
+                self._data_version = data_version
+                self._clock = None
+            if self._clock is None:
+                self._clock = schema.clock(self.rows(schema.READ_CLOCK)[0])
+            self.commit_number, self.made, generation = self._clock
             if generation != self._generation:
-                self._generation, self._names = generation, {}
-            self._clock_moved = self._broken = False
+                self._generation, self._names, self.texts = generation, {}, {}
+            self._clock_moved = self._clock_due = self._broken = False
+            self._last_put = None
             self.after_commit = []
             self.depth = 1
         except BaseException:
@@ -131,32 +158,45 @@ class Session:
             self.depth -= 1
             return
         try:
-            if self._clock_moved:
+            if self._clock_due or (self._clock_moved and self._last_put != (self.commit_number, self.made)):
                 clock = (self.commit_number, self.made, self._generation)
                 self.rows(_WRITE_CLOCK, (*clock, schema.clock_checksum(clock)), "write")
             self.rows("COMMIT", (), "write")
-        except BaseException:
+            self.is_committed = True
+        except BaseException as error:
+            # What is no error of ours came from outside, and may have come right behind the commit.
+            self.is_committed = not isinstance(error, JarvisError) and not self.connection.in_transaction
             self._roll_back_all()
             raise
+        self._data_version = self.connection.data_version()  # our own commits move it too
+        self._clock = (self.commit_number, self.made, self._generation)
         self.depth, self.after_commit = 0, []
 
     def roll_back(self, level: int = 0) -> None:
         """Take back the changes since the `begin` that raised the depth above `level`; no-op if none did."""
-        self._names = {}
+        self._names, self.texts = {}, {}  # ids that were given in what is taken back may be given again
         if level == 0:
             self._roll_back_all()
         elif self.depth > level:
             self.depth = level
+            self._last_put = None
             del self.after_commit[self._marks[level - 1] :]
             try:
-                if not self._broken:
+                if self.connection.in_transaction:
+                    self._broken = False
                     self.rows(f"ROLLBACK TO level_{level}", (), "write")
                     self.rows(f"RELEASE level_{level}", (), "write")
             except StoreError:  # an interrupt came between its release and our note of it: the whole must go
                 self._broken = True
 
+    def tear(self) -> None:
+        """Refuse to keep the transaction, or the savepoint, that half a change was made in."""
+        self._broken = True
+
     def _roll_back_all(self) -> None:
-        self.depth, self._broken, self._names, self.after_commit = 0, False, {}, []
+        self.depth, self._broken, self.after_commit = 0, False, []
+        self._names, self.texts = {}, {}
+        self._clock = None
         try:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK").fetchall()
@@ -171,6 +211,25 @@ class Session:
         self._clock_moved = True
         return self.commit_number
 
+    def put(self, sql: str, bindings: Sequence[Any]) -> bool:
+        """Run the statement that inserts an entry under the number `next_commit` gave last; False if its id is taken.
+
+        Then nothing was done, and that number was not given.
+        """
+        self._check_whole()
+        try:
+            self._cursor.execute(sql, bindings)
+        except apsw.ConstraintError:
+            self.commit_number -= 1
+            return False
+        except apsw.Error as error:
+            raise self.failed(error, "write") from error
+        return True
+
+    def wrote(self, row: int, instant: int) -> None:
+        """Remember that an entry was written, with the number that `next_commit` gave: see `schema.clock`."""
+        self._last_put = (row, instant)
+
     def made_at(self, instant: int) -> None:
         """Remember the instant of a timestamp that the module made, to be written with the transaction."""
         self.made = instant
@@ -179,16 +238,51 @@ class Session:
     def forget_names(self) -> None:
         """Tell every process, with the transaction, that ids of names it knows may be gone."""
         self._generation += 1
-        self._names = {}
-        self._clock_moved = True
+        self._names, self.texts = {}, {}
+        self._clock_moved = self._clock_due = True
 
     def intern(self, name: str) -> int:
         """Return the id of `name`, giving it one if it has none."""
         known = self._names.get(name)
         if known is None:
             self.rows(_INTERN, (name,), "write")
-            known = self._names[name] = self.rows(_NAME_ID, (name,))[0][0]
+            known = self._remember(name, self.rows(_NAME_ID, (name,))[0][0])
         return known
+
+    # --- names -----------------------------------------------------------------------------------
+
+    def name_id(self, name: str) -> int | None:
+        """Return the id of `name`, or None if it has none.
+
+        Outside a transaction it may be the id of a name that was erased since, and perhaps given anew. As
+        no id is given twice, what is asked for by it is not found; only then ask `fresh_name_id`.
+        """
+        known = self._names.get(name)
+        return self.fresh_name_id(name) if known is None else known
+
+    def fresh_name_id(self, name: str) -> int | None:
+        """Return the id that `name` has now, or None."""
+        found = self.rows(_NAME_ID, (name,))
+        return self._remember(name, found[0][0]) if found else None
+
+    def name_of(self, name_id: int) -> str | None:
+        """Return the name with this id, or None if there is none any more."""
+        known = self.texts.get(name_id)
+        if known is None:
+            found = self.rows(_NAME, (name_id,))
+            if not found:
+                return None
+            known = found[0][0]
+            if len(self.texts) >= _MANY_NAMES:
+                self.texts = {}
+            self.texts[name_id] = known
+        return known
+
+    def _remember(self, name: str, name_id: int) -> int:
+        if len(self._names) >= _MANY_NAMES:
+            self._names = {}
+        self._names[name] = name_id
+        return name_id
 
     # --- the end ---------------------------------------------------------------------------------
 

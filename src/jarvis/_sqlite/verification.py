@@ -6,7 +6,6 @@ in another's place, so a file that somebody else changed, or copied here, is che
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import itertools
 import os
@@ -36,18 +35,6 @@ _WAL_FRAME = struct.Struct(">6I")
 _WAL_MAGIC = 0x377F0682
 
 
-def row_checksum(fields: tuple[object, ...], body: bytes | str) -> int:
-    """Return the CRC-32 that `entries.checksum` holds.
-
-    Args:
-        fields: commit number, namespace, id, category, key, entity type, entity id, instant, version: names
-            as text, not as the numbers they are interned as.
-        body: as stored.
-    """
-    text = body.encode() if isinstance(body, str) else body
-    return binascii.crc32(text, binascii.crc32(repr(fields).encode()))
-
-
 def verify(connection: apsw.Connection, path: str) -> None:
     """Read the whole store and compare all that can be compared; see `_compare`.
 
@@ -74,7 +61,7 @@ def _compare(connection: apsw.Connection, path: str) -> None:
     tag = next(tagged, None)
     last = 0
     for *fields, body, checksum in connection.execute(_ALL_ROWS):
-        if row_checksum(tuple(fields), body) != checksum:
+        if schema.row_checksum(tuple(fields), body) != checksum:
             raise driver.corrupt(path, "an entry does not match its checksum")
         last = fields[0]
         there = set()
@@ -87,7 +74,7 @@ def _compare(connection: apsw.Connection, path: str) -> None:
             raise driver.corrupt(path, "the tags of an entry are not those it was stored with")
     clocks: list[Any] = connection.execute(_CLOCK).fetchall()
     for *clock, checksum in clocks:
-        if tag is not None or clock[0] < last or schema.clock_checksum(tuple(clock)) != checksum:
+        if tag is not None or schema.clock_checksum(tuple(clock)) != checksum:
             raise driver.corrupt(path, "it knows of tags or commits that it does not hold")
 
 

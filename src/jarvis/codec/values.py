@@ -125,6 +125,8 @@ def _flatten_dict(value: dict[Any, Any], depth: int) -> Any:
     for key, held in value.items():
         if type(key) is not str:
             raise _RefusedError(f"has a key of type {type(key).__name__}; keys are str, so use str(key)")
+        if type(held) is str and held.isascii() and key.isascii():  # what most are
+            continue
         try:
             flat = _flatten(held, depth + 1)
         except _RefusedError as refused:

@@ -18,7 +18,7 @@ from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.modules import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
-from jarvis.conformance.transactions import TransactionPromises
+from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
 
@@ -26,6 +26,12 @@ __all__ = ["BackendContract", "BackendMachine", "machine"]
 
 
 class BackendContract(
-    VerbPromises, FilterPromises, ValuePromises, TransactionPromises, NamespacePromises, ModulePromises
+    VerbPromises,
+    FilterPromises,
+    ValuePromises,
+    TransactionPromises,
+    SharedCommitPromises,
+    NamespacePromises,
+    ModulePromises,
 ):
     """Every promise. A subclass gives the fixture `open_backend`."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
-from jarvis.errors import DuplicateEntryError, TransactionError
+from jarvis.errors import DuplicateEntryError, InvalidEntryError, TransactionError
 from jarvis.memory_entry import MemoryQuery
-from jarvis.storage_backend import StorageBackend, Transactional
+from jarvis.storage_backend import SharesCommits, StorageBackend, Transactional
 
 
 class _Stop(BaseException):
@@ -182,3 +184,123 @@ class TransactionPromises(Promises):
             moment = store.moment(NOON)
 
         assert moment == NOON
+
+
+class SharedCommitPromises(Promises):
+    """Changes that several threads make at once: each is whole, and nobody meets another's error."""
+
+    @pytest.fixture
+    def sharing(self, backend: StorageBackend) -> Any:
+        """Return the backend as one that shares commits."""
+        self.need(backend, SharesCommits)
+        return backend
+
+    def test_what_one_thread_raises_no_other_meets(self, sharing: Any) -> None:
+        sharing.create(an_entry("taken"))
+        outcomes: dict[str, list[str]] = {}
+
+        def write(thread: int) -> None:
+            for turn in range(15):
+                name = f"{thread}-{turn}"
+                entry = [an_entry(name), an_entry("taken"), an_entry(name, value={"no": object()})][turn % 3]
+                try:
+                    sharing.change(lambda entry=entry: sharing.create(entry))
+                    outcomes.setdefault("made", []).append(name)
+                except (DuplicateEntryError, InvalidEntryError) as error:
+                    outcomes.setdefault(type(error).__name__, []).append(name)
+
+        _in_threads(12, write)
+
+        assert {kind: len(names) for kind, names in outcomes.items()} == {
+            "made": 60,
+            "DuplicateEntryError": 60,
+            "InvalidEntryError": 60,
+        }
+        assert {entry.id for entry in sharing.list_all()} == {"taken", *outcomes["made"]}
+
+    def test_a_change_that_fails_half_way_takes_back_its_own_part_only(self, sharing: Any) -> None:
+        def write(thread: int) -> None:
+            def half(turn: int) -> None:
+                sharing.create(an_entry(f"{thread}-{turn}-one"))
+                if turn % 2:
+                    raise ValueError("half-way")
+                sharing.create(an_entry(f"{thread}-{turn}-two"))
+
+            for turn in range(10):
+                with contextlib.suppress(ValueError):
+                    sharing.change(lambda turn=turn: half(turn))
+
+        _in_threads(8, write)
+
+        wanted = {
+            f"{thread}-{turn}-{part}" for thread in range(8) for turn in range(0, 10, 2) for part in ("one", "two")
+        }
+        assert {entry.id for entry in sharing.list_all()} == wanted
+
+    def test_a_change_returns_what_its_work_returns_in_and_out_of_a_transaction(self, sharing: Any) -> None:
+        assert sharing.change(lambda: 7) == 7
+        with sharing.transaction():
+            assert sharing.change(lambda: sharing.create(an_entry()) or 8) == 8
+            assert sharing.read("1") is not None
+
+        assert sharing.list_all() == [an_entry()]
+
+    def test_a_transaction_that_holds_half_a_change_is_not_kept(self, sharing: Any) -> None:
+        def half() -> None:
+            sharing.create(an_entry("half"))
+            raise ValueError("half-way")
+
+        def swallow() -> None:
+            with sharing.transaction():
+                sharing.create(an_entry("before"))
+                with contextlib.suppress(ValueError):
+                    sharing.change(half)
+
+        with pytest.raises(TransactionError):
+            swallow()
+
+        assert sharing.list_all() == []
+        sharing.create(an_entry("after"))
+        assert [entry.id for entry in sharing.list_all()] == ["after"]
+
+    def test_an_inner_block_that_holds_half_a_change_takes_back_its_own_part_only(self, sharing: Any) -> None:
+        def half() -> None:
+            sharing.create(an_entry("half"))
+            raise ValueError("half-way")
+
+        with sharing.transaction():
+            sharing.create(an_entry("outer"))
+            with contextlib.suppress(ValueError), sharing.transaction():
+                sharing.change(half)
+            sharing.create(an_entry("after"))
+
+        assert {entry.id for entry in sharing.list_all()} == {"outer", "after"}
+
+    def test_moments_of_changes_made_at_once_are_all_different(self, sharing: Any) -> None:
+        moments: list[Any] = []
+
+        def tell(_: int) -> None:
+            for _ in range(10):
+                moments.append(sharing.change(lambda: sharing.moment(NOON)))
+
+        _in_threads(8, tell)
+
+        assert len(set(moments)) == 80
+
+
+def _in_threads(count: int, work: Callable[[int], object]) -> None:
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert errors == []

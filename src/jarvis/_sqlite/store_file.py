@@ -1,0 +1,275 @@
+"""The file of a store: found, created, verified, migrated, connected to, and what is noted of it.
+
+What a store needs that is as this library left it is here; what is needed otherwise (`first_life`,
+`verification`) is imported where it is, because most processes never need it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import apsw
+
+from jarvis import _files
+from jarvis._files import Stamp
+from jarvis._locks import Note, WriterLock
+from jarvis._sqlite import driver, schema
+from jarvis._sqlite.session import too_new
+from jarvis.errors import (
+    CorruptStoreError,
+    ReadOnlyStoreError,
+    StoreAccessError,
+    StoreError,
+    StoreMissingError,
+    StoreOutdatedError,
+)
+
+MAX_TRIES = 20  # of a reader that meets writers half-way
+
+_NOTHING = Note(Stamp(0, 0, 0), 0)
+
+
+class StoreFile:
+    """The SQLite file at `path` with its writers' lock; see `jarvis._sqlite.database.Database` for the arguments."""
+
+    def __init__(self, path: Path, *, read_only: bool, durability: str, busy_timeout_seconds: float) -> None:
+        self.path = os.path.realpath(path)
+        self.read_only = read_only
+        self.durability = durability
+        self.busy_timeout_seconds = busy_timeout_seconds
+        self.lock = WriterLock(f"{self.path}.lock", self.path)
+        self._noted = _NOTHING  # the last note we know of
+        self._unsealed = False  # it was verified whole, but may not be written to give its pages their checksums
+
+    def status(self) -> os.stat_result:
+        """Return the status of the file that has the path now; raise `StoreMissingError` if none has it."""
+        try:
+            return os.stat(self.path)
+        except FileNotFoundError:
+            raise StoreMissingError(
+                self.path, "was removed while it was open; put it back, or call shutdown() to start with a new one"
+            ) from None
+        except OSError as error:
+            raise _files.translated(self.path, error, "find the store") from error
+
+    def warn(self, message: str, *details: object) -> None:
+        """Log what an operator should know."""
+        import logging  # 8 ms to import, which most processes never need
+
+        logging.getLogger("jarvis.sqlite").warning(message, *details)
+
+    def _log(self, decision: str, *details: object) -> None:
+        import logging
+
+        logging.getLogger("jarvis.sqlite").info(decision, *details)
+
+    def has_log(self) -> bool:
+        """Tell whether a write-ahead log with something in it stands beside the file."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size > 0
+        except OSError:
+            return False
+
+    def connect(self, *, immutable: bool) -> apsw.Connection:
+        """Return a new connection; see `jarvis._sqlite.driver`."""
+        if self.read_only:
+            return driver.connect_read_only(
+                self.path,
+                immutable=immutable,
+                checksums=not self._unsealed,
+                busy_timeout_seconds=self.busy_timeout_seconds,
+            )
+        if not os.access(self.path, os.W_OK):  # SQLite would open it for reading only, in silence
+            raise ReadOnlyStoreError(
+                self.path, "may not be written; check its owner and mode, or open it with read_only=True"
+            )
+        return driver.connect(
+            self.path,
+            durability=self.durability,
+            checksums=not self._unsealed,
+            busy_timeout_seconds=self.busy_timeout_seconds,
+        )
+
+    def prepare(self) -> tuple[int, int]:
+        """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
+        _files.check_location(Path(self.path))
+        if not os.path.exists(self.path):
+            if self.read_only:
+                raise StoreMissingError(self.path, "is not there; open it once without read_only=True to create it")
+            self._create()
+        status = self.status()
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreAccessError(self.path, "is no regular file; give the path of the store itself")
+        if status.st_size == 0:
+            raise CorruptStoreError(
+                self.path,
+                "is empty (0 bytes), which a store never is; restore a backup, or remove the file to start anew",
+            )
+        if self.read_only and self.has_log() and not os.path.exists(f"{self.path}-shm"):
+            raise StoreAccessError(
+                self.path, "has a log of last writes beside it; open it once without read_only=True to fold that in"
+            )
+        for _ in range(MAX_TRIES if self.read_only else 1):
+            state = self._state()
+            try:
+                self._check_file()
+                break
+            except CorruptStoreError:
+                if self._state() == state:
+                    raise
+        else:
+            self._check_file()
+        return status.st_dev, status.st_ino
+
+    def leave_word(self, before: Stamp, after: Stamp, commit: int | None) -> None:
+        """Note, under the writer lock, what the store is like now, for whoever opens it next.
+
+        Only if it was as noted before: what somebody else touched is still to be verified.
+
+        Args:
+            before: the file's stamp when the lock was taken.
+            after: its stamp now; another one, if we checkpointed.
+            commit: the last commit, which is synced; None if it is not.
+        """
+        if before != self._noted.stamp:  # another process wrote the last note, or somebody else the file
+            self._noted = self.lock.read_note() or _NOTHING
+            if before != self._noted.stamp:
+                return
+        note = Note(after, self._noted.commit if commit is None else commit)
+        if note != self._noted:
+            self._noted = _NOTHING
+            try:
+                self.lock.write_note(note)
+            except StoreError as error:  # the write itself is done: the old note is only less exact
+                self.warn("%s", error)
+            else:
+                self._noted = note
+
+    def _state(self) -> tuple[Stamp, int]:
+        """Return what changes when somebody writes: without a lock, a reader may meet a writer half-way."""
+        try:
+            log_size = os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            log_size = 0
+        return Stamp.of(self.status()), log_size
+
+    def _check_file(self) -> None:
+        self._unsealed = False
+        try:
+            try:
+                self._check_connected()
+            except (apsw.IOError, CorruptStoreError) as error:
+                if isinstance(error, apsw.IOError) and driver.extended_code(error) != apsw.SQLITE_IOERR_DATA:
+                    raise
+                # Pages without a right checksum are damage, or another program's way of writing them. If
+                # all content proves whole without their help, it was the latter.
+                self._unsealed = True
+                self._check_connected()
+        except apsw.Error as error:
+            raise driver.translated(self.path, error, "open the store") from error
+
+    def _check_connected(self) -> None:
+        connection = self.connect(immutable=self.read_only and not self.has_log())
+        try:
+            self._check(connection)
+        finally:
+            connection.close()
+
+    def _create(self) -> None:
+        _files.ensure_directory(Path(self.path).parent)
+        try:
+            self.lock.acquire(self.busy_timeout_seconds)
+            if self.has_log() and not os.path.exists(self.path):
+                raise StoreMissingError(
+                    self.path,
+                    f"is not there, but the log with its last writes is ({self.path}-wal); "
+                    "put the store back, or remove the log to start anew",
+                )
+            with _files.explaining(self.path, "create the store"):
+                _files.remove_leftovers(self.path)
+            if not os.path.exists(self.path):
+                schema.create_store(self.path)
+                self.lock.write_note(Note(Stamp.of(self.status()), 0))
+        finally:
+            self.lock.release()
+
+    def _check(self, connection: apsw.Connection) -> None:
+        if self._is_as_we_left_it(connection):
+            return
+        if self.read_only:
+            if schema.is_first_life(connection) or schema.read_mark(connection)[1] == schema.MIGRATING:
+                raise StoreOutdatedError(
+                    self.path, "was written by an older version; open it once without read_only=True to migrate it"
+                )
+            self._verify(connection)
+            return
+        try:
+            self.lock.acquire(self.busy_timeout_seconds)
+            if self._is_as_we_left_it(connection):  # by now: another process has just verified or migrated it
+                return
+            with _files.explaining(self.path, "clean up beside the store"):
+                _files.remove_leftovers(self.path)
+            if schema.is_first_life(connection):
+                from jarvis._sqlite import first_life
+
+                first_life.migrate(connection, self.path)
+            elif schema.read_mark(connection)[1] == schema.MIGRATING:
+                from jarvis._sqlite import first_life
+
+                first_life.finish(connection)
+            self._verify(connection)
+            schema.migrate(connection)
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy by VACUUM INTO is in another mode
+            if self._unsealed:
+                from jarvis._sqlite import verification
+
+                verification.seal(connection)
+                self._unsealed = False
+                self._log("gave every page of %s its checksum again, which another program had left out", self.path)
+            self.lock.write_note(Note(Stamp.of(self.status()), schema.last_commit(connection)))
+        finally:
+            self.lock.release()
+
+    def _is_as_we_left_it(self, connection: apsw.Connection) -> bool:
+        application, version = schema.read_mark(connection)
+        if application != schema.APPLICATION_ID:
+            if schema.is_first_life(connection):
+                return False
+            raise CorruptStoreError(self.path, "is a SQLite file, but no store of jarvis; give another path")
+        if version > schema.CURRENT_VERSION:
+            raise too_new(self.path, version)
+        note = self.lock.read_note()  # before the commit number: a writer may commit in between
+        if version != schema.CURRENT_VERSION and not (self.read_only and version in schema.READABLE_VERSIONS):
+            return False
+        if note is None:
+            return False
+        stamp = Stamp.of(self.status())
+        if note.stamp[1:] == stamp[1:] and schema.last_commit(connection) < note.commit:  # also for a copied directory
+            raise driver.corrupt(
+                self.path,
+                "the log with its last writes is damaged or gone (if you put a backup in its place, "
+                f"remove {os.path.basename(self.lock.path)} too)",
+            )
+        return note.stamp == stamp and not self._unsealed and self._log_is_whole(connection)
+
+    def _verify(self, connection: apsw.Connection) -> None:
+        if not self._log_is_whole(connection):
+            raise driver.corrupt(self.path, "its write-ahead log breaks off before commits that were acknowledged")
+        from jarvis._sqlite import verification
+
+        self._log("verifying %s: it is not as this library left it", self.path)
+        verification.verify(connection, self.path)
+
+    def _log_is_whole(self, connection: apsw.Connection) -> bool:
+        if self.durability != "full" or not self.has_log():
+            return True  # with normal, a power cut may rightly cost the last commits
+        from jarvis._sqlite import verification
+
+        if self.read_only:
+            valid_frames = verification.count_valid_frames(self.path)
+        else:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
+            valid_frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        return verification.lost_commits(self.path, valid_frames) <= 1  # one may be a power cut's torn write
