@@ -38,16 +38,17 @@ def _cpu_ms(program: str) -> float:
     return (used.ru_utime + used.ru_stime) * 1000
 
 
-def _first_answer_ms(module: str, directory: Path, ids: list[Any]) -> float:
+def _first_answer_ms(system: str, directory: Path, ids: list[Any]) -> float:
     """Return the time from starting a process until it has given one of the entries."""
     wanted = random.choice(ids)
+    program = GET_ONE.format(module=SYSTEMS[system].module)
     started = time.perf_counter()
-    with new_process.start(GET_ONE.format(module=module), directory, wanted) as process:
+    with new_process.start(program, directory, wanted, system=system) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         taken = time.perf_counter() - started
     if not line.strip() or process.returncode:
-        raise RuntimeError(f"{module} gave no answer")
+        raise RuntimeError(f"{system} gave no answer")
     return taken * 1000
 
 
@@ -85,7 +86,7 @@ def _of_a_store(stores: harness.Stores, size: int, runs: int) -> tuple[dict[str,
 
 def _first_answers(directories: dict[str, Path]) -> dict[str, Callable[[], float]]:
     return {
-        system: partial(_first_answer_ms, SYSTEMS[system].module, directory, ids_of(directory))
+        system: partial(_first_answer_ms, system, directory, ids_of(directory))
         for system, directory in directories.items()
     }
 

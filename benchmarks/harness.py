@@ -8,13 +8,14 @@ in the same run, outside the clock.
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import json
 import os
 import platform
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import venv
@@ -33,26 +34,42 @@ MANY, FEW = 21, 5
 """Rounds that are measured if they are short, so that noise of a second does not meet most of them; else few."""
 
 
+@functools.cache
 def python_of(system: str) -> str:
-    """Return the interpreter of a system's environment, made at the first call; ours is this one."""
-    packages = SYSTEMS[system].packages
-    if not packages:
-        return sys.executable
-    directory = ENVIRONMENTS / system
+    """Return the interpreter of a system's environment, made when it is absent or of another version.
+
+    Ours is installed there as its users install it, from this repository as it is now.
+    """
+    directory = ENVIRONMENTS / SYSTEMS[system].environment
     python = directory / "bin" / "python"
     ready = directory / ".ready"
-    wanted = " ".join([f"python=={platform.python_version()}", *packages])
+    packages = [str(ROOT) if package == "." else package for package in SYSTEMS[system].packages]
+    wanted = " ".join([f"python=={platform.python_version()}", *packages, _state() if str(ROOT) in packages else ""])
     if not ready.exists() or ready.read_text() != wanted:
         venv.create(directory, with_pip=True, clear=True, symlinks=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        if packages:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         ready.write_text(wanted)
     return str(python)
+
+
+def _state() -> str:
+    """Return what changes when the source of the library does."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of this process, but with bytecode kept, as is usual."""
+    return {name: held for name, held in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def start(system: str, module: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start ``python -m module`` in the system's environment."""
     command = [python_of(system), "-m", module, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment(), **options)
 
 
 class Process:

@@ -6,11 +6,10 @@ import json
 import random
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.harness import ROOT
+from benchmarks.harness import ROOT, environment, python_of
 from benchmarks.systems import SYSTEMS
 from benchmarks.worker import ids_of
 
@@ -28,15 +27,15 @@ _GET_MANY = (
 )
 
 
-def start(program: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start a program, in our environment; what it prints is piped."""
-    command = [sys.executable, "-s", "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def start(program: str, *arguments: object, system: str = "jarvis") -> subprocess.Popen[str]:
+    """Start a program in the environment of a system; what it prints is piped."""
+    command = [python_of(system), "-s", "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment())
 
 
-def said_by(program: str, *arguments: object) -> list[str]:
+def said_by(program: str, *arguments: object, system: str = "jarvis") -> list[str]:
     """Run a program; return the words it printed."""
-    with start(program, *arguments) as process:
+    with start(program, *arguments, system=system) as process:
         assert process.stdout is not None
         words = process.stdout.read().split()
     if process.returncode:
@@ -46,13 +45,15 @@ def said_by(program: str, *arguments: object) -> list[str]:
 
 def peak_of_listing(system: str, directory: Path, size: int) -> float:
     """Return the most memory, in KiB, of a process that lists all of a store of `size` entries."""
-    return _peak(said_by(_LIST_ALL.format(module=SYSTEMS[system].module), directory), size)
+    return _peak(said_by(_LIST_ALL.format(module=SYSTEMS[system].module), directory, system=system), size)
 
 
 def peak_of_gets(system: str, directory: Path, count: int) -> float:
     """Return the most memory, in KiB, of a process that gets `count` entries by their ids."""
     asked = random.Random(count).sample(ids_of(directory), count)
-    return _peak(said_by(_GET_MANY.format(module=SYSTEMS[system].module), directory, json.dumps(asked)), count)
+    return _peak(
+        said_by(_GET_MANY.format(module=SYSTEMS[system].module), directory, json.dumps(asked), system=system), count
+    )
 
 
 def _peak(words: list[str], wanted: int) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import itertools
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import report, worker
+from benchmarks import harness, report, worker
 from benchmarks.harness import Goal, Worker, alternate, amount, ending, statistics_of
 from benchmarks.systems import SYSTEMS, open_system
 from benchmarks.workloads import WORKLOADS, Call, Some, Store, is_right
@@ -19,6 +20,12 @@ from benchmarks.workloads import WORKLOADS, Call, Some, Store, is_right
 SIZE = 1_000
 OURS = ("jarvis", "jarvis-json", "raw")
 ADAPTERS = Path(worker.__file__).parent / "systems"
+
+
+@pytest.fixture(autouse=True)
+def this_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run workers in the environment of the tests, which installs nothing."""
+    monkeypatch.setattr(harness, "python_of", lambda _: sys.executable)
 
 
 @pytest.fixture(scope="module")

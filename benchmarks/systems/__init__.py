@@ -16,16 +16,22 @@ class Description(NamedTuple):
     title: str
     module: str
     packages: tuple[str, ...] = ()
+    """What pip installs for it; ``.`` is this repository."""
     largest: int = 1_000_000
     """More entries than that it is not asked to hold: each of its calls would take seconds."""
     remark: str = ""
     """What a reader of its figures must know."""
 
+    @property
+    def environment(self) -> str:
+        """The name of the environment that it runs in; systems of the same packages share one."""
+        return "jarvis" if self.packages == (".",) else self.module
+
 
 SYSTEMS = {
     "raw": Description("by hand", "raw"),
-    "jarvis": Description("jarvis", "jarvis_sqlite"),
-    "jarvis-json": Description("jarvis, JSON file", "jarvis_json", largest=1_000),
+    "jarvis": Description("jarvis", "jarvis_sqlite", (".",)),
+    "jarvis-json": Description("jarvis, JSON file", "jarvis_json", (".",), largest=1_000),
     "diskcache": Description(
         "diskcache",
         "on_diskcache",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 import contextlib
+import mmap
 import os
 import sys
 import threading
@@ -15,7 +17,7 @@ from jarvis._files import Stamp, explaining
 from jarvis.errors import StoreBusyError, TransactionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Member = TypeVar("Member")
 
@@ -25,6 +27,13 @@ class Note(NamedTuple):
 
     stamp: Stamp
     commit: int
+
+
+_NOTE_BYTES = 128
+
+
+def _note_checksum(fields: Sequence[int]) -> int:
+    return binascii.crc32(repr(tuple(fields)).encode())
 
 
 _locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
@@ -51,6 +60,9 @@ class WriterLock:
         self._descriptors: set[int] = set()  # every open one
         self._held: int | None = None
         self._identity = (0, 0)  # device and inode of what is held
+        self._size = 0
+        self._page: mmap.mmap | None = None  # of the note
+        self._page_identity = (0, 0)
         self._waiters: list[_Waiter] = []  # at most one: the wait that goes on, wanted or given up
         weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
         _locks.add(self)
@@ -116,32 +128,52 @@ class WriterLock:
             try:
                 if self._held is not None:
                     self._close(self._held)
+                self._page = None
             finally:
                 mutex.release()
 
     def read_note(self) -> Note | None:
         """Return the note that a holder left last, or None; anybody may read it."""
-        try:
-            with open(self.path, "rb") as file:
-                fields = [int(field) for field in file.read(200).split()]
-        except (OSError, ValueError):
-            return None
-        return Note(Stamp(*fields[:3]), fields[3]) if len(fields) == 4 else None
+        for _ in range(3):  # a holder may be writing it
+            try:
+                with open(self.path, "rb") as file:
+                    fields = [int(field) for field in file.read(_NOTE_BYTES).split()]
+            except OSError:
+                return None
+            except ValueError:
+                continue
+            if len(fields) == 4 or (len(fields) == 5 and fields[4] == _note_checksum(fields[:4])):
+                return Note(Stamp(*fields[:3]), fields[3])  # four were written by an earlier version
+        return None
 
     def write_note(self, note: Note) -> None:
         """Leave a note; the caller holds the lock.
 
         It is not synced, so a power cut may leave an older one, and never one that runs ahead of what
-        the caller synced before.
+        the caller synced before. It is written to memory that the file is mapped to: a write to the
+        file itself made the sync of the next commit wait for that too, 80 µs of 430.
         """
         if self._held is None:
             raise RuntimeError("only the holder of the lock leaves a note")
-        text = b"%d %d %d %d" % (*note.stamp, note.commit)
-        try:
-            os.lseek(self._held, 0, os.SEEK_SET)
-            _files.system.write(self._held, text.ljust(99) + b"\n")
-        except OSError as error:
-            raise _files.translated(self.path, error, "write") from error
+        fields = (*note.stamp, note.commit)
+        text = b"%d %d %d %d %d" % (*fields, _note_checksum(fields))
+        if self._page is None or self._page_identity != self._identity or self._size < _NOTE_BYTES:
+            self._map()
+        if self._page is not None:
+            self._page[:] = text.ljust(_NOTE_BYTES - 1) + b"\n"
+
+    def _map(self) -> None:
+        """Map the lock's file, on a descriptor of its own: the one that is locked must have no copy."""
+        self._page = None
+        with explaining(self.path, "write"):
+            descriptor = _files.system.open(self.path, os.O_RDWR)
+            try:
+                if os.fstat(descriptor).st_size < _NOTE_BYTES:
+                    _files.system.write(descriptor, b" " * _NOTE_BYTES)  # so that the mapping has its place on the disk
+                self._page = mmap.mmap(descriptor, _NOTE_BYTES)
+            finally:
+                os.close(descriptor)
+        self._page_identity, self._size = self._identity, _NOTE_BYTES
 
     def busy(self, timeout_seconds: float) -> StoreBusyError:
         """Return the error of a wait that took too long."""
@@ -212,6 +244,7 @@ class WriterLock:
             status = os.stat(self.path)
         except OSError:
             return False
+        self._size = status.st_size
         return (status.st_dev, status.st_ino) == self._identity
 
     def _forget(self) -> None:
@@ -220,7 +253,7 @@ class WriterLock:
             self._descriptors.add(waiter.descriptor)
         self._waiters.clear()
         _let_go(self._descriptors, self._waiters)
-        self._held = None
+        self._held = self._page = None
         self._mutex = threading.RLock()
 
 
@@ -294,7 +327,7 @@ if sys.platform == "win32":
 
     def _try_lock(descriptor: int) -> bool:
         try:
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the stamp: such locks are mandatory
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the note: such locks are mandatory
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
