@@ -64,7 +64,7 @@ signal.signal(signal.SIGALRM, interrupt)
 rng, interrupted = random.Random(3), 0
 for number in range(400):
     try:
-        signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00005, 0.002))
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00005, 0.0006))
         with memory.transaction():
             memory.create_memory("one", str(number), {}, "t")
             memory.create_memory("two", str(number), {}, "t")

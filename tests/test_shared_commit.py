@@ -193,7 +193,7 @@ for thread in threads:
     thread.start()
 for turn in range(600):
     try:
-        signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00005, 0.004))
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00005, 0.002))
         made[f"main-{turn}"] = memory.create_memory("c", f"main-{turn}", {}, "t", tags=["a"])
         signal.setitimer(signal.ITIMER_REAL, 0)
     except Interrupt:

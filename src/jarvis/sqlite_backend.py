@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator
+import gc
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,6 +54,7 @@ _CLEAR = "DELETE FROM entries WHERE namespace = ?"
 _CLEAR_TAGS = "DELETE FROM tags WHERE namespace = ?"
 _TAGS_AT_ONCE = 100
 _UUID_LENGTH = 36
+_MANY = 1_000  # entries in a list, from which on the garbage collector waits
 _MICROSECOND = timedelta(microseconds=1)
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3).
 _NAMESPACES = """
@@ -353,9 +355,12 @@ class SQLiteBackend(StorageBackend):
                 if left == 0:
                     return
 
-    def _entries(self, session: Session, rows: Iterable[tuple[Any, ...]]) -> list[MemoryEntry]:
+    def _entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
         """Return the entries of rows of `COLUMNS`; raise `_ErasedError` if a name they need is gone."""
         entries, names = [], session.texts
+        pausing = len(rows) >= _MANY and gc.isenabled()
+        if pausing:  # it would look at all that is built again and again, and find nothing to free
+            gc.disable()
         try:
             for commit, entry_id, category, key, entity_type, entity_id, instant, version, body in rows:
                 entries.append(
@@ -374,6 +379,9 @@ class SQLiteBackend(StorageBackend):
             raise StoreAccessError(self.db_path, f"an entry {error}") from None
         except (ValueError, TypeError, OverflowError):  # whose message may hold what is stored
             raise self._undecodable() from None
+        finally:
+            if pausing:
+                gc.enable()
         return entries
 
     def _decoded(self, body: str) -> Body:

@@ -84,6 +84,7 @@ class SharedCommit:
     def __init__(self, lock: WriterLock, timeout_seconds: float) -> None:
         self._lock, self._timeout = lock, timeout_seconds
         self._waiting: deque[Write] = deque()
+        self._crowd = 1
 
     def make(self, work: Callable[[Any], Any], lead: Callable[[Write], None]) -> Any:
         """Return what `work` returns, or raise what it raises, when the commit that holds it is done.
@@ -116,11 +117,14 @@ class SharedCommit:
 
     def join(self, own: Write) -> Commit:
         """Return what the leader, whose own write is given, makes in one transaction; it has the lock."""
+        if self._crowd > 1:
+            time.sleep(0)  # let those that the last commit has just woken come along: 6 become 8 of 8 threads
         self._withdraw(own)
         writes = [own]
         if not own.alone:
             while self._waiting and len(writes) < MOST and not self._waiting[0].alone:
                 writes.append(self._waiting.popleft())
+        self._crowd = len(writes)
         commit = Commit(writes)
         for write in writes:
             write.commit, write.error = commit, None

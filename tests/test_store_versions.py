@@ -1,0 +1,184 @@
+"""What a SQLite store of an earlier version becomes, and the shortcuts that version 2 takes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jarvis._sqlite import schema
+from jarvis._sqlite.session import Session
+from jarvis.errors import CorruptStoreError, ReadOnlyStoreError
+from jarvis.persistent_memory import MemoryModule
+from jarvis.sqlite_backend import SQLiteBackend
+from tests.stores.make import entries
+
+VERSION_1 = Path(__file__).parent / "stores" / "version-1.db"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return Path(shutil.copy(VERSION_1, tmp_path / "memory.db"))
+
+
+def _rows(backend: SQLiteBackend, sql: str) -> list[Any]:
+    def read(session: Session) -> list[Any]:
+        return session.rows(sql)
+
+    return backend._database.read(read)
+
+
+def test_a_store_of_version_1_is_migrated_and_its_entries_stay_as_they_are(old: Path, tmp_path: Path) -> None:
+    reader = SQLiteBackend(old, read_only=True)
+    before = _rows(reader, "SELECT row, body, checksum FROM entries ORDER BY row")
+    reader.shutdown()
+
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        backend = memory.backend
+        assert isinstance(backend, SQLiteBackend)
+        after = _rows(backend, "SELECT row, body, checksum FROM entries ORDER BY row")
+        indexes = {name for (name,) in _rows(backend, "SELECT name FROM sqlite_schema WHERE type = 'index'")}
+        version = _rows(backend, "PRAGMA user_version")
+        memory.upsert_memory("category-1", "key-1", {"n": 2})
+        memory.create_memory("new", "new", {"n": 3}, "new", tags=["all"])
+
+        assert before == after
+        assert "entries_by_category_key" not in indexes
+        assert version == [(schema.CURRENT_VERSION,)]
+        assert memory.count_memories(tags=["all"]) == 5
+    with MemoryModule(storage_dir=tmp_path, read_only=True) as memory:
+        assert memory.count_memories() == 5
+
+
+def test_reading_a_store_of_version_1_changes_no_byte_of_it(old: Path, tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path, read_only=True) as memory:
+        assert memory.list_memories() == entries()
+        with pytest.raises(ReadOnlyStoreError):
+            memory.set_user_preference("theme", {})
+
+    assert old.read_bytes() == VERSION_1.read_bytes()
+
+
+def test_a_damaged_store_of_version_1_is_not_migrated(old: Path) -> None:
+    damaged = bytearray(old.read_bytes())
+    damaged[damaged.index(b'"task_id":"none"') + 11] ^= 1
+    old.write_bytes(damaged)
+
+    with pytest.raises(CorruptStoreError):
+        SQLiteBackend(old).bootstrap()
+
+    assert old.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("moment", [datetime(2026, 3, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 5, UTC)])
+def test_other_tools_see_both_forms_of_an_entry_alike(old: Path, tmp_path: Path, moment: datetime) -> None:
+    with MemoryModule(storage_dir=tmp_path, clock=lambda: moment) as memory:
+        made = memory.create_memory("new", "new", {"n": [1, "ż"]}, "kind", "e", ["t"], "maker", "task")
+        backend = memory.backend
+        assert isinstance(backend, SQLiteBackend)
+        found = {row[0]: row for row in _rows(backend, "SELECT * FROM memories")}
+        wanted = {entry.id: entry for entry in memory.list_memories()}
+        alice = memory.for_namespace("alice").count_memories()
+
+    assert len(found) == len(wanted) == alice + 1  # the ids of the other namespace are the same
+    for entry_id, (_, category, key, _value, tags, entity_type, entity_id, timestamp, provenance, _) in found.items():
+        entry = wanted[entry_id]
+        assert (category, key, entity_type, entity_id) == (
+            entry.category,
+            entry.key,
+            entry.entity_type,
+            entry.entity_id,
+        )
+        assert json.loads(tags) == entry.tags
+        assert json.loads(provenance) == entry.provenance
+        assert timestamp == entry.timestamp.isoformat()
+    assert json.loads(found[made][3]) == {"n": [1, "ż"]}
+
+
+def test_numbers_go_on_where_the_newest_entry_was_deleted(tmp_path: Path) -> None:
+    def standing() -> datetime:
+        return datetime(2026, 3, 1, tzinfo=UTC)
+
+    positions: list[tuple[int, int]] = []
+    for _ in range(3):
+        with MemoryModule(storage_dir=tmp_path, clock=standing) as memory:
+            memory_id = memory.create_memory("c", "k", {}, "t")
+            entry = memory.get_memory(memory_id)
+            assert entry is not None
+            assert entry.position is not None
+            positions.append(entry.position)
+            memory.delete_memory(memory_id)
+
+    assert positions == sorted(set(positions))
+
+
+def test_a_name_that_was_erased_and_given_again_is_found_by_who_knew_it(tmp_path: Path) -> None:
+    reader = MemoryModule(storage_dir=tmp_path, namespace="alice")
+    writer = MemoryModule(storage_dir=tmp_path)
+    alice = writer.for_namespace("alice")
+    alice.create_memory("notes", "old", {"n": 1}, "note", tags=["x", "y"])
+    assert [entry.key for entry in reader.search_memories(category="notes", tags=["x"])] == ["old"]
+
+    writer.erase_namespace("alice")
+    writer.create_memory("in between", "takes the next numbers", {}, "other", tags=["z"])
+    made = alice.create_memory("notes", "new", {"n": 2}, "note", tags=["y", "x"])
+
+    assert [entry.key for entry in reader.search_memories(category="notes", tags=["x"])] == ["new"]
+    assert [entry.key for entry in reader.get_memories_by_tags(["x", "nowhere"])] == ["new"]
+    assert reader.count_memories(entity_type="note") == 1
+    assert reader.get_memory_by_key("new") == reader.get_memory(made) != None  # noqa: E711 - both, and there
+    assert [entry.category for entry in reader.iter_memories()] == ["notes"]
+    for memory in (reader, writer):
+        memory.shutdown()
+
+
+@pytest.mark.parametrize("note", [b"", b"1 2 3 4 5\n", b"1 2 3", b"\xff" * 200])
+def test_a_note_that_cannot_be_right_makes_the_next_opening_look_at_the_whole(
+    note: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        memory.create_memory("c", "k", {}, "t")
+    (tmp_path / "memory.db.lock").write_bytes(note)
+
+    for verified in (True, False):
+        caplog.clear()
+        with caplog.at_level(logging.INFO), MemoryModule(storage_dir=tmp_path) as memory:
+            assert memory.count_memories() == 1
+        assert ("verifying" in caplog.text) is verified
+
+
+def test_a_note_of_the_first_form_is_trusted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        memory.create_memory("c", "k", {}, "t")
+    lock = tmp_path / "memory.db.lock"
+    lock.write_bytes(b"%d %d %d %d\n" % tuple(map(int, lock.read_bytes().split()[:4])))
+
+    with caplog.at_level(logging.INFO), MemoryModule(storage_dir=tmp_path) as memory:
+        assert memory.count_memories() == 1
+
+    assert "verifying" not in caplog.text
+
+
+def test_a_lock_file_that_is_cut_or_replaced_between_two_writes_harms_nothing(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from jarvis.persistent_memory import MemoryModule
+memory = MemoryModule(storage_dir=sys.argv[1])
+lock = os.path.join(sys.argv[1], "memory.db.lock")
+for turn in range(6):
+    memory.create_memory("c", str(turn), {}, "t")
+    os.truncate(lock, 0) if turn % 2 else os.unlink(lock)
+memory.create_memory("c", "last", {}, "t")
+memory.shutdown()
+print(memory.count_memories())
+"""
+    shown = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+
+    assert shown.stdout == "7\n", shown.stderr
