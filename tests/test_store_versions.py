@@ -139,6 +139,29 @@ def test_a_name_that_was_erased_and_given_again_is_found_by_who_knew_it(tmp_path
         memory.shutdown()
 
 
+def test_a_store_that_was_put_in_the_place_of_another_is_not_read_by_its_names(tmp_path: Path) -> None:
+    for directory, categories in (("one", ["a", "b", "c"]), ("two", ["c", "b", "a"])):
+        with MemoryModule(storage_dir=tmp_path / directory) as memory:
+            for category in categories:
+                memory.create_memory(category, f"{directory}-{category}", {}, category, tags=[category])
+    memory = MemoryModule(storage_dir=tmp_path / "one")
+    memory.create_memory("a", "known", {}, "b", tags=["c"])
+    memory.shutdown()
+
+    (tmp_path / "one" / "memory.db.lock").unlink()
+    (tmp_path / "two" / "memory.db").replace(tmp_path / "one" / "memory.db")
+    memory.create_memory("a", "new", {}, "b", tags=["c"])
+
+    assert {entry.key: (entry.category, entry.entity_type, entry.tags) for entry in memory.list_memories()} == {
+        **{f"two-{name}": (name, name, [name]) for name in "abc"},
+        "new": ("a", "b", ["c"]),
+    }
+    memory.shutdown()
+    (tmp_path / "one" / "memory.db.lock").unlink()
+    with MemoryModule(storage_dir=tmp_path / "one") as memory:  # which compares the whole
+        assert memory.count_memories(category="a", tags=["c"]) == 1
+
+
 @pytest.mark.parametrize("note", [b"", b"1 2 3 4 5\n", b"1 2 3", b"\xff" * 200])
 def test_a_note_that_cannot_be_right_makes_the_next_opening_look_at_the_whole(
     note: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -23,7 +23,7 @@ from jarvis import _files
 from jarvis._files import Stamp
 from jarvis._locks import listed
 from jarvis._sqlite import driver
-from jarvis._sqlite.session import Session, read_only
+from jarvis._sqlite.session import NameBook, Session, read_only
 from jarvis._sqlite.shared_commit import Commit, SharedCommit, Write
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
 from jarvis.errors import (
@@ -83,6 +83,7 @@ class Database:
         self._local = threading.local()
         self._mutex = threading.RLock()
         self._sessions: set[Session] = set()
+        self._names = NameBook()
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
         self._inherited = False
         _databases.add(self)
@@ -358,10 +359,12 @@ class Database:
         if self._inherited:
             raise self._forked()
         if self._prepared is None:
+            self._names = NameBook()  # what comes now may be another file, with other ids
             self._prepared = self._file.prepare()
         status = self._file.status()
         if self._prepared != (status.st_dev, status.st_ino):  # somebody put another file in its place
             self.epoch += 1
+            self._names = NameBook()
             self._prepared = self._file.prepare()
             status = self._file.status()
         immutable = self.read_only and not self._file.has_log()
@@ -372,6 +375,7 @@ class Database:
         session = Session(
             connection,
             self.path,
+            self._names,
             epoch=self.epoch,
             identity=(status.st_dev, status.st_ino),
             immutable=Stamp.of(status) if immutable else None,

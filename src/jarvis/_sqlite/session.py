@@ -24,10 +24,27 @@ if TYPE_CHECKING:
     from jarvis._files import Stamp
 
 _WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, checksum = ?"
-_INTERN = "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING"
+_INTERN = "INSERT INTO names (name) VALUES (?)"
 _NAME_ID = "SELECT id FROM names WHERE name = ?"
 _NAME = "SELECT name FROM names WHERE id = ?"
 _MANY_NAMES = 10_000  # that a connection remembers, before it forgets them all
+
+
+class NameBook:
+    """The names that the connections of one process know, for the next one to begin with.
+
+    Attributes:
+        generation: how many erasures of names there were; at that number all of it is right.
+        ids: the id of each name; never changed, but replaced.
+        texts: the name of each id; likewise.
+    """
+
+    def __init__(self) -> None:
+        self.put(-1, {}, {})
+
+    def put(self, generation: int, ids: dict[str, int], texts: dict[int, str]) -> None:
+        """Let the next connection begin with these."""
+        self.page = (generation, dict(ids), dict(texts))
 
 
 class Session:
@@ -50,7 +67,14 @@ class Session:
     """
 
     def __init__(
-        self, connection: apsw.Connection, path: str, *, epoch: int, identity: tuple[int, int], immutable: Stamp | None
+        self,
+        connection: apsw.Connection,
+        path: str,
+        names: NameBook,
+        *,
+        epoch: int,
+        identity: tuple[int, int],
+        immutable: Stamp | None,
     ) -> None:
         self.connection = connection
         self._cursor = connection.cursor()  # of statements that are run to their end at once
@@ -75,8 +99,10 @@ class Session:
         self._clock_due = False  # no entry can say it
         self._last_put: tuple[int, int] | None = None  # (row, instant) of the entry that the transaction wrote last
         self._broken = False
-        self._names: dict[str, int] = {}
-        self.texts: dict[int, str] = {}
+        self._book = names
+        _, ids, texts = names.page
+        self._names: dict[str, int] = dict(ids)
+        self.texts: dict[int, str] = dict(texts)
         self._marks: list[int] = []  # how many actions there were when each savepoint was set
         self.after_commit: list[Callable[[], None]] = []
         self.guard = threading.RLock()  # held by whoever closes the connection, or uses another thread's
@@ -142,7 +168,10 @@ class Session:
                 self._clock = schema.clock(self.rows(schema.READ_CLOCK)[0])
             self.commit_number, self.made, generation = self._clock
             if generation != self._generation:
-                self._generation, self._names, self.texts = generation, {}, {}
+                self._generation = generation
+                written_at, ids, texts = self._book.page
+                is_right = written_at == generation
+                self._names, self.texts = (dict(ids), dict(texts)) if is_right else ({}, {})
             self._clock_moved = self._clock_due = self._broken = False
             self._last_put = None
             self.after_commit = []
@@ -170,6 +199,9 @@ class Session:
             raise
         self._data_version = self.connection.data_version()  # our own commits move it too
         self._clock = (self.commit_number, self.made, self._generation)
+        written_at, ids, _ = self._book.page
+        if written_at != self._generation or len(self._names) > len(ids) * 1.25:
+            self._book.put(self._generation, self._names, self.texts)
         self.depth, self.after_commit = 0, []
 
     def roll_back(self, level: int = 0) -> None:
@@ -245,8 +277,10 @@ class Session:
         """Return the id of `name`, giving it one if it has none."""
         known = self._names.get(name)
         if known is None:
+            known = self.fresh_name_id(name)
+        if known is None:
             self.rows(_INTERN, (name,), "write")
-            known = self._remember(name, self.rows(_NAME_ID, (name,))[0][0])
+            known = self._remember(name, self.connection.last_insert_rowid())
         return known
 
     # --- names -----------------------------------------------------------------------------------
