@@ -164,7 +164,7 @@ def test_no_connection_of_an_ended_thread_stays_open(backend: str, tmp_path: Pat
     del threads
 
     assert memory.count_memories() == 41
-    assert _connections(memory) <= 1
+    assert _connections(memory) <= 2  # this thread's, and the one that threads lend each other to write
     # SQLite keeps a descriptor for reuse as long as closing it would drop the locks of others in this process.
     assert _open_files(tmp_path) <= before + 2 * 8
     memory.shutdown()

@@ -84,6 +84,7 @@ class Database:
         self._mutex = threading.RLock()
         self._sessions: set[Session] = set()
         self._names = NameBook()
+        self._writer: Session | None = None  # lent to whoever leads while threads take turns
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
         self._inherited = False
         _databases.add(self)
@@ -191,15 +192,17 @@ class Database:
 
     def _lead(self, own: Write) -> None:
         """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone."""
-        session = self._enter(look=False)
+        mine = session = self._enter(look=False)
         commit = Commit([own])
         try:
+            if self._shared.is_crowded:
+                session = self._lend_writer()
             session.is_committed = False
             self.lock.acquire(self.busy_timeout_seconds)
             before = self._file.status()
             if (before.st_dev, before.st_ino) != session.identity:
-                self._leave(session)
-                session = self._enter()
+                self._give_back(session, mine)
+                mine = session = self._enter()
             commit = self._shared.join(own)
             session.begin()
             session.joined = True
@@ -230,11 +233,32 @@ class Database:
             return
         finally:
             session.joined = False
-            self._leave(session)
+            self._give_back(session, mine)
             for write in commit.writes[1:]:
                 write.wake()
         for action in after_commit:
             action()
+
+    def _lend_writer(self) -> Session:
+        """Lend the calling thread, in place of its own, the connection that writes while threads take turns.
+
+        A connection forgets the pages it has when another one writes: each leader would read them anew.
+        """
+        writer = self._writer
+        if writer is None or writer.closed or writer.epoch != self.epoch:
+            with self._mutex:
+                writer = self._writer = self._open()
+        writer.busy += 1
+        writer.thread = threading.get_ident()
+        self._local.session = writer
+        return writer
+
+    def _give_back(self, session: Session, mine: Session) -> None:
+        """Take back what `_lend_writer` lent, if it did, and let go of the thread's own connection."""
+        if session is not mine:
+            self._local.session = mine
+            self._leave(session)
+        self._leave(mine)
 
     def _check_leaving(self, session: Session, level: int) -> None:
         if session.pid != os.getpid():
@@ -480,7 +504,7 @@ class Database:
         self._shared = SharedCommit(self.lock, self.busy_timeout_seconds)
         self._local = threading.local()
         self._sessions = set()
-        self._prepared = None
+        self._writer = self._prepared = None
 
 
 if hasattr(os, "register_at_fork"):

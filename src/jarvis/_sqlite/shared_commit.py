@@ -3,8 +3,8 @@
 Alone, a caller leads at once and waits for nobody. While one leads, and above all while it waits for the
 disk, the writes of others queue up; the next one to lead takes them all into its transaction, and each
 is told of its own outcome when the commit that holds it is on the disk. The leader hands the lead on,
-so no thread works for the others for ever. Measured: 8 threads make 2.1 times, 32 threads 3.4 times
-the writes of one; a thread that only writes makes as many, and costs a lone caller 60 %.
+so no thread works for the others for ever. Measured: 8 threads make twice, 32 threads 2.3 times the
+writes of one; a thread that only writes makes as many, and costs a lone caller 60 %.
 """
 
 from __future__ import annotations
@@ -114,6 +114,11 @@ class SharedCommit:
         if write.error is not None:
             raise write.error
         return write.result
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether the last commit was shared."""
+        return self._crowd > 1
 
     def join(self, own: Write) -> Commit:
         """Return what the leader, whose own write is given, makes in one transaction; it has the lock."""
