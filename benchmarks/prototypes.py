@@ -7,6 +7,7 @@ python -m benchmarks.prototypes [--quick] [--write]
 - *one index less*: the same without the index that lists the entries of a type.
 - *small pages*: the same with pages of 2 KiB.
 - *plain pages*: the same without page checksums.
+- *one thread, 28 a commit*: what 32 threads could make if waking them cost nothing.
 - *sync behind the lock*, of eight processes: each commits without a sync, lets the next one write, and
   syncs the log itself before it acknowledges. Readers then see what a power cut takes back.
 """
@@ -148,6 +149,25 @@ def _alternate(ways: dict[str, Callable[[int], object]], rounds: int, count: int
     return {name: harness.statistics_of(calls) for name, calls in taken.items()}
 
 
+# --- many threads --------------------------------------------------------------------------------
+
+
+def shared(seconds: float, together: int = 28) -> dict[str, Any]:
+    """Return the durable creates a second of one thread: one a commit, and as many as 32 threads share."""
+    found = {}
+    with harness.stores() as stores:
+        directory = stores.shared("jarvis", SIZE)
+        system: Any = open_system("jarvis", directory, durable=True)
+        for count in (1, together):
+            made, end = 0, time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                system.bulk(record(SIZE + made + step) for step in range(count))
+                made += count
+            found[f"{count} a commit"] = {"creates_a_second": round(made / seconds)}
+        system.close()
+    return found
+
+
 # --- eight processes -----------------------------------------------------------------------------
 
 
@@ -218,11 +238,14 @@ def main() -> None:
     started = harness.machine()
     results = {
         "writes": writes(5 if chosen.quick else 25, 20 if chosen.quick else 40),
+        "one thread": shared(1 if chosen.quick else 4),
         "eight processes": processes(1 if chosen.quick else 4),
     }
     for title, ways in results["writes"].items():
         for name, figures in ways.items():
             print(f"{title:<24} {name:<20} {harness.amount(figures['median_us'], 'µs')}")
+    for name, figures in results["one thread"].items():
+        print(f"1 thread {'':<15} {name:<20} {figures['creates_a_second']:,} creates a second")
     for name, figures in results["eight processes"].items():
         fair = figures["slowest_to_fastest"]
         print(f"8 processes {'':<12} {name:<20} {figures['creates_a_second']:,} creates a second, fair to {fair}")
