@@ -129,7 +129,11 @@ def test_a_name_that_was_erased_and_given_again_is_found_by_who_knew_it(tmp_path
     writer.erase_namespace("alice")
     writer.create_memory("in between", "takes the next numbers", {}, "other", tags=["z"])
     made = alice.create_memory("notes", "new", {"n": 2}, "note", tags=["y", "x"])
+    beside = alice.create_memory("notes", "beside", {"n": 3}, "note", tags=["z"])
 
+    assert [entry.key for entry in reader.get_memories_by_tags(["z"])] == ["beside"]
+    assert [entry.key for entry in reader.get_memories_by_tags(["x", "z"])] == ["beside", "new"]
+    alice.delete_memory(beside)
     assert [entry.key for entry in reader.search_memories(category="notes", tags=["x"])] == ["new"]
     assert [entry.key for entry in reader.get_memories_by_tags(["x", "nowhere"])] == ["new"]
     assert reader.count_memories(entity_type="note") == 1
