@@ -201,7 +201,7 @@ class Database:
             self.lock.acquire(self.busy_timeout_seconds)
             before = self._file.status()
             if (before.st_dev, before.st_ino) != session.identity:
-                self._give_back(session, mine)
+                self._give_back(mine)
                 mine = session = self._enter()
             commit = self._shared.join(own)
             session.begin()
@@ -233,7 +233,7 @@ class Database:
             return
         finally:
             session.joined = False
-            self._give_back(session, mine)
+            self._give_back(mine)
             for write in commit.writes[1:]:
                 write.wake()
         for action in after_commit:
@@ -248,16 +248,16 @@ class Database:
         if writer is None or writer.closed or writer.epoch != self.epoch:
             with self._mutex:
                 writer = self._writer = self._open()
-        writer.busy += 1
-        writer.thread = threading.get_ident()
         self._local.session = writer
+        writer.busy, writer.thread = 1, threading.get_ident()  # nobody else uses it
         return writer
 
-    def _give_back(self, session: Session, mine: Session) -> None:
-        """Take back what `_lend_writer` lent, if it did, and let go of the thread's own connection."""
-        if session is not mine:
+    def _give_back(self, mine: Session) -> None:
+        """Take back what `_lend_writer` lent, also if an interrupt came into it; let go of the thread's own one."""
+        lent: Session = self._local.session
+        if lent is not mine:
             self._local.session = mine
-            self._leave(session)
+            self._leave(lent)
         self._leave(mine)
 
     def _check_leaving(self, session: Session, level: int) -> None:
