@@ -1,4 +1,4 @@
-"""Where do the time of one create and of one get go: statements, system calls, functions?
+"""Where does the time of a create, a preference, a bulk load and a get go: statements, system calls, functions?
 
 python -m benchmarks.profiles [--quick] [--write]
 """
@@ -28,7 +28,10 @@ from benchmarks.systems.system import System
 from benchmarks.worker import ids_of
 
 ENTRIES = 10_000
-CALLS = ("create", "get")
+CALLS = ("create", "preference", "bulk", "get")
+"""*bulk* is one create of a transaction of 1,000, without its share of the commit."""
+BULK = 1_000
+PREFERENCES = 100
 FUNCTIONS = 25
 COUNTED = 500
 
@@ -41,6 +44,16 @@ def calls_of(name: str, system: System, directory: Path) -> Iterator[Call]:
         for number in count(ENTRIES):
             each = record(number)
             yield lambda each=each: system.create(each)  # type: ignore[misc]  # a lambda's default has no type
+    if name == "preference":
+        for number in count():
+            key, value = record(number % PREFERENCES).key, record(number).value
+            yield lambda key=key, value=value: system.set_preference(key, value)  # type: ignore[misc]  # as above
+    if name == "bulk":
+        for start in count(ENTRIES, BULK):
+            with system.memory.transaction():  # type: ignore[attr-defined]  # ours has it
+                for number in range(start, start + BULK):
+                    each = record(number)
+                    yield lambda each=each: system.create(each)  # type: ignore[misc]  # as above
     ids = ids_of(directory)
     for number in count():
         entry_id = ids[number * 7_919 % ENTRIES]

@@ -2,8 +2,9 @@
 
 python -m benchmarks.prototypes [--quick] [--write]
 
-- *bare*: the four statements of a create on our tables, and nothing around them: no check of what is
-  given, no writers' lock, no look at the file, no note.
+- *bare*: the statements of a create, of a preference that is set again, of 1,000 creates in one transaction,
+  on our tables, and nothing around them: no check of what is given, no writers' lock, no look at the
+  file, no note.
 - *one index less*: the same without the index that lists the entries of a type.
 - *small pages*: the same with pages of 2 KiB.
 - *plain pages*: the same without page checksums.
@@ -45,6 +46,13 @@ INSERT_TAGS = """
 INSERT INTO tags (namespace, tag, instant, row, category, entity_type)
 VALUES (?1, ?6, ?2, ?3, ?4, ?5), (?1, ?7, ?2, ?3, ?4, ?5), (?1, ?8, ?2, ?3, ?4, ?5)
 """
+LAST_WRITTEN = """
+SELECT row, id, category, key, entity_type, entity_id, instant, version, body FROM entries
+WHERE row = (SELECT max(row) FROM entries WHERE namespace = ? AND category = ? AND key = ?)
+"""
+UPDATE = "UPDATE entries SET row = ?, instant = ?, version = ?, body = ?, checksum = 4000000000 WHERE row = ?"
+BULK = 1_000
+PREFERENCES = 100
 
 
 class Bare:
@@ -59,6 +67,8 @@ class Bare:
         self._db.reserve_bytes(reserve=driver.RESERVED_BYTES if vfs == "cksmvfs" else 0)
         self._db.execute("PRAGMA journal_mode = WAL").fetchall()
         self._db.execute(tables).fetchall()
+        self._db.execute("ANALYZE sqlite_schema").fetchall()  # look at the statistics that the tables came with
+        self._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         self._db.execute(driver.SETTINGS).fetchall()
         self._names: dict[str, int] = {}
         self._row = 0
@@ -74,6 +84,26 @@ class Bare:
         """Store one entry."""
         self._db.execute("BEGIN IMMEDIATE")
         self._insert(number)
+        self._db.execute("COMMIT")
+
+    def create_many(self, number: int) -> None:
+        """Store a thousand entries in one transaction."""
+        self._db.execute("BEGIN IMMEDIATE")
+        for each in range(BULK):
+            self._insert(number * BULK + each)
+        self._db.execute("COMMIT")
+
+    def set_again(self, number: int) -> None:
+        """Give the entry of a key another value."""
+        each = record(number % PREFERENCES)
+        self._db.execute("BEGIN IMMEDIATE")
+        names = (self._id("default"), self._id(each.category), each.key)
+        found: list[Any] = self._db.execute(LAST_WRITTEN, names).fetchall()
+        row, *_, version, body = found[0]
+        _, *others = msgspec.json.decode(body)
+        self._row += 1
+        body = msgspec.json.encode([record(number).value, *others])
+        self._db.execute(UPDATE, (self._row, time.time_ns() // 1000, version + 1, body.decode(), row))
         self._db.execute("COMMIT")
 
     def set_durable(self, durable: bool) -> None:
@@ -115,23 +145,39 @@ def writes(rounds: int, count: int) -> dict[str, Any]:
             "plain pages": Bare(directory / "plain.db", vfs=apsw.vfs_names()[0]),
         }
         for durable in (True, False):
-            ways: dict[str, Callable[[int], object]] = {}
+            systems = {}
             for name in ("raw", "jarvis"):
                 (directory / f"{name}-{durable}").mkdir()
                 load(name, SIZE, directory / f"{name}-{durable}")
-                system = open_system(name, directory / f"{name}-{durable}", durable=durable)
-                ways[name] = partial(_create, system)
-            for name, bare in prototypes.items():
+                systems[name] = open_system(name, directory / f"{name}-{durable}", durable=durable)
+            for bare in prototypes.values():
                 bare.set_durable(durable)
-                ways[name] = bare.create
+            ways: dict[str, Callable[[int], object]] = {
+                name: partial(_create, system) for name, system in systems.items()
+            }
+            ways |= {name: bare.create for name, bare in prototypes.items()}
             os.sync()
-            title = "create, durable" if durable else "create, without sync"
-            found[title] = _alternate(ways, rounds, count)
+            found["create, durable" if durable else "create, without sync"] = _alternate(ways, rounds, count)
+            if durable:
+                ways = {name: partial(_set_again, system) for name, system in systems.items()}
+                ways["bare"] = prototypes["bare"].set_again
+                found["set a preference, durable"] = _alternate(ways, rounds, count)
+                ways = {name: partial(_create_many, system) for name, system in systems.items()}
+                ways["bare"] = prototypes["bare"].create_many
+                found["1,000 creates in one transaction"] = _alternate(ways, 2, max(count // 8, 2))
     return found
 
 
 def _create(system: System, number: int) -> None:
     system.create(record(number))
+
+
+def _set_again(system: System, number: int) -> None:
+    system.set_preference(record(number % PREFERENCES).key, record(number).value)
+
+
+def _create_many(system: System, number: int) -> None:
+    system.bulk(record(number * BULK + each) for each in range(BULK))
 
 
 def _alternate(ways: dict[str, Callable[[int], object]], rounds: int, count: int) -> dict[str, Any]:

@@ -276,10 +276,10 @@ class SQLiteBackend(StorageBackend):
 
     def _replace(self, session: Session, entry: MemoryEntry, body: bytes, instant: int) -> None:
         namespace = session.name_id(self.namespace)
-        found = session.rows(_FIND, (namespace, entry.id))
-        if namespace is None or not found:
+        found = self._find(session, namespace, entry.id)
+        if namespace is None or found is None:
             raise EntryNotFoundError(f"no entry has the id in namespace {self.namespace!r} of {self.db_path}")
-        row, old_instant, version, old_body = found[0]
+        row, old_instant, version, old_body = found
         before = set(self._decoded(old_body).tags)
         category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
         commit = session.next_commit()
@@ -292,15 +292,24 @@ class SQLiteBackend(StorageBackend):
 
     def _remove(self, session: Session, entry_id: str) -> bool:
         namespace = session.name_id(self.namespace)
-        found = session.rows(_FIND, (namespace, entry_id))
-        if namespace is None or not found:
+        found = self._find(session, namespace, entry_id)
+        if namespace is None or found is None:
             return False
-        row, instant, _, body = found[0]
+        row, instant, _, body = found
         tags = set(self._decoded(body).tags)
         session.next_commit()
         session.rows(_DELETE, (row,), "write")
         _each_part(session, _delete_tags, tags, (namespace, instant, row))
         return True
+
+    def _find(self, session: Session, namespace: int | None, entry_id: str) -> tuple[int, int, int, str] | None:
+        """Return (row, instant, version, body) of the entry with this id, or None if there is none."""
+        if session.last_read is not None:
+            read_in, (row, read_id, *_, instant, version, body) = session.last_read
+            if read_id == entry_id and read_in == self.namespace:
+                return row, instant, version, body
+        found = session.rows(_FIND, (namespace, entry_id))
+        return found[0] if found else None
 
     def _remove_all(self, session: Session) -> int:
         namespace = session.name_id(self.namespace)
@@ -322,6 +331,8 @@ class SQLiteBackend(StorageBackend):
             rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last))
             if not rows and not session.depth:
                 rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last))
+            if session.depth and rows:
+                session.last_read = (self.namespace, rows[0])
             return self._entries(session, rows)[0] if rows else None  # with None for an id nothing is found
 
         try:

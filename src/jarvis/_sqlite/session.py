@@ -62,6 +62,8 @@ class Session:
         joined: a change is being made, and whatever is done is part of it.
         commit_number: of the last change, or of the last transaction; valid inside one and right after.
         texts: names by their ids, as far as they were looked up; an id never gets another name.
+        last_read: (namespace, row of `_sql.select.COLUMNS`) of the entry that the transaction read last, if it
+            changed nothing since.
         after_commit: what is to be done when the transaction has committed.
         made: instant of the last timestamp the module made; valid inside a transaction.
     """
@@ -103,6 +105,7 @@ class Session:
         _, ids, texts = names.page
         self._names: dict[str, int] = dict(ids)
         self.texts: dict[int, str] = dict(texts)
+        self.last_read: tuple[str, tuple[Any, ...]] | None = None
         self._marks: list[int] = []  # how many actions there were when each savepoint was set
         self.after_commit: list[Callable[[], None]] = []
         self.guard = threading.RLock()  # held by whoever closes the connection, or uses another thread's
@@ -173,7 +176,7 @@ class Session:
                 is_right = written_at == generation
                 self._names, self.texts = (dict(ids), dict(texts)) if is_right else ({}, {})
             self._clock_moved = self._clock_due = self._broken = False
-            self._last_put = None
+            self._last_put = self.last_read = None
             self.after_commit = []
             self.depth = 1
         except BaseException:
@@ -207,6 +210,7 @@ class Session:
     def roll_back(self, level: int = 0) -> None:
         """Take back the changes since the `begin` that raised the depth above `level`; no-op if none did."""
         self._names, self.texts = {}, {}  # ids that were given in what is taken back may be given again
+        self.last_read = None
         if level == 0:
             self._roll_back_all()
         elif self.depth > level:
@@ -241,6 +245,7 @@ class Session:
         """Return a commit number greater than all before, to be written with the transaction."""
         self.commit_number += 1
         self._clock_moved = True
+        self.last_read = None
         return self.commit_number
 
     def put(self, sql: str, bindings: Sequence[Any]) -> bool:
