@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ COUNTED = 500
 Call = Callable[[], Any]
 
 
-def calls_of(name: str, system: System, directory: Path) -> Iterator[Call]:
-    """Yield calls of one kind without end, each with other arguments."""
+def calls_of(name: str, system: System, directory: Path) -> Generator[Call, None, None]:
+    """Yield calls of one kind without end, each with other arguments; to be closed before the system is."""
     if name == "create":
         for number in count(ENTRIES):
             each = record(number)
@@ -80,6 +80,7 @@ def _statements(name: str, directory: Path) -> list[str]:
     for _ in range(COUNTED):
         next(calls)()
     is_on = False
+    calls.close()
     system.close()
     apsw.connection_hooks.remove(listen)
     return [f"{number / COUNTED:>9.2f}  {sql:.100}" for sql, number in ran.most_common() if number >= COUNTED / 100]
@@ -113,6 +114,7 @@ def work(name: str, directory: Path, number: int) -> None:
     calls = calls_of(name, system, directory)
     for _ in range(number):
         next(calls)()
+    calls.close()
     system.close()
 
 
@@ -179,6 +181,7 @@ def profile(name: str, stores: harness.Stores, number: int) -> str:
         median = _plain_time(calls)
         entered = _functions_entered(calls)
         own = _own_times(calls, number)
+        calls.close()
         system.close()
     blocks = (
         ("SQL statements", statements),
