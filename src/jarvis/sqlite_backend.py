@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,18 +11,15 @@ from typing import Any, ClassVar
 
 from jarvis import _files
 from jarvis._sql.select import COLUMNS, Statement, count, select
-from jarvis._sqlite import driver
+from jarvis._sqlite import driver, entries
 from jarvis._sqlite.database import Database
-from jarvis._sqlite.schema import row_checksum
 from jarvis._sqlite.session import Session
 from jarvis.codec import InvalidMomentError
 from jarvis.codec.instants import EPOCH
 from jarvis.config import Durability, checked
-from jarvis.entry_record import Body, decode_body, decode_entry, decode_value, encode_body
+from jarvis.entry_record import decode_entry, decode_value, encode_body
 from jarvis.errors import (
     CorruptStoreError,
-    DuplicateEntryError,
-    EntryNotFoundError,
     InvalidEntryError,
     StoreAccessError,
     TransactionError,
@@ -39,20 +35,6 @@ WHERE e.row = (SELECT max(row) FROM entries WHERE namespace = ? AND category = ?
 _NEWEST_OF_KEY = f"""
 SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? ORDER BY e.instant DESC, e.row DESC LIMIT 1
 """
-_FIND = "SELECT row, instant, version, body FROM entries WHERE namespace = ? AND id = ?"
-_INSERT = """
-INSERT INTO entries (row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_UPDATE = """
-UPDATE entries SET row = ?, category = ?, key = ?, entity_type = ?, entity_id = ?, instant = ?, version = ?,
-    body = ?, checksum = ? WHERE row = ?
-"""
-_DELETE = "DELETE FROM entries WHERE row = ?"
-_COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
-_CLEAR = "DELETE FROM entries WHERE namespace = ?"
-_CLEAR_TAGS = "DELETE FROM tags WHERE namespace = ?"
-_TAGS_AT_ONCE = 100
 _UUID_LENGTH = 36
 _MANY = 1_000  # entries in a list, from which on the garbage collector waits
 _MICROSECOND = timedelta(microseconds=1)
@@ -143,7 +125,7 @@ class SQLiteBackend(StorageBackend):
 
     def create(self, entry: MemoryEntry) -> None:
         body, instant = encode_body(entry)
-        self._database.change(lambda session: self._insert(session, entry, body, instant))
+        self._database.change(lambda session: entries.insert(session, self.namespace, entry, body, instant))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not _can_be_looked_up(entry_id):
@@ -152,7 +134,7 @@ class SQLiteBackend(StorageBackend):
 
     def update(self, entry: MemoryEntry) -> None:
         body, instant = encode_body(entry)
-        self._database.change(lambda session: self._replace(session, entry, body, instant))
+        self._database.change(lambda session: entries.replace(session, self.namespace, entry, body, instant))
 
     def delete(self, entry_id: str) -> None:
         self.discard(entry_id)
@@ -178,13 +160,13 @@ class SQLiteBackend(StorageBackend):
     # --- faster than the defaults ----------------------------------------------------------------
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        def entries(session: Session) -> list[MemoryEntry]:
+        def found(session: Session) -> list[MemoryEntry]:
             if query.where is None:
                 with contextlib.suppress(_ErasedError):
                     return self._entries(session, self._rows(session, query, select))
             return list(self._sift(session, query))
 
-        return self._database.read(entries)
+        return self._database.read(found)
 
     def count(self, query: MemoryQuery) -> int:
         if query.where is not None:
@@ -210,10 +192,10 @@ class SQLiteBackend(StorageBackend):
     def discard(self, entry_id: str) -> bool:
         if not _can_be_looked_up(entry_id):
             return False
-        return self._database.change(lambda session: self._remove(session, entry_id))
+        return self._database.change(lambda session: entries.remove(session, self.namespace, entry_id))
 
     def clear(self) -> int:
-        return self._database.change(self._remove_all)
+        return self._database.change(lambda session: entries.remove_all(session, self.namespace))
 
     # --- Transactional ---------------------------------------------------------------------------
 
@@ -260,70 +242,6 @@ class SQLiteBackend(StorageBackend):
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _insert(self, session: Session, entry: MemoryEntry, body: bytes, instant: int) -> None:
-        namespace = session.intern(self.namespace)
-        category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
-        commit = session.next_commit()
-        checksum = self._checksum(entry, commit, instant, 1, body)
-        fields = (commit, namespace, entry.id, category, entry.key, entity_type, entry.entity_id, instant, 1)
-        if not session.put(_INSERT, (*fields, body.decode(), checksum)):
-            raise DuplicateEntryError(
-                f"the id is taken in namespace {self.namespace!r} of {self.db_path}; update it or choose another"
-            )
-        session.wrote(commit, instant)
-        if entry.tags:
-            _each_part(session, _insert_tags, set(entry.tags), (namespace, instant, commit, category, entity_type))
-
-    def _replace(self, session: Session, entry: MemoryEntry, body: bytes, instant: int) -> None:
-        namespace = session.name_id(self.namespace)
-        found = self._find(session, namespace, entry.id)
-        if namespace is None or found is None:
-            raise EntryNotFoundError(f"no entry has the id in namespace {self.namespace!r} of {self.db_path}")
-        row, old_instant, version, old_body = found
-        before = set(self._decoded(old_body).tags)
-        category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
-        commit = session.next_commit()
-        checksum = self._checksum(entry, commit, instant, version + 1, body)
-        fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
-        session.rows(_UPDATE, (*fields, body.decode(), checksum, row), "write")
-        session.wrote(commit, instant)
-        _each_part(session, _delete_tags, before, (namespace, old_instant, row))
-        _each_part(session, _insert_tags, set(entry.tags), (namespace, instant, commit, category, entity_type))
-
-    def _remove(self, session: Session, entry_id: str) -> bool:
-        namespace = session.name_id(self.namespace)
-        found = self._find(session, namespace, entry_id)
-        if namespace is None or found is None:
-            return False
-        row, instant, _, body = found
-        tags = set(self._decoded(body).tags)
-        session.next_commit()
-        session.rows(_DELETE, (row,), "write")
-        _each_part(session, _delete_tags, tags, (namespace, instant, row))
-        return True
-
-    def _find(self, session: Session, namespace: int | None, entry_id: str) -> tuple[int, int, int, str] | None:
-        """Return (row, instant, version, body) of the entry with this id, or None if there is none."""
-        if session.last_read is not None:
-            read_in, (row, read_id, *_, instant, version, body) = session.last_read
-            if read_id == entry_id and read_in == self.namespace:
-                return row, instant, version, body
-        found = session.rows(_FIND, (namespace, entry_id))
-        return found[0] if found else None
-
-    def _remove_all(self, session: Session) -> int:
-        namespace = session.name_id(self.namespace)
-        removed = int(session.rows(_COUNT_ALL, (namespace,))[0][0])
-        if removed:
-            session.next_commit()
-            session.rows(_CLEAR_TAGS, (namespace,), "write")
-            session.rows(_CLEAR, (namespace,), "write")
-        return removed
-
-    def _checksum(self, entry: MemoryEntry, commit: int, instant: int, version: int, body: bytes) -> int:
-        names = (self.namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
-        return row_checksum((commit, *names, instant, version), body)
-
     def _one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry that a statement finds, which is given the ids of the namespace and `names`, then `last`."""
 
@@ -368,13 +286,13 @@ class SQLiteBackend(StorageBackend):
 
     def _entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
         """Return the entries of rows of `COLUMNS`; raise `_ErasedError` if a name they need is gone."""
-        entries, names = [], session.texts
+        built, names = [], session.texts
         pausing = len(rows) >= _MANY and gc.isenabled()
         if pausing:  # it would look at all that is built again and again, and find nothing to free
             gc.disable()
         try:
             for commit, entry_id, category, key, entity_type, entity_id, instant, version, body in rows:
-                entries.append(
+                built.append(
                     decode_entry(
                         entry_id,
                         names.get(category) or _name(session, category),
@@ -393,13 +311,7 @@ class SQLiteBackend(StorageBackend):
         finally:
             if pausing:
                 gc.enable()
-        return entries
-
-    def _decoded(self, body: str) -> Body:
-        try:
-            return decode_body(body)
-        except ValueError:
-            raise self._undecodable() from None
+        return built
 
     def _value(self, body: str) -> Any:
         try:
@@ -425,27 +337,6 @@ def _name(session: Session, name_id: int) -> str:
     if name is None:
         raise _ErasedError
     return name
-
-
-def _each_part(session: Session, text: Callable[[int], str], tags: Collection[str], others: tuple[int, ...]) -> None:
-    """Run a statement for all tags, or for each hundred of them: `text` is its text for so many."""
-    ids = [session.intern(tag) for tag in tags]
-    for start in range(0, len(ids), _TAGS_AT_ONCE):
-        part = ids[start : start + _TAGS_AT_ONCE]
-        session.rows(text(len(part)), (*others, *part), "write")
-
-
-# In each, the numbered parameters come first and those of the tags behind them.
-@functools.lru_cache(maxsize=_TAGS_AT_ONCE)
-def _insert_tags(count: int) -> str:
-    rows = ", ".join(f"(?1, ?{place}, ?2, ?3, ?4, ?5)" for place in range(6, 6 + count))
-    return f"INSERT INTO tags (namespace, tag, instant, row, category, entity_type) VALUES {rows}"
-
-
-@functools.lru_cache(maxsize=_TAGS_AT_ONCE)
-def _delete_tags(count: int) -> str:
-    marks = ", ".join(f"?{place}" for place in range(4, 4 + count))
-    return f"DELETE FROM tags WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"
 
 
 def _reopen(
