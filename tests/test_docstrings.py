@@ -66,6 +66,7 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.Transactional,
         storage_backend.SharesCommits,
         storage_backend.Namespaced,
+        storage_backend.KeepsHistory,
         MemoryModule,
     )
     return {name for kind in described for name in vars(kind)}

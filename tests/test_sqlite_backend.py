@@ -228,7 +228,8 @@ def test_a_page_in_anothers_place_is_noticed(tmp_path: Path, path: Path) -> None
     pages = [path.read_bytes()[start : start + 4096] for start in range(0, path.stat().st_size, 4096)]
 
     noticed = 0
-    for first, second in ((10, 20), (5, 30), (12, 13), (len(pages) - 1, len(pages) - 2)):
+    for first, second in ((8, 33), (5, 30), (12, 13), (len(pages) - 1, len(pages) - 2)):
+        assert pages[first] != pages[second]
         swapped = list(pages)
         swapped[first], swapped[second] = pages[second], pages[first]
         copy = tmp_path / f"{first}.db"

@@ -22,9 +22,11 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from jarvis.config import HistoryPolicy
 from jarvis.errors import TransactionError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
+from jarvis.revision import Difference, Revision
 from jarvis.storage_backend import StorageBackend
 
 WORKERS = 4
@@ -32,6 +34,8 @@ WORKERS = 4
 
 _PATIENCE_SECONDS = 0.002
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
+
+_USUAL_HISTORY = HistoryPolicy()
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -201,6 +205,7 @@ class AsyncMemoryModule:
         read_only: bool = False,
         durability: Literal["full", "normal"] = "full",
         busy_timeout_seconds: float = 30.0,
+        history: HistoryPolicy = _USUAL_HISTORY,
         clock: Clock = utc_now,
     ) -> None:
         self._memory = MemoryModule(
@@ -211,6 +216,7 @@ class AsyncMemoryModule:
             read_only=read_only,
             durability=durability,
             busy_timeout_seconds=busy_timeout_seconds,
+            history=history,
             clock=clock,
         )
         self._workers = _Workers()
@@ -256,7 +262,7 @@ class AsyncMemoryModule:
     # --- the verbs: what each does is said once, in MemoryModule ---------------------------------
 
     async def bootstrap(self) -> None:
-        await self._run(self._memory.bootstrap)
+        return await self._run(self._memory.bootstrap)
 
     async def create_memory(
         self,
@@ -268,9 +274,20 @@ class AsyncMemoryModule:
         tags: Collection[str] | None = None,
         module: str | None = None,
         task_id: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> str:
         return await self._run(
-            self._memory.create_memory, category, key, value, entity_type, entity_id, tags, module, task_id
+            self._memory.create_memory,
+            category,
+            key,
+            value,
+            entity_type,
+            entity_id,
+            tags,
+            module,
+            task_id,
+            reason=reason,
         )
 
     async def upsert_memory(
@@ -283,20 +300,44 @@ class AsyncMemoryModule:
         tags: Collection[str] | None = None,
         module: str | None = None,
         task_id: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> str:
         return await self._run(
-            self._memory.upsert_memory, category, key, value, entity_type, entity_id, tags, module, task_id
+            self._memory.upsert_memory,
+            category,
+            key,
+            value,
+            entity_type,
+            entity_id,
+            tags,
+            module,
+            task_id,
+            reason=reason,
         )
 
     async def set_user_preference(
-        self, key: str, value: dict[str, Any], *, module: str | None = None, task_id: str | None = None
+        self,
+        key: str,
+        value: dict[str, Any],
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
     ) -> str:
-        return await self._run(self._memory.set_user_preference, key, value, module=module, task_id=task_id)
+        return await self._run(
+            self._memory.set_user_preference, key, value, module=module, task_id=task_id, reason=reason
+        )
 
     async def set_device_info(
-        self, device_info: dict[str, Any], *, module: str | None = None, task_id: str | None = None
+        self,
+        device_info: dict[str, Any],
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
     ) -> str:
-        return await self._run(self._memory.set_device_info, device_info, module=module, task_id=task_id)
+        return await self._run(self._memory.set_device_info, device_info, module=module, task_id=task_id, reason=reason)
 
     async def record_task(
         self,
@@ -305,14 +346,15 @@ class AsyncMemoryModule:
         tags: Collection[str] | None = None,
         *,
         module: str | None = None,
+        reason: str | None = None,
     ) -> str:
-        return await self._run(self._memory.record_task, task_id, task_data, tags, module=module)
+        return await self._run(self._memory.record_task, task_id, task_data, tags, module=module, reason=reason)
 
-    async def get_memory(self, memory_id: str) -> MemoryEntry | None:
-        return await self._run(self._memory.get_memory, memory_id)
+    async def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
+        return await self._run(self._memory.get_memory, memory_id, as_of=as_of)
 
-    async def get_memory_by_key(self, key: str) -> MemoryEntry | None:
-        return await self._run(self._memory.get_memory_by_key, key)
+    async def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
+        return await self._run(self._memory.get_memory_by_key, key, as_of=as_of)
 
     async def get_memories_by_category(self, category: str) -> list[MemoryEntry]:
         return await self._run(self._memory.get_memories_by_category, category)
@@ -339,6 +381,7 @@ class AsyncMemoryModule:
         where: Mapping[Any, Any] | None = None,
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
+        as_of: datetime | None = None,
     ) -> list[MemoryEntry]:
         return await self._run(
             self._memory.search_memories,
@@ -353,6 +396,7 @@ class AsyncMemoryModule:
             where=where,
             limit=limit,
             after=after,
+            as_of=as_of,
         )
 
     async def count_memories(
@@ -367,6 +411,7 @@ class AsyncMemoryModule:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Mapping[Any, Any] | None = None,
+        as_of: datetime | None = None,
     ) -> int:
         return await self._run(
             self._memory.count_memories,
@@ -379,6 +424,7 @@ class AsyncMemoryModule:
             since=since,
             until=until,
             where=where,
+            as_of=as_of,
         )
 
     async def list_memories(
@@ -386,14 +432,14 @@ class AsyncMemoryModule:
     ) -> list[MemoryEntry]:
         return await self._run(self._memory.list_memories, limit=limit, after=after)
 
-    async def get_user_preferences(self) -> dict[str, Any]:
-        return await self._run(self._memory.get_user_preferences)
+    async def get_user_preferences(self, *, as_of: datetime | None = None) -> dict[str, Any]:
+        return await self._run(self._memory.get_user_preferences, as_of=as_of)
 
     async def get_device_info(self) -> dict[str, Any]:
         return await self._run(self._memory.get_device_info)
 
-    async def get_task_history(self, limit: int | None = None) -> list[MemoryEntry]:
-        return await self._run(self._memory.get_task_history, limit)
+    async def get_task_history(self, limit: int | None = None, *, as_of: datetime | None = None) -> list[MemoryEntry]:
+        return await self._run(self._memory.get_task_history, limit, as_of=as_of)
 
     async def update_memory(
         self,
@@ -402,20 +448,106 @@ class AsyncMemoryModule:
         tags: Collection[str] | None = None,
         module: str | None = None,
         task_id: str | None = None,
+        *,
+        if_version: int | None = None,
+        reason: str | None = None,
     ) -> bool:
-        return await self._run(self._memory.update_memory, memory_id, value, tags, module, task_id)
+        return await self._run(
+            self._memory.update_memory, memory_id, value, tags, module, task_id, if_version=if_version, reason=reason
+        )
 
-    async def delete_memory(self, memory_id: str, *, module: str | None = None, task_id: str | None = None) -> bool:
-        return await self._run(self._memory.delete_memory, memory_id, module=module, task_id=task_id)
+    async def merge_memory(
+        self,
+        memory_id: str,
+        changes: Mapping[str, Any],
+        *,
+        if_version: int | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        return await self._run(
+            self._memory.merge_memory,
+            memory_id,
+            changes,
+            if_version=if_version,
+            module=module,
+            task_id=task_id,
+            reason=reason,
+        )
 
-    async def clear_all(self, *, module: str | None = None, task_id: str | None = None) -> int:
-        return await self._run(self._memory.clear_all, module=module, task_id=task_id)
+    async def modify_memory(
+        self,
+        memory_id: str,
+        change: Callable[[dict[str, Any]], dict[str, Any]],
+        *,
+        if_version: int | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        return await self._run(
+            self._memory.modify_memory,
+            memory_id,
+            change,
+            if_version=if_version,
+            module=module,
+            task_id=task_id,
+            reason=reason,
+        )
+
+    async def delete_memory(
+        self,
+        memory_id: str,
+        *,
+        if_version: int | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        return await self._run(
+            self._memory.delete_memory, memory_id, if_version=if_version, module=module, task_id=task_id, reason=reason
+        )
+
+    async def clear_all(
+        self, *, erase: bool = False, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> int:
+        return await self._run(self._memory.clear_all, erase=erase, module=module, task_id=task_id, reason=reason)
+
+    async def get_history(self, memory_id: str) -> list[Revision]:
+        return await self._run(self._memory.get_history, memory_id)
+
+    async def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
+        return await self._run(self._memory.diff_memory, memory_id, from_version, to_version)
+
+    async def restore_memory(
+        self,
+        memory_id: str,
+        version: int,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        return await self._run(
+            self._memory.restore_memory, memory_id, version, module=module, task_id=task_id, reason=reason
+        )
+
+    async def undo(
+        self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> bool:
+        return await self._run(self._memory.undo, memory_id, module=module, task_id=task_id, reason=reason)
+
+    async def prune_history(self, *, limit: int = 1000) -> int:
+        return await self._run(self._memory.prune_history, limit=limit)
 
     async def list_namespaces(self) -> list[str]:
         return await self._run(self._memory.list_namespaces)
 
-    async def erase_namespace(self, namespace: str, *, module: str | None = None, task_id: str | None = None) -> int:
-        return await self._run(self._memory.erase_namespace, namespace, module=module, task_id=task_id)
+    async def erase_namespace(
+        self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> int:
+        return await self._run(self._memory.erase_namespace, namespace, module=module, task_id=task_id, reason=reason)
 
     async def iter_memories(
         self,
@@ -431,6 +563,7 @@ class AsyncMemoryModule:
         where: Mapping[Any, Any] | None = None,
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
+        as_of: datetime | None = None,
     ) -> AsyncIterator[MemoryEntry]:
         entries = self._memory.iter_memories(
             category,
@@ -444,6 +577,7 @@ class AsyncMemoryModule:
             where=where,
             limit=limit,
             after=after,
+            as_of=as_of,
         )
         fetch: asyncio.Future[list[MemoryEntry]] | None = None
         try:

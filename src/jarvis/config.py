@@ -7,6 +7,8 @@ says: other sections of it may hold secrets.
 from __future__ import annotations
 
 import os
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, get_args
 
@@ -15,14 +17,44 @@ import msgspec
 from jarvis.errors import InvalidSettingError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from yaml import MappingNode, Node, SafeLoader
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
+_MANY_REVISIONS = 1_000_000
 MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
 """Over eleven days. SQLite counts milliseconds in 31 bits, Windows in 32; beyond that a wait overflows."""
+
+
+class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the past a store keeps. Whoever writes prunes by the policy it was opened with.
+
+    Attributes:
+        max_revisions: past states kept of one memory; 0 keeps no past at all.
+        max_age: how long a past state is kept after the change that ended it; None for ever.
+        cleared_max_age: how long what `clear_all` removed is kept; None as long as anything else.
+
+    Raises:
+        InvalidSettingError: a value has the wrong type or is out of range.
+
+    >>> HistoryPolicy(max_revisions=10, max_age=timedelta(days=7)).max_revisions
+    10
+    """
+
+    max_revisions: int = 100
+    max_age: timedelta | None = timedelta(days=365)
+    cleared_max_age: timedelta | None = timedelta(days=30)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if type(self.max_revisions) is not int or not 0 <= self.max_revisions <= _MANY_REVISIONS:
+            raise InvalidSettingError(f"history.max_revisions must be a whole number from 0 to {_MANY_REVISIONS:,}")
+        for key in ("max_age", "cleared_max_age"):
+            held = getattr(self, key)
+            if held is not None and (not isinstance(held, timedelta) or held <= timedelta(0)):
+                raise InvalidSettingError(f"history.{key} must be a timedelta above 0, or None")
 
 
 class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +69,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
         namespace: the memory within the store.
         read_only: write nothing, not even the store itself.
         busy_timeout_seconds: how long a write waits for another writer; 0 does not wait.
+        history: how much of the past is kept; a mapping of the fields of `HistoryPolicy` is taken too.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
@@ -56,6 +89,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = "default"
     read_only: bool = False
     busy_timeout_seconds: float = 30.0
+    history: HistoryPolicy = HistoryPolicy()
 
     if TYPE_CHECKING:  # what is taken is wider than what is held
 
@@ -69,6 +103,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             namespace: str = ...,
             read_only: bool = ...,
             busy_timeout_seconds: float = ...,
+            history: HistoryPolicy | Mapping[str, Any] = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -269,6 +304,13 @@ class _Pairs:
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         self.pairs = pairs
 
+    def once(self) -> dict[str, object]:
+        """Return the pairs as a dict; raise if a key stands twice."""
+        found = dict(self.pairs)
+        if len(found) != len(self.pairs):
+            raise _UnfitError("has a key twice")
+        return found
+
 
 def _quotable(error: Exception) -> str:
     """Return what the parser says, where that cannot be a word of the file."""
@@ -346,6 +388,47 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) *(seconds?|minutes?|hours?|days?|weeks?)", re.IGNORECASE)
+
+
+def _duration(value: object) -> timedelta | None:
+    """Return a duration that is given as one, or as text such as ``30 days``; ``null`` or ``never`` is None."""
+    if value is None or value == "never":
+        return None
+    if isinstance(value, timedelta):
+        return value
+    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise _UnfitError("must be a duration such as '12 hours' or '30 days', or 'never'")
+    unit = found[2].lower().rstrip("s")
+    try:
+        return timedelta(**{f"{unit}s": float(found[1])})
+    except OverflowError:
+        raise _UnfitError("must be shorter; 'never' is taken too") from None
+
+
+def _history(value: object) -> HistoryPolicy:
+    if isinstance(value, HistoryPolicy):
+        return value
+    if isinstance(value, _Pairs):
+        value = value.once()
+    if not isinstance(value, dict):
+        raise _UnfitError(f"must be a HistoryPolicy or a mapping of its fields, not {_kind(value)}")
+    fields: dict[str, Any] = {}
+    for key, held in value.items():
+        if key not in HistoryPolicy.__struct_fields__:
+            known = HistoryPolicy.__struct_fields__
+            raise _UnfitError(f"has no key {key!r}{nearest(str(key), known) or '; known: ' + ', '.join(known)}")
+        try:
+            fields[key] = held if key == "max_revisions" else _duration(held)
+        except _UnfitError as unfit:
+            raise _UnfitError(f"has a {key} that {unfit}") from None
+    try:
+        return HistoryPolicy(**fields)
+    except InvalidSettingError as error:
+        raise _UnfitError(f"does not fit: {error}") from None
+
+
 def _kind(value: object) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
@@ -361,6 +444,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "namespace": _text,
     "read_only": _switch,
     "busy_timeout_seconds": _seconds,
+    "history": _history,
 }
 
 

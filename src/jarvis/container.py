@@ -85,6 +85,7 @@ class Container:
                     read_only=storage.read_only,
                     durability=storage.durability,
                     busy_timeout_seconds=storage.busy_timeout_seconds,
+                    history=storage.history,
                 )
                 module.bootstrap()
                 self._memory_module = module

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from os import PathLike
 
 
@@ -73,6 +74,47 @@ class EntryNotFoundError(JarvisError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the message in quotes
+
+
+class ConflictError(JarvisError, RuntimeError):
+    """Somebody else was faster: the memory has another version than the change was meant for; nothing was changed.
+
+    Attributes:
+        expected: the version that the change was meant for.
+        found: the version that the memory has, or None if it is gone.
+    """
+
+    def __init__(self, expected: int, found: int | None) -> None:
+        super().__init__(expected, found)
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        now = "is gone" if self.found is None else f"has version {self.found}"
+        return f"the memory {now}, the change was meant for version {self.expected}; read it again and retry"
+
+
+class RevisionNotFoundError(JarvisError, LookupError):
+    """The memory has no such version that is still known; the message says which are."""
+
+
+class HistoryUnavailableError(JarvisError, LookupError):
+    """What was remembered at a moment is not known: before the store existed, or pruned since.
+
+    Attributes:
+        moment: what was asked for; aware UTC.
+        earliest: from when on the question can be answered, or None if no past is kept.
+    """
+
+    def __init__(self, moment: datetime, earliest: datetime | None) -> None:
+        super().__init__(moment, earliest)
+        self.moment = moment
+        self.earliest = earliest
+
+    def __str__(self) -> str:
+        if self.earliest is None:
+            return f"as_of: no past is kept, so {self.moment.isoformat()} is not known; ask for the present"
+        return f"as_of: {self.moment.isoformat()} is not known; the earliest that is: {self.earliest.isoformat()}"
 
 
 # --- when a store is opened, read or written -----------------------------------------------------

@@ -155,7 +155,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def instants(self) -> tuple[int | None, int | None]:
         """`since` (inclusive) and `until` (exclusive), in microseconds since 1970 UTC."""
-        return _instant("since", self.since), _instant("until", self.until)
+        return asked_instant("since", self.since), asked_instant("until", self.until)
 
     @property
     def test(self) -> Test | None:
@@ -224,7 +224,12 @@ def _check_filter(name: str, held: object) -> None:
             raise InvalidQueryError(f"{name}: holds a lone surrogate, which no stored name does") from None
 
 
-def _instant(name: str, moment: datetime | None) -> int | None:
+def asked_instant(name: str, moment: datetime | None) -> int | None:
+    """Return the instant of a moment that a question names, or None; naive means local time.
+
+    Raises:
+        InvalidQueryError: it is no moment.
+    """
     if moment is None:
         return None
     if not isinstance(moment, datetime):

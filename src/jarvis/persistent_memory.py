@@ -5,39 +5,37 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Literal, NamedTuple, TypeVar
+from types import TracebackType
+from typing import Any, Literal, TypeVar
 
-from jarvis import backend_registry
+from jarvis import backend_registry, timeline
 from jarvis._identifiers import new_id
-from jarvis.errors import InvalidEntryError, InvalidQueryError, InvalidSettingError, UnsupportedError
+from jarvis.authorship import NO_MODULE, NOBODY, Author, acting
+from jarvis.config import HistoryPolicy
+from jarvis.errors import (
+    ConflictError,
+    InvalidEntryError,
+    InvalidQueryError,
+    InvalidSettingError,
+    UnsupportedError,
+)
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_name, check_namespace, check_text
-from jarvis.storage_backend import Namespaced, SharesCommits, StorageBackend, Transactional
+from jarvis.revision import Difference, Operation, Revision
+from jarvis.storage_backend import KeepsHistory, Namespaced, Past, SharesCommits, StorageBackend, Transactional
 
-__all__ = ["MemoryEntry", "MemoryModule", "MemoryQuery"]
+__all__ = ["Difference", "HistoryPolicy", "MemoryEntry", "MemoryModule", "MemoryQuery", "Revision"]
 
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
 DEVICE_KEY = "device_info"
-NO_MODULE, NO_TASK = "unknown", "none"
 
-_USUAL = {"read_only": False, "durability": "full", "busy_timeout_seconds": 30.0}
+_USUAL_HISTORY = HistoryPolicy()
+_USUAL = {"read_only": False, "durability": "full", "busy_timeout_seconds": 30.0, "history": _USUAL_HISTORY}
 
 Capability = TypeVar("Capability")
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]
-
-
-class _Author(NamedTuple):
-    module: str | None
-    task_id: str | None
-
-
-_NOBODY = _Author(None, None)
-# One variable for all modules, keyed by the module's token: context variables are never collected.
-_authors: ContextVar[Mapping[int, _Author]] = ContextVar("jarvis_authors", default=MappingProxyType({}))
 
 
 def utc_now() -> datetime:
@@ -53,8 +51,12 @@ class MemoryModule:
 
     What returns a list returns the newest first. What returns entries returns copies. Every verb may
     raise `jarvis.errors.StoreError`; every changing one `jarvis.errors.InvalidEntryError`, which names
-    the field that cannot be stored exactly, and takes ``module=`` and ``task_id=``: who makes the
-    change, and for which task (see also `acting_as`).
+    the field that cannot be stored exactly, and takes ``module=``, ``task_id=`` and ``reason=``: who makes
+    the change, for which task (see also `acting_as`), and why.
+
+    Where a reading verb takes ``as_of=`` (a moment; naive means local time) it answers as it did then; at
+    or after the newest change that is the present. It raises `jarvis.errors.HistoryUnavailableError` if
+    that is not known (any more), and `jarvis.errors.UnsupportedError` if the backend keeps no history.
 
     Args:
         storage_backend: where to keep memories; a backend of your own, or None for one by type.
@@ -66,6 +68,7 @@ class MemoryModule:
         durability: ``"full"``: a write that returned survives a power cut; ``"normal"``: it survives a killed
             process, and a POWER CUT LOSES THE LAST WRITES.
         busy_timeout_seconds: how long a write waits for other writers before `StoreBusyError`.
+        history: how much of the past is kept, see `HistoryPolicy`.
         clock: returns the time now, aware; for tests.
 
     Raises:
@@ -91,6 +94,7 @@ class MemoryModule:
         read_only: bool = False,
         durability: Literal["full", "normal"] = "full",
         busy_timeout_seconds: float = 30.0,
+        history: HistoryPolicy = _USUAL_HISTORY,
         clock: Clock = utc_now,
     ) -> None:
         check_namespace(namespace)
@@ -98,6 +102,7 @@ class MemoryModule:
             "read_only": read_only,
             "durability": durability,
             "busy_timeout_seconds": busy_timeout_seconds,
+            "history": history,
         }
         asked_for = {name: held for name, held in options.items() if held != _USUAL[name]}
         if storage_backend is None:
@@ -173,13 +178,15 @@ class MemoryModule:
         tags: Collection[str] | None = None,
         module: str | None = None,
         task_id: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> str:
         """Store a new memory, whether or not one with this key exists; return its id (a UUID).
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was stored.
         """
-        author, tags = self._author(module, task_id), _tag_list(tags)
+        author, tags = self._author(module, task_id, reason), _tag_list(tags)
         return self._change(
             lambda moment: self._create(category, key, value, entity_type, entity_id, tags, author, moment)
         )
@@ -194,6 +201,8 @@ class MemoryModule:
         tags: Collection[str] | None = None,
         module: str | None = None,
         task_id: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> str:
         """Give the memory of (category, key), the one written last, this value, or create it; return its id.
 
@@ -205,25 +214,36 @@ class MemoryModule:
             UnsupportedError: the backend has no transactions.
         """
         _ask(self.backend, Transactional)
-        return self._upsert(category, key, value, entity_type, entity_id, tags, self._author(module, task_id))
+        author = self._author(module, task_id, reason)
+        return self._upsert(category, key, value, entity_type, entity_id, tags, author)
 
     def set_user_preference(
-        self, key: str, value: dict[str, Any], *, module: str | None = None, task_id: str | None = None
+        self,
+        key: str,
+        value: dict[str, Any],
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
     ) -> str:
         """Set the preference `key`, creating or replacing it; return its id.
 
         Preferences have a place of their own: a task or device with the same key is not touched.
         """
-        author = self._author(module, task_id, "preferences_manager")
+        author = self._author(module, task_id, reason, "preferences_manager")
         return self._upsert(PREFERENCES, key, value, "user_preference", None, None, author)
 
     def set_device_info(
-        self, device_info: dict[str, Any], *, module: str | None = None, task_id: str | None = None
+        self,
+        device_info: dict[str, Any],
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
     ) -> str:
         """Set what is known of the device, creating or replacing it; return its id."""
-        return self._upsert(
-            DEVICES, DEVICE_KEY, device_info, "device", None, None, self._author(module, task_id, "device_manager")
-        )
+        author = self._author(module, task_id, reason, "device_manager")
+        return self._upsert(DEVICES, DEVICE_KEY, device_info, "device", None, None, author)
 
     def record_task(
         self,
@@ -232,6 +252,7 @@ class MemoryModule:
         tags: Collection[str] | None = None,
         *,
         module: str | None = None,
+        reason: str | None = None,
     ) -> str:
         """Store a record of a task, under the key ``task_<task_id>``; return the record's id.
 
@@ -239,7 +260,7 @@ class MemoryModule:
         """
         if type(task_id) is not str:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
-        author = self._author(module, task_id, "task_executor")
+        author = self._author(module, task_id, reason, "task_executor")
         tags = ["executed"] if tags is None else _tag_list(tags)
         return self._change(
             lambda moment: self._create(TASKS, f"task_{task_id}", task_data, "task", task_id, tags, author, moment)
@@ -247,13 +268,17 @@ class MemoryModule:
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def get_memory(self, memory_id: str) -> MemoryEntry | None:
+    def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
         """Return the memory with this id, or None."""
-        return self.backend.read(_text("memory_id", memory_id))
+        if as_of is None:
+            return self.backend.read(_text("memory_id", memory_id))
+        return self._past(as_of).read(_text("memory_id", memory_id))
 
-    def get_memory_by_key(self, key: str) -> MemoryEntry | None:
+    def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
         """Return the newest memory with this key, in any category, or None."""
-        return self.backend.newest_of_key(_text("key", key))
+        if as_of is None:
+            return self.backend.newest_of_key(_text("key", key))
+        return self._past(as_of).newest_of_key(_text("key", key))
 
     def get_memories_by_category(self, category: str) -> list[MemoryEntry]:
         """Return every memory of the category."""
@@ -285,6 +310,7 @@ class MemoryModule:
         where: Mapping[Any, Any] | None = None,
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
+        as_of: datetime | None = None,
     ) -> list[MemoryEntry]:
         """Return the memories that satisfy every filter that is given.
 
@@ -299,11 +325,12 @@ class MemoryModule:
             after: only what comes after this entry (or its `MemoryEntry.cursor`) in the list: pass the last
                 entry of a page to get the next page. Stable while others write: nothing that stays
                 unchanged is skipped or given twice.
+            as_of: answer as at this moment.
 
         Raises:
             InvalidQueryError: a filter means nothing; the message says what it takes.
         """
-        return self.backend.select(
+        return self._seen(as_of).select(
             MemoryQuery(
                 category=category,
                 entity_type=entity_type,
@@ -331,9 +358,10 @@ class MemoryModule:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Mapping[Any, Any] | None = None,
+        as_of: datetime | None = None,
     ) -> int:
         """Return how many memories `search_memories` would return, without building them."""
-        return self.backend.count(
+        return self._seen(as_of).count(
             MemoryQuery(
                 category=category,
                 entity_type=entity_type,
@@ -361,6 +389,7 @@ class MemoryModule:
         where: Mapping[Any, Any] | None = None,
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
+        as_of: datetime | None = None,
     ) -> Iterator[MemoryEntry]:
         """Yield what `search_memories` returns, one by one, in memory that does not grow with their number.
 
@@ -368,7 +397,7 @@ class MemoryModule:
         blocks no writer. Close it, or let it end: while it is open the store's log cannot be folded in.
         Inside a transaction the entries are collected first, so that it sees the transaction's changes.
         """
-        return self.backend.iterate(
+        return self._seen(as_of).iterate(
             MemoryQuery(
                 category=category,
                 entity_type=entity_type,
@@ -388,10 +417,10 @@ class MemoryModule:
         """Return every memory, or a page of them; `limit` and `after` as in `search_memories`."""
         return self.backend.select(MemoryQuery(limit=limit, after=after))
 
-    def get_user_preferences(self) -> dict[str, Any]:
+    def get_user_preferences(self, *, as_of: datetime | None = None) -> dict[str, Any]:
         """Return the value of every preference by its key; of several with one key, the one written last."""
         held: dict[str, MemoryEntry] = {}
-        for entry in self.backend.select(MemoryQuery(category=PREFERENCES)):
+        for entry in self._seen(as_of).select(MemoryQuery(category=PREFERENCES)):
             known = held.setdefault(entry.key, entry)
             if known.position and entry.position and entry.position[1] > known.position[1]:
                 held[entry.key] = entry
@@ -402,9 +431,9 @@ class MemoryModule:
         entry = self.backend.last_written(DEVICES, DEVICE_KEY)
         return {} if entry is None else entry.value
 
-    def get_task_history(self, limit: int | None = None) -> list[MemoryEntry]:
+    def get_task_history(self, limit: int | None = None, *, as_of: datetime | None = None) -> list[MemoryEntry]:
         """Return the records of tasks, at most `limit` of them."""
-        return self.backend.select(MemoryQuery(category=TASKS, limit=limit))
+        return self._seen(as_of).select(MemoryQuery(category=TASKS, limit=limit))
 
     # --- changing and deleting -------------------------------------------------------------------
 
@@ -415,41 +444,229 @@ class MemoryModule:
         tags: Collection[str] | None = None,
         module: str | None = None,
         task_id: str | None = None,
+        *,
+        if_version: int | None = None,
+        reason: str | None = None,
     ) -> bool:
         """Replace the value, the tags or both; return whether the memory exists.
 
         What is None stays; ``tags=[]`` clears the tags. The timestamp becomes now, ``created_at`` stays,
         ``updated_at`` is added to the provenance, and ``updated_by`` if the module is known.
 
+        Args:
+            memory_id: which memory.
+            value: the new value.
+            tags: the new tags.
+            module, task_id, reason: who makes the change, for which task, and why.
+            if_version: make the change only if the memory still has this version.
+
         Raises:
             InvalidEntryError: a field cannot be stored exactly; the memory stays as it was.
+            ConflictError: it has another version than `if_version`, or is gone; it stays as it is.
+        """
+        tags = None if tags is None else _tag_list(tags)
+        author = self._author(module, task_id, reason)
+        return self._revise(memory_id, lambda entry: entry.value if value is None else value, tags, author, if_version)
+
+    def merge_memory(
+        self,
+        memory_id: str,
+        changes: Mapping[str, Any],
+        *,
+        if_version: int | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Lay `changes` over the value, as a JSON merge patch; return whether the memory exists.
+
+        What is a dict on both sides is merged, what is None is removed, all else is replaced
+        (https://www.rfc-editor.org/rfc/rfc7396). To set None, use `modify_memory`.
+
+        Raises:
+            InvalidEntryError, ConflictError: as `update_memory` does.
+        """
+        if not isinstance(changes, Mapping):
+            raise InvalidEntryError("changes", f"takes a dict, not {type(changes).__name__}")
+        author = self._author(module, task_id, reason)
+        return self._revise(memory_id, lambda entry: _merged(entry.value, changes), None, author, if_version)
+
+    def modify_memory(
+        self,
+        memory_id: str,
+        change: Callable[[dict[str, Any]], dict[str, Any]],
+        *,
+        if_version: int | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Replace the value by what `change` returns, given a copy of it; return whether the memory exists.
+
+        `change` is called once, in this thread, inside the transaction: nobody else changes the memory in
+        between, and other writers wait for it. If it raises, nothing is changed.
+
+        Raises:
+            InvalidEntryError, ConflictError: as `update_memory` does.
+
+        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory_id = memory.set_user_preference("visits", {"count": 1})
+        >>> memory.modify_memory(memory_id, lambda value: {"count": value["count"] + 1})
+        True
+        >>> memory.get_user_preferences()
+        {'visits': {'count': 2}}
+        """
+        author, now = self._author(module, task_id, reason), self._now()
+        memory_id = _text("memory_id", memory_id)
+
+        def changed(entry: MemoryEntry) -> dict[str, Any]:
+            value = change(entry.value)
+            if value is None:
+                raise InvalidEntryError("value", "takes a dict: the function must return the new value")
+            return value
+
+        def work(moment: datetime) -> bool:
+            return self._revised(memory_id, changed, None, author, if_version, moment)
+
+        if not self.backend.has_capability(Transactional):
+            with self._plain.lock:
+                return work(self._plain.moment(now))
+        store = self.backend.capability(Transactional)
+        with store.transaction():
+            return work(store.moment(now))
+
+    def delete_memory(
+        self,
+        memory_id: str,
+        *,
+        if_version: int | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Delete the memory; return whether there was one.
+
+        Raises:
+            ConflictError: it has another version than `if_version`, or is gone; it stays as it is.
         """
         memory_id = _text("memory_id", memory_id)
-        author = self._author(module, task_id)
-        tags = None if tags is None else _tag_list(tags)
+        author = self._author(module, task_id, reason)
 
-        def update(moment: datetime) -> bool:
-            entry = self.backend.read(memory_id)
-            if entry is None:
-                return False
-            self._update(entry, value, tags, author, moment)
-            return True
+        def delete(_: datetime) -> bool:
+            if if_version is not None:
+                _check_version(self.backend.read(memory_id), if_version)
+            self._sign(author, "delete")
+            return self.backend.discard(memory_id)
 
-        return self._change(update)
+        return self._change(delete)
 
-    def delete_memory(self, memory_id: str, *, module: str | None = None, task_id: str | None = None) -> bool:
-        """Delete the memory; return whether there was one."""
-        memory_id = _text("memory_id", memory_id)
-        self._author(module, task_id)
+    def clear_all(
+        self,
+        *,
+        erase: bool = False,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """DELETE EVERY MEMORY of this namespace, all or none; return how many there were.
 
-        return self._change(lambda _: self.backend.discard(memory_id))
+        They can be restored one by one for a time (`HistoryPolicy.cleared_max_age`). With ``erase=True``
+        they and their past are gone for ever, as with `erase_namespace`.
+        """
+        if erase:
+            return self.erase_namespace(self.namespace, module=module, task_id=task_id, reason=reason)
+        author = self._author(module, task_id, reason)
 
-    def clear_all(self, *, module: str | None = None, task_id: str | None = None) -> int:
-        """DELETE EVERY MEMORY of this namespace, all or none; return how many there were."""
-        author = self._author(module, task_id)
-        removed = self._change(lambda _: self.backend.clear())
+        def clear(_: datetime) -> int:
+            self._sign(author, "clear")
+            return self.backend.clear()
+
+        removed = self._change(clear)
         _log("cleared all %d memories, by %s", removed, author)
         return removed
+
+    # --- history ---------------------------------------------------------------------------------
+
+    def get_history(self, memory_id: str) -> list[Revision]:
+        """Return the past states of the memory, each with the change that ended it, the newest first.
+
+        Also of a memory that was deleted; ``[]`` if nothing is known of it, or it was never changed.
+
+        Raises:
+            UnsupportedError: the backend keeps no history.
+        """
+        return _ask(self.backend, KeepsHistory).revisions(_text("memory_id", memory_id))
+
+    def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
+        """Return what differs between two versions of the memory, of which one may be the present one.
+
+        Raises:
+            RevisionNotFoundError: a version is not known; the message says which are.
+            UnsupportedError: the backend keeps no history.
+        """
+        _ask(self.backend, KeepsHistory)
+        return timeline.diff(self.backend, _text("memory_id", memory_id), from_version, to_version)
+
+    def restore_memory(
+        self,
+        memory_id: str,
+        version: int,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Give the memory, deleted or not, what it held as `version`; return whether anything is known of it.
+
+        That is a change as any other: the memory gets a new version, and it can be undone.
+
+        Raises:
+            RevisionNotFoundError: the version is not known; the message says which are.
+            UnsupportedError: the backend keeps no history.
+        """
+        _ask(self.backend, KeepsHistory)
+        memory_id, author = _text("memory_id", memory_id), self._author(module, task_id, reason)
+        return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
+
+    def undo(
+        self,
+        memory_id: str,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Take back the last change of the memory; return whether anything is known of it.
+
+        Also its deletion, or its creation. Undoing an undo makes the change again.
+
+        Raises:
+            RevisionNotFoundError: what it was before is not known any more.
+            UnsupportedError: the backend keeps no history.
+
+        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> _ = memory.set_user_preference("theme", {"mode": "light"}, module="ui", reason="asked for")
+        >>> memory.get_history(memory_id)[0].reason
+        'asked for'
+        >>> memory.undo(memory_id)
+        True
+        >>> memory.get_memory(memory_id).value
+        {'mode': 'dark'}
+        """
+        _ask(self.backend, KeepsHistory)
+        memory_id, author = _text("memory_id", memory_id), self._author(module, task_id, reason)
+        return self._change(lambda moment: timeline.undo(self.backend, memory_id, author, moment))
+
+    def prune_history(self, *, limit: int = 1_000) -> int:
+        """Remove at most `limit` past states that the policy has no room for; return how many.
+
+        Writers do that beside their changes, in small steps; this is for a store that nobody writes to.
+
+        Raises:
+            UnsupportedError: the backend keeps no history.
+        """
+        return _ask(self.backend, KeepsHistory).prune(self._now(), limit)
 
     # --- transactions, authors, namespaces -------------------------------------------------------
 
@@ -469,7 +686,7 @@ class MemoryModule:
         >>> memory.count_memories(category="tasks")
         1000
         """
-        return _ask(self.backend, Transactional).transaction()
+        return self._transaction(_ask(self.backend, Transactional))
 
     @contextlib.contextmanager
     def acting_as(self, *, module: str | None = None, task_id: str | None = None) -> Iterator[None]:
@@ -477,18 +694,18 @@ class MemoryModule:
 
         Holds for this memory and its siblings of other namespaces, in this thread or async task.
         """
-        known = _authors.get()
-        outer = known.get(self._token, _NOBODY)
-        author = _Author(
+        known = acting.get()
+        outer = known.get(self._token, NOBODY)
+        author = Author(
             outer.module if module is None else check_text("module", module),
             outer.task_id if task_id is None else check_text("task_id", task_id),
         )
-        reset = _authors.set({**known, self._token: author})
+        reset = acting.set({**known, self._token: author})
         try:
             yield
         finally:
             with contextlib.suppress(ValueError):  # an async generator that was left open ends in another context
-                _authors.reset(reset)
+                acting.reset(reset)
 
     @property
     def namespace(self) -> str:
@@ -510,9 +727,16 @@ class MemoryModule:
         """Return the names of the namespaces that hold a memory, sorted."""
         return _ask(self.backend, Namespaced).list_namespaces()
 
-    def erase_namespace(self, namespace: str, *, module: str | None = None, task_id: str | None = None) -> int:
-        """DELETE EVERY MEMORY OF `namespace`, overwriting their bytes in the store; return how many there were."""
-        author = self._author(module, task_id)
+    def erase_namespace(
+        self,
+        namespace: str,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """DELETE EVERY MEMORY OF `namespace` AND THEIR PAST, overwriting their bytes; return how many there were."""
+        author = self._author(module, task_id, reason)
         removed = _ask(self.backend, Namespaced).erase_namespace(check_namespace(namespace))
         _log("erased a namespace of %d memories, by %s", removed, author)
         return removed
@@ -543,11 +767,33 @@ class MemoryModule:
             raise InvalidSettingError("clock: must return an aware datetime")
         return now.astimezone(UTC)
 
-    def _author(self, module: str | None, task_id: str | None, usual: str | None = None) -> _Author:
-        acting = _authors.get().get(self._token, _NOBODY)
-        module = acting.module if module is None else check_text("module", module)
-        task_id = acting.task_id if task_id is None else check_text("task_id", task_id)
-        return _Author(usual if module is None else module, task_id)
+    @contextlib.contextmanager
+    def _transaction(self, store: Transactional) -> Iterator[None]:
+        keeps_history = self.backend.has_capability(KeepsHistory)
+        with store.transaction():
+            yield
+            if keeps_history:
+                self.backend.capability(KeepsHistory).complete(self._now())
+
+    def _seen(self, as_of: datetime | None) -> Past:
+        return self.backend if as_of is None else self._past(as_of)
+
+    def _past(self, as_of: datetime) -> Past:
+        return _ask(self.backend, KeepsHistory).as_of(as_of)
+
+    def _author(
+        self, module: str | None, task_id: str | None, reason: str | None = None, usual: str | None = None
+    ) -> Author:
+        known = acting.get().get(self._token, NOBODY)
+        module = known.module if module is None else check_text("module", module)
+        task_id = known.task_id if task_id is None else check_text("task_id", task_id)
+        return Author(
+            usual if module is None else module, task_id, None if reason is None else check_text("reason", reason)
+        )
+
+    def _sign(self, author: Author, operation: Operation) -> None:
+        if self.backend.has_capability(KeepsHistory):
+            self.backend.capability(KeepsHistory).sign(author.signature(operation))
 
     def _create(
         self,
@@ -557,7 +803,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: list[str],
-        author: _Author,
+        author: Author,
         moment: datetime,
     ) -> str:
         entry = MemoryEntry(
@@ -569,33 +815,47 @@ class MemoryModule:
             entity_type,
             entity_id,
             moment,
-            {
-                "module": author.module or NO_MODULE,
-                "task_id": author.task_id or NO_TASK,
-                "created_at": moment.isoformat(),
-            },
+            author.creates(moment),
         )
         self.backend.create(entry)
         return entry.id
 
-    def _update(
+    def _revise(
         self,
-        entry: MemoryEntry,
-        value: dict[str, Any] | None,
+        memory_id: str,
+        value_of: Callable[[MemoryEntry], dict[str, Any]],
         tags: list[str] | None,
-        author: _Author,
+        author: Author,
+        if_version: int | None,
+    ) -> bool:
+        memory_id = _text("memory_id", memory_id)
+        return self._change(lambda moment: self._revised(memory_id, value_of, tags, author, if_version, moment))
+
+    def _revised(
+        self,
+        memory_id: str,
+        value_of: Callable[[MemoryEntry], dict[str, Any]],
+        tags: list[str] | None,
+        author: Author,
+        if_version: int | None,
         moment: datetime,
+    ) -> bool:
+        entry = self.backend.read(memory_id)
+        if if_version is not None:
+            _check_version(entry, if_version)
+        if entry is None:
+            return False
+        self._update(entry, value_of(entry), tags, author, moment)
+        return True
+
+    def _update(
+        self, entry: MemoryEntry, value: dict[str, Any], tags: list[str] | None, author: Author, moment: datetime
     ) -> None:
-        if value is not None:
-            entry.value = value
+        entry.value = value
         if tags is not None:
             entry.tags = tags
-        entry.timestamp = moment
-        entry.provenance["updated_at"] = moment.isoformat()
-        if author.module:
-            entry.provenance["updated_by"] = author.module
-        if author.task_id:
-            entry.provenance["updated_task_id"] = author.task_id
+        author.updates(entry, moment)
+        self._sign(author, "update")
         self.backend.update(entry)
 
     def _upsert(
@@ -606,7 +866,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: Collection[str] | None,
-        author: _Author,
+        author: Author,
     ) -> str:
         if value is None:
             raise InvalidEntryError("value", "takes a dict, not None")
@@ -632,7 +892,27 @@ def _ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:
         raise UnsupportedError(f"{error}; backends that have it: {known}") from None
 
 
-def _log(decision: str, count: int, author: _Author) -> None:
+def _check_version(entry: MemoryEntry | None, wanted: int) -> None:
+    if type(wanted) is not int:
+        raise InvalidQueryError(f"if_version: takes a version, a whole number, not {type(wanted).__name__}")
+    if entry is None or entry.version != wanted:
+        raise ConflictError(wanted, None if entry is None else entry.version)
+
+
+def _merged(value: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(value)
+    for key, held in changes.items():
+        if held is None:
+            merged.pop(key, None)
+        elif isinstance(held, Mapping):
+            before = merged.get(key)
+            merged[key] = _merged(before if type(before) is dict else {}, held)
+        else:
+            merged[key] = held
+    return merged
+
+
+def _log(decision: str, count: int, author: Author) -> None:
     import logging  # 8 ms to import, which most sessions never need
 
     logging.getLogger("jarvis.memory").info(decision, count, author.module or NO_MODULE)

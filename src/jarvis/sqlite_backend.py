@@ -9,23 +9,34 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
+
 from jarvis import _files
 from jarvis._sql.select import COLUMNS, Statement, count, select
-from jarvis._sqlite import driver, entries
+from jarvis._sqlite import driver, entries, history
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.session import Session
 from jarvis.codec import InvalidMomentError
-from jarvis.codec.instants import EPOCH
-from jarvis.config import Durability, checked
+from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
+from jarvis.config import Durability, HistoryPolicy, checked
 from jarvis.entry_record import decode_entry, decode_value, encode_body
 from jarvis.errors import (
     CorruptStoreError,
     InvalidEntryError,
+    InvalidQueryError,
     StoreAccessError,
     TransactionError,
 )
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_name, check_namespace
-from jarvis.storage_backend import Namespaced, Result, SharesCommits, StorageBackend, Transactional
+from jarvis.memory_entry import (
+    DEFAULT_NAMESPACE,
+    MemoryEntry,
+    MemoryQuery,
+    asked_instant,
+    check_name,
+    check_namespace,
+)
+from jarvis.revision import Cutoff, Revision, Signature
+from jarvis.storage_backend import KeepsHistory, Namespaced, Past, Result, SharesCommits, StorageBackend, Transactional
 
 _READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ?"
 _LAST_WRITTEN = f"""
@@ -37,7 +48,6 @@ SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? ORDER BY 
 """
 _UUID_LENGTH = 36
 _MANY = 1_000  # entries in a list, from which on the garbage collector waits
-_MICROSECOND = timedelta(microseconds=1)
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3).
 _NAMESPACES = """
 WITH RECURSIVE held (namespace) AS (
@@ -51,9 +61,14 @@ _UNUSED_NAMES = """
 DELETE FROM names WHERE id NOT IN (
     SELECT namespace FROM entries UNION SELECT category FROM entries UNION SELECT entity_type FROM entries
     UNION SELECT tag FROM tags
+    UNION SELECT namespace FROM revisions UNION SELECT category FROM revisions UNION SELECT entity_type FROM revisions
+    UNION SELECT tag FROM past_tags UNION SELECT namespace FROM gaps UNION SELECT category FROM gaps
+    UNION SELECT entity_type FROM gaps
 )
 """
+_DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
 _ALL = MemoryQuery()
+_USUAL_HISTORY = HistoryPolicy()
 
 
 class _ErasedError(Exception):
@@ -74,6 +89,7 @@ class SQLiteBackend(StorageBackend):
         durability: ``"full"``, or ``"normal"``: several times faster, but a POWER CUT LOSES THE LAST
             COMMITS (a killed process still loses nothing).
         busy_timeout_seconds: how long a write waits for other writers before `StoreBusyError`.
+        history: how much of the past is kept.
 
     Raises:
         InvalidSettingError: an argument is out of range.
@@ -90,7 +106,7 @@ class SQLiteBackend(StorageBackend):
 
     name: ClassVar[str] = "sqlite"
     file_name: ClassVar[str] = "memory.db"
-    capabilities: ClassVar[tuple[type, ...]] = (Transactional, SharesCommits, Namespaced)
+    capabilities: ClassVar[tuple[type, ...]] = (Transactional, SharesCommits, Namespaced, KeepsHistory)
 
     def __init__(
         self,
@@ -100,6 +116,7 @@ class SQLiteBackend(StorageBackend):
         read_only: bool = False,
         durability: Durability = "full",
         busy_timeout_seconds: float = 30.0,
+        history: HistoryPolicy = _USUAL_HISTORY,
     ) -> None:
         self.db_path: Path = checked("db_path", db_path)
         self.namespace = check_namespace(namespace)
@@ -108,6 +125,7 @@ class SQLiteBackend(StorageBackend):
             read_only=checked("read_only", read_only),
             durability=checked("durability", durability),
             busy_timeout_seconds=checked("busy_timeout_seconds", busy_timeout_seconds),
+            history=checked("history", history),
         )
 
     def __repr__(self) -> str:
@@ -115,7 +133,7 @@ class SQLiteBackend(StorageBackend):
 
     def __reduce__(self) -> tuple[Any, ...]:
         database = self._database
-        options = (database.read_only, database.durability, database.busy_timeout_seconds)
+        options = (database.read_only, database.durability, database.busy_timeout_seconds, database.history)
         return _reopen, (type(self), self.db_path, self.namespace, *options)
 
     # --- the eight verbs -------------------------------------------------------------------------
@@ -205,10 +223,8 @@ class SQLiteBackend(StorageBackend):
             yield
 
     def moment(self, now: datetime) -> datetime:
-        session = self._database.in_transaction()
-        if session is None:
-            raise TransactionError("moment() is given inside a transaction only")
-        instant = (now - EPOCH) // _MICROSECOND
+        session = self._own_session("moment()")
+        instant = (now - EPOCH) // MICROSECOND
         if instant <= session.made:
             instant = session.made + 1
             now = EPOCH + timedelta(0, 0, instant)
@@ -217,6 +233,45 @@ class SQLiteBackend(StorageBackend):
 
     def change(self, work: Callable[[], Result]) -> Result:
         return self._database.change(lambda _: work())
+
+    # --- KeepsHistory ----------------------------------------------------------------------------
+
+    def sign(self, signature: Signature) -> None:
+        self._own_session("sign()").signature = signature
+
+    def complete(self, now: datetime) -> None:
+        session = self._own_session("complete()")
+        if session.commit_number != session.began and instant_of(now) > session.made:
+            self.moment(now)
+
+    def revisions(self, entry_id: str) -> list[Revision]:
+        if not _can_be_looked_up(entry_id):
+            return []
+
+        def find(session: Session) -> list[Revision]:
+            if self._database.read_only and not history.is_kept(session):
+                return []
+            namespace = session.fresh_name_id(self.namespace)
+            rows = session.rows(history.OF_ENTRY, (namespace, entry_id))
+            states = self._entries(session, [row[2:] for row in rows])
+            return [self._revision(row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
+
+        return self._reading(find)
+
+    def recreate(self, entry: MemoryEntry) -> None:
+        body, instant = encode_body(entry)
+        self._database.change(lambda session: entries.recreate(session, self.namespace, entry, body, instant))
+
+    def as_of(self, moment: datetime) -> Past:
+        instant = asked_instant("as_of", moment)
+        if instant is None:
+            raise InvalidQueryError("as_of: takes a datetime, not None")
+        return _Past(self, instant)
+
+    def prune(self, now: datetime, limit: int) -> int:
+        instant = instant_of(now)
+        with self._database.changing() as session:
+            return history.prune(session, instant, limit)
 
     # --- Namespaced ------------------------------------------------------------------------------
 
@@ -230,9 +285,12 @@ class SQLiteBackend(StorageBackend):
         return sorted(name for (name,) in self._database.read(lambda session: session.rows(_NAMESPACES)))
 
     def erase_namespace(self, namespace: str) -> int:
-        sibling = self.for_namespace(namespace)
+        check_namespace(namespace)
         with self._database.changing() as session:
-            removed = sibling.clear()
+            removed = entries.remove_all(session, namespace, keeping=False)
+            namespace_id = session.name_id(namespace)
+            if namespace_id is not None:
+                history.forget(session, namespace_id)
             session.rows(_UNUSED_NAMES, (), "write")
             session.forget_names()
             if namespace == DEFAULT_NAMESPACE:
@@ -241,6 +299,33 @@ class SQLiteBackend(StorageBackend):
         return removed
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _own_session(self, asked: str) -> Session:
+        session = self._database.in_transaction()
+        if session is None:
+            raise TransactionError(f"{asked} is for the inside of a transaction only")
+        return session
+
+    def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:
+        try:
+            operation, module, task_id, reason = _DECODE_CHANGE(change)
+        except ValueError:
+            raise self._undecodable() from None
+        return Revision(
+            version=entry.version,
+            entry=entry,
+            operation=operation,
+            timestamp=datetime_of(made),
+            module=module,
+            task_id=task_id,
+            reason=reason,
+        )
+
+    def _reading(self, work: Callable[[Session], Result]) -> Result:
+        try:
+            return self._database.read(work)
+        except _ErasedError:
+            return self._database.read(work)
 
     def _one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry that a statement finds, which is given the ids of the namespace and `names`, then `last`."""
@@ -253,10 +338,7 @@ class SQLiteBackend(StorageBackend):
                 session.last_read = (self.namespace, rows[0])
             return self._entries(session, rows)[0] if rows else None  # with None for an id nothing is found
 
-        try:
-            return self._database.read(find)
-        except _ErasedError:
-            return self._database.read(find)
+        return self._reading(find)
 
     def _rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
         """Return the rows that answer `query`."""
@@ -269,10 +351,10 @@ class SQLiteBackend(StorageBackend):
         statement = make(query, self.namespace, session.fresh_name_id)
         return session.rows(*statement) if statement else []
 
-    def _sift(self, session: Session, query: MemoryQuery) -> Iterator[MemoryEntry]:
+    def _sift(self, session: Session, query: MemoryQuery, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
         """Yield what the statement finds and `where` lets through, up to the limit, row by row."""
         test, left = query.test, query.limit
-        statement = select(query, self.namespace, session.fresh_name_id, limited=test is None)
+        statement = select(query, self.namespace, session.fresh_name_id, limited=test is None, cutoff=seen)
         if statement is None:
             return
         for row in session.each(*statement):
@@ -332,6 +414,87 @@ class SQLiteBackend(StorageBackend):
                 _files.system.unlink(kept)
 
 
+class _Past:
+    """What a namespace held at an instant: entries that are as they were then, and states that were ended since."""
+
+    def __init__(self, backend: SQLiteBackend, instant: int) -> None:
+        self._backend, self._instant = backend, instant
+
+    def read(self, entry_id: str) -> MemoryEntry | None:
+        if not _can_be_looked_up(entry_id):
+            return None
+        return self._one("id", entry_id, self._backend.read)
+
+    def newest_of_key(self, key: str) -> MemoryEntry | None:
+        return self._one("key", key, self._backend.newest_of_key)
+
+    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
+        def found(session: Session) -> list[MemoryEntry]:
+            seen = self._look(session, query)
+            return list(self._backend._sift(session, query, seen))
+
+        return self._backend._reading(self._standing_still(found))
+
+    def count(self, query: MemoryQuery) -> int:
+        def counted(session: Session) -> int:
+            seen = self._look(session, query)
+            if query.where is not None:
+                return sum(1 for _ in self._backend._sift(session, query, seen))
+            statement = count(query, self._backend.namespace, session.fresh_name_id, cutoff=seen)
+            return int(session.rows(*statement)[0][0]) if statement else 0
+
+        return self._backend._reading(self._standing_still(counted))
+
+    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
+        database = self._backend._database
+        if database.in_transaction():
+            yield from self.select(query)
+            return
+        with database.snapshot() as session, session.standing_still():
+            for entry in self._backend._sift(session, query, self._look(session, query)):
+                database.check_undisturbed(session)
+                yield entry
+
+    def _one(self, name: str, held: str, now: Callable[[str], MemoryEntry | None]) -> MemoryEntry | None:
+        def find(session: Session) -> MemoryEntry | None:
+            seen = history.cutoff(session, self._instant)
+            namespace = session.fresh_name_id(self._backend.namespace)
+            if seen is None or namespace is None:
+                return now(held)
+            history.refuse_gaps(session, seen, **{"namespace": namespace, name: held})
+            bound = {"namespace": namespace, "held": held, **history.bound(seen)}
+            rows = session.rows(history.NEWEST_OF[name], bound)
+            return self._backend._entries(session, rows)[0] if rows else None
+
+        return self._backend._reading(self._standing_still(find))
+
+    def _look(self, session: Session, query: MemoryQuery) -> Cutoff | None:
+        """Return the cutoff; raise if something that `query` might ask for is missing."""
+        seen = history.cutoff(session, self._instant)
+        namespace = session.fresh_name_id(self._backend.namespace)
+        if seen is None or namespace is None:
+            return seen
+        held: dict[str, object] = {"namespace": namespace}
+        if query.category is not None:
+            held["category"] = session.fresh_name_id(query.category)
+        if query.entity_type is not None:
+            held["entity_type"] = session.fresh_name_id(query.entity_type)
+        if query.key is not None:
+            held["key"] = query.key
+        if query.entity_id is not None:
+            held["entity_id"] = query.entity_id
+        history.refuse_gaps(session, seen, **held)
+        return seen
+
+    @staticmethod
+    def _standing_still(work: Callable[[Session], Result]) -> Callable[[Session], Result]:
+        def still(session: Session) -> Result:
+            with session.standing_still():
+                return work(session)
+
+        return still
+
+
 def _name(session: Session, name_id: int) -> str:
     name = session.name_of(name_id)
     if name is None:
@@ -340,9 +503,22 @@ def _name(session: Session, name_id: int) -> str:
 
 
 def _reopen(
-    kind: type[SQLiteBackend], db_path: Path, namespace: str, read_only: bool, durability: Durability, busy: float
+    kind: type[SQLiteBackend],
+    db_path: Path,
+    namespace: str,
+    read_only: bool,
+    durability: Durability,
+    busy: float,
+    history: HistoryPolicy,
 ) -> SQLiteBackend:
-    return kind(db_path, namespace=namespace, read_only=read_only, durability=durability, busy_timeout_seconds=busy)
+    return kind(
+        db_path,
+        namespace=namespace,
+        read_only=read_only,
+        durability=durability,
+        busy_timeout_seconds=busy,
+        history=history,
+    )
 
 
 def _can_be_looked_up(name: object) -> bool:

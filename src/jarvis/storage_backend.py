@@ -15,12 +15,16 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from jarvis.errors import UnsupportedError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
+from jarvis.revision import Revision, Signature
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "KeepsHistory",
     "MemoryEntry",
     "MemoryQuery",
     "Namespaced",
+    "Past",
+    "SharesCommits",
     "StorageBackend",
     "Transactional",
 ]
@@ -196,6 +200,67 @@ class SharesCommits(Protocol):
         calls verbs of this backend and its siblings, `Transactional.moment` among them, and nothing else.
         What another thread's `work` raises is not noticed here.
         """
+
+
+class Past(Protocol):
+    """What a namespace held at a moment: the reading verbs of `StorageBackend`, answering as they did then."""
+
+    def read(self, entry_id: str) -> MemoryEntry | None:
+        """Return the entry that had this id, or None."""
+
+    def newest_of_key(self, key: str) -> MemoryEntry | None:
+        """Return the newest entry with this key, or None."""
+
+    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
+        """Return the first `query.limit` entries that matched `query`, newest first."""
+
+    def count(self, query: MemoryQuery) -> int:
+        """Return ``len(self.select(query))``."""
+
+    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
+        """Yield what `select` returns."""
+
+
+class KeepsHistory(Protocol):
+    """history: every state that an update or a deletion ends is kept, with who ended it and when.
+
+    It is kept inside the transaction of the change, as far as the store's policy has room for it.
+    """
+
+    def sign(self, signature: Signature) -> None:
+        """Say who makes the changes that follow in this thread's transaction, up to the end of the
+        block of `SharesCommits.change` or `transaction` it is called in.
+
+        Raises:
+            TransactionError: no transaction is open in this thread.
+        """
+
+    def complete(self, now: datetime) -> None:
+        """Let the changes of this thread's transaction be visible from `now` on, as its last
+        `Transactional.moment`; no-op if it changed nothing, or gave a later moment before.
+        """
+
+    def revisions(self, entry_id: str) -> list[Revision]:
+        """Return the kept states of the entry that has or had this id, the newest first."""
+
+    def recreate(self, entry: MemoryEntry) -> None:
+        """Store `entry`, which is absent, as one version more than the last one that is known of its id.
+
+        Raises:
+            DuplicateEntryError: the id is taken.
+        """
+
+    def as_of(self, moment: datetime) -> Past:
+        """Return the namespace as it was at `moment`; at or after the newest change that is the present.
+
+        Its verbs raise `jarvis.errors.HistoryUnavailableError` if what they are asked is not known any more.
+
+        Raises:
+            InvalidQueryError: `moment` is no moment.
+        """
+
+    def prune(self, now: datetime, limit: int) -> int:
+        """Remove at most `limit` states that the policy has no room for at `now`; return how many."""
 
 
 class Namespaced(Protocol):

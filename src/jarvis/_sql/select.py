@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from jarvis.memory_entry import MemoryQuery
+    from jarvis.revision import Cutoff
 
 COLUMNS = "e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.body"
 
@@ -36,10 +37,29 @@ class _Shape(NamedTuple):
     tags: int | None
     all_tags: bool
     limit: bool
+    past: bool
+
+
+class _Era(NamedTuple):
+    """Where states of entries are: those of now, or those that a change ended."""
+
+    entries: str
+    tags: str
+    joined_by: str
+    is_over: bool
+
+
+_PRESENT = _Era("entries", "tags", "row", is_over=False)
+_PAST = _Era("revisions", "past_tags", "ended", is_over=True)
 
 
 def select(
-    query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], *, limited: bool = True
+    query: MemoryQuery,
+    namespace: str,
+    name_id: Callable[[str], int | None],
+    *,
+    limited: bool = True,
+    cutoff: Cutoff | None = None,
 ) -> Statement | None:
     """Return the statement that selects `COLUMNS` of the entries of `query` but for `where`, newest first.
 
@@ -48,22 +68,30 @@ def select(
         namespace: where.
         name_id: returns the number that a name is interned as, or None.
         limited: put `query.limit` into the statement; leave it out if rows are still to be sifted.
+        cutoff: select the states that were visible then, instead of those of now.
 
     Returns:
         None when nothing can match: no tag wanted, a limit of 0, or a name that no entry has.
     """
-    found = _bind(query, namespace, name_id, limited=limited)
+    found = _bind(query, namespace, name_id, limited=limited, cutoff=cutoff)
     return None if found is None else Statement(_select_text(found[0], COLUMNS), found[1])
 
 
-def count(query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None]) -> Statement | None:
+def count(
+    query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], *, cutoff: Cutoff | None = None
+) -> Statement | None:
     """Return the statement whose one row is how many entries `query` (without `where`) selects, or None for 0."""
-    found = _bind(query, namespace, name_id, limited=True)
+    found = _bind(query, namespace, name_id, limited=True, cutoff=cutoff)
     return None if found is None else Statement(_count_text(found[0]), found[1])
 
 
 def _bind(
-    query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], *, limited: bool
+    query: MemoryQuery,
+    namespace: str,
+    name_id: Callable[[str], int | None],
+    *,
+    limited: bool,
+    cutoff: Cutoff | None,
 ) -> tuple[_Shape, dict[str, Any]] | None:
     limit = query.limit if limited else None
     if query.limit == 0:
@@ -94,6 +122,8 @@ def _bind(
         bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
     if limit is not None:
         bound["limit"] = limit
+    if cutoff is not None:
+        bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
     shape = _Shape(
         query.category is not None,
         query.entity_type is not None,
@@ -105,65 +135,82 @@ def _bind(
         tags,
         all_tags,
         limit is not None,
+        cutoff is not None,
     )
     return shape, bound
 
 
 @functools.lru_cache(maxsize=1_000)
 def _select_text(shape: _Shape, columns: str) -> str:
-    if shape.tags is None or shape.key or shape.entity_id:
-        text = _led_by_entries(shape, columns)
-    elif shape.tags == 1 or shape.all_tags:
-        text = _led_by_tag(shape, columns)
-    else:
-        text = _merged_tags(shape, columns)
+    if not shape.past:
+        text, order = _in_era(shape, columns, _PRESENT)
+        text = f"{text} {order}"
+    else:  # either part comes newest first from an index, and SQLite merges them row by row
+        parts = [_in_era(shape, columns, era)[0] for era in (_PRESENT, _PAST)]
+        text = f"SELECT * FROM ({' UNION ALL '.join(parts)}) ORDER BY instant DESC, row DESC"
     return f"{text} LIMIT :limit" if shape.limit else text
 
 
 @functools.lru_cache(maxsize=1_000)
 def _count_text(shape: _Shape) -> str:
-    text = _select_text(shape, "1")
-    if not shape.limit:  # nothing to cut off, so nothing to order either
-        text = text[: text.rindex(" ORDER BY ")]
-    return f"SELECT count(*) FROM ({text})"
+    eras = (_PRESENT, _PAST) if shape.past else (_PRESENT,)
+    text = " UNION ALL ".join(_in_era(shape, "1", era)[0] for era in eras)
+    if not shape.limit:
+        return f"SELECT count(*) FROM ({text})"
+    return f"SELECT count(*) FROM (SELECT 1 FROM ({text}) LIMIT :limit)"
 
 
-def _led_by_entries(shape: _Shape, columns: str) -> str:
+def _in_era(shape: _Shape, columns: str, era: _Era) -> tuple[str, str]:
+    """Return the text that selects the states of an era, and its order, newest first."""
+    if shape.tags is None or shape.key or shape.entity_id:
+        return _led_by_entries(shape, columns, era), _newest_first("e")
+    if shape.tags == 1 or shape.all_tags:
+        return _led_by_tag(shape, _placed_by("g", columns), era), _newest_first("g")
+    return _merged_tags(shape, _placed_by("m", columns), era), _newest_first("m")
+
+
+def _placed_by(table: str, columns: str) -> str:
+    """Return columns that take an entry's place from `table`, whose order is known without sorting."""
+    return columns.replace("e.row,", f"{table}.row,").replace("e.instant,", f"{table}.instant,")
+
+
+def _led_by_entries(shape: _Shape, columns: str, era: _Era) -> str:
     """The entries table leads, by whatever index its filters have; tags are looked up row by row."""
-    conditions = _common(shape, "e")
+    conditions = _common(shape, "e", era)
     if shape.key:
         conditions.append("e.key = :key")
     if shape.entity_id:
         conditions.append("e.entity_id = :entity_id")
     marks = [f":tag_{place}" for place in range(shape.tags or 0)]
     groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
-    conditions += [f"EXISTS (SELECT 1 FROM tags AS t WHERE {_is_tagged('e', group)})" for group in groups]
-    return f"SELECT {columns} FROM entries AS e WHERE {' AND '.join(conditions)} {_newest_first('e')}"
+    conditions += [f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('e', group)})" for group in groups]
+    return f"SELECT {columns} FROM {era.entries} AS e WHERE {' AND '.join(conditions)}"
 
 
-def _led_by_tag(shape: _Shape, columns: str) -> str:
+def _led_by_tag(shape: _Shape, columns: str, era: _Era) -> str:
     """The rows of one tag lead: they are newest first already, and carry category and entity type.
 
     CROSS JOIN keeps that order of tables, so no entry is touched that is not returned.
     """
-    conditions = ["g.tag = :tag_0", *_common(shape, "g")]
+    conditions = ["g.tag = :tag_0", *_common(shape, "g", era)]
     conditions += [
-        f"EXISTS (SELECT 1 FROM tags AS t WHERE {_is_tagged('g', [f':tag_{place}'])})"
+        f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{place}'])})"
         for place in range(1, shape.tags or 0)
     ]
-    source = "tags AS g CROSS JOIN entries AS e ON e.row = g.row"
-    return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {_newest_first('g')}"
+    source = f"{era.tags} AS g CROSS JOIN {era.entries} AS e ON e.{era.joined_by} = g.{era.joined_by}"
+    return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
-def _merged_tags(shape: _Shape, columns: str) -> str:
+def _merged_tags(shape: _Shape, columns: str, era: _Era) -> str:
     """The rows of each tag, at most `limit` of each, merged; UNION reports an entry once."""
     parts = []
     for place in range(shape.tags or 0):
-        conditions = [f"g.tag = :tag_{place}", *_common(shape, "g")]
-        part = f"SELECT g.instant, g.row FROM tags AS g WHERE {' AND '.join(conditions)}"
+        conditions = [f"g.tag = :tag_{place}", *_common(shape, "g", era)]
+        place_of = "g.instant, g.row, g.ended" if era.is_over else "g.instant, g.row"
+        part = f"SELECT {place_of} FROM {era.tags} AS g WHERE {' AND '.join(conditions)}"
         parts.append(f"SELECT * FROM ({part} {_newest_first('g')} LIMIT :limit)" if shape.limit else part)
-    source = f"({' UNION '.join(parts)}) AS m CROSS JOIN entries AS e ON e.row = m.row"
-    return f"SELECT {columns} FROM {source} {_newest_first('m')}"
+    joined = f"{era.entries} AS e ON e.{era.joined_by} = m.{era.joined_by}"
+    return f"SELECT {columns} FROM ({' UNION '.join(parts)}) AS m CROSS JOIN {joined}"
 
 
 def _is_tagged(table: str, marks: list[str]) -> str:
@@ -175,7 +222,7 @@ def _newest_first(table: str) -> str:
     return f"ORDER BY {table}.instant DESC, {table}.row DESC"
 
 
-def _common(shape: _Shape, table: str) -> list[str]:
+def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
     """Return what both the entries and the tags table can answer from an index."""
     conditions = [f"{table}.namespace = :namespace"]
     if shape.category:
@@ -188,4 +235,25 @@ def _common(shape: _Shape, table: str) -> list[str]:
         conditions.append(f"{table}.instant < :until")
     if shape.after:
         conditions.append(f"({table}.instant, {table}.row) < (:after_instant, :after_row)")
+    if shape.past:
+        conditions += visible(table, is_over=era.is_over)
     return conditions
+
+
+def visible(table: str, *, is_over: bool) -> list[str]:
+    """Return the conditions for a state to have been visible at the cutoff; see `jarvis.revision.Cutoff`.
+
+    Args:
+        table: what the statement calls the table.
+        is_over: it holds states that a change ended, which must not have been visible.
+    """
+    conditions = [f"{table}.instant <= :latest", _made_until(table, "row", "instant")]
+    if is_over:
+        conditions.append(f"NOT {_made_until(table, 'ended', 'made')}")
+    return conditions
+
+
+def _made_until(table: str, commit: str, instant: str) -> str:
+    # The plus keeps SQLite from looking for the two halves of the OR by number.
+    number = f"+{table}.{commit}"
+    return f"({number} <= :done OR ({number} < :open AND {table}.{instant} <= :as_of))"

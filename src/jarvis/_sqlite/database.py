@@ -40,6 +40,8 @@ from jarvis.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from jarvis.config import HistoryPolicy
+
 Result = TypeVar("Result")
 
 FORK_PATIENCE_SECONDS = 10.0
@@ -68,9 +70,12 @@ class Database:
         read_only: nothing is written, not even a lock file.
         durability: ``full`` or ``normal``, see `jarvis._sqlite.driver.connect`.
         busy_timeout_seconds: how long a writer waits for another one.
+        history: how much of the past is kept.
     """
 
-    def __init__(self, path: Path, *, read_only: bool, durability: str, busy_timeout_seconds: float) -> None:
+    def __init__(
+        self, path: Path, *, read_only: bool, durability: str, busy_timeout_seconds: float, history: HistoryPolicy
+    ) -> None:
         self._file = StoreFile(
             path, read_only=read_only, durability=durability, busy_timeout_seconds=busy_timeout_seconds
         )
@@ -78,6 +83,7 @@ class Database:
         self.read_only = read_only
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
+        self.history = history
         self.epoch = 0
         self._shared = SharedCommit(self.lock, busy_timeout_seconds)
         self._local = threading.local()
@@ -180,7 +186,7 @@ class Database:
         if session.joined:
             return work(session)
         commit = session.commit_number
-        session.joined = True
+        session.joined, session.signature = True, None
         try:
             return work(session)
         except BaseException:
@@ -188,7 +194,7 @@ class Database:
                 session.tear()  # the half of it that was done goes with the transaction it is part of
             raise
         finally:
-            session.joined = False
+            session.joined, session.signature = False, None
 
     def _lead(self, own: Write) -> None:
         """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone."""
@@ -207,7 +213,7 @@ class Database:
             session.begin()
             session.joined = True
             for write in commit.writes:
-                made = session.commit_number
+                made, session.signature = session.commit_number, None
                 try:
                     write.result = write.work(session)
                 except Exception as error:
@@ -403,6 +409,7 @@ class Database:
             epoch=self.epoch,
             identity=(status.st_dev, status.st_ino),
             immutable=Stamp.of(status) if immutable else None,
+            history=self.history,
         )
         self._sessions.add(session)
         return session

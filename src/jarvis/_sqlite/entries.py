@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from jarvis._sqlite import driver
+from jarvis._sqlite import history
+from jarvis._sqlite.history import TAGS_AT_ONCE
 from jarvis._sqlite.schema import row_checksum
-from jarvis.entry_record import Body, decode_body
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
+from jarvis.revision import Signature
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
@@ -28,11 +29,13 @@ _DELETE = "DELETE FROM entries WHERE row = ?"
 _COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
 _CLEAR = "DELETE FROM entries WHERE namespace = ?"
 _CLEAR_TAGS = "DELETE FROM tags WHERE namespace = ?"
-_TAGS_AT_ONCE = 100
+_DELETION = Signature("delete")
 
 
-def insert(session: Session, namespace: str, entry: MemoryEntry, body: bytes, instant: int) -> None:
-    """Store `entry`, whose encoded body and instant are given, as version 1.
+def insert(
+    session: Session, namespace: str, entry: MemoryEntry, body: bytes, instant: int, *, version: int = 1
+) -> None:
+    """Store `entry`, whose encoded body and instant are given, as this version.
 
     Raises:
         DuplicateEntryError: its id is taken; nothing was changed.
@@ -40,15 +43,16 @@ def insert(session: Session, namespace: str, entry: MemoryEntry, body: bytes, in
     namespace_id = session.intern(namespace)
     category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
     commit = session.next_commit()
-    checksum = _checksum(namespace, entry, commit, instant, 1, body)
-    fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, 1)
+    checksum = _checksum(namespace, entry, commit, instant, version, body)
+    fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, version)
     if not session.put(_INSERT, (*fields, body.decode(), checksum)):
         raise DuplicateEntryError(
             f"the id is taken in namespace {namespace!r} of {session.path}; update it or choose another"
         )
     session.wrote(commit, instant)
     if entry.tags:
-        _each_part(session, _insert_tags, set(entry.tags), (namespace_id, instant, commit, category, entity_type))
+        ids = _tag_ids(session, entry.tags)
+        _each_part(session, _insert_tags, ids, (namespace_id, instant, commit, category, entity_type))
 
 
 def replace(session: Session, namespace: str, entry: MemoryEntry, body: bytes, instant: int) -> None:
@@ -62,15 +66,24 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, body: bytes, i
     if namespace_id is None or found is None:
         raise EntryNotFoundError(f"no entry has the id in namespace {namespace!r} of {session.path}")
     row, old_instant, version, old_body = found
-    before = set(_decoded(session, old_body).tags)
+    before = _tag_ids(session, session.body(old_body).tags)
+    after = _tag_ids(session, entry.tags)
     category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
     commit = session.next_commit()
+    if session.history.max_revisions:
+        history.keep(session, namespace_id, (row, old_instant, version), commit, before)
     checksum = _checksum(namespace, entry, commit, instant, version + 1, body)
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
     session.rows(_UPDATE, (*fields, body.decode(), checksum, row), "write")
     session.wrote(commit, instant)
     _each_part(session, _delete_tags, before, (namespace_id, old_instant, row))
-    _each_part(session, _insert_tags, set(entry.tags), (namespace_id, instant, commit, category, entity_type))
+    _each_part(session, _insert_tags, after, (namespace_id, instant, commit, category, entity_type))
+
+
+def recreate(session: Session, namespace: str, entry: MemoryEntry, body: bytes, instant: int) -> None:
+    """Store `entry` as the version after the last one that the past knows of its id; raise as `insert` does."""
+    found = session.rows(history.LAST_VERSION, (session.name_id(namespace), entry.id))
+    insert(session, namespace, entry, body, instant, version=found[0][0] + 1 if found else 1)
 
 
 def remove(session: Session, namespace: str, entry_id: str) -> bool:
@@ -79,9 +92,13 @@ def remove(session: Session, namespace: str, entry_id: str) -> bool:
     found = _find(session, namespace_id, namespace, entry_id)
     if namespace_id is None or found is None:
         return False
-    row, instant, _, body = found
-    tags = set(_decoded(session, body).tags)
-    session.next_commit()
+    row, instant, version, body = found
+    tags = _tag_ids(session, session.body(body).tags)
+    commit = session.next_commit()
+    if session.history.max_revisions:
+        session.signature = session.signature or _DELETION
+        history.keep(session, namespace_id, (row, instant, version), commit, tags)
+        session.removed(commit)
     session.rows(_DELETE, (row,), "write")
     _each_part(session, _delete_tags, tags, (namespace_id, instant, row))
     return True
@@ -99,12 +116,15 @@ def _find(
     return found[0] if found else None
 
 
-def remove_all(session: Session, namespace: str) -> int:
-    """Remove every entry of a namespace; return how many there were."""
+def remove_all(session: Session, namespace: str, *, keeping: bool = True) -> int:
+    """Remove every entry of a namespace, keeping their states if the policy has it; return how many there were."""
     namespace_id = session.name_id(namespace)
     removed = int(session.rows(_COUNT_ALL, (namespace_id,))[0][0])
-    if removed:
-        session.next_commit()
+    if namespace_id is not None and removed:
+        if keeping and session.history.max_revisions:
+            history.keep_all(session, namespace_id, removed)
+        else:
+            session.next_commit()
         session.rows(_CLEAR_TAGS, (namespace_id,), "write")
         session.rows(_CLEAR, (namespace_id,), "write")
     return removed
@@ -115,29 +135,25 @@ def _checksum(namespace: str, entry: MemoryEntry, commit: int, instant: int, ver
     return row_checksum((commit, *names, instant, version), body)
 
 
-def _decoded(session: Session, body: str) -> Body:
-    try:
-        return decode_body(body)
-    except ValueError:
-        raise driver.corrupt(session.path, "an entry cannot be decoded") from None
+def _tag_ids(session: Session, tags: list[str]) -> list[int]:
+    return [session.intern(tag) for tag in set(tags)]
 
 
-def _each_part(session: Session, text: Callable[[int], str], tags: Collection[str], others: tuple[int, ...]) -> None:
-    """Run a statement for all tags, or for each hundred of them: `text` is its text for so many."""
-    ids = [session.intern(tag) for tag in tags]
-    for start in range(0, len(ids), _TAGS_AT_ONCE):
-        part = ids[start : start + _TAGS_AT_ONCE]
+def _each_part(session: Session, text: Callable[[int], str], ids: Sequence[int], others: tuple[int, ...]) -> None:
+    """Run a statement for the tags with these ids, or for each hundred of them: `text` is its text for so many."""
+    for start in range(0, len(ids), TAGS_AT_ONCE):
+        part = ids[start : start + TAGS_AT_ONCE]
         session.rows(text(len(part)), (*others, *part), "write")
 
 
 # In each, the numbered parameters come first and those of the tags behind them.
-@functools.lru_cache(maxsize=_TAGS_AT_ONCE)
+@functools.lru_cache(maxsize=TAGS_AT_ONCE)
 def _insert_tags(count: int) -> str:
     rows = ", ".join(f"(?1, ?{place}, ?2, ?3, ?4, ?5)" for place in range(6, 6 + count))
     return f"INSERT INTO tags (namespace, tag, instant, row, category, entity_type) VALUES {rows}"
 
 
-@functools.lru_cache(maxsize=_TAGS_AT_ONCE)
+@functools.lru_cache(maxsize=TAGS_AT_ONCE)
 def _delete_tags(count: int) -> str:
     marks = ", ".join(f"?{place}" for place in range(4, 4 + count))
     return f"DELETE FROM tags WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"

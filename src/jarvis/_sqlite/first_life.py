@@ -74,7 +74,7 @@ def migrate(connection: apsw.Connection, path: str) -> None:
 
 
 def _refuse_other_tables(connection: apsw.Connection, path: str) -> None:
-    ours = ("names", "entries", "tags", "clock", "first_life")
+    ours = ("names", "entries", "tags", "clock", "revisions", "past_tags", "commits", "gaps", "first_life")
     tables: list[Any] = connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')").fetchall()
     for (name,) in tables:
         if str(name).lower() in ours:
@@ -91,10 +91,10 @@ def finish(connection: apsw.Connection) -> None:
     connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
     connection.execute("VACUUM")
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    by_category_key = connection.execute(
-        "SELECT 1 FROM sqlite_schema WHERE name = 'entries_by_category_key'"
-    ).fetchall()
-    version = 1 if by_category_key else schema.CURRENT_VERSION  # an earlier version may have left it here
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    version = schema.CURRENT_VERSION  # unless an earlier version left it here
+    if "revisions" not in names:
+        version = 1 if "entries_by_category_key" in names else 2
     connection.execute(f"PRAGMA user_version = {version}")
 
 
@@ -161,8 +161,7 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
         )
         for tag in body.tags:
             connection.execute(_INSERT_TAG, (DEFAULT_NAMESPACE, tag, instant, commit, category, entity_type))
-    checksum = schema.clock_checksum((commit, 0, 0))
-    connection.execute("UPDATE clock SET commit_number = ?, checksum = ?", (commit, checksum))
+    schema.begin_history(connection, commit, 0, 0)
     return commit
 
 

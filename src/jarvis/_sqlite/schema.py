@@ -5,7 +5,8 @@ from __future__ import annotations
 import binascii
 import contextlib
 import os
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -13,7 +14,7 @@ from jarvis import _files
 from jarvis._sqlite import driver
 
 APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
-CURRENT_VERSION = 2
+CURRENT_VERSION = 3
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""
 
@@ -31,12 +32,12 @@ FIRST_LIFE_COLUMNS = (
 )
 """Of its one table, ``memories``; the last one was not there from the beginning."""
 
-READABLE_VERSIONS = (1, 2)
-"""What is answered from as it is; only writing needs `CURRENT_VERSION`."""
+READABLE_VERSIONS = (1, 2, 3)
+"""What is answered from as it is; only writing, and the past, need `CURRENT_VERSION`."""
 
 
-def clock_checksum(fields: tuple[int, ...]) -> int:
-    """Return the CRC-32 that `clock.checksum` holds of (commit number, made, names generation)."""
+def clock_checksum(fields: tuple[int | None, ...]) -> int:
+    """Return the CRC-32 that `clock.checksum` holds of what stands before it."""
     return binascii.crc32(repr(tuple(fields)).encode())
 
 
@@ -52,6 +53,11 @@ def row_checksum(fields: tuple[object, ...], body: bytes | str) -> int:
     return binascii.crc32(text, binascii.crc32(repr(fields).encode()))
 
 
+def change_checksum(ended: int, made: int, change: str) -> int:
+    """Return what `revisions.change_checksum` holds: a CRC-32 that SQL can count on from one row to the next."""
+    return (binascii.crc32(change.encode(), binascii.crc32(b"%d" % made)) + ended) & 0xFFFFFFFF
+
+
 # `row` is the commit number of the entry's last change: every index ends with it for free, so the
 # order (instant, commit number) of lists comes out of each of them without sorting. Strings that
 # repeat (namespace, category, entity type, tag) are interned in `names`, whose ids are never given
@@ -60,8 +66,8 @@ def row_checksum(fields: tuple[object, ...], body: bytes | str) -> int:
 # Each index costs a write its own page in the log, about 5 µs, so there are no more than there are questions.
 #
 # Version 2 has the packed bodies of `jarvis.entry_record` (those of version 1 are read where they
-# are), and no index by category and key: few entries share a key.
-TABLES = f"""
+# are), and no index by category and key: few entries share a key. Version 3 has `HISTORY`.
+TABLES = """
 CREATE TABLE names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE
@@ -102,9 +108,10 @@ CREATE TABLE clock (
     commit_number INTEGER NOT NULL,   -- of the last change, if no entry has a greater one in its row
     made INTEGER NOT NULL,            -- instant of the last timestamp that the module made; else that entry's
     names_generation INTEGER NOT NULL, -- counts the erasures of names
-    checksum INTEGER NOT NULL         -- CRC-32 of the three before
+    checksum INTEGER NOT NULL,        -- CRC-32 of the others
+    begins INTEGER,                   -- from this instant on the past is known; NULL before the first change
+    ahead INTEGER NOT NULL DEFAULT 0  -- how far a timestamp that a caller gave lies behind its change, at most
 ) STRICT;
-INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0))});
 
 -- What ANALYZE would find in a large store: average rows per prefix of each index. Written once by
 -- hand, so that the plan of a query never changes with the store (https://sqlite.org/fileformat2.html#stat1tab).
@@ -118,6 +125,83 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('entries', 'entries_by_entity', '1000000 1000000 20 2'),
     ('tags', 'tags', '3000000 3000000 20000 2 1'),
     ('names', 'sqlite_autoindex_names_1', '1000 1');
+"""
+
+# A state of an entry that a change ended moves to `revisions` as it is, and its tags to `past_tags`: so
+# both have the columns and the indexes that questions need, and with them in each index what tells
+# whether the state was visible at a moment, see `jarvis.revision.Cutoff`. What the policy prunes leaves a
+# line in `gaps`, so that nothing is answered from where something is missing.
+CLEARED = """substr(change, 1, 8) = '["clear"'"""
+"""What holds for a revision that was ended by the clearing of its namespace: they are kept for another time."""
+
+HISTORY = f"""
+CREATE TABLE revisions (
+    ended INTEGER PRIMARY KEY,        -- commit number of the change that ended the state
+    made INTEGER NOT NULL,            -- instant of that change
+    change TEXT NOT NULL,             -- JSON: [operation, module, task id, reason]
+    change_checksum INTEGER NOT NULL,
+    row INTEGER NOT NULL,             -- from here on as in entries
+    namespace INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    category INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    entity_type INTEGER NOT NULL,
+    entity_id TEXT,
+    instant INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    checksum INTEGER NOT NULL
+) STRICT;
+CREATE INDEX revisions_by_id ON revisions (namespace, id);
+CREATE INDEX revisions_by_time ON revisions (namespace, instant, row, made, entity_type);
+CREATE INDEX revisions_by_key ON revisions (namespace, key, instant, row, made);
+CREATE INDEX revisions_by_category ON revisions (namespace, category, instant, row, made, entity_type);
+CREATE INDEX revisions_by_entity ON revisions (namespace, entity_id, instant, row, made) WHERE entity_id IS NOT NULL;
+CREATE INDEX revisions_cleared ON revisions (made) WHERE {CLEARED};
+
+CREATE TABLE past_tags (
+    namespace INTEGER NOT NULL,
+    tag INTEGER NOT NULL,
+    instant INTEGER NOT NULL,
+    row INTEGER NOT NULL,
+    category INTEGER NOT NULL,
+    entity_type INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    PRIMARY KEY (namespace, tag, instant, row)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE commits (                -- transactions that are not one change, visible at its own instant
+    last INTEGER PRIMARY KEY,         -- greatest commit number
+    first INTEGER NOT NULL,           -- smallest
+    moment INTEGER NOT NULL           -- instant at which they became visible
+) STRICT;
+CREATE INDEX commits_by_moment ON commits (moment, last, first);
+
+CREATE TABLE gaps (                   -- what was pruned of entries that have later states
+    namespace INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    category INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    entity_type INTEGER NOT NULL,
+    entity_id TEXT,
+    row INTEGER NOT NULL,             -- of the first state that is missing
+    instant INTEGER NOT NULL,
+    ended INTEGER NOT NULL,           -- of the last one
+    made INTEGER NOT NULL,
+    PRIMARY KEY (namespace, id)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
+    ('revisions', 'revisions_by_id', '1000000 1000000 10'),
+    ('revisions', 'revisions_by_time', '1000000 1000000 2 1 1 1'),
+    ('revisions', 'revisions_by_key', '1000000 1000000 30 1 1 1'),
+    ('revisions', 'revisions_by_category', '1000000 1000000 50000 2 1 1 1'),
+    ('revisions', 'revisions_by_entity', '1000000 1000000 200 2 1 1'),
+    ('revisions', 'revisions_cleared', '1000000 1000'),
+    ('past_tags', 'past_tags', '3000000 3000000 20000 2 1'),
+    ('commits', 'commits_by_moment', '1000000 1 1 1'),
+    ('gaps', 'gaps', '10000 10000 1');
 """
 
 VIEW = """
@@ -143,7 +227,9 @@ ORDER BY instant DESC, row DESC;
 """
 """The nine fields of each entry, for other tools, from either form of its body."""
 
-CURRENT = TABLES + VIEW
+CURRENT = f"""{TABLES}
+INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0))}, NULL, 0);
+{HISTORY}{VIEW}"""
 
 _TO_VERSION_2 = f"""
 DROP VIEW memories;
@@ -151,17 +237,50 @@ DROP VIEW memories;
 DROP INDEX entries_by_category_key;
 DELETE FROM sqlite_stat1 WHERE idx = 'entries_by_category_key';
 """
+_TO_VERSION_3 = f"""
+ALTER TABLE clock ADD COLUMN begins INTEGER;
+ALTER TABLE clock ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;
+{HISTORY}
+"""
+_NEWEST = "SELECT max(instant) FROM entries"
+WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, checksum = ?"
 
 
 def migrate(connection: apsw.Connection) -> None:
-    """Make a whole store of version 1 one of the current version, in one transaction that touches no entry.
+    """Make a whole store of an earlier version one of the current version, in one transaction that touches no entry.
 
     Needs the writer lock. No-op on a store that is current.
     """
-    if read_mark(connection)[1] == 1:
-        with connection:
+    version = read_mark(connection)[1]
+    if version == CURRENT_VERSION:
+        return
+    with connection:
+        if version == 1:
             connection.execute(_TO_VERSION_2).fetchall()
-            mark(connection, 2)
+        rows: Any = connection.execute(READ_FIRST_CLOCK).fetchall()
+        commit, made, generation, *_ = clock(rows[0])
+        connection.execute(_TO_VERSION_3).fetchall()
+        begin_history(connection, commit, made, generation)
+        mark(connection, CURRENT_VERSION)
+
+
+def begin_history(connection: apsw.Connection, commit: int, made: int, generation: int) -> None:
+    """Let the past begin where the store is now: what was before is not known.
+
+    Args:
+        connection: inside a transaction, to a store of the current version.
+        commit: the number of the last change.
+        made: the instant of the last timestamp that the module made, or 0.
+        generation: how many erasures of names there were.
+    """
+    found: Any = connection.execute(_NEWEST).fetchall()[0][0]
+    newest = int(found or 0)
+    made = made or min(newest, time.time_ns() // 1000)
+    begins = made if commit else None
+    if commit:
+        connection.execute("INSERT INTO commits (last, first, moment) VALUES (?, 1, ?)", (commit, made))
+    fields = (commit, made, generation, begins, max(newest - made, 0))
+    connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
 
 def create_store(path: str) -> None:
@@ -225,22 +344,33 @@ def read_mark(connection: apsw.Connection) -> tuple[int, int]:
 
 
 def last_commit(connection: apsw.Connection) -> int:
-    """Return the number of the last commit that the connection sees."""
-    rows: list[Any] = connection.execute(READ_CLOCK).fetchall()
-    return clock(rows[0])[0]
+    """Return the number of the last commit that the connection sees, in a store of any version."""
+    return clock(connection.execute(READ_FIRST_CLOCK).fetchall()[0])[0]
 
 
-READ_CLOCK = """
-SELECT commit_number, made, names_generation, row, instant
-FROM clock LEFT JOIN (SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)
-"""
+class Clock(NamedTuple):
+    """What the table `clock` holds, or the newest entry tells in its place."""
+
+    commit_number: int
+    made: int
+    names_generation: int
+    begins: int | None = None
+    ahead: int = 0
 
 
-def clock(read: tuple[int, int, int, int | None, int]) -> tuple[int, int, int]:
-    """Return (commit number, made, names generation) of what `READ_CLOCK` gave.
+_NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"
+READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation FROM clock LEFT JOIN {_NEWEST_ENTRY}"
+READ_CLOCK = (
+    f"SELECT row, instant, commit_number, made, names_generation, begins, ahead FROM clock LEFT JOIN {_NEWEST_ENTRY}"
+)
+
+
+def clock(read: tuple[Any, ...]) -> Clock:
+    """Return what `READ_CLOCK` gave.
 
     A change that only adds or replaces an entry, at an instant that the module made, says both
     numbers by that entry, and leaves the clock's page alone; any other change writes the clock.
     """
-    commit, made, generation, row, instant = read
-    return (commit, made, generation) if row is None or row <= commit else (row, instant, generation)
+    row, instant, *fields = read
+    found = Clock(*fields)
+    return found if row is None or row <= found.commit_number else found._replace(commit_number=row, made=instant)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from jarvis._sqlite import driver, schema
+from jarvis.entry_record import Body, decode_body
 from jarvis.errors import (
     JarvisError,
     ReadOnlyStoreError,
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jarvis._files import Stamp
+    from jarvis.config import HistoryPolicy
+    from jarvis.revision import Signature
 
-_WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, checksum = ?"
+_KEEP_MOMENT = "INSERT INTO commits (last, first, moment) VALUES (?, ?, ?)"
 _INTERN = "INSERT INTO names (name) VALUES (?)"
 _NAME_ID = "SELECT id FROM names WHERE name = ?"
 _NAME = "SELECT name FROM names WHERE id = ?"
@@ -66,6 +71,11 @@ class Session:
             changed nothing since.
         after_commit: what is to be done when the transaction has committed.
         made: instant of the last timestamp the module made; valid inside a transaction.
+        began: the `commit_number` with which the transaction began.
+        begins: the instant from which on the past is known, None before the first change; valid inside one.
+        ahead: how far a timestamp may lie behind its change, in microseconds; valid inside one.
+        history: how much of the past is kept.
+        signature: who makes the changes from here on, if anybody said so.
     """
 
     def __init__(
@@ -77,7 +87,9 @@ class Session:
         epoch: int,
         identity: tuple[int, int],
         immutable: Stamp | None,
+        history: HistoryPolicy,
     ) -> None:
+        self.history = history
         self.connection = connection
         self._cursor = connection.cursor()  # of statements that are run to their end at once
         self.path = path
@@ -96,10 +108,16 @@ class Session:
         self.commit_number = 0
         self._generation = -1
         self._data_version = -1
-        self._clock: tuple[int, int, int] | None = None  # as it is while nobody else writes
+        self._clock: schema.Clock | None = None  # as it is while nobody else writes
         self._clock_moved = False  # since it was read
         self._clock_due = False  # no entry can say it
         self._last_put: tuple[int, int] | None = None  # (row, instant) of the entry that the transaction wrote last
+        self._last_removed: tuple[int, int] | None = None  # likewise of the revision that says when an entry went
+        self._has_moment = False  # the module gave one in this transaction
+        self.began = 0
+        self.begins: int | None = None
+        self.ahead = 0
+        self.signature: Signature | None = None
         self._broken = False
         self._book = names
         _, ids, texts = names.page
@@ -169,14 +187,15 @@ class Session:
                 self._clock = None
             if self._clock is None:
                 self._clock = schema.clock(self.rows(schema.READ_CLOCK)[0])
-            self.commit_number, self.made, generation = self._clock
+            self.commit_number, self.made, generation, self.begins, self.ahead = self._clock
             if generation != self._generation:
                 self._generation = generation
                 written_at, ids, texts = self._book.page
                 is_right = written_at == generation
                 self._names, self.texts = (dict(ids), dict(texts)) if is_right else ({}, {})
-            self._clock_moved = self._clock_due = self._broken = False
-            self._last_put = self.last_read = None
+            self._clock_moved = self._clock_due = self._broken = self._has_moment = False
+            self._last_put = self._last_removed = self.last_read = self.signature = None
+            self.began = self.commit_number
             self.after_commit = []
             self.depth = 1
         except BaseException:
@@ -190,9 +209,11 @@ class Session:
             self.depth -= 1
             return
         try:
+            if self.commit_number != self.began:
+                self._keep_moment()
             if self._clock_due or (self._clock_moved and self._last_put != (self.commit_number, self.made)):
-                clock = (self.commit_number, self.made, self._generation)
-                self.rows(_WRITE_CLOCK, (*clock, schema.clock_checksum(clock)), "write")
+                clock = (self.commit_number, self.made, self._generation, self.begins, self.ahead)
+                self.rows(schema.WRITE_CLOCK, (*clock, schema.clock_checksum(clock)), "write")
             self.rows("COMMIT", (), "write")
             self.is_committed = True
         except BaseException as error:
@@ -201,7 +222,7 @@ class Session:
             self._roll_back_all()
             raise
         self._data_version = self.connection.data_version()  # our own commits move it too
-        self._clock = (self.commit_number, self.made, self._generation)
+        self._clock = schema.Clock(self.commit_number, self.made, self._generation, self.begins, self.ahead)
         written_at, ids, _ = self._book.page
         if written_at != self._generation or len(self._names) > len(ids) * 1.25:
             self._book.put(self._generation, self._names, self.texts)
@@ -215,7 +236,7 @@ class Session:
             self._roll_back_all()
         elif self.depth > level:
             self.depth = level
-            self._last_put = None
+            self._last_put = self._last_removed = None
             del self.after_commit[self._marks[level - 1] :]
             try:
                 if self.connection.in_transaction:
@@ -241,9 +262,9 @@ class Session:
 
     # --- inside a transaction --------------------------------------------------------------------
 
-    def next_commit(self) -> int:
-        """Return a commit number greater than all before, to be written with the transaction."""
-        self.commit_number += 1
+    def next_commit(self, count: int = 1) -> int:
+        """Return a commit number, the last of `count`, greater than all before, to be written with the transaction."""
+        self.commit_number += count
         self._clock_moved = True
         self.last_read = None
         return self.commit_number
@@ -266,11 +287,65 @@ class Session:
     def wrote(self, row: int, instant: int) -> None:
         """Remember that an entry was written, with the number that `next_commit` gave: see `schema.clock`."""
         self._last_put = (row, instant)
+        if instant > self.moment():
+            self._let_lie_ahead(instant - self.made)
+
+    def removed(self, commit: int) -> None:
+        """Remember that a revision was written that tells of the change with this number, made at `moment`."""
+        self._last_removed = (commit, self.made)
 
     def made_at(self, instant: int) -> None:
         """Remember the instant of a timestamp that the module made, to be written with the transaction."""
         self.made = instant
-        self._clock_moved = True
+        self._clock_moved = self._has_moment = True
+
+    def moment(self) -> int:
+        """Return the instant of a change that is made now: the last one that the module gave, or the time."""
+        if not self._has_moment:
+            self.made_at(max(time.time_ns() // 1000, self.made + 1))
+        return self.made
+
+    def _let_lie_ahead(self, microseconds: int) -> None:
+        if microseconds > self.ahead:
+            self.ahead = microseconds
+            self._clock_due = True
+
+    def begin_past(self, instant: int | None) -> None:
+        """Let the past be known from this instant on; None for not at all, until another begins it."""
+        self.begins = instant
+        self._clock_moved = self._clock_due = True
+
+    def _keep_moment(self) -> None:
+        """Write down when the transaction's changes became visible, unless its only one tells that."""
+        if not self.history.max_revisions:
+            if self.begins is not None:
+                self.begin_past(None)
+            return
+        told = (self.commit_number, self.made)
+        if self.commit_number - self.began > 1 or told not in (self._last_put, self._last_removed):
+            self.rows(_KEEP_MOMENT, (self.commit_number, self.began + 1, self.moment()), "write")
+        if self.begins is None:
+            self.begin_past(self.made)
+
+    def body(self, encoded: str) -> Body:
+        """Return a stored body, decoded; raise `CorruptStoreError` if it is none."""
+        try:
+            return decode_body(encoded)
+        except ValueError:
+            raise driver.corrupt(self.path, "an entry cannot be decoded") from None
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let the reads of a block see one state of the store, whatever is written meanwhile."""
+        if self.depth:
+            yield
+            return
+        try:
+            self.rows("BEGIN")
+            yield
+        finally:
+            if self.connection.in_transaction:
+                self.rows("COMMIT")
 
     def forget_names(self) -> None:
         """Tell every process, with the transaction, that ids of names it knows may be gone."""

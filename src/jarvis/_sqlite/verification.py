@@ -15,21 +15,25 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._sqlite import driver, schema
+from jarvis._sqlite.history import FIRST_VERSION
 from jarvis.entry_record import decode_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NAME = "(SELECT name FROM names WHERE id = {})"
-_ALL_ROWS = f"""
+_ROWS = f"""
 SELECT row, {_NAME.format("namespace")}, id, {_NAME.format("category")}, key, {_NAME.format("entity_type")}, entity_id,
-    instant, version, body, checksum FROM entries ORDER BY row
+    instant, version, body, checksum FROM {{}} ORDER BY row
 """
-_ALL_TAGS = f"""
+_TAGS = f"""
 SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
-    {_NAME.format("entity_type")}, instant FROM tags ORDER BY row
+    {_NAME.format("entity_type")}, instant FROM {{}} ORDER BY row
 """
-_CLOCK = "SELECT commit_number, made, names_generation, checksum FROM clock"
+_PLACES = "SELECT r.ended FROM revisions AS r JOIN past_tags AS t ON t.ended = r.ended WHERE t.made != r.made LIMIT 1"
+_CLOCK = "SELECT checksum, commit_number, made, names_generation, begins, ahead FROM clock"
+_FIRST_CLOCK = "SELECT checksum, commit_number, made, names_generation FROM clock"
+_CHANGES = "SELECT ended, made, change, change_checksum FROM revisions"
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WAL_FRAME = struct.Struct(">6I")
 _WAL_MAGIC = 0x377F0682
@@ -57,10 +61,25 @@ def _compare(connection: apsw.Connection, path: str) -> None:
     for (finding,) in connection.execute("PRAGMA integrity_check(1)").fetchall():
         if finding != "ok":
             raise driver.corrupt(path, "its tables and indexes contradict each other")
-    tagged = connection.cursor().execute(_ALL_TAGS)
+    has_past = schema.read_mark(connection)[1] >= FIRST_VERSION
+    _compare_states(connection, path, "entries", "tags")
+    if has_past:
+        _compare_states(connection, path, "revisions", "past_tags")
+        for ended, made, change, checksum in connection.execute(_CHANGES):
+            if schema.change_checksum(ended, made, change) != checksum:
+                raise driver.corrupt(path, "a change does not match its checksum")
+        if connection.execute(_PLACES).fetchall():
+            raise driver.corrupt(path, "a tag of the past does not match its state")
+    clocks: list[Any] = connection.execute(_CLOCK if has_past else _FIRST_CLOCK).fetchall()
+    for checksum, *clock in clocks:
+        if schema.clock_checksum(tuple(clock)) != checksum:
+            raise driver.corrupt(path, "its clock does not match its checksum")
+
+
+def _compare_states(connection: apsw.Connection, path: str, entries: str, tags: str) -> None:
+    tagged = connection.cursor().execute(_TAGS.format(tags))
     tag = next(tagged, None)
-    last = 0
-    for *fields, body, checksum in connection.execute(_ALL_ROWS):
+    for *fields, body, checksum in connection.execute(_ROWS.format(entries)):
         if schema.row_checksum(tuple(fields), body) != checksum:
             raise driver.corrupt(path, "an entry does not match its checksum")
         last = fields[0]
@@ -72,10 +91,8 @@ def _compare(connection: apsw.Connection, path: str) -> None:
             tag = next(tagged, None)
         if there != set(decode_body(body).tags):
             raise driver.corrupt(path, "the tags of an entry are not those it was stored with")
-    clocks: list[Any] = connection.execute(_CLOCK).fetchall()
-    for *clock, checksum in clocks:
-        if tag is not None or schema.clock_checksum(tuple(clock)) != checksum:
-            raise driver.corrupt(path, "it knows of tags or commits that it does not hold")
+    if tag is not None:
+        raise driver.corrupt(path, "it knows of tags that no entry has")
 
 
 def seal(connection: apsw.Connection) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 
 Moment = TypeVar("Moment", datetime, time)
 
@@ -36,7 +36,16 @@ def instant_of(moment: datetime) -> int:
             moment = moment.astimezone()
         except (ValueError, OverflowError, OSError) as error:
             raise InvalidMomentError("is too close to the end of the calendar to have a local time") from error
-    return (moment - EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // MICROSECOND
+
+
+def datetime_of(instant: int) -> datetime:
+    """Return the moment of an instant, aware, in UTC.
+
+    >>> datetime_of(1000000).isoformat()
+    '1970-01-01T00:00:01+00:00'
+    """
+    return EPOCH + timedelta(0, 0, instant)
 
 
 def format_moment(moment: Moment) -> tuple[str, int, str | None]:

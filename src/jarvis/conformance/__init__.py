@@ -15,6 +15,7 @@ Example::
 """
 
 from jarvis.conformance.filters import FilterPromises
+from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.modules import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
@@ -32,6 +33,7 @@ class BackendContract(
     TransactionPromises,
     SharedCommitPromises,
     NamespacePromises,
+    HistoryPromises,
     ModulePromises,
 ):
     """Every promise. A subclass gives the fixture `open_backend`."""

@@ -23,7 +23,7 @@ from jarvis.conformance.fixtures import NOON, FakeClock
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import KeepsHistory, Namespaced, StorageBackend, Transactional
 
 OpenIn = Callable[[Path], StorageBackend]
 
@@ -73,17 +73,26 @@ _queries = st.builds(
 _few_filters = st.builds(MemoryQuery, category=st.one_of(st.none(), _names), tags=_some_tags, limit=_limits)
 
 
+Key = tuple[str, str]
+
+
 class Model:
-    """What a store holds, as dicts: namespace to id to entry, with the commit number of its last change."""
+    """What a store holds, as dicts: namespace to id to entry, with the commit number of its last change.
+
+    `before` is what was there before the last change of an id: an entry, or None for nothing.
+    """
 
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, MemoryEntry]] = {}
+        self.before: dict[Key, MemoryEntry | None] = {}
+        self.versions: dict[Key, int] = {}
         self.commits = 0
 
     def copy(self) -> Model:
         """Return the state as it is now; entries are never changed in place."""
         twin = Model()
         twin.entries = {namespace: dict(held) for namespace, held in self.entries.items()}
+        twin.before, twin.versions = dict(self.before), dict(self.versions)
         twin.commits = self.commits
         return twin
 
@@ -93,7 +102,22 @@ class Model:
         kept = MemoryEntry(**entry.model_dump())
         kept.version = version
         kept.position = (kept.order[0], self.commits)
-        self.entries.setdefault(namespace, {})[kept.id] = kept
+        held = self.entries.setdefault(namespace, {})
+        self.before[namespace, kept.id], self.versions[namespace, kept.id] = held.get(kept.id), version
+        held[kept.id] = kept
+
+    def remove(self, namespace: str, entry_id: str) -> bool:
+        """Remove an entry; return whether it was there."""
+        held = self.entries.get(namespace, {}).pop(entry_id, None)
+        if held is not None:
+            self.before[namespace, entry_id] = held
+        return held is not None
+
+    def erase(self, namespace: str) -> None:
+        """Forget a namespace, and what was in it."""
+        self.entries.pop(namespace, None)
+        for key in [key for key in self.before if key[0] == namespace]:
+            del self.before[key], self.versions[key]
 
     def select(self, namespace: str, query: MemoryQuery) -> list[MemoryEntry]:
         """Return what `query` means."""
@@ -119,6 +143,8 @@ class BackendMachine(RuleBasedStateMachine):
         self.namespace = "default"
         self.handles = [self._open(), self._open()]
         self.plain = not self.handles[0].has_capability(Transactional)
+        self.looks_back = self.handles[0].has_capability(KeepsHistory)
+        self.moments: list[tuple[datetime, Model]] = []
         self.last_made: datetime | None = None
         self.open_blocks: list[tuple[AbstractContextManager[None], Model, datetime | None]] = []
         self.model = Model()
@@ -186,6 +212,8 @@ class BackendMachine(RuleBasedStateMachine):
         self._made(memory_id, 1)
         for name, held in fields.items():
             assert getattr(self._held()[memory_id], name) == held
+        if not self.open_blocks and self.looks_back:  # all that comes now is later than this timestamp
+            self.moments.append((self._held()[memory_id].timestamp, self.model.copy()))
 
     @rule(key=_names, category=_names, value=_values, tags=_tags, entity_id=_entities, timestamp=_moments)
     def create_with_timestamp(self, **fields: Any) -> None:
@@ -242,7 +270,27 @@ class BackendMachine(RuleBasedStateMachine):
         """Delete."""
         self._count("delete_memory")
         entry_id = self._some_id(choice)
-        assert self.memory.delete_memory(entry_id) is (self._held().pop(entry_id, None) is not None)
+        assert self.memory.delete_memory(entry_id) is self.model.remove(self.namespace, entry_id)
+
+    @precondition(lambda self: self.looks_back)
+    @rule(choice=st.integers(0, 30))
+    def undo(self, choice: int) -> None:
+        """Undo the last change of an entry that is there, or was: what was before it is there again."""
+        self._count("undo")
+        ids = [entry_id for namespace, entry_id in sorted(self.model.before) if namespace == self.namespace]
+        entry_id = [*ids, "absent"][choice % (len(ids) + 1)]
+        key = (self.namespace, entry_id)
+        assert self.memory.undo(entry_id, module="undoer") is (key in self.model.before)
+        if key not in self.model.before:
+            return
+        wanted = self.model.before[key]
+        if wanted is None:
+            assert self.memory.get_memory(entry_id) is None
+            assert self.model.remove(*key)
+            return
+        self._made(entry_id, self.model.versions[key] + 1)
+        now = self._held()[entry_id]
+        assert (now.value, now.tags, now.category, now.key) == (wanted.value, wanted.tags, wanted.category, wanted.key)
 
     @rule(key=_names, value=_values)
     def set_user_preference(self, key: str, value: dict[str, Any]) -> None:
@@ -279,11 +327,15 @@ class BackendMachine(RuleBasedStateMachine):
         self._count("clear")
         if seldom:
             return
-        held = len(self.model.entries.pop(self.namespace, {}))
-        if not self.plain and not self.open_blocks and held % 2:
-            assert self.memory.erase_namespace(self.namespace) == held
+        held = list(self._held())
+        if not self.plain and not self.open_blocks and len(held) % 2:
+            assert self.memory.erase_namespace(self.namespace) == len(held)
+            for model in (self.model, *(model for _, model in self.moments)):
+                model.erase(self.namespace)
         else:
-            assert self.memory.clear_all() == held
+            assert self.memory.clear_all() == len(held)
+            for entry_id in held:
+                self.model.remove(self.namespace, entry_id)
 
     # --- asking ---
 
@@ -331,6 +383,25 @@ class BackendMachine(RuleBasedStateMachine):
             self.memory.get_memories_by_entity("task", "1"),
             self.model.select(self.namespace, MemoryQuery(entity_type="task", entity_id="1")),
         )
+
+    @precondition(lambda self: self.looks_back)
+    @rule(choice=st.integers(0, 1_000), query=st.one_of(_queries, _few_filters))
+    def look_back(self, choice: int, query: MemoryQuery) -> None:
+        """Ask as of a moment: every verb answers as it did then."""
+        self._count("look_back")
+        if not self.moments:
+            return
+        moment, then = self.moments[choice % len(self.moments)]
+        past: Any = self.backend
+        past = past.as_of(moment)
+        wanted = then.select(self.namespace, query)
+        self._same(past.select(query), wanted)
+        self._same(list(past.iterate(query)), wanted)
+        assert past.count(query) == len(wanted)
+        for entry_id, entry in [*then.entries.get(self.namespace, {}).items(), ("absent", None)]:
+            assert past.read(entry_id) == entry
+        newest = then.select(self.namespace, MemoryQuery(key="theme", limit=1))
+        assert past.newest_of_key("theme") == (newest[0] if newest else None)
 
     # --- transactions, handles, time, namespaces ---
 

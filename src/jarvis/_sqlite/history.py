@@ -1,0 +1,252 @@
+"""The past of a store: states of entries move here when a change ends them, are read as of a moment, and pruned.
+
+All of it happens on the connection and in the transaction of the change, so no change is without its
+revision and no revision without its change. The tables are those of `jarvis._sqlite.schema.HISTORY`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jarvis._sql.select import COLUMNS, visible
+from jarvis._sqlite import schema
+from jarvis._sqlite.schema import CLEARED, change_checksum
+from jarvis.codec.instants import MICROSECOND, datetime_of
+from jarvis.errors import HistoryUnavailableError
+from jarvis.revision import Cutoff
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jarvis._sqlite.session import Session
+
+TAGS_AT_ONCE = 100
+_STATE = "row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum"
+_INTO = f"INSERT INTO revisions (ended, made, change, change_checksum, {_STATE})"
+_KEEP = f"{_INTO} SELECT ?, ?, ?, ?, {_STATE} FROM entries WHERE row = ?"
+_KEEP_ALL = f"""
+{_INTO} SELECT :before + place, :made, :change, (:checksum + place) & 4294967295, {_STATE}
+FROM (SELECT row_number() OVER (ORDER BY row) AS place, * FROM entries WHERE namespace = :namespace)
+"""
+_KEEP_ALL_TAGS = """
+WITH places (row, place) AS (SELECT row, row_number() OVER (ORDER BY row) FROM entries WHERE namespace = :namespace)
+INSERT INTO past_tags SELECT t.namespace, t.tag, t.instant, t.row, t.category, t.entity_type, :before + place, :made
+FROM tags AS t JOIN places AS p ON p.row = t.row WHERE t.namespace = :namespace
+"""
+OF_ENTRY = f"""
+SELECT e.made, e.change, {COLUMNS} FROM revisions AS e WHERE e.namespace = ? AND e.id = ? ORDER BY e.ended DESC
+"""
+NEWEST_OF = {
+    name: " UNION ALL ".join(
+        f"SELECT {COLUMNS} FROM {table} AS e WHERE e.namespace = :namespace AND e.{name} = :held "
+        f"AND {' AND '.join(visible('e', is_over=is_over))}"
+        for table, is_over in (("entries", False), ("revisions", True))
+    )
+    + " ORDER BY 7 DESC, 1 DESC LIMIT 1"  # instant, row
+    for name in ("id", "key")
+}
+"""By what names them: the statements that select `COLUMNS` of the newest state that was visible."""
+
+LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
+_DONE = "SELECT max(last) FROM commits WHERE moment <= ?"
+_OPEN = "SELECT min(first) FROM commits WHERE moment > ?"
+_NO_MORE = 2**62
+
+FIRST_VERSION = 3
+"""Of stores that have a past."""
+
+MOST = 256
+"""So many revisions are pruned beside one change."""
+
+EVERY = 64
+"""Changes between two looks at what is too old."""
+
+_encode = msgspec.json.Encoder().encode
+_FALL_INTO_GAP = """
+INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made)
+SELECT namespace, id, category, key, entity_type, entity_id, row, instant, ended, made FROM revisions WHERE ended = ?
+ON CONFLICT DO UPDATE SET ended = excluded.ended, made = excluded.made, category = excluded.category,
+    key = excluded.key, entity_type = excluded.entity_type, entity_id = excluded.entity_id
+"""
+_TOO_MANY = """
+SELECT ended, made, row, instant, namespace, body FROM revisions WHERE namespace = ? AND id = ?
+ORDER BY ended DESC LIMIT ? OFFSET ?
+"""
+_TOO_OLD = "SELECT ended, made, row, instant, namespace, body FROM revisions ORDER BY ended LIMIT ?"
+_CLEARED = f"""
+SELECT ended, made, row, instant, namespace, body FROM revisions WHERE {CLEARED} AND made < ? ORDER BY made LIMIT ?
+"""
+_PRUNE = "DELETE FROM revisions WHERE ended = ?"
+_PRUNE_GAPS = "DELETE FROM gaps WHERE made <= ?"
+_PRUNE_COMMITS = """
+DELETE FROM commits WHERE last IN (
+    SELECT last FROM commits WHERE last < (SELECT max(last) FROM commits WHERE moment <= ?) ORDER BY last LIMIT ?
+)
+"""
+_FORGET = (
+    "DELETE FROM past_tags WHERE namespace = ?",
+    "DELETE FROM revisions WHERE namespace = ?",
+    "DELETE FROM gaps WHERE namespace = ?",
+)
+
+
+# --- keeping --------------------------------------------------------------------------------------
+
+
+def keep(session: Session, namespace: int, state: tuple[int, int, int], commit: int, tags: Sequence[int]) -> None:
+    """Keep the state of an entry that the change with the number `commit` ends; prune what the policy has no room for.
+
+    Args:
+        session: in whose transaction that is; the state is still where it was.
+        namespace: the id of its name.
+        state: (row, instant, version) of the state.
+        commit: what `Session.next_commit` gave.
+        tags: the ids of the tags of the state.
+    """
+    row, instant, version = state
+    made, change = session.moment(), _encode(session.signature or ("update", None, None, None)).decode()
+    session.rows(_KEEP, (commit, made, change, change_checksum(commit, made, change), row), "write")
+    for start in range(0, len(tags), TAGS_AT_ONCE):
+        part = tags[start : start + TAGS_AT_ONCE]
+        session.rows(_keep_tags(len(part)), (namespace, instant, row, commit, made, *part), "write")
+    if version > session.history.max_revisions:
+        _prune_entry(session, namespace, commit)
+    if commit % EVERY == 0:
+        prune(session, made, MOST)
+
+
+def keep_all(session: Session, namespace: int, count: int) -> None:
+    """Keep the states of all entries of a namespace, which are `count`, before they are removed at once."""
+    before, made = session.commit_number, session.moment()
+    change = _encode(session.signature or ("clear", None, None, None)).decode()
+    bound = {"before": before, "made": made, "namespace": namespace}
+    session.rows(_KEEP_ALL_TAGS, bound, "write")
+    checksum = change_checksum(before, made, change)
+    session.rows(_KEEP_ALL, {**bound, "change": change, "checksum": checksum}, "write")
+    session.next_commit(count)
+    prune(session, made, MOST)
+
+
+@functools.lru_cache(maxsize=TAGS_AT_ONCE)
+def _keep_tags(count: int) -> str:
+    marks = ", ".join(f"?{place}" for place in range(6, 6 + count))
+    return (
+        "INSERT INTO past_tags SELECT namespace, tag, instant, row, category, entity_type, ?4, ?5 FROM tags "
+        f"WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"
+    )
+
+
+# --- pruning --------------------------------------------------------------------------------------
+
+
+def prune(session: Session, now: int, limit: int) -> int:
+    """Remove at most `limit` revisions that are older at the instant `now` than the policy has it; return how many.
+
+    The past then begins where the last of them ended.
+    """
+    policy, pruned = session.history, 0
+    begins = session.begins
+    if policy.cleared_max_age is not None:
+        found = session.rows(_CLEARED, (now - policy.cleared_max_age // MICROSECOND, limit))
+        begins, pruned = _remove(session, found, begins), len(found)
+    if policy.max_age is not None and pruned < limit:
+        before = now - policy.max_age // MICROSECOND
+        oldest = session.rows(_TOO_OLD, (limit - pruned,))
+        found = [state for state in oldest if state[1] < before]
+        begins, pruned = _remove(session, found, begins), pruned + len(found)
+    if begins != session.begins:
+        session.begin_past(begins)
+        session.rows(_PRUNE_GAPS, (begins,), "write")
+        session.rows(_PRUNE_COMMITS, (begins, limit), "write")
+    return pruned
+
+
+def _prune_entry(session: Session, namespace: int, commit: int) -> None:
+    """Remove what is too much of the past of the entry whose state `commit` ended, but note that it is missing."""
+    entry_id = session.rows("SELECT id FROM revisions WHERE ended = ?", (commit,))[0][0]
+    found = session.rows(_TOO_MANY, (namespace, entry_id, MOST, session.history.max_revisions))
+    for ended, *_ in reversed(found):  # the gap grows from the oldest on
+        session.rows(_FALL_INTO_GAP, (ended,), "write")
+    _remove(session, found, None)
+
+
+def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None) -> int | None:
+    for ended, made, row, instant, namespace, body in found:
+        tags = [session.intern(tag) for tag in set(session.body(body).tags)]
+        for start in range(0, len(tags), TAGS_AT_ONCE):
+            part = tags[start : start + TAGS_AT_ONCE]
+            session.rows(_remove_tags(len(part)), (namespace, instant, row, *part), "write")
+        session.rows(_PRUNE, (ended,), "write")
+        begins = made if begins is None else max(begins, made)
+    return begins
+
+
+@functools.lru_cache(maxsize=TAGS_AT_ONCE)
+def _remove_tags(count: int) -> str:
+    marks = ", ".join(f"?{place}" for place in range(4, 4 + count))
+    return f"DELETE FROM past_tags WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"
+
+
+def forget(session: Session, namespace: int) -> None:
+    """Remove the whole past of a namespace."""
+    for statement in _FORGET:
+        session.rows(statement, (namespace,), "write")
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def cutoff(session: Session, instant: int) -> Cutoff | None:
+    """Return where the past ends as seen from `instant`, or None if that is the present.
+
+    Raises:
+        HistoryUnavailableError: the store did not exist then, or does not know any more what it held.
+    """
+    if session.depth:
+        made, begins, ahead = session.made, session.begins, session.ahead
+    else:
+        read = schema.READ_CLOCK if is_kept(session) else schema.READ_FIRST_CLOCK
+        clock = schema.clock(session.rows(read)[0])
+        made, begins, ahead = clock.made, clock.begins, clock.ahead
+    if instant >= made:
+        return None
+    if begins is None or instant < begins:
+        raise unavailable(instant, begins)
+    done = session.rows(_DONE, (instant,))[0][0] or 0
+    first = session.rows(_OPEN, (instant,))[0][0] or _NO_MORE
+    if session.depth and session.commit_number > session.began:
+        first = min(first, session.began + 1)  # what is not committed yet was not visible to anybody
+    return Cutoff(instant, done, first, instant + ahead)
+
+
+def bound(seen: Cutoff) -> dict[str, int]:
+    """Return the bindings of `jarvis._sql.select.visible`."""
+    return {"as_of": seen.instant, "done": seen.done, "open": seen.open, "latest": seen.latest}
+
+
+def is_kept(session: Session) -> bool:
+    """Tell whether the store has the tables of the past; one of an earlier version that is only read has not."""
+    return bool(session.rows("PRAGMA user_version")[0][0] >= FIRST_VERSION)
+
+
+def refuse_gaps(session: Session, seen: Cutoff, **held: object) -> None:
+    """Raise `HistoryUnavailableError` if a state that was visible at the cutoff was pruned.
+
+    Args:
+        session: where to look.
+        seen: the cutoff.
+        held: what the states in question have in their columns: namespace, and perhaps id, category, key, …
+    """
+    conditions = [f"g.{name} = :{name}" for name in held] + visible("g", is_over=True)
+    sql = f"SELECT max(made) FROM gaps AS g WHERE {' AND '.join(conditions)}"
+    made = session.rows(sql, {**bound(seen), **held})[0][0]
+    if made is not None:
+        raise unavailable(seen.instant, made)
+
+
+def unavailable(instant: int, earliest: int | None) -> HistoryUnavailableError:
+    """Return the error that the past is not known at `instant`, and from when on it is."""
+    return HistoryUnavailableError(datetime_of(instant), None if earliest is None else datetime_of(earliest))

@@ -1,0 +1,51 @@
+"""Who changes something: the author of a change, and what of that stays with the entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import datetime
+from types import MappingProxyType
+from typing import NamedTuple
+
+from jarvis.memory_entry import MemoryEntry
+from jarvis.revision import Operation, Signature
+
+NO_MODULE, NO_TASK = "unknown", "none"
+
+
+class Author(NamedTuple):
+    """The module that makes a change, the task it is for, and why; None is not known."""
+
+    module: str | None
+    task_id: str | None
+    reason: str | None = None
+
+    def signature(self, operation: Operation) -> Signature:
+        """Return what the past keeps of a change of this author."""
+        return Signature(operation, self.module, self.task_id, self.reason)
+
+    def creates(self, moment: datetime) -> dict[str, str]:
+        """Return the provenance of an entry that is created at `moment`."""
+        made = {
+            "module": self.module or NO_MODULE,
+            "task_id": self.task_id or NO_TASK,
+            "created_at": moment.isoformat(),
+        }
+        return made if self.reason is None else {**made, "reason": self.reason}
+
+    def updates(self, entry: MemoryEntry, moment: datetime) -> None:
+        """Give `entry` the timestamp and the provenance of an update at `moment`."""
+        entry.timestamp = moment
+        entry.provenance["updated_at"] = moment.isoformat()
+        if self.module:
+            entry.provenance["updated_by"] = self.module
+        if self.task_id:
+            entry.provenance["updated_task_id"] = self.task_id
+
+
+NOBODY = Author(None, None)
+
+acting: ContextVar[Mapping[int, Author]] = ContextVar("jarvis_authors", default=MappingProxyType({}))
+"""Who acts in this thread or task: one variable for all modules, by their tokens, because context variables
+are never collected."""

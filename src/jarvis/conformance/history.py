@@ -1,0 +1,466 @@
+"""Promises of history: every past state, who ended it, and the answer that was given then."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
+from jarvis.errors import (
+    ConflictError,
+    DuplicateEntryError,
+    HistoryUnavailableError,
+    InvalidQueryError,
+    RevisionNotFoundError,
+    TransactionError,
+)
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.persistent_memory import MemoryModule
+from jarvis.revision import MISSING, Revision, Signature
+from jarvis.storage_backend import KeepsHistory, Namespaced, StorageBackend
+
+FAR = datetime(2100, 1, 1, tzinfo=UTC)  # ahead of the system's time, which stands for what nobody gave a moment
+
+
+class HistoryPromises(Promises):
+    """Keep, show, compare, restore, undo, and answer as of a moment."""
+
+    @pytest.fixture
+    def later(self) -> FakeClock:
+        """Return the clock of `past`."""
+        return FakeClock(FAR)
+
+    @pytest.fixture
+    def past(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:
+        """Return a module on a backend that keeps history."""
+        self.need(backend, KeepsHistory)
+        return MemoryModule(storage_backend=backend, clock=later)
+
+    # --- what is kept ---
+
+    def test_an_update_keeps_what_was_before(self, past: MemoryModule, later: FakeClock) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1, "at": FAR}, "t", "e", ["x"], module="maker")
+        before = past.get_memory(memory_id)
+        later.step(hours=1)
+        past.update_memory(memory_id, {"n": 2}, ["y"], module="changer", task_id="task", reason="it was wrong")
+
+        (revision,) = past.get_history(memory_id)
+
+        assert revision == Revision(
+            version=1,
+            entry=before or an_entry(),
+            operation="update",
+            timestamp=FAR + timedelta(hours=1),
+            module="changer",
+            task_id="task",
+            reason="it was wrong",
+        )
+
+    def test_history_is_newest_first_and_survives_deletion(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 0}, "t")
+        for number in (1, 2):
+            past.update_memory(memory_id, {"n": number})
+        past.delete_memory(memory_id, module="cleaner")
+
+        history = past.get_history(memory_id)
+
+        assert [(each.version, each.entry.value["n"], each.operation) for each in history] == [
+            (3, 2, "delete"),
+            (2, 1, "update"),
+            (1, 0, "update"),
+        ]
+        assert history[0].module == "cleaner"
+        assert [each.is_removal for each in history] == [True, False, False]
+
+    def test_what_never_changed_has_no_history(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {}, "t")
+
+        assert past.get_history(memory_id) == past.get_history("absent") == []
+
+    def test_clearing_keeps_every_memory(self, past: MemoryModule) -> None:
+        ids = [past.create_memory("c", str(number), {"n": number}, "t", tags=["x"]) for number in range(5)]
+
+        assert past.clear_all(module="cleaner", reason="moving out") == 5
+
+        for number, memory_id in enumerate(ids):
+            (revision,) = past.get_history(memory_id)
+            assert (revision.entry.value, revision.operation, revision.reason) == ({"n": number}, "clear", "moving out")
+
+    def test_a_failed_change_leaves_no_revision(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
+
+        def fail() -> None:
+            with past.transaction():
+                past.update_memory(memory_id, {"n": 2})
+                past.delete_memory(memory_id)
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            fail()
+
+        assert past.get_history(memory_id) == []
+        past.update_memory(memory_id, {"n": 3})
+        assert [each.entry.value for each in past.get_history(memory_id)] == [{"n": 1}]
+
+    def test_a_savepoint_that_is_taken_back_leaves_no_revision(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
+        with past.transaction():
+            past.update_memory(memory_id, {"n": 2})
+            with contextlib.suppress(KeyError), past.transaction():
+                past.update_memory(memory_id, {"n": 3})
+                raise KeyError
+
+        assert [each.entry.value["n"] for each in past.get_history(memory_id)] == [1]
+
+    def test_verbs_of_the_backend_are_kept_without_an_author(self, past: MemoryModule) -> None:
+        backend = past.backend
+        backend.create(an_entry())
+        backend.update(an_entry(key="other"))
+        backend.delete("1")
+
+        history = past.get_history("1")
+
+        assert [(each.operation, each.module, each.entry.key) for each in history] == [
+            ("delete", None, "other"),
+            ("update", None, "theme"),
+        ]
+
+    def test_an_author_is_not_that_of_the_next_change(self, past: MemoryModule) -> None:
+        backend: Any = past.backend
+        ids = [past.create_memory("c", str(number), {}, "t") for number in range(3)]
+        with past.transaction():
+            past.delete_memory(ids[0], module="one", reason="why")
+            backend.delete(ids[1])
+        past.delete_memory(ids[2])
+
+        assert [past.get_history(each)[0].module for each in ids] == ["one", None, None]
+        with pytest.raises(TransactionError):
+            backend.sign(Signature("update"))
+
+    def test_namespaces_have_histories_of_their_own(self, past: MemoryModule) -> None:
+        self.need(past.backend, Namespaced)
+        other = past.for_namespace("other")
+        for memory in (past, other):
+            memory.backend.create(an_entry())
+        past.backend.update(an_entry(key="new"))
+
+        assert (len(past.get_history("1")), other.get_history("1")) == (1, [])
+        assert past.erase_namespace(past.namespace) == 1
+        assert past.get_history("1") == []
+
+    # --- going back ---
+
+    def test_a_restored_memory_is_a_new_version_of_the_same(self, past: MemoryModule, later: FakeClock) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t", tags=["x"], module="maker")
+        past.update_memory(memory_id, {"n": 2}, [])
+        later.step(hours=1)
+
+        assert past.restore_memory(memory_id, 1, module="restorer", reason="back")
+
+        entry = past.get_memory(memory_id)
+        assert entry is not None
+        assert (entry.value, entry.tags, entry.version, entry.timestamp) == ({"n": 1}, ["x"], 3, later.now)
+        assert (entry.provenance["module"], entry.provenance["updated_by"]) == ("maker", "restorer")
+        newest = past.get_history(memory_id)[0]
+        assert (newest.operation, newest.module, newest.reason, newest.version) == ("restore", "restorer", "back", 2)
+
+    def test_a_deleted_memory_comes_back_under_its_id(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t", tags=["x"])
+        past.update_memory(memory_id, {"n": 2})
+        past.delete_memory(memory_id)
+
+        assert past.restore_memory(memory_id, 1)
+
+        (entry,) = past.get_memories_by_tags(["x"])
+        assert (entry.id, entry.value, entry.version) == (memory_id, {"n": 1}, 3)
+
+    def test_restoring_the_present_changes_nothing_and_the_unknown_is_said(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
+        past.update_memory(memory_id, {"n": 2})
+
+        assert past.restore_memory(memory_id, 2)
+        assert past.restore_memory("absent", 1) is past.undo("absent") is False
+        assert len(past.get_history(memory_id)) == 1
+        with pytest.raises(RevisionNotFoundError, match="version 7 of the memory is not known; known: 1, 2"):
+            past.restore_memory(memory_id, 7)
+
+    def test_an_undo_takes_back_an_update_and_an_undo(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t", tags=["x"])
+        past.update_memory(memory_id, {"n": 2}, ["y"])
+
+        found = []
+        for _ in range(3):
+            assert past.undo(memory_id, module="undoer")
+            entry = past.get_memory(memory_id)
+            assert entry is not None
+            found.append((entry.value["n"], entry.tags, entry.version))
+
+        assert found == [(1, ["x"], 3), (2, ["y"], 4), (1, ["x"], 5)]
+        assert [each.operation for each in past.get_history(memory_id)] == ["undo", "undo", "undo", "update"]
+
+    def test_an_undo_takes_back_a_deletion_and_a_creation(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
+        there = []
+        for _ in range(4):
+            past.undo(memory_id)
+            there.append(past.get_memory(memory_id) is not None)
+        past.delete_memory(memory_id)
+        past.undo(memory_id)
+
+        assert there == [False, True, False, True]
+        assert past.get_memory(memory_id) is not None
+
+    def test_each_cleared_memory_can_be_brought_back(self, past: MemoryModule) -> None:
+        ids = [past.create_memory("c", str(number), {"n": number}, "t") for number in range(3)]
+        past.clear_all()
+
+        assert all(past.undo(each) for each in ids)
+
+        assert sorted(entry.value["n"] for entry in past.list_memories()) == [0, 1, 2]
+
+    def test_a_taken_id_is_not_recreated(self, past: MemoryModule) -> None:
+        backend: Any = past.backend
+        backend.create(an_entry())
+
+        with pytest.raises(DuplicateEntryError):
+            backend.recreate(an_entry())
+
+    def test_versions_are_compared_down_to_paths(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"a": {"b": 1, "gone": None}, "l": [1, 2], "same": True}, "t")
+        past.update_memory(memory_id, {"a": {"b": 1.0, "new": {}}, "l": [1, 3, 4], "same": True}, ["x"])
+
+        found = {each.path: each[1:] for each in past.diff_memory(memory_id, 1, 2)}
+
+        assert found.pop(("timestamp",))
+        assert found.pop(("provenance", "updated_at"))
+        assert found == {
+            ("value", "a", "b"): (1, 1.0),
+            ("value", "a", "gone"): (None, MISSING),
+            ("value", "a", "new"): (MISSING, {}),
+            ("value", "l", 1): (2, 3),
+            ("value", "l", 2): (MISSING, 4),
+            ("tags",): ([], ["x"]),
+        }
+        with pytest.raises(RevisionNotFoundError):
+            past.diff_memory(memory_id, 1, 3)
+        with pytest.raises(RevisionNotFoundError):
+            past.diff_memory("absent", 1, 2)
+
+    # --- as of a moment ---
+
+    def test_every_question_is_answered_as_it_was(self, past: MemoryModule, later: FakeClock) -> None:
+        memory_id = past.set_user_preference("theme", {"mode": "dark"})
+        past.record_task("1", {"n": 1})
+        then = later.now = later.now + timedelta(hours=1)
+        later.step(hours=1)
+        past.set_user_preference("theme", {"mode": "light"})
+        past.set_user_preference("new", {})
+        past.record_task("2", {"n": 2})
+        past.clear_all()
+
+        entry = past.get_memory(memory_id, as_of=then)
+        assert entry is not None
+        assert (entry.value, entry.version, entry.timestamp) == ({"mode": "dark"}, 1, FAR)
+        assert past.get_memory_by_key("theme", as_of=then) == entry
+        assert past.get_memory_by_key("new", as_of=then) is None
+        assert past.get_user_preferences(as_of=then) == {"theme": {"mode": "dark"}}
+        assert [each.value for each in past.get_task_history(as_of=then)] == [{"n": 1}]
+        assert past.search_memories(category="preferences", where={"mode": "dark"}, as_of=then) == [entry]
+        assert past.search_memories(where={"mode": "light"}, as_of=then) == []
+        assert past.count_memories(as_of=then) == 2
+        assert past.count_memories(where={"mode": "dark"}, as_of=then) == 1
+        assert [each.key for each in past.iter_memories(as_of=then)] == ["task_1", "theme"]
+        assert past.count_memories() == past.count_memories(as_of=later.now + timedelta(hours=1)) == 0
+
+    def test_the_changes_of_a_transaction_appear_at_one_moment(self, past: MemoryModule, later: FakeClock) -> None:
+        memory_id = past.create_memory("c", "old", {"n": 1}, "t")
+        start = later.now
+        with past.transaction():
+            later.step(hours=1)
+            past.update_memory(memory_id, {"n": 2})
+            later.step(hours=1)
+            past.create_memory("c", "new", {"n": 3}, "t")
+            later.step(hours=1)
+
+        def seen(hours: float) -> list[Any]:
+            found = past.search_memories(category="c", as_of=start + timedelta(hours=hours))
+            return [entry.value["n"] for entry in found]
+
+        assert [seen(hours) for hours in (0, 0.5, 1.5, 2.5, 3)] == [[1], [1], [1], [1], [3, 2]]
+
+    def test_a_timestamp_that_a_caller_gave_does_not_move_the_past(self, past: MemoryModule, later: FakeClock) -> None:
+        past.create_memory("c", "first", {}, "t")
+        moments = []
+        for number, years in enumerate((300, -90)):
+            later.step(hours=1)
+            with past.transaction():
+                past.create_memory("c", f"beside {number}", {}, "t")
+                past.backend.create(an_entry(str(number), timestamp=FAR + timedelta(days=365 * years)))
+            moments.append(later.now)
+        later.step(hours=1)
+        past.clear_all()
+
+        early = FAR + timedelta(minutes=1)
+        assert [entry.key for entry in past.search_memories(as_of=early)] == ["first"]
+        assert past.count_memories(as_of=moments[0]) == 3
+        assert past.count_memories(as_of=moments[1]) == 5
+        newest = past.search_memories(limit=1, as_of=moments[1])
+        assert [entry.id for entry in newest] == ["0"]
+
+    def test_before_the_first_change_nothing_is_known(self, past: MemoryModule) -> None:
+        assert past.count_memories(as_of=FAR - timedelta(days=1)) == 0  # an empty store has no past: it is the present
+        memory_id = past.create_memory("c", "k", {}, "t")
+
+        with pytest.raises(HistoryUnavailableError, match="2100-01-01T00:00:00") as caught:
+            past.get_memory(memory_id, as_of=FAR - timedelta(days=1))
+
+        assert caught.value.earliest == FAR
+
+    def test_what_is_no_moment_is_refused(self, past: MemoryModule) -> None:
+        no_moment: Any = "yesterday"
+        with pytest.raises(InvalidQueryError, match="as_of"):
+            past.count_memories(as_of=no_moment)
+
+    def test_the_present_inside_a_transaction_holds_its_changes(self, past: MemoryModule, later: FakeClock) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
+        then = later.now
+        with past.transaction():
+            later.step(hours=1)
+            past.update_memory(memory_id, {"n": 2})
+            past.create_memory("c", "other", {}, "t")
+
+            assert [entry.value for entry in past.search_memories(as_of=then)] == [{"n": 1}]
+            assert past.count_memories(as_of=later.now + timedelta(hours=1)) == 2
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_any_past_moment_is_answered_as_it_was(
+        self, past: MemoryModule, later: FakeClock, open_backend: OpenBackend, seed: int
+    ) -> None:
+        story = _Story(past, later, random.Random(seed))  # noqa: S311 - no secret
+        for _ in range(60):
+            story.step()
+        again = open_backend()
+        reopened = MemoryModule(storage_backend=again, clock=later)
+
+        for memory in (past, reopened):
+            for moment, entries in story.moments:
+                for query in story.queries():
+                    wanted = sorted(filter(query.matches, entries), key=lambda entry: entry.order, reverse=True)
+                    seen: Any = memory.backend
+                    found = seen.as_of(moment)
+                    assert found.select(query) == wanted[: query.limit], (moment, query)
+                    assert [each.position for each in found.select(query)] == [
+                        each.position for each in wanted[: query.limit]
+                    ]
+                    assert found.count(query) == len(wanted[: query.limit])
+                    assert list(found.iterate(query)) == wanted[: query.limit]
+        again.shutdown()
+
+    # --- guarded changes ---
+
+    def test_a_change_that_was_overtaken_is_refused(self, memory: MemoryModule) -> None:
+        memory_id = memory.create_memory("c", "k", {"n": 1}, "t")
+        assert memory.update_memory(memory_id, {"n": 2}, if_version=1)
+
+        with pytest.raises(ConflictError, match="has version 2, the change was meant for version 1"):
+            memory.update_memory(memory_id, {"n": 3}, if_version=1)
+        with pytest.raises(ConflictError):
+            memory.delete_memory(memory_id, if_version=1)
+        with pytest.raises(ConflictError):
+            memory.modify_memory(memory_id, lambda value: value, if_version=3)
+
+        entry = memory.get_memory(memory_id)
+        assert entry is not None
+        assert (entry.value, entry.version) == ({"n": 2}, 2)
+        assert memory.delete_memory(memory_id, if_version=2)
+        with pytest.raises(ConflictError, match="is gone"):
+            memory.merge_memory(memory_id, {}, if_version=2)
+
+    def test_a_merge_lays_changes_over_the_value(self, memory: MemoryModule) -> None:
+        memory_id = memory.create_memory("c", "k", {"a": {"b": 1, "c": 2}, "d": [1], "e": 1}, "t", tags=["x"])
+
+        assert memory.merge_memory(memory_id, {"a": {"c": None, "f": 3}, "d": [2], "g": {"h": None, "i": 1}})
+
+        entry = memory.get_memory(memory_id)
+        assert entry is not None
+        assert entry.value == {"a": {"b": 1, "f": 3}, "d": [2], "e": 1, "g": {"i": 1}}
+        assert entry.tags == ["x"]
+        assert memory.merge_memory("absent", {}) is memory.modify_memory("absent", lambda value: value) is False
+
+    def test_a_function_changes_the_value_or_nothing(self, memory: MemoryModule) -> None:
+        memory_id = memory.create_memory("c", "k", {"n": 1}, "t")
+
+        assert memory.modify_memory(memory_id, lambda value: {"n": value["n"] + 1})
+        with pytest.raises(ZeroDivisionError):
+            memory.modify_memory(memory_id, lambda value: {"n": value["n"] / 0})
+
+        entry = memory.get_memory(memory_id)
+        assert entry is not None
+        assert (entry.value, entry.version) == ({"n": 2}, 2)
+
+
+class _Story:
+    """Changes of every kind, and what the memory held after each commit."""
+
+    def __init__(self, memory: MemoryModule, clock: FakeClock, chance: random.Random) -> None:
+        self.memory, self.clock, self.chance = memory, clock, chance
+        self.moments: list[tuple[datetime, list[MemoryEntry]]] = []
+        self.count = 0
+
+    def step(self) -> None:
+        """Make a commit, and remember what is there; look again between this one and the next."""
+        self.clock.step(seconds=self.chance.choice([0.000001, 1, 1, 3600]))
+        if self.chance.random() < 0.3:
+            with self.memory.transaction():
+                for _ in range(self.chance.randint(0, 4)):
+                    self._change()
+                    self.clock.step(seconds=self.chance.choice([0, 1]))
+        else:
+            self._change()
+        if self.count:
+            self.clock.step(seconds=1)  # behind what the module added to keep times apart
+            self.moments.append((self.clock.now, self.memory.list_memories()))
+            self.clock.step(seconds=1)
+
+    def _change(self) -> None:
+        chance, memory = self.chance, self.memory
+        held = memory.list_memories()
+        some = chance.choice(held).id if held else "absent"
+        kind = chance.choice(["create"] * 3 + ["update"] * 4 + ["delete", "undo", "undo", "raw", "restore", "clear"])
+        if kind == "create":
+            self.count += 1
+            fields = (chance.choice("ab"), chance.choice("kl"), {"n": chance.randint(0, 3)}, chance.choice("tu"))
+            memory.create_memory(*fields, chance.choice([None, "e"]), chance.sample("xyz", chance.randint(0, 3)))
+        elif kind == "update":
+            memory.update_memory(some, {"n": chance.randint(0, 3)}, chance.sample("xyz", chance.randint(0, 3)))
+        elif kind == "delete":
+            memory.delete_memory(some)
+        elif kind == "undo":
+            memory.undo(some)
+        elif kind == "raw" and held:
+            entry = chance.choice(held)
+            entry.category = chance.choice("ab")
+            entry.timestamp += timedelta(days=chance.choice([-1, 1]))
+            with memory.transaction():
+                memory.backend.update(entry)
+        elif kind == "restore" and memory.get_history(some):
+            memory.restore_memory(some, chance.choice(memory.get_history(some)).version)
+        elif kind == "clear" and chance.random() < 0.3:
+            memory.clear_all()
+
+    def queries(self) -> list[MemoryQuery]:
+        """Return questions of every kind that leads a search."""
+        chance = self.chance
+        return [
+            MemoryQuery(),
+            MemoryQuery(category=chance.choice("ab"), limit=chance.randint(0, 5)),
+            MemoryQuery(key=chance.choice("kl"), where={"n": {"$gte": 1}}),
+            MemoryQuery(tags=["x"], limit=3),
+            MemoryQuery(tags=["x", "y"], tags_match=chance.choice(["any", "all"]), category=chance.choice("ab")),
+            MemoryQuery(entity_type="t", entity_id=chance.choice([None, "e"])),
+            MemoryQuery(since=FAR + timedelta(hours=chance.randint(0, 5)), tags=["y", "z"], limit=2),
+        ]

@@ -1,0 +1,87 @@
+"""Going back: an entry restored to a version, its last change undone, two of its versions compared.
+
+Each is a change like any other, made inside the caller's transaction, and can be undone itself.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from jarvis.authorship import Author
+from jarvis.errors import RevisionNotFoundError
+from jarvis.memory_entry import MemoryEntry
+from jarvis.revision import Difference, Operation, Revision, differences
+from jarvis.storage_backend import KeepsHistory, StorageBackend
+
+
+def restore(backend: StorageBackend, entry_id: str, version: int, author: Author, moment: datetime) -> bool:
+    """Give the entry the content of one of its versions; return whether anything is known of the entry.
+
+    Raises:
+        RevisionNotFoundError: that version is not known (any more).
+    """
+    now, past = backend.read(entry_id), backend.capability(KeepsHistory).revisions(entry_id)
+    if now is None and not past:
+        return False
+    if now is None or now.version != version:
+        _put(backend, _state(now, past, version), now, "restore", author, moment)
+    return True
+
+
+def undo(backend: StorageBackend, entry_id: str, author: Author, moment: datetime) -> bool:
+    """Take back the last change of the entry, whatever it was; return whether anything is known of the entry.
+
+    Raises:
+        RevisionNotFoundError: what was before that change is not known any more.
+    """
+    history = backend.capability(KeepsHistory)
+    now, past = backend.read(entry_id), history.revisions(entry_id)
+    if now is None and not past:
+        return False
+    if now is not None and (past[0].is_removal if past else now.version == 1):
+        history.sign(author.signature("delete"))  # the last change created it, or brought it back
+        backend.delete(entry_id)
+        return True
+    if not past:
+        raise RevisionNotFoundError("what the memory was before its last change is not known any more")
+    _put(backend, past[0].entry, now, "undo", author, moment)
+    return True
+
+
+def diff(backend: StorageBackend, entry_id: str, from_version: int, to_version: int) -> list[Difference]:
+    """Return what differs between two versions of the entry.
+
+    Raises:
+        RevisionNotFoundError: one of them is not known (any more).
+    """
+    now, past = backend.read(entry_id), backend.capability(KeepsHistory).revisions(entry_id)
+    return differences(_state(now, past, from_version), _state(now, past, to_version))
+
+
+def _state(now: MemoryEntry | None, past: list[Revision], version: int) -> MemoryEntry:
+    known = ([] if now is None else [now]) + [revision.entry for revision in past]
+    for entry in known:  # an id that was given anew has versions twice: those of its last life count
+        if entry.version == version:
+            return entry
+    if not known:
+        raise RevisionNotFoundError("nothing is known of the memory")
+    numbers = ", ".join(str(number) for number in sorted({entry.version for entry in known}))
+    raise RevisionNotFoundError(f"version {version} of the memory is not known; known: {numbers}")
+
+
+def _put(
+    backend: StorageBackend,
+    wanted: MemoryEntry,
+    now: MemoryEntry | None,
+    operation: Operation,
+    author: Author,
+    moment: datetime,
+) -> None:
+    wanted.provenance = dict((now or wanted).provenance)
+    author.updates(wanted, moment)
+    history = backend.capability(KeepsHistory)
+    if now is None:
+        history.recreate(wanted)
+    else:
+        history.sign(author.signature(operation))
+        backend.update(wanted)
