@@ -30,6 +30,7 @@ _TAGS = f"""
 SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
     {_NAME.format("entity_type")}, instant FROM {{}} ORDER BY row
 """
+_COMMITS = "SELECT first, last, moment FROM commits ORDER BY last"
 _PLACES = "SELECT r.ended FROM revisions AS r JOIN past_tags AS t ON t.ended = r.ended WHERE t.made != r.made LIMIT 1"
 _CLOCK = "SELECT checksum, commit_number, made, names_generation, begins, ahead FROM clock"
 _FIRST_CLOCK = "SELECT checksum, commit_number, made, names_generation FROM clock"
@@ -70,10 +71,21 @@ def _compare(connection: apsw.Connection, path: str) -> None:
                 raise driver.corrupt(path, "a change does not match its checksum")
         if connection.execute(_PLACES).fetchall():
             raise driver.corrupt(path, "a tag of the past does not match its state")
+        _compare_commits(connection, path)
     clocks: list[Any] = connection.execute(_CLOCK if has_past else _FIRST_CLOCK).fetchall()
     for checksum, *clock in clocks:
         if schema.clock_checksum(tuple(clock)) != checksum:
             raise driver.corrupt(path, "its clock does not match its checksum")
+
+
+def _compare_commits(connection: apsw.Connection, path: str) -> None:
+    before = moved = 0
+    for first, last, moment in connection.execute(_COMMITS):
+        if not before < first <= last or moment < moved:
+            raise driver.corrupt(path, "its transactions contradict each other")
+        before, moved = last, moment
+    if before > schema.last_commit(connection):
+        raise driver.corrupt(path, "it knows of commits that it does not hold")
 
 
 def _compare_states(connection: apsw.Connection, path: str, entries: str, tags: str) -> None:
