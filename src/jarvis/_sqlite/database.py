@@ -194,7 +194,7 @@ class Database:
                 session.tear()  # the half of it that was done goes with the transaction it is part of
             raise
         finally:
-            session.joined, session.signature = False, None
+            session.joined = False
 
     def _lead(self, own: Write) -> None:
         """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone."""

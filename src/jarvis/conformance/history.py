@@ -334,7 +334,11 @@ class HistoryPromises(Promises):
             past.create_memory("c", "other", {}, "t")
 
             assert [entry.value for entry in past.search_memories(as_of=then)] == [{"n": 1}]
-            assert past.count_memories(as_of=later.now + timedelta(hours=1)) == 2
+            between = later.now
+            later.step(hours=1)
+            past.create_memory("c", "last", {}, "t")
+            assert [entry.value for entry in past.search_memories(as_of=between)] == [{"n": 1}]
+            assert past.count_memories(as_of=later.now + timedelta(hours=1)) == 3
 
     @pytest.mark.parametrize("seed", range(6))
     def test_any_past_moment_is_answered_as_it_was(
