@@ -26,6 +26,7 @@ SECTIONS = {
     "growth": "As the store grows",
     "json_file": "The JSON file",
     "awaiting": "Awaiting",
+    "looking_back": "History",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")
 CHARTED_AT = 10_000

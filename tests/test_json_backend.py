@@ -22,7 +22,10 @@ import pytest
 
 from jarvis import _files
 from jarvis._json import file as json_file
+from jarvis._json import past as json_past
+from jarvis._json import record as json_record
 from jarvis.codec import instant_of
+from jarvis.config import HistoryPolicy
 from jarvis.errors import (
     CorruptStoreError,
     InvalidEntryError,
@@ -38,6 +41,7 @@ from jarvis.errors import (
 )
 from jarvis.json_backend import JSONBackend
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.revision import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,13 +67,19 @@ def backend(path: Path) -> Iterator[JSONBackend]:
 
 
 def filled(path: Path) -> bytes:
-    """Make a store with entries of many kinds in two namespaces; return its bytes."""
-    backend = JSONBackend(path)
+    """Make a store with entries of many kinds and a past, with a gap, in two namespaces; return its bytes."""
+    backend = JSONBackend(path, history=HistoryPolicy(max_revisions=2))
     with backend.transaction():
         for number in range(6):
             value = {"mode": "dark", "größe": [number, 1.5, None, True], "at": MOMENT, "nested": {"$type": "x"}}
             backend.create(an_entry(f"id-{number}", value, tags=["ui", f"t{number}"], provenance={"module": "m"}))
-        backend.for_namespace("alice").create(an_entry("id-0", entity_type="task", entity_id="7"))
+        alice = backend.for_namespace("alice")
+        alice.create(an_entry("id-0", entity_type="task", entity_id="7"))
+        for version in range(3):
+            backend.update(an_entry("id-5", {"mode": "dark", "n": version}))
+        backend.sign(Signature("delete", "ui", "task-1", "müde"))
+        alice.create(an_entry("id-1"))
+        alice.delete("id-1")
     backend.shutdown()
     return path.read_bytes()
 
@@ -176,7 +186,7 @@ def test_the_file_is_indented_json_with_the_fields_in_the_order_of_the_specifica
         "version": 1,
         "position": [instant_of(MOMENT), 1],
     }
-    assert list(json.loads(text + "}")) == ["format", "entries", "namespaces", "clock"]
+    assert list(json.loads(text + "}")) == ["format", "entries", "namespaces", "clock", "commits"]
     assert checksum == f'"blake2b:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"\n}}\n'
     whole = json.loads(path.read_bytes())
     assert path.read_text(encoding="utf-8") == json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
@@ -186,13 +196,15 @@ def test_an_empty_store_is_a_readable_file(path: Path, backend: JSONBackend) -> 
     backend.bootstrap()
 
     document = unsealed(path)
-    assert document == {"format": 1, "entries": {}, "clock": {"commit": 0, "made": None}}
+    assert document == {"format": 2, "entries": {}, "clock": {"commit": 0, "made": None, "begins": None}}
 
 
-def test_a_namespace_without_entries_is_not_in_the_file(path: Path, backend: JSONBackend) -> None:
+def test_a_namespace_without_entries_and_past_is_not_in_the_file(path: Path, backend: JSONBackend) -> None:
     alice = backend.for_namespace("alice")
     alice.create(an_entry())
     alice.delete("1")
+    assert list(unsealed(path)["namespaces"]) == ["alice"]
+    backend.erase_namespace("alice")
 
     assert "namespaces" not in unsealed(path)
 
@@ -359,7 +371,7 @@ def _set(*steps: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-def _drop(*steps: str) -> Callable[[dict[str, Any]], None]:
+def _drop(*steps: Any) -> Callable[[dict[str, Any]], None]:
     def change(document: dict[str, Any]) -> None:
         *way, last = steps
         for step in way:
@@ -402,6 +414,30 @@ def _drop(*steps: str) -> Callable[[dict[str, Any]], None]:
         _set("entries", "id-0", "zone", "Nowhere/At all"),
         _drop("entries", "id-0", "key"),
         _drop("entries", "id-0", "position"),
+        _set("format", 1),
+        _set("clock", "begins", 10**17),
+        _set("clock", "made", None),
+        _set("history", {}),
+        _set("history", 0, "more", 1),
+        _set("history", 0, "ended", 0),
+        _set("history", 0, "ended", 10**6),
+        _set("history", 1, "made", -1),
+        _set("history", 1, "made", 10**17),
+        _set("history", 0, "change", {}),
+        _set("history", 0, "change", "operation", "devour"),
+        _set("history", 0, "entry", "timestamp", "yesterday"),
+        _set("history", 0, "entry", "position", [0, 10**6]),
+        _drop("history", 0, "entry"),
+        _drop("history", 0, "change"),
+        _set("gaps", 0, "more", 1),
+        _set("gaps", 0, "id", 1),
+        _drop("gaps", 0, "ended"),
+        lambda document: document["gaps"].append(document["gaps"][0]),
+        lambda document: document["history"].reverse(),
+        lambda document: document["commits"].append(document["commits"][0]),
+        _set("commits", 0, "first", 10**6),
+        _set("commits", 0, "made", 10**17),
+        _set("namespaces", "alice", "history", 0, "entry", "value", {"at": {"$type": "unheard of"}}),
     ],
 )
 def test_a_file_without_checksum_is_taken_only_if_nothing_about_it_is_odd(
@@ -414,7 +450,13 @@ def test_a_file_without_checksum_is_taken_only_if_nothing_about_it_is_odd(
     assert_refused_and_kept(path, json.dumps(document).encode())
 
 
-@pytest.mark.parametrize("name", ["entries", "id-0", "key", "mode", "format", "clock", "namespaces"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("entries", "id-0", "key", "mode", "format", "clock", "namespaces"),
+        *("history", "ended", "change", "entry", "operation", "gaps", "commits", "begins", "first"),
+    ],
+)
 def test_a_name_that_stands_twice_in_a_file_without_checksum_is_damage(path: Path, name: str) -> None:
     filled(path)
     text = json.dumps(unsealed(path))
@@ -427,7 +469,7 @@ def test_a_name_that_stands_twice_in_a_file_without_checksum_is_damage(path: Pat
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
-    newer = json.dumps({"format": 2, "tables": [], "checksum": "sha1024:…"}).encode()
+    newer = json.dumps({"format": 3, "tables": [], "checksum": "sha1024:…"}).encode()
     path.write_bytes(newer)
 
     with pytest.raises(StoreTooNewError):
@@ -517,7 +559,7 @@ def test_migration_keeps_the_old_bytes_beside_the_store(path: Path, backend: JSO
     backend.bootstrap()
 
     assert Path(f"{path}.first-life").read_bytes() == old
-    assert unsealed(path)["format"] == 1
+    assert unsealed(path)["format"] == 2
 
 
 def test_migration_never_replaces_another_kept_copy(path: Path) -> None:
@@ -811,8 +853,8 @@ def test_an_entry_that_did_not_change_is_not_encoded_anew(
     with backend.transaction():
         for number in range(10):
             backend.create(an_entry(str(number)))
-    real, calls = json_file._fragment, itertools.count()
-    monkeypatch.setattr(json_file, "_fragment", lambda *arguments: (next(calls), real(*arguments))[1])
+    real, calls = json_record.fragment_of, itertools.count()
+    monkeypatch.setattr(json_record, "fragment_of", lambda *arguments: (next(calls), real(*arguments))[1])
     backend.update(an_entry("3", {"mode": "light"}))
 
     assert next(calls) == 1
@@ -922,6 +964,19 @@ def test_only_what_another_wrote_is_decoded_again(
     assert next(calls) == 1 + 7  # the one that changed, and each of the store that was opened to compare
 
 
+def test_only_the_past_that_another_wrote_is_decoded_again(
+    path: Path, backend: JSONBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(path)
+    backend.bootstrap()
+    JSONBackend(path).update(an_entry("id-3", {"mode": "light"}))
+    real, calls = json_past.read_state, itertools.count()
+    monkeypatch.setattr(json_file, "read_state", lambda *arguments: (next(calls), real(*arguments))[1])
+
+    assert len(backend.revisions("id-3")) == 1
+    assert next(calls) == 1
+
+
 def test_processes_that_write_at_once_lose_no_entry_and_use_no_commit_number_twice(
     path: Path, backend: JSONBackend
 ) -> None:
@@ -936,7 +991,8 @@ def test_processes_that_write_at_once_lose_no_entry_and_use_no_commit_number_twi
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be renamed over there")
 def test_a_version_of_the_same_size_and_time_is_not_taken_for_the_one_before(path: Path) -> None:
-    reader, writer = JSONBackend(path), JSONBackend(path)
+    no_past = HistoryPolicy(max_revisions=0)
+    reader, writer = JSONBackend(path), JSONBackend(path, history=no_past)
     writer.create(an_entry("1", {"n": 0}))
     times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
     sizes = set()

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.corpus import Record
 from benchmarks.systems.system import System, Touched
-from jarvis.persistent_memory import MemoryEntry, MemoryModule
+from jarvis.persistent_memory import HistoryPolicy, MemoryEntry, MemoryModule
 
 
 def open_in(directory: Path, *, durable: bool) -> Jarvis:
@@ -18,8 +18,13 @@ def open_in(directory: Path, *, durable: bool) -> Jarvis:
 
 
 def opened(directory: Path, backend_type: str, *, durable: bool) -> MemoryModule:
-    """Return the module on the store in `directory`, ready."""
-    memory = MemoryModule(storage_dir=directory, backend_type=backend_type, durability="full" if durable else "normal")
+    """Return the module on the store in `directory`, ready; it keeps no past, as no other system does."""
+    memory = MemoryModule(
+        storage_dir=directory,
+        backend_type=backend_type,
+        durability="full" if durable else "normal",
+        history=HistoryPolicy(max_revisions=0),
+    )
     memory.bootstrap()
     return memory
 

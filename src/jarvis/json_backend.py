@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jarvis._json.file import Draft, Record, Room
-from jarvis._json.store import NO_ENTRIES, Store
-from jarvis.codec import InvalidMomentError
-from jarvis.config import Durability, checked
-from jarvis.errors import CorruptStoreError, DuplicateEntryError, EntryNotFoundError, StoreAccessError
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace
-from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
+from jarvis._json.past import EXACT, PastRoom, State
+from jarvis._json.record import Draft, Record
+from jarvis._json.room import Room
+from jarvis._json.store import Store
+from jarvis.codec import InvalidMomentError, instant_of
+from jarvis.codec.instants import datetime_of
+from jarvis.config import Durability, HistoryPolicy, checked
+from jarvis.errors import (
+    CorruptStoreError,
+    DuplicateEntryError,
+    EntryNotFoundError,
+    InvalidQueryError,
+    StoreAccessError,
+)
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
+from jarvis.revision import Revision, Signature
+from jarvis.storage_backend import KeepsHistory, Namespaced, Past, StorageBackend, Transactional
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterator
-    from datetime import datetime
+    from collections.abc import Callable, Collection, Iterator
+
+_EARLIEST = instant_of(datetime.min.replace(tzinfo=UTC))
+_LATEST = instant_of(datetime.max.replace(tzinfo=UTC))
 
 
 class JSONBackend(StorageBackend):
@@ -33,6 +46,7 @@ class JSONBackend(StorageBackend):
         durability: ``"full"`` has every commit on the disk when it returns. ``"normal"`` does not wait
             for the disk: a killed process loses nothing, a power cut MAY LOSE THE WHOLE FILE.
         busy_timeout_seconds: how long a write waits for other writers.
+        history: how much of the past the changes made here keep, and what `prune` has no room for.
 
     Raises:
         InvalidSettingError: an option is unknown or out of range.
@@ -50,7 +64,7 @@ class JSONBackend(StorageBackend):
 
     name: ClassVar[str] = "json"
     file_name: ClassVar[str] = "memory.json"
-    capabilities: ClassVar[tuple[type, ...]] = (Transactional, Namespaced)
+    capabilities: ClassVar[tuple[type, ...]] = (Transactional, KeepsHistory, Namespaced)
 
     def __init__(
         self,
@@ -60,18 +74,21 @@ class JSONBackend(StorageBackend):
         read_only: bool = False,
         durability: Durability = "full",
         busy_timeout_seconds: float = 30.0,
+        history: HistoryPolicy = HistoryPolicy(),  # noqa: B008 - frozen
     ) -> None:
         self.namespace = check_namespace(namespace)
         self._options = {
             "read_only": checked("read_only", read_only),
             "durability": checked("durability", durability),
             "busy_timeout_seconds": checked("busy_timeout_seconds", busy_timeout_seconds),
+            "history": checked("history", history),
         }
         self._store = Store(
             checked("file_path", file_path),
             read_only=read_only,
             sync=durability == "full",
             busy_timeout_seconds=busy_timeout_seconds,
+            policy=self._options["history"],
         )
 
     @property
@@ -91,26 +108,18 @@ class JSONBackend(StorageBackend):
     # --- the eight verbs -------------------------------------------------------------------------
 
     def bootstrap(self) -> None:
-        self._store.rooms()
+        self._store.seen()
 
     def create(self, entry: MemoryEntry) -> None:
-        draft = Draft(entry)
-        with self._store.transaction() as transaction:
-            if entry.id in transaction.room(self.namespace).records:
-                raise DuplicateEntryError(f"an entry with this id is already in namespace {self.namespace!r}")
-            transaction.put(self.namespace, draft.record(self.namespace, 1, transaction.next_commit()))
+        self._create(entry, lambda _: 1)
 
     def read(self, entry_id: str) -> MemoryEntry | None:
-        record = self._room().records.get(entry_id)
-        if record is None:
-            return None
-        with self._decoding():
-            return record.entry()
+        return self._entry(self._room().get(entry_id))
 
     def update(self, entry: MemoryEntry) -> None:
         draft = Draft(entry)
         with self._store.transaction() as transaction:
-            before = transaction.room(self.namespace).records.get(entry.id)
+            before = transaction.room(self.namespace).get(entry.id)
             if before is None:
                 raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
             commit = transaction.next_commit()
@@ -118,8 +127,9 @@ class JSONBackend(StorageBackend):
 
     def delete(self, entry_id: str) -> None:
         with self._store.transaction() as transaction:
-            if entry_id in transaction.room(self.namespace).records:
-                transaction.remove(self.namespace, entry_id)
+            record = transaction.room(self.namespace).get(entry_id)
+            if record is not None:
+                transaction.remove(self.namespace, record, "delete")
 
     def list_all(self) -> list[MemoryEntry]:
         return self.select(MemoryQuery())
@@ -142,27 +152,17 @@ class JSONBackend(StorageBackend):
     # --- faster than the defaults ----------------------------------------------------------------
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        found = self._found(query)
-        with self._decoding():
-            return [record.entry() for record in found]
+        return list(self._entries(self._room(), query))
 
     def count(self, query: MemoryQuery) -> int:
-        found = self._found(query)
-        with self._decoding():
-            return sum(1 for _ in found)
+        return self._counted(self._room(), query)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        found = self._found(query)
-        while True:
-            with self._decoding():
-                record = next(found, None)
-                if record is None:
-                    return
-                entry = record.entry()
-            yield entry
+        yield from self._entries(self._room(), query)
 
     def clear(self) -> int:
-        return self._empty(self.namespace)
+        with self._store.transaction() as transaction:
+            return transaction.clear(self.namespace)
 
     # --- capabilities ----------------------------------------------------------------------------
 
@@ -179,6 +179,47 @@ class JSONBackend(StorageBackend):
         """Return the timestamp of a change made now; see `jarvis.storage_backend.Transactional`."""
         return self._store.own_transaction().moment(now)
 
+    def sign(self, signature: Signature) -> None:
+        """Say who makes the changes that follow in this block; see `jarvis.storage_backend.KeepsHistory`.
+
+        Raises:
+            TransactionError: no transaction is open in this thread.
+            InvalidEntryError: a text of it holds a lone surrogate.
+        """
+        transaction = self._store.own_transaction()
+        for field, text in zip(signature._fields[1:], signature[1:], strict=True):
+            if text is not None:
+                check_text(field, text)
+        transaction.signature = signature
+
+    def complete(self, now: datetime) -> None:
+        """Let changes become visible to the past at `now`; see `jarvis.storage_backend.KeepsHistory`."""
+        self._store.own_transaction().complete(now)
+
+    def revisions(self, entry_id: str) -> list[Revision]:
+        """Return the kept states of the entry that has or had this id, the newest first."""
+        states = self._store.seen().archive(self.namespace).of_id.get(entry_id, ())
+        with self._decoding():
+            return [state.revision(_within_calendar(state.made)) for state in reversed(states)]
+
+    def recreate(self, entry: MemoryEntry) -> None:
+        """Store `entry` as one version more than its last known one; see `jarvis.storage_backend.KeepsHistory`."""
+        self._create(entry, lambda states: states[-1].version + 1 if states else 1)
+
+    def as_of(self, moment: datetime) -> Past:
+        """Return the namespace as it was at `moment`; see `jarvis.storage_backend.KeepsHistory`."""
+        if not isinstance(moment, datetime):
+            raise InvalidQueryError(f"as_of: takes a datetime, not {type(moment).__name__}")
+        try:
+            return _Then(self, max(instant_of(moment), _EARLIEST))
+        except InvalidMomentError as error:
+            raise InvalidQueryError(f"as_of: {error}") from None
+
+    def prune(self, now: datetime, limit: int) -> int:
+        """Remove at most `limit` states, of any namespace, that are too old at `now`; return how many."""
+        with self._store.transaction() as transaction:
+            return transaction.prune(instant_of(now), limit)
+
     def for_namespace(self, namespace: str) -> JSONBackend:
         """Return a sibling on the same state, lock and transaction; raise `InvalidEntryError` for a bad name."""
         sibling = object.__new__(type(self))
@@ -187,33 +228,51 @@ class JSONBackend(StorageBackend):
 
     def list_namespaces(self) -> list[str]:
         """Return the names of the namespaces that hold an entry, sorted."""
-        return sorted(name for name, room in self._store.rooms().items() if room.records)
+        return sorted(name for name, room in self._store.seen().rooms.items() if room.records)
 
     def erase_namespace(self, namespace: str) -> int:
-        """Delete every entry of `namespace` and every file of ours that may still hold one; return how many.
+        """Delete every entry of `namespace`, its past, and every file of ours that may still hold one; return how many.
 
         The file system may keep the blocks of the replaced file until it needs them.
         """
         with self._store.transaction() as transaction:
             if check_namespace(namespace) == DEFAULT_NAMESPACE:
                 transaction.erase_kept_copies()
-            return self._empty(namespace)
+            return transaction.erase(namespace)
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _room(self) -> Room:
-        return self._store.rooms().get(self.namespace, NO_ENTRIES)
-
-    def _found(self, query: MemoryQuery) -> Iterator[Record]:
-        candidates = self._room().candidates(query)
-        return itertools.islice(filter(query.predicate(), candidates), query.limit)
-
-    def _empty(self, namespace: str) -> int:
+    def _create(self, entry: MemoryEntry, version: Callable[[tuple[State, ...]], int]) -> None:
+        draft = Draft(entry)
         with self._store.transaction() as transaction:
-            ids = list(transaction.room(namespace).records)
-            for entry_id in ids:
-                transaction.remove(namespace, entry_id)
-        return len(ids)
+            if transaction.room(self.namespace).get(entry.id) is not None:
+                raise DuplicateEntryError(f"an entry with this id is already in namespace {self.namespace!r}")
+            number = version(transaction.archive(self.namespace).of_id.get(entry.id, ()))
+            transaction.put(self.namespace, draft.record(self.namespace, number, transaction.next_commit()))
+
+    def _room(self) -> Room:
+        return self._store.seen().room(self.namespace)
+
+    def _entry(self, record: Record | None) -> MemoryEntry | None:
+        if record is None:
+            return None
+        with self._decoding():
+            return record.entry()
+
+    def _entries(self, room: Room | PastRoom, query: MemoryQuery) -> Iterator[MemoryEntry]:
+        found = _found(room, query)
+        while True:
+            with self._decoding():
+                record = next(found, None)
+                if record is None:
+                    return
+                entry = record.entry()
+            yield entry
+
+    def _counted(self, room: Room | PastRoom, query: MemoryQuery) -> int:
+        found = _found(room, query)
+        with self._decoding():
+            return sum(1 for _ in found)
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -223,3 +282,44 @@ class JSONBackend(StorageBackend):
             raise StoreAccessError(self.file_path, f"an entry {error}") from None
         except ValueError:  # whose message may hold what is stored
             raise CorruptStoreError(self.file_path, "holds an entry that cannot be read; restore a copy") from None
+
+
+class _Then:
+    """What the namespace of a backend held at an instant; see `jarvis.storage_backend.Past`."""
+
+    def __init__(self, backend: JSONBackend, instant: int) -> None:
+        self._backend, self._instant = backend, instant
+
+    def read(self, entry_id: str) -> MemoryEntry | None:
+        """Return the entry that had this id, or None."""
+        return self._backend._entry(self._room({"id": entry_id}).get(entry_id))
+
+    def newest_of_key(self, key: str) -> MemoryEntry | None:
+        """Return the newest entry with this key, or None."""
+        return next(iter(self.select(MemoryQuery(key=key, limit=1))), None)
+
+    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
+        """Return the first `query.limit` entries that matched `query`, newest first."""
+        return list(self.iterate(query))
+
+    def count(self, query: MemoryQuery) -> int:
+        """Return ``len(self.select(query))``."""
+        return self._backend._counted(self._room_for(query), query)
+
+    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
+        """Yield what `select` returns."""
+        yield from self._backend._entries(self._room_for(query), query)
+
+    def _room_for(self, query: MemoryQuery) -> Room | PastRoom:
+        return self._room({name: getattr(query, name) for name in EXACT})
+
+    def _room(self, asked: dict[str, str | None]) -> Room | PastRoom:
+        return self._backend._store.seen().room_at(self._backend.namespace, self._instant, asked)
+
+
+def _found(room: Room | PastRoom, query: MemoryQuery) -> Iterator[Record]:
+    return itertools.islice(filter(query.predicate(), room.candidates(query)), query.limit)
+
+
+def _within_calendar(instant: int) -> datetime:
+    return datetime_of(min(max(instant, _EARLIEST), _LATEST))

@@ -1,18 +1,23 @@
 """The JSON store's file: records to bytes and back, with damage noticed and the first life understood.
 
-Layout, format 1, UTF-8, two spaces of indent::
+Layout, format 2, UTF-8, two spaces of indent; "history", "gaps" and "commits" are there if they hold something::
 
     {
-      "format": 1,
+      "format": 2,
       "entries": {id: {the nine fields, "version", "position", perhaps "fold" and "zone"}},
-      "namespaces": {name: {"entries": {…}}},
-      "clock": {"commit": last commit number, "made": last instant given, or null},
+      "history": [{"ended": commit number, "made": instant, "change": {"operation", …}, "entry": {as above}}],
+      "gaps": [{"id", "first", "instant", "ended", "made", …}; see `Gap`],
+      "namespaces": {name: {"entries": {…}, "history": […], "gaps": […]}},
+      "clock": {"commit": last commit number, "made": last instant given, "begins": where the past does; or null},
+      "commits": [{"first", "last", "made"}; see `Span`],
       "checksum": "blake2b:<digest of every byte before the comma that precedes this member>"
     }
 
+Format 1 has no past: no "history", "gaps", "begins" and "commits".
+
 A file that ends with a checksum is *sealed*: one wrong byte anywhere and it is refused. A file without
 one was edited by hand (or is the first life's); it is taken as it is, but only if nothing about it is
-odd: no unknown member, no name twice in an object, every entry whole. A flipped bit in the name
+odd: no unknown member, no name twice in an object, every entry whole, the past in its order. A flipped bit in the name
 ``checksum`` makes an unknown member; a file cut short lacks its last brace; so no single damage turns
 a sealed file into one that was edited by hand.
 """
@@ -22,25 +27,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from bisect import bisect_left
+import time
 from datetime import datetime
-from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment, revive
-from jarvis.codec.values import MAX_VALUE_BYTES
-from jarvis.entry_record import Body, encode_body, make_body, make_entry, may_hold_tags
+from jarvis._json.past import FAR, Archive, Gap, Span, read_state
+from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record
+from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment
 from jarvis.errors import CorruptStoreError, StoreTooNewError
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
+from jarvis.memory_entry import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from jarvis.memory_entry import MemoryQuery
 
-FORMAT = 1
+FORMAT = 2
+_FORMATS = (1, 2)
 
 _SEAL = re.compile(rb',\n  "checksum": "blake2b:([0-9a-f]{32})"\n}\n\Z')
 _SEAL_BYTES = len(b',\n  "checksum": "blake2b:"\n}\n') + 32
@@ -48,220 +53,20 @@ _UNSEALED = (
     "its checksum does not match its content: it is damaged, or was edited by hand. Restore it from a copy; or, if "
     'the content is as you want it, remove the member "checksum" and the comma before it'
 )
-_FAR = 253_402_387_200_000_000  # a day past the year 9999, in microseconds
-
-
-# --- one entry -----------------------------------------------------------------------------------
-
-
-class _Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """An entry as the file shows it. `value` is in the plain form of `jarvis.codec`."""
-
-    id: str
-    category: str
-    key: str
-    value: dict[str, Any]
-    tags: list[str]
-    entity_type: str
-    entity_id: str | None
-    timestamp: str
-    provenance: dict[str, str]
-    version: Annotated[int, msgspec.Meta(ge=1)]
-    position: tuple[int, Annotated[int, msgspec.Meta(ge=0)]]
-    fold: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
-    zone: str | None = None
-
-    def entry(self, *, plain: bool) -> MemoryEntry:
-        """Return the entry, built of the parts of this object; raise ValueError if it is malformed."""
-        body = Body(self.value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone))
-        return make_entry(
-            self.id,
-            self.category,
-            self.key,
-            self.entity_type,
-            self.entity_id,
-            self.version,
-            self.position,
-            body,
-            plain=plain,
-        )
-
-
-class Record(msgspec.Struct, frozen=True):
-    """A stored entry: what is looked up, ready, and the whole as the bytes that stand in the file.
-
-    `label` is its id as it stands before those. `MemoryQuery.predicate` takes a record in place of an
-    entry; the value is decoded only if it is asked for.
-    """
-
-    label: bytes
-    fragment: bytes
-    id: str
-    category: str
-    key: str
-    tags: tuple[str, ...]
-    entity_type: str
-    entity_id: str | None
-    version: int
-    order: tuple[int, int, str]
-
-    @property
-    def value(self) -> Any:
-        """The value, decoded anew."""
-        value = _decode_stored(self.fragment).value
-        return revive(value) if may_hold_tags(self.fragment) else value
-
-    def entry(self) -> MemoryEntry:
-        """Return the entry, decoded anew; raise ValueError if a tagged form or the time means nothing here."""
-        return _decode_stored(self.fragment).entry(plain=not may_hold_tags(self.fragment))
-
-
-_by_order = attrgetter("order")
-_encode = msgspec.json.Encoder().encode
-_decode_stored = msgspec.json.Decoder(_Stored).decode
-
-
-class Draft:
-    """An entry that was checked whole and waits for its version and commit number."""
-
-    def __init__(self, entry: MemoryEntry) -> None:
-        """Check `entry`; raise `InvalidEntryError` naming the field that cannot be kept exactly."""
-        body, self._instant = make_body(entry)
-        text, fold, zone = format_moment(entry.timestamp)
-        self._stored = _Stored(
-            entry.id,
-            entry.category,
-            entry.key,
-            body.value,
-            body.tags,
-            entry.entity_type,
-            entry.entity_id,
-            text,
-            entry.provenance,
-            1,
-            (self._instant, 0),
-            fold,
-            zone,
-        )
-        if len(_encode(self._stored)) > MAX_VALUE_BYTES:
-            encode_body(entry)  # refuses by the rule, and in the words, of every backend
-
-    def record(self, namespace: str, version: int, commit: int) -> Record:
-        """Return the record to store in `namespace`."""
-        self._stored.version, self._stored.position = version, (self._instant, commit)
-        return _record(self._stored, _fragment(self._stored, namespace))
-
-
-def _record(stored: _Stored, fragment: bytes) -> Record:
-    return Record(
-        b"%b: " % _encode(stored.id),
-        fragment,
-        stored.id,
-        stored.category,
-        stored.key,
-        tuple(stored.tags),
-        stored.entity_type,
-        stored.entity_id,
-        stored.version,
-        (*stored.position, stored.id),
-    )
-
-
-def _fragment(stored: _Stored, namespace: str) -> bytes:
-    margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
-    return msgspec.json.format(_encode(stored), indent=2).replace(b"\n", margin)  # no text holds a bare newline
-
-
-# --- one namespace in memory ---------------------------------------------------------------------
-
-
-class Room:
-    """The records of a namespace by id and, built when first asked for, by what queries look up.
-
-    Every list is sorted by `Record.order`, ascending. One that a snapshot holds is never changed.
-    """
-
-    def __init__(self, records: dict[str, Record]) -> None:
-        self.records = records
-        self._ordered: list[Record] | None = None
-        self._indexes: dict[str, dict[str | None, list[Record]]] = {}
-
-    def set(self, entry_id: str, record: Record | None) -> Record | None:
-        """Put `record` where one with this id may be, or nothing; return what was there."""
-        before = self.records.pop(entry_id, None) if record is None else self.records.get(entry_id)
-        if before is not None:
-            for records in self._lists_of(before):
-                del records[bisect_left(records, before.order, key=_by_order)]
-        if record is not None:
-            self.records[entry_id] = record
-            for records in self._lists_of(record):
-                records.insert(bisect_left(records, record.order, key=_by_order), record)
-        return before
-
-    def candidates(self, query: MemoryQuery) -> Iterator[Record]:
-        """Return, newest first, records among which are all that match; they are as they were at this call."""
-        lists = [
-            self._index(name).get(held, [])
-            for name in ("key", "entity_id", "category", "entity_type")
-            if (held := getattr(query, name)) is not None
-        ]
-        tagged: list[list[Record]] = []
-        if query.tags is not None:
-            tagged = [self._index("tags").get(tag, []) for tag in set(query.tags)]
-            if not tagged:
-                return iter(())
-            if query.tags_match == "all" or len(tagged) == 1:
-                lists += tagged
-        chosen = min(lists, key=len) if lists else None
-        if chosen is None:
-            chosen = _merged(tagged) if tagged else self._all()
-        since, until = query.instants
-        start = 0 if since is None else bisect_left(chosen, (since,), key=_by_order)
-        stop = len(chosen) if until is None else bisect_left(chosen, (until,), key=_by_order)
-        if query.position is not None:
-            stop = min(stop, bisect_left(chosen, query.position, key=_by_order))
-        return reversed(chosen[start:stop])
-
-    def _all(self) -> list[Record]:
-        ordered = self._ordered
-        if ordered is None:
-            ordered = self._ordered = sorted(self.records.values(), key=_by_order)
-        return ordered
-
-    def _index(self, name: str) -> dict[str | None, list[Record]]:
-        index = self._indexes.get(name)
-        if index is None:
-            index = {}
-            for record in self._all():
-                for held in _held(record, name):
-                    index.setdefault(held, []).append(record)
-            self._indexes[name] = index
-        return index
-
-    def _lists_of(self, record: Record) -> Iterator[list[Record]]:
-        if self._ordered is not None:
-            yield self._ordered
-        for name, index in self._indexes.items():
-            for held in _held(record, name):
-                yield index.setdefault(held, [])
-
-
-def _held(record: Record, name: str) -> Collection[str | None]:
-    return set(record.tags) if name == "tags" else (getattr(record, name),)
-
-
-def _merged(lists: list[list[Record]]) -> list[Record]:
-    return sorted({record.id: record for records in lists for record in records}.values(), key=_by_order)
 
 
 # --- the whole -----------------------------------------------------------------------------------
 
 
 class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The store's counters: the last commit number, and the last instant that was given out, if any."""
+    """The store's counters: the last commit number, and the last instant that was given out, if any.
+
+    `begins` is the instant from which on the past is known, if any is kept.
+    """
 
     commit: Annotated[int, msgspec.Meta(ge=0)]
-    made: Annotated[int, msgspec.Meta(le=_FAR)] | None
+    made: Annotated[int, msgspec.Meta(le=FAR)] | None
+    begins: Annotated[int, msgspec.Meta(le=FAR)] | None = None
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -269,38 +74,56 @@ class Contents(msgspec.Struct, frozen=True):
 
     namespaces: dict[str, dict[str, Record]]
     clock: Clock
+    archives: dict[str, Archive] = {}
+    spans: list[Span] = []
     first_life: bool = False
 
 
-def render(namespaces: Mapping[str, Iterable[Record]], clock: Clock) -> bytes:
-    """Return the bytes of a file, sealed. A namespace without entries is left out."""
-    pieces = [b'{\n  "format": %d,\n  ' % FORMAT, *_member(list(namespaces.get(DEFAULT_NAMESPACE, ())), b"  ")]
+def render(
+    namespaces: Mapping[str, Iterable[Record]], archives: Mapping[str, Archive], clock: Clock, spans: list[Span]
+) -> bytes:
+    """Return the bytes of a file, sealed. A namespace without entries and past is left out."""
+    none, nothing = (), Archive()
+    pieces = [b'{\n  "format": %d,\n  ' % FORMAT]
+    pieces += _members(namespaces.get(DEFAULT_NAMESPACE, none), archives.get(DEFAULT_NAMESPACE, nothing), b"  ")
     before = b',\n  "namespaces": {\n    '
-    for name, records in namespaces.items():
-        entries = list(records)
-        if name != DEFAULT_NAMESPACE and entries:
-            pieces += [before, b"%b: {\n      " % _encode(name), *_member(entries, b"      "), b"\n    }"]
+    for name in dict.fromkeys([*namespaces, *archives]):
+        entries, archive = list(namespaces.get(name, none)), archives.get(name, nothing)
+        if name != DEFAULT_NAMESPACE and (entries or archive):
+            pieces += [before, b"%b: {\n      " % encode(name), *_members(entries, archive, b"      "), b"\n    }"]
             before = b",\n    "
     if before == b",\n    ":
         pieces.append(b"\n  }")
-    pieces.append(b',\n  "clock": %b' % msgspec.json.format(_encode(clock), indent=2).replace(b"\n", b"\n  "))
+    pieces.append(b',\n  "clock": %b' % _indented(clock, b"  "))
+    if spans:
+        pieces.append(b',\n  "commits": %b' % _indented(spans, b"  "))
     text = b"".join(pieces)
     return b'%b,\n  "checksum": "blake2b:%b"\n}\n' % (text, _digest(text))
 
 
-def _member(records: list[Record], margin: bytes) -> Iterator[bytes]:
-    """Yield the member ``entries`` of an object in pieces, which are joined once."""
-    if not records:
-        yield b'"entries": {}'
-        return
-    before = b'"entries": {\n%b  ' % margin
+def _members(records: Iterable[Record], archive: Archive, margin: bytes) -> Iterator[bytes]:
+    """Yield the members of a namespace's object in pieces, which are joined once."""
+    first = before = b'"entries": {\n%b  ' % margin
     between = b",\n%b  " % margin
     for record in records:
         yield before
         yield record.label
         yield record.fragment
         before = between
-    yield b"\n%b}" % margin
+    yield b'"entries": {}' if before is first else b"\n%b}" % margin
+    if archive.states:
+        before = b',\n%b"history": [\n%b  ' % (margin, margin)
+        for state in archive.states:
+            yield before
+            yield state.fragment
+            before = between
+        yield b"\n%b]" % margin
+    if archive.gaps:
+        yield b',\n%b"gaps": %b' % (margin, _indented(list(archive.gaps.values()), margin))
+
+
+def _indented(held: object, margin: bytes) -> bytes:
+    return msgspec.json.format(encode(held), indent=2).replace(b"\n", b"\n" + margin)
 
 
 def _digest(text: bytes | memoryview) -> bytes:
@@ -309,13 +132,18 @@ def _digest(text: bytes | memoryview) -> bytes:
 
 class _Namespace(msgspec.Struct, forbid_unknown_fields=True):
     entries: dict[str, msgspec.Raw]
+    history: list[msgspec.Raw] = []
+    gaps: list[Gap] = []
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     entries: dict[str, msgspec.Raw]
     clock: Clock
+    history: list[msgspec.Raw] = []
+    gaps: list[Gap] = []
     namespaces: dict[str, _Namespace] = {}
+    commits: list[Span] = []
     checksum: str | None = None
 
 
@@ -323,13 +151,20 @@ class _Versioned(msgspec.Struct):
     format: int
 
 
-def parse(path: str, data: bytes, known: Mapping[str, Mapping[str, Record]]) -> Contents:
+class Known(NamedTuple):
+    """What was read before: records and archives by namespace. What has the same bytes is taken over."""
+
+    records: Mapping[str, Mapping[str, Record]]
+    archives: Mapping[str, Archive]
+
+
+def parse(path: str, data: bytes, known: Known) -> Contents:
     """Return what the bytes of the file at `path` hold.
 
     Args:
         path: what error messages name.
         data: the whole file.
-        known: records by namespace and id; those whose bytes are still the same are taken over.
+        known: what was read before.
 
     Raises:
         CorruptStoreError: the bytes are not, whole and unchanged, what was written.
@@ -378,49 +213,125 @@ def _refuse_other_formats(path: str, number: int) -> None:
         raise StoreTooNewError(
             path, f"has format {number}, and this jarvis knows up to {FORMAT}; upgrade jarvis-memory"
         )
-    if number != FORMAT:
+    if number not in _FORMATS:
         raise ValueError("there is no such format")
 
 
-def _read_document(path: str, data: bytes, known: Mapping[str, Mapping[str, Record]] | None) -> Contents:
-    """Return the contents of a format 1 file; `known` is None for a file that no checksum vouches for."""
+def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
+    """Return the contents of a file with a format; `known` is None for one that no checksum vouches for."""
     document = msgspec.json.decode(data, type=_Document)
     if DEFAULT_NAMESPACE in document.namespaces:
         raise ValueError(f'the namespace {DEFAULT_NAMESPACE!r} stands under "namespaces", not at the top')
+    first = _Namespace(document.entries, document.history, document.gaps)
     namespaces: dict[str, dict[str, Record]] = {}
-    for name, namespace in {DEFAULT_NAMESPACE: _Namespace(document.entries), **document.namespaces}.items():
+    archives: dict[str, Archive] = {}
+    for name, namespace in {DEFAULT_NAMESPACE: first, **document.namespaces}.items():
         check_namespace(name)
-        before = {} if known is None else known.get(name, {})
-        records = namespaces[name] = {}
-        for number, (entry_id, raw) in enumerate(namespace.entries.items(), 1):
-            fragment = bytes(raw)
-            record = before.get(entry_id)
-            if record is None or record.fragment != fragment:
-                try:
-                    record = _read_entry(entry_id, fragment, None if known is not None else name)
-                except (ValueError, RecursionError) as error:
-                    raise _malformed(path, number, name, error) from None
-            records[entry_id] = record
-    last = max((record.order[1] for records in namespaces.values() for record in records.values()), default=0)
-    clock = Clock(max(document.clock.commit, last), document.clock.made)
-    return Contents(namespaces, clock)
+        namespaces[name] = _read_entries(path, name, namespace, known)
+        if namespace.history or namespace.gaps:
+            archives[name] = _read_archive(path, name, namespace, known)
+    if known is None:
+        _check_past(document, archives.values())
+    clock = _clock_after(document, namespaces, archives)
+    contents = Contents(namespaces, clock, archives, document.commits)
+    return contents if document.format == FORMAT else _without_past(contents)
+
+
+def _read_entries(path: str, name: str, namespace: _Namespace, known: Known | None) -> dict[str, Record]:
+    before = {} if known is None else known.records.get(name, {})
+    records = {}
+    for number, (entry_id, raw) in enumerate(namespace.entries.items(), 1):
+        fragment = bytes(raw)
+        record = before.get(entry_id)
+        if record is None or record.fragment != fragment:
+            try:
+                record = _read_entry(entry_id, fragment, None if known is not None else name)
+            except (ValueError, RecursionError) as error:
+                raise _malformed(path, f"entry number {number}", name, error) from None
+        records[entry_id] = record
+    return records
+
+
+def _read_archive(path: str, name: str, namespace: _Namespace, known: Known | None) -> Archive:
+    archive = None if known is None else known.archives.get(name)
+    before = {} if archive is None else {state.fragment: state for state in archive.states}
+    states = []
+    for number, raw in enumerate(namespace.history, 1):
+        fragment = bytes(raw)
+        state = before.get(fragment)
+        if state is None:
+            try:
+                state = read_state(fragment, None if known is not None else name)
+            except (ValueError, RecursionError) as error:
+                raise _malformed(path, f"past state number {number}", name, error) from None
+        states.append(state)
+    return Archive(states, namespace.gaps)
+
+
+def _clock_after(
+    document: _Document, namespaces: Mapping[str, Mapping[str, Record]], archives: Mapping[str, Archive]
+) -> Clock:
+    """Return the clock, its number not below that of any change; a file edited by hand may hold a greater one."""
+    clock = document.clock
+    numbers = [record.order[1] for records in namespaces.values() for record in records.values()]
+    numbers += [archive.states[-1].ended for archive in archives.values() if archive.states]
+    numbers += [gap.ended for archive in archives.values() for gap in archive.gaps.values()]
+    numbers += [span.last for span in document.commits[-1:]]
+    return Clock(max(clock.commit, *numbers, 0), clock.made, clock.begins)
+
+
+def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
+    """Raise ValueError if the past is not as it can have come about."""
+    clock, spans = document.clock, document.commits
+    if document.format == 1 and (document.history or document.gaps or spans or clock.begins is not None):
+        raise ValueError("format 1 has no past")
+    made = -FAR if clock.made is None else clock.made
+    if clock.begins is not None and clock.begins > made:
+        raise ValueError("its past begins after its end")
+    numbers = [number for span in spans for number in (span.first, span.last + 1)]
+    if numbers != sorted(numbers) or any(span.first > span.last for span in spans):
+        raise ValueError("its commits are out of order")
+    _check_instants([span.made for span in spans], made, "commits")
+    for archive in archives:
+        ended = [state.ended for state in archive.states]
+        if any(one >= other for one, other in pairwise(ended)):
+            raise ValueError("its history is out of order")
+        _check_instants([state.made for state in archive.states], made, "history")
+    for gaps in (document.gaps, *(namespace.gaps for namespace in document.namespaces.values())):
+        if len({gap.id for gap in gaps}) != len(gaps):
+            raise ValueError("an entry has several gaps")
+
+
+def _check_instants(instants: list[int], made: int, name: str) -> None:
+    if instants != sorted(instants) or (instants and instants[-1] > made):
+        raise ValueError(f"the instants of its {name} are out of order")
+
+
+def _without_past(contents: Contents) -> Contents:
+    """Return what an older version wrote, with a past that begins at its last change."""
+    clock, made = contents.clock, contents.clock.made
+    instants = [record.order[0] for records in contents.namespaces.values() for record in records.values()]
+    if made is None and instants:
+        made = min(time.time_ns() // 1000, max(instants))
+    spans = [Span(1, clock.commit, made)] if made is not None and clock.commit else []
+    return Contents(contents.namespaces, Clock(clock.commit, made, made), {}, spans, contents.first_life)
 
 
 def _read_entry(entry_id: str, fragment: bytes, edited_in: str | None) -> Record:
     """Return the record in the bytes; if they were edited by hand, check them whole and write them anew."""
-    stored = _decode_stored(fragment)
+    stored = decode_stored(fragment)
     if stored.id != entry_id:
         raise ValueError("its id is not the one it stands under")
     if edited_in is not None:
         stored.value = flatten(stored.entry(plain=False).value)
-        fragment = _fragment(stored, edited_in)
-    return _record(stored, fragment)
+        fragment = fragment_of(stored, edited_in)
+    return make_record(stored, fragment)
 
 
-def _malformed(path: str, number: int, namespace: str, error: Exception) -> CorruptStoreError:
+def _malformed(path: str, place: str, namespace: str, error: Exception) -> CorruptStoreError:
     problem = "a text holds a lone surrogate" if isinstance(error, UnicodeError) else str(error)
     return CorruptStoreError(
-        path, f"entry number {number} of namespace {namespace!r} is malformed: {problem}; restore the file from a copy"
+        path, f"{place} of namespace {namespace!r} is malformed: {problem}; restore the file from a copy"
     )
 
 
@@ -459,8 +370,8 @@ def _read_first_life(path: str, document: dict[str, Any], doubled: list[object])
         try:
             records[entry_id] = _read_first_life_entry(entry_id, plain, number)
         except (ValueError, RecursionError) as error:
-            raise _malformed(path, number, DEFAULT_NAMESPACE, error) from None
-    return Contents({DEFAULT_NAMESPACE: records}, Clock(len(records), None), first_life=True)
+            raise _malformed(path, f"entry number {number}", DEFAULT_NAMESPACE, error) from None
+    return _without_past(Contents({DEFAULT_NAMESPACE: records}, Clock(len(records), None), first_life=True))
 
 
 def _read_first_life_entry(entry_id: str, plain: Any, commit: int) -> Record:
@@ -474,7 +385,7 @@ def _read_first_life_entry(entry_id: str, plain: Any, commit: int) -> Record:
         instant = instant_of(moment)
     except InvalidMomentError as error:
         raise ValueError(f"its timestamp {error}") from error
-    stored = _Stored(
+    stored = Stored(
         old.id,
         old.category,
         old.key,
@@ -487,4 +398,4 @@ def _read_first_life_entry(entry_id: str, plain: Any, commit: int) -> Record:
         1,
         (instant, commit),
     )
-    return _record(stored, _fragment(stored, DEFAULT_NAMESPACE))
+    return make_record(stored, fragment_of(stored, DEFAULT_NAMESPACE))

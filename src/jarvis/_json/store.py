@@ -11,20 +11,16 @@ import contextlib
 import itertools
 import os
 import re
-import sys
 import threading
-import weakref
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jarvis import _files
 from jarvis._files import Stamp, explaining
-from jarvis._json.file import Clock, Record, Room, parse, render
+from jarvis._json.file import Clock, Known, parse, render
+from jarvis._json.room import Room
+from jarvis._json.transaction import Seen, Snapshot, Transaction
 from jarvis._locks import WriterLock
-from jarvis.codec import instant_of
-from jarvis.codec.instants import EPOCH
 from jarvis.errors import (
     ReadOnlyStoreError,
     StoreBusyError,
@@ -34,101 +30,11 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
+    from collections.abc import Iterator
+
+    from jarvis.config import HistoryPolicy
 
 _MAX_READS = 10  # of a file that somebody writes to in place, not as we do
-
-NO_ENTRIES = Room({})
-"""The room of a namespace that holds nothing; never changed."""
-
-
-class Snapshot:
-    """What the file held when it had `stamp`. Never changed, so any thread may read it without a lock.
-
-    It keeps the file open: the inode of an open file is not given to a new one, so no later version
-    of the store can look like this one (same inode, same size, written within one tick of the clock).
-    Windows does not rename over open files, but gives new files new numbers.
-    """
-
-    def __init__(self, path: str, stamp: Stamp, descriptor: int, rooms: dict[str, Room], clock: Clock) -> None:
-        self.path, self.stamp, self.rooms, self.clock = path, stamp, rooms, clock
-        if sys.platform == "win32":
-            os.close(descriptor)
-        else:
-            weakref.finalize(self, os.close, descriptor)
-
-
-class Transaction:
-    """A private copy of the state, for the thread that opened it, with what is needed to take changes back."""
-
-    def __init__(self, base: Snapshot) -> None:
-        self.owner = _caller()
-        self.base = base
-        self.rooms = dict(base.rooms)
-        self.erases_kept_copies = False
-        self._commit, self._made = base.clock.commit, base.clock.made
-        self._copied: set[str] = set()
-        self._undo: list[Callable[[], object]] = []
-
-    @property
-    def clock(self) -> Clock:
-        """The store's counters as this transaction would write them."""
-        return Clock(self._commit, self._made)
-
-    @property
-    def mark(self) -> int:
-        """How many changes there are; `take_back` takes it."""
-        return len(self._undo)
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether there is something to write: a change, or a moment that no later one may repeat."""
-        return bool(self._undo) or self._made != self.base.clock.made
-
-    def take_back(self, mark: int) -> None:
-        """Undo the changes since `mark` was read. Numbers and instants that were given stay given."""
-        while len(self._undo) > mark:
-            self._undo.pop()()
-
-    def room(self, namespace: str) -> Room:
-        """Return what the namespace holds now; not to be changed."""
-        return self.rooms.get(namespace, NO_ENTRIES)
-
-    def next_commit(self) -> int:
-        """Return a commit number greater than all before."""
-        self._commit += 1
-        return self._commit
-
-    def put(self, namespace: str, record: Record) -> None:
-        """Store `record`, in place of the one that has its id."""
-        self._set(namespace, record.id, record)
-
-    def remove(self, namespace: str, entry_id: str) -> None:
-        """Remove the record with this id, which is there."""
-        self.next_commit()
-        self._set(namespace, entry_id, None)
-
-    def moment(self, now: datetime) -> datetime:
-        """Return `now`, or a microsecond after the last moment given; see `Transactional.moment`."""
-        instant = instant_of(now)
-        if self._made is not None and instant <= self._made:
-            instant = self._made + 1
-            now = EPOCH + timedelta(microseconds=instant)
-        self._made = instant
-        return now
-
-    def erase_kept_copies(self) -> None:
-        """Let the commit remove the files that the migration of a first life's store left."""
-        self._undo.append(partial(setattr, self, "erases_kept_copies", self.erases_kept_copies))
-        self.erases_kept_copies = True
-
-    def _set(self, namespace: str, entry_id: str, record: Record | None) -> None:
-        if namespace not in self._copied:
-            self.rooms[namespace] = Room(dict(self.room(namespace).records))
-            self._copied.add(namespace)
-        room = self.rooms[namespace]
-        self._undo.append(partial(room.set, entry_id, room.set(entry_id, record)))
 
 
 class Store:
@@ -137,18 +43,20 @@ class Store:
     It has no lock of its own for the state: a stale assignment is noticed by its stamp at the next use.
     """
 
-    def __init__(self, file_path: Path, *, read_only: bool, sync: bool, busy_timeout_seconds: float) -> None:
+    def __init__(
+        self, file_path: Path, *, read_only: bool, sync: bool, busy_timeout_seconds: float, policy: HistoryPolicy
+    ) -> None:
         self.file_path = file_path
+        self._policy = policy
         self._read_only, self._sync, self._timeout = read_only, sync, busy_timeout_seconds
         self._snapshot: Snapshot | None = None
         self._transactions: dict[tuple[int, int], Transaction] = {}  # by process and thread
         self._locks: dict[str, WriterLock] = {}  # by file: a link may point elsewhere after a shutdown
         self._located = False
 
-    def rooms(self) -> dict[str, Room]:
+    def seen(self) -> Seen:
         """Return what the calling thread sees, opening the store if need be."""
-        transaction = self._transactions.get(_caller())
-        return self._committed().rooms if transaction is None else transaction.rooms
+        return self._transactions.get(_caller()) or self._committed()
 
     def own_transaction(self) -> Transaction:
         """Return the calling thread's transaction; raise `TransactionError` if it has none."""
@@ -164,17 +72,19 @@ class Store:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to write")
         transaction = self._transactions.get(_caller())
         if transaction is not None:
-            mark = transaction.mark
+            mark, signature = transaction.mark, transaction.signature
             try:
                 yield transaction
                 _check_leaving(transaction)
             except BaseException:
                 transaction.take_back(mark)
                 raise
+            finally:
+                transaction.signature = signature
             return
         opened = self._committed()
         with self._locked(opened.path):
-            transaction = Transaction(self._refreshed(opened, locked=True))
+            transaction = Transaction(self._refreshed(opened, locked=True), _caller(), self._policy)
             self._transactions[transaction.owner] = transaction
             try:
                 yield transaction
@@ -216,7 +126,7 @@ class Store:
             return self._load(path, None, locked=False)  # readers wait for no writer
         with self._locked(path):
             _tidy(path)
-            _files.write_whole(path, [render({}, Clock(0, None))], keep_existing=True, sync=self._sync)
+            _files.write_whole(path, [render({}, {}, Clock(0, None), [])], keep_existing=True, sync=self._sync)
             return self._load(path, None, locked=True)
 
     def _refreshed(self, snapshot: Snapshot, *, locked: bool) -> Snapshot:
@@ -242,13 +152,13 @@ class Store:
     def _load(self, path: str, known: Snapshot | None, *, locked: bool) -> Snapshot:
         data, stamp, descriptor = _read_whole(path)
         try:
-            rooms = {} if known is None else known.rooms
-            contents = parse(path, data, {name: room.records for name, room in rooms.items()})
+            rooms, archives = ({}, {}) if known is None else (known.rooms, known.archives)
+            contents = parse(path, data, Known({name: room.records for name, room in rooms.items()}, archives))
         except BaseException:
             os.close(descriptor)
             raise
         read = {name: Room(records) for name, records in contents.namespaces.items()}
-        snapshot = Snapshot(path, stamp, descriptor, read, contents.clock)
+        snapshot = Snapshot(path, stamp, descriptor, read, contents.archives, contents.clock, contents.spans)
         if contents.first_life:
             return self._migrated(snapshot, data, locked=locked)
         self._snapshot = snapshot
@@ -262,7 +172,7 @@ class Store:
             with self._locked(old.path):
                 return self._load(old.path, None, locked=True)
         _keep_copy(old.path, data)  # always synced: nothing else holds what the new file replaces
-        _files.write_whole(old.path, [_rendered(old.rooms, old.clock)])
+        _files.write_whole(old.path, [_rendered(old)])
         return self._load(old.path, None, locked=True)
 
     def _commit(self, transaction: Transaction) -> None:
@@ -271,11 +181,19 @@ class Store:
             raise StoreBusyError(
                 path, "another program wrote to it during this transaction, of which nothing was kept; retry"
             )
-        rooms = {name: room for name, room in transaction.rooms.items() if room.records}
-        _files.write_whole(path, [_rendered(rooms, transaction.clock)], sync=self._sync)
+        transaction.settle()
+        _files.write_whole(path, [_rendered(transaction)], sync=self._sync)
         with contextlib.suppress(OSError):  # it is written; without a stamp the next use reads it
             descriptor = _files.system.open(path, os.O_RDONLY)
-            self._snapshot = Snapshot(path, Stamp.of(os.fstat(descriptor)), descriptor, rooms, transaction.clock)
+            self._snapshot = Snapshot(
+                path,
+                Stamp.of(os.fstat(descriptor)),
+                descriptor,
+                {name: room for name, room in transaction.rooms.items() if room.records},
+                {name: archive for name, archive in transaction.archives.items() if archive},
+                transaction.clock,
+                transaction.spans,
+            )
         if transaction.erases_kept_copies:
             _remove_kept_copies(path)
 
@@ -306,8 +224,9 @@ def _tidy(path: str) -> None:
         _files.remove_leftovers(path)
 
 
-def _rendered(rooms: dict[str, Room], clock: Clock) -> bytes:
-    return render({name: room.records.values() for name, room in rooms.items()}, clock)
+def _rendered(seen: Seen) -> bytes:
+    records = {name: room.records.values() for name, room in seen.rooms.items()}
+    return render(records, seen.archives, seen.clock, seen.spans)
 
 
 def _read_whole(path: str) -> tuple[bytes, Stamp, int]:

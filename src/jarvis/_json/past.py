@@ -1,0 +1,311 @@
+"""The past of a JSON store: the states that changes ended, and which of them were there at a moment."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from jarvis._json.record import Record, Stored, encode, fragment_of, make_record
+from jarvis.codec import flatten, revive
+from jarvis.entry_record import may_hold_tags
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
+from jarvis.revision import Cutoff, Operation, Revision, Signature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from jarvis._json.room import Room
+    from jarvis.memory_entry import MemoryQuery
+
+FAR = 253_402_387_200_000_000
+"""A day past the year 9999, in microseconds."""
+
+EXACT = ("category", "key", "entity_type", "entity_id")
+"""The filters that a gap is looked up by."""
+
+_ENDLESS = 2**62  # beyond every number and instant
+
+_Number = Annotated[int, msgspec.Meta(ge=1)]
+_Instant = Annotated[int, msgspec.Meta(ge=-FAR, le=FAR)]
+
+
+# --- one past state ------------------------------------------------------------------------------
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A `jarvis.revision.Signature` as the file shows it: who is not known is left out."""
+
+    operation: Operation
+    module: str | None = None
+    task_id: str | None = None
+    reason: str | None = None
+
+
+class _Kept(msgspec.Struct, forbid_unknown_fields=True):
+    """A past state as the file shows it."""
+
+    ended: _Number
+    made: _Instant
+    change: Change
+    entry: Stored
+
+
+class State(Record, frozen=True):
+    """A past state: the record it was, with the whole of it as the bytes that stand in the file.
+
+    Attributes:
+        ended: the commit number of the change that ended it; no other change of the store has it.
+        made: the instant of that change.
+        change: who made it, and how.
+    """
+
+    ended: int
+    made: int
+    change: Change
+
+    @property
+    def value(self) -> Any:
+        """The value, decoded anew."""
+        value = _decode_kept(self.fragment).entry.value
+        return revive(value) if may_hold_tags(self.fragment) else value
+
+    def entry(self) -> MemoryEntry:
+        """Return the entry as it was, decoded anew; raise ValueError if a tagged form or the time means nothing."""
+        return _decode_kept(self.fragment).entry.entry(plain=not may_hold_tags(self.fragment))
+
+    def revision(self, timestamp: datetime) -> Revision:
+        """Return the state as callers see it, ended at `timestamp`; raise ValueError as `entry` does."""
+        change = self.change
+        return Revision(
+            version=self.version,
+            entry=self.entry(),
+            operation=change.operation,
+            timestamp=timestamp,
+            module=change.module,
+            task_id=change.task_id,
+            reason=change.reason,
+        )
+
+
+_decode_kept = msgspec.json.Decoder(_Kept).decode
+_by_ended = attrgetter("ended")
+_by_order = attrgetter("order")
+_by_made = attrgetter("made")
+_by_first = attrgetter("first")
+
+
+def keep(record: Record, namespace: str, ended: int, made: int, signature: Signature) -> State:
+    """Return the past state that `record` of `namespace` becomes. Its entry is not encoded anew."""
+    return _state(record, namespace, ended, made, Change(*signature))
+
+
+def read_state(fragment: bytes, edited_in: str | None) -> State:
+    """Return the state in the bytes; if they were edited by hand, check them whole and write them anew.
+
+    Raises:
+        ValueError: they are malformed.
+    """
+    kept = _decode_kept(fragment)
+    stored = kept.entry
+    if kept.ended <= stored.position[1]:
+        raise ValueError("it was ended before it was there")
+    if edited_in is not None:
+        stored.value = flatten(stored.entry(plain=False).value)
+        record = make_record(stored, fragment_of(stored, edited_in))
+        return _state(record, edited_in, kept.ended, kept.made, kept.change)
+    return _of_record(make_record(stored, fragment), fragment, kept.ended, kept.made, kept.change)
+
+
+def _state(record: Record, namespace: str, ended: int, made: int, change: Change) -> State:
+    margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
+    inner = margin + b"  "
+    pieces = (
+        b'{%b"ended": %d' % (inner, ended),
+        b'"made": %d' % made,
+        b'"change": %b' % msgspec.json.format(encode(change), indent=2).replace(b"\n", inner),
+        b'"entry": %b%b}' % (record.fragment.replace(b"\n", b"\n  "), margin),
+    )
+    return _of_record(record, (b"," + inner).join(pieces), ended, made, change)
+
+
+def _of_record(record: Record, fragment: bytes, ended: int, made: int, change: Change) -> State:
+    return State(
+        b"",
+        fragment,
+        record.id,
+        record.category,
+        record.key,
+        record.tags,
+        record.entity_type,
+        record.entity_id,
+        record.version,
+        record.order,
+        ended,
+        made,
+        change,
+    )
+
+
+# --- what is not there any more ------------------------------------------------------------------
+
+
+class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """States of one entry that were removed because there were too many, as one stretch.
+
+    Attributes:
+        id: of the entry.
+        first: the commit number of the first missing state.
+        instant: the instant of that one.
+        ended: the commit number of the change that ended the last missing state.
+        made: the instant of that change.
+        category: of every missing state; left out if they differ. So with the fields that follow.
+    """
+
+    id: str
+    first: Annotated[int, msgspec.Meta(ge=0)]
+    instant: int
+    ended: _Number
+    made: _Instant
+    category: str | msgspec.UnsetType = msgspec.UNSET
+    key: str | msgspec.UnsetType = msgspec.UNSET
+    entity_type: str | msgspec.UnsetType = msgspec.UNSET
+    entity_id: str | msgspec.UnsetType | None = msgspec.UNSET
+
+    def matters(self, cutoff: Cutoff, asked: Mapping[str, str | None]) -> bool:
+        """Tell whether what `asked` wants at the cutoff may have been here. None wants anything."""
+        return (
+            cutoff.includes(self.first, self.instant)
+            and not cutoff.includes(self.ended, self.made)
+            and all(held is None or getattr(self, name) in (held, msgspec.UNSET) for name, held in asked.items())
+        )
+
+
+def widened(gap: Gap | None, state: State) -> Gap:
+    """Return `gap`, or a new one, with `state` in it, which is newer than what it holds."""
+    one = Gap(state.id, state.order[1], state.order[0], state.ended, state.made, *(getattr(state, n) for n in EXACT))
+    if gap is None:
+        return one
+    differing = {name: msgspec.UNSET for name in EXACT if getattr(gap, name) != getattr(one, name)}
+    return msgspec.structs.replace(one, first=gap.first, instant=gap.instant, **differing)
+
+
+# --- one namespace in memory ---------------------------------------------------------------------
+
+
+class Archive:
+    """The past states of a namespace and its gaps. One that a snapshot holds is never changed.
+
+    Attributes:
+        states: by the number of the change that ended them, ascending.
+        of_id: those of each entry, likewise.
+        gaps: by the entry's id.
+    """
+
+    def __init__(self, states: Iterable[State] = (), gaps: Iterable[Gap] = ()) -> None:
+        self.states = list(states)
+        by_id: dict[str, list[State]] = {}
+        for state in self.states:
+            by_id.setdefault(state.id, []).append(state)
+        self.of_id = {entry_id: tuple(held) for entry_id, held in by_id.items()}
+        self.gaps = {gap.id: gap for gap in gaps}
+
+    def __bool__(self) -> bool:
+        return bool(self.states or self.gaps)
+
+    def copy(self) -> Archive:
+        """Return one that holds the same and may be changed."""
+        archive = Archive()
+        archive.states, archive.of_id, archive.gaps = self.states.copy(), self.of_id.copy(), self.gaps.copy()
+        return archive
+
+    def add(self, state: State) -> None:
+        """Put `state` where it belongs."""
+        self.states.insert(bisect_left(self.states, state.ended, key=_by_ended), state)
+        held = self.of_id.get(state.id, ())
+        place = bisect_left(held, state.ended, key=_by_ended)
+        self.of_id[state.id] = (*held[:place], state, *held[place:])
+
+    def remove(self, state: State) -> None:
+        """Remove `state`, which is there."""
+        del self.states[bisect_left(self.states, state.ended, key=_by_ended)]
+        held = self.of_id[state.id]
+        if len(held) == 1:
+            del self.of_id[state.id]
+        else:
+            place = bisect_left(held, state.ended, key=_by_ended)
+            self.of_id[state.id] = held[:place] + held[place + 1 :]
+
+    def set_gap(self, entry_id: str, gap: Gap | None) -> Gap | None:
+        """Put `gap` where one of this entry may be, or nothing; return what was there."""
+        before = self.gaps.pop(entry_id, None) if gap is None else self.gaps.get(entry_id)
+        if gap is not None:
+            self.gaps[entry_id] = gap
+        return before
+
+    def due(self, aged: int, cleared: int) -> Iterator[State]:
+        """Yield, ascending, the states that ended before `aged`, or before `cleared` by a clearing."""
+        latest = max(aged, cleared)
+        for state in self.states:
+            if state.made >= latest:  # numbers and instants grow together
+                return
+            if state.made < aged or (state.made < cleared and state.change.operation == "clear"):
+                yield state
+
+
+class PastRoom:
+    """What a namespace held where `cutoff` cuts; answers as `jarvis._json.room.Room` does."""
+
+    def __init__(self, room: Room, archive: Archive, cutoff: Cutoff) -> None:
+        self._room, self._archive, self._cutoff = room, archive, cutoff
+
+    def get(self, entry_id: str) -> Record | None:
+        """Return the record that had this id, or None."""
+        present = self._room.get(entry_id)
+        if present is not None and self._was_there(present):
+            return present
+        states = self._archive.of_id.get(entry_id, ())
+        return next((state for state in states if self._was_ended_later(state)), None)
+
+    def candidates(self, query: MemoryQuery) -> Iterator[Record]:
+        """Return, newest first, records among which are all that matched."""
+        present = filter(self._was_there, self._room.candidates(query))
+        states = self._archive.states
+        start = bisect_right(states, self._cutoff.done, key=_by_ended)  # those before were ended by then
+        ended = sorted(filter(self._was_ended_later, states[start:]), key=_by_order, reverse=True)
+        return heapq.merge(present, ended, key=_by_order, reverse=True)
+
+    def _was_there(self, record: Record) -> bool:
+        return self._cutoff.includes(record.order[1], record.order[0])
+
+    def _was_ended_later(self, state: State) -> bool:
+        return self._was_there(state) and not self._cutoff.includes(state.ended, state.made)
+
+
+# --- when changes became visible -----------------------------------------------------------------
+
+
+class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A transaction whose moment the changes do not tell themselves: its first and last number, and the moment."""
+
+    first: _Number
+    last: _Number
+    made: _Instant
+
+
+def cutoff(spans: list[Span], instant: int, own: int | None) -> Cutoff:
+    """Return where the past ends as seen from `instant`. Changes from number `own` on are not committed yet."""
+    place = bisect_right(spans, instant, key=_by_made)
+    later = spans[place].first if place < len(spans) else _ENDLESS
+    done = spans[place - 1].last if place else 0
+    return Cutoff(instant, done, later if own is None else min(later, own), _ENDLESS)
+
+
+def moment_of(spans: list[Span], number: int, made: int) -> int:
+    """Return the moment at which a committed change became visible that was made at the instant `made`."""
+    place = bisect_right(spans, number, key=_by_first) - 1
+    return spans[place].made if place >= 0 and number <= spans[place].last else made

@@ -1,0 +1,133 @@
+"""One entry of the JSON store: as the file shows it, and as it is held in memory."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+
+from jarvis.codec import format_moment, revive
+from jarvis.codec.values import MAX_VALUE_BYTES
+from jarvis.entry_record import Body, encode_body, make_body, make_entry, may_hold_tags
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
+
+
+class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """An entry as the file shows it. `value` is in the plain form of `jarvis.codec`."""
+
+    id: str
+    category: str
+    key: str
+    value: dict[str, Any]
+    tags: list[str]
+    entity_type: str
+    entity_id: str | None
+    timestamp: str
+    provenance: dict[str, str]
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    position: tuple[int, Annotated[int, msgspec.Meta(ge=0)]]
+    fold: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
+    zone: str | None = None
+
+    def entry(self, *, plain: bool) -> MemoryEntry:
+        """Return the entry, built of the parts of this object; raise ValueError if it is malformed."""
+        body = Body(self.value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone))
+        return make_entry(
+            self.id,
+            self.category,
+            self.key,
+            self.entity_type,
+            self.entity_id,
+            self.version,
+            self.position,
+            body,
+            plain=plain,
+        )
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A stored entry: what is looked up, ready, and the whole as the bytes that stand in the file.
+
+    `label` is its id as it stands before those. `MemoryQuery.predicate` takes a record in place of an
+    entry; the value is decoded only if it is asked for.
+    """
+
+    label: bytes
+    fragment: bytes
+    id: str
+    category: str
+    key: str
+    tags: tuple[str, ...]
+    entity_type: str
+    entity_id: str | None
+    version: int
+    order: tuple[int, int, str]
+
+    @property
+    def value(self) -> Any:
+        """The value, decoded anew."""
+        value = decode_stored(self.fragment).value
+        return revive(value) if may_hold_tags(self.fragment) else value
+
+    def entry(self) -> MemoryEntry:
+        """Return the entry, decoded anew; raise ValueError if a tagged form or the time means nothing here."""
+        return decode_stored(self.fragment).entry(plain=not may_hold_tags(self.fragment))
+
+
+by_order = attrgetter("order")
+encode = msgspec.json.Encoder().encode
+decode_stored = msgspec.json.Decoder(Stored).decode
+
+
+class Draft:
+    """An entry that was checked whole and waits for its version and commit number."""
+
+    def __init__(self, entry: MemoryEntry) -> None:
+        """Check `entry`; raise `InvalidEntryError` naming the field that cannot be kept exactly."""
+        body, self._instant = make_body(entry)
+        text, fold, zone = format_moment(entry.timestamp)
+        self._stored = Stored(
+            entry.id,
+            entry.category,
+            entry.key,
+            body.value,
+            body.tags,
+            entry.entity_type,
+            entry.entity_id,
+            text,
+            entry.provenance,
+            1,
+            (self._instant, 0),
+            fold,
+            zone,
+        )
+        if len(encode(self._stored)) > MAX_VALUE_BYTES:
+            encode_body(entry)  # refuses by the rule, and in the words, of every backend
+
+    def record(self, namespace: str, version: int, commit: int) -> Record:
+        """Return the record to store in `namespace`."""
+        self._stored.version, self._stored.position = version, (self._instant, commit)
+        return make_record(self._stored, fragment_of(self._stored, namespace))
+
+
+def make_record(stored: Stored, fragment: bytes) -> Record:
+    """Return the record of `stored`, which stands as `fragment` in the file."""
+    return Record(
+        b"%b: " % encode(stored.id),
+        fragment,
+        stored.id,
+        stored.category,
+        stored.key,
+        tuple(stored.tags),
+        stored.entity_type,
+        stored.entity_id,
+        stored.version,
+        (*stored.position, stored.id),
+    )
+
+
+def fragment_of(stored: Stored, namespace: str) -> bytes:
+    """Return the bytes of `stored` as they stand in the file, indented for its namespace."""
+    margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
+    return msgspec.json.format(encode(stored), indent=2).replace(b"\n", margin)  # no text holds a bare newline

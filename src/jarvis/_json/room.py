@@ -1,0 +1,96 @@
+"""`Room`: the entries of one namespace of a JSON store in memory, with indexes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from jarvis._json.record import Record, by_order
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from jarvis.memory_entry import MemoryQuery
+
+
+class Room:
+    """The records of a namespace by id and, built when first asked for, by what queries look up.
+
+    Every list is sorted by `Record.order`, ascending. One that a snapshot holds is never changed.
+    """
+
+    def __init__(self, records: dict[str, Record]) -> None:
+        self.records = records
+        self._ordered: list[Record] | None = None
+        self._indexes: dict[str, dict[str | None, list[Record]]] = {}
+
+    def get(self, entry_id: str) -> Record | None:
+        """Return the record with this id, or None."""
+        return self.records.get(entry_id)
+
+    def set(self, entry_id: str, record: Record | None) -> Record | None:
+        """Put `record` where one with this id may be, or nothing; return what was there."""
+        before = self.records.pop(entry_id, None) if record is None else self.records.get(entry_id)
+        if before is not None:
+            for records in self._lists_of(before):
+                del records[bisect_left(records, before.order, key=by_order)]
+        if record is not None:
+            self.records[entry_id] = record
+            for records in self._lists_of(record):
+                records.insert(bisect_left(records, record.order, key=by_order), record)
+        return before
+
+    def candidates(self, query: MemoryQuery) -> Iterator[Record]:
+        """Return, newest first, records among which are all that match; they are as they were at this call."""
+        lists = [
+            self._index(name).get(held, [])
+            for name in ("key", "entity_id", "category", "entity_type")
+            if (held := getattr(query, name)) is not None
+        ]
+        tagged: list[list[Record]] = []
+        if query.tags is not None:
+            tagged = [self._index("tags").get(tag, []) for tag in set(query.tags)]
+            if not tagged:
+                return iter(())
+            if query.tags_match == "all" or len(tagged) == 1:
+                lists += tagged
+        chosen = min(lists, key=len) if lists else None
+        if chosen is None:
+            chosen = _merged(tagged) if tagged else self._all()
+        since, until = query.instants
+        start = 0 if since is None else bisect_left(chosen, (since,), key=by_order)
+        stop = len(chosen) if until is None else bisect_left(chosen, (until,), key=by_order)
+        if query.position is not None:
+            stop = min(stop, bisect_left(chosen, query.position, key=by_order))
+        return reversed(chosen[start:stop])
+
+    def _all(self) -> list[Record]:
+        ordered = self._ordered
+        if ordered is None:
+            ordered = self._ordered = sorted(self.records.values(), key=by_order)
+        return ordered
+
+    def _index(self, name: str) -> dict[str | None, list[Record]]:
+        index = self._indexes.get(name)
+        if index is None:
+            index = {}
+            for record in self._all():
+                for held in _held(record, name):
+                    index.setdefault(held, []).append(record)
+            self._indexes[name] = index
+        return index
+
+    def _lists_of(self, record: Record) -> Iterator[list[Record]]:
+        if self._ordered is not None:
+            yield self._ordered
+        for name, index in self._indexes.items():
+            for held in _held(record, name):
+                yield index.setdefault(held, [])
+
+
+def _held(record: Record, name: str) -> Collection[str | None]:
+    return set(record.tags) if name == "tags" else (getattr(record, name),)
+
+
+def _merged(lists: list[list[Record]]) -> list[Record]:
+    return sorted({record.id: record for records in lists for record in records}.values(), key=by_order)

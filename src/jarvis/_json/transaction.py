@@ -1,0 +1,326 @@
+"""The state of a JSON store: `Snapshot`, as the file holds it, and `Transaction`, a private copy that changes."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sys
+import time
+import weakref
+from bisect import bisect_right
+from functools import partial
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING
+
+from jarvis._files import Stamp
+from jarvis._json.file import Clock
+from jarvis._json.past import Archive, Gap, PastRoom, Span, State, cutoff, keep, moment_of, widened
+from jarvis._json.record import Record
+from jarvis._json.room import Room
+from jarvis.codec import instant_of
+from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of
+from jarvis.errors import HistoryUnavailableError
+from jarvis.revision import Operation, Signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime, timedelta
+
+    from jarvis.config import HistoryPolicy
+
+NO_ENTRIES = Room({})
+"""The room of a namespace that holds nothing; never changed."""
+
+NO_PAST = Archive()
+"""The archive of a namespace that has no past; never changed."""
+
+_PRUNED_AT_ONCE = 256  # states, in a transaction of somebody who wants something else
+_PRUNED_EVERY = 64  # commit numbers
+
+
+class Seen:
+    """What a thread sees: the state of the file, or that of its own transaction.
+
+    Attributes:
+        rooms: the entries, by namespace.
+        archives: their past, by namespace.
+        clock: the counters.
+        spans: the moments of kept transactions that their changes do not tell, ascending.
+        own: the first commit number of changes that are not committed yet, or None.
+    """
+
+    def __init__(self, rooms: dict[str, Room], archives: dict[str, Archive], clock: Clock, spans: list[Span]) -> None:
+        self.rooms, self.archives, self.clock, self.spans = rooms, archives, clock, spans
+        self.own: int | None = None
+
+    def room(self, namespace: str) -> Room:
+        """Return what the namespace holds; not to be changed."""
+        return self.rooms.get(namespace, NO_ENTRIES)
+
+    def archive(self, namespace: str) -> Archive:
+        """Return the past of the namespace; not to be changed."""
+        return self.archives.get(namespace, NO_PAST)
+
+    def room_at(self, namespace: str, instant: int, asked: Mapping[str, str | None]) -> Room | PastRoom:
+        """Return what the namespace held at `instant`, where `asked` are the names that will be looked for.
+
+        Raises:
+            HistoryUnavailableError: it is not known, or the answer is not known for these names.
+        """
+        clock = self.clock
+        if clock.made is None or instant >= clock.made:
+            return self.room(namespace)
+        if clock.begins is None or instant < clock.begins:
+            raise HistoryUnavailableError(
+                datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
+            )
+        then, archive = cutoff(self.spans, instant, self.own), self.archive(namespace)
+        missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
+        if missing:
+            known = max(self._moment_of(gap.ended, gap.made) for gap in missing)
+            raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
+        return PastRoom(self.room(namespace), archive, then)
+
+    def _moment_of(self, number: int, made: int) -> int:
+        if self.own is not None and number >= self.own:
+            return made if self.clock.made is None else self.clock.made
+        return moment_of(self.spans, number, made)
+
+
+class Snapshot(Seen):
+    """What the file held when it had `stamp`. Never changed, so any thread may read it without a lock.
+
+    It keeps the file open: the inode of an open file is not given to a new one, so no later version
+    of the store can look like this one (same inode, same size, written within one tick of the clock).
+    Windows does not rename over open files, but gives new files new numbers.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        stamp: Stamp,
+        descriptor: int,
+        rooms: dict[str, Room],
+        archives: dict[str, Archive],
+        clock: Clock,
+        spans: list[Span],
+    ) -> None:
+        super().__init__(rooms, archives, clock, spans)
+        self.path, self.stamp = path, stamp
+        if sys.platform == "win32":
+            os.close(descriptor)
+        else:
+            weakref.finalize(self, os.close, descriptor)
+
+
+class Transaction(Seen):
+    """A private copy of the state, for the thread that opened it, with what is needed to take changes back.
+
+    Attributes:
+        signature: who makes the changes; None if nobody said.
+    """
+
+    def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
+        super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans)
+        self.owner = owner
+        self.base = base
+        self.signature: Signature | None = None
+        self.erases_kept_copies = False
+        self._policy = policy
+        self._begins_here = False  # the past does, at the moment of this transaction
+        self._told = False  # a caller knows the last instant
+        self._instants: set[int] = set()  # at which the changes were made, as they tell it themselves
+        self._copied: set[str] = set()
+        self._undo: list[Callable[[], object]] = []
+
+    @property
+    def mark(self) -> int:
+        """How many changes there are; `take_back` takes it."""
+        return len(self._undo)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is something to write: a change, or a moment that no later one may repeat."""
+        return bool(self._undo) or self._told
+
+    def take_back(self, mark: int) -> None:
+        """Undo the changes since `mark` was read. Numbers and instants that were given stay given."""
+        while len(self._undo) > mark:
+            self._undo.pop()()
+
+    # --- numbers and instants ---
+
+    def next_commit(self) -> int:
+        """Return a commit number greater than all before, of a change that is made at the last instant given."""
+        clock = self.clock
+        if self.own is None:
+            self.own = clock.commit + 1
+            self._begins_here = self._begins_here or clock.begins is None
+        self._set_clock(clock.commit + 1, self._made())
+        return self.clock.commit
+
+    def moment(self, now: datetime) -> datetime:
+        """Return `now`, or a microsecond after the last moment given; see `Transactional.moment`."""
+        instant = instant_of(now)
+        made = self.clock.made
+        if made is not None and instant <= made:
+            instant = made + 1
+            now = EPOCH + instant * MICROSECOND
+        self._set_clock(self.clock.commit, instant)
+        self._told = True
+        return now
+
+    def complete(self, now: datetime) -> None:
+        """Give a later moment if a number was given; see `jarvis.storage_backend.KeepsHistory.complete`."""
+        if self.own is not None and instant_of(now) > self._made():
+            self.moment(now)
+
+    def settle(self) -> None:
+        """Note when the changes become visible, which is when this transaction ends; then it may be written."""
+        clock, spans = self.clock, self.spans
+        if clock.begins is None:
+            self.spans = []
+            return
+        if self.own is not None and clock.made is not None:
+            alone = self.own == clock.commit and self._instants == {clock.made}
+            if not alone or (self._begins_here and self.own > 1):  # what was before the past is covered by the span
+                spans = [*spans, Span(self.own, clock.commit, clock.made)]
+        self.spans = spans[max(bisect_right(spans, clock.begins, key=attrgetter("made")) - 1, 0) :]
+
+    def _made(self) -> int:
+        """Return the last instant that was given in this transaction; give one if none was."""
+        made = self.clock.made
+        if made is None or made == self.base.clock.made:
+            now = time.time_ns() // 1000
+            made = now if made is None else max(now, made + 1)
+            self._set_clock(self.clock.commit, made)
+        return made
+
+    def _set_clock(self, commit: int, made: int | None) -> None:
+        begins = made if self._begins_here else self.clock.begins
+        self.clock = Clock(commit, made, None if self._policy.max_revisions == 0 else begins)
+
+    # --- changes ---
+
+    def put(self, namespace: str, record: Record) -> None:
+        """Store `record`, whose number is the last one given, in place of the one that has its id."""
+        self._instants.add(record.order[0])
+        before = self.room(namespace).get(record.id)
+        if before is not None:
+            self._keep(namespace, before, "update")
+        self._set(namespace, record.id, record)
+
+    def remove(self, namespace: str, record: Record, operation: Operation) -> None:
+        """Remove `record`, which is there."""
+        self.next_commit()
+        self._keep(namespace, record, operation)
+        self._set(namespace, record.id, None)
+
+    def clear(self, namespace: str) -> int:
+        """Remove every record of the namespace; return how many there were."""
+        records = _by_number(self.room(namespace))
+        for record in records:
+            self.remove(namespace, record, "clear")
+        if records and self._policy.max_revisions:
+            self.prune(self._made(), _PRUNED_AT_ONCE)
+        return len(records)
+
+    def erase(self, namespace: str) -> int:
+        """Remove every record of the namespace and its past, which is not kept; return how many there were."""
+        records = _by_number(self.room(namespace))
+        for record in records:
+            self.next_commit()
+            self._instants.add(self._made())
+            self._set(namespace, record.id, None)
+        if self.archive(namespace):
+            whole = self._own_archive(namespace)
+            self.archives[namespace] = Archive()
+            self._undo.append(partial(self.archives.__setitem__, namespace, whole))
+        return len(records)
+
+    def erase_kept_copies(self) -> None:
+        """Let the commit remove the files that the migration of a first life's store left."""
+        self._undo.append(partial(setattr, self, "erases_kept_copies", self.erases_kept_copies))
+        self.erases_kept_copies = True
+
+    def _set(self, namespace: str, entry_id: str, record: Record | None) -> None:
+        if namespace not in self._copied:
+            self.rooms[namespace] = Room(dict(self.room(namespace).records))
+            self._copied.add(namespace)
+        room = self.rooms[namespace]
+        self._undo.append(partial(room.set, entry_id, room.set(entry_id, record)))
+
+    # --- the past ---
+
+    def prune(self, now: int, limit: int) -> int:
+        """Remove at most `limit` states that are too old at the instant `now`; return how many."""
+        policy = self._policy
+        aged, cleared = _ago(now, policy.max_age), _ago(now, policy.cleared_max_age)
+        due = [
+            (state.ended, namespace, state)
+            for namespace, archive in self.archives.items()
+            for state in archive.due(aged, cleared)
+        ]
+        chosen = heapq.nsmallest(limit, due, key=itemgetter(0))
+        for _, namespace, state in chosen:
+            self._drop(namespace, state)
+        if chosen and self.clock.begins is not None:
+            last = chosen[-1][2]
+            self._begin(max(self._moment_of(last.ended, last.made), self.clock.begins), last.ended)
+        return len(chosen)
+
+    def _keep(self, namespace: str, record: Record, operation: Operation) -> None:
+        """Keep `record`, which the change with the last number ends, as a past state."""
+        made, most = self._made(), self._policy.max_revisions
+        self._instants.add(made)
+        if most == 0:
+            return
+        number = self.clock.commit
+        state = keep(record, namespace, number, made, self.signature or Signature(operation))
+        archive = self._own_archive(namespace)
+        archive.add(state)
+        self._undo.append(partial(archive.remove, state))
+        if state.version > most:
+            for old in archive.of_id[state.id][:-most]:
+                self._drop(namespace, old)
+                self._set_gap(namespace, old.id, widened(archive.gaps.get(old.id), old))
+        if number % _PRUNED_EVERY == 0:
+            self.prune(made, _PRUNED_AT_ONCE)
+
+    def _begin(self, begins: int, number: int) -> None:
+        """Let the past begin at `begins`: the moment of the change `number`, or later."""
+        before = self.clock.begins, self._begins_here
+        self._begins_here = self._begins_here or (self.own is not None and number >= self.own)
+        self.clock = Clock(self.clock.commit, self.clock.made, begins)
+        self._undo.append(partial(self._begin_again, *before))
+        for namespace, archive in list(self.archives.items()):
+            for gap in [each for each in archive.gaps.values() if each.made <= begins]:
+                self._set_gap(namespace, gap.id, None)
+
+    def _begin_again(self, begins: int | None, begins_here: bool) -> None:
+        self._begins_here = begins_here
+        self.clock = Clock(self.clock.commit, self.clock.made, self.clock.made if begins_here else begins)
+
+    def _drop(self, namespace: str, state: State) -> None:
+        archive = self._own_archive(namespace)
+        archive.remove(state)
+        self._undo.append(partial(archive.add, state))
+
+    def _set_gap(self, namespace: str, entry_id: str, gap: Gap | None) -> None:
+        archive = self._own_archive(namespace)
+        self._undo.append(partial(archive.set_gap, entry_id, archive.set_gap(entry_id, gap)))
+
+    def _own_archive(self, namespace: str) -> Archive:
+        """Return the archive of the namespace to be changed, which no snapshot holds."""
+        archive = self.archive(namespace)
+        if archive is self.base.archives.get(namespace, NO_PAST):
+            archive = self.archives[namespace] = archive.copy()
+        return archive
+
+
+def _by_number(room: Room) -> list[Record]:
+    return sorted(room.records.values(), key=lambda record: record.order[1])
+
+
+def _ago(now: int, age: timedelta | None) -> int:
+    return -(2**62) if age is None else now - age // MICROSECOND
