@@ -67,6 +67,8 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.SharesCommits,
         storage_backend.Namespaced,
         storage_backend.KeepsHistory,
+        storage_backend.FeedsChanges,
+        storage_backend.WakesWatchers,
         MemoryModule,
     )
     return {name for kind in described for name in vars(kind)}

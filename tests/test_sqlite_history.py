@@ -14,8 +14,15 @@ import pytest
 
 from jarvis._sqlite import schema
 from jarvis._sqlite.session import Session
+from jarvis.change import Change
 from jarvis.conformance.fixtures import FakeClock, an_entry
-from jarvis.errors import CorruptStoreError, HistoryUnavailableError, InvalidSettingError, RevisionNotFoundError
+from jarvis.errors import (
+    CorruptStoreError,
+    CursorExpiredError,
+    HistoryUnavailableError,
+    InvalidSettingError,
+    RevisionNotFoundError,
+)
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import KeepsHistory
@@ -341,3 +348,162 @@ def test_a_read_only_handle_looks_back(path: Path, clock: FakeClock) -> None:
     assert len(reader.get_history(memory_id)) == 1
     assert _rows(reader, "PRAGMA user_version") == [(schema.CURRENT_VERSION,)]
     reader.shutdown()
+
+
+# --- the beginnings and the gaps of the past ------------------------------------------------------
+
+
+def test_the_past_begins_when_what_was_pruned_had_become_visible_to_end(path: Path, clock: FakeClock) -> None:
+    memory = _memory(path, clock, max_age=timedelta(days=1))
+    memory_id = memory.create_memory("c", "k", {"n": 1}, "t")
+    clock.step(hours=1)
+    with memory.transaction():
+        memory.update_memory(memory_id, {"n": 2})
+        clock.step(hours=1)
+    visible = clock.now
+    clock.step(days=3)
+    memory.prune_history()
+
+    with pytest.raises(HistoryUnavailableError) as caught:
+        memory.count_memories(as_of=visible - timedelta(minutes=1))
+    assert caught.value.earliest == visible
+    assert [entry.value for entry in memory.search_memories(as_of=visible)] == [{"n": 2}]
+
+
+def test_a_gap_of_states_that_differ_refuses_the_filters_of_all(path: Path, clock: FakeClock) -> None:
+    memory = _memory(path, clock, max_revisions=1)
+    entry = an_entry(category="first")
+    with memory.transaction():
+        memory.backend.create(entry)
+    for number, category in enumerate(("first", "second", "third", "third")):
+        clock.step(hours=1)
+        entry.category, entry.key = category, f"key-{number}"
+        with memory.transaction():
+            memory.backend.update(entry)
+
+    asked: list[dict[str, Any]] = [{"category": "first"}, {"category": "second"}, {"key": "theme"}, {}]
+    for filters in asked:
+        with pytest.raises(HistoryUnavailableError):
+            memory.search_memories(**filters, as_of=FAR + timedelta(minutes=30))
+    assert memory.search_memories(entity_type="other", as_of=FAR + timedelta(minutes=30)) == []
+
+
+def test_what_was_stored_without_history_is_in_the_past_that_begins_later(path: Path, clock: FakeClock) -> None:
+    without = _memory(path, clock, max_revisions=0)
+    with without.transaction():
+        without.backend.create(an_entry(timestamp=FAR + timedelta(days=36_500)))
+    clock.step(hours=1)
+    keeping = _memory(path, clock)
+    keeping.create_memory("c", "k", {}, "t")
+    begins = clock.now
+    clock.step(hours=1)
+    keeping.clear_all()
+
+    assert keeping.count_memories(as_of=begins) == 2
+
+
+def test_a_moment_that_a_caller_gave_as_timestamp_is_not_that_of_its_change(path: Path, clock: FakeClock) -> None:
+    memory = _memory(path, clock)
+    backend: Any = memory.backend
+    backend.create(an_entry())
+    ends = FAR + HOUR
+    with memory.transaction():
+        backend.moment(FAR)
+        backend.update(an_entry(timestamp=ends, key="new"))
+        clock.now = ends
+
+    (entry,) = memory.search_memories(as_of=ends - timedelta(minutes=1))
+    assert entry.key == "theme"
+
+
+# --- the feed ------------------------------------------------------------------------------------
+
+
+def test_what_is_pruned_stays_in_the_feed_until_it_is_too_old(path: Path, clock: FakeClock) -> None:
+    memory = _memory(path, clock, max_revisions=2, max_age=timedelta(days=10))
+    memory_id = memory.create_memory("c", "k", {"n": 0}, "t", module="maker")
+    for number in range(1, 8):
+        clock.step(hours=1)
+        memory.update_memory(memory_id, {"n": number}, reason=f"because {number}")
+    whole = memory.changes()
+    assert [each.version for each in whole] == list(range(1, 9))
+    assert [each.reason for each in whole[1:]] == [f"because {number}" for number in range(1, 8)]
+    assert whole[0].module == "maker"
+    assert _rows(memory, "SELECT count(*) FROM events") == [(6,)]
+
+    clock.step(days=20)
+    memory.prune_history()
+
+    assert memory.changes() == []
+    with pytest.raises(CursorExpiredError, match="the earliest that can be asked is") as caught:
+        memory.changes(whole[3].cursor)
+    assert caught.value.earliest == whole[-1].cursor
+    memory.update_memory(memory_id, {"n": "new"})
+    assert [each.version for each in memory.changes(caught.value.earliest)] == [9]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_feed_of_an_older_store_begins_where_it_was_migrated(version: int, path: Path) -> None:
+    shutil.copy(STORES / f"version-{version}.db", path)
+    reader = MemoryModule(storage_dir=path.parent, read_only=True)
+    with pytest.raises(CursorExpiredError, match="no history is kept"):
+        reader.changes()
+    reader.shutdown()
+    memory = MemoryModule(storage_dir=path.parent)
+
+    assert memory.changes() == []
+    memory.update_memory("id-0", {"n": 1})
+
+    assert [(each.operation, each.version) for each in memory.changes()] == [("update", 2)]
+    with pytest.raises(CursorExpiredError):
+        memory.changes("1")
+    memory.shutdown()
+
+
+def test_without_history_there_is_no_feed_until_it_begins_anew(path: Path, clock: FakeClock) -> None:
+    without = _memory(path, clock, max_revisions=0)
+    memory_id = without.create_memory("c", "k", {}, "t")
+    with pytest.raises(CursorExpiredError, match="no history is kept"):
+        without.changes()
+    keeping = _memory(path, clock)
+    keeping.update_memory(memory_id, {"n": 1})
+
+    assert [each.operation for each in keeping.changes()] == ["update"]
+
+
+def test_followers_miss_and_repeat_nothing_while_four_processes_write(path: Path) -> None:
+    program = """
+import sys
+from jarvis.persistent_memory import MemoryModule
+memory = MemoryModule(storage_dir=sys.argv[1], durability="normal")
+ids = [memory.create_memory("c", f"{sys.argv[2]}-{number}", {"n": 0}, "t") for number in range(30)]
+for memory_id in ids:
+    memory.update_memory(memory_id, {"n": 1})
+with memory.transaction():
+    for memory_id in ids:
+        memory.delete_memory(memory_id)
+memory.shutdown()
+"""
+    memory = MemoryModule(storage_dir=path.parent, durability="normal")
+    memory.bootstrap()
+    arguments = [sys.executable, "-c", program, str(path.parent)]
+    children = [subprocess.Popen([*arguments, str(number)]) for number in range(4)]
+    watched: list[Change] = []
+    for change in memory.watch("0", idle_seconds=20):
+        watched.append(change)
+        if len(watched) == 360:
+            break
+    paged: list[Change] = []
+    while page := memory.changes(paged[-1].cursor if paged else None, limit=7):
+        paged += page
+
+    assert [child.wait() for child in children] == [0] * 4
+    assert [(each.cursor, each.operation, each.key) for each in watched] == [
+        (each.cursor, each.operation, each.key) for each in paged
+    ]
+    stories: dict[str | None, list[str]] = {}
+    for change in paged:
+        stories.setdefault(change.key, []).append(change.operation)
+    assert len(stories) == 120
+    assert set(map(tuple, stories.values())) == {("create", "update", "delete")}
+    memory.shutdown()

@@ -22,12 +22,14 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from jarvis.change import Change, position_of
 from jarvis.config import HistoryPolicy
 from jarvis.errors import TransactionError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
 from jarvis.revision import Difference, Revision
 from jarvis.storage_backend import StorageBackend
+from jarvis.watching import BATCH, INTERVAL_SECONDS
 
 WORKERS = 4
 """Threads of one memory: readers overlap, writers queue at the store's lock anyway."""
@@ -541,6 +543,12 @@ class AsyncMemoryModule:
     async def prune_history(self, *, limit: int = 1000) -> int:
         return await self._run(self._memory.prune_history, limit=limit)
 
+    async def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
+        return await self._run(self._memory.changes, since, limit=limit)
+
+    async def newest_cursor(self) -> str:
+        return await self._run(self._memory.newest_cursor)
+
     async def list_namespaces(self) -> list[str]:
         return await self._run(self._memory.list_namespaces)
 
@@ -593,6 +601,22 @@ class AsyncMemoryModule:
                 with contextlib.suppress(Exception, asyncio.CancelledError):
                     await _settled(fetch)
             await _settled(asyncio.ensure_future(self._run(_close, entries)))
+
+    async def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
+        feed, waker = await self._run(self._memory._watched)
+        position = await self._run(feed.last_position) if since is None else position_of(since)
+        quiet = 0.0
+        while True:
+            pulse = await self._run(waker.pulse)
+            found = await self._run(feed.changes, position, BATCH)
+            for change in found:
+                position, quiet = position_of(change.cursor), 0.0
+                yield change
+            while not found and pulse == await self._run(waker.pulse):
+                if idle_seconds is not None and quiet >= idle_seconds:
+                    return
+                await asyncio.sleep(INTERVAL_SECONDS)
+                quiet += INTERVAL_SECONDS
 
     async def shutdown(self) -> None:
         await self._run(self._memory.shutdown)

@@ -8,10 +8,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
-from jarvis.memory_entry import MemoryEntry
+from jarvis.memory_entry import NO_MODULE, NO_TASK, MemoryEntry
 from jarvis.revision import Operation, Signature
-
-NO_MODULE, NO_TASK = "unknown", "none"
 
 
 class Author(NamedTuple):

@@ -117,6 +117,28 @@ class HistoryUnavailableError(JarvisError, LookupError):
         return f"as_of: {self.moment.isoformat()} is not known; the earliest that is: {self.earliest.isoformat()}"
 
 
+class CursorExpiredError(JarvisError, LookupError):
+    """Changes behind the cursor are not known any more: they were pruned, or history was turned off.
+
+    Attributes:
+        cursor: what was asked for.
+        earliest: the cursor from which on all changes are known, or None if no history is kept.
+    """
+
+    def __init__(self, cursor: str, earliest: str | None) -> None:
+        super().__init__(cursor, earliest)
+        self.cursor = cursor
+        self.earliest = earliest
+
+    def __str__(self) -> str:
+        if self.earliest is None:
+            return "since: no history is kept, so changes are not known; read the memories themselves"
+        return (
+            f"since: changes behind the cursor {self.cursor} are not known any more; the earliest that can be asked is "
+            f"{self.earliest}: read the memories themselves, then go on from newest_cursor()"
+        )
+
+
 # --- when a store is opened, read or written -----------------------------------------------------
 
 

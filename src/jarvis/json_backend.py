@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jarvis._json.past import EXACT, PastRoom, State
+from jarvis._json.past import EARLIEST, EXACT, PastRoom, State, within_calendar
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import Room
 from jarvis._json.store import Store
 from jarvis.codec import InvalidMomentError, instant_of
-from jarvis.codec.instants import datetime_of
 from jarvis.config import Durability, HistoryPolicy, checked
 from jarvis.errors import (
     CorruptStoreError,
@@ -29,9 +28,6 @@ from jarvis.storage_backend import KeepsHistory, Namespaced, Past, StorageBacken
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterator
-
-_EARLIEST = instant_of(datetime.min.replace(tzinfo=UTC))
-_LATEST = instant_of(datetime.max.replace(tzinfo=UTC))
 
 
 class JSONBackend(StorageBackend):
@@ -152,7 +148,7 @@ class JSONBackend(StorageBackend):
     # --- faster than the defaults ----------------------------------------------------------------
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        return list(self._entries(self._room(), query))
+        return self._listed(self._room(), query)
 
     def count(self, query: MemoryQuery) -> int:
         return self._counted(self._room(), query)
@@ -200,7 +196,7 @@ class JSONBackend(StorageBackend):
         """Return the kept states of the entry that has or had this id, the newest first."""
         states = self._store.seen().archive(self.namespace).of_id.get(entry_id, ())
         with self._decoding():
-            return [state.revision(_within_calendar(state.made)) for state in reversed(states)]
+            return [state.revision(within_calendar(state.made)) for state in reversed(states)]
 
     def recreate(self, entry: MemoryEntry) -> None:
         """Store `entry` as one version more than its last known one; see `jarvis.storage_backend.KeepsHistory`."""
@@ -211,7 +207,7 @@ class JSONBackend(StorageBackend):
         if not isinstance(moment, datetime):
             raise InvalidQueryError(f"as_of: takes a datetime, not {type(moment).__name__}")
         try:
-            return _Then(self, max(instant_of(moment), _EARLIEST))
+            return _Then(self, max(instant_of(moment), EARLIEST))
         except InvalidMomentError as error:
             raise InvalidQueryError(f"as_of: {error}") from None
 
@@ -259,6 +255,11 @@ class JSONBackend(StorageBackend):
         with self._decoding():
             return record.entry()
 
+    def _listed(self, room: Room | PastRoom, query: MemoryQuery) -> list[MemoryEntry]:
+        found = _found(room, query)
+        with self._decoding():
+            return [record.entry() for record in found]
+
     def _entries(self, room: Room | PastRoom, query: MemoryQuery) -> Iterator[MemoryEntry]:
         found = _found(room, query)
         while True:
@@ -300,7 +301,7 @@ class _Then:
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         """Return the first `query.limit` entries that matched `query`, newest first."""
-        return list(self.iterate(query))
+        return self._backend._listed(self._room_for(query), query)
 
     def count(self, query: MemoryQuery) -> int:
         """Return ``len(self.select(query))``."""
@@ -319,7 +320,3 @@ class _Then:
 
 def _found(room: Room | PastRoom, query: MemoryQuery) -> Iterator[Record]:
     return itertools.islice(filter(query.predicate(), room.candidates(query)), query.limit)
-
-
-def _within_calendar(instant: int) -> datetime:
-    return datetime_of(min(max(instant, _EARLIEST), _LATEST))

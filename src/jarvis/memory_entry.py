@@ -13,6 +13,9 @@ from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.value_filter import Test, compile_where
 
 DEFAULT_NAMESPACE = "default"
+NO_MODULE, NO_TASK = "unknown", "none"
+"""What stands in the provenance of an entry for an author who is not known."""
+
 MAX_NAME_BYTES = 2_000
 """Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes: what every
 backend can index."""

@@ -13,9 +13,10 @@ import msgspec
 
 from jarvis import _files
 from jarvis._sql.select import COLUMNS, Statement, count, select
-from jarvis._sqlite import driver, entries, history
+from jarvis._sqlite import driver, entries, feed, history
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.session import Session
+from jarvis.change import Change
 from jarvis.codec import InvalidMomentError
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
 from jarvis.config import Durability, HistoryPolicy, checked
@@ -36,7 +37,17 @@ from jarvis.memory_entry import (
     check_namespace,
 )
 from jarvis.revision import Cutoff, Revision, Signature
-from jarvis.storage_backend import KeepsHistory, Namespaced, Past, Result, SharesCommits, StorageBackend, Transactional
+from jarvis.storage_backend import (
+    FeedsChanges,
+    KeepsHistory,
+    Namespaced,
+    Past,
+    Result,
+    SharesCommits,
+    StorageBackend,
+    Transactional,
+    WakesWatchers,
+)
 
 _READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ?"
 _LAST_WRITTEN = f"""
@@ -62,8 +73,10 @@ DELETE FROM names WHERE id NOT IN (
     SELECT namespace FROM entries UNION SELECT category FROM entries UNION SELECT entity_type FROM entries
     UNION SELECT tag FROM tags
     UNION SELECT namespace FROM revisions UNION SELECT category FROM revisions UNION SELECT entity_type FROM revisions
-    UNION SELECT tag FROM past_tags UNION SELECT namespace FROM gaps UNION SELECT category FROM gaps
-    UNION SELECT entity_type FROM gaps
+    UNION SELECT tag FROM past_tags UNION SELECT namespace FROM gaps UNION SELECT namespace FROM events
+    UNION SELECT category FROM gaps WHERE category IS NOT NULL
+    UNION SELECT entity_type FROM gaps WHERE entity_type IS NOT NULL
+    UNION SELECT category FROM events WHERE category IS NOT NULL
 )
 """
 _DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
@@ -106,7 +119,14 @@ class SQLiteBackend(StorageBackend):
 
     name: ClassVar[str] = "sqlite"
     file_name: ClassVar[str] = "memory.db"
-    capabilities: ClassVar[tuple[type, ...]] = (Transactional, SharesCommits, Namespaced, KeepsHistory)
+    capabilities: ClassVar[tuple[type, ...]] = (
+        Transactional,
+        SharesCommits,
+        Namespaced,
+        KeepsHistory,
+        FeedsChanges,
+        WakesWatchers,
+    )
 
     def __init__(
         self,
@@ -249,7 +269,7 @@ class SQLiteBackend(StorageBackend):
             return []
 
         def find(session: Session) -> list[Revision]:
-            if self._database.read_only and not history.is_kept(session):
+            if self._database.read_only and not session.keeps_past():
                 return []
             namespace = session.fresh_name_id(self.namespace)
             rows = session.rows(history.OF_ENTRY, (namespace, entry_id))
@@ -273,6 +293,24 @@ class SQLiteBackend(StorageBackend):
         with self._database.changing() as session:
             return history.prune(session, instant, limit)
 
+    # --- FeedsChanges, WakesWatchers -------------------------------------------------------------
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        def find(session: Session) -> list[Change]:
+            with session.standing_still():
+                return feed.changes(session, self.namespace, after, limit)
+
+        return self._reading(find)
+
+    def first_position(self) -> int:
+        return self._database.read(lambda session: feed.first(session, 0))
+
+    def last_position(self) -> int:
+        return self._database.read(lambda session: session.clock_seen().commit_number)
+
+    def pulse(self) -> object:
+        return self._database.read(lambda session: (id(session), session.rows("PRAGMA data_version")[0][0]))
+
     # --- Namespaced ------------------------------------------------------------------------------
 
     def for_namespace(self, namespace: str) -> SQLiteBackend:
@@ -291,6 +329,7 @@ class SQLiteBackend(StorageBackend):
             namespace_id = session.name_id(namespace)
             if namespace_id is not None:
                 history.forget(session, namespace_id)
+                feed.keep_erasure(session, namespace, removed)
             session.rows(_UNUSED_NAMES, (), "write")
             session.forget_names()
             if namespace == DEFAULT_NAMESPACE:

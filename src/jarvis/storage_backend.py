@@ -13,12 +13,14 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from jarvis.change import Change
 from jarvis.errors import UnsupportedError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
 from jarvis.revision import Revision, Signature
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "FeedsChanges",
     "KeepsHistory",
     "MemoryEntry",
     "MemoryQuery",
@@ -27,6 +29,7 @@ __all__ = [
     "SharesCommits",
     "StorageBackend",
     "Transactional",
+    "WakesWatchers",
 ]
 
 Capability = TypeVar("Capability")
@@ -261,6 +264,30 @@ class KeepsHistory(Protocol):
 
     def prune(self, now: datetime, limit: int) -> int:
         """Remove at most `limit` states that the policy has no room for at `now`; return how many."""
+
+
+class FeedsChanges(Protocol):
+    """a change feed: what happened, in the order of commits, across processes."""
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        """Return the first `limit` changes of the namespace whose commit numbers are greater than `after`.
+
+        Raises:
+            CursorExpiredError: some of them are not known any more.
+        """
+
+    def first_position(self) -> int:
+        """Return the smallest number that `changes` takes: all that happened behind it is known."""
+
+    def last_position(self) -> int:
+        """Return the number of the newest commit of the store."""
+
+
+class WakesWatchers(Protocol):
+    """waking: it is cheap to notice that somebody has committed."""
+
+    def pulse(self) -> object:
+        """Return what stays equal as long as no other connection or process commits. About 5 µs."""
 
 
 class Namespaced(Protocol):

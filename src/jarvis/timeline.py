@@ -80,8 +80,8 @@ def _put(
     wanted.provenance = dict((now or wanted).provenance)
     author.updates(wanted, moment)
     history = backend.capability(KeepsHistory)
+    history.sign(author.signature(operation))
     if now is None:
         history.recreate(wanted)
     else:
-        history.sign(author.signature(operation))
         backend.update(wanted)

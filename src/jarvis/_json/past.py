@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from jarvis._json.record import Record, Stored, encode, fragment_of, make_record
-from jarvis.codec import flatten, revive
+from jarvis.codec import flatten, instant_of, revive
+from jarvis.codec.instants import datetime_of
 from jarvis.entry_record import may_hold_tags
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.revision import Cutoff, Operation, Revision, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from datetime import datetime
 
     from jarvis._json.room import Room
     from jarvis.memory_entry import MemoryQuery
@@ -28,6 +29,8 @@ FAR = 253_402_387_200_000_000
 EXACT = ("category", "key", "entity_type", "entity_id")
 """The filters that a gap is looked up by."""
 
+EARLIEST = instant_of(datetime.min.replace(tzinfo=UTC))
+_LATEST = instant_of(datetime.max.replace(tzinfo=UTC))
 _ENDLESS = 2**62  # beyond every number and instant
 
 _Number = Annotated[int, msgspec.Meta(ge=1)]
@@ -309,3 +312,8 @@ def moment_of(spans: list[Span], number: int, made: int) -> int:
     """Return the moment at which a committed change became visible that was made at the instant `made`."""
     place = bisect_right(spans, number, key=_by_first) - 1
     return spans[place].made if place >= 0 and number <= spans[place].last else made
+
+
+def within_calendar(instant: int) -> datetime:
+    """Return the moment of an instant; a time zone may have led it over the end of the calendar, where it stays."""
+    return datetime_of(min(max(instant, EARLIEST), _LATEST))

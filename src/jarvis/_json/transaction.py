@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from jarvis._files import Stamp
 from jarvis._json.file import Clock
-from jarvis._json.past import Archive, Gap, PastRoom, Span, State, cutoff, keep, moment_of, widened
+from jarvis._json.past import Archive, Gap, PastRoom, Span, State, cutoff, keep, moment_of, widened, within_calendar
 from jarvis._json.record import Record
 from jarvis._json.room import Room
 from jarvis.codec import instant_of
-from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of
+from jarvis.codec.instants import EPOCH, MICROSECOND
 from jarvis.errors import HistoryUnavailableError
 from jarvis.revision import Operation, Signature
 
@@ -72,13 +72,13 @@ class Seen:
             return self.room(namespace)
         if clock.begins is None or instant < clock.begins:
             raise HistoryUnavailableError(
-                datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
+                within_calendar(instant), None if clock.begins is None else within_calendar(clock.begins)
             )
         then, archive = cutoff(self.spans, instant, self.own), self.archive(namespace)
         missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
         if missing:
             known = max(self._moment_of(gap.ended, gap.made) for gap in missing)
-            raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
+            raise HistoryUnavailableError(within_calendar(instant), within_calendar(known))
         return PastRoom(self.room(namespace), archive, then)
 
     def _moment_of(self, number: int, made: int) -> int:

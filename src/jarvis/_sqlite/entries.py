@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from jarvis._sqlite import history
+from jarvis._sqlite import feed, history
 from jarvis._sqlite.history import TAGS_AT_ONCE
 from jarvis._sqlite.schema import row_checksum
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
@@ -83,7 +83,12 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, body: bytes, i
 def recreate(session: Session, namespace: str, entry: MemoryEntry, body: bytes, instant: int) -> None:
     """Store `entry` as the version after the last one that the past knows of its id; raise as `insert` does."""
     found = session.rows(history.LAST_VERSION, (session.name_id(namespace), entry.id))
-    insert(session, namespace, entry, body, instant, version=found[0][0] + 1 if found else 1)
+    version = found[0][0] + 1 if found else 1
+    insert(session, namespace, entry, body, instant, version=version)
+    if version > 1:  # else the entry itself tells of its creation
+        place = (session.commit_number, session.moment(), session.intern(namespace))
+        named = (entry.id, session.intern(entry.category), entry.key)
+        feed.keep(session, place, feed.signed(session, "create"), named, version)
 
 
 def remove(session: Session, namespace: str, entry_id: str) -> bool:

@@ -74,7 +74,7 @@ def migrate(connection: apsw.Connection, path: str) -> None:
 
 
 def _refuse_other_tables(connection: apsw.Connection, path: str) -> None:
-    ours = ("names", "entries", "tags", "clock", "revisions", "past_tags", "commits", "gaps", "first_life")
+    ours = ("names", "entries", "tags", "clock", "revisions", "past_tags", "commits", "events", "gaps", "first_life")
     tables: list[Any] = connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')").fetchall()
     for (name,) in tables:
         if str(name).lower() in ours:

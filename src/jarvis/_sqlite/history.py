@@ -9,10 +9,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from jarvis._sql.select import COLUMNS, visible
-from jarvis._sqlite import schema
+from jarvis._sqlite import feed
 from jarvis._sqlite.schema import CLEARED, change_checksum
 from jarvis.codec.instants import MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
@@ -51,12 +49,10 @@ NEWEST_OF = {
 """By what names them: the statements that select `COLUMNS` of the newest state that was visible."""
 
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
+_SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
 _DONE = "SELECT max(last) FROM commits WHERE moment <= ?"
 _OPEN = "SELECT min(first) FROM commits WHERE moment > ?"
 _NO_MORE = 2**62
-
-FIRST_VERSION = 3
-"""Of stores that have a past."""
 
 MOST = 256
 """So many revisions are pruned beside one change."""
@@ -64,20 +60,23 @@ MOST = 256
 EVERY = 64
 """Changes between two looks at what is too old."""
 
-_encode = msgspec.json.Encoder().encode
+_OF_GAPS = ("namespace", "id")
 _FALL_INTO_GAP = """
 INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made)
 SELECT namespace, id, category, key, entity_type, entity_id, row, instant, ended, made FROM revisions WHERE ended = ?
-ON CONFLICT DO UPDATE SET ended = excluded.ended, made = excluded.made, category = excluded.category,
-    key = excluded.key, entity_type = excluded.entity_type, entity_id = excluded.entity_id
+ON CONFLICT DO UPDATE SET ended = excluded.ended, made = excluded.made,
+    category = iif(category IS excluded.category, category, NULL), key = iif(key IS excluded.key, key, NULL),
+    entity_type = iif(entity_type IS excluded.entity_type, entity_type, NULL),
+    entity_id = iif(entity_id IS excluded.entity_id, entity_id, NULL)
 """
-_TOO_MANY = """
-SELECT ended, made, row, instant, namespace, body FROM revisions WHERE namespace = ? AND id = ?
+_DOOMED = "ended, made, change, row, namespace, id, category, key, instant, version, body"
+_TOO_MANY = f"""
+SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ?
 ORDER BY ended DESC LIMIT ? OFFSET ?
 """
-_TOO_OLD = "SELECT ended, made, row, instant, namespace, body FROM revisions ORDER BY ended LIMIT ?"
+_TOO_OLD = f"SELECT {_DOOMED} FROM revisions ORDER BY ended LIMIT ?"
 _CLEARED = f"""
-SELECT ended, made, row, instant, namespace, body FROM revisions WHERE {CLEARED} AND made < ? ORDER BY made LIMIT ?
+SELECT {_DOOMED} FROM revisions WHERE {CLEARED} AND made < ? ORDER BY made LIMIT ?
 """
 _PRUNE = "DELETE FROM revisions WHERE ended = ?"
 _PRUNE_GAPS = "DELETE FROM gaps WHERE made <= ?"
@@ -90,6 +89,7 @@ _FORGET = (
     "DELETE FROM past_tags WHERE namespace = ?",
     "DELETE FROM revisions WHERE namespace = ?",
     "DELETE FROM gaps WHERE namespace = ?",
+    "DELETE FROM events WHERE namespace = ?",
 )
 
 
@@ -107,7 +107,7 @@ def keep(session: Session, namespace: int, state: tuple[int, int, int], commit: 
         tags: the ids of the tags of the state.
     """
     row, instant, version = state
-    made, change = session.moment(), _encode(session.signature or ("update", None, None, None)).decode()
+    made, change = session.moment(), feed.signed(session, "update")
     session.rows(_KEEP, (commit, made, change, change_checksum(commit, made, change), row), "write")
     for start in range(0, len(tags), TAGS_AT_ONCE):
         part = tags[start : start + TAGS_AT_ONCE]
@@ -121,7 +121,7 @@ def keep(session: Session, namespace: int, state: tuple[int, int, int], commit: 
 def keep_all(session: Session, namespace: int, count: int) -> None:
     """Keep the states of all entries of a namespace, which are `count`, before they are removed at once."""
     before, made = session.commit_number, session.moment()
-    change = _encode(session.signature or ("clear", None, None, None)).decode()
+    change = feed.signed(session, "clear")
     bound = {"before": before, "made": made, "namespace": namespace}
     session.rows(_KEEP_ALL_TAGS, bound, "write")
     checksum = change_checksum(before, made, change)
@@ -157,6 +157,7 @@ def prune(session: Session, now: int, limit: int) -> int:
         oldest = session.rows(_TOO_OLD, (limit - pruned,))
         found = [state for state in oldest if state[1] < before]
         begins, pruned = _remove(session, found, begins), pruned + len(found)
+        feed.prune(session, before, limit)
     if begins != session.begins:
         session.begin_past(begins)
         session.rows(_PRUNE_GAPS, (begins,), "write")
@@ -174,14 +175,27 @@ def _prune_entry(session: Session, namespace: int, commit: int) -> None:
 
 
 def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None) -> int | None:
-    for ended, made, row, instant, namespace, body in found:
-        tags = [session.intern(tag) for tag in set(session.body(body).tags)]
+    for ended, made, change, row, namespace, entry_id, category, key, instant, version, encoded in found:
+        body = session.body(encoded)
+        feed.keep_told(session, (ended, made, namespace), change, (entry_id, category, key), version)
+        if version == 1:
+            feed.keep_created(session, (row, instant, namespace), body, (entry_id, category, key))
+        tags = [session.intern(tag) for tag in set(body.tags)]
         for start in range(0, len(tags), TAGS_AT_ONCE):
             part = tags[start : start + TAGS_AT_ONCE]
             session.rows(_remove_tags(len(part)), (namespace, instant, row, *part), "write")
         session.rows(_PRUNE, (ended,), "write")
-        begins = made if begins is None else max(begins, made)
+        moment = _moment_of(session, ended, made)
+        begins = moment if begins is None else max(begins, moment)
     return begins
+
+
+def _moment_of(session: Session, commit: int, made: int) -> int:
+    """Return when a change became visible: with others of its transaction, or when it was made."""
+    if commit > session.began:
+        return session.made
+    found = session.rows(_SPAN, (commit,))
+    return found[0][1] if found and found[0][0] <= commit else made
 
 
 @functools.lru_cache(maxsize=TAGS_AT_ONCE)
@@ -205,12 +219,8 @@ def cutoff(session: Session, instant: int) -> Cutoff | None:
     Raises:
         HistoryUnavailableError: the store did not exist then, or does not know any more what it held.
     """
-    if session.depth:
-        made, begins, ahead = session.made, session.begins, session.ahead
-    else:
-        read = schema.READ_CLOCK if is_kept(session) else schema.READ_FIRST_CLOCK
-        clock = schema.clock(session.rows(read)[0])
-        made, begins, ahead = clock.made, clock.begins, clock.ahead
+    known = session.clock_seen()
+    made, begins, ahead = known.made, known.begins, known.ahead
     if instant >= made:
         return None
     if begins is None or instant < begins:
@@ -227,11 +237,6 @@ def bound(seen: Cutoff) -> dict[str, int]:
     return {"as_of": seen.instant, "done": seen.done, "open": seen.open, "latest": seen.latest}
 
 
-def is_kept(session: Session) -> bool:
-    """Tell whether the store has the tables of the past; one of an earlier version that is only read has not."""
-    return bool(session.rows("PRAGMA user_version")[0][0] >= FIRST_VERSION)
-
-
 def refuse_gaps(session: Session, seen: Cutoff, **held: object) -> None:
     """Raise `HistoryUnavailableError` if a state that was visible at the cutoff was pruned.
 
@@ -240,11 +245,11 @@ def refuse_gaps(session: Session, seen: Cutoff, **held: object) -> None:
         seen: the cutoff.
         held: what the states in question have in their columns: namespace, and perhaps id, category, key, …
     """
-    conditions = [f"g.{name} = :{name}" for name in held] + visible("g", is_over=True)
-    sql = f"SELECT max(made) FROM gaps AS g WHERE {' AND '.join(conditions)}"
-    made = session.rows(sql, {**bound(seen), **held})[0][0]
-    if made is not None:
-        raise unavailable(seen.instant, made)
+    conditions = [f"(g.{name} IS NULL OR g.{name} = :{name})" for name in held if name not in _OF_GAPS]
+    conditions += [f"g.{name} = :{name}" for name in held if name in _OF_GAPS] + visible("g", is_over=True)
+    sql = f"SELECT ended, made FROM gaps AS g WHERE {' AND '.join(conditions)} ORDER BY ended DESC LIMIT 1"
+    for ended, made in session.rows(sql, {**bound(seen), **held}):
+        raise unavailable(seen.instant, _moment_of(session, ended, made) if ended <= session.began else made)
 
 
 def unavailable(instant: int, earliest: int | None) -> HistoryUnavailableError:

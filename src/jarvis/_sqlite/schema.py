@@ -15,6 +15,9 @@ from jarvis._sqlite import driver
 
 APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
 CURRENT_VERSION = 3
+FIRST_WITH_PAST = 3
+"""The first version whose stores have a past."""
+
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""
 
@@ -56,6 +59,11 @@ def row_checksum(fields: tuple[object, ...], body: bytes | str) -> int:
 def change_checksum(ended: int, made: int, change: str) -> int:
     """Return what `revisions.change_checksum` holds: a CRC-32 that SQL can count on from one row to the next."""
     return (binascii.crc32(change.encode(), binascii.crc32(b"%d" % made)) + ended) & 0xFFFFFFFF
+
+
+def event_checksum(fields: tuple[object, ...]) -> int:
+    """Return the CRC-32 that `events.checksum` holds of what stands before it."""
+    return binascii.crc32(repr(fields).encode())
 
 
 # `row` is the commit number of the entry's last change: every index ends with it for free, so the
@@ -110,7 +118,8 @@ CREATE TABLE clock (
     names_generation INTEGER NOT NULL, -- counts the erasures of names
     checksum INTEGER NOT NULL,        -- CRC-32 of the others
     begins INTEGER,                   -- from this instant on the past is known; NULL before the first change
-    ahead INTEGER NOT NULL DEFAULT 0  -- how far a timestamp that a caller gave lies behind its change, at most
+    ahead INTEGER NOT NULL DEFAULT 0, -- how far a timestamp that a caller gave lies behind its change, at most
+    fed_from INTEGER NOT NULL DEFAULT 0 -- every change with a greater number is known to the feed
 ) STRICT;
 
 -- What ANALYZE would find in a large store: average rows per prefix of each index. Written once by
@@ -157,6 +166,7 @@ CREATE INDEX revisions_by_time ON revisions (namespace, instant, row, made, enti
 CREATE INDEX revisions_by_key ON revisions (namespace, key, instant, row, made);
 CREATE INDEX revisions_by_category ON revisions (namespace, category, instant, row, made, entity_type);
 CREATE INDEX revisions_by_entity ON revisions (namespace, entity_id, instant, row, made) WHERE entity_id IS NOT NULL;
+CREATE INDEX revisions_created ON revisions (row) WHERE version = 1;
 CREATE INDEX revisions_cleared ON revisions (made) WHERE {CLEARED};
 
 CREATE TABLE past_tags (
@@ -178,12 +188,25 @@ CREATE TABLE commits (                -- transactions that are not one change, v
 ) STRICT;
 CREATE INDEX commits_by_moment ON commits (moment, last, first);
 
+CREATE TABLE events (                 -- changes that neither an entry nor a revision tells (any more)
+    number INTEGER PRIMARY KEY,       -- commit number
+    made INTEGER NOT NULL,
+    namespace INTEGER NOT NULL,       -- or, of an erasure, a digest of its name: see jarvis._sqlite.feed
+    change TEXT NOT NULL,             -- JSON: [operation, module, task id, reason]
+    id TEXT,
+    category INTEGER,
+    key TEXT,
+    version INTEGER,
+    count INTEGER NOT NULL,
+    checksum INTEGER NOT NULL         -- CRC-32 of all the others
+) STRICT;
+
 CREATE TABLE gaps (                   -- what was pruned of entries that have later states
     namespace INTEGER NOT NULL,
     id TEXT NOT NULL,
-    category INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    entity_type INTEGER NOT NULL,
+    category INTEGER,                 -- of all of them; NULL, as in the next three, if they differ
+    key TEXT,
+    entity_type INTEGER,
     entity_id TEXT,
     row INTEGER NOT NULL,             -- of the first state that is missing
     instant INTEGER NOT NULL,
@@ -199,6 +222,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('revisions', 'revisions_by_category', '1000000 1000000 50000 2 1 1 1'),
     ('revisions', 'revisions_by_entity', '1000000 1000000 200 2 1 1'),
     ('revisions', 'revisions_cleared', '1000000 1000'),
+    ('revisions', 'revisions_created', '100000 1'),
     ('past_tags', 'past_tags', '3000000 3000000 20000 2 1'),
     ('commits', 'commits_by_moment', '1000000 1 1 1'),
     ('gaps', 'gaps', '10000 10000 1');
@@ -228,7 +252,7 @@ ORDER BY instant DESC, row DESC;
 """The nine fields of each entry, for other tools, from either form of its body."""
 
 CURRENT = f"""{TABLES}
-INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0))}, NULL, 0);
+INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0))}, NULL, 0, 0);
 {HISTORY}{VIEW}"""
 
 _TO_VERSION_2 = f"""
@@ -240,10 +264,14 @@ DELETE FROM sqlite_stat1 WHERE idx = 'entries_by_category_key';
 _TO_VERSION_3 = f"""
 ALTER TABLE clock ADD COLUMN begins INTEGER;
 ALTER TABLE clock ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE clock ADD COLUMN fed_from INTEGER NOT NULL DEFAULT 0;
 {HISTORY}
 """
 _NEWEST = "SELECT max(instant) FROM entries"
-WRITE_CLOCK = "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, checksum = ?"
+WRITE_CLOCK = (
+    "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "
+    "checksum = ?"
+)
 
 
 def migrate(connection: apsw.Connection) -> None:
@@ -279,7 +307,7 @@ def begin_history(connection: apsw.Connection, commit: int, made: int, generatio
     begins = made if commit else None
     if commit:
         connection.execute("INSERT INTO commits (last, first, moment) VALUES (?, 1, ?)", (commit, made))
-    fields = (commit, made, generation, begins, max(newest - made, 0))
+    fields = (commit, made, generation, begins, max(newest - made, 0), commit)
     connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
 
@@ -356,12 +384,14 @@ class Clock(NamedTuple):
     names_generation: int
     begins: int | None = None
     ahead: int = 0
+    fed_from: int = 0
 
 
 _NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"
 READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation FROM clock LEFT JOIN {_NEWEST_ENTRY}"
 READ_CLOCK = (
-    f"SELECT row, instant, commit_number, made, names_generation, begins, ahead FROM clock LEFT JOIN {_NEWEST_ENTRY}"
+    "SELECT row, instant, commit_number, made, names_generation, begins, ahead, fed_from "
+    "FROM clock LEFT JOIN " + _NEWEST_ENTRY
 )
 
 

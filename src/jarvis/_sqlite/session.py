@@ -74,6 +74,7 @@ class Session:
         began: the `commit_number` with which the transaction began.
         begins: the instant from which on the past is known, None before the first change; valid inside one.
         ahead: how far a timestamp may lie behind its change, in microseconds; valid inside one.
+        fed_from: every change with a greater number is known to the feed; valid inside one.
         history: how much of the past is kept.
         signature: who makes the changes from here on, if anybody said so.
     """
@@ -112,11 +113,11 @@ class Session:
         self._clock_moved = False  # since it was read
         self._clock_due = False  # no entry can say it
         self._last_put: tuple[int, int] | None = None  # (row, instant) of the entry that the transaction wrote last
-        self._last_removed: tuple[int, int] | None = None  # likewise of the revision that says when an entry went
+        self._told: tuple[int, int] | None = None  # (number, instant) of the last change that tells when it was made
         self._has_moment = False  # the module gave one in this transaction
         self.began = 0
         self.begins: int | None = None
-        self.ahead = 0
+        self.ahead = self.fed_from = 0
         self.signature: Signature | None = None
         self._broken = False
         self._book = names
@@ -187,14 +188,14 @@ class Session:
                 self._clock = None
             if self._clock is None:
                 self._clock = schema.clock(self.rows(schema.READ_CLOCK)[0])
-            self.commit_number, self.made, generation, self.begins, self.ahead = self._clock
+            self.commit_number, self.made, generation, self.begins, self.ahead, self.fed_from = self._clock
             if generation != self._generation:
                 self._generation = generation
                 written_at, ids, texts = self._book.page
                 is_right = written_at == generation
                 self._names, self.texts = (dict(ids), dict(texts)) if is_right else ({}, {})
             self._clock_moved = self._clock_due = self._broken = self._has_moment = False
-            self._last_put = self._last_removed = self.last_read = self.signature = None
+            self._last_put = self._told = self.last_read = self.signature = None
             self.began = self.commit_number
             self.after_commit = []
             self.depth = 1
@@ -212,7 +213,7 @@ class Session:
             if self.commit_number != self.began:
                 self._keep_moment()
             if self._clock_due or (self._clock_moved and self._last_put != (self.commit_number, self.made)):
-                clock = (self.commit_number, self.made, self._generation, self.begins, self.ahead)
+                clock = self.clock_now()
                 self.rows(schema.WRITE_CLOCK, (*clock, schema.clock_checksum(clock)), "write")
             self.rows("COMMIT", (), "write")
             self.is_committed = True
@@ -222,7 +223,7 @@ class Session:
             self._roll_back_all()
             raise
         self._data_version = self.connection.data_version()  # our own commits move it too
-        self._clock = schema.Clock(self.commit_number, self.made, self._generation, self.begins, self.ahead)
+        self._clock = self.clock_now()
         written_at, ids, _ = self._book.page
         if written_at != self._generation or len(self._names) > len(ids) * 1.25:
             self._book.put(self._generation, self._names, self.texts)
@@ -236,7 +237,7 @@ class Session:
             self._roll_back_all()
         elif self.depth > level:
             self.depth = level
-            self._last_put = self._last_removed = None
+            self._last_put = self._told = None
             del self.after_commit[self._marks[level - 1] :]
             try:
                 if self.connection.in_transaction:
@@ -287,12 +288,13 @@ class Session:
     def wrote(self, row: int, instant: int) -> None:
         """Remember that an entry was written, with the number that `next_commit` gave: see `schema.clock`."""
         self._last_put = (row, instant)
-        if instant > self.moment():
+        self._told = (row, instant) if instant == self.moment() else None
+        if instant > self.made:
             self._let_lie_ahead(instant - self.made)
 
     def removed(self, commit: int) -> None:
         """Remember that a revision was written that tells of the change with this number, made at `moment`."""
-        self._last_removed = (commit, self.made)
+        self._told = (commit, self.made)
 
     def made_at(self, instant: int) -> None:
         """Remember the instant of a timestamp that the module made, to be written with the transaction."""
@@ -310,6 +312,25 @@ class Session:
             self.ahead = microseconds
             self._clock_due = True
 
+    def feed_from(self, number: int) -> None:
+        """Let the feed begin behind the change with this number."""
+        self.fed_from = number
+        self._clock_moved = self._clock_due = True
+
+    def clock_now(self) -> schema.Clock:
+        """Return the clock as the transaction would leave it."""
+        return schema.Clock(self.commit_number, self.made, self._generation, self.begins, self.ahead, self.fed_from)
+
+    def clock_seen(self) -> schema.Clock:
+        """Return the clock as this thread sees it; of a store without a past, one that knows of none."""
+        if self.depth:
+            return self.clock_now()
+        return schema.clock(self.rows(schema.READ_CLOCK if self.keeps_past() else schema.READ_FIRST_CLOCK)[0])
+
+    def keeps_past(self) -> bool:
+        """Tell whether the store has the tables of the past; one of an earlier version that is only read has not."""
+        return bool(self.rows("PRAGMA user_version")[0][0] >= schema.FIRST_WITH_PAST)
+
     def begin_past(self, instant: int | None) -> None:
         """Let the past be known from this instant on; None for not at all, until another begins it."""
         self.begins = instant
@@ -321,11 +342,13 @@ class Session:
             if self.begins is not None:
                 self.begin_past(None)
             return
-        told = (self.commit_number, self.made)
-        if self.commit_number - self.began > 1 or told not in (self._last_put, self._last_removed):
+        is_told = self._told == (self.commit_number, self.made)
+        begins_behind_others = self.begins is None and self.began > 0
+        if self.commit_number - self.began > 1 or not is_told or begins_behind_others:
             self.rows(_KEEP_MOMENT, (self.commit_number, self.began + 1, self.moment()), "write")
         if self.begins is None:
             self.begin_past(self.made)
+            self.fed_from = self.began
 
     def body(self, encoded: str) -> Body:
         """Return a stored body, decoded; raise `CorruptStoreError` if it is none."""

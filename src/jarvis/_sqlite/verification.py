@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._sqlite import driver, schema
-from jarvis._sqlite.history import FIRST_VERSION
 from jarvis.entry_record import decode_body
 
 if TYPE_CHECKING:
@@ -31,8 +30,9 @@ SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("c
     {_NAME.format("entity_type")}, instant FROM {{}} ORDER BY row
 """
 _COMMITS = "SELECT first, last, moment FROM commits ORDER BY last"
+_EVENTS = "SELECT number, made, namespace, change, id, category, key, version, count, checksum FROM events"
 _PLACES = "SELECT r.ended FROM revisions AS r JOIN past_tags AS t ON t.ended = r.ended WHERE t.made != r.made LIMIT 1"
-_CLOCK = "SELECT checksum, commit_number, made, names_generation, begins, ahead FROM clock"
+_CLOCK = "SELECT checksum, commit_number, made, names_generation, begins, ahead, fed_from FROM clock"
 _FIRST_CLOCK = "SELECT checksum, commit_number, made, names_generation FROM clock"
 _CHANGES = "SELECT ended, made, change, change_checksum FROM revisions"
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
@@ -62,7 +62,7 @@ def _compare(connection: apsw.Connection, path: str) -> None:
     for (finding,) in connection.execute("PRAGMA integrity_check(1)").fetchall():
         if finding != "ok":
             raise driver.corrupt(path, "its tables and indexes contradict each other")
-    has_past = schema.read_mark(connection)[1] >= FIRST_VERSION
+    has_past = schema.read_mark(connection)[1] >= schema.FIRST_WITH_PAST
     _compare_states(connection, path, "entries", "tags")
     if has_past:
         _compare_states(connection, path, "revisions", "past_tags")
@@ -72,6 +72,9 @@ def _compare(connection: apsw.Connection, path: str) -> None:
         if connection.execute(_PLACES).fetchall():
             raise driver.corrupt(path, "a tag of the past does not match its state")
         _compare_commits(connection, path)
+        for *fields, checksum in connection.execute(_EVENTS):
+            if schema.event_checksum(tuple(fields)) != checksum:
+                raise driver.corrupt(path, "an event does not match its checksum")
     clocks: list[Any] = connection.execute(_CLOCK if has_past else _FIRST_CLOCK).fetchall()
     for checksum, *clock in clocks:
         if schema.clock_checksum(tuple(clock)) != checksum:

@@ -14,6 +14,7 @@ Example::
     TestMyBackendMachine = machine(lambda directory: MyBackend(directory / "store")).TestCase
 """
 
+from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.machine import BackendMachine, machine
@@ -34,6 +35,7 @@ class BackendContract(
     SharedCommitPromises,
     NamespacePromises,
     HistoryPromises,
+    FeedPromises,
     ModulePromises,
 ):
     """Every promise. A subclass gives the fixture `open_backend`."""

@@ -1,0 +1,180 @@
+"""The feed of changes: told by entries and revisions themselves, and kept in `events` where they cannot.
+
+An entry of version 1, or its first revision, tells of its creation; a revision tells of the change that ended
+it. So a change costs the feed nothing. What a pruned revision told, the return of a deleted entry and an
+erasure have a row in `events`, which holds no value. An erasure is filed under a digest, because the name
+of what was erased must not stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jarvis._sqlite import driver, schema
+from jarvis.change import Change
+from jarvis.codec.instants import datetime_of
+from jarvis.errors import CursorExpiredError
+from jarvis.memory_entry import NO_MODULE, NO_TASK
+from jarvis.revision import REMOVALS
+
+if TYPE_CHECKING:
+    from jarvis._sqlite.session import Session
+    from jarvis.entry_record import Body
+
+Place = tuple[int, int, int]
+"""(commit number, instant, id of the namespace's name) of a change."""
+
+Named = tuple[str | None, int | None, str | None]
+"""(id, id of the category's name, key) of an entry."""
+
+_CHANGES = """
+SELECT * FROM (
+    SELECT row AS number, instant, NULL, id, category, key, version, 1, body FROM entries
+    WHERE row > :after AND namespace = :namespace AND version = 1
+    UNION ALL SELECT row, instant, NULL, id, category, key, version, 1, body FROM revisions
+    WHERE row > :after AND namespace = :namespace AND version = 1
+    UNION ALL SELECT ended, made, change, id, category, key, NULL, version, NULL FROM revisions
+    WHERE ended > :after AND namespace = :namespace
+    UNION ALL SELECT number, made, change, id, category, key, version, count, NULL FROM events
+    WHERE number > :after AND namespace IN (:namespace, :digest)
+) ORDER BY number LIMIT :limit
+"""
+_KEEP = """
+INSERT INTO events (number, made, namespace, change, id, category, key, version, count, checksum)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_OLDEST = "SELECT number, made FROM events ORDER BY number LIMIT ?"
+_PRUNE = "DELETE FROM events WHERE number <= ?"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None]).decode
+
+
+# --- keeping -------------------------------------------------------------------------------------
+
+
+def signed(session: Session, usual: str) -> str:
+    """Return who makes the changes just now, as it is stored; `usual` is the operation if nobody said."""
+    return _encode(session.signature or (usual, None, None, None)).decode()
+
+
+def keep(session: Session, place: Place, change: str, named: Named, version: int | None, count: int = 1) -> None:
+    """Keep a change that nothing else tells."""
+    fields = (*place, change, *named, version, count)
+    session.rows(_KEEP, (*fields, schema.event_checksum(fields)), "write")
+
+
+def keep_told(session: Session, place: Place, change: str, named: Named, version: int) -> None:
+    """Keep what a revision tells of the change that ended it, before it is pruned."""
+    keep(session, place, change, named, _version_after(_change(session, change)[0], version))
+
+
+def keep_created(session: Session, place: Place, body: Body, named: Named) -> None:
+    """Keep what a state of version 1 tells of its creation, before it is pruned."""
+    keep(session, place, _encode(("create", *_creator(body))).decode(), named, 1)
+
+
+def keep_erasure(session: Session, namespace: str, count: int) -> None:
+    """Keep that a namespace was erased, when and by whom."""
+    place = (session.next_commit(), session.moment(), _digest(namespace))
+    keep(session, place, signed(session, "erase"), (None, None, None), None, count)
+
+
+def prune(session: Session, before: int, limit: int) -> None:
+    """Drop at most `limit` of the oldest events, as long as they were made before an instant."""
+    last = 0
+    for number, made in session.rows(_OLDEST, (limit,)):
+        if made >= before:
+            break
+        last = number
+    if last:
+        session.rows(_PRUNE, (last,), "write")
+        session.feed_from(max(last, session.fed_from))
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def changes(session: Session, namespace: str, after: int, limit: int) -> list[Change]:
+    """Return the changes of a namespace behind the number `after`, in their order, at most `limit`.
+
+    Raises:
+        CursorExpiredError: some of them are not known any more.
+    """
+    begins = first(session, after)
+    if after < begins:
+        raise CursorExpiredError(str(after), str(begins))
+    bound = {
+        "after": after,
+        "limit": limit,
+        "namespace": session.fresh_name_id(namespace),
+        "digest": _digest(namespace),
+    }
+    return [_told(session, row) for row in session.rows(_CHANGES, bound)]
+
+
+def first(session: Session, after: int) -> int:
+    """Return the number behind which every change is known; raise `CursorExpiredError` about `after` if none is."""
+    clock = session.clock_seen()
+    if clock.begins is None and clock.commit_number:
+        raise CursorExpiredError(str(after), None)
+    return clock.fed_from
+
+
+def _told(session: Session, row: tuple[Any, ...]) -> Change:
+    number, made, change, entry_id, category, key, version, other, encoded = row
+    count = 1
+    if change is None:
+        operation, module, task_id, reason = "create", *_creator(session.body(encoded))
+    else:
+        operation, module, task_id, reason = _change(session, change)
+        if version is None and entry_id is not None:
+            version = _version_after(operation, other)
+        else:
+            count = other
+    try:
+        return msgspec.convert(
+            {
+                "cursor": str(number),
+                "operation": operation,
+                "memory_id": entry_id,
+                "version": version,
+                "category": None if category is None else session.name_of(category),
+                "key": key,
+                "timestamp": datetime_of(made),
+                "module": module,
+                "task_id": task_id,
+                "reason": reason,
+                "count": count,
+            },
+            Change,
+        )
+    except msgspec.ValidationError:
+        raise driver.corrupt(session.path, "a change cannot be decoded") from None
+
+
+def _change(session: Session, change: str) -> tuple[str, str | None, str | None, str | None]:
+    try:
+        return _decode(change)
+    except ValueError:
+        raise driver.corrupt(session.path, "a change cannot be decoded") from None
+
+
+def _version_after(operation: str, version: int) -> int:
+    return version if operation in REMOVALS else version + 1
+
+
+def _creator(body: Body) -> tuple[str | None, str | None, str | None]:
+    author, reason = body.provenance, None
+    if isinstance(author, dict):
+        reason = author.get("reason")
+        author = (author.get("module", NO_MODULE), author.get("task_id", NO_TASK))
+    module, task_id = author
+    return (None if module == NO_MODULE else module), (None if task_id == NO_TASK else task_id), reason
+
+
+def _digest(namespace: str) -> int:
+    return -int.from_bytes(hashlib.blake2b(namespace.encode(), digest_size=7).digest()) - 1

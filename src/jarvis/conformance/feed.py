@@ -1,0 +1,162 @@
+"""Promises of the change feed: everything that happened, in order, once, for whoever comes back with a cursor."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+import pytest
+
+from jarvis.change import Change
+from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
+from jarvis.conformance.history import FAR
+from jarvis.errors import InvalidQueryError
+from jarvis.persistent_memory import MemoryModule
+from jarvis.storage_backend import FeedsChanges, Namespaced, StorageBackend, WakesWatchers
+
+
+class FeedPromises(Promises):
+    """Tell every change of the namespace once, in the order of commits."""
+
+    @pytest.fixture
+    def later(self) -> FakeClock:
+        """Return the clock of `fed`."""
+        return FakeClock(FAR)
+
+    @pytest.fixture
+    def fed(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:
+        """Return a module on a backend with a feed."""
+        self.need(backend, FeedsChanges)
+        return MemoryModule(storage_backend=backend, clock=later)
+
+    def test_every_kind_of_change_is_told_in_order(self, fed: MemoryModule, later: FakeClock) -> None:
+        memory_id = fed.create_memory("c", "k", {"n": 1}, "t", module="maker", task_id="task", reason="needed")
+        later.step(hours=1)
+        fed.update_memory(memory_id, {"n": 2}, module="changer", reason="better")
+        fed.undo(memory_id, module="undoer")
+        fed.restore_memory(memory_id, 2)
+        fed.delete_memory(memory_id, module="cleaner")
+        fed.undo(memory_id, module="undoer", reason="a mistake")
+        fed.create_memory("c", "other", {}, "t")
+        fed.clear_all(module="sweeper")
+
+        found = fed.changes()
+
+        assert [(each.operation, each.version, each.key, each.module, each.reason) for each in found] == [
+            ("create", 1, "k", "maker", "needed"),
+            ("update", 2, "k", "changer", "better"),
+            ("undo", 3, "k", "undoer", None),
+            ("restore", 4, "k", None, None),
+            ("delete", 4, "k", "cleaner", None),
+            ("undo", 5, "k", "undoer", "a mistake"),
+            ("create", 1, "other", None, None),
+            ("clear", 5, "k", "sweeper", None),
+            ("clear", 1, "other", "sweeper", None),
+        ]
+        assert {each.memory_id for each in found if each.key == "k"} == {memory_id}
+        assert (found[0].timestamp, found[0].task_id, found[0].category) == (FAR, "task", "c")
+        assert all(each.timestamp >= later.now for each in found[1:])
+
+    def test_a_cursor_goes_on_where_it_was_also_after_reopening(
+        self, fed: MemoryModule, open_backend: OpenBackend
+    ) -> None:
+        for number in range(10):
+            fed.create_memory("c", str(number), {}, "t")
+        whole = fed.changes()
+        again = open_backend()
+        other = MemoryModule(storage_backend=again)
+
+        found: list[Change] = []
+        while page := other.changes(found[-1].cursor if found else None, limit=3):
+            found += page
+            again.shutdown()
+
+        assert found == whole
+        assert [each.key for each in found] == [str(number) for number in range(10)]
+        assert fed.changes(fed.newest_cursor()) == []
+        again.shutdown()
+
+    def test_what_is_taken_back_is_not_told(self, fed: MemoryModule) -> None:
+        fed.create_memory("c", "first", {}, "t")
+        with contextlib.suppress(KeyError), fed.transaction():
+            fed.create_memory("c", "never", {}, "t")
+            raise KeyError
+        with fed.transaction():
+            fed.create_memory("c", "second", {}, "t")
+            with contextlib.suppress(KeyError), fed.transaction():
+                fed.create_memory("c", "never", {}, "t")
+                raise KeyError
+            assert [each.key for each in fed.changes()] == ["first", "second"]
+        fed.create_memory("c", "third", {}, "t")
+
+        assert [each.key for each in fed.changes()] == ["first", "second", "third"]
+
+    def test_namespaces_have_feeds_of_their_own(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Namespaced)
+        alice = fed.for_namespace("alice")
+        fed.create_memory("c", "mine", {}, "t")
+        alice.create_memory("c", "hers", {}, "t")
+
+        assert [each.key for each in fed.changes()] == ["mine"]
+        assert [each.key for each in alice.changes()] == ["hers"]
+
+    def test_of_what_was_erased_only_that_is_told(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Namespaced)
+        alice = fed.for_namespace("alice")
+        memory_id = alice.create_memory("c", "secret", {}, "t")
+        alice.update_memory(memory_id, {"n": 1})
+        alice.create_memory("c", "secret", {}, "t")
+        seen = alice.changes(limit=1)[0].cursor
+        fed.erase_namespace("alice")
+        alice.create_memory("c", "new", {}, "t")
+
+        for since in (None, seen):
+            erased, created = alice.changes(since)
+            assert (erased.operation, erased.count, erased.memory_id, erased.key) == ("erase", 2, None, None)
+            assert created.key == "new"
+        assert fed.changes() == []
+
+    def test_verbs_of_the_backend_are_told_too(self, fed: MemoryModule) -> None:
+        backend: Any = fed.backend
+        backend.create(an_entry())
+        backend.update(an_entry(key="other"))
+        backend.delete("1")
+        backend.create(an_entry())
+
+        found = [(each.operation, each.key, each.version) for each in fed.changes()]
+
+        assert found == [("create", "theme", 1), ("update", "theme", 2), ("delete", "other", 2), ("create", "theme", 1)]
+
+    @pytest.mark.parametrize("since", ["", "yesterday", "-1", "1.5", 3, "9" * 30])
+    def test_what_is_no_cursor_is_refused(self, fed: MemoryModule, since: Any) -> None:
+        with pytest.raises(InvalidQueryError, match="since"):
+            fed.changes(since)
+        with pytest.raises(InvalidQueryError, match="limit"):
+            fed.changes(limit=0)
+
+    def test_a_watcher_sees_what_other_threads_and_handles_do(
+        self, fed: MemoryModule, open_backend: OpenBackend
+    ) -> None:
+        self.need(fed.backend, WakesWatchers)
+        again = open_backend()
+        other = MemoryModule(storage_backend=again)
+        fed.create_memory("c", "before", {}, "t")
+        since = fed.newest_cursor()
+        seen: list[str | None] = []
+
+        def watch() -> None:
+            for change in fed.watch(since, idle_seconds=5):
+                seen.append(change.key)
+                if len(seen) == 20:
+                    return
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        for number in range(20):
+            (fed, other)[number % 2].create_memory("c", str(number), {}, "t")
+        watcher.join()
+
+        assert seen == [str(number) for number in range(20)]
+        assert list(fed.watch(idle_seconds=0)) == []
+        again.shutdown()
