@@ -1,7 +1,8 @@
-"""What does history cost a write, and what does a question about the past cost beside one about the present?
+"""What does history cost a write, what does a question about the past cost, and how soon is a change seen?
 
 Two stores take turns, one that keeps history and one that does not. Then a store whose every entry has ten
-revisions is asked as of its beginning, middle and end.
+revisions is asked as of its beginning, middle and end. Then its feed is read, and watched while another
+process writes, and while nobody does.
 
 python -m benchmarks.looking_back [--quick] [--write] [--entries N]
 """
@@ -9,6 +10,8 @@ python -m benchmarks.looking_back [--quick] [--write] [--entries N]
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -151,8 +154,56 @@ def reads(directory: Path, entries: int, times: int) -> dict[str, Any]:
     if len(memory.get_history(memory_id)) != REVISIONS:
         raise RuntimeError("a revision is missing")
     found["the history of an entry"] = _in_turns({"10 revisions": lambda: memory.get_history(memory_id)}, times)
+    found["the feed"] = {"100 changes": _page_of(memory, start=len(ids))}
     memory.shutdown()
     return found
+
+
+def _page_of(memory: MemoryModule, start: int) -> dict[str, float]:
+    cursors = [str(start + step * 997) for step in range(30)]
+    taken = [_timed(lambda cursor=cursor: memory.changes(cursor, limit=100), 1) for cursor in cursors]  # type: ignore[misc]  # as above
+    return harness.statistics_of(taken)
+
+
+# --- watching ------------------------------------------------------------------------------------
+
+WRITER = """
+import random, sys, time
+from jarvis.persistent_memory import MemoryModule
+memory = MemoryModule(storage_dir=sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    time.sleep(random.uniform(0.02, 0.3))
+    memory_id = memory.create_memory("c", "k", {}, "t")
+    print(memory_id, time.time_ns(), flush=True)
+"""
+
+
+def watched(directory: Path, changes: int, idle_seconds: float) -> dict[str, float]:
+    """Return how long after the write returned a change of another process was seen, and what idling takes."""
+    memory = MemoryModule(storage_dir=directory / "watched")
+    memory.bootstrap()
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(directory / "watched"), str(changes)], stdout=subprocess.PIPE, text=True
+    )
+    seen = {}
+    for change in memory.watch("0", idle_seconds=10):
+        seen[change.memory_id] = time.time_ns()
+        if len(seen) == changes:
+            break
+    assert writer.stdout is not None
+    written = {memory_id: int(moment) for memory_id, moment in map(str.split, writer.stdout)}
+    if written.keys() != seen.keys():
+        raise RuntimeError("the watcher saw something else than what was written")
+    delays = sorted((seen[each] - moment) / 1_000_000 for each, moment in written.items())
+    start = time.process_time()
+    list(memory.watch(idle_seconds=idle_seconds))
+    idle = (time.process_time() - start) / idle_seconds
+    memory.shutdown()
+    return {
+        "median_ms": round(delays[len(delays) // 2], 1),
+        "longest_ms": round(delays[-1], 1),
+        "idle_cores": round(idle, 5),
+    }
 
 
 def _in_turns(ways: dict[str, Callable[[], Any]], times: int) -> dict[str, Any]:
@@ -176,6 +227,22 @@ def goals(results: dict[str, Any]) -> list[Goal]:
             found.append(
                 Goal(f"{call}, {title}", WRITTEN_TO, ours, other, "µs", ratio, at_most=wanted, beside="without history")
             )
+    watch = results["watch"]
+    found += [
+        Goal(
+            "a change of another process is seen",
+            None,
+            None,
+            None,
+            "",
+            watch["longest_ms"],
+            at_most=100,
+            figure_unit="ms",
+        ),
+        Goal(
+            "an idle watcher, of a core", None, None, None, "", watch["idle_cores"] * 100, at_most=0.5, figure_unit="%"
+        ),
+    ]
     for title, figures in results["reads"].items():
         for moment in MOMENTS:
             if moment in figures:
@@ -199,6 +266,7 @@ def main() -> None:
                 "without sync": writes(directory, min(entries, WRITTEN_TO), 3 if chosen.quick else 20, durable=False),
             },
             "entries": entries,
+            "watch": watched(directory, 20 if chosen.quick else 100, 2 if chosen.quick else 20),
             "reads": reads(directory, entries, 5 if chosen.quick else 30),
         }
     harness.publish("looking_back", machine, Jarvis.versions(), results, goals(results), write=chosen.write)

@@ -1,4 +1,4 @@
-"""The main job, on real input: learn this machine, remember it in another process, survive ``kill -9``.
+"""The main job, on real input: learn this machine, remember it in another process, survive ``kill -9``, go back.
 
 python examples/demo.py              everything, in a temporary directory
 python examples/demo.py learn DIR    the first chapter alone; then: remember DIR
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,36 @@ def survive(directory: str) -> None:
             sys.exit("an acknowledged write is missing")
 
 
+def go_back(directory: str) -> None:
+    """Chapter four: two modules change a preference; see who did, what was an hour ago, and undo it."""
+    real = datetime.now(UTC)
+    clock = real
+    with MemoryModule(storage_dir=directory, clock=lambda: clock) as memory:
+        cursor = memory.newest_cursor()
+        theme = memory.set_user_preference("theme", {"mode": "dark", "contrast": 3}, module="settings_page")
+        clock += timedelta(hours=2)
+        memory.set_user_preference(
+            "theme", {"mode": "light", "contrast": 3}, module="daylight_guesser", reason="it was noon"
+        )
+        hour_ago = clock - timedelta(hours=1)
+        rows = [
+            [str(each.version), str(each.entry.value), f"{each.operation} by {each.module}", each.reason or ""]
+            for each in memory.get_history(theme)
+        ]
+        _show("what the theme was before", ["version", "value", "ended by", "because"], rows)
+        for each in memory.diff_memory(theme, 1, 2):
+            if each.path[0] == "value":
+                console.print(f"changed: {'.'.join(map(str, each.path))}, {each.before!r} to {each.after!r}")
+        console.print(f"now:         {memory.get_user_preferences()['theme']}")
+        console.print(f"an hour ago: {memory.get_user_preferences(as_of=hour_ago)['theme']}")
+        memory.undo(theme, module="settings_page", reason="nobody asked for it")
+        console.print(f"undone:      {memory.get_user_preferences()['theme']}")
+        told = [f"{each.operation} by {each.module}" for each in memory.changes(cursor)]
+        console.print(f"the feed tells: {', '.join(told)}")
+        if memory.get_user_preferences() != memory.get_user_preferences(as_of=hour_ago):
+            sys.exit("an undo did not bring back what was")
+
+
 # --- what there is to learn ----------------------------------------------------------------------
 
 
@@ -189,7 +220,13 @@ def _show(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-CHAPTERS = {"learn": learn, "remember": remember, "write": write_until_killed, "survive": survive}
+CHAPTERS = {
+    "learn": learn,
+    "remember": remember,
+    "write": write_until_killed,
+    "survive": survive,
+    "go-back": go_back,
+}
 
 
 def main() -> None:
@@ -198,7 +235,7 @@ def main() -> None:
         CHAPTERS[sys.argv[1]](sys.argv[2])
     elif len(sys.argv) == 1:
         with tempfile.TemporaryDirectory(prefix="jarvis-demo-") as directory:
-            for number, chapter in enumerate(("learn", "remember", "survive"), start=1):
+            for number, chapter in enumerate(("learn", "remember", "survive", "go-back"), start=1):
                 console.rule(f"{number}. {chapter}")
                 subprocess.run([sys.executable, __file__, chapter, directory], check=True)
     else:

@@ -46,6 +46,14 @@ def test_the_demo_remembers_in_another_process_what_one_has_learned(tmp_path: Pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_the_demo_goes_back(tmp_path: Path) -> None:
+    shown = re.sub(r"\s+", " ", _run("demo.py", "go-back", str(tmp_path)))
+
+    assert "update by daylight_guesser" in shown
+    assert "an hour ago: {'mode': 'dark', 'contrast': 3} undone: {'mode': 'dark', 'contrast': 3}" in shown
+    assert "create by settings_page, update by daylight_guesser, undo by settings_page" in shown
+
+
 def test_the_demo_loses_nothing_to_sigkill(tmp_path: Path) -> None:
     shown = re.sub(r"\s+", " ", _run("demo.py", "survive", str(tmp_path)))
 
