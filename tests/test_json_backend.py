@@ -196,7 +196,8 @@ def test_an_empty_store_is_a_readable_file(path: Path, backend: JSONBackend) -> 
     backend.bootstrap()
 
     document = unsealed(path)
-    assert document == {"format": 2, "entries": {}, "clock": {"commit": 0, "made": None, "begins": None}}
+    clock = {"commit": 0, "made": None, "begins": None, "fed_from": 0}
+    assert document == {"format": 2, "entries": {}, "clock": clock}
 
 
 def test_a_namespace_without_entries_and_past_is_not_in_the_file(path: Path, backend: JSONBackend) -> None:
@@ -205,6 +206,8 @@ def test_a_namespace_without_entries_and_past_is_not_in_the_file(path: Path, bac
     alice.delete("1")
     assert list(unsealed(path)["namespaces"]) == ["alice"]
     backend.erase_namespace("alice")
+    assert list(unsealed(path)["namespaces"]["alice"]) == ["entries", "events"]  # that it was erased
+    backend.prune(datetime(2200, 1, 1, tzinfo=UTC), 10)
 
     assert "namespaces" not in unsealed(path)
 

@@ -8,11 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jarvis._json.past import EARLIEST, EXACT, PastRoom, State, within_calendar
+from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import Room
 from jarvis._json.store import Store
 from jarvis.codec import InvalidMomentError, instant_of
+from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.config import Durability, HistoryPolicy, checked
 from jarvis.errors import (
     CorruptStoreError,
@@ -23,11 +24,14 @@ from jarvis.errors import (
 )
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
 from jarvis.revision import Revision, Signature
-from jarvis.storage_backend import KeepsHistory, Namespaced, Past, StorageBackend, Transactional
+from jarvis.storage_backend import FeedsChanges, KeepsHistory, Namespaced, Past, StorageBackend, Transactional
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Collection, Iterator
+
+    from jarvis._json.transaction import Transaction
+    from jarvis.change import Change
 
 
 class JSONBackend(StorageBackend):
@@ -60,7 +64,7 @@ class JSONBackend(StorageBackend):
 
     name: ClassVar[str] = "json"
     file_name: ClassVar[str] = "memory.json"
-    capabilities: ClassVar[tuple[type, ...]] = (Transactional, KeepsHistory, Namespaced)
+    capabilities: ClassVar[tuple[type, ...]] = (Transactional, KeepsHistory, FeedsChanges, Namespaced)
 
     def __init__(
         self,
@@ -107,7 +111,10 @@ class JSONBackend(StorageBackend):
         self._store.seen()
 
     def create(self, entry: MemoryEntry) -> None:
-        self._create(entry, lambda _: 1)
+        draft = Draft(entry)
+        with self._store.transaction() as transaction:
+            self._check_absent(transaction, entry.id)
+            transaction.put(self.namespace, draft.record(self.namespace, 1, transaction.next_commit()))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         return self._entry(self._room().get(entry_id))
@@ -196,18 +203,26 @@ class JSONBackend(StorageBackend):
         """Return the kept states of the entry that has or had this id, the newest first."""
         states = self._store.seen().archive(self.namespace).of_id.get(entry_id, ())
         with self._decoding():
-            return [state.revision(within_calendar(state.made)) for state in reversed(states)]
+            return [state.revision(datetime_of(state.made)) for state in reversed(states)]
 
     def recreate(self, entry: MemoryEntry) -> None:
         """Store `entry` as one version more than its last known one; see `jarvis.storage_backend.KeepsHistory`."""
-        self._create(entry, lambda states: states[-1].version + 1 if states else 1)
+        draft = Draft(entry)
+        with self._store.transaction() as transaction:
+            self._check_absent(transaction, entry.id)
+            states = transaction.archive(self.namespace).of_id.get(entry.id)
+            version = states[-1].version + 1 if states else 1
+            record = draft.record(self.namespace, version, transaction.next_commit())
+            transaction.put(self.namespace, record)
+            if version > 1:  # else the record tells
+                transaction.tell_again(self.namespace, record)
 
     def as_of(self, moment: datetime) -> Past:
         """Return the namespace as it was at `moment`; see `jarvis.storage_backend.KeepsHistory`."""
         if not isinstance(moment, datetime):
             raise InvalidQueryError(f"as_of: takes a datetime, not {type(moment).__name__}")
         try:
-            return _Then(self, max(instant_of(moment), EARLIEST))
+            return _Then(self, max(instant_of(moment), FIRST_INSTANT))
         except InvalidMomentError as error:
             raise InvalidQueryError(f"as_of: {error}") from None
 
@@ -215,6 +230,20 @@ class JSONBackend(StorageBackend):
         """Remove at most `limit` states, of any namespace, that are too old at `now`; return how many."""
         with self._store.transaction() as transaction:
             return transaction.prune(instant_of(now), limit)
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        """Return the first `limit` changes with numbers greater than `after`; see `FeedsChanges`."""
+        seen = self._store.seen()
+        with self._decoding():
+            return seen.changes(self.namespace, after, limit)
+
+    def first_position(self) -> int:
+        """Return the smallest number that `changes` takes; raise `CursorExpiredError` if no history is kept."""
+        return self._store.seen().first_number()
+
+    def last_position(self) -> int:
+        """Return the number of the newest commit of the store, also of one that is not complete yet."""
+        return self._store.seen().last_number()
 
     def for_namespace(self, namespace: str) -> JSONBackend:
         """Return a sibling on the same state, lock and transaction; raise `InvalidEntryError` for a bad name."""
@@ -238,13 +267,9 @@ class JSONBackend(StorageBackend):
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _create(self, entry: MemoryEntry, version: Callable[[tuple[State, ...]], int]) -> None:
-        draft = Draft(entry)
-        with self._store.transaction() as transaction:
-            if transaction.room(self.namespace).get(entry.id) is not None:
-                raise DuplicateEntryError(f"an entry with this id is already in namespace {self.namespace!r}")
-            number = version(transaction.archive(self.namespace).of_id.get(entry.id, ()))
-            transaction.put(self.namespace, draft.record(self.namespace, number, transaction.next_commit()))
+    def _check_absent(self, transaction: Transaction, entry_id: str) -> None:
+        if transaction.room(self.namespace).get(entry_id) is not None:
+            raise DuplicateEntryError(f"an entry with this id is already in namespace {self.namespace!r}")
 
     def _room(self) -> Room:
         return self._store.seen().room(self.namespace)

@@ -1,19 +1,24 @@
 """The JSON store's file: records to bytes and back, with damage noticed and the first life understood.
 
-Layout, format 2, UTF-8, two spaces of indent; "history", "gaps" and "commits" are there if they hold something::
+Layout, format 2, UTF-8, two spaces of indent; "history", "gaps", "events" and "commits" are there
+if they hold something::
 
     {
       "format": 2,
       "entries": {id: {the nine fields, "version", "position", perhaps "fold" and "zone"}},
       "history": [{"ended": commit number, "made": instant, "change": {"operation", …}, "entry": {as above}}],
       "gaps": [{"id", "first", "instant", "ended", "made", …}; see `Gap`],
-      "namespaces": {name: {"entries": {…}, "history": […], "gaps": […]}},
-      "clock": {"commit": last commit number, "made": last instant given, "begins": where the past does; or null},
+      "events": [{"number": commit number, "made": instant, "operation", …}; see `Event`],
+      "namespaces": {name: {"entries": {…}, "history": […], "gaps": […], "events": […]}},
+      "clock": {
+        "commit": last commit number, "made": last instant given, "begins": where the past does; or null,
+        "fed_from": every change with a greater number than this is known
+      },
       "commits": [{"first", "last", "made"}; see `Span`],
       "checksum": "blake2b:<digest of every byte before the comma that precedes this member>"
     }
 
-Format 1 has no past: no "history", "gaps", "begins" and "commits".
+Format 1 has no past: no "history", "gaps", "events", "begins", "fed_from" and "commits".
 
 A file that ends with a checksum is *sealed*: one wrong byte anywhere and it is refused. A file without
 one was edited by hand (or is the first life's); it is taken as it is, but only if nothing about it is
@@ -30,19 +35,25 @@ import re
 import time
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from jarvis._json.past import FAR, Archive, Gap, Span, read_state
+from jarvis._json.event import check_order, read_event
+from jarvis._json.instants import FAR
+from jarvis._json.past import Archive, Gap, Span, read_state
 from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment
 from jarvis.errors import CorruptStoreError, StoreTooNewError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from jarvis._json.event import StoredEvent
+    from jarvis._json.past import State
+
+Held = TypeVar("Held", "State", "StoredEvent")
 
 FORMAT = 2
 _FORMATS = (1, 2)
@@ -61,12 +72,14 @@ _UNSEALED = (
 class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The store's counters: the last commit number, and the last instant that was given out, if any.
 
-    `begins` is the instant from which on the past is known, if any is kept.
+    `begins` is the instant from which on the past is known, if any is kept. All changes are known that have
+    greater numbers than `fed_from`; -1 stands in a file that does not say, of which none is.
     """
 
     commit: Annotated[int, msgspec.Meta(ge=0)]
     made: Annotated[int, msgspec.Meta(le=FAR)] | None
     begins: Annotated[int, msgspec.Meta(le=FAR)] | None = None
+    fed_from: Annotated[int, msgspec.Meta(ge=0)] = -1
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -111,15 +124,20 @@ def _members(records: Iterable[Record], archive: Archive, margin: bytes) -> Iter
         yield record.fragment
         before = between
     yield b'"entries": {}' if before is first else b"\n%b}" % margin
-    if archive.states:
-        before = b',\n%b"history": [\n%b  ' % (margin, margin)
-        for state in archive.states:
-            yield before
-            yield state.fragment
-            before = between
-        yield b"\n%b]" % margin
+    yield from _listed(b"history", archive.states, margin)
     if archive.gaps:
         yield b',\n%b"gaps": %b' % (margin, _indented(list(archive.gaps.values()), margin))
+    yield from _listed(b"events", archive.events, margin)
+
+
+def _listed(name: bytes, held: Iterable[State | StoredEvent], margin: bytes) -> Iterator[bytes]:
+    first = before = b',\n%b"%b": [\n%b  ' % (margin, name, margin)
+    for each in held:
+        yield before
+        yield each.fragment
+        before = b",\n%b  " % margin
+    if before is not first:
+        yield b"\n%b]" % margin
 
 
 def _indented(held: object, margin: bytes) -> bytes:
@@ -134,6 +152,7 @@ class _Namespace(msgspec.Struct, forbid_unknown_fields=True):
     entries: dict[str, msgspec.Raw]
     history: list[msgspec.Raw] = []
     gaps: list[Gap] = []
+    events: list[msgspec.Raw] = []
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -142,6 +161,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     clock: Clock
     history: list[msgspec.Raw] = []
     gaps: list[Gap] = []
+    events: list[msgspec.Raw] = []
     namespaces: dict[str, _Namespace] = {}
     commits: list[Span] = []
     checksum: str | None = None
@@ -222,13 +242,13 @@ def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
     document = msgspec.json.decode(data, type=_Document)
     if DEFAULT_NAMESPACE in document.namespaces:
         raise ValueError(f'the namespace {DEFAULT_NAMESPACE!r} stands under "namespaces", not at the top')
-    first = _Namespace(document.entries, document.history, document.gaps)
+    first = _Namespace(document.entries, document.history, document.gaps, document.events)
     namespaces: dict[str, dict[str, Record]] = {}
     archives: dict[str, Archive] = {}
     for name, namespace in {DEFAULT_NAMESPACE: first, **document.namespaces}.items():
         check_namespace(name)
         namespaces[name] = _read_entries(path, name, namespace, known)
-        if namespace.history or namespace.gaps:
+        if namespace.history or namespace.gaps or namespace.events:
             archives[name] = _read_archive(path, name, namespace, known)
     if known is None:
         _check_past(document, archives.values())
@@ -253,19 +273,24 @@ def _read_entries(path: str, name: str, namespace: _Namespace, known: Known | No
 
 
 def _read_archive(path: str, name: str, namespace: _Namespace, known: Known | None) -> Archive:
-    archive = None if known is None else known.archives.get(name)
-    before = {} if archive is None else {state.fragment: state for state in archive.states}
-    states = []
-    for number, raw in enumerate(namespace.history, 1):
-        fragment = bytes(raw)
-        state = before.get(fragment)
-        if state is None:
-            try:
-                state = read_state(fragment, None if known is not None else name)
-            except (ValueError, RecursionError) as error:
-                raise _malformed(path, f"past state number {number}", name, error) from None
-        states.append(state)
-    return Archive(states, namespace.gaps)
+    before = Archive() if known is None else known.archives.get(name, Archive())
+
+    def read(
+        raws: list[msgspec.Raw], before: list[Held], read_one: Callable[[bytes, str | None], Held], title: str
+    ) -> Iterator[Held]:
+        there = {each.fragment: each for each in before}
+        for number, raw in enumerate(raws, 1):
+            fragment = bytes(raw)
+            held = there.get(fragment)
+            if held is None:
+                try:
+                    held = read_one(fragment, None if known is not None else name)
+                except (ValueError, RecursionError) as error:
+                    raise _malformed(path, f"{title} number {number}", name, error) from None
+            yield held
+
+    states = read(namespace.history, before.states, read_state, "past state")
+    return Archive(states, namespace.gaps, read(namespace.events, before.events, read_event, "event"))
 
 
 def _clock_after(
@@ -276,14 +301,17 @@ def _clock_after(
     numbers = [record.order[1] for records in namespaces.values() for record in records.values()]
     numbers += [archive.states[-1].ended for archive in archives.values() if archive.states]
     numbers += [gap.ended for archive in archives.values() for gap in archive.gaps.values()]
+    numbers += [archive.events[-1].number for archive in archives.values() if archive.events]
     numbers += [span.last for span in document.commits[-1:]]
-    return Clock(max(clock.commit, *numbers, 0), clock.made, clock.begins)
+    commit = max(clock.commit, clock.fed_from, *numbers, 0)
+    return Clock(commit, clock.made, clock.begins, commit if clock.fed_from < 0 else clock.fed_from)
 
 
 def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
     """Raise ValueError if the past is not as it can have come about."""
     clock, spans = document.clock, document.commits
-    if document.format == 1 and (document.history or document.gaps or spans or clock.begins is not None):
+    archives = list(archives)
+    if document.format == 1 and (any(archives) or spans or clock.begins is not None or clock.fed_from >= 0):
         raise ValueError("format 1 has no past")
     made = -FAR if clock.made is None else clock.made
     if clock.begins is not None and clock.begins > made:
@@ -297,6 +325,9 @@ def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
         if any(one >= other for one, other in pairwise(ended)):
             raise ValueError("its history is out of order")
         _check_instants([state.made for state in archive.states], made, "history")
+        check_order(archive.events, ended)
+        told = [event.made for event in archive.events if event.operation != "create"]  # that is the entry's timestamp
+        _check_instants(told, made, "events")
     for gaps in (document.gaps, *(namespace.gaps for namespace in document.namespaces.values())):
         if len({gap.id for gap in gaps}) != len(gaps):
             raise ValueError("an entry has several gaps")
@@ -314,7 +345,7 @@ def _without_past(contents: Contents) -> Contents:
     if made is None and instants:
         made = min(time.time_ns() // 1000, max(instants))
     spans = [Span(1, clock.commit, made)] if made is not None and clock.commit else []
-    return Contents(contents.namespaces, Clock(clock.commit, made, made), {}, spans, contents.first_life)
+    return Contents(contents.namespaces, Clock(clock.commit, made, made, clock.commit), {}, spans, contents.first_life)
 
 
 def _read_entry(entry_id: str, fragment: bytes, edited_in: str | None) -> Record:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from jarvis._json.record import Record, Stored, encode, fragment_of, make_record
-from jarvis.codec import flatten, instant_of, revive
-from jarvis.codec.instants import datetime_of
+from jarvis._json.instants import Instant, Number
+from jarvis._json.record import Provenance, Record, Stored, by_number, encode, fragment_of, make_record
+from jarvis.codec import flatten, revive
 from jarvis.entry_record import may_hold_tags
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.revision import Cutoff, Operation, Revision, Signature
@@ -20,21 +20,14 @@ from jarvis.revision import Cutoff, Operation, Revision, Signature
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from jarvis._json.event import StoredEvent
     from jarvis._json.room import Room
     from jarvis.memory_entry import MemoryQuery
-
-FAR = 253_402_387_200_000_000
-"""A day past the year 9999, in microseconds."""
 
 EXACT = ("category", "key", "entity_type", "entity_id")
 """The filters that a gap is looked up by."""
 
-EARLIEST = instant_of(datetime.min.replace(tzinfo=UTC))
-_LATEST = instant_of(datetime.max.replace(tzinfo=UTC))
 _ENDLESS = 2**62  # beyond every number and instant
-
-_Number = Annotated[int, msgspec.Meta(ge=1)]
-_Instant = Annotated[int, msgspec.Meta(ge=-FAR, le=FAR)]
 
 
 # --- one past state ------------------------------------------------------------------------------
@@ -52,10 +45,14 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class _Kept(msgspec.Struct, forbid_unknown_fields=True):
     """A past state as the file shows it."""
 
-    ended: _Number
-    made: _Instant
+    ended: Number
+    made: Instant
     change: Change
     entry: Stored
+
+
+class _Signed(msgspec.Struct):
+    entry: Provenance
 
 
 class State(Record, frozen=True):
@@ -77,6 +74,11 @@ class State(Record, frozen=True):
         value = _decode_kept(self.fragment).entry.value
         return revive(value) if may_hold_tags(self.fragment) else value
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The provenance, decoded anew."""
+        return _decode_signed(self.fragment).entry.provenance
+
     def entry(self) -> MemoryEntry:
         """Return the entry as it was, decoded anew; raise ValueError if a tagged form or the time means nothing."""
         return _decode_kept(self.fragment).entry.entry(plain=not may_hold_tags(self.fragment))
@@ -96,7 +98,9 @@ class State(Record, frozen=True):
 
 
 _decode_kept = msgspec.json.Decoder(_Kept).decode
+_decode_signed = msgspec.json.Decoder(_Signed).decode
 _by_ended = attrgetter("ended")
+_by_event_number = attrgetter("number")
 _by_order = attrgetter("order")
 _by_made = attrgetter("made")
 _by_first = attrgetter("first")
@@ -172,8 +176,8 @@ class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     first: Annotated[int, msgspec.Meta(ge=0)]
     instant: int
-    ended: _Number
-    made: _Instant
+    ended: Number
+    made: Instant
     category: str | msgspec.UnsetType = msgspec.UNSET
     key: str | msgspec.UnsetType = msgspec.UNSET
     entity_type: str | msgspec.UnsetType = msgspec.UNSET
@@ -201,33 +205,54 @@ def widened(gap: Gap | None, state: State) -> Gap:
 
 
 class Archive:
-    """The past states of a namespace and its gaps. One that a snapshot holds is never changed.
+    """The past states of a namespace, its gaps and events. One that a snapshot holds is never changed.
 
     Attributes:
         states: by the number of the change that ended them, ascending.
         of_id: those of each entry, likewise.
         gaps: by the entry's id.
+        events: what entries and states do not tell of changes, by number, ascending.
     """
 
-    def __init__(self, states: Iterable[State] = (), gaps: Iterable[Gap] = ()) -> None:
+    def __init__(
+        self, states: Iterable[State] = (), gaps: Iterable[Gap] = (), events: Iterable[StoredEvent] = ()
+    ) -> None:
         self.states = list(states)
         by_id: dict[str, list[State]] = {}
         for state in self.states:
             by_id.setdefault(state.id, []).append(state)
         self.of_id = {entry_id: tuple(held) for entry_id, held in by_id.items()}
         self.gaps = {gap.id: gap for gap in gaps}
+        self.events = list(events)
+        self._born: list[State] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.states or self.gaps)
+        return bool(self.states or self.gaps or self.events)
+
+    @property
+    def names_entries(self) -> bool:
+        """Whether an entry is named anywhere: there is more than what tells that some were erased."""
+        return bool(self.states or self.gaps or any(event.operation != "erase" for event in self.events))
+
+    @property
+    def born(self) -> list[State]:
+        """The states in which entries were created, by the commit number of that, ascending."""
+        born = self._born
+        if born is None:
+            born = sorted((state for state in self.states if state.version == 1), key=by_number)
+            self._born = born
+        return born
 
     def copy(self) -> Archive:
         """Return one that holds the same and may be changed."""
         archive = Archive()
         archive.states, archive.of_id, archive.gaps = self.states.copy(), self.of_id.copy(), self.gaps.copy()
+        archive.events = self.events.copy()
         return archive
 
     def add(self, state: State) -> None:
         """Put `state` where it belongs."""
+        self._born = None
         self.states.insert(bisect_left(self.states, state.ended, key=_by_ended), state)
         held = self.of_id.get(state.id, ())
         place = bisect_left(held, state.ended, key=_by_ended)
@@ -235,6 +260,7 @@ class Archive:
 
     def remove(self, state: State) -> None:
         """Remove `state`, which is there."""
+        self._born = None
         del self.states[bisect_left(self.states, state.ended, key=_by_ended)]
         held = self.of_id[state.id]
         if len(held) == 1:
@@ -249,6 +275,14 @@ class Archive:
         if gap is not None:
             self.gaps[entry_id] = gap
         return before
+
+    def add_event(self, event: StoredEvent) -> None:
+        """Put `event` where it belongs."""
+        self.events.insert(bisect_left(self.events, event.number, key=_by_event_number), event)
+
+    def remove_event(self, event: StoredEvent) -> None:
+        """Remove `event`, which is there."""
+        del self.events[bisect_left(self.events, event.number, key=_by_event_number)]
 
     def due(self, aged: int, cleared: int) -> Iterator[State]:
         """Yield, ascending, the states that ended before `aged`, or before `cleared` by a clearing."""
@@ -295,9 +329,9 @@ class PastRoom:
 class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A transaction whose moment the changes do not tell themselves: its first and last number, and the moment."""
 
-    first: _Number
-    last: _Number
-    made: _Instant
+    first: Number
+    last: Number
+    made: Instant
 
 
 def cutoff(spans: list[Span], instant: int, own: int | None) -> Cutoff:
@@ -312,8 +346,3 @@ def moment_of(spans: list[Span], number: int, made: int) -> int:
     """Return the moment at which a committed change became visible that was made at the instant `made`."""
     place = bisect_right(spans, number, key=_by_first) - 1
     return spans[place].made if place >= 0 and number <= spans[place].last else made
-
-
-def within_calendar(instant: int) -> datetime:
-    """Return the moment of an instant; a time zone may have led it over the end of the calendar, where it stays."""
-    return datetime_of(min(max(instant, EARLIEST), _LATEST))

@@ -70,14 +70,31 @@ class Record(msgspec.Struct, frozen=True):
         value = decode_stored(self.fragment).value
         return revive(value) if may_hold_tags(self.fragment) else value
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The provenance, decoded anew."""
+        return _decode_provenance(self.fragment).provenance
+
     def entry(self) -> MemoryEntry:
         """Return the entry, decoded anew; raise ValueError if a tagged form or the time means nothing here."""
         return decode_stored(self.fragment).entry(plain=not may_hold_tags(self.fragment))
 
 
+class Provenance(msgspec.Struct):
+    """What `Stored` says of where the entry comes from, and nothing else of it."""
+
+    provenance: dict[str, str]
+
+
 by_order = attrgetter("order")
 encode = msgspec.json.Encoder().encode
 decode_stored = msgspec.json.Decoder(Stored).decode
+_decode_provenance = msgspec.json.Decoder(Provenance).decode
+
+
+def by_number(record: Record) -> int:
+    """Return the commit number of the change that stored `record`."""
+    return record.order[1]
 
 
 class Draft:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from jarvis._json.record import Record, by_order
+from jarvis._json.record import Record, by_number, by_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -16,13 +16,24 @@ if TYPE_CHECKING:
 class Room:
     """The records of a namespace by id and, built when first asked for, by what queries look up.
 
-    Every list is sorted by `Record.order`, ascending. One that a snapshot holds is never changed.
+    Every list of an index is sorted by `Record.order`, ascending. A room that a snapshot holds is never changed.
     """
 
     def __init__(self, records: dict[str, Record]) -> None:
         self.records = records
         self._ordered: list[Record] | None = None
+        self._born: list[Record] | None = None
         self._indexes: dict[str, dict[str | None, list[Record]]] = {}
+
+    @property
+    def born(self) -> list[Record]:
+        """The records that nothing changed since they were created, by commit number, ascending."""
+        born = self._born
+        if born is None:
+            born = [record for record in self.records.values() if record.version == 1]
+            born.sort(key=by_number)
+            self._born = born
+        return born
 
     def get(self, entry_id: str) -> Record | None:
         """Return the record with this id, or None."""
@@ -30,6 +41,7 @@ class Room:
 
     def set(self, entry_id: str, record: Record | None) -> Record | None:
         """Put `record` where one with this id may be, or nothing; return what was there."""
+        self._born = None
         before = self.records.pop(entry_id, None) if record is None else self.records.get(entry_id)
         if before is not None:
             for records in self._lists_of(before):

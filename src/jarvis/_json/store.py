@@ -126,7 +126,7 @@ class Store:
             return self._load(path, None, locked=False)  # readers wait for no writer
         with self._locked(path):
             _tidy(path)
-            _files.write_whole(path, [render({}, {}, Clock(0, None), [])], keep_existing=True, sync=self._sync)
+            _files.write_whole(path, [render({}, {}, Clock(0, None, None, 0), [])], keep_existing=True, sync=self._sync)
             return self._load(path, None, locked=True)
 
     def _refreshed(self, snapshot: Snapshot, *, locked: bool) -> Snapshot:

@@ -12,20 +12,25 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jarvis._files import Stamp
+from jarvis._json import feed
+from jarvis._json.event import Event, creation, store_event
 from jarvis._json.file import Clock
-from jarvis._json.past import Archive, Gap, PastRoom, Span, State, cutoff, keep, moment_of, widened, within_calendar
+from jarvis._json.past import Archive, Gap, PastRoom, Span, State, cutoff, keep, moment_of, widened
 from jarvis._json.record import Record
 from jarvis._json.room import Room
 from jarvis.codec import instant_of
-from jarvis.codec.instants import EPOCH, MICROSECOND
-from jarvis.errors import HistoryUnavailableError
+from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of
+from jarvis.errors import CursorExpiredError, HistoryUnavailableError
 from jarvis.revision import Operation, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime, timedelta
 
+    from jarvis.change import Change, Kind
     from jarvis.config import HistoryPolicy
 
 NO_ENTRIES = Room({})
@@ -72,14 +77,39 @@ class Seen:
             return self.room(namespace)
         if clock.begins is None or instant < clock.begins:
             raise HistoryUnavailableError(
-                within_calendar(instant), None if clock.begins is None else within_calendar(clock.begins)
+                datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
             )
         then, archive = cutoff(self.spans, instant, self.own), self.archive(namespace)
         missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
         if missing:
             known = max(self._moment_of(gap.ended, gap.made) for gap in missing)
-            raise HistoryUnavailableError(within_calendar(instant), within_calendar(known))
+            raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
         return PastRoom(self.room(namespace), archive, then)
+
+    def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
+        """Return the first `limit` changes of the namespace that have greater numbers than `after`.
+
+        Raises:
+            CursorExpiredError: one of them may not be known.
+            ValueError: an entry is malformed.
+        """
+        self._check_fed(after)
+        if after < self.clock.fed_from:
+            raise CursorExpiredError(str(after), str(self.clock.fed_from))
+        return feed.changes(self.room(namespace), self.archive(namespace), after, limit)
+
+    def first_number(self) -> int:
+        """Return the smallest number that `changes` takes; raise `CursorExpiredError` if it takes none."""
+        self._check_fed(0)
+        return self.clock.fed_from
+
+    def last_number(self) -> int:
+        """Return the last commit number."""
+        return self.clock.commit
+
+    def _check_fed(self, after: int) -> None:
+        if self.clock.begins is None and self.clock.commit:
+            raise CursorExpiredError(str(after), None)
 
     def _moment_of(self, number: int, made: int) -> int:
         if self.own is not None and number >= self.own:
@@ -128,7 +158,8 @@ class Transaction(Seen):
         self.erases_kept_copies = False
         self._policy = policy
         self._begins_here = False  # the past does, at the moment of this transaction
-        self._told = False  # a caller knows the last instant
+        self._least_fed_from = base.clock.fed_from  # whatever is taken back
+        self._told = False  # a caller knows the last instant or number
         self._instants: set[int] = set()  # at which the changes were made, as they tell it themselves
         self._copied: set[str] = set()
         self._undo: list[Callable[[], object]] = []
@@ -140,7 +171,7 @@ class Transaction(Seen):
 
     @property
     def is_changed(self) -> bool:
-        """Whether there is something to write: a change, or a moment that no later one may repeat."""
+        """Whether there is something to write: a change, or a moment or number that no later one may repeat."""
         return bool(self._undo) or self._told
 
     def take_back(self, mark: int) -> None:
@@ -155,7 +186,10 @@ class Transaction(Seen):
         clock = self.clock
         if self.own is None:
             self.own = clock.commit + 1
-            self._begins_here = self._begins_here or clock.begins is None
+            if clock.begins is None:
+                self._begins_here = True
+                self._least_fed_from = clock.commit
+                self._feed_from(clock.commit)
         self._set_clock(clock.commit + 1, self._made())
         return self.clock.commit
 
@@ -198,7 +232,7 @@ class Transaction(Seen):
 
     def _set_clock(self, commit: int, made: int | None) -> None:
         begins = made if self._begins_here else self.clock.begins
-        self.clock = Clock(commit, made, None if self._policy.max_revisions == 0 else begins)
+        self.clock = Clock(commit, made, None if self._policy.max_revisions == 0 else begins, self.clock.fed_from)
 
     # --- changes ---
 
@@ -226,16 +260,23 @@ class Transaction(Seen):
         return len(records)
 
     def erase(self, namespace: str) -> int:
-        """Remove every record of the namespace and its past, which is not kept; return how many there were."""
+        """Remove every record of the namespace and its past, which is not kept; return how many there were.
+
+        One event tells that, and takes the place of those that named what was there.
+        """
         records = _by_number(self.room(namespace))
         for record in records:
             self.next_commit()
             self._instants.add(self._made())
             self._set(namespace, record.id, None)
-        if self.archive(namespace):
+        archive = self.archive(namespace)
+        if records or archive.names_entries:
             whole = self._own_archive(namespace)
             self.archives[namespace] = Archive()
             self._undo.append(partial(self.archives.__setitem__, namespace, whole))
+            if not records:
+                self.next_commit()
+            self._add_event(namespace, self._event("erase", len(records)))
         return len(records)
 
     def erase_kept_copies(self) -> None:
@@ -250,10 +291,74 @@ class Transaction(Seen):
         room = self.rooms[namespace]
         self._undo.append(partial(room.set, entry_id, room.set(entry_id, record)))
 
+    # --- the feed ---
+
+    def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
+        """Return what `Seen.changes` does; the numbers in it are not given again."""
+        self._told = self._told or self.own is not None
+        return super().changes(namespace, after, limit)
+
+    def last_number(self) -> int:
+        """Return the last commit number, which is not given again."""
+        self._told = self._told or self.own is not None
+        return super().last_number()
+
+    def tell_again(self, namespace: str, record: Record) -> None:
+        """Note that `record` was brought back by the change with the last number, which it does not tell itself."""
+        event = self._event("create" if self.signature is None else self.signature.operation)
+        named = {name: getattr(record, name) for name in ("id", "version", "category", "key")}
+        self._add_event(namespace, msgspec.structs.replace(event, **named))
+
+    def _event(self, operation: Kind, count: int = 1) -> Event:
+        """Return an event of the change with the last number."""
+        made = self._made()
+        self._instants.add(made)
+        _, module, task_id, reason = self.signature or Signature("update")
+        return Event(
+            number=self.clock.commit,
+            made=made,
+            operation=operation,
+            module=module,
+            task_id=task_id,
+            reason=reason,
+            count=count,
+        )
+
+    def _add_event(self, namespace: str, event: Event) -> None:
+        """Store `event`, if anybody can ask for it."""
+        clock = self.clock
+        if clock.begins is not None and event.number > clock.fed_from:
+            archive, stored = self._own_archive(namespace), store_event(event, namespace)
+            archive.add_event(stored)
+            self._undo.append(partial(archive.remove_event, stored))
+
+    def _drop_events(self, aged: int, limit: int) -> None:
+        """Remove at most `limit` events from before the instant `aged`, or which nobody can ask for."""
+        fed_from = self.clock.fed_from
+        due = [
+            (event.number, namespace, event)
+            for namespace, archive in self.archives.items()
+            for event in archive.events
+            if event.made < aged or event.number <= fed_from
+        ]
+        for number, namespace, event in heapq.nsmallest(limit, due, key=itemgetter(0)):
+            archive = self._own_archive(namespace)
+            archive.remove_event(event)
+            self._undo.append(partial(archive.add_event, event))
+            if number > self.clock.fed_from:
+                self._undo.append(partial(self._feed_from, self.clock.fed_from))
+                self._feed_from(number)
+
+    def _feed_from(self, number: int) -> None:
+        self.clock = msgspec.structs.replace(self.clock, fed_from=max(number, self._least_fed_from))
+
     # --- the past ---
 
     def prune(self, now: int, limit: int) -> int:
-        """Remove at most `limit` states that are too old at the instant `now`; return how many."""
+        """Remove at most `limit` states that are too old at the instant `now`; return how many.
+
+        What they told of changes stays as events, of which at most `limit` that are too old go too.
+        """
         policy = self._policy
         aged, cleared = _ago(now, policy.max_age), _ago(now, policy.cleared_max_age)
         due = [
@@ -267,6 +372,7 @@ class Transaction(Seen):
         if chosen and self.clock.begins is not None:
             last = chosen[-1][2]
             self._begin(max(self._moment_of(last.ended, last.made), self.clock.begins), last.ended)
+        self._drop_events(aged, limit)
         return len(chosen)
 
     def _keep(self, namespace: str, record: Record, operation: Operation) -> None:
@@ -291,7 +397,7 @@ class Transaction(Seen):
         """Let the past begin at `begins`: the moment of the change `number`, or later."""
         before = self.clock.begins, self._begins_here
         self._begins_here = self._begins_here or (self.own is not None and number >= self.own)
-        self.clock = Clock(self.clock.commit, self.clock.made, begins)
+        self.clock = msgspec.structs.replace(self.clock, begins=begins)
         self._undo.append(partial(self._begin_again, *before))
         for namespace, archive in list(self.archives.items()):
             for gap in [each for each in archive.gaps.values() if each.made <= begins]:
@@ -299,12 +405,15 @@ class Transaction(Seen):
 
     def _begin_again(self, begins: int | None, begins_here: bool) -> None:
         self._begins_here = begins_here
-        self.clock = Clock(self.clock.commit, self.clock.made, self.clock.made if begins_here else begins)
+        self.clock = msgspec.structs.replace(self.clock, begins=self.clock.made if begins_here else begins)
 
     def _drop(self, namespace: str, state: State) -> None:
         archive = self._own_archive(namespace)
         archive.remove(state)
         self._undo.append(partial(archive.add, state))
+        if state.version == 1:
+            self._add_event(namespace, creation(state))
+        self._add_event(namespace, feed.ending(state))
 
     def _set_gap(self, namespace: str, entry_id: str, gap: Gap | None) -> None:
         archive = self._own_archive(namespace)

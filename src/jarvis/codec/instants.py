@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
+FIRST_INSTANT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+"""The first instant that has a date in UTC."""
+
+_LAST_INSTANT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+
 Moment = TypeVar("Moment", datetime, time)
 
 
@@ -40,12 +45,12 @@ def instant_of(moment: datetime) -> int:
 
 
 def datetime_of(instant: int) -> datetime:
-    """Return the moment of an instant, aware, in UTC.
+    """Return the moment of an instant, aware, in UTC; of one that has no date there, the nearest that has.
 
     >>> datetime_of(1000000).isoformat()
     '1970-01-01T00:00:01+00:00'
     """
-    return EPOCH + timedelta(0, 0, instant)
+    return EPOCH + timedelta(0, 0, min(max(instant, FIRST_INSTANT), _LAST_INSTANT))
 
 
 def format_moment(moment: Moment) -> tuple[str, int, str | None]:

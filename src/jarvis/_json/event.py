@@ -1,0 +1,120 @@
+"""One change of a JSON store that neither an entry nor a past state tells of: as the file shows it, and in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from jarvis._json.instants import FAR, Instant, Number
+from jarvis._json.record import encode
+from jarvis.change import Change, Kind
+from jarvis.codec.instants import datetime_of
+from jarvis.memory_entry import DEFAULT_NAMESPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jarvis._json.record import Record
+
+_NOBODY = {"module": "unknown", "task_id": "none"}  # what a provenance says where there is nothing to say
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A change as the file shows it: its commit number, its instant, and the fields of `jarvis.change.Change`."""
+
+    number: Number
+    made: Instant
+    operation: Kind
+    id: str | None = None
+    version: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    category: str | None = None
+    key: str | None = None
+    module: str | None = None
+    task_id: str | None = None
+    reason: str | None = None
+    count: Annotated[int, msgspec.Meta(ge=0)] = 1
+
+    def change(self) -> Change:
+        """Return the change as callers see it."""
+        return Change(
+            cursor=str(self.number),
+            operation=self.operation,
+            memory_id=self.id,
+            version=self.version,
+            category=self.category,
+            key=self.key,
+            timestamp=datetime_of(self.made),
+            module=self.module,
+            task_id=self.task_id,
+            reason=self.reason,
+            count=self.count,
+        )
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """An event as it is held in memory: what is looked at, and the whole as the bytes that stand in the file."""
+
+    fragment: bytes
+    number: int
+    made: int
+    operation: Kind
+
+    def event(self) -> Event:
+        """Return the event, decoded anew."""
+        return _decode(self.fragment)
+
+
+_decode = msgspec.json.Decoder(Event).decode
+
+
+def creation(record: Record) -> Event:
+    """Return the event of the creation of `record`, which has version 1; raise ValueError if it is malformed."""
+    provenance = record.provenance
+    module, task_id = (None if held == provenance.get(n) else provenance.get(n) for n, held in _NOBODY.items())
+    return Event(
+        number=record.order[1],
+        made=min(max(record.order[0], -FAR), FAR),  # an edited file may say anything
+        operation="create",
+        id=record.id,
+        version=record.version,
+        category=record.category,
+        key=record.key,
+        module=module,
+        task_id=task_id,
+        reason=provenance.get("reason"),
+    )
+
+
+def store_event(event: Event, namespace: str) -> StoredEvent:
+    """Return `event` as the file of `namespace` will hold it."""
+    margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
+    return _stored(event, msgspec.json.format(encode(event), indent=2).replace(b"\n", margin))
+
+
+def read_event(fragment: bytes, edited_in: str | None) -> StoredEvent:
+    """Return the event in the bytes; if they were edited by hand, check them whole and write them anew.
+
+    Raises:
+        ValueError: they are malformed.
+    """
+    event = _decode(fragment)
+    if edited_in is None:
+        return _stored(event, fragment)
+    named = [held is not None for held in (event.id, event.version, event.category, event.key)]
+    if any(named) if event.operation == "erase" else not all(named):
+        raise ValueError("it names a memory in part, or one that was erased")
+    return store_event(event, edited_in)
+
+
+def _stored(event: Event, fragment: bytes) -> StoredEvent:
+    return StoredEvent(fragment, event.number, event.made, event.operation)
+
+
+def check_order(events: Iterable[StoredEvent], ended: Iterable[int]) -> None:
+    """Raise ValueError if the numbers do not ascend, or an event tells what a past state tells itself."""
+    numbers = [event.number for event in events]
+    if numbers != sorted(set(numbers)):
+        raise ValueError("its events are out of order")
+    if not set(numbers).isdisjoint(ended):
+        raise ValueError("a change stands among its events and in its history")
