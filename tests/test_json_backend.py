@@ -206,10 +206,13 @@ def test_a_namespace_without_entries_and_past_is_not_in_the_file(path: Path, bac
     alice.delete("1")
     assert list(unsealed(path)["namespaces"]) == ["alice"]
     backend.erase_namespace("alice")
-    assert list(unsealed(path)["namespaces"]["alice"]) == ["entries", "events"]  # that it was erased
+    assert "namespaces" not in unsealed(path)
+    ((digest, held),) = unsealed(path)["erased"].items()
+    assert "alice" not in digest
+    assert [event["operation"] for event in held["events"]] == ["erase"]
     backend.prune(datetime(2200, 1, 1, tzinfo=UTC), 10)
 
-    assert "namespaces" not in unsealed(path)
+    assert "erased" not in unsealed(path)
 
 
 def test_what_was_written_comes_back_exactly_from_the_file(path: Path) -> None:
@@ -436,6 +439,23 @@ def _drop(*steps: Any) -> Callable[[dict[str, Any]], None]:
         _set("gaps", 0, "id", 1),
         _drop("gaps", 0, "ended"),
         lambda document: document["gaps"].append(document["gaps"][0]),
+        _set("clock", "fed_from", -1),
+        _set("clock", "fed_from", None),
+        _set("events", {}),
+        _set("events", 0, "more", 1),
+        _set("events", 0, "number", 0),
+        _set("events", 0, "operation", "devour"),
+        _set("events", 0, "operation", "erase"),
+        _set("events", 0, "version", 0),
+        _set("events", 0, "count", -1),
+        _set("events", 0, "made", 10**30),
+        _set("events", 1, "made", 10**17),
+        _set("events", 0, "key", "\ud800"),
+        _drop("events", 0, "key"),
+        _drop("events", 0, "made"),
+        lambda document: document["events"].reverse(),
+        lambda document: document["events"].append(document["events"][-1]),
+        lambda document: document["events"][-1].update(number=document["history"][0]["ended"]),
         lambda document: document["history"].reverse(),
         lambda document: document["commits"].append(document["commits"][0]),
         _set("commits", 0, "first", 10**6),
@@ -458,6 +478,7 @@ def test_a_file_without_checksum_is_taken_only_if_nothing_about_it_is_odd(
     [
         *("entries", "id-0", "key", "mode", "format", "clock", "namespaces"),
         *("history", "ended", "change", "entry", "operation", "gaps", "commits", "begins", "first"),
+        *("events", "number", "fed_from"),
     ],
 )
 def test_a_name_that_stands_twice_in_a_file_without_checksum_is_damage(path: Path, name: str) -> None:

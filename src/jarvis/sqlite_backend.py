@@ -327,8 +327,7 @@ class SQLiteBackend(StorageBackend):
         with self._database.changing() as session:
             removed = entries.remove_all(session, namespace, keeping=False)
             namespace_id = session.name_id(namespace)
-            if namespace_id is not None:
-                history.forget(session, namespace_id)
+            if namespace_id is not None and (history.forget(session, namespace_id) or removed):
                 feed.keep_erasure(session, namespace, removed)
             session.rows(_UNUSED_NAMES, (), "write")
             session.forget_names()
@@ -496,11 +495,10 @@ class _Past:
 
     def _one(self, name: str, held: str, now: Callable[[str], MemoryEntry | None]) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:
-            seen = history.cutoff(session, self._instant)
             namespace = session.fresh_name_id(self._backend.namespace)
-            if seen is None or namespace is None:
+            seen = history.cutoff(session, self._instant, {"namespace": namespace, name: held})
+            if seen is None:
                 return now(held)
-            history.refuse_gaps(session, seen, **{"namespace": namespace, name: held})
             bound = {"namespace": namespace, "held": held, **history.bound(seen)}
             rows = session.rows(history.NEWEST_OF[name], bound)
             return self._backend._entries(session, rows)[0] if rows else None
@@ -509,11 +507,7 @@ class _Past:
 
     def _look(self, session: Session, query: MemoryQuery) -> Cutoff | None:
         """Return the cutoff; raise if something that `query` might ask for is missing."""
-        seen = history.cutoff(session, self._instant)
-        namespace = session.fresh_name_id(self._backend.namespace)
-        if seen is None or namespace is None:
-            return seen
-        held: dict[str, object] = {"namespace": namespace}
+        held: dict[str, object] = {"namespace": session.fresh_name_id(self._backend.namespace)}
         if query.category is not None:
             held["category"] = session.fresh_name_id(query.category)
         if query.entity_type is not None:
@@ -522,8 +516,7 @@ class _Past:
             held["key"] = query.key
         if query.entity_id is not None:
             held["entity_id"] = query.entity_id
-        history.refuse_gaps(session, seen, **held)
-        return seen
+        return history.cutoff(session, self._instant, held)
 
     @staticmethod
     def _standing_still(work: Callable[[Session], Result]) -> Callable[[Session], Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -66,6 +67,14 @@ class StoredEvent(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(Event).decode
+
+ERASED = "\0"
+"""What stands before a digest where the name of a namespace stands: no name holds it."""
+
+
+def erasures_of(namespace: str) -> str:
+    """Return under what the erasures of a namespace are filed: a digest, because its name must not stay."""
+    return ERASED + hashlib.blake2b(namespace.encode(), digest_size=8).hexdigest()
 
 
 def creation(record: Record) -> Event:

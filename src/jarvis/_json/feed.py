@@ -47,7 +47,7 @@ def ending(state: State) -> Event:
     )
 
 
-def changes(room: Room, archive: Archive, after: int, limit: int) -> list[Change]:
+def changes(room: Room, archive: Archive, erasures: Archive, after: int, limit: int) -> list[Change]:
     """Return the first `limit` changes of a namespace with numbers greater than `after`.
 
     Raises:
@@ -58,6 +58,7 @@ def changes(room: Room, archive: Archive, after: int, limit: int) -> list[Change
         _told(archive.born, by_number, creation, after),
         _told(archive.states, _by_ended, ending, after),
         _told(archive.events, _by_event_number, StoredEvent.event, after),
+        _told(erasures.events, _by_event_number, StoredEvent.event, after),
         key=itemgetter(0),
     )
     return [tell().change() for _, tell in islice(merged, limit)]

@@ -10,6 +10,7 @@ if they hold something::
       "gaps": [{"id", "first", "instant", "ended", "made", …}; see `Gap`],
       "events": [{"number": commit number, "made": instant, "operation", …}; see `Event`],
       "namespaces": {name: {"entries": {…}, "history": […], "gaps": […], "events": […]}},
+      "erased": {digest of a namespace's name: {"entries": {}, "events": [that it was erased]}},
       "clock": {
         "commit": last commit number, "made": last instant given, "begins": where the past does; or null,
         "fed_from": every change with a greater number than this is known
@@ -39,7 +40,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from jarvis._json.event import check_order, read_event
+from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
 from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record
@@ -99,14 +100,17 @@ def render(
     none, nothing = (), Archive()
     pieces = [b'{\n  "format": %d,\n  ' % FORMAT]
     pieces += _members(namespaces.get(DEFAULT_NAMESPACE, none), archives.get(DEFAULT_NAMESPACE, nothing), b"  ")
-    before = b',\n  "namespaces": {\n    '
-    for name in dict.fromkeys([*namespaces, *archives]):
-        entries, archive = list(namespaces.get(name, none)), archives.get(name, nothing)
-        if name != DEFAULT_NAMESPACE and (entries or archive):
-            pieces += [before, b"%b: {\n      " % encode(name), *_members(entries, archive, b"      "), b"\n    }"]
-            before = b",\n    "
-    if before == b",\n    ":
-        pieces.append(b"\n  }")
+    names = [name for name in dict.fromkeys([*namespaces, *archives]) if name != DEFAULT_NAMESPACE]
+    for title, is_erased in ((b"namespaces", False), (b"erased", True)):
+        before = b',\n  "%b": {\n    ' % title
+        for name in names:
+            entries, archive = list(namespaces.get(name, none)), archives.get(name, nothing)
+            if name.startswith(ERASED) is is_erased and (entries or archive):
+                label = encode(name.removeprefix(ERASED))
+                pieces += [before, b"%b: {\n      " % label, *_members(entries, archive, b"      "), b"\n    }"]
+                before = b",\n    "
+        if before == b",\n    ":
+            pieces.append(b"\n  }")
     pieces.append(b',\n  "clock": %b' % _indented(clock, b"  "))
     if spans:
         pieces.append(b',\n  "commits": %b' % _indented(spans, b"  "))
@@ -163,6 +167,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     gaps: list[Gap] = []
     events: list[msgspec.Raw] = []
     namespaces: dict[str, _Namespace] = {}
+    erased: dict[str, _Namespace] = {}
     commits: list[Span] = []
     checksum: str | None = None
 
@@ -250,6 +255,10 @@ def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
         namespaces[name] = _read_entries(path, name, namespace, known)
         if namespace.history or namespace.gaps or namespace.events:
             archives[name] = _read_archive(path, name, namespace, known)
+    for digest, erased in document.erased.items():
+        if erased.entries or erased.history or erased.gaps:
+            raise ValueError("it holds more than an event of what was erased")
+        archives[ERASED + digest] = _read_archive(path, ERASED + digest, erased, known)
     if known is None:
         _check_past(document, archives.values())
     clock = _clock_after(document, namespaces, archives)

@@ -16,7 +16,7 @@ import msgspec
 
 from jarvis._files import Stamp
 from jarvis._json import feed
-from jarvis._json.event import Event, creation, store_event
+from jarvis._json.event import Event, creation, erasures_of, store_event
 from jarvis._json.file import Clock
 from jarvis._json.past import Archive, Gap, PastRoom, Span, State, cutoff, keep, moment_of, widened
 from jarvis._json.record import Record
@@ -96,7 +96,9 @@ class Seen:
         self._check_fed(after)
         if after < self.clock.fed_from:
             raise CursorExpiredError(str(after), str(self.clock.fed_from))
-        return feed.changes(self.room(namespace), self.archive(namespace), after, limit)
+        return feed.changes(
+            self.room(namespace), self.archive(namespace), self.archive(erasures_of(namespace)), after, limit
+        )
 
     def first_number(self) -> int:
         """Return the smallest number that `changes` takes; raise `CursorExpiredError` if it takes none."""
@@ -276,7 +278,7 @@ class Transaction(Seen):
             self._undo.append(partial(self.archives.__setitem__, namespace, whole))
             if not records:
                 self.next_commit()
-            self._add_event(namespace, self._event("erase", len(records)))
+            self._add_event(erasures_of(namespace), self._event("erase", len(records)))
         return len(records)
 
     def erase_kept_copies(self) -> None:

@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from jarvis._sql.select import COLUMNS, visible
-from jarvis._sqlite import feed
+from jarvis._sqlite import feed, schema
 from jarvis._sqlite.schema import CLEARED, change_checksum
 from jarvis.codec.instants import MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
@@ -50,8 +50,10 @@ NEWEST_OF = {
 
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
 _SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
-_DONE = "SELECT max(last) FROM commits WHERE moment <= ?"
-_OPEN = "SELECT min(first) FROM commits WHERE moment > ?"
+_LOOK_BACK = f"""
+SELECT (SELECT max(last) FROM commits WHERE moment <= ?1), (SELECT min(first) FROM commits WHERE moment > ?1),
+    EXISTS (SELECT 1 FROM gaps), {schema.CLOCK_FIELDS}
+"""
 _NO_MORE = 2**62
 
 MOST = 256
@@ -204,32 +206,47 @@ def _remove_tags(count: int) -> str:
     return f"DELETE FROM past_tags WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"
 
 
-def forget(session: Session, namespace: int) -> None:
-    """Remove the whole past of a namespace."""
+def forget(session: Session, namespace: int) -> bool:
+    """Remove the whole past of a namespace; return whether there was one."""
+    found = False
     for statement in _FORGET:
         session.rows(statement, (namespace,), "write")
+        found = found or session.connection.changes() > 0
+    return found
 
 
 # --- reading --------------------------------------------------------------------------------------
 
 
-def cutoff(session: Session, instant: int) -> Cutoff | None:
+def cutoff(session: Session, instant: int, held: dict[str, object]) -> Cutoff | None:
     """Return where the past ends as seen from `instant`, or None if that is the present.
 
+    Args:
+        session: where to look; it stands still.
+        instant: the moment.
+        held: what the states that are asked for have in their columns: namespace, and perhaps id, category, key, …
+
     Raises:
-        HistoryUnavailableError: the store did not exist then, or does not know any more what it held.
+        HistoryUnavailableError: the store did not exist then, or one of those states was visible and is pruned.
     """
-    known = session.clock_seen()
-    made, begins, ahead = known.made, known.begins, known.ahead
-    if instant >= made:
+    if not session.keeps_past():
+        known = session.clock_seen()
+        done = first = None
+        has_gaps = False
+    else:
+        done, first, has_gaps, *clock = session.rows(_LOOK_BACK, (instant,))[0]
+        known = session.clock_now() if session.depth else schema.clock(tuple(clock))
+    if instant >= known.made:
         return None
-    if begins is None or instant < begins:
-        raise unavailable(instant, begins)
-    done = session.rows(_DONE, (instant,))[0][0] or 0
-    first = session.rows(_OPEN, (instant,))[0][0] or _NO_MORE
+    if known.begins is None or instant < known.begins:
+        raise unavailable(instant, known.begins)
+    first = first or _NO_MORE
     if session.depth and session.commit_number > session.began:
         first = min(first, session.began + 1)  # what is not committed yet was not visible to anybody
-    return Cutoff(instant, done, first, instant + ahead)
+    seen = Cutoff(instant, done or 0, first, instant + known.ahead)
+    if has_gaps:
+        _refuse_gaps(session, seen, held)
+    return seen
 
 
 def bound(seen: Cutoff) -> dict[str, int]:
@@ -237,14 +254,7 @@ def bound(seen: Cutoff) -> dict[str, int]:
     return {"as_of": seen.instant, "done": seen.done, "open": seen.open, "latest": seen.latest}
 
 
-def refuse_gaps(session: Session, seen: Cutoff, **held: object) -> None:
-    """Raise `HistoryUnavailableError` if a state that was visible at the cutoff was pruned.
-
-    Args:
-        session: where to look.
-        seen: the cutoff.
-        held: what the states in question have in their columns: namespace, and perhaps id, category, key, …
-    """
+def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> None:
     conditions = [f"(g.{name} IS NULL OR g.{name} = :{name})" for name in held if name not in _OF_GAPS]
     conditions += [f"g.{name} = :{name}" for name in held if name in _OF_GAPS] + visible("g", is_over=True)
     sql = f"SELECT ended, made FROM gaps AS g WHERE {' AND '.join(conditions)} ORDER BY ended DESC LIMIT 1"

@@ -389,10 +389,10 @@ class Clock(NamedTuple):
 
 _NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"
 READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation FROM clock LEFT JOIN {_NEWEST_ENTRY}"
-READ_CLOCK = (
-    "SELECT row, instant, commit_number, made, names_generation, begins, ahead, fed_from "
-    "FROM clock LEFT JOIN " + _NEWEST_ENTRY
+CLOCK_FIELDS = (
+    f"row, instant, commit_number, made, names_generation, begins, ahead, fed_from FROM clock LEFT JOIN {_NEWEST_ENTRY}"
 )
+READ_CLOCK = f"SELECT {CLOCK_FIELDS}"
 
 
 def clock(read: tuple[Any, ...]) -> Clock:

@@ -114,6 +114,7 @@ class Session:
         self._clock_due = False  # no entry can say it
         self._last_put: tuple[int, int] | None = None  # (row, instant) of the entry that the transaction wrote last
         self._told: tuple[int, int] | None = None  # (number, instant) of the last change that tells when it was made
+        self._keeps_past = False  # as far as is known
         self._has_moment = False  # the module gave one in this transaction
         self.began = 0
         self.begins: int | None = None
@@ -329,7 +330,9 @@ class Session:
 
     def keeps_past(self) -> bool:
         """Tell whether the store has the tables of the past; one of an earlier version that is only read has not."""
-        return bool(self.rows("PRAGMA user_version")[0][0] >= schema.FIRST_WITH_PAST)
+        if not self._keeps_past:
+            self._keeps_past = bool(self.rows("PRAGMA user_version")[0][0] >= schema.FIRST_WITH_PAST)
+        return self._keeps_past
 
     def begin_past(self, instant: int | None) -> None:
         """Let the past be known from this instant on; None for not at all, until another begins it."""

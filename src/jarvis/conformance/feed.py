@@ -160,3 +160,14 @@ class FeedPromises(Promises):
         assert seen == [str(number) for number in range(20)]
         assert list(fed.watch(idle_seconds=0)) == []
         again.shutdown()
+
+    def test_erasing_nothing_is_no_change_and_every_other_erasure_stays(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Namespaced)
+        fed.create_memory("c", "k", {}, "t")
+        for _ in range(2):
+            fed.erase_namespace(fed.namespace)
+        fed.create_memory("c", "k", {}, "t")
+        fed.delete_memory(fed.create_memory("c", "k", {}, "t"))
+        fed.erase_namespace(fed.namespace)
+
+        assert [(each.operation, each.count) for each in fed.changes()] == [("erase", 1), ("erase", 1)]
