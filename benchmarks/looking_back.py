@@ -269,7 +269,7 @@ def main() -> None:
             "watch": watched(directory, 20 if chosen.quick else 100, 2 if chosen.quick else 20),
             "reads": reads(directory, entries, 5 if chosen.quick else 30),
         }
-    harness.publish("looking_back", machine, Jarvis.versions(), results, goals(results), write=chosen.write)
+    harness.publish("looking_back", machine, {"jarvis": Jarvis.versions()}, results, goals(results), write=chosen.write)
 
 
 if __name__ == "__main__":
