@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from jarvis.persistent_memory import MemoryModule
-from tests.stores.make import entries
+from tests.stores.make import FEED, PAST, START, entries
 
 STORES = sorted(path for path in (Path(__file__).parent / "stores").iterdir() if path.stem.startswith("version-"))
 
@@ -29,6 +30,26 @@ def test_a_store_of_an_earlier_version_is_read_whole_and_written_on(
             memory.update_memory("id-1", {"n": 2})
             memory.set_user_preference("theme", {})
             assert memory.count_memories() == 5
+
+
+@pytest.mark.parametrize("store", [each for each in STORES if int(each.stem.split("-")[1]) >= 3], ids=lambda p: p.name)
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_past_of_an_earlier_version_is_read_whole_and_goes_on(store: Path, read_only: bool, tmp_path: Path) -> None:
+    backend_type = {".db": "sqlite", ".json": "json"}[store.suffix]
+    shutil.copy(store, tmp_path / f"memory{store.suffix}")
+    with MemoryModule(storage_dir=tmp_path, backend_type=backend_type, read_only=read_only) as whole:
+        memory = whole.for_namespace("lived")
+        for hour, held in enumerate(PAST):
+            moment = START + timedelta(days=36_500, hours=hour, seconds=1)
+            assert {entry.key: entry.value for entry in memory.search_memories(as_of=moment)} == held
+        changes = memory.changes()
+        assert [change.operation for change in changes] == FEED
+        assert (changes[1].module, changes[1].task_id, changes[1].reason) == ("changer", "7", "better")
+        assert [change.operation for change in whole.for_namespace("gone").changes()] == ["erase"]
+        assert len(memory.get_history(changes[0].memory_id or "")) == 3
+        if not read_only:
+            assert memory.undo(changes[0].memory_id or "")
+            assert [change.operation for change in memory.changes(changes[-1].cursor)] == ["undo"]
 
 
 def test_there_is_a_store_of_each_kind() -> None:

@@ -6,12 +6,15 @@ Run it once, before a change of format lands; what it wrote is never written aga
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import MemoryEntry
+
+Clock = Callable[[int], None]
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -40,14 +43,58 @@ def entries() -> list[MemoryEntry]:
     ]
 
 
+def live(memory: MemoryModule, tell: Clock) -> None:
+    """Give a namespace a past: in hourly steps from `START` on, what `PAST` says; see there for what was when."""
+    first = memory.create_memory("notes", "first", {"n": 1}, "note", tags=["x"], module="maker")
+    tell(1)
+    memory.update_memory(first, {"n": 2, "at": START}, ["x", "y"], module="changer", task_id="7", reason="better")
+    tell(2)
+    with memory.transaction():
+        memory.create_memory("notes", "second", {"n": 3}, "note")
+        memory.delete_memory(first, module="cleaner")
+    tell(3)
+    memory.undo(first, module="undoer")
+    tell(4)
+    memory.clear_all(reason="moving")
+    tell(5)
+
+
+PAST: list[dict[str, dict[str, Any]]] = [
+    {"first": {"n": 1}},
+    {"first": {"n": 2, "at": START}},
+    {"second": {"n": 3}},
+    {"first": {"n": 2, "at": START}, "second": {"n": 3}},
+    {},
+]
+"""Keys and values in the namespace ``lived`` of stores from version 3 on, as of each hour."""
+
+FEED = ["create", "update", "create", "delete", "undo", "clear", "clear"]
+"""The changes of that namespace."""
+
+
 def main() -> None:
-    """Write both backends' stores, with a second namespace in each."""
+    """Write both backends' stores, with a second namespace in each, a past, and what was erased."""
+    hours = 0
+
+    def tell(hour: int) -> None:
+        nonlocal hours
+        hours = hour
+
     directory = Path(__file__).parent
     for backend_type, suffix in (("sqlite", "db"), ("json", "json")):
-        with MemoryModule(storage_dir=directory / "new", backend_type=backend_type) as memory:
-            for entry in reversed(entries()):
-                memory.backend.create(entry)
-                memory.for_namespace("alice").backend.create(entry)
+        with MemoryModule(
+            storage_dir=directory / "new",
+            backend_type=backend_type,
+            clock=lambda: START + timedelta(days=36_500, hours=hours),
+        ) as memory:
+            tell(0)
+            with memory.transaction():
+                for entry in reversed(entries()):
+                    memory.backend.create(entry)
+                    memory.for_namespace("alice").backend.create(entry)
+            live(memory.for_namespace("lived"), tell)
+            memory.for_namespace("gone").create_memory("c", "k", {}, "t")
+            memory.erase_namespace("gone")
         (directory / "new" / f"memory.{suffix}").rename(directory / f"version-{sys.argv[1]}.{suffix}")
     for left in (directory / "new").iterdir():
         left.unlink()
