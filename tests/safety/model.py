@@ -163,6 +163,26 @@ def ids_of(memory: MemoryModule) -> dict[str, str]:
     return {entry.key: entry.id for entry in memory.list_memories()}
 
 
+def check_past(memory: MemoryModule) -> None:
+    """Replay the feed: it must lead to what is there, and every version before the present one must be known."""
+    there: dict[str | None, int | None] = {}
+    since: str | None = None
+    while page := memory.changes(since, limit=500):
+        for change in page:
+            before = there.pop(change.memory_id, None)
+            if change.operation in ("delete", "clear"):
+                assert before == change.version
+            else:
+                assert change.version == (before or 0) + 1
+                there[change.memory_id] = change.version
+        since = page[-1].cursor
+    entries = memory.list_memories()
+    assert there == {entry.id: entry.version for entry in entries}
+    for entry in entries:
+        known = [revision.version for revision in memory.get_history(entry.id)]
+        assert known == list(range(entry.version - 1, max(entry.version - 101, 0), -1))
+
+
 def contents(memory: MemoryModule) -> State:
     """Return what is stored, read in every way there is; fail if two ways differ or a key is there twice."""
     entries = memory.list_memories()

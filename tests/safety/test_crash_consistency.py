@@ -49,6 +49,7 @@ def look(backend: str, directory: Path, manner: int) -> tuple[State, dict[str, s
     """Read what is there, in place or in a copy."""
     if manner == 0:
         with MemoryModule(storage_dir=directory, backend_type=backend) as memory:
+            model.check_past(memory)
             return model.contents(memory), model.ids_of(memory)
     copy = directory.with_name(f"copy of {directory.name}")
     shutil.copytree(directory, copy)
