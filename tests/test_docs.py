@@ -69,7 +69,7 @@ def test_every_error_is_documented_with_its_parents() -> None:
 def test_every_verb_is_on_the_map() -> None:
     page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
 
-    verbs = [name for name in vars(MemoryModule) if not name.startswith("_")]
+    verbs = [name for name in dir(MemoryModule) if not name.startswith("_")]
 
     assert [name for name in verbs if f"`{name}" not in page] == []
 

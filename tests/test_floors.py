@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sqlite_backend", "json_backend"),
     ("backend_registry", "authorship"),
     ("timeline", "watching"),
+    ("looking_back",),
     ("persistent_memory",),
     ("async_memory", "container"),
     ("conformance",),

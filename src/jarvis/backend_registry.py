@@ -7,7 +7,7 @@ jarvis always mean the classes that come with jarvis.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jarvis.errors import UnknownBackendError, UnsupportedError, nearest
 from jarvis.storage_backend import StorageBackend
@@ -15,6 +15,8 @@ from jarvis.storage_backend import StorageBackend
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from pathlib import Path
+
+Capability = TypeVar("Capability")
 
 ENTRY_POINT_GROUP = "jarvis.storage_backends"
 
@@ -97,6 +99,19 @@ def backends_with(protocol: type) -> list[str]:
     True
     """
     return [name for name in sorted(_BUILT_IN) if protocol in load_backend(name).capabilities]
+
+
+def ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:
+    """Return `backend` as one that fulfils a capability's Protocol.
+
+    Raises:
+        UnsupportedError: it does not; the message names the backends that do.
+    """
+    try:
+        return backend.capability(protocol)
+    except UnsupportedError as error:
+        known = ", ".join(backends_with(protocol))
+        raise UnsupportedError(f"{error}; backends that have it: {known}") from None
 
 
 def _entry_points() -> list[EntryPoint]:

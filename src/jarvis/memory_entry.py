@@ -243,6 +243,17 @@ def asked_instant(name: str, moment: datetime | None) -> int | None:
         raise InvalidQueryError(f"{name}: {error}") from None
 
 
+def asked_text(field: str, text: object) -> str:
+    """Return a text that a question names.
+
+    Raises:
+        InvalidQueryError: it is none.
+    """
+    if not isinstance(text, str):
+        raise InvalidQueryError(f"{field}: takes a str, not {type(text).__name__}")
+    return str.__str__(text)  # of a member of a str enumeration, the text it stands for
+
+
 # --- what may be stored --------------------------------------------------------------------------
 
 

@@ -10,39 +10,38 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from jarvis import backend_registry, timeline
+from jarvis import backend_registry
 from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
-from jarvis.change import Change, position_of
+from jarvis.backend_registry import ask
+from jarvis.change import Change
 from jarvis.config import HistoryPolicy
 from jarvis.errors import (
     ConflictError,
     InvalidEntryError,
     InvalidQueryError,
     InvalidSettingError,
-    UnsupportedError,
 )
+from jarvis.looking_back import LooksBack
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
     NO_MODULE,
     MemoryEntry,
     MemoryQuery,
+    asked_text,
     check_name,
     check_namespace,
     check_text,
 )
 from jarvis.revision import Difference, Operation, Revision
 from jarvis.storage_backend import (
-    FeedsChanges,
     KeepsHistory,
     Namespaced,
     Past,
     SharesCommits,
     StorageBackend,
     Transactional,
-    WakesWatchers,
 )
-from jarvis.watching import watching
 
 __all__ = ["Change", "Difference", "HistoryPolicy", "MemoryEntry", "MemoryModule", "MemoryQuery", "Revision"]
 
@@ -52,7 +51,6 @@ DEVICE_KEY = "device_info"
 _USUAL_HISTORY = HistoryPolicy()
 _USUAL = {"read_only": False, "durability": "full", "busy_timeout_seconds": 30.0, "history": _USUAL_HISTORY}
 
-Capability = TypeVar("Capability")
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]
 
@@ -62,7 +60,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class MemoryModule:
+class MemoryModule(LooksBack):
     """A memory that is kept across sessions, in one namespace of one store.
 
     Safe to use from any number of threads and processes at once. Opens its store at the first call,
@@ -142,7 +140,7 @@ class MemoryModule:
                 raise InvalidSettingError(f"{named}: set it on the backend that is given as storage_backend")
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
-                backend = _ask(storage_backend, Namespaced).for_namespace(namespace)
+                backend = ask(storage_backend, Namespaced).for_namespace(namespace)
         self.backend: StorageBackend = backend
         self._clock = clock
         self._plain = _PlainClock()
@@ -232,7 +230,7 @@ class MemoryModule:
             InvalidEntryError: a field cannot be stored exactly; nothing was changed.
             UnsupportedError: the backend has no transactions.
         """
-        _ask(self.backend, Transactional)
+        ask(self.backend, Transactional)
         author = self._author(module, task_id, reason)
         return self._upsert(category, key, value, entity_type, entity_id, tags, author)
 
@@ -290,22 +288,22 @@ class MemoryModule:
     def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
         """Return the memory with this id, or None."""
         if as_of is None:
-            return self.backend.read(_text("memory_id", memory_id))
-        return self._past(as_of).read(_text("memory_id", memory_id))
+            return self.backend.read(asked_text("memory_id", memory_id))
+        return self._past(as_of).read(asked_text("memory_id", memory_id))
 
     def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
         """Return the newest memory with this key, in any category, or None."""
         if as_of is None:
-            return self.backend.newest_of_key(_text("key", key))
-        return self._past(as_of).newest_of_key(_text("key", key))
+            return self.backend.newest_of_key(asked_text("key", key))
+        return self._past(as_of).newest_of_key(asked_text("key", key))
 
     def get_memories_by_category(self, category: str) -> list[MemoryEntry]:
         """Return every memory of the category."""
-        return self.backend.select(MemoryQuery(category=_text("category", category)))
+        return self.backend.select(MemoryQuery(category=asked_text("category", category)))
 
     def get_memories_by_entity(self, entity_type: str, entity_id: str | None = None) -> list[MemoryEntry]:
         """Return every memory about entities of this type, or about the one with this id."""
-        return self.backend.select(MemoryQuery(entity_type=_text("entity_type", entity_type), entity_id=entity_id))
+        return self.backend.select(MemoryQuery(entity_type=asked_text("entity_type", entity_type), entity_id=entity_id))
 
     def get_memories_by_tags(
         self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any"
@@ -536,7 +534,7 @@ class MemoryModule:
         {'count': 2}
         """
         author, now = self._author(module, task_id, reason), self._now()
-        memory_id = _text("memory_id", memory_id)
+        memory_id = asked_text("memory_id", memory_id)
 
         def changed(entry: MemoryEntry) -> dict[str, Any]:
             value = change(entry.value)
@@ -568,7 +566,7 @@ class MemoryModule:
         Raises:
             ConflictError: it has another version than `if_version`, or is gone; it stays as it is.
         """
-        memory_id = _text("memory_id", memory_id)
+        memory_id = asked_text("memory_id", memory_id)
         author = self._author(module, task_id, reason)
 
         def delete(_: datetime) -> bool:
@@ -604,141 +602,6 @@ class MemoryModule:
         _log("cleared all %d memories, by %s", removed, author)
         return removed
 
-    # --- history ---------------------------------------------------------------------------------
-
-    def get_history(self, memory_id: str) -> list[Revision]:
-        """Return the past states of the memory, each with the change that ended it, the newest first.
-
-        Also of a memory that was deleted; ``[]`` if nothing is known of it, or it was never changed.
-
-        Raises:
-            UnsupportedError: the backend keeps no history.
-        """
-        return _ask(self.backend, KeepsHistory).revisions(_text("memory_id", memory_id))
-
-    def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
-        """Return what differs between two versions of the memory, of which one may be the present one.
-
-        Raises:
-            RevisionNotFoundError: a version is not known; the message says which are.
-            UnsupportedError: the backend keeps no history.
-        """
-        _ask(self.backend, KeepsHistory)
-        return timeline.diff(self.backend, _text("memory_id", memory_id), from_version, to_version)
-
-    def restore_memory(
-        self,
-        memory_id: str,
-        version: int,
-        *,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        """Give the memory, deleted or not, what it held as `version`; return whether anything is known of it.
-
-        That is a change as any other: the memory gets a new version, and it can be undone.
-
-        Raises:
-            RevisionNotFoundError: the version is not known; the message says which are.
-            UnsupportedError: the backend keeps no history.
-        """
-        _ask(self.backend, KeepsHistory)
-        memory_id, author = _text("memory_id", memory_id), self._author(module, task_id, reason)
-        return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
-
-    def undo(
-        self,
-        memory_id: str,
-        *,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        """Take back the last change of the memory; return whether anything is known of it.
-
-        Also its deletion, or its creation. Undoing an undo makes the change again.
-
-        Raises:
-            RevisionNotFoundError: what it was before is not known any more.
-            UnsupportedError: the backend keeps no history.
-
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
-        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
-        >>> _ = memory.set_user_preference("theme", {"mode": "light"}, module="ui", reason="asked for")
-        >>> memory.get_history(memory_id)[0].reason
-        'asked for'
-        >>> memory.undo(memory_id)
-        True
-        >>> memory.get_memory(memory_id).value
-        {'mode': 'dark'}
-        """
-        _ask(self.backend, KeepsHistory)
-        memory_id, author = _text("memory_id", memory_id), self._author(module, task_id, reason)
-        return self._change(lambda moment: timeline.undo(self.backend, memory_id, author, moment))
-
-    def prune_history(self, *, limit: int = 1_000) -> int:
-        """Remove at most `limit` past states that the policy has no room for; return how many.
-
-        Writers do that beside their changes, in small steps; this is for a store that nobody writes to.
-
-        Raises:
-            UnsupportedError: the backend keeps no history.
-        """
-        return _ask(self.backend, KeepsHistory).prune(self._now(), limit)
-
-    # --- what happened -----------------------------------------------------------------------------
-
-    def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
-        """Return what happened in this namespace, in the order of commits, by all processes: at most `limit` changes.
-
-        Args:
-            since: only what happened behind this cursor: `Change.cursor` of the last one you have seen. It
-                stays good across restarts. None begins with the earliest change that is known.
-            limit: at most this many; fewer mean that there are no more just now.
-
-        Raises:
-            CursorExpiredError: changes behind the cursor are not known any more; the error names the earliest.
-            InvalidQueryError: `since` is no cursor, or `limit` no number above 0.
-            UnsupportedError: the backend has no feed.
-
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
-        >>> cursor = memory.newest_cursor()
-        >>> _ = memory.set_user_preference("sound", {"on": True}, module="ui")
-        >>> [(change.operation, change.key, change.module) for change in memory.changes(cursor)]
-        [('create', 'sound', 'ui')]
-        """
-        feed = _ask(self.backend, FeedsChanges)
-        if type(limit) is not int or limit < 1:
-            raise InvalidQueryError("limit: takes a whole number from 1 up")
-        return feed.changes(feed.first_position() if since is None else position_of(since), limit)
-
-    def newest_cursor(self) -> str:
-        """Return the cursor of now: behind it lies what has not happened yet.
-
-        Raises:
-            UnsupportedError: the backend has no feed.
-        """
-        return str(_ask(self.backend, FeedsChanges).last_position())
-
-    def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> Iterator[Change]:
-        """Yield what happens in this namespace, by any process, as it happens: within a tenth of a second.
-
-        Nothing is skipped and nothing given twice, also when you go on from the cursor of the last change
-        after a restart. Waiting takes about three thousandths of a core. It ends when you leave the loop.
-
-        Args:
-            since: begin behind this cursor; None means now, which is when this is called.
-            idle_seconds: end when nothing happened for so long; None waits for ever.
-
-        Raises:
-            CursorExpiredError, InvalidQueryError: as `changes` does.
-            UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
-        """
-        feed, waker = self._watched()
-        position = feed.last_position() if since is None else position_of(since)
-        return watching(feed, waker, position, idle_seconds)
-
     # --- transactions, authors, namespaces -------------------------------------------------------
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
@@ -757,7 +620,7 @@ class MemoryModule:
         >>> memory.count_memories(category="tasks")
         1000
         """
-        return self._transaction(_ask(self.backend, Transactional))
+        return self._transaction(ask(self.backend, Transactional))
 
     @contextlib.contextmanager
     def acting_as(self, *, module: str | None = None, task_id: str | None = None) -> Iterator[None]:
@@ -791,12 +654,12 @@ class MemoryModule:
         """
         sibling = object.__new__(type(self))
         sibling.__dict__.update(self.__dict__)
-        sibling.backend = _ask(self.backend, Namespaced).for_namespace(namespace)
+        sibling.backend = ask(self.backend, Namespaced).for_namespace(namespace)
         return sibling
 
     def list_namespaces(self) -> list[str]:
         """Return the names of the namespaces that hold a memory, sorted."""
-        return _ask(self.backend, Namespaced).list_namespaces()
+        return ask(self.backend, Namespaced).list_namespaces()
 
     def erase_namespace(
         self,
@@ -808,7 +671,7 @@ class MemoryModule:
     ) -> int:
         """DELETE EVERY MEMORY OF `namespace` AND THEIR PAST, overwriting their bytes; return how many there were."""
         author = self._author(module, task_id, reason)
-        removed = _ask(self.backend, Namespaced).erase_namespace(check_namespace(namespace))
+        removed = ask(self.backend, Namespaced).erase_namespace(check_namespace(namespace))
         _log("erased a namespace of %d memories, by %s", removed, author)
         return removed
 
@@ -846,14 +709,11 @@ class MemoryModule:
             if keeps_history:
                 self.backend.capability(KeepsHistory).complete(self._now())
 
-    def _watched(self) -> tuple[FeedsChanges, WakesWatchers]:
-        return _ask(self.backend, FeedsChanges), _ask(self.backend, WakesWatchers)
-
     def _seen(self, as_of: datetime | None) -> Past:
         return self.backend if as_of is None else self._past(as_of)
 
     def _past(self, as_of: datetime) -> Past:
-        return _ask(self.backend, KeepsHistory).as_of(as_of)
+        return ask(self.backend, KeepsHistory).as_of(as_of)
 
     def _author(
         self, module: str | None, task_id: str | None, reason: str | None = None, usual: str | None = None
@@ -902,7 +762,7 @@ class MemoryModule:
         author: Author,
         if_version: int | None,
     ) -> bool:
-        memory_id = _text("memory_id", memory_id)
+        memory_id = asked_text("memory_id", memory_id)
         return self._change(lambda moment: self._revised(memory_id, value_of, tags, author, if_version, moment))
 
     def _revised(
@@ -958,14 +818,6 @@ class MemoryModule:
         return self._change(upsert)
 
 
-def _ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:
-    try:
-        return backend.capability(protocol)
-    except UnsupportedError as error:
-        known = ", ".join(backend_registry.backends_with(protocol))
-        raise UnsupportedError(f"{error}; backends that have it: {known}") from None
-
-
 def _check_version(entry: MemoryEntry | None, wanted: int) -> None:
     if type(wanted) is not int:
         raise InvalidQueryError(f"if_version: takes a version, a whole number, not {type(wanted).__name__}")
@@ -1011,9 +863,3 @@ def _tag_list(tags: Collection[str] | None) -> list[str]:
     if isinstance(tags, (str, bytes, Mapping)) or not isinstance(tags, Collection):
         raise InvalidEntryError("tags", f"takes a list of str, not {type(tags).__name__}")
     return list(tags)
-
-
-def _text(field: str, text: object) -> str:
-    if not isinstance(text, str):
-        raise InvalidQueryError(f"{field}: takes a str, not {type(text).__name__}")
-    return str.__str__(text)  # of a member of a str enumeration, the text it stands for

@@ -1,0 +1,171 @@
+"""`LooksBack`: the verbs of `MemoryModule` about the past of a memory, and about what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from jarvis import timeline
+from jarvis.authorship import Author
+from jarvis.backend_registry import ask
+from jarvis.change import Change, position_of
+from jarvis.errors import InvalidQueryError
+from jarvis.memory_entry import asked_text
+from jarvis.revision import Difference, Revision
+from jarvis.storage_backend import FeedsChanges, KeepsHistory, StorageBackend, WakesWatchers
+from jarvis.watching import watching
+
+Result = TypeVar("Result")
+
+
+class LooksBack:
+    """See, compare, restore and undo changes, and follow them. Needs a backend that keeps history, or has a feed."""
+
+    backend: StorageBackend
+
+    if TYPE_CHECKING:  # what MemoryModule has
+
+        def _author(self, module: str | None, task_id: str | None, reason: str | None = None) -> Author: ...
+        def _change(self, work: Callable[[datetime], Result]) -> Result: ...
+        def _now(self) -> datetime: ...
+
+    # --- the past ---------------------------------------------------------------------------------
+
+    def get_history(self, memory_id: str) -> list[Revision]:
+        """Return the past states of the memory, each with the change that ended it, the newest first.
+
+        Also of a memory that was deleted; ``[]`` if nothing is known of it, or it was never changed.
+
+        Raises:
+            UnsupportedError: the backend keeps no history.
+        """
+        return ask(self.backend, KeepsHistory).revisions(asked_text("memory_id", memory_id))
+
+    def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
+        """Return what differs between two versions of the memory, of which one may be the present one.
+
+        Raises:
+            RevisionNotFoundError: a version is not known; the message says which are.
+            UnsupportedError: the backend keeps no history.
+        """
+        ask(self.backend, KeepsHistory)
+        return timeline.diff(self.backend, asked_text("memory_id", memory_id), from_version, to_version)
+
+    def restore_memory(
+        self,
+        memory_id: str,
+        version: int,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Give the memory, deleted or not, what it held as `version`; return whether anything is known of it.
+
+        That is a change as any other: the memory gets a new version, and it can be undone.
+
+        Raises:
+            RevisionNotFoundError: the version is not known; the message says which are.
+            UnsupportedError: the backend keeps no history.
+        """
+        ask(self.backend, KeepsHistory)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
+
+    def undo(
+        self,
+        memory_id: str,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Take back the last change of the memory; return whether anything is known of it.
+
+        Also its deletion, or its creation. Undoing an undo makes the change again.
+
+        Raises:
+            RevisionNotFoundError: what it was before is not known any more.
+            UnsupportedError: the backend keeps no history.
+
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> _ = memory.set_user_preference("theme", {"mode": "light"}, module="ui", reason="asked for")
+        >>> memory.get_history(memory_id)[0].reason
+        'asked for'
+        >>> memory.undo(memory_id)
+        True
+        >>> memory.get_memory(memory_id).value
+        {'mode': 'dark'}
+        """
+        ask(self.backend, KeepsHistory)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        return self._change(lambda moment: timeline.undo(self.backend, memory_id, author, moment))
+
+    def prune_history(self, *, limit: int = 1_000) -> int:
+        """Remove at most `limit` past states that the policy has no room for; return how many.
+
+        Writers do that beside their changes, in small steps; this is for a store that nobody writes to.
+
+        Raises:
+            UnsupportedError: the backend keeps no history.
+        """
+        return ask(self.backend, KeepsHistory).prune(self._now(), limit)
+
+    # --- what happened -----------------------------------------------------------------------------
+
+    def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
+        """Return what happened in this namespace, in the order of commits, by all processes: at most `limit` changes.
+
+        Args:
+            since: only what happened behind this cursor: `Change.cursor` of the last one you have seen. It
+                stays good across restarts. None begins with the earliest change that is known.
+            limit: at most this many; fewer mean that there are no more just now.
+
+        Raises:
+            CursorExpiredError: changes behind the cursor are not known any more; the error names the earliest.
+            InvalidQueryError: `since` is no cursor, or `limit` no number above 0.
+            UnsupportedError: the backend has no feed.
+
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> cursor = memory.newest_cursor()
+        >>> _ = memory.set_user_preference("sound", {"on": True}, module="ui")
+        >>> [(change.operation, change.key, change.module) for change in memory.changes(cursor)]
+        [('create', 'sound', 'ui')]
+        """
+        feed = ask(self.backend, FeedsChanges)
+        if type(limit) is not int or limit < 1:
+            raise InvalidQueryError("limit: takes a whole number from 1 up")
+        return feed.changes(feed.first_position() if since is None else position_of(since), limit)
+
+    def newest_cursor(self) -> str:
+        """Return the cursor of now: behind it lies what has not happened yet.
+
+        Raises:
+            UnsupportedError: the backend has no feed.
+        """
+        return str(ask(self.backend, FeedsChanges).last_position())
+
+    def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> Iterator[Change]:
+        """Yield what happens in this namespace, by any process, as it happens: within a tenth of a second.
+
+        Nothing is skipped and nothing given twice, also when you go on from the cursor of the last change
+        after a restart. Waiting takes about three thousandths of a core. It ends when you leave the loop.
+
+        Args:
+            since: begin behind this cursor; None means now, which is when this is called.
+            idle_seconds: end when nothing happened for so long; None waits for ever.
+
+        Raises:
+            CursorExpiredError, InvalidQueryError: as `changes` does.
+            UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
+        """
+        feed, waker = self._watched()
+        position = feed.last_position() if since is None else position_of(since)
+        return watching(feed, waker, position, idle_seconds)
+
+    def _watched(self) -> tuple[FeedsChanges, WakesWatchers]:
+        return ask(self.backend, FeedsChanges), ask(self.backend, WakesWatchers)
