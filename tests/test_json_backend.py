@@ -66,6 +66,9 @@ def backend(path: Path) -> Iterator[JSONBackend]:
     backend.shutdown()
 
 
+FORMAT_1_WITH_A_FEED = {"format": 1, "entries": {}, "clock": {"commit": 0, "made": None, "fed_from": 0}}
+
+
 def filled(path: Path) -> bytes:
     """Make a store with entries of many kinds and a past, with a gap, in two namespaces; return its bytes."""
     backend = JSONBackend(path, history=HistoryPolicy(max_revisions=2))
@@ -439,6 +442,7 @@ def _drop(*steps: Any) -> Callable[[dict[str, Any]], None]:
         _set("gaps", 0, "id", 1),
         _drop("gaps", 0, "ended"),
         lambda document: document["gaps"].append(document["gaps"][0]),
+        lambda document: (document.clear(), document.update(FORMAT_1_WITH_A_FEED)),
         _set("clock", "fed_from", -1),
         _set("clock", "fed_from", None),
         _set("events", {}),

@@ -187,6 +187,7 @@ def test_a_limit_takes_the_first_and_a_cursor_goes_on_behind_it(backend: JSONBac
     paged, after = [], 0
     while page := told(backend, after, 4):
         assert len(page) <= 4
+        assert int(page[0][0]) > after
         paged += page
         after = int(page[-1][0])
 
@@ -218,17 +219,17 @@ def test_namespaces_are_fed_apart(backend: JSONBackend) -> None:
 # --- transactions --------------------------------------------------------------------------------
 
 
-def test_a_transaction_sees_its_own_changes_and_nobody_else_does(path: Path, backend: JSONBackend) -> None:
+def test_nobody_is_told_what_is_not_committed(path: Path, backend: JSONBackend) -> None:
     backend.create(an_entry())
+    other = JSONBackend(path, read_only=True)
     with backend.transaction():
         backend.update(an_entry())
         backend.delete("1")
         backend.recreate(an_entry())
 
-        assert [operation for _, operation, _ in told(backend, 1)] == ["update", "delete", "create"]
-        assert backend.last_position() == 4
-        other = JSONBackend(path, read_only=True)
-        assert (told(other, 1), other.last_position()) == ([], 1)
+        for store in (backend, other):
+            assert (told(store, 1), store.last_position(), store.first_position()) == ([], 1, 0)
+    assert [operation for _, operation, _ in told(backend, 1)] == ["update", "delete", "create"]
     assert told(other) == told(backend)
 
 
@@ -312,7 +313,9 @@ def test_a_follower_of_four_processes_misses_nothing_and_reads_nothing_twice(pat
     seen: list[Change] = []
     while True:
         working = any(writer.poll() is None for writer in writers)
-        page = follower.changes(int(seen[-1].cursor) if seen else 0, 7)
+        after = int(seen[-1].cursor) if seen else 0
+        page = follower.changes(after, 7)
+        assert all(int(each.cursor) > after for each in page)
         seen += page
         if not page and not working:
             break
@@ -733,6 +736,11 @@ def test_a_first_lifes_file_is_fed_from_its_migration_on(path: Path, backend: JS
 # --- against what was done -----------------------------------------------------------------------
 
 
+def _number(backend: JSONBackend) -> int:
+    """Return the number of the last change, committed or not."""
+    return backend._store.seen().clock.commit
+
+
 class Diary:
     """Changes a store at random, and writes down what it did."""
 
@@ -756,9 +764,9 @@ class Diary:
             store.erase_namespace(name)
             if there or had:
                 done[:] = [each for each in done if each[1] == "erase"]  # of earlier ones that stays
-                done.append((store.last_position(), "erase", None, None))
+                done.append((_number(store), "erase", None, None))
         elif how < 0.06:
-            number = store.last_position()
+            number = _number(store)
             order = sorted(store.list_all(), key=lambda entry: (entry.position or (0, 0))[1])
             store.clear()
             done += [(number + place, "clear", each.id, each.version) for place, each in enumerate(order, 1)]
@@ -769,13 +777,13 @@ class Diary:
                 store.sign(Signature("restore"))
                 (store.recreate if again else store.create)(self._entry(entry_id))
             version = known + 1 if again else 1
-            done.append((store.last_position(), "restore" if version > 1 else "create", entry_id, version))
+            done.append((_number(store), "restore" if version > 1 else "create", entry_id, version))
         elif how < 0.75:
             store.update(self._entry(entry_id))
-            done.append((store.last_position(), "update", entry_id, (entry.version or 0) + 1))
+            done.append((_number(store), "update", entry_id, (entry.version or 0) + 1))
         else:
             store.delete(entry_id)
-            done.append((store.last_position(), "delete", entry_id, entry.version))
+            done.append((_number(store), "delete", entry_id, entry.version))
 
     def _entry(self, entry_id: str) -> MemoryEntry:
         return an_entry(entry_id, timestamp=self.clock)

@@ -306,7 +306,9 @@ class SQLiteBackend(StorageBackend):
         return self._database.read(lambda session: feed.first(session, 0))
 
     def last_position(self) -> int:
-        return self._database.read(lambda session: session.clock_seen().commit_number)
+        return self._database.read(
+            lambda session: session.began if session.depth else session.clock_seen().commit_number
+        )
 
     def pulse(self) -> object:
         return self._database.read(lambda session: (id(session), session.rows("PRAGMA data_version")[0][0]))

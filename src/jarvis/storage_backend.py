@@ -272,6 +272,8 @@ class FeedsChanges(Protocol):
     def changes(self, after: int, limit: int) -> list[Change]:
         """Return the first `limit` changes of the namespace whose commit numbers are greater than `after`.
 
+        Inside a transaction it tells what was committed before: a number that is taken back may be given again.
+
         Raises:
             CursorExpiredError: some of them are not known any more.
         """

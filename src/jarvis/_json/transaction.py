@@ -296,14 +296,16 @@ class Transaction(Seen):
     # --- the feed ---
 
     def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
-        """Return what `Seen.changes` does; the numbers in it are not given again."""
-        self._told = self._told or self.own is not None
-        return super().changes(namespace, after, limit)
+        """Return what was committed before: a number that is taken back may be given to another change."""
+        return self.base.changes(namespace, after, limit)
+
+    def first_number(self) -> int:
+        """Return what `Seen.first_number` does, of what was committed before."""
+        return self.base.first_number()
 
     def last_number(self) -> int:
-        """Return the last commit number, which is not given again."""
-        self._told = self._told or self.own is not None
-        return super().last_number()
+        """Return the number of the last change that was committed before."""
+        return self.base.last_number()
 
     def tell_again(self, namespace: str, record: Record) -> None:
         """Note that `record` was brought back by the change with the last number, which it does not tell itself."""
@@ -313,12 +315,10 @@ class Transaction(Seen):
 
     def _event(self, operation: Kind, count: int = 1) -> Event:
         """Return an event of the change with the last number."""
-        made = self._made()
-        self._instants.add(made)
         _, module, task_id, reason = self.signature or Signature("update")
         return Event(
             number=self.clock.commit,
-            made=made,
+            made=self._made(),
             operation=operation,
             module=module,
             task_id=task_id,

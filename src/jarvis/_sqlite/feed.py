@@ -40,7 +40,7 @@ SELECT * FROM (
     WHERE ended > :after AND namespace = :namespace
     UNION ALL SELECT number, made, change, id, category, key, version, count, NULL FROM events
     WHERE number > :after AND namespace IN (:namespace, :digest)
-) ORDER BY number LIMIT :limit
+) WHERE number <= :until ORDER BY number LIMIT :limit
 """
 _KEEP = """
 INSERT INTO events (number, made, namespace, change, id, category, key, version, count, checksum)
@@ -48,6 +48,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _OLDEST = "SELECT number, made FROM events ORDER BY number LIMIT ?"
 _PRUNE = "DELETE FROM events WHERE number <= ?"
+
+_NO_MORE = 2**62
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None]).decode
@@ -101,6 +103,9 @@ def prune(session: Session, before: int, limit: int) -> None:
 def changes(session: Session, namespace: str, after: int, limit: int) -> list[Change]:
     """Return the changes of a namespace behind the number `after`, in their order, at most `limit`.
 
+    Inside a transaction those that were committed before it: a number that is taken back may be given to
+    another change, and whoever kept it as a cursor would skip that.
+
     Raises:
         CursorExpiredError: some of them are not known any more.
     """
@@ -109,6 +114,7 @@ def changes(session: Session, namespace: str, after: int, limit: int) -> list[Ch
         raise CursorExpiredError(str(after), str(begins))
     bound = {
         "after": after,
+        "until": session.began if session.depth else _NO_MORE,
         "limit": limit,
         "namespace": session.fresh_name_id(namespace),
         "digest": _digest(namespace),
