@@ -26,7 +26,7 @@ from jarvis.errors import TransactionError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
 from jarvis.revision import Difference, Revision
-from jarvis.storage_backend import StorageBackend
+from jarvis.storage_backend import FeedsChanges, StorageBackend, WakesWatchers
 from jarvis.watching import BATCH, INTERVAL_SECONDS
 
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
@@ -479,16 +479,30 @@ class AsyncMemoryModule:
                     await _settled(fetch)
             await _settled(asyncio.ensure_future(self._run(_close, entries)))
 
-    async def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
-        feed, waker = await self._run(self._memory._watched)
-        position = await self._run(feed.last_position) if since is None else position_of(since)
+    def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
+        feed, waker = self._memory._watched()
+        start: asyncio.Future[int] | int
+        start = asyncio.ensure_future(self._run(feed.last_position)) if since is None else position_of(since)
+        return self._watching(feed, waker, start, idle_seconds)
+
+    async def _watching(
+        self,
+        feed: FeedsChanges,
+        waker: WakesWatchers,
+        start: asyncio.Future[int] | int,
+        idle_seconds: float | None,
+    ) -> AsyncIterator[Change]:
+        position = start if isinstance(start, int) else await start
         quiet = 0.0
         while True:
             pulse = await self._run(waker.pulse)
+            reached = await self._run(feed.last_position)
             found = await self._run(feed.changes, position, BATCH)
             for change in found:
                 position, quiet = position_of(change.cursor), 0.0
                 yield change
+            if not found:
+                position = max(position, reached)
             while not found and pulse == await self._run(waker.pulse):
                 if idle_seconds is not None and quiet >= idle_seconds:
                     return

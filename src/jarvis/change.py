@@ -50,6 +50,6 @@ def position_of(cursor: str) -> int:
     Raises:
         InvalidQueryError: it is no cursor.
     """
-    if type(cursor) is str and cursor.isascii() and cursor.isdecimal() and int(cursor) < _FAR:
+    if type(cursor) is str and cursor.isascii() and cursor.isdecimal() and len(cursor) < 20 and int(cursor) < _FAR:
         return int(cursor)
     raise InvalidQueryError("since: takes the .cursor of a change, or what newest_cursor() returned")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
 _MANY_REVISIONS = 1_000_000
+_LONGEST = timedelta(days=36_525)
 MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
 """Over eleven days. SQLite counts milliseconds in 31 bits, Windows in 32; beyond that a wait overflows."""
 
@@ -53,8 +54,8 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidSettingError(f"history.max_revisions must be a whole number from 0 to {_MANY_REVISIONS:,}")
         for key in ("max_age", "cleared_max_age"):
             held = getattr(self, key)
-            if held is not None and (not isinstance(held, timedelta) or held <= timedelta(0)):
-                raise InvalidSettingError(f"history.{key} must be a timedelta above 0, or None")
+            if held is not None and (not isinstance(held, timedelta) or not timedelta(0) < held <= _LONGEST):
+                raise InvalidSettingError(f"history.{key} must be a timedelta above 0, up to 100 years, or None")
 
 
 class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):

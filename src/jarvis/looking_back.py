@@ -10,7 +10,7 @@ from jarvis import timeline
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
-from jarvis.errors import InvalidQueryError
+from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.memory_entry import asked_text
 from jarvis.revision import Difference, Revision
 from jarvis.storage_backend import FeedsChanges, KeepsHistory, StorageBackend, WakesWatchers
@@ -50,6 +50,7 @@ class LooksBack:
             UnsupportedError: the backend keeps no history.
         """
         ask(self.backend, KeepsHistory)
+        _check_versions(from_version, to_version)
         return timeline.diff(self.backend, asked_text("memory_id", memory_id), from_version, to_version)
 
     def restore_memory(
@@ -70,6 +71,7 @@ class LooksBack:
             UnsupportedError: the backend keeps no history.
         """
         ask(self.backend, KeepsHistory)
+        _check_versions(version)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
         return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
 
@@ -112,6 +114,7 @@ class LooksBack:
         Raises:
             UnsupportedError: the backend keeps no history.
         """
+        _check_limit(limit)
         return ask(self.backend, KeepsHistory).prune(self._now(), limit)
 
     # --- what happened -----------------------------------------------------------------------------
@@ -137,9 +140,15 @@ class LooksBack:
         [('create', 'sound', 'ui')]
         """
         feed = ask(self.backend, FeedsChanges)
-        if type(limit) is not int or limit < 1:
-            raise InvalidQueryError("limit: takes a whole number from 1 up")
-        return feed.changes(feed.first_position() if since is None else position_of(since), limit)
+        _check_limit(limit)
+        if since is not None:
+            return feed.changes(position_of(since), limit)
+        while True:
+            try:
+                return feed.changes(feed.first_position(), limit)
+            except CursorExpiredError as error:
+                if error.earliest is None:
+                    raise  # else it was pruned between the two calls: the first one that is known is another now
 
     def newest_cursor(self) -> str:
         """Return the cursor of now: behind it lies what has not happened yet.
@@ -169,3 +178,14 @@ class LooksBack:
 
     def _watched(self) -> tuple[FeedsChanges, WakesWatchers]:
         return ask(self.backend, FeedsChanges), ask(self.backend, WakesWatchers)
+
+
+def _check_limit(limit: int) -> None:
+    if type(limit) is not int or not 1 <= limit < 2**63:
+        raise InvalidQueryError("limit: takes a whole number from 1 up")
+
+
+def _check_versions(*versions: int) -> None:
+    for version in versions:
+        if type(version) is not int:
+            raise InvalidQueryError(f"version: takes a whole number, not {type(version).__name__}")

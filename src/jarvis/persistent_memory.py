@@ -533,7 +533,7 @@ class MemoryModule(LooksBack):
         >>> memory.get_user_preferences()["visits"]
         {'count': 2}
         """
-        author, now = self._author(module, task_id, reason), self._now()
+        author = self._author(module, task_id, reason)
         memory_id = asked_text("memory_id", memory_id)
 
         def changed(entry: MemoryEntry) -> dict[str, Any]:
@@ -546,11 +546,9 @@ class MemoryModule(LooksBack):
             return self._revised(memory_id, changed, None, author, if_version, moment)
 
         if not self.backend.has_capability(Transactional):
-            with self._plain.lock:
-                return work(self._plain.moment(now))
-        store = self.backend.capability(Transactional)
-        with store.transaction():
-            return work(store.moment(now))
+            return self._change(work)
+        with self.transaction():  # in this thread: elsewhere a change may be made by another one
+            return self._change(work)
 
     def delete_memory(
         self,
@@ -670,8 +668,15 @@ class MemoryModule(LooksBack):
         reason: str | None = None,
     ) -> int:
         """DELETE EVERY MEMORY OF `namespace` AND THEIR PAST, overwriting their bytes; return how many there were."""
-        author = self._author(module, task_id, reason)
-        removed = ask(self.backend, Namespaced).erase_namespace(check_namespace(namespace))
+        author, store = self._author(module, task_id, reason), ask(self.backend, Namespaced)
+        check_namespace(namespace)
+        if self.backend.has_capability(KeepsHistory):
+            with self.transaction():
+                ask(self.backend, Transactional).moment(self._now())
+                self._sign(author, "erase")
+                removed = store.erase_namespace(namespace)
+        else:
+            removed = store.erase_namespace(namespace)
         _log("erased a namespace of %d memories, by %s", removed, author)
         return removed
 
@@ -681,19 +686,19 @@ class MemoryModule(LooksBack):
         """Return what `work` returns, given the moment at which all it changes is one change.
 
         Where the backend shares commits, `work` may be called in another thread, and again: so all that
-        is the caller's (clock, author, arguments) was read before. On a backend without transactions it is
+        is the caller's (author, arguments) was read before. The clock is read when the writers' lock is had: a
+        change is not dated before others could see it. On a backend without transactions it is
         atomic between the threads of this module only.
         """
-        now = self._now()
         backend = self.backend
         if not backend.has_capability(Transactional):
             with self._plain.lock:
-                return work(self._plain.moment(now))
+                return work(self._plain.moment(self._now()))
         store = backend.capability(Transactional)
         if backend.has_capability(SharesCommits):
-            return backend.capability(SharesCommits).change(lambda: work(store.moment(now)))
+            return backend.capability(SharesCommits).change(lambda: work(store.moment(self._now())))
         with store.transaction():
-            return work(store.moment(now))
+            return work(store.moment(self._now()))
 
     def _now(self) -> datetime:
         now = self._clock()

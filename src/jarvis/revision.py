@@ -10,7 +10,7 @@ import msgspec
 
 from jarvis.memory_entry import MemoryEntry
 
-Operation = Literal["update", "delete", "clear", "restore", "undo"]
+Operation = Literal["update", "delete", "clear", "restore", "undo", "erase"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 REMOVALS = ("delete", "clear")
 """Operations behind which the entry is not there any more."""

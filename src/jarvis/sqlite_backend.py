@@ -311,7 +311,7 @@ class SQLiteBackend(StorageBackend):
         )
 
     def pulse(self) -> object:
-        return self._database.read(lambda session: (id(session), session.rows("PRAGMA data_version")[0][0]))
+        return self.last_position()
 
     # --- Namespaced ------------------------------------------------------------------------------
 
@@ -369,16 +369,15 @@ class SQLiteBackend(StorageBackend):
 
     def _one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry that a statement finds, which is given the ids of the namespace and `names`, then `last`."""
+        return self._reading(lambda session: self._found(session, sql, names, last))
 
-        def find(session: Session) -> MemoryEntry | None:
-            rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last))
-            if not rows and not session.depth:
-                rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last))
-            if session.depth and rows:
-                session.last_read = (self.namespace, rows[0])
-            return self._entries(session, rows)[0] if rows else None  # with None for an id nothing is found
-
-        return self._reading(find)
+    def _found(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
+        rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last))
+        if not rows and not session.depth:
+            rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last))
+        if session.depth and rows:
+            session.last_read = (self.namespace, rows[0])
+        return self._entries(session, rows)[0] if rows else None  # with None for an id nothing is found
 
     def _rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
         """Return the rows that answer `query`."""
@@ -463,10 +462,10 @@ class _Past:
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not _can_be_looked_up(entry_id):
             return None
-        return self._one("id", entry_id, self._backend.read)
+        return self._one("id", entry_id, _READ)
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
-        return self._one("key", key, self._backend.newest_of_key)
+        return self._one("key", key, _NEWEST_OF_KEY)
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def found(session: Session) -> list[MemoryEntry]:
@@ -495,12 +494,12 @@ class _Past:
                 database.check_undisturbed(session)
                 yield entry
 
-    def _one(self, name: str, held: str, now: Callable[[str], MemoryEntry | None]) -> MemoryEntry | None:
+    def _one(self, name: str, held: str, present: str) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:
             namespace = session.fresh_name_id(self._backend.namespace)
-            seen = history.cutoff(session, self._instant, {"namespace": namespace, name: held})
+            seen = history.cutoff(session, self._backend.namespace, self._instant, {"namespace": namespace, name: held})
             if seen is None:
-                return now(held)
+                return self._backend._found(session, present, (), held)
             bound = {"namespace": namespace, "held": held, **history.bound(seen)}
             rows = session.rows(history.NEWEST_OF[name], bound)
             return self._backend._entries(session, rows)[0] if rows else None
@@ -518,7 +517,7 @@ class _Past:
             held["key"] = query.key
         if query.entity_id is not None:
             held["entity_id"] = query.entity_id
-        return history.cutoff(session, self._instant, held)
+        return history.cutoff(session, self._backend.namespace, self._instant, held)
 
     @staticmethod
     def _standing_still(work: Callable[[Session], Result]) -> Callable[[Session], Result]:

@@ -38,14 +38,22 @@ def undo(backend: StorageBackend, entry_id: str, author: Author, moment: datetim
     now, past = backend.read(entry_id), history.revisions(entry_id)
     if now is None and not past:
         return False
-    if now is not None and (past[0].is_removal if past else now.version == 1):
-        history.sign(author.signature("delete"))  # the last change created it, or brought it back
+    last = past[0] if past else None
+    if now is not None and _was_created_last(now, last):
+        history.sign(author.signature("delete"))
         backend.delete(entry_id)
         return True
-    if not past:
+    if last is None or (not last.is_removal if now is None else last.is_removal or last.version != now.version - 1):
         raise RevisionNotFoundError("what the memory was before its last change is not known any more")
-    _put(backend, past[0].entry, now, "undo", author, moment)
+    _put(backend, last.entry, now, "undo", author, moment)
     return True
+
+
+def _was_created_last(now: MemoryEntry, last: Revision | None) -> bool:
+    """Tell whether the last change of an entry created it, or brought it back."""
+    if last is None:
+        return now.version == 1
+    return last.is_removal and now.version in (1, last.version + 1)
 
 
 def diff(backend: StorageBackend, entry_id: str, from_version: int, to_version: int) -> list[Difference]:

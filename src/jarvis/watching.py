@@ -20,11 +20,14 @@ def watching(feed: FeedsChanges, waker: WakesWatchers, position: int, idle_secon
     last = time.monotonic()
     while True:
         pulse = waker.pulse()  # before the feed is read: what is committed in between shows at the next look
+        reached = feed.last_position()
         found = feed.changes(position, BATCH)
         for change in found:
             position = position_of(change.cursor)
             yield change
             last = time.monotonic()
+        if not found:  # what other namespaces did need not be looked through again
+            position = max(position, reached)
         while not found and pulse == waker.pulse():
             if idle_seconds is not None and time.monotonic() - last >= idle_seconds:
                 return

@@ -80,6 +80,10 @@ class Seen:
                 datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
             )
         then, archive = cutoff(self.spans, instant, self.own), self.archive(namespace)
+        for erasure in self.archive(erasures_of(namespace)).events[-1:]:
+            if not then.includes(erasure.number, erasure.made):
+                known = self._moment_of(erasure.number, erasure.made)
+                raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
         missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
         if missing:
             known = max(self._moment_of(gap.ended, gap.made) for gap in missing)
@@ -94,7 +98,7 @@ class Seen:
             ValueError: an entry is malformed.
         """
         self._check_fed(after)
-        if after < self.clock.fed_from:
+        if after < self.clock.fed_from or after > self.clock.commit:  # a cursor of another store, or of a later copy
             raise CursorExpiredError(str(after), str(self.clock.fed_from))
         return feed.changes(
             self.room(namespace), self.archive(namespace), self.archive(erasures_of(namespace)), after, limit
@@ -315,7 +319,12 @@ class Transaction(Seen):
 
     def _event(self, operation: Kind, count: int = 1) -> Event:
         """Return an event of the change with the last number."""
-        _, module, task_id, reason = self.signature or Signature("update")
+        signature = self.signature
+        if signature is None or (signature.operation == "erase") is not (operation == "erase"):
+            signature = Signature(
+                "erase" if operation == "erase" else "update"
+            )  # that of an earlier change is not this one's
+        _, module, task_id, reason = signature
         return Event(
             number=self.clock.commit,
             made=self._made(),

@@ -102,7 +102,7 @@ def remove(session: Session, namespace: str, entry_id: str) -> bool:
     commit = session.next_commit()
     if session.history.max_revisions:
         session.signature = session.signature or _DELETION
-        history.keep(session, namespace_id, (row, instant, version), commit, tags)
+        history.keep(session, namespace_id, (row, instant, version), commit, tags, is_removal=True)
         session.removed(commit)
     session.rows(_DELETE, (row,), "write")
     _each_part(session, _delete_tags, tags, (namespace_id, instant, row))

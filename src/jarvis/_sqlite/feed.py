@@ -30,23 +30,23 @@ Place = tuple[int, int, int]
 Named = tuple[str | None, int | None, str | None]
 """(id, id of the category's name, key) of an entry."""
 
+# Each part comes in the order of its numbers, and SQLite merges them, so a page costs what it returns.
 _CHANGES = """
-SELECT * FROM (
-    SELECT row AS number, instant, NULL, id, category, key, version, 1, body FROM entries
-    WHERE row > :after AND namespace = :namespace AND version = 1
-    UNION ALL SELECT row, instant, NULL, id, category, key, version, 1, body FROM revisions
-    WHERE row > :after AND namespace = :namespace AND version = 1
-    UNION ALL SELECT ended, made, change, id, category, key, NULL, version, NULL FROM revisions
-    WHERE ended > :after AND namespace = :namespace
-    UNION ALL SELECT number, made, change, id, category, key, version, count, NULL FROM events
-    WHERE number > :after AND namespace IN (:namespace, :digest)
-) WHERE number <= :until ORDER BY number LIMIT :limit
+SELECT row AS number, instant, NULL, id, category, key, version, 1, body FROM entries
+WHERE row > :after AND row <= :until AND namespace = :namespace AND version = 1
+UNION ALL SELECT row, instant, NULL, id, category, key, version, 1, body FROM revisions
+WHERE row > :after AND row <= :until AND namespace = :namespace AND version = 1
+UNION ALL SELECT ended, made, change, id, category, key, NULL, version, NULL FROM revisions
+WHERE ended > :after AND ended <= :until AND namespace = :namespace
+UNION ALL SELECT number, made, change, id, category, key, version, count, NULL FROM events
+WHERE number > :after AND number <= :until AND namespace IN (:namespace, :digest)
+ORDER BY number LIMIT :limit
 """
 _KEEP = """
 INSERT INTO events (number, made, namespace, change, id, category, key, version, count, checksum)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_OLDEST = "SELECT number, made FROM events ORDER BY number LIMIT ?"
+_OLDEST = "SELECT number, made, id FROM events ORDER BY number LIMIT ?"
 _PRUNE = "DELETE FROM events WHERE number <= ?"
 
 _NO_MORE = 2**62
@@ -81,17 +81,21 @@ def keep_created(session: Session, place: Place, body: Body, named: Named) -> No
 
 def keep_erasure(session: Session, namespace: str, count: int) -> None:
     """Keep that a namespace was erased, when and by whom."""
-    place = (session.next_commit(), session.moment(), _digest(namespace))
+    place = (session.next_commit(), session.moment(), digest_of(namespace))
+    if session.signature is not None and session.signature.operation != "erase":
+        session.signature = None  # that of an earlier change
     keep(session, place, signed(session, "erase"), (None, None, None), None, count)
 
 
 def prune(session: Session, before: int, limit: int) -> None:
     """Drop at most `limit` of the oldest events, as long as they were made before an instant."""
     last = 0
-    for number, made in session.rows(_OLDEST, (limit,)):
+    for number, made, entry_id in session.rows(_OLDEST, (limit,)):
         if made >= before:
             break
         last = number
+        if entry_id is None and session.begins is not None and made > session.begins:
+            session.begin_past(made)  # nothing says any more what was erased then
     if last:
         session.rows(_PRUNE, (last,), "write")
         session.feed_from(max(last, session.fed_from))
@@ -110,14 +114,14 @@ def changes(session: Session, namespace: str, after: int, limit: int) -> list[Ch
         CursorExpiredError: some of them are not known any more.
     """
     begins = first(session, after)
-    if after < begins:
+    if after < begins or after > session.clock_seen().commit_number:  # a cursor of another store, or of a later copy
         raise CursorExpiredError(str(after), str(begins))
     bound = {
         "after": after,
         "until": session.began if session.depth else _NO_MORE,
         "limit": limit,
         "namespace": session.fresh_name_id(namespace),
-        "digest": _digest(namespace),
+        "digest": digest_of(namespace),
     }
     return [_told(session, row) for row in session.rows(_CHANGES, bound)]
 
@@ -182,5 +186,6 @@ def _creator(body: Body) -> tuple[str | None, str | None, str | None]:
     return (None if module == NO_MODULE else module), (None if task_id == NO_TASK else task_id), reason
 
 
-def _digest(namespace: str) -> int:
+def digest_of(namespace: str) -> int:
+    """Return what erasures of a namespace are filed under: below 0, where no id of a name is."""
     return -int.from_bytes(hashlib.blake2b(namespace.encode(), digest_size=7).digest()) - 1

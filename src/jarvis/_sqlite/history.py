@@ -7,6 +7,7 @@ revision and no revision without its change. The tables are those of `jarvis._sq
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 from jarvis._sql.select import COLUMNS, visible
@@ -51,9 +52,11 @@ NEWEST_OF = {
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
 _SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
 _LOOK_BACK = f"""
-SELECT (SELECT max(last) FROM commits WHERE moment <= ?1), (SELECT min(first) FROM commits WHERE moment > ?1),
-    EXISTS (SELECT 1 FROM gaps), {schema.CLOCK_FIELDS}
+SELECT (SELECT last FROM commits WHERE moment <= ?1 ORDER BY moment DESC, last DESC LIMIT 1),
+    (SELECT first FROM commits WHERE moment > ?1 ORDER BY moment, last LIMIT 1),
+    EXISTS (SELECT 1 FROM gaps), EXISTS (SELECT 1 FROM events WHERE id IS NULL), {schema.CLOCK_FIELDS}
 """
+_ERASED = "SELECT number, made FROM events WHERE id IS NULL AND namespace = ? ORDER BY number DESC LIMIT 1"
 _NO_MORE = 2**62
 
 MOST = 256
@@ -67,19 +70,21 @@ _FALL_INTO_GAP = """
 INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made)
 SELECT namespace, id, category, key, entity_type, entity_id, row, instant, ended, made FROM revisions WHERE ended = ?
 ON CONFLICT DO UPDATE SET ended = excluded.ended, made = excluded.made,
+    instant = iif(excluded.row < row, excluded.instant, instant), row = min(row, excluded.row),
     category = iif(category IS excluded.category, category, NULL), key = iif(key IS excluded.key, key, NULL),
     entity_type = iif(entity_type IS excluded.entity_type, entity_type, NULL),
     entity_id = iif(entity_id IS excluded.entity_id, entity_id, NULL)
 """
 _DOOMED = "ended, made, change, row, namespace, id, category, key, instant, version, body"
 _TOO_MANY = f"""
-SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ?
-ORDER BY ended DESC LIMIT ? OFFSET ?
+SELECT {_DOOMED} FROM revisions WHERE namespace = ?1 AND id = ?2
+ORDER BY ended LIMIT min(?3, max(0, (SELECT count(*) FROM revisions WHERE namespace = ?1 AND id = ?2) - ?4))
 """
 _TOO_OLD = f"SELECT {_DOOMED} FROM revisions ORDER BY ended LIMIT ?"
 _CLEARED = f"""
 SELECT {_DOOMED} FROM revisions WHERE {CLEARED} AND made < ? ORDER BY made LIMIT ?
 """
+_OLDER = f"SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ? AND ended < ? ORDER BY ended LIMIT ?"
 _PRUNE = "DELETE FROM revisions WHERE ended = ?"
 _PRUNE_GAPS = "DELETE FROM gaps WHERE made <= ?"
 _PRUNE_COMMITS = """
@@ -98,7 +103,15 @@ _FORGET = (
 # --- keeping --------------------------------------------------------------------------------------
 
 
-def keep(session: Session, namespace: int, state: tuple[int, int, int], commit: int, tags: Sequence[int]) -> None:
+def keep(
+    session: Session,
+    namespace: int,
+    state: tuple[int, int, int],
+    commit: int,
+    tags: Sequence[int],
+    *,
+    is_removal: bool = False,
+) -> None:
     """Keep the state of an entry that the change with the number `commit` ends; prune what the policy has no room for.
 
     Args:
@@ -107,6 +120,7 @@ def keep(session: Session, namespace: int, state: tuple[int, int, int], commit: 
         state: (row, instant, version) of the state.
         commit: what `Session.next_commit` gave.
         tags: the ids of the tags of the state.
+        is_removal: the change deletes the entry.
     """
     row, instant, version = state
     made, change = session.moment(), feed.signed(session, "update")
@@ -114,7 +128,7 @@ def keep(session: Session, namespace: int, state: tuple[int, int, int], commit: 
     for start in range(0, len(tags), TAGS_AT_ONCE):
         part = tags[start : start + TAGS_AT_ONCE]
         session.rows(_keep_tags(len(part)), (namespace, instant, row, commit, made, *part), "write")
-    if version > session.history.max_revisions:
+    if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again
         _prune_entry(session, namespace, commit)
     if commit % EVERY == 0:
         prune(session, made, MOST)
@@ -152,15 +166,20 @@ def prune(session: Session, now: int, limit: int) -> int:
     policy, pruned = session.history, 0
     begins = session.begins
     if policy.cleared_max_age is not None:
-        found = session.rows(_CLEARED, (now - policy.cleared_max_age // MICROSECOND, limit))
-        begins, pruned = _remove(session, found, begins), len(found)
+        for cleared in session.rows(_CLEARED, (now - policy.cleared_max_age // MICROSECOND, limit)):
+            ended, *_, namespace, entry_id, _, _, _, _, _ = cleared
+            older = session.rows(_OLDER, (namespace, entry_id, ended, limit - pruned - 1))
+            begins, pruned = _remove(session, older, begins), pruned + len(older)
+            if pruned >= limit or session.rows(_OLDER, (namespace, entry_id, ended, 1)):
+                break  # the next step goes on: the cleared state itself is the last to go
+            begins, pruned = _remove(session, [cleared], begins), pruned + 1
     if policy.max_age is not None and pruned < limit:
         before = now - policy.max_age // MICROSECOND
         oldest = session.rows(_TOO_OLD, (limit - pruned,))
         found = [state for state in oldest if state[1] < before]
         begins, pruned = _remove(session, found, begins), pruned + len(found)
         feed.prune(session, before, limit)
-    if begins != session.begins:
+    if begins != session.begins and session.begins is not None and begins is not None:
         session.begin_past(begins)
         session.rows(_PRUNE_GAPS, (begins,), "write")
         session.rows(_PRUNE_COMMITS, (begins, limit), "write")
@@ -171,7 +190,7 @@ def _prune_entry(session: Session, namespace: int, commit: int) -> None:
     """Remove what is too much of the past of the entry whose state `commit` ended, but note that it is missing."""
     entry_id = session.rows("SELECT id FROM revisions WHERE ended = ?", (commit,))[0][0]
     found = session.rows(_TOO_MANY, (namespace, entry_id, MOST, session.history.max_revisions))
-    for ended, *_ in reversed(found):  # the gap grows from the oldest on
+    for ended, *_ in found:  # the oldest first: the gap has no hole
         session.rows(_FALL_INTO_GAP, (ended,), "write")
     _remove(session, found, None)
 
@@ -194,7 +213,7 @@ def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None
 
 def _moment_of(session: Session, commit: int, made: int) -> int:
     """Return when a change became visible: with others of its transaction, or when it was made."""
-    if commit > session.began:
+    if session.depth and commit > session.began:
         return session.made
     found = session.rows(_SPAN, (commit,))
     return found[0][1] if found and found[0][0] <= commit else made
@@ -218,23 +237,28 @@ def forget(session: Session, namespace: int) -> bool:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def cutoff(session: Session, instant: int, held: dict[str, object]) -> Cutoff | None:
+def cutoff(session: Session, namespace: str, instant: int, held: dict[str, object]) -> Cutoff | None:
     """Return where the past ends as seen from `instant`, or None if that is the present.
 
     Args:
         session: where to look; it stands still.
+        namespace: its name.
         instant: the moment.
         held: what the states that are asked for have in their columns: namespace, and perhaps id, category, key, …
 
     Raises:
-        HistoryUnavailableError: the store did not exist then, or one of those states was visible and is pruned.
+        HistoryUnavailableError: the store did not exist then, or one of those states was visible and is pruned,
+            or the namespace was erased since.
     """
     if not session.keeps_past():
         known = session.clock_seen()
         done = first = None
-        has_gaps = False
+        has_gaps = has_erasures = False
+        if not known.made:  # nobody gave a moment: as `schema.begin_history` has it
+            newest = session.rows("SELECT max(instant) FROM entries")[0][0] or 0
+            known = known._replace(made=min(newest, time.time_ns() // 1000))
     else:
-        done, first, has_gaps, *clock = session.rows(_LOOK_BACK, (instant,))[0]
+        done, first, has_gaps, has_erasures, *clock = session.rows(_LOOK_BACK, (instant,))[0]
         known = session.clock_now() if session.depth else schema.clock(tuple(clock))
     if instant >= known.made:
         return None
@@ -244,6 +268,10 @@ def cutoff(session: Session, instant: int, held: dict[str, object]) -> Cutoff | 
     if session.depth and session.commit_number > session.began:
         first = min(first, session.began + 1)  # what is not committed yet was not visible to anybody
     seen = Cutoff(instant, done or 0, first, instant + known.ahead)
+    if has_erasures:
+        for number, made in session.rows(_ERASED, (feed.digest_of(namespace),)):
+            if not seen.includes(number, made):
+                raise unavailable(instant, _moment_of(session, number, made))
     if has_gaps:
         _refuse_gaps(session, seen, held)
     return seen
@@ -259,7 +287,7 @@ def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> Non
     conditions += [f"g.{name} = :{name}" for name in held if name in _OF_GAPS] + visible("g", is_over=True)
     sql = f"SELECT ended, made FROM gaps AS g WHERE {' AND '.join(conditions)} ORDER BY ended DESC LIMIT 1"
     for ended, made in session.rows(sql, {**bound(seen), **held}):
-        raise unavailable(seen.instant, _moment_of(session, ended, made) if ended <= session.began else made)
+        raise unavailable(seen.instant, _moment_of(session, ended, made))
 
 
 def unavailable(instant: int, earliest: int | None) -> HistoryUnavailableError:

@@ -201,6 +201,8 @@ CREATE TABLE events (                 -- changes that neither an entry nor a rev
     checksum INTEGER NOT NULL         -- CRC-32 of all the others
 ) STRICT;
 
+CREATE INDEX erasures ON events (namespace, number) WHERE id IS NULL;
+
 CREATE TABLE gaps (                   -- what was pruned of entries that have later states
     namespace INTEGER NOT NULL,
     id TEXT NOT NULL,
@@ -224,6 +226,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('revisions', 'revisions_cleared', '1000000 1000'),
     ('revisions', 'revisions_created', '100000 1'),
     ('past_tags', 'past_tags', '3000000 3000000 20000 2 1'),
+    ('events', 'erasures', '100 10 1'),
     ('commits', 'commits_by_moment', '1000000 1 1 1'),
     ('gaps', 'gaps', '10000 10000 1');
 """

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from jarvis.conformance.fixtures import NOON, FakeClock
-from jarvis.errors import DuplicateEntryError, EntryNotFoundError
+from jarvis.errors import DuplicateEntryError, EntryNotFoundError, HistoryUnavailableError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import KeepsHistory, Namespaced, StorageBackend, Transactional
@@ -86,6 +86,7 @@ class Model:
         self.entries: dict[str, dict[str, MemoryEntry]] = {}
         self.before: dict[Key, MemoryEntry | None] = {}
         self.versions: dict[Key, int] = {}
+        self.erased: set[str] = set()  # since, if this is what was there at a moment
         self.commits = 0
 
     def copy(self) -> Model:
@@ -330,8 +331,11 @@ class BackendMachine(RuleBasedStateMachine):
         held = list(self._held())
         if not self.plain and not self.open_blocks and len(held) % 2:
             assert self.memory.erase_namespace(self.namespace) == len(held)
-            for model in (self.model, *(model for _, model in self.moments)):
-                model.erase(self.namespace)
+            held_something = any(name == self.namespace for name, _ in self.model.before)
+            self.model.erase(self.namespace)
+            for _, then in self.moments:
+                if held_something:
+                    then.erased.add(self.namespace)
         else:
             assert self.memory.clear_all() == len(held)
             for entry_id in held:
@@ -394,6 +398,10 @@ class BackendMachine(RuleBasedStateMachine):
         moment, then = self.moments[choice % len(self.moments)]
         past: Any = self.backend
         past = past.as_of(moment)
+        if self.namespace in then.erased:
+            with pytest.raises(HistoryUnavailableError):
+                past.select(query)
+            return
         wanted = then.select(self.namespace, query)
         self._same(past.select(query), wanted)
         self._same(list(past.iterate(query)), wanted)
