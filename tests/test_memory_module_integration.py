@@ -275,3 +275,28 @@ class TestAsync:
             if thread.name.startswith("jarvis-"):
                 thread.join(timeout=10)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("jarvis-")]
+
+
+async def _watched(memory: AsyncMemoryModule) -> list[str | None]:
+    watcher = memory.watch(idle_seconds=5)
+    for number in range(5):
+        await memory.create_memory("c", str(number), {}, "t")
+    found: list[str | None] = []
+    async for change in watcher:
+        found.append(change.key)
+        if len(found) == 5:
+            break
+    later = memory.watch(idle_seconds=5)
+    waiting = asyncio.ensure_future(anext(later))
+    await asyncio.sleep(0.2)
+    await memory.create_memory("c", "own", {}, "t")
+    found.append((await asyncio.wait_for(waiting, 5)).key)
+    return found
+
+
+def test_an_async_watcher_sees_what_its_own_memory_does_from_the_call_on(tmp_path: Path) -> None:
+    async def watch() -> list[str | None]:
+        async with AsyncMemoryModule(storage_dir=tmp_path) as memory:
+            return await _watched(memory)
+
+    assert asyncio.run(watch()) == ["0", "1", "2", "3", "4", "own"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import apsw
 import pytest
 
-from jarvis._sqlite import schema
+from jarvis._sqlite import feed, history, schema
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.conformance.fixtures import FakeClock, an_entry
@@ -506,4 +507,148 @@ memory.shutdown()
         stories.setdefault(change.key, []).append(change.operation)
     assert len(stories) == 120
     assert set(map(tuple, stories.values())) == {("create", "update", "delete")}
+    memory.shutdown()
+
+
+# --- several policies, and what nobody can tell ---------------------------------------------------
+
+
+def test_a_much_smaller_policy_prunes_in_steps_and_leaves_no_hole(path: Path, clock: FakeClock) -> None:
+    many = _memory(path, clock, max_revisions=1000)
+    memory_id = many.create_memory("c", "k", {"n": 0}, "t")
+    moments = [clock.now]
+    for number in range(1, 401):
+        clock.step(seconds=1)
+        many.update_memory(memory_id, {"n": number})
+        moments.append(clock.now)
+    few = _memory(path, clock, max_revisions=10)
+
+    for _ in range(3):
+        clock.step(seconds=1)
+        few.update_memory(memory_id, {"n": "new"})
+        for number in range(0, 401, 7):
+            try:
+                entry = few.get_memory(memory_id, as_of=moments[number])
+            except HistoryUnavailableError:
+                continue
+            assert entry is not None
+            assert entry.value == {"n": number}
+
+    assert len(few.get_history(memory_id)) == 10
+
+
+def test_pruning_does_not_bring_back_a_past_that_was_ended(path: Path, clock: FakeClock) -> None:
+    keeping, without = _memory(path, clock), _memory(path, clock, max_revisions=0)
+    first, second = (keeping.create_memory("c", key, {"n": 1}, "t") for key in "ab")
+    keeping.update_memory(second, {"n": 2})
+    then, cursor = clock.now, keeping.newest_cursor()
+    clock.step(hours=1)
+    without.update_memory(first, {"n": 3})
+    clock.step(days=400)
+    keeping.prune_history()
+
+    with pytest.raises(HistoryUnavailableError):
+        keeping.get_memory(first, as_of=then)
+    with pytest.raises(CursorExpiredError):
+        keeping.changes(cursor)
+
+
+def test_an_undo_that_would_take_back_another_change_is_refused(path: Path, clock: FakeClock) -> None:
+    keeping, without = _memory(path, clock), _memory(path, clock, max_revisions=0)
+    recreated, updated, deleted = (keeping.create_memory("c", key, {"n": 1}, "t") for key in "abc")
+    keeping.delete_memory(recreated)
+    keeping.undo(recreated)
+    for memory_id in (updated, deleted):
+        keeping.update_memory(memory_id, {"n": 2})
+    for memory_id in (recreated, updated):
+        without.update_memory(memory_id, {"n": 3})
+    without.delete_memory(deleted)
+
+    for memory_id in (recreated, updated, deleted):
+        with pytest.raises(RevisionNotFoundError, match="before its last change"):
+            keeping.undo(memory_id)
+    assert {entry.id for entry in keeping.list_memories()} == {recreated, updated}
+
+
+def test_what_was_cleared_goes_with_all_its_past(path: Path, clock: FakeClock) -> None:
+    memory = _memory(path, clock)
+    memory_id = memory.create_memory("c", "k", {"n": 1}, "t")
+    for number in range(5):
+        memory.update_memory(memory_id, {"n": number})
+    memory.clear_all()
+    clock.step(days=31)
+
+    assert [memory.prune_history(limit=2) for _ in range(4)] == [2, 2, 2, 0]
+    assert memory.get_history(memory_id) == []
+    assert memory.undo(memory_id) is False
+
+
+def test_a_namespace_of_ids_given_anew_keeps_no_more_than_the_policy(path: Path) -> None:
+    backend = SQLiteBackend(path, history=HistoryPolicy(max_revisions=3))
+    for _ in range(20):
+        backend.create(an_entry())
+        backend.delete("1")
+
+    assert len(backend.revisions("1")) == 3
+    backend.shutdown()
+
+
+def test_a_page_of_the_feed_costs_what_it_returns(path: Path, clock: FakeClock) -> None:
+    memory = _memory(path, clock)
+    memory_id = memory.create_memory("c", "k", {}, "t")
+    memory.update_memory(memory_id, {"n": 1})
+    backend: Any = memory.backend
+    session = backend._database._local.session
+    bound = {"after": 0, "until": 10, "limit": 1, "namespace": 1, "digest": -1}
+    plan = [row[3] for row in session.rows(f"EXPLAIN QUERY PLAN {feed._CHANGES}", bound)]
+
+    assert not [step for step in plan if "TEMP B-TREE" in step]
+    assert not [step for step in plan if step.startswith("SCAN")]
+
+
+def test_looking_back_seeks_the_moments_of_transactions(path: Path, clock: FakeClock) -> None:
+    memory = _memory(path, clock)
+    memory.create_memory("c", "k", {}, "t")
+    backend: Any = memory.backend
+    session = backend._database._local.session
+    plan = [row[3] for row in session.rows(f"EXPLAIN QUERY PLAN {history._LOOK_BACK}", (1,))]
+
+    assert len([step for step in plan if step.startswith("SEARCH commits USING COVERING INDEX")]) == 2
+    assert not [step for step in plan if "TEMP B-TREE" in step]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_store_that_is_only_read_does_not_know_what_was(version: int, path: Path) -> None:
+    shutil.copy(STORES / f"version-{version}.db", path)
+    with (
+        MemoryModule(storage_dir=path.parent, read_only=True) as memory,
+        pytest.raises(HistoryUnavailableError),
+    ):
+        memory.count_memories(as_of=datetime(1971, 1, 1, tzinfo=UTC))
+
+
+def test_readers_of_the_present_as_of_now_stand_a_shutdown(path: Path) -> None:
+    memory = MemoryModule(storage_dir=path.parent)
+    memory_id = memory.create_memory("c", "k", {}, "t")
+    wrong: list[BaseException] = []
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            try:
+                assert memory.get_memory(memory_id, as_of=datetime.now(UTC)) is not None
+            except BaseException as error:  # noqa: BLE001 - reported below
+                wrong.append(error)
+                return
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(40):
+        memory.shutdown()
+    over.set()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
     memory.shutdown()

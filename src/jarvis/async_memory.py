@@ -138,6 +138,13 @@ class AsyncMemoryModule:
             level.check()
             return await _in_thread(level.thread, bound)
 
+    def _started(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Return the future of a call that comes before all that are made from now on."""
+        level = _levels.get().get(id(self._workers))
+        if level is None or level.is_detached:
+            return self._workers.call(functools.partial(contextvars.copy_context().run, call))
+        return asyncio.ensure_future(self._run(call))
+
     # --- the verbs: what each does is said once, in MemoryModule ---------------------------------
 
     async def bootstrap(self) -> None:
@@ -482,7 +489,7 @@ class AsyncMemoryModule:
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
         feed, waker = self._memory._watched()
         start: asyncio.Future[int] | int
-        start = asyncio.ensure_future(self._run(feed.last_position)) if since is None else position_of(since)
+        start = self._started(feed.last_position) if since is None else position_of(since)
         return self._watching(feed, waker, start, idle_seconds)
 
     async def _watching(

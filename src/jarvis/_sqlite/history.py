@@ -168,7 +168,7 @@ def prune(session: Session, now: int, limit: int) -> int:
     if policy.cleared_max_age is not None:
         for cleared in session.rows(_CLEARED, (now - policy.cleared_max_age // MICROSECOND, limit)):
             ended, *_, namespace, entry_id, _, _, _, _, _ = cleared
-            older = session.rows(_OLDER, (namespace, entry_id, ended, limit - pruned - 1))
+            older = session.rows(_OLDER, (namespace, entry_id, ended, limit - pruned))
             begins, pruned = _remove(session, older, begins), pruned + len(older)
             if pruned >= limit or session.rows(_OLDER, (namespace, entry_id, ended, 1)):
                 break  # the next step goes on: the cleared state itself is the last to go

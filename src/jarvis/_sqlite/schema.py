@@ -216,6 +216,7 @@ CREATE TABLE gaps (                   -- what was pruned of entries that have la
     made INTEGER NOT NULL,
     PRIMARY KEY (namespace, id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX gaps_by_end ON gaps (made);
 
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('revisions', 'revisions_by_id', '1000000 1000000 10'),
@@ -228,7 +229,8 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('past_tags', 'past_tags', '3000000 3000000 20000 2 1'),
     ('events', 'erasures', '100 10 1'),
     ('commits', 'commits_by_moment', '1000000 1 1 1'),
-    ('gaps', 'gaps', '10000 10000 1');
+    ('gaps', 'gaps', '10000 10000 1'),
+    ('gaps', 'gaps_by_end', '10000 1');
 """
 
 VIEW = """

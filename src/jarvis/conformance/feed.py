@@ -11,7 +11,7 @@ import pytest
 from jarvis.change import Change
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
 from jarvis.conformance.history import FAR
-from jarvis.errors import InvalidQueryError
+from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import FeedsChanges, Namespaced, StorageBackend, WakesWatchers
 
@@ -173,3 +173,36 @@ class FeedPromises(Promises):
         fed.erase_namespace(fed.namespace)
 
         assert [(each.operation, each.count) for each in fed.changes()] == [("erase", 1), ("erase", 1)]
+
+    def test_who_erased_is_told_and_not_who_changed_before(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Namespaced)
+        alice = fed.for_namespace("alice")
+        memory_id = alice.create_memory("c", "k", {}, "t")
+        with fed.transaction():
+            alice.update_memory(memory_id, {"n": 1}, module="changer", reason="a secret")
+            fed.erase_namespace("alice", module="eraser", reason="asked for")
+        fed.create_memory("c", "k", {}, "t")
+        fed.clear_all(erase=True, module="cleaner")
+
+        (erased,) = alice.changes()
+        assert (erased.operation, erased.module, erased.reason) == ("erase", "eraser", "asked for")
+        assert [(each.operation, each.module) for each in fed.changes()] == [("erase", "cleaner")]
+
+    def test_a_cursor_ahead_of_the_store_is_refused(self, fed: MemoryModule) -> None:
+        fed.create_memory("c", "k", {}, "t")
+
+        with pytest.raises(CursorExpiredError):
+            fed.changes("1000")
+
+    def test_a_watcher_does_not_mind_what_other_namespaces_do(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Namespaced)
+        self.need(fed.backend, WakesWatchers)
+        quiet = fed.for_namespace("quiet")
+        watcher = quiet.watch(idle_seconds=0)
+        for number in range(5):
+            fed.create_memory("c", str(number), {}, "t")
+        assert list(watcher) == []
+        watcher = quiet.watch(fed.newest_cursor(), idle_seconds=5)
+        quiet.create_memory("c", "mine", {}, "t")
+
+        assert next(watcher).key == "mine"

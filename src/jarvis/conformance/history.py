@@ -395,6 +395,37 @@ class HistoryPromises(Promises):
         assert entry.tags == ["x"]
         assert memory.merge_memory("absent", {}) is memory.modify_memory("absent", lambda value: value) is False
 
+    def test_a_function_has_an_author_and_is_dated_when_it_is_done(self, past: MemoryModule, later: FakeClock) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
+
+        def slow(value: dict[str, Any]) -> dict[str, Any]:
+            later.step(hours=1)
+            return {"n": value["n"] + 1}
+
+        assert past.modify_memory(memory_id, slow, module="counter", reason="one more")
+
+        (revision,) = past.get_history(memory_id)
+        assert (revision.module, revision.reason) == ("counter", "one more")
+        meanwhile = past.get_memory(memory_id, as_of=later.now - timedelta(minutes=1))
+        assert meanwhile is not None
+        assert meanwhile.value == {"n": 1}
+
+    def test_what_an_erased_namespace_held_is_not_known_any_more(self, past: MemoryModule, later: FakeClock) -> None:
+        self.need(past.backend, Namespaced)
+        past.create_memory("c", "k", {}, "t")
+        then = later.now
+        later.step(hours=1)
+        past.clear_all(erase=True)
+        erased = later.now
+        later.step(hours=1)
+        past.create_memory("c", "new", {}, "t")
+
+        with pytest.raises(HistoryUnavailableError) as caught:
+            past.count_memories(as_of=then)
+        assert caught.value.earliest == erased
+        assert past.count_memories(as_of=erased) == 0
+        assert past.for_namespace("other").count_memories(as_of=then) == 0
+
     def test_a_function_changes_the_value_or_nothing(self, memory: MemoryModule) -> None:
         memory_id = memory.create_memory("c", "k", {"n": 1}, "t")
 
