@@ -162,7 +162,7 @@ class LooksBack:
         """Yield what happens in this namespace, by any process, as it happens: within a tenth of a second.
 
         Nothing is skipped and nothing given twice, also when you go on from the cursor of the last change
-        after a restart. Waiting takes about three thousandths of a core. It ends when you leave the loop.
+        after a restart. Waiting takes about four thousandths of a core. It ends when you leave the loop.
 
         Args:
             since: begin behind this cursor; None means now, which is when this is called.
