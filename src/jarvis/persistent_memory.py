@@ -561,6 +561,8 @@ class MemoryModule(LooksBack):
     ) -> bool:
         """Delete the memory; return whether there was one.
 
+        What it held stays in its history, for as long as `HistoryPolicy` says.
+
         Raises:
             ConflictError: it has another version than `if_version`, or is gone; it stays as it is.
         """
