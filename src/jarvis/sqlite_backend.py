@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,20 +11,18 @@ from typing import Any, ClassVar
 import msgspec
 
 from jarvis import _files
-from jarvis._sql.select import COLUMNS, Statement, count, select
-from jarvis._sqlite import driver, entries, feed, history
+from jarvis._sql.select import count, select
+from jarvis._sqlite import entries, feed, history
 from jarvis._sqlite.database import Database
+from jarvis._sqlite.past_view import PastView
+from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
-from jarvis.codec import InvalidMomentError
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
 from jarvis.config import Durability, HistoryPolicy, checked
-from jarvis.entry_record import decode_entry, decode_value, encode_body
+from jarvis.entry_record import encode_body
 from jarvis.errors import (
-    CorruptStoreError,
-    InvalidEntryError,
     InvalidQueryError,
-    StoreAccessError,
     TransactionError,
 )
 from jarvis.memory_entry import (
@@ -33,10 +30,9 @@ from jarvis.memory_entry import (
     MemoryEntry,
     MemoryQuery,
     asked_instant,
-    check_name,
     check_namespace,
 )
-from jarvis.revision import Cutoff, Revision, Signature
+from jarvis.revision import Revision, Signature
 from jarvis.storage_backend import (
     FeedsChanges,
     KeepsHistory,
@@ -49,16 +45,6 @@ from jarvis.storage_backend import (
     WakesWatchers,
 )
 
-_READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ?"
-_LAST_WRITTEN = f"""
-SELECT {COLUMNS} FROM entries AS e
-WHERE e.row = (SELECT max(row) FROM entries WHERE namespace = ? AND category = ? AND key = ?)
-"""
-_NEWEST_OF_KEY = f"""
-SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? ORDER BY e.instant DESC, e.row DESC LIMIT 1
-"""
-_UUID_LENGTH = 36
-_MANY = 1_000  # entries in a list, from which on the garbage collector waits
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3).
 _NAMESPACES = """
 WITH RECURSIVE held (namespace) AS (
@@ -82,10 +68,6 @@ DELETE FROM names WHERE id NOT IN (
 _DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
 _ALL = MemoryQuery()
 _USUAL_HISTORY = HistoryPolicy()
-
-
-class _ErasedError(Exception):
-    """A name was erased after the rows that have it were read: they are to be read again."""
 
 
 class SQLiteBackend(StorageBackend):
@@ -147,6 +129,7 @@ class SQLiteBackend(StorageBackend):
             busy_timeout_seconds=checked("busy_timeout_seconds", busy_timeout_seconds),
             history=checked("history", history),
         )
+        self._reader = Reader(self._database, self.namespace)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.db_path)!r}, namespace={self.namespace!r})"
@@ -166,9 +149,9 @@ class SQLiteBackend(StorageBackend):
         self._database.change(lambda session: entries.insert(session, self.namespace, entry, body, instant))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
-        if not _can_be_looked_up(entry_id):
+        if not can_be_looked_up(entry_id):
             return None
-        return self._one(_READ, (), entry_id)
+        return self._reader.one(READ, (), entry_id)
 
     def update(self, entry: MemoryEntry) -> None:
         body, instant = encode_body(entry)
@@ -200,16 +183,16 @@ class SQLiteBackend(StorageBackend):
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def found(session: Session) -> list[MemoryEntry]:
             if query.where is None:
-                with contextlib.suppress(_ErasedError):
-                    return self._entries(session, self._rows(session, query, select))
-            return list(self._sift(session, query))
+                with contextlib.suppress(ErasedError):
+                    return self._reader.entries(session, self._reader.rows(session, query, select))
+            return list(self._reader.sift(session, query))
 
         return self._database.read(found)
 
     def count(self, query: MemoryQuery) -> int:
         if query.where is not None:
-            return self._database.read(lambda session: sum(1 for _ in self._sift(session, query)))
-        found = self._database.read(lambda session: self._rows(session, query, count))
+            return self._database.read(lambda session: sum(1 for _ in self._reader.sift(session, query)))
+        found = self._database.read(lambda session: self._reader.rows(session, query, count))
         return int(found[0][0]) if found else 0
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
@@ -217,18 +200,18 @@ class SQLiteBackend(StorageBackend):
             yield from self.select(query)
             return
         with self._database.snapshot() as session:
-            for entry in self._sift(session, query):
+            for entry in self._reader.sift(session, query):
                 self._database.check_undisturbed(session)
                 yield entry
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
-        return self._one(_NEWEST_OF_KEY, (), key)
+        return self._reader.one(NEWEST_OF_KEY, (), key)
 
     def last_written(self, category: str, key: str) -> MemoryEntry | None:
-        return self._one(_LAST_WRITTEN, (category,), key)
+        return self._reader.one(LAST_WRITTEN, (category,), key)
 
     def discard(self, entry_id: str) -> bool:
-        if not _can_be_looked_up(entry_id):
+        if not can_be_looked_up(entry_id):
             return False
         return self._database.change(lambda session: entries.remove(session, self.namespace, entry_id))
 
@@ -265,7 +248,7 @@ class SQLiteBackend(StorageBackend):
             self.moment(now)
 
     def revisions(self, entry_id: str) -> list[Revision]:
-        if not _can_be_looked_up(entry_id):
+        if not can_be_looked_up(entry_id):
             return []
 
         def find(session: Session) -> list[Revision]:
@@ -273,10 +256,10 @@ class SQLiteBackend(StorageBackend):
                 return []
             namespace = session.fresh_name_id(self.namespace)
             rows = session.rows(history.OF_ENTRY, (namespace, entry_id))
-            states = self._entries(session, [row[2:] for row in rows])
+            states = self._reader.entries(session, [row[2:] for row in rows])
             return [self._revision(row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
 
-        return self._reading(find)
+        return self._reader.reading(find)
 
     def recreate(self, entry: MemoryEntry) -> None:
         body, instant = encode_body(entry)
@@ -286,7 +269,7 @@ class SQLiteBackend(StorageBackend):
         instant = asked_instant("as_of", moment)
         if instant is None:
             raise InvalidQueryError("as_of: takes a datetime, not None")
-        return _Past(self, instant)
+        return PastView(self._reader, instant)
 
     def prune(self, now: datetime, limit: int) -> int:
         instant = instant_of(now)
@@ -300,7 +283,7 @@ class SQLiteBackend(StorageBackend):
             with session.standing_still():
                 return feed.changes(session, self.namespace, after, limit)
 
-        return self._reading(find)
+        return self._reader.reading(find)
 
     def first_position(self) -> int:
         return self._database.read(lambda session: feed.first(session, 0))
@@ -319,6 +302,7 @@ class SQLiteBackend(StorageBackend):
         sibling = object.__new__(type(self))
         sibling.__dict__.update(self.__dict__)
         sibling.namespace = check_namespace(namespace)
+        sibling._reader = Reader(self._database, sibling.namespace)
         return sibling
 
     def list_namespaces(self) -> list[str]:
@@ -350,7 +334,7 @@ class SQLiteBackend(StorageBackend):
         try:
             operation, module, task_id, reason = _DECODE_CHANGE(change)
         except ValueError:
-            raise self._undecodable() from None
+            raise self._reader.undecodable() from None
         return Revision(
             version=entry.version,
             entry=entry,
@@ -361,178 +345,12 @@ class SQLiteBackend(StorageBackend):
             reason=reason,
         )
 
-    def _reading(self, work: Callable[[Session], Result]) -> Result:
-        try:
-            return self._database.read(work)
-        except _ErasedError:
-            return self._database.read(work)
-
-    def _one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
-        """Return the entry that a statement finds, which is given the ids of the namespace and `names`, then `last`."""
-        return self._reading(lambda session: self._found(session, sql, names, last))
-
-    def _found(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
-        rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last))
-        if not rows and not session.depth:
-            rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last))
-        if session.depth and rows:
-            session.last_read = (self.namespace, rows[0])
-        return self._entries(session, rows)[0] if rows else None  # with None for an id nothing is found
-
-    def _rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
-        """Return the rows that answer `query`."""
-        several = query.tags is not None and len(query.tags) > 1  # one of them may be old and the others hide it
-        if not several:
-            statement = make(query, self.namespace, session.name_id)
-            rows = session.rows(*statement) if statement else []
-            if session.depth or (rows and (make is select or rows[0][0])):
-                return rows
-        statement = make(query, self.namespace, session.fresh_name_id)
-        return session.rows(*statement) if statement else []
-
-    def _sift(self, session: Session, query: MemoryQuery, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
-        """Yield what the statement finds and `where` lets through, up to the limit, row by row."""
-        test, left = query.test, query.limit
-        statement = select(query, self.namespace, session.fresh_name_id, limited=test is None, cutoff=seen)
-        if statement is None:
-            return
-        for row in session.each(*statement):
-            if test is not None and not test(self._value(row[-1])):
-                continue
-            yield self._entries(session, (row,))[0]
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return
-
-    def _entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
-        """Return the entries of rows of `COLUMNS`; raise `_ErasedError` if a name they need is gone."""
-        built, names = [], session.texts
-        pausing = len(rows) >= _MANY and gc.isenabled()
-        if pausing:  # it would look at all that is built again and again, and find nothing to free
-            gc.disable()
-        try:
-            for commit, entry_id, category, key, entity_type, entity_id, instant, version, body in rows:
-                built.append(
-                    decode_entry(
-                        entry_id,
-                        names.get(category) or _name(session, category),
-                        key,
-                        names.get(entity_type) or _name(session, entity_type),
-                        entity_id,
-                        version,
-                        (instant, commit),
-                        body,
-                    )
-                )
-        except InvalidMomentError as error:
-            raise StoreAccessError(self.db_path, f"an entry {error}") from None
-        except (ValueError, TypeError, OverflowError):  # whose message may hold what is stored
-            raise self._undecodable() from None
-        finally:
-            if pausing:
-                gc.enable()
-        return built
-
-    def _value(self, body: str) -> Any:
-        try:
-            return decode_value(body)
-        except InvalidMomentError as error:
-            raise StoreAccessError(self.db_path, f"an entry {error}") from None
-        except (ValueError, TypeError, OverflowError):
-            raise self._undecodable() from None
-
-    def _undecodable(self) -> CorruptStoreError:
-        return driver.corrupt(self._database.path, "an entry cannot be decoded")
-
     def _remove_kept_copies(self) -> None:
         from jarvis._sqlite import first_life
 
         with _files.explaining(self.db_path, "remove the kept copy of the old store"):
             for kept in first_life.kept_copies(self._database.path):
                 _files.system.unlink(kept)
-
-
-class _Past:
-    """What a namespace held at an instant: entries that are as they were then, and states that were ended since."""
-
-    def __init__(self, backend: SQLiteBackend, instant: int) -> None:
-        self._backend, self._instant = backend, instant
-
-    def read(self, entry_id: str) -> MemoryEntry | None:
-        if not _can_be_looked_up(entry_id):
-            return None
-        return self._one("id", entry_id, _READ)
-
-    def newest_of_key(self, key: str) -> MemoryEntry | None:
-        return self._one("key", key, _NEWEST_OF_KEY)
-
-    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        def found(session: Session) -> list[MemoryEntry]:
-            seen = self._look(session, query)
-            return list(self._backend._sift(session, query, seen))
-
-        return self._backend._reading(self._standing_still(found))
-
-    def count(self, query: MemoryQuery) -> int:
-        def counted(session: Session) -> int:
-            seen = self._look(session, query)
-            if query.where is not None:
-                return sum(1 for _ in self._backend._sift(session, query, seen))
-            statement = count(query, self._backend.namespace, session.fresh_name_id, cutoff=seen)
-            return int(session.rows(*statement)[0][0]) if statement else 0
-
-        return self._backend._reading(self._standing_still(counted))
-
-    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        database = self._backend._database
-        if database.in_transaction():
-            yield from self.select(query)
-            return
-        with database.snapshot() as session, session.standing_still():
-            for entry in self._backend._sift(session, query, self._look(session, query)):
-                database.check_undisturbed(session)
-                yield entry
-
-    def _one(self, name: str, held: str, present: str) -> MemoryEntry | None:
-        def find(session: Session) -> MemoryEntry | None:
-            namespace = session.fresh_name_id(self._backend.namespace)
-            seen = history.cutoff(session, self._backend.namespace, self._instant, {"namespace": namespace, name: held})
-            if seen is None:
-                return self._backend._found(session, present, (), held)
-            bound = {"namespace": namespace, "held": held, **history.bound(seen)}
-            rows = session.rows(history.NEWEST_OF[name], bound)
-            return self._backend._entries(session, rows)[0] if rows else None
-
-        return self._backend._reading(self._standing_still(find))
-
-    def _look(self, session: Session, query: MemoryQuery) -> Cutoff | None:
-        """Return the cutoff; raise if something that `query` might ask for is missing."""
-        held: dict[str, object] = {"namespace": session.fresh_name_id(self._backend.namespace)}
-        if query.category is not None:
-            held["category"] = session.fresh_name_id(query.category)
-        if query.entity_type is not None:
-            held["entity_type"] = session.fresh_name_id(query.entity_type)
-        if query.key is not None:
-            held["key"] = query.key
-        if query.entity_id is not None:
-            held["entity_id"] = query.entity_id
-        return history.cutoff(session, self._backend.namespace, self._instant, held)
-
-    @staticmethod
-    def _standing_still(work: Callable[[Session], Result]) -> Callable[[Session], Result]:
-        def still(session: Session) -> Result:
-            with session.standing_still():
-                return work(session)
-
-        return still
-
-
-def _name(session: Session, name_id: int) -> str:
-    name = session.name_of(name_id)
-    if name is None:
-        raise _ErasedError
-    return name
 
 
 def _reopen(
@@ -552,14 +370,3 @@ def _reopen(
         busy_timeout_seconds=busy,
         history=history,
     )
-
-
-def _can_be_looked_up(name: object) -> bool:
-    """Tell whether an entry can have this id: what is no name was never stored."""
-    if type(name) is str and len(name) == _UUID_LENGTH and name.isascii() and "\0" not in name:
-        return True
-    try:
-        check_name("id", name)
-    except InvalidEntryError:
-        return False
-    return True

@@ -1,0 +1,98 @@
+"""What a namespace held at a moment, read from entries and from the states that changes ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from jarvis._sql.select import count
+from jarvis._sqlite import history
+from jarvis._sqlite.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+
+if TYPE_CHECKING:
+    from jarvis._sqlite.reading import Reader
+    from jarvis._sqlite.session import Session
+    from jarvis.revision import Cutoff
+
+
+class PastView:
+    """What a namespace held at an instant: entries that are as they were then, and states that were ended since."""
+
+    def __init__(self, reader: Reader, instant: int) -> None:
+        self._reader, self._instant = reader, instant
+
+    def read(self, entry_id: str) -> MemoryEntry | None:
+        """Return the entry that had this id, or None."""
+        if not can_be_looked_up(entry_id):
+            return None
+        return self._one("id", entry_id, READ)
+
+    def newest_of_key(self, key: str) -> MemoryEntry | None:
+        """Return the newest entry with this key, or None."""
+        return self._one("key", key, NEWEST_OF_KEY)
+
+    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
+        """Return the first `query.limit` entries that matched `query`, newest first."""
+
+        def found(session: Session) -> list[MemoryEntry]:
+            seen = self._look(session, query)
+            return list(self._reader.sift(session, query, seen))
+
+        return self._reader.reading(self._standing_still(found))
+
+    def count(self, query: MemoryQuery) -> int:
+        """Return ``len(self.select(query))``."""
+
+        def counted(session: Session) -> int:
+            seen = self._look(session, query)
+            if query.where is not None:
+                return sum(1 for _ in self._reader.sift(session, query, seen))
+            statement = count(query, self._reader.namespace, session.fresh_name_id, cutoff=seen)
+            return int(session.rows(*statement)[0][0]) if statement else 0
+
+        return self._reader.reading(self._standing_still(counted))
+
+    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
+        """Yield what `select` returns."""
+        database = self._reader.database
+        if database.in_transaction():
+            yield from self.select(query)
+            return
+        with database.snapshot() as session, session.standing_still():
+            for entry in self._reader.sift(session, query, self._look(session, query)):
+                database.check_undisturbed(session)
+                yield entry
+
+    def _one(self, name: str, held: str, present: str) -> MemoryEntry | None:
+        def find(session: Session) -> MemoryEntry | None:
+            namespace = session.fresh_name_id(self._reader.namespace)
+            seen = history.cutoff(session, self._reader.namespace, self._instant, {"namespace": namespace, name: held})
+            if seen is None:
+                return self._reader.found(session, present, (), held)
+            bound = {"namespace": namespace, "held": held, **history.bound(seen)}
+            rows = session.rows(history.NEWEST_OF[name], bound)
+            return self._reader.entries(session, rows)[0] if rows else None
+
+        return self._reader.reading(self._standing_still(find))
+
+    def _look(self, session: Session, query: MemoryQuery) -> Cutoff | None:
+        """Return the cutoff; raise if something that `query` might ask for is missing."""
+        held: dict[str, object] = {"namespace": session.fresh_name_id(self._reader.namespace)}
+        if query.category is not None:
+            held["category"] = session.fresh_name_id(query.category)
+        if query.entity_type is not None:
+            held["entity_type"] = session.fresh_name_id(query.entity_type)
+        if query.key is not None:
+            held["key"] = query.key
+        if query.entity_id is not None:
+            held["entity_id"] = query.entity_id
+        return history.cutoff(session, self._reader.namespace, self._instant, held)
+
+    @staticmethod
+    def _standing_still(work: Callable[[Session], Result]) -> Callable[[Session], Result]:
+        def still(session: Session) -> Result:
+            with session.standing_still():
+                return work(session)
+
+        return still

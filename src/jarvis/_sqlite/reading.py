@@ -1,0 +1,149 @@
+"""Reading entries: the rows of a statement become entries, names that were erased meanwhile are looked up anew."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jarvis._sql.select import COLUMNS, Statement, select
+from jarvis._sqlite import driver
+from jarvis.codec import InvalidMomentError
+from jarvis.entry_record import decode_entry, decode_value
+from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
+from jarvis.memory_entry import MemoryEntry, MemoryQuery, check_name
+
+if TYPE_CHECKING:
+    from jarvis._sqlite.database import Database
+    from jarvis._sqlite.session import Session
+    from jarvis.revision import Cutoff
+
+Result = TypeVar("Result")
+
+READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ?"
+LAST_WRITTEN = f"""
+SELECT {COLUMNS} FROM entries AS e
+WHERE e.row = (SELECT max(row) FROM entries WHERE namespace = ? AND category = ? AND key = ?)
+"""
+NEWEST_OF_KEY = f"""
+SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? ORDER BY e.instant DESC, e.row DESC LIMIT 1
+"""
+_UUID_LENGTH = 36
+_MANY = 1_000  # entries in a list, from which on the garbage collector waits
+
+
+class ErasedError(Exception):
+    """A name was erased after the rows that have it were read: they are to be read again."""
+
+
+class Reader:
+    """Reads the entries of one namespace of a store."""
+
+    def __init__(self, database: Database, namespace: str) -> None:
+        self.database, self.namespace = database, namespace
+
+    def reading(self, work: Callable[[Session], Result]) -> Result:
+        """Return what `work` returns, lent a connection; it is called again if a name was erased meanwhile."""
+        try:
+            return self.database.read(work)
+        except ErasedError:
+            return self.database.read(work)
+
+    def one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
+        """Return the entry that a statement finds, which is given the ids of the namespace and `names`, then `last`."""
+        return self.reading(lambda session: self.found(session, sql, names, last))
+
+    def found(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
+        """Return what `one` does, on a connection."""
+        rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last))
+        if not rows and not session.depth:
+            rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last))
+        if session.depth and rows:
+            session.last_read = (self.namespace, rows[0])
+        return self.entries(session, rows)[0] if rows else None  # with None for an id nothing is found
+
+    def rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
+        """Return the rows that answer `query`."""
+        several = query.tags is not None and len(query.tags) > 1  # one of them may be old and the others hide it
+        if not several:
+            statement = make(query, self.namespace, session.name_id)
+            rows = session.rows(*statement) if statement else []
+            if session.depth or (rows and (make is select or rows[0][0])):
+                return rows
+        statement = make(query, self.namespace, session.fresh_name_id)
+        return session.rows(*statement) if statement else []
+
+    def sift(self, session: Session, query: MemoryQuery, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
+        """Yield what the statement finds and `where` lets through, up to the limit, row by row."""
+        test, left = query.test, query.limit
+        statement = select(query, self.namespace, session.fresh_name_id, limited=test is None, cutoff=seen)
+        if statement is None:
+            return
+        for row in session.each(*statement):
+            if test is not None and not test(self.value(row[-1])):
+                continue
+            yield self.entries(session, (row,))[0]
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    return
+
+    def entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
+        """Return the entries of rows of `COLUMNS`; raise `ErasedError` if a name they need is gone."""
+        built, names = [], session.texts
+        pausing = len(rows) >= _MANY and gc.isenabled()
+        if pausing:  # it would look at all that is built again and again, and find nothing to free
+            gc.disable()
+        try:
+            for commit, entry_id, category, key, entity_type, entity_id, instant, version, body in rows:
+                built.append(
+                    decode_entry(
+                        entry_id,
+                        names.get(category) or _name(session, category),
+                        key,
+                        names.get(entity_type) or _name(session, entity_type),
+                        entity_id,
+                        version,
+                        (instant, commit),
+                        body,
+                    )
+                )
+        except InvalidMomentError as error:
+            raise StoreAccessError(self.database.path, f"an entry {error}") from None
+        except (ValueError, TypeError, OverflowError):  # whose message may hold what is stored
+            raise self.undecodable() from None
+        finally:
+            if pausing:
+                gc.enable()
+        return built
+
+    def value(self, body: str) -> Any:
+        """Return the value in a stored body; raise `StoreError` if there is none."""
+        try:
+            return decode_value(body)
+        except InvalidMomentError as error:
+            raise StoreAccessError(self.database.path, f"an entry {error}") from None
+        except (ValueError, TypeError, OverflowError):
+            raise self.undecodable() from None
+
+    def undecodable(self) -> CorruptStoreError:
+        """Return the error that a row cannot be decoded."""
+        return driver.corrupt(self.database.path, "an entry cannot be decoded")
+
+
+def _name(session: Session, name_id: int) -> str:
+    name = session.name_of(name_id)
+    if name is None:
+        raise ErasedError
+    return name
+
+
+def can_be_looked_up(name: object) -> bool:
+    """Tell whether an entry can have this id: what is no name was never stored."""
+    if type(name) is str and len(name) == _UUID_LENGTH and name.isascii() and "\0" not in name:
+        return True
+    try:
+        check_name("id", name)
+    except InvalidEntryError:
+        return False
+    return True
