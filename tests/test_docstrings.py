@@ -59,6 +59,7 @@ def test_everything_public_is_documented_where_it_is_defined() -> None:
 
 def _verbs_of_the_contract() -> set[str]:
     from jarvis import storage_backend
+    from jarvis.forgetting import Forgets
     from jarvis.looking_back import LooksBack
     from jarvis.persistent_memory import MemoryModule
 
@@ -68,9 +69,11 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.SharesCommits,
         storage_backend.Namespaced,
         storage_backend.KeepsHistory,
+        storage_backend.Expires,
         storage_backend.FeedsChanges,
         storage_backend.WakesWatchers,
         MemoryModule,
         LooksBack,
+        Forgets,
     )
     return {name for kind in described for name in vars(kind)}

@@ -19,10 +19,13 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
+import msgspec
+
 from jarvis._awaited import Workers
 from jarvis.change import Change, position_of
 from jarvis.config import HistoryPolicy
 from jarvis.errors import TransactionError
+from jarvis.forgetting import Lifetime
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
 from jarvis.revision import Difference, Revision
@@ -161,6 +164,8 @@ class AsyncMemoryModule:
         module: str | None = None,
         task_id: str | None = None,
         *,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
         return await self._run(
@@ -173,6 +178,8 @@ class AsyncMemoryModule:
             tags,
             module,
             task_id,
+            ttl=ttl,
+            expires_at=expires_at,
             reason=reason,
         )
 
@@ -187,6 +194,8 @@ class AsyncMemoryModule:
         module: str | None = None,
         task_id: str | None = None,
         *,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
         return await self._run(
@@ -199,6 +208,8 @@ class AsyncMemoryModule:
             tags,
             module,
             task_id,
+            ttl=ttl,
+            expires_at=expires_at,
             reason=reason,
         )
 
@@ -207,12 +218,21 @@ class AsyncMemoryModule:
         key: str,
         value: dict[str, Any],
         *,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
         module: str | None = None,
         task_id: str | None = None,
         reason: str | None = None,
     ) -> str:
         return await self._run(
-            self._memory.set_user_preference, key, value, module=module, task_id=task_id, reason=reason
+            self._memory.set_user_preference,
+            key,
+            value,
+            ttl=ttl,
+            expires_at=expires_at,
+            module=module,
+            task_id=task_id,
+            reason=reason,
         )
 
     async def set_device_info(
@@ -231,10 +251,21 @@ class AsyncMemoryModule:
         task_data: dict[str, Any],
         tags: Collection[str] | None = None,
         *,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
         module: str | None = None,
         reason: str | None = None,
     ) -> str:
-        return await self._run(self._memory.record_task, task_id, task_data, tags, module=module, reason=reason)
+        return await self._run(
+            self._memory.record_task,
+            task_id,
+            task_data,
+            tags,
+            ttl=ttl,
+            expires_at=expires_at,
+            module=module,
+            reason=reason,
+        )
 
     async def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
         return await self._run(self._memory.get_memory, memory_id, as_of=as_of)
@@ -432,6 +463,31 @@ class AsyncMemoryModule:
 
     async def newest_cursor(self) -> str:
         return await self._run(self._memory.newest_cursor)
+
+    async def touch_memory(
+        self,
+        memory_id: str,
+        *,
+        ttl: Lifetime | msgspec.UnsetType | None = msgspec.UNSET,
+        expires_at: datetime | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        return await self._run(
+            self._memory.touch_memory,
+            memory_id,
+            ttl=ttl,
+            expires_at=expires_at,
+            module=module,
+            task_id=task_id,
+            reason=reason,
+        )
+
+    async def purge_expired(
+        self, *, limit: int = 1000, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> int:
+        return await self._run(self._memory.purge_expired, limit=limit, module=module, task_id=task_id, reason=reason)
 
     async def list_namespaces(self) -> list[str]:
         return await self._run(self._memory.list_namespaces)

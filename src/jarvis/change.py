@@ -9,7 +9,7 @@ import msgspec
 
 from jarvis.errors import InvalidQueryError
 
-Kind = Literal["create", "update", "delete", "clear", "restore", "undo", "erase"]
+Kind = Literal["create", "update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
 _FAR = 2**63
 
 
@@ -18,8 +18,9 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cursor: its place in the feed: ``since=`` takes it, also in another process or after a restart.
-        operation: ``create``, ``update``, ``delete``, ``clear`` (each memory that `clear_all` removed), ``restore``
-            or ``undo`` (of an update or a deletion); ``erase`` (of memories and their past, which are not named).
+        operation: ``create``, ``update``, ``touch`` (of the expiry), ``delete``, ``clear`` (each memory that
+            `clear_all` removed), ``restore`` or ``undo`` (of an update or a deletion); ``expire`` (it was
+            purged, some time after it expired); ``erase`` (of memories and their past, which are not named).
         memory_id: of the memory; None where it was erased.
         version: that the memory has since the change, or had when it was removed; None where it was erased.
         category: of the memory; None where it was erased.

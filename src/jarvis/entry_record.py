@@ -119,6 +119,7 @@ def decode_entry(
     version: int,
     position: tuple[int, int],
     encoded: bytes | str,
+    expires_at: datetime | None = None,
 ) -> MemoryEntry:
     """Return the entry of a record whose body is `encoded`.
 
@@ -127,7 +128,16 @@ def decode_entry(
     """
     body = decode_body(encoded)
     return make_entry(
-        entry_id, category, key, entity_type, entity_id, version, position, body, plain=not may_hold_tags(encoded)
+        entry_id,
+        category,
+        key,
+        entity_type,
+        entity_id,
+        version,
+        position,
+        body,
+        expires_at,
+        plain=not may_hold_tags(encoded),
     )
 
 
@@ -140,6 +150,7 @@ def make_entry(
     version: int,
     position: tuple[int, int],
     body: Body,
+    expires_at: datetime | None = None,
     *,
     plain: bool = False,
 ) -> MemoryEntry:
@@ -173,4 +184,5 @@ def make_entry(
         author,
         version,
         position,
+        expires_at,
     )

@@ -104,17 +104,23 @@ class HistoryUnavailableError(JarvisError, LookupError):
     Attributes:
         moment: what was asked for; aware UTC.
         earliest: from when on the question can be answered, or None if no past is kept.
+        because: what is missing, or None if it was pruned or never there.
     """
 
-    def __init__(self, moment: datetime, earliest: datetime | None) -> None:
-        super().__init__(moment, earliest)
+    def __init__(self, moment: datetime, earliest: datetime | None, because: str | None = None) -> None:
+        super().__init__(moment, earliest, because)
         self.moment = moment
         self.earliest = earliest
+        self.because = because
 
     def __str__(self) -> str:
         if self.earliest is None:
             return f"as_of: no past is kept, so {self.moment.isoformat()} is not known; ask for the present"
-        return f"as_of: {self.moment.isoformat()} is not known; the earliest that is: {self.earliest.isoformat()}"
+        because = f", because {self.because}" if self.because else ""
+        return (
+            f"as_of: {self.moment.isoformat()} is not known{because}; the earliest that is: {self.earliest.isoformat()}"
+            + ("; a question that does not touch it can be answered" if because else "")
+        )
 
 
 class CursorExpiredError(JarvisError, LookupError):

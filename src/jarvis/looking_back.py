@@ -11,7 +11,7 @@ from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
 from jarvis.errors import CursorExpiredError, InvalidQueryError
-from jarvis.memory_entry import asked_text
+from jarvis.memory_entry import asked_limit, asked_text
 from jarvis.revision import Difference, Revision
 from jarvis.storage_backend import FeedsChanges, KeepsHistory, StorageBackend, WakesWatchers
 from jarvis.watching import watching
@@ -64,7 +64,8 @@ class LooksBack:
     ) -> bool:
         """Give the memory, deleted or not, what it held as `version`; return whether anything is known of it.
 
-        That is a change as any other: the memory gets a new version, and it can be undone.
+        That is a change as any other: the memory gets a new version, and it can be undone. It expires as it did then;
+        where that has passed, it goes on to expire as it does now.
 
         Raises:
             RevisionNotFoundError: the version is not known; the message says which are.
@@ -85,7 +86,7 @@ class LooksBack:
     ) -> bool:
         """Take back the last change of the memory; return whether anything is known of it.
 
-        Also its deletion, or its creation. Undoing an undo makes the change again.
+        Also its deletion, or its creation. Undoing an undo makes the change again. It expires as `restore_memory` says.
 
         Raises:
             RevisionNotFoundError: what it was before is not known any more.
@@ -114,7 +115,7 @@ class LooksBack:
         Raises:
             UnsupportedError: the backend keeps no history.
         """
-        _check_limit(limit)
+        asked_limit(limit)
         return ask(self.backend, KeepsHistory).prune(self._now(), limit)
 
     # --- what happened -----------------------------------------------------------------------------
@@ -140,7 +141,7 @@ class LooksBack:
         [('create', 'sound', 'ui')]
         """
         feed = ask(self.backend, FeedsChanges)
-        _check_limit(limit)
+        asked_limit(limit)
         if since is not None:
             return feed.changes(position_of(since), limit)
         while True:
@@ -178,11 +179,6 @@ class LooksBack:
 
     def _watched(self) -> tuple[FeedsChanges, WakesWatchers]:
         return ask(self.backend, FeedsChanges), ask(self.backend, WakesWatchers)
-
-
-def _check_limit(limit: int) -> None:
-    if type(limit) is not int or not 1 <= limit < 2**63:
-        raise InvalidQueryError("limit: takes a whole number from 1 up")
 
 
 def _check_versions(*versions: int) -> None:

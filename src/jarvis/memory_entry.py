@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from jarvis.codec import InvalidMomentError, instant_of
+from jarvis.codec.instants import datetime_of
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.value_filter import Test, compile_where
 
@@ -45,6 +46,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
         version: 1 at creation, one more at each update; set by the backend.
         position: where lists place it, (instant in microseconds since 1970 UTC, commit number); set
             by the backend, None before an entry was stored.
+        expires_at: from this instant on it is absent; None for never. Aware; comes back in UTC.
 
     >>> entry = MemoryEntry(id="1", category="preferences", key="theme", value={"mode": "dark"})
     >>> entry.value["mode"], entry.tags, entry.version
@@ -62,6 +64,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
     provenance: dict[str, str] = {}
     version: int = 1
     position: tuple[int, int] | None = None
+    expires_at: datetime | None = None
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -76,7 +79,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
         return f"{instant}:{commit}:{entry_id}"
 
     def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
-        """Return the nine fields and the version as a dict; with ``mode="json"`` in JSON types only.
+        """Return the nine fields, the version and the expiry as a dict; with ``mode="json"`` in JSON types only.
 
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
         'tools'
@@ -254,6 +257,17 @@ def asked_text(field: str, text: object) -> str:
     return str.__str__(text)  # of a member of a str enumeration, the text it stands for
 
 
+def asked_limit(limit: int) -> int:
+    """Return how many things are wanted at most.
+
+    Raises:
+        InvalidQueryError: it is no whole number above 0.
+    """
+    if type(limit) is not int or not 1 <= limit < _FAR:
+        raise InvalidQueryError("limit: takes a whole number from 1 up")
+    return limit
+
+
 # --- what may be stored --------------------------------------------------------------------------
 
 
@@ -304,6 +318,24 @@ def check_entry(entry: MemoryEntry) -> None:
         )
     if type(entry.timestamp) is not datetime:
         raise InvalidEntryError("timestamp", f"takes a datetime, not {type(entry.timestamp).__name__}")
+    if entry.expires_at is not None:
+        check_expiry(entry.expires_at)
+
+
+def check_expiry(moment: object) -> int:
+    """Return the instant of a moment at which an entry may expire.
+
+    Raises:
+        InvalidEntryError: it is no moment, or has no time zone.
+    """
+    if not isinstance(moment, datetime):
+        raise InvalidEntryError("expires_at", f"takes a datetime, not {type(moment).__name__}")
+    if moment.tzinfo is None:
+        raise InvalidEntryError("expires_at", "takes an aware datetime; give it a time zone, such as datetime.UTC")
+    instant = instant_of(moment)
+    if datetime_of(instant) != moment:
+        raise InvalidEntryError("expires_at", "lies outside of the calendar in UTC; None keeps it for ever")
+    return instant
 
 
 _ONLY_TEXT = {str}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,10 +19,12 @@ from jarvis.change import Change
 from jarvis.config import HistoryPolicy
 from jarvis.errors import (
     ConflictError,
+    EntryNotFoundError,
     InvalidEntryError,
     InvalidQueryError,
     InvalidSettingError,
 )
+from jarvis.forgetting import Forgets, Lifetime, moment_of_expiry
 from jarvis.looking_back import LooksBack
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
@@ -35,6 +38,7 @@ from jarvis.memory_entry import (
 )
 from jarvis.revision import Difference, Operation, Revision
 from jarvis.storage_backend import (
+    Expires,
     KeepsHistory,
     Namespaced,
     Past,
@@ -60,7 +64,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class MemoryModule(LooksBack):
+class MemoryModule(LooksBack, Forgets):
     """A memory that is kept across sessions, in one namespace of one store.
 
     Safe to use from any number of threads and processes at once. Opens its store at the first call,
@@ -141,6 +145,8 @@ class MemoryModule(LooksBack):
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
                 backend = ask(storage_backend, Namespaced).for_namespace(namespace)
+        if clock is not utc_now and backend.has_capability(Expires):
+            backend = backend.capability(Expires).with_clock(functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self._clock = clock
         self._plain = _PlainClock()
@@ -196,16 +202,22 @@ class MemoryModule(LooksBack):
         module: str | None = None,
         task_id: str | None = None,
         *,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
         """Store a new memory, whether or not one with this key exists; return its id (a UUID).
+
+        With `ttl` (how long from now on: a timedelta or seconds) or `expires_at` (until when; naive means local
+        time) it expires: from that instant on no call returns it. See also `touch_memory`.
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was stored.
         """
         author, tags = self._author(module, task_id, reason), _tag_list(tags)
+        until = self._expiry(ttl, expires_at)
         return self._change(
-            lambda moment: self._create(category, key, value, entity_type, entity_id, tags, author, moment)
+            lambda moment: self._create(category, key, value, entity_type, entity_id, tags, until, author, moment)
         )
 
     def upsert_memory(
@@ -219,12 +231,15 @@ class MemoryModule(LooksBack):
         module: str | None = None,
         task_id: str | None = None,
         *,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
         """Give the memory of (category, key), the one written last, this value, or create it; return its id.
 
         Atomic: of any number of threads and processes that upsert one key at once, one creates and
-        the others update. An update leaves entity type and id as they are, and the tags if None.
+        the others update. An update leaves entity type and id as they are, the tags if None, and the expiry if
+        neither `ttl` nor `expires_at` is given. Over one that has expired a new memory is created.
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was changed.
@@ -232,23 +247,28 @@ class MemoryModule(LooksBack):
         """
         ask(self.backend, Transactional)
         author = self._author(module, task_id, reason)
-        return self._upsert(category, key, value, entity_type, entity_id, tags, author)
+        until = self._expiry(ttl, expires_at)
+        return self._upsert(category, key, value, entity_type, entity_id, tags, until, author)
 
     def set_user_preference(
         self,
         key: str,
         value: dict[str, Any],
         *,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
         module: str | None = None,
         task_id: str | None = None,
         reason: str | None = None,
     ) -> str:
         """Set the preference `key`, creating or replacing it; return its id.
 
-        Preferences have a place of their own: a task or device with the same key is not touched.
+        Preferences have a place of their own: a task or device with the same key is not touched. `ttl` and
+        `expires_at` are as for `upsert_memory`; a preference that has expired is absent.
         """
         author = self._author(module, task_id, reason, "preferences_manager")
-        return self._upsert(PREFERENCES, key, value, "user_preference", None, None, author)
+        until = self._expiry(ttl, expires_at)
+        return self._upsert(PREFERENCES, key, value, "user_preference", None, None, until, author)
 
     def set_device_info(
         self,
@@ -260,7 +280,7 @@ class MemoryModule(LooksBack):
     ) -> str:
         """Set what is known of the device, creating or replacing it; return its id."""
         author = self._author(module, task_id, reason, "device_manager")
-        return self._upsert(DEVICES, DEVICE_KEY, device_info, "device", None, None, author)
+        return self._upsert(DEVICES, DEVICE_KEY, device_info, "device", None, None, None, author)
 
     def record_task(
         self,
@@ -268,19 +288,25 @@ class MemoryModule(LooksBack):
         task_data: dict[str, Any],
         tags: Collection[str] | None = None,
         *,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
         module: str | None = None,
         reason: str | None = None,
     ) -> str:
         """Store a record of a task, under the key ``task_<task_id>``; return the record's id.
 
-        Tagged ``executed`` unless `tags` is given. Recording a task again adds a record.
+        Tagged ``executed`` unless `tags` is given. Recording a task again adds a record. `ttl` and `expires_at` are
+        as for `create_memory`.
         """
         if type(task_id) is not str:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
         author = self._author(module, task_id, reason, "task_executor")
         tags = ["executed"] if tags is None else _tag_list(tags)
+        until = self._expiry(ttl, expires_at)
         return self._change(
-            lambda moment: self._create(TASKS, f"task_{task_id}", task_data, "task", task_id, tags, author, moment)
+            lambda moment: self._create(
+                TASKS, f"task_{task_id}", task_data, "task", task_id, tags, until, author, moment
+            )
         )
 
     # --- reading ---------------------------------------------------------------------------------
@@ -703,10 +729,13 @@ class MemoryModule(LooksBack):
             return work(store.moment(self._now()))
 
     def _now(self) -> datetime:
-        now = self._clock()
-        if not isinstance(now, datetime) or now.tzinfo is None:
-            raise InvalidSettingError("clock: must return an aware datetime")
-        return now.astimezone(UTC)
+        return _time_of(self._clock)
+
+    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> datetime | None:
+        if ttl is None and expires_at is None:
+            return None
+        ask(self.backend, Expires)
+        return moment_of_expiry(self._now(), ttl, expires_at)
 
     @contextlib.contextmanager
     def _transaction(self, store: Transactional) -> Iterator[None]:
@@ -744,6 +773,7 @@ class MemoryModule(LooksBack):
         entity_type: str,
         entity_id: str | None,
         tags: list[str],
+        expires_at: datetime | None,
         author: Author,
         moment: datetime,
     ) -> str:
@@ -757,6 +787,7 @@ class MemoryModule(LooksBack):
             entity_id,
             moment,
             author.creates(moment),
+            expires_at=expires_at,
         )
         self.backend.create(entry)
         return entry.id
@@ -786,18 +817,33 @@ class MemoryModule(LooksBack):
             _check_version(entry, if_version)
         if entry is None:
             return False
-        self._update(entry, value_of(entry), tags, author, moment)
-        return True
+        is_updated = self._update(entry, value_of(entry), tags, None, author, moment)
+        if not is_updated and if_version is not None:
+            _check_version(None, if_version)
+        return is_updated
 
     def _update(
-        self, entry: MemoryEntry, value: dict[str, Any], tags: list[str] | None, author: Author, moment: datetime
-    ) -> None:
+        self,
+        entry: MemoryEntry,
+        value: dict[str, Any],
+        tags: list[str] | None,
+        expires_at: datetime | None,
+        author: Author,
+        moment: datetime,
+    ) -> bool:
+        """Update an entry that was read just now; return whether it was still there."""
         entry.value = value
         if tags is not None:
             entry.tags = tags
+        if expires_at is not None:
+            entry.expires_at = expires_at
         author.updates(entry, moment)
         self._sign(author, "update")
-        self.backend.update(entry)
+        try:
+            self.backend.update(entry)
+        except EntryNotFoundError:  # it has expired, or where there are no transactions, was deleted
+            return False
+        return True
 
     def _upsert(
         self,
@@ -807,6 +853,7 @@ class MemoryModule(LooksBack):
         entity_type: str,
         entity_id: str | None,
         tags: Collection[str] | None,
+        expires_at: datetime | None,
         author: Author,
     ) -> str:
         if value is None:
@@ -817,12 +864,18 @@ class MemoryModule(LooksBack):
 
         def upsert(moment: datetime) -> str:
             entry = self.backend.last_written(category, key)
-            if entry is None:
-                return self._create(category, key, value, entity_type, entity_id, tags or [], author, moment)
-            self._update(entry, value, tags, author, moment)
-            return entry.id
+            if entry is not None and self._update(entry, value, tags, expires_at, author, moment):
+                return entry.id
+            return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
 
         return self._change(upsert)
+
+
+def _time_of(clock: Clock) -> datetime:
+    now = clock()
+    if not isinstance(now, datetime) or now.tzinfo is None:
+        raise InvalidSettingError("clock: must return an aware datetime")
+    return now.astimezone(UTC)
 
 
 def _check_version(entry: MemoryEntry | None, wanted: int) -> None:

@@ -10,9 +10,9 @@ import msgspec
 
 from jarvis.memory_entry import MemoryEntry
 
-Operation = Literal["update", "delete", "clear", "restore", "undo", "erase"]
+Operation = Literal["update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
-REMOVALS = ("delete", "clear")
+REMOVALS = ("delete", "clear", "expire")
 """Operations behind which the entry is not there any more."""
 
 MISSING: Any = msgspec.UNSET
@@ -34,7 +34,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         version: of the state.
         entry: the memory as it was; a copy.
-        operation: ``update``, ``delete``, ``clear`` (of everything), ``restore`` or ``undo``: what ended it.
+        operation: ``update``, ``touch`` (of its expiry), ``delete``, ``clear`` (of everything), ``restore`` or
+            ``undo``: what ended it.
         timestamp: when that was done; aware UTC.
         module: which module did it, or None.
         task_id: for which task, or None.
@@ -69,7 +70,7 @@ class Difference(NamedTuple):
     after: Any
 
 
-_COMPARED = ("category", "key", "value", "tags", "entity_type", "entity_id", "timestamp", "provenance")
+_COMPARED = ("category", "key", "value", "tags", "entity_type", "entity_id", "timestamp", "provenance", "expires_at")
 
 
 def differences(before: MemoryEntry, after: MemoryEntry) -> list[Difference]:

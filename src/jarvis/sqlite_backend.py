@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from jarvis import _files
-from jarvis._sql.select import count, select
-from jarvis._sqlite import entries, feed, history
+from jarvis._sql.select import LIVE, count, select
+from jarvis._sqlite import entries, expiry, feed, history
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
-from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, ErasedError, Reader, can_be_looked_up
+from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
@@ -34,6 +35,7 @@ from jarvis.memory_entry import (
 )
 from jarvis.revision import Revision, Signature
 from jarvis.storage_backend import (
+    Expires,
     FeedsChanges,
     KeepsHistory,
     Namespaced,
@@ -46,13 +48,14 @@ from jarvis.storage_backend import (
 )
 
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3).
-_NAMESPACES = """
+_NAMESPACES = f"""
 WITH RECURSIVE held (namespace) AS (
     SELECT min(namespace) FROM entries
     UNION ALL
     SELECT (SELECT min(namespace) FROM entries WHERE namespace > held.namespace) FROM held WHERE namespace IS NOT NULL
 )
 SELECT name FROM held JOIN names ON names.id = held.namespace
+WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace = held.namespace AND {LIVE})
 """
 _UNUSED_NAMES = """
 DELETE FROM names WHERE id NOT IN (
@@ -106,6 +109,7 @@ class SQLiteBackend(StorageBackend):
         SharesCommits,
         Namespaced,
         KeepsHistory,
+        Expires,
         FeedsChanges,
         WakesWatchers,
     )
@@ -129,7 +133,7 @@ class SQLiteBackend(StorageBackend):
             busy_timeout_seconds=checked("busy_timeout_seconds", busy_timeout_seconds),
             history=checked("history", history),
         )
-        self._reader = Reader(self._database, self.namespace)
+        self._reader = Reader(self._database, self.namespace, None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.db_path)!r}, namespace={self.namespace!r})"
@@ -137,7 +141,7 @@ class SQLiteBackend(StorageBackend):
     def __reduce__(self) -> tuple[Any, ...]:
         database = self._database
         options = (database.read_only, database.durability, database.busy_timeout_seconds, database.history)
-        return _reopen, (type(self), self.db_path, self.namespace, *options)
+        return _reopen, (type(self), self.db_path, self.namespace, *options, self._reader.clock)
 
     # --- the eight verbs -------------------------------------------------------------------------
 
@@ -146,7 +150,7 @@ class SQLiteBackend(StorageBackend):
 
     def create(self, entry: MemoryEntry) -> None:
         body, instant = encode_body(entry)
-        self._database.change(lambda session: entries.insert(session, self.namespace, entry, body, instant))
+        self._change(lambda session, now: entries.insert(session, self.namespace, entry, body, instant, now))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not can_be_looked_up(entry_id):
@@ -155,7 +159,7 @@ class SQLiteBackend(StorageBackend):
 
     def update(self, entry: MemoryEntry) -> None:
         body, instant = encode_body(entry)
-        self._database.change(lambda session: entries.replace(session, self.namespace, entry, body, instant))
+        self._change(lambda session, now: entries.replace(session, self.namespace, entry, body, instant, now))
 
     def delete(self, entry_id: str) -> None:
         self.discard(entry_id)
@@ -185,13 +189,15 @@ class SQLiteBackend(StorageBackend):
             if query.where is None:
                 with contextlib.suppress(ErasedError):
                     return self._reader.entries(session, self._reader.rows(session, query, select))
-            return list(self._reader.sift(session, query))
+            return list(self._reader.sift(session, query, self._reader.now()))
 
         return self._database.read(found)
 
     def count(self, query: MemoryQuery) -> int:
         if query.where is not None:
-            return self._database.read(lambda session: sum(1 for _ in self._reader.sift(session, query)))
+            return self._database.read(
+                lambda session: sum(1 for _ in self._reader.sift(session, query, self._reader.now()))
+            )
         found = self._database.read(lambda session: self._reader.rows(session, query, count))
         return int(found[0][0]) if found else 0
 
@@ -200,7 +206,7 @@ class SQLiteBackend(StorageBackend):
             yield from self.select(query)
             return
         with self._database.snapshot() as session:
-            for entry in self._reader.sift(session, query):
+            for entry in self._reader.sift(session, query, self._reader.now()):
                 self._database.check_undisturbed(session)
                 yield entry
 
@@ -213,10 +219,10 @@ class SQLiteBackend(StorageBackend):
     def discard(self, entry_id: str) -> bool:
         if not can_be_looked_up(entry_id):
             return False
-        return self._database.change(lambda session: entries.remove(session, self.namespace, entry_id))
+        return self._change(lambda session, now: entries.remove(session, self.namespace, entry_id, now))
 
     def clear(self) -> int:
-        return self._database.change(lambda session: entries.remove_all(session, self.namespace))
+        return self._change(lambda session, now: entries.remove_all(session, self.namespace, now))
 
     # --- Transactional ---------------------------------------------------------------------------
 
@@ -254,16 +260,20 @@ class SQLiteBackend(StorageBackend):
         def find(session: Session) -> list[Revision]:
             if self._database.read_only and not session.keeps_past():
                 return []
-            namespace = session.fresh_name_id(self.namespace)
-            rows = session.rows(history.OF_ENTRY, (namespace, entry_id))
+            namespace, now = session.fresh_name_id(self.namespace), self._reader.now()
+            with session.standing_still():
+                if session.rows(history.HAS_EXPIRED, (namespace, entry_id, now)):
+                    return []
+                rows = session.rows(history.OF_ENTRY, (namespace, entry_id))
             states = self._reader.entries(session, [row[2:] for row in rows])
-            return [self._revision(row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
+            found = [self._revision(row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
+            return list(itertools.takewhile(lambda revision: not _has_expired(revision, now), found))
 
         return self._reader.reading(find)
 
     def recreate(self, entry: MemoryEntry) -> None:
         body, instant = encode_body(entry)
-        self._database.change(lambda session: entries.recreate(session, self.namespace, entry, body, instant))
+        self._change(lambda session, now: entries.recreate(session, self.namespace, entry, body, instant, now))
 
     def as_of(self, moment: datetime) -> Past:
         instant = asked_instant("as_of", moment)
@@ -275,6 +285,17 @@ class SQLiteBackend(StorageBackend):
         instant = instant_of(now)
         with self._database.changing() as session:
             return history.prune(session, instant, limit)
+
+    # --- Expires ---------------------------------------------------------------------------------
+
+    def with_clock(self, clock: Clock) -> SQLiteBackend:
+        sibling = self.for_namespace(self.namespace)
+        sibling._reader = Reader(self._database, self.namespace, clock)
+        return sibling
+
+    def purge_expired(self, limit: int) -> int:
+        with self._database.changing() as session:
+            return expiry.purge(session, self._reader.now(), limit)
 
     # --- FeedsChanges, WakesWatchers -------------------------------------------------------------
 
@@ -302,16 +323,17 @@ class SQLiteBackend(StorageBackend):
         sibling = object.__new__(type(self))
         sibling.__dict__.update(self.__dict__)
         sibling.namespace = check_namespace(namespace)
-        sibling._reader = Reader(self._database, sibling.namespace)
+        sibling._reader = Reader(self._database, sibling.namespace, self._reader.clock)
         return sibling
 
     def list_namespaces(self) -> list[str]:
-        return sorted(name for (name,) in self._database.read(lambda session: session.rows(_NAMESPACES)))
+        now = {"now": self._reader.now()}
+        return sorted(name for (name,) in self._database.read(lambda session: session.rows(_NAMESPACES, now)))
 
     def erase_namespace(self, namespace: str) -> int:
         check_namespace(namespace)
         with self._database.changing() as session:
-            removed = entries.remove_all(session, namespace, keeping=False)
+            removed = entries.remove_all(session, namespace, self._reader.now(), keeping=False)
             namespace_id = session.name_id(namespace)
             if namespace_id is not None and (history.forget(session, namespace_id) or removed):
                 feed.keep_erasure(session, namespace, removed)
@@ -323,6 +345,18 @@ class SQLiteBackend(StorageBackend):
         return removed
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _change(self, work: Callable[[Session, int], Result]) -> Result:
+        """Return what `work` returns, given a connection in a transaction, and the instant of now."""
+
+        def change(session: Session) -> Result:
+            now = self._reader.now()
+            result = work(session, now)
+            if session.commit_number % history.EVERY == 0:
+                expiry.purge(session, now, expiry.AT_ONCE)
+            return result
+
+        return self._database.change(change)
 
     def _own_session(self, asked: str) -> Session:
         session = self._database.in_transaction()
@@ -361,8 +395,9 @@ def _reopen(
     durability: Durability,
     busy: float,
     history: HistoryPolicy,
+    clock: Clock | None,
 ) -> SQLiteBackend:
-    return kind(
+    opened = kind(
         db_path,
         namespace=namespace,
         read_only=read_only,
@@ -370,3 +405,10 @@ def _reopen(
         busy_timeout_seconds=busy,
         history=history,
     )
+    return opened if clock is None else opened.with_clock(clock)
+
+
+def _has_expired(revision: Revision, now: int) -> bool:
+    """Tell whether a past state is the last of a life that has expired."""
+    expires_at = revision.entry.expires_at
+    return expires_at is not None and revision.is_removal and instant_of(expires_at) <= now

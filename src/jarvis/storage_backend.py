@@ -14,12 +14,15 @@ from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from jarvis.change import Change
+from jarvis.erasure import Erased, Search
 from jarvis.errors import UnsupportedError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
 from jarvis.revision import Revision, Signature
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "Erases",
+    "Expires",
     "FeedsChanges",
     "KeepsHistory",
     "MemoryEntry",
@@ -264,6 +267,55 @@ class KeepsHistory(Protocol):
 
     def prune(self, now: datetime, limit: int) -> int:
         """Remove at most `limit` states that the policy has no room for at `now`; return how many."""
+
+
+class Expires(Protocol):
+    """expiry: an entry is absent from the instant `MemoryEntry.expires_at` on, whether or not it was purged.
+
+    Absent for every verb, as if it had never been, and so is its past: nothing is known of its id, which may be
+    given anew, and is not as of a moment either. What ended with a deletion, in a past state whose expiry has
+    passed since, is gone likewise, with all states before.
+    As of a moment at which an entry was there that has expired since, questions that might find it raise
+    `jarvis.errors.HistoryUnavailableError`.
+    """
+
+    def with_clock(self, clock: Callable[[], datetime]) -> Any:
+        """Return a sibling on the same store and connections that asks `clock` for the time; pickled with it."""
+
+    def purge_expired(self, limit: int) -> int:
+        """Remove at most `limit` entries of the store that have expired, with their past; return how many.
+
+        The feed goes on to tell of their changes, and of the purge of each.
+        """
+
+
+class Erases(Protocol):
+    """erasure: nothing is left of what is erased in any file of the store.
+
+    That is a removal in a transaction, and the cleaning of the files behind it, which may have to wait until nobody
+    reads an older state. Until then the store knows that it is to be done: the next writer or opening does it.
+    """
+
+    def erase(self, which: str | MemoryQuery | None) -> Erased:
+        """Remove memories of the namespace with their past, and whatever else names them, as this thread's change.
+
+        In the feed one event ``erase`` takes the place of all that told of them, if anything was removed. As of a
+        moment before, questions are answered only if they are about an id that is known; all others raise
+        `jarvis.errors.HistoryUnavailableError`.
+
+        Args:
+            which: an id; or what the memories match, now or in a state that is kept of them, deleted and expired
+                ones too; or None for all. Of a query `limit` and `after` do not count.
+
+        Raises:
+            TransactionError: no transaction is open in this thread.
+        """
+
+    def finish_erasing(self, ids: Collection[str]) -> Search | None:
+        """Clean the files of the store, and search every byte of them for `ids`; None if that has to wait.
+
+        Names shorter than `jarvis.erasure.SEARCHED_BYTES` are not searched for: they may stand anywhere.
+        """
 
 
 class FeedsChanges(Protocol):

@@ -87,6 +87,8 @@ def _put(
 ) -> None:
     wanted.provenance = dict((now or wanted).provenance)
     author.updates(wanted, moment)
+    if now is not None and wanted.expires_at is not None and wanted.expires_at <= moment:
+        wanted.expires_at = now.expires_at
     history = backend.capability(KeepsHistory)
     history.sign(author.signature(operation))
     if now is None:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from jarvis.memory_entry import MemoryQuery
     from jarvis.revision import Cutoff
 
-COLUMNS = "e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.body"
+LIVE = "(e.expires <= :now) IS NOT TRUE"
+"""The condition for an entry not to have expired; of one that never does, `expires` is NULL."""
+
+COLUMNS = "e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, e.body"
 
 
 class Statement(NamedTuple):
@@ -58,6 +61,7 @@ def select(
     namespace: str,
     name_id: Callable[[str], int | None],
     *,
+    now: int,
     limited: bool = True,
     cutoff: Cutoff | None = None,
 ) -> Statement | None:
@@ -67,21 +71,27 @@ def select(
         query: what is asked.
         namespace: where.
         name_id: returns the number that a name is interned as, or None.
+        now: the instant at which entries that expire must not have expired.
         limited: put `query.limit` into the statement; leave it out if rows are still to be sifted.
         cutoff: select the states that were visible then, instead of those of now.
 
     Returns:
         None when nothing can match: no tag wanted, a limit of 0, or a name that no entry has.
     """
-    found = _bind(query, namespace, name_id, limited=limited, cutoff=cutoff)
+    found = _bind(query, namespace, name_id, now=now, limited=limited, cutoff=cutoff)
     return None if found is None else Statement(_select_text(found[0], COLUMNS), found[1])
 
 
 def count(
-    query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], *, cutoff: Cutoff | None = None
+    query: MemoryQuery,
+    namespace: str,
+    name_id: Callable[[str], int | None],
+    *,
+    now: int,
+    cutoff: Cutoff | None = None,
 ) -> Statement | None:
     """Return the statement whose one row is how many entries `query` (without `where`) selects, or None for 0."""
-    found = _bind(query, namespace, name_id, limited=True, cutoff=cutoff)
+    found = _bind(query, namespace, name_id, now=now, limited=True, cutoff=cutoff)
     return None if found is None else Statement(_count_text(found[0]), found[1])
 
 
@@ -90,6 +100,7 @@ def _bind(
     namespace: str,
     name_id: Callable[[str], int | None],
     *,
+    now: int,
     limited: bool,
     cutoff: Cutoff | None,
 ) -> tuple[_Shape, dict[str, Any]] | None:
@@ -122,6 +133,7 @@ def _bind(
         bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
     if limit is not None:
         bound["limit"] = limit
+    bound["now"] = now
     if cutoff is not None:
         bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
     shape = _Shape(
@@ -154,19 +166,30 @@ def _select_text(shape: _Shape, columns: str) -> str:
 @functools.lru_cache(maxsize=1_000)
 def _count_text(shape: _Shape) -> str:
     eras = (_PRESENT, _PAST) if shape.past else (_PRESENT,)
-    text = " UNION ALL ".join(_in_era(shape, "1", era)[0] for era in eras)
-    if not shape.limit:
-        return f"SELECT count(*) FROM ({text})"
-    return f"SELECT count(*) FROM (SELECT 1 FROM ({text}) LIMIT :limit)"
+    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit)[0] for era in eras)
+    if shape.limit:
+        return f"SELECT count(*) FROM (SELECT 1 FROM ({text}) LIMIT :limit)"
+    # What has expired is subtracted: it is little, and no entry needs to be touched to count the others.
+    return f"SELECT (SELECT count(*) FROM ({text})) - (SELECT count(*) FROM ({_expired(shape)}))"
 
 
-def _in_era(shape: _Shape, columns: str, era: _Era) -> tuple[str, str]:
-    """Return the text that selects the states of an era, and its order, newest first."""
+def _expired(shape: _Shape) -> str:
+    """The entries that have expired lead, through their own index: the plus keeps SQLite from the others."""
+    return _led_by_entries(shape, "1", _PRESENT, ["e.expires <= :now"]).replace("e.namespace =", "+e.namespace =", 1)
+
+
+def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> tuple[str, str]:
+    """Return the text that selects the states of an era, and its order, newest first.
+
+    With `is_live` those that have expired are left out. States that a change ended are not looked at for it: who
+    asks for the past has asked before whether something is missing, see `jarvis._sqlite.history.cutoff`.
+    """
+    live = [LIVE] if is_live and not era.is_over else []
     if shape.tags is None or shape.key or shape.entity_id:
-        return _led_by_entries(shape, columns, era), _newest_first("e")
+        return _led_by_entries(shape, columns, era, live), _newest_first("e")
     if shape.tags == 1 or shape.all_tags:
-        return _led_by_tag(shape, _placed_by("g", columns), era), _newest_first("g")
-    return _merged_tags(shape, _placed_by("m", columns), era), _newest_first("m")
+        return _led_by_tag(shape, _placed_by("g", columns), era, live), _newest_first("g")
+    return _merged_tags(shape, _placed_by("m", columns), era, live), _newest_first("m")
 
 
 def _placed_by(table: str, columns: str) -> str:
@@ -174,9 +197,9 @@ def _placed_by(table: str, columns: str) -> str:
     return columns.replace("e.row,", f"{table}.row,").replace("e.instant,", f"{table}.instant,")
 
 
-def _led_by_entries(shape: _Shape, columns: str, era: _Era) -> str:
+def _led_by_entries(shape: _Shape, columns: str, era: _Era, others: list[str]) -> str:
     """The entries table leads, by whatever index its filters have; tags are looked up row by row."""
-    conditions = _common(shape, "e", era)
+    conditions = [*_common(shape, "e", era), *others]
     if shape.key:
         conditions.append("e.key = :key")
     if shape.entity_id:
@@ -187,12 +210,12 @@ def _led_by_entries(shape: _Shape, columns: str, era: _Era) -> str:
     return f"SELECT {columns} FROM {era.entries} AS e WHERE {' AND '.join(conditions)}"
 
 
-def _led_by_tag(shape: _Shape, columns: str, era: _Era) -> str:
+def _led_by_tag(shape: _Shape, columns: str, era: _Era, others: list[str]) -> str:
     """The rows of one tag lead: they are newest first already, and carry category and entity type.
 
     CROSS JOIN keeps that order of tables, so no entry is touched that is not returned.
     """
-    conditions = ["g.tag = :tag_0", *_common(shape, "g", era)]
+    conditions = ["g.tag = :tag_0", *_common(shape, "g", era), *others]
     conditions += [
         f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{place}'])})"
         for place in range(1, shape.tags or 0)
@@ -201,16 +224,22 @@ def _led_by_tag(shape: _Shape, columns: str, era: _Era) -> str:
     return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
-def _merged_tags(shape: _Shape, columns: str, era: _Era) -> str:
+def _merged_tags(shape: _Shape, columns: str, era: _Era, others: list[str]) -> str:
     """The rows of each tag, at most `limit` of each, merged; UNION reports an entry once."""
     parts = []
+    only = f" WHERE {' AND '.join(others)}" if others else ""
+    if shape.limit and others:  # or the limit would be full of what is left out behind it
+        inner, only = f"SELECT 1 FROM {era.entries} AS e WHERE e.{era.joined_by} = g.{era.joined_by}", ""
+        others = [f"EXISTS ({inner} AND {' AND '.join(others)})"]
+    else:
+        others = []
     for place in range(shape.tags or 0):
-        conditions = [f"g.tag = :tag_{place}", *_common(shape, "g", era)]
+        conditions = [f"g.tag = :tag_{place}", *_common(shape, "g", era), *others]
         place_of = "g.instant, g.row, g.ended" if era.is_over else "g.instant, g.row"
         part = f"SELECT {place_of} FROM {era.tags} AS g WHERE {' AND '.join(conditions)}"
         parts.append(f"SELECT * FROM ({part} {_newest_first('g')} LIMIT :limit)" if shape.limit else part)
     joined = f"{era.entries} AS e ON e.{era.joined_by} = m.{era.joined_by}"
-    return f"SELECT {columns} FROM ({' UNION '.join(parts)}) AS m CROSS JOIN {joined}"
+    return f"SELECT {columns} FROM ({' UNION '.join(parts)}) AS m CROSS JOIN {joined}{only}"
 
 
 def _is_tagged(table: str, marks: list[str]) -> str:

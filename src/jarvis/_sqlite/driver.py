@@ -10,6 +10,7 @@ import errno
 import functools
 import os
 import sys
+from collections.abc import Callable
 
 import apsw
 
@@ -94,7 +95,14 @@ def connect(path: str, *, durability: str, busy_timeout_seconds: float, checksum
     return connection
 
 
-def connect_read_only(path: str, *, immutable: bool, checksums: bool, busy_timeout_seconds: float) -> apsw.Connection:
+def connect_read_only(
+    path: str,
+    *,
+    immutable: bool,
+    checksums: bool,
+    busy_timeout_seconds: float,
+    views: Callable[[apsw.Connection], str],
+) -> apsw.Connection:
     """Return a connection that writes nothing, not even the shared memory beside a live log.
 
     Args:
@@ -103,6 +111,7 @@ def connect_read_only(path: str, *, immutable: bool, checksums: bool, busy_timeo
             needed on read-only media; the caller watches for a writer that turns up.
         checksums: verify the pages' checksums.
         busy_timeout_seconds: as for `connect`.
+        views: returns the SQL of the temporary views that the connection is to have.
     """
     from urllib.parse import quote
 
@@ -117,7 +126,8 @@ def connect_read_only(path: str, *, immutable: bool, checksums: bool, busy_timeo
         _keep_plans(connection)
         if not checksums:
             connection.execute("PRAGMA checksum_verification = OFF").fetchall()
-        connection.execute("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192").fetchall()
+        connection.execute(f"PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192; {views(connection)}").fetchall()
+        connection.execute("PRAGMA query_only = ON").fetchall()
     except BaseException:
         connection.close()
         raise

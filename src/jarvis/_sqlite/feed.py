@@ -18,7 +18,7 @@ from jarvis.change import Change
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CursorExpiredError
 from jarvis.memory_entry import NO_MODULE, NO_TASK
-from jarvis.revision import REMOVALS
+from jarvis.revision import REMOVALS, Signature
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
@@ -61,6 +61,11 @@ _decode = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None]).d
 def signed(session: Session, usual: str) -> str:
     """Return who makes the changes just now, as it is stored; `usual` is the operation if nobody said."""
     return _encode(session.signature or (usual, None, None, None)).decode()
+
+
+def written(signature: Signature) -> str:
+    """Return who makes a change, as it is stored."""
+    return _encode(signature).decode()
 
 
 def keep(session: Session, place: Place, change: str, named: Named, version: int | None, count: int = 1) -> None:

@@ -10,8 +10,8 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sql.select import COLUMNS, visible
-from jarvis._sqlite import feed, schema
+from jarvis._sql.select import COLUMNS, LIVE, visible
+from jarvis._sqlite import feed, schema, tagging
 from jarvis._sqlite.schema import CLEARED, change_checksum
 from jarvis.codec.instants import MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from jarvis._sqlite.session import Session
 
-TAGS_AT_ONCE = 100
-_STATE = "row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum"
+_STATE = "row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum, expires"
 _INTO = f"INSERT INTO revisions (ended, made, change, change_checksum, {_STATE})"
 _KEEP = f"{_INTO} SELECT ?, ?, ?, ?, {_STATE} FROM entries WHERE row = ?"
 _KEEP_ALL = f"""
@@ -41,14 +40,15 @@ SELECT e.made, e.change, {COLUMNS} FROM revisions AS e WHERE e.namespace = ? AND
 NEWEST_OF = {
     name: " UNION ALL ".join(
         f"SELECT {COLUMNS} FROM {table} AS e WHERE e.namespace = :namespace AND e.{name} = :held "
-        f"AND {' AND '.join(visible('e', is_over=is_over))}"
-        for table, is_over in (("entries", False), ("revisions", True))
+        f"AND {' AND '.join([*visible('e', is_over=is_over), *others])}"
+        for table, is_over, others in (("entries", False, [LIVE]), ("revisions", True, []))
     )
     + " ORDER BY 7 DESC, 1 DESC LIMIT 1"  # instant, row
     for name in ("id", "key")
 }
 """By what names them: the statements that select `COLUMNS` of the newest state that was visible."""
 
+HAS_EXPIRED = "SELECT 1 FROM entries WHERE namespace = ? AND id = ? AND expires <= ?"
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
 _SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
 _LOOK_BACK = f"""
@@ -66,15 +66,20 @@ EVERY = 64
 """Changes between two looks at what is too old."""
 
 _OF_GAPS = ("namespace", "id")
-_FALL_INTO_GAP = """
-INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made)
-SELECT namespace, id, category, key, entity_type, entity_id, row, instant, ended, made FROM revisions WHERE ended = ?
-ON CONFLICT DO UPDATE SET ended = excluded.ended, made = excluded.made,
+_INTO_GAP = (
+    "INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made, expires)"
+)
+_GAP = "namespace, id, category, key, entity_type, entity_id, row, instant"
+_WIDEN = """
+ON CONFLICT DO UPDATE SET ended = excluded.ended, made = excluded.made, expires = excluded.expires,
     instant = iif(excluded.row < row, excluded.instant, instant), row = min(row, excluded.row),
     category = iif(category IS excluded.category, category, NULL), key = iif(key IS excluded.key, key, NULL),
     entity_type = iif(entity_type IS excluded.entity_type, entity_type, NULL),
     entity_id = iif(entity_id IS excluded.entity_id, entity_id, NULL)
 """
+_FALL_INTO_GAP = f"{_INTO_GAP} SELECT {_GAP}, ended, made, NULL FROM revisions WHERE ended = ? {_WIDEN}"
+_EXPIRE_INTO_GAP = f"{_INTO_GAP} SELECT {_GAP}, ?, ?, expires FROM entries WHERE row = ? {_WIDEN}"
+_EXPIRED_INTO_GAP = "UPDATE gaps SET expires = ? WHERE namespace = ? AND id = ?"
 _DOOMED = "ended, made, change, row, namespace, id, category, key, instant, version, body"
 _TOO_MANY = f"""
 SELECT {_DOOMED} FROM revisions WHERE namespace = ?1 AND id = ?2
@@ -125,9 +130,7 @@ def keep(
     row, instant, version = state
     made, change = session.moment(), feed.signed(session, "update")
     session.rows(_KEEP, (commit, made, change, change_checksum(commit, made, change), row), "write")
-    for start in range(0, len(tags), TAGS_AT_ONCE):
-        part = tags[start : start + TAGS_AT_ONCE]
-        session.rows(_keep_tags(len(part)), (namespace, instant, row, commit, made, *part), "write")
+    tagging.keep(session, tags, (namespace, instant, row, commit, made))
     if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again
         _prune_entry(session, namespace, commit)
     if commit % EVERY == 0:
@@ -144,15 +147,6 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
     session.rows(_KEEP_ALL, {**bound, "change": change, "checksum": checksum}, "write")
     session.next_commit(count)
     prune(session, made, MOST)
-
-
-@functools.lru_cache(maxsize=TAGS_AT_ONCE)
-def _keep_tags(count: int) -> str:
-    marks = ", ".join(f"?{place}" for place in range(6, 6 + count))
-    return (
-        "INSERT INTO past_tags SELECT namespace, tag, instant, row, category, entity_type, ?4, ?5 FROM tags "
-        f"WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"
-    )
 
 
 # --- pruning --------------------------------------------------------------------------------------
@@ -201,14 +195,32 @@ def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None
         feed.keep_told(session, (ended, made, namespace), change, (entry_id, category, key), version)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, (entry_id, category, key))
-        tags = [session.intern(tag) for tag in set(body.tags)]
-        for start in range(0, len(tags), TAGS_AT_ONCE):
-            part = tags[start : start + TAGS_AT_ONCE]
-            session.rows(_remove_tags(len(part)), (namespace, instant, row, *part), "write")
+        tagging.take_past(session, tagging.ids(session, body.tags), (namespace, instant, row))
         session.rows(_PRUNE, (ended,), "write")
         moment = _moment_of(session, ended, made)
         begins = moment if begins is None else max(begins, moment)
     return begins
+
+
+def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -> None:
+    """Remove the states of an entry that ended up to a number, its life having expired: only that is noted.
+
+    Args:
+        session: in whose transaction.
+        entry: (id of the namespace's name, id).
+        until: the number of the change that ended the last of them.
+        expires: the instant of expiry.
+    """
+    found = session.rows(_OLDER, (*entry, until + 1, -1))
+    for ended, *_ in found:
+        session.rows(_FALL_INTO_GAP, (ended,), "write")
+    _remove(session, found, None)
+    session.rows(_EXPIRED_INTO_GAP, (expires, *entry), "write")
+
+
+def expire_present(session: Session, row: int) -> None:
+    """Note that an entry, whose past states were removed by `expire`, goes with the last change."""
+    session.rows(_EXPIRE_INTO_GAP, (session.commit_number, session.moment(), row), "write")
 
 
 def _moment_of(session: Session, commit: int, made: int) -> int:
@@ -217,12 +229,6 @@ def _moment_of(session: Session, commit: int, made: int) -> int:
         return session.made
     found = session.rows(_SPAN, (commit,))
     return found[0][1] if found and found[0][0] <= commit else made
-
-
-@functools.lru_cache(maxsize=TAGS_AT_ONCE)
-def _remove_tags(count: int) -> str:
-    marks = ", ".join(f"?{place}" for place in range(4, 4 + count))
-    return f"DELETE FROM past_tags WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"
 
 
 def forget(session: Session, namespace: int) -> bool:
@@ -237,18 +243,19 @@ def forget(session: Session, namespace: int) -> bool:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def cutoff(session: Session, namespace: str, instant: int, held: dict[str, object]) -> Cutoff | None:
+def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[str, object]) -> Cutoff | None:
     """Return where the past ends as seen from `instant`, or None if that is the present.
 
     Args:
         session: where to look; it stands still.
         namespace: its name.
         instant: the moment.
+        now: what has expired at this instant is not known any more.
         held: what the states that are asked for have in their columns: namespace, and perhaps id, category, key, …
 
     Raises:
-        HistoryUnavailableError: the store did not exist then, or one of those states was visible and is pruned,
-            or the namespace was erased since.
+        HistoryUnavailableError: the store did not exist then, or one of those states was visible and is pruned or
+            has expired, or the namespace was erased since.
     """
     if not session.keeps_past():
         known = session.clock_seen()
@@ -261,6 +268,8 @@ def cutoff(session: Session, namespace: str, instant: int, held: dict[str, objec
         done, first, has_gaps, has_erasures, *clock = session.rows(_LOOK_BACK, (instant,))[0]
         known = session.clock_now() if session.depth else schema.clock(tuple(clock))
     if instant >= known.made:
+        if instant < now and session.keeps_past():
+            _refuse_expired(session, Cutoff(instant, _NO_MORE, _NO_MORE, _NO_MORE), now, held)
         return None
     if known.begins is None or instant < known.begins:
         raise unavailable(instant, known.begins)
@@ -274,6 +283,7 @@ def cutoff(session: Session, namespace: str, instant: int, held: dict[str, objec
                 raise unavailable(instant, _moment_of(session, number, made))
     if has_gaps:
         _refuse_gaps(session, seen, held)
+    _refuse_expired(session, seen, now, held)
     return seen
 
 
@@ -285,11 +295,45 @@ def bound(seen: Cutoff) -> dict[str, int]:
 def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> None:
     conditions = [f"(g.{name} IS NULL OR g.{name} = :{name})" for name in held if name not in _OF_GAPS]
     conditions += [f"g.{name} = :{name}" for name in held if name in _OF_GAPS] + visible("g", is_over=True)
-    sql = f"SELECT ended, made FROM gaps AS g WHERE {' AND '.join(conditions)} ORDER BY ended DESC LIMIT 1"
-    for ended, made in session.rows(sql, {**bound(seen), **held}):
+    conditions.append("(g.expires <= :as_of) IS NOT TRUE")
+    sql = f"SELECT ended, made, expires FROM gaps AS g WHERE {' AND '.join(conditions)} ORDER BY ended DESC LIMIT 1"
+    for ended, made, expires in session.rows(sql, {**bound(seen), **held}):
+        if expires is not None:
+            raise unavailable(seen.instant, expires, "what was there then has expired and was purged")
         raise unavailable(seen.instant, _moment_of(session, ended, made))
 
 
-def unavailable(instant: int, earliest: int | None) -> HistoryUnavailableError:
-    """Return the error that the past is not known at `instant`, and from when on it is."""
-    return HistoryUnavailableError(datetime_of(instant), None if earliest is None else datetime_of(earliest))
+def _refuse_expired(session: Session, seen: Cutoff, now: int, held: dict[str, object]) -> None:
+    """Raise if a state that is asked for was visible at the cutoff, of an entry that has expired until now."""
+    names = tuple(name for name in held if name != "namespace")
+    bindings = {**bound(seen), **held, "now": now}
+    for (expires,) in session.rows(_expired_since(names), bindings):
+        if expires is not None:
+            raise unavailable(seen.instant, expires, "what was there then has expired")
+
+
+@functools.lru_cache(maxsize=64)
+def _expired_since(names: tuple[str, ...]) -> str:
+    """Return the text that selects the greatest expiry; NULL if nothing that is asked for has expired since."""
+
+    def asked(table: str) -> str:
+        return " AND ".join(f"{table}.{name} = :{name}" for name in names) or "TRUE"
+
+    was_there = " AND ".join(visible("x", is_over=False))
+    earlier = (
+        f"r.namespace = x.namespace AND r.id = x.id AND {asked('r')} AND {' AND '.join(visible('r', is_over=True))}"
+    )
+    return f"""
+SELECT max(expires) FROM (
+    SELECT x.expires FROM entries AS x WHERE x.expires <= :now AND +x.namespace = :namespace AND (
+        (x.expires > :as_of AND {asked("x")} AND {was_there}) OR EXISTS (SELECT 1 FROM revisions AS r WHERE {earlier}))
+    UNION ALL
+    SELECT x.expires FROM revisions AS x WHERE x.expires <= :now AND {schema.REMOVED} AND +x.namespace = :namespace
+        AND EXISTS (SELECT 1 FROM revisions AS r WHERE {earlier} AND r.ended <= x.ended)
+)
+"""
+
+
+def unavailable(instant: int, earliest: int | None, because: str | None = None) -> HistoryUnavailableError:
+    """Return the error that the past is not known at `instant`, from when on it is, and perhaps why."""
+    return HistoryUnavailableError(datetime_of(instant), None if earliest is None else datetime_of(earliest), because)

@@ -36,8 +36,8 @@ class PastView:
         """Return the first `query.limit` entries that matched `query`, newest first."""
 
         def found(session: Session) -> list[MemoryEntry]:
-            seen = self._look(session, query)
-            return list(self._reader.sift(session, query, seen))
+            now = self._reader.now()
+            return list(self._reader.sift(session, query, now, self._look(session, query, now)))
 
         return self._reader.reading(self._standing_still(found))
 
@@ -45,10 +45,11 @@ class PastView:
         """Return ``len(self.select(query))``."""
 
         def counted(session: Session) -> int:
-            seen = self._look(session, query)
+            now = self._reader.now()
+            seen = self._look(session, query, now)
             if query.where is not None:
-                return sum(1 for _ in self._reader.sift(session, query, seen))
-            statement = count(query, self._reader.namespace, session.fresh_name_id, cutoff=seen)
+                return sum(1 for _ in self._reader.sift(session, query, now, seen))
+            statement = count(query, self._reader.namespace, session.fresh_name_id, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0
 
         return self._reader.reading(self._standing_still(counted))
@@ -60,23 +61,25 @@ class PastView:
             yield from self.select(query)
             return
         with database.snapshot() as session, session.standing_still():
-            for entry in self._reader.sift(session, query, self._look(session, query)):
+            now = self._reader.now()
+            for entry in self._reader.sift(session, query, now, self._look(session, query, now)):
                 database.check_undisturbed(session)
                 yield entry
 
     def _one(self, name: str, held: str, present: str) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:
             namespace = session.fresh_name_id(self._reader.namespace)
-            seen = history.cutoff(session, self._reader.namespace, self._instant, {"namespace": namespace, name: held})
+            now = self._reader.now()
+            seen = self._cutoff(session, now, {"namespace": namespace, name: held})
             if seen is None:
-                return self._reader.found(session, present, (), held)
-            bound = {"namespace": namespace, "held": held, **history.bound(seen)}
+                return self._reader.found(session, present, (), held, now)
+            bound = {"namespace": namespace, "held": held, "now": now, **history.bound(seen)}
             rows = session.rows(history.NEWEST_OF[name], bound)
             return self._reader.entries(session, rows)[0] if rows else None
 
         return self._reader.reading(self._standing_still(find))
 
-    def _look(self, session: Session, query: MemoryQuery) -> Cutoff | None:
+    def _look(self, session: Session, query: MemoryQuery, now: int) -> Cutoff | None:
         """Return the cutoff; raise if something that `query` might ask for is missing."""
         held: dict[str, object] = {"namespace": session.fresh_name_id(self._reader.namespace)}
         if query.category is not None:
@@ -87,7 +90,10 @@ class PastView:
             held["key"] = query.key
         if query.entity_id is not None:
             held["entity_id"] = query.entity_id
-        return history.cutoff(session, self._reader.namespace, self._instant, held)
+        return self._cutoff(session, now, held)
+
+    def _cutoff(self, session: Session, now: int, held: dict[str, object]) -> Cutoff | None:
+        return history.cutoff(session, self._reader.namespace, self._instant, now, held)
 
     @staticmethod
     def _standing_still(work: Callable[[Session], Result]) -> Callable[[Session], Result]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jarvis._sql.select import COLUMNS, Statement, select
+from jarvis._sql.select import COLUMNS, LIVE, Statement, select
 from jarvis._sqlite import driver
-from jarvis.codec import InvalidMomentError
+from jarvis.codec import InvalidMomentError, instant_of
+from jarvis.codec.instants import datetime_of
 from jarvis.entry_record import decode_entry, decode_value
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery, check_name
@@ -19,14 +22,17 @@ if TYPE_CHECKING:
     from jarvis.revision import Cutoff
 
 Result = TypeVar("Result")
+Clock = Callable[[], datetime]
 
-READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ?"
+_LIVE = LIVE.replace(":now", "?")
+READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ? AND {_LIVE}"
 LAST_WRITTEN = f"""
 SELECT {COLUMNS} FROM entries AS e
-WHERE e.row = (SELECT max(row) FROM entries WHERE namespace = ? AND category = ? AND key = ?)
+WHERE e.row = (SELECT max(row) FROM entries AS e WHERE namespace = ? AND category = ? AND key = ? AND {_LIVE})
 """
 NEWEST_OF_KEY = f"""
-SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? ORDER BY e.instant DESC, e.row DESC LIMIT 1
+SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? AND {_LIVE}
+ORDER BY e.instant DESC, e.row DESC LIMIT 1
 """
 _UUID_LENGTH = 36
 _MANY = 1_000  # entries in a list, from which on the garbage collector waits
@@ -37,10 +43,17 @@ class ErasedError(Exception):
 
 
 class Reader:
-    """Reads the entries of one namespace of a store."""
+    """Reads the entries of one namespace of a store.
 
-    def __init__(self, database: Database, namespace: str) -> None:
-        self.database, self.namespace = database, namespace
+    `clock` is None for the system's.
+    """
+
+    def __init__(self, database: Database, namespace: str, clock: Clock | None) -> None:
+        self.database, self.namespace, self.clock = database, namespace, clock
+
+    def now(self) -> int:
+        """Return the instant of now."""
+        return time.time_ns() // 1000 if self.clock is None else instant_of(self.clock())
 
     def reading(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns, lent a connection; it is called again if a name was erased meanwhile."""
@@ -50,14 +63,14 @@ class Reader:
             return self.database.read(work)
 
     def one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
-        """Return the entry that a statement finds, which is given the ids of the namespace and `names`, then `last`."""
-        return self.reading(lambda session: self.found(session, sql, names, last))
+        """Return the entry that a statement finds, which is given namespace and `names` (as ids), `last` and now."""
+        return self.reading(lambda session: self.found(session, sql, names, last, self.now()))
 
-    def found(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
+    def found(self, session: Session, sql: str, names: tuple[str, ...], last: str, now: int) -> MemoryEntry | None:
         """Return what `one` does, on a connection."""
-        rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last))
+        rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last, now))
         if not rows and not session.depth:
-            rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last))
+            rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last, now))
         if session.depth and rows:
             session.last_read = (self.namespace, rows[0])
         return self.entries(session, rows)[0] if rows else None  # with None for an id nothing is found
@@ -65,18 +78,19 @@ class Reader:
     def rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
         """Return the rows that answer `query`."""
         several = query.tags is not None and len(query.tags) > 1  # one of them may be old and the others hide it
+        now = self.now()
         if not several:
-            statement = make(query, self.namespace, session.name_id)
+            statement = make(query, self.namespace, session.name_id, now=now)
             rows = session.rows(*statement) if statement else []
             if session.depth or (rows and (make is select or rows[0][0])):
                 return rows
-        statement = make(query, self.namespace, session.fresh_name_id)
+        statement = make(query, self.namespace, session.fresh_name_id, now=now)
         return session.rows(*statement) if statement else []
 
-    def sift(self, session: Session, query: MemoryQuery, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
+    def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
         """Yield what the statement finds and `where` lets through, up to the limit, row by row."""
         test, left = query.test, query.limit
-        statement = select(query, self.namespace, session.fresh_name_id, limited=test is None, cutoff=seen)
+        statement = select(query, self.namespace, session.fresh_name_id, now=now, limited=test is None, cutoff=seen)
         if statement is None:
             return
         for row in session.each(*statement):
@@ -95,7 +109,7 @@ class Reader:
         if pausing:  # it would look at all that is built again and again, and find nothing to free
             gc.disable()
         try:
-            for commit, entry_id, category, key, entity_type, entity_id, instant, version, body in rows:
+            for commit, entry_id, category, key, entity_type, entity_id, instant, version, expires, body in rows:
                 built.append(
                     decode_entry(
                         entry_id,
@@ -106,6 +120,7 @@ class Reader:
                         version,
                         (instant, commit),
                         body,
+                        None if expires is None else datetime_of(expires),
                     )
                 )
         except InvalidMomentError as error:

@@ -14,9 +14,12 @@ from jarvis import _files
 from jarvis._sqlite import driver
 
 APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
-CURRENT_VERSION = 3
+CURRENT_VERSION = 4
 FIRST_WITH_PAST = 3
 """The first version whose stores have a past."""
+
+FIRST_WITH_EXPIRY = 4
+"""The first version whose entries may expire, and whose stores know of unfinished erasures."""
 
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""
@@ -35,7 +38,7 @@ FIRST_LIFE_COLUMNS = (
 )
 """Of its one table, ``memories``; the last one was not there from the beginning."""
 
-READABLE_VERSIONS = (1, 2, 3)
+READABLE_VERSIONS = (1, 2, 3, 4)
 """What is answered from as it is; only writing, and the past, need `CURRENT_VERSION`."""
 
 
@@ -48,8 +51,8 @@ def row_checksum(fields: tuple[object, ...], body: bytes | str) -> int:
     """Return the CRC-32 that `entries.checksum` holds.
 
     Args:
-        fields: commit number, namespace, id, category, key, entity type, entity id, instant, version: names
-            as text, not as the numbers they are interned as.
+        fields: commit number, namespace, id, category, key, entity type, entity id, instant, version, and the
+            instant of expiry if there is one: names as text, not as the numbers they are interned as.
         body: as stored.
     """
     text = body.encode() if isinstance(body, str) else body
@@ -74,7 +77,8 @@ def event_checksum(fields: tuple[object, ...]) -> int:
 # Each index costs a write its own page in the log, about 5 µs, so there are no more than there are questions.
 #
 # Version 2 has the packed bodies of `jarvis.entry_record` (those of version 1 are read where they
-# are), and no index by category and key: few entries share a key. Version 3 has `HISTORY`.
+# are), and no index by category and key: few entries share a key. Version 3 has `HISTORY`. In version 4
+# entries may expire: `expires` is NULL for most, and they are not in its index.
 TABLES = """
 CREATE TABLE names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -92,7 +96,8 @@ CREATE TABLE entries (
     instant INTEGER NOT NULL,    -- microseconds since 1970 UTC of `timestamp`
     version INTEGER NOT NULL,
     body TEXT NOT NULL,          -- JSON of what is not looked up, see jarvis.entry_record
-    checksum INTEGER NOT NULL    -- CRC-32 of all the others, for verification of the whole
+    checksum INTEGER NOT NULL,   -- CRC-32 of all the others, for verification of the whole
+    expires INTEGER              -- from this instant on the entry is absent
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_id ON entries (namespace, id);
 CREATE INDEX entries_by_time ON entries (namespace, instant);
@@ -100,6 +105,7 @@ CREATE INDEX entries_by_key ON entries (namespace, key, instant);
 CREATE INDEX entries_by_category ON entries (namespace, category, instant, row, entity_type);
 CREATE INDEX entries_by_type ON entries (namespace, entity_type, instant);
 CREATE INDEX entries_by_entity ON entries (namespace, entity_id, instant) WHERE entity_id IS NOT NULL;
+CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
 
 CREATE TABLE tags (
     namespace INTEGER NOT NULL,
@@ -119,7 +125,8 @@ CREATE TABLE clock (
     checksum INTEGER NOT NULL,        -- CRC-32 of the others
     begins INTEGER,                   -- from this instant on the past is known; NULL before the first change
     ahead INTEGER NOT NULL DEFAULT 0, -- how far a timestamp that a caller gave lies behind its change, at most
-    fed_from INTEGER NOT NULL DEFAULT 0 -- every change with a greater number is known to the feed
+    fed_from INTEGER NOT NULL DEFAULT 0, -- every change with a greater number is known to the feed
+    erasing INTEGER NOT NULL DEFAULT 0  -- what is still to be done so that nothing is left of what was erased
 ) STRICT;
 
 -- What ANALYZE would find in a large store: average rows per prefix of each index. Written once by
@@ -132,6 +139,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('entries', 'entries_by_category', '1000000 1000000 50000 2 1 1'),
     ('entries', 'entries_by_type', '1000000 1000000 100000 2'),
     ('entries', 'entries_by_entity', '1000000 1000000 20 2'),
+    ('entries', 'entries_by_expiry', '1000 1'),
     ('tags', 'tags', '3000000 3000000 20000 2 1'),
     ('names', 'sqlite_autoindex_names_1', '1000 1');
 """
@@ -142,6 +150,9 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
 # line in `gaps`, so that nothing is answered from where something is missing.
 CLEARED = """substr(change, 1, 8) = '["clear"'"""
 """What holds for a revision that was ended by the clearing of its namespace: they are kept for another time."""
+
+REMOVED = """(substr(change, 1, 9) = '["delete"' OR substr(change, 1, 8) = '["clear"')"""
+"""What holds for a revision that a removal ended."""
 
 HISTORY = f"""
 CREATE TABLE revisions (
@@ -159,7 +170,8 @@ CREATE TABLE revisions (
     instant INTEGER NOT NULL,
     version INTEGER NOT NULL,
     body TEXT NOT NULL,
-    checksum INTEGER NOT NULL
+    checksum INTEGER NOT NULL,
+    expires INTEGER
 ) STRICT;
 CREATE INDEX revisions_by_id ON revisions (namespace, id);
 CREATE INDEX revisions_by_time ON revisions (namespace, instant, row, made, entity_type);
@@ -168,6 +180,7 @@ CREATE INDEX revisions_by_category ON revisions (namespace, category, instant, r
 CREATE INDEX revisions_by_entity ON revisions (namespace, entity_id, instant, row, made) WHERE entity_id IS NOT NULL;
 CREATE INDEX revisions_created ON revisions (row) WHERE version = 1;
 CREATE INDEX revisions_cleared ON revisions (made) WHERE {CLEARED};
+CREATE INDEX revisions_by_expiry ON revisions (expires) WHERE expires IS NOT NULL AND {REMOVED};
 
 CREATE TABLE past_tags (
     namespace INTEGER NOT NULL,
@@ -214,6 +227,7 @@ CREATE TABLE gaps (                   -- what was pruned of entries that have la
     instant INTEGER NOT NULL,
     ended INTEGER NOT NULL,           -- of the last one
     made INTEGER NOT NULL,
+    expires INTEGER,                  -- from this instant on nothing of it was there anyway
     PRIMARY KEY (namespace, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX gaps_by_end ON gaps (made);
@@ -226,6 +240,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('revisions', 'revisions_by_entity', '1000000 1000000 200 2 1 1'),
     ('revisions', 'revisions_cleared', '1000000 1000'),
     ('revisions', 'revisions_created', '100000 1'),
+    ('revisions', 'revisions_by_expiry', '1000 1'),
     ('past_tags', 'past_tags', '3000000 3000000 20000 2 1'),
     ('events', 'erasures', '100 10 1'),
     ('commits', 'commits_by_moment', '1000000 1 1 1'),
@@ -251,18 +266,17 @@ FROM (
     JOIN names AS n ON n.id = e.namespace
     JOIN names AS c ON c.id = e.category
     JOIN names AS t ON t.id = e.entity_type
+    WHERE e.expires IS NULL OR e.expires > (julianday('now') - 2440587.5) * 86400000000
 )
 ORDER BY instant DESC, row DESC;
 """
-"""The nine fields of each entry, for other tools, from either form of its body."""
+"""The nine fields of each entry that has not expired, for other tools, from either form of its body."""
 
 CURRENT = f"""{TABLES}
-INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0))}, NULL, 0, 0);
+INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0))}, NULL, 0, 0, 0);
 {HISTORY}{VIEW}"""
 
-_TO_VERSION_2 = f"""
-DROP VIEW memories;
-{VIEW}
+_TO_VERSION_2 = """
 DROP INDEX entries_by_category_key;
 DELETE FROM sqlite_stat1 WHERE idx = 'entries_by_category_key';
 """
@@ -272,10 +286,25 @@ ALTER TABLE clock ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE clock ADD COLUMN fed_from INTEGER NOT NULL DEFAULT 0;
 {HISTORY}
 """
+_TO_VERSION_4 = f"""
+ALTER TABLE clock ADD COLUMN erasing INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entries ADD COLUMN expires INTEGER;
+CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('entries', 'entries_by_expiry', '1000 1');
+DROP VIEW memories;
+{VIEW}
+"""
+_HISTORY_TO_VERSION_4 = f"""
+ALTER TABLE revisions ADD COLUMN expires INTEGER;
+ALTER TABLE gaps ADD COLUMN expires INTEGER;
+CREATE INDEX revisions_by_expiry ON revisions (expires) WHERE expires IS NOT NULL AND {REMOVED};
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('revisions', 'revisions_by_expiry', '1000 1');
+"""
 _NEWEST = "SELECT max(instant) FROM entries"
+_CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing"
 WRITE_CLOCK = (
     "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "
-    "checksum = ?"
+    "erasing = ?, checksum = ?"
 )
 
 
@@ -288,13 +317,37 @@ def migrate(connection: apsw.Connection) -> None:
     if version == CURRENT_VERSION:
         return
     with connection:
-        if version == 1:
-            connection.execute(_TO_VERSION_2).fetchall()
         rows: Any = connection.execute(READ_FIRST_CLOCK).fetchall()
         commit, made, generation, *_ = clock(rows[0])
-        connection.execute(_TO_VERSION_3).fetchall()
-        begin_history(connection, commit, made, generation)
+        if version == 1:
+            connection.execute(_TO_VERSION_2).fetchall()
+        if version < FIRST_WITH_PAST:
+            connection.execute(_TO_VERSION_3).fetchall()
+        else:
+            connection.execute(_HISTORY_TO_VERSION_4).fetchall()
+        connection.execute(_TO_VERSION_4).fetchall()
+        if version < FIRST_WITH_PAST:
+            begin_history(connection, commit, made, generation)
+        else:
+            rows = connection.execute(f"SELECT {_CLOCK_COLUMNS} FROM clock").fetchall()
+            connection.execute(WRITE_CLOCK, (*rows[0], clock_checksum(rows[0])))
         mark(connection, CURRENT_VERSION)
+
+
+def views_for_reading(connection: apsw.Connection) -> str:
+    """Return the SQL of temporary views through which a store of an earlier version reads as one of this version.
+
+    When a writer migrates it meanwhile, the column of the table comes before the one that is made up, and counts.
+    """
+    version = read_mark(connection)[1]
+    if not 0 < version < FIRST_WITH_EXPIRY:
+        return ""
+    made_up = {"entries": "NULL AS expires", "clock": "0 AS erasing"}
+    if version >= FIRST_WITH_PAST:
+        made_up.update(revisions="NULL AS expires", gaps="NULL AS expires")
+    return "".join(
+        f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};" for table, column in made_up.items()
+    )
 
 
 def begin_history(connection: apsw.Connection, commit: int, made: int, generation: int) -> None:
@@ -312,7 +365,7 @@ def begin_history(connection: apsw.Connection, commit: int, made: int, generatio
     begins = made if commit else None
     if commit:
         connection.execute("INSERT INTO commits (last, first, moment) VALUES (?, 1, ?)", (commit, made))
-    fields = (commit, made, generation, begins, max(newest - made, 0), commit)
+    fields = (commit, made, generation, begins, max(newest - made, 0), commit, 0)
     connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
 
@@ -390,13 +443,12 @@ class Clock(NamedTuple):
     begins: int | None = None
     ahead: int = 0
     fed_from: int = 0
+    erasing: int = 0
 
 
 _NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"
 READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation FROM clock LEFT JOIN {_NEWEST_ENTRY}"
-CLOCK_FIELDS = (
-    f"row, instant, commit_number, made, names_generation, begins, ahead, fed_from FROM clock LEFT JOIN {_NEWEST_ENTRY}"
-)
+CLOCK_FIELDS = f"row, instant, {_CLOCK_COLUMNS} FROM clock LEFT JOIN {_NEWEST_ENTRY}"
 READ_CLOCK = f"SELECT {CLOCK_FIELDS}"
 
 

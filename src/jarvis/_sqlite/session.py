@@ -75,6 +75,7 @@ class Session:
         begins: the instant from which on the past is known, None before the first change; valid inside one.
         ahead: how far a timestamp may lie behind its change, in microseconds; valid inside one.
         fed_from: every change with a greater number is known to the feed; valid inside one.
+        erasing: what is still to be done about an erasure, see `jarvis._sqlite.erasing`; valid inside one.
         history: how much of the past is kept.
         signature: who makes the changes from here on, if anybody said so.
     """
@@ -118,7 +119,7 @@ class Session:
         self._has_moment = False  # the module gave one in this transaction
         self.began = 0
         self.begins: int | None = None
-        self.ahead = self.fed_from = 0
+        self.ahead = self.fed_from = self.erasing = 0
         self.signature: Signature | None = None
         self._broken = False
         self._book = names
@@ -189,7 +190,9 @@ class Session:
                 self._clock = None
             if self._clock is None:
                 self._clock = schema.clock(self.rows(schema.READ_CLOCK)[0])
-            self.commit_number, self.made, generation, self.begins, self.ahead, self.fed_from = self._clock
+            self.commit_number, self.made, generation, self.begins, self.ahead, self.fed_from, self.erasing = (
+                self._clock
+            )
             if generation != self._generation:
                 self._generation = generation
                 written_at, ids, texts = self._book.page
@@ -320,7 +323,9 @@ class Session:
 
     def clock_now(self) -> schema.Clock:
         """Return the clock as the transaction would leave it."""
-        return schema.Clock(self.commit_number, self.made, self._generation, self.begins, self.ahead, self.fed_from)
+        return schema.Clock(
+            self.commit_number, self.made, self._generation, self.begins, self.ahead, self.fed_from, self.erasing
+        )
 
     def clock_seen(self) -> schema.Clock:
         """Return the clock as this thread sees it; of a store without a past, one that knows of none."""

@@ -80,6 +80,7 @@ class StoreFile:
                 immutable=immutable,
                 checksums=not self._unsealed,
                 busy_timeout_seconds=self.busy_timeout_seconds,
+                views=schema.views_for_reading,
             )
         if not os.access(self.path, os.W_OK):  # SQLite would open it for reading only, in silence
             raise ReadOnlyStoreError(

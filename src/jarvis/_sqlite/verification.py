@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NAME = "(SELECT name FROM names WHERE id = {})"
 _ROWS = f"""
 SELECT row, {_NAME.format("namespace")}, id, {_NAME.format("category")}, key, {_NAME.format("entity_type")}, entity_id,
-    instant, version, body, checksum FROM {{}} ORDER BY row
+    instant, version, {{expires}}, body, checksum FROM {{table}} ORDER BY row
 """
 _TAGS = f"""
 SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
@@ -32,8 +32,9 @@ SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("c
 _COMMITS = "SELECT first, last, moment FROM commits ORDER BY last"
 _EVENTS = "SELECT number, made, namespace, change, id, category, key, version, count, checksum FROM events"
 _PLACES = "SELECT r.ended FROM revisions AS r JOIN past_tags AS t ON t.ended = r.ended WHERE t.made != r.made LIMIT 1"
-_CLOCK = "SELECT checksum, commit_number, made, names_generation, begins, ahead, fed_from FROM clock"
-_FIRST_CLOCK = "SELECT checksum, commit_number, made, names_generation FROM clock"
+_FIRST_CLOCK = "checksum, commit_number, made, names_generation"
+_SECOND_CLOCK = f"{_FIRST_CLOCK}, begins, ahead, fed_from"
+_CLOCK = f"{_SECOND_CLOCK}, erasing"
 _CHANGES = "SELECT ended, made, change, change_checksum FROM revisions"
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WAL_FRAME = struct.Struct(">6I")
@@ -62,10 +63,12 @@ def _compare(connection: apsw.Connection, path: str) -> None:
     for (finding,) in connection.execute("PRAGMA integrity_check(1)").fetchall():
         if finding != "ok":
             raise driver.corrupt(path, "its tables and indexes contradict each other")
-    has_past = schema.read_mark(connection)[1] >= schema.FIRST_WITH_PAST
-    _compare_states(connection, path, "entries", "tags")
+    version = schema.read_mark(connection)[1]
+    has_past, has_expiry = version >= schema.FIRST_WITH_PAST, version >= schema.FIRST_WITH_EXPIRY
+    expires = "expires" if has_expiry else "NULL"
+    _compare_states(connection, path, _ROWS.format(table="entries", expires=expires), "tags")
     if has_past:
-        _compare_states(connection, path, "revisions", "past_tags")
+        _compare_states(connection, path, _ROWS.format(table="revisions", expires=expires), "past_tags")
         for ended, made, change, checksum in connection.execute(_CHANGES):
             if schema.change_checksum(ended, made, change) != checksum:
                 raise driver.corrupt(path, "a change does not match its checksum")
@@ -75,7 +78,8 @@ def _compare(connection: apsw.Connection, path: str) -> None:
         for *fields, checksum in connection.execute(_EVENTS):
             if schema.event_checksum(tuple(fields)) != checksum:
                 raise driver.corrupt(path, "an event does not match its checksum")
-    clocks: list[Any] = connection.execute(_CLOCK if has_past else _FIRST_CLOCK).fetchall()
+    columns = _CLOCK if has_expiry else _SECOND_CLOCK if has_past else _FIRST_CLOCK
+    clocks: list[Any] = connection.execute(f"SELECT {columns} FROM clock").fetchall()
     for checksum, *clock in clocks:
         if schema.clock_checksum(tuple(clock)) != checksum:
             raise driver.corrupt(path, "its clock does not match its checksum")
@@ -91,11 +95,11 @@ def _compare_commits(connection: apsw.Connection, path: str) -> None:
         raise driver.corrupt(path, "it knows of commits that it does not hold")
 
 
-def _compare_states(connection: apsw.Connection, path: str, entries: str, tags: str) -> None:
+def _compare_states(connection: apsw.Connection, path: str, rows: str, tags: str) -> None:
     tagged = connection.cursor().execute(_TAGS.format(tags))
     tag = next(tagged, None)
-    for *fields, body, checksum in connection.execute(_ROWS.format(entries)):
-        if schema.row_checksum(tuple(fields), body) != checksum:
+    for *fields, expires, body, checksum in connection.execute(rows):
+        if schema.row_checksum((*fields, expires) if expires is not None else tuple(fields), body) != checksum:
             raise driver.corrupt(path, "an entry does not match its checksum")
         last = fields[0]
         there = set()

@@ -14,6 +14,7 @@ Example::
     TestMyBackendMachine = machine(lambda directory: MyBackend(directory / "store")).TestCase
 """
 
+from jarvis.conformance.expiry import ExpiryPromises
 from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
@@ -35,6 +36,7 @@ class BackendContract(
     SharedCommitPromises,
     NamespacePromises,
     HistoryPromises,
+    ExpiryPromises,
     FeedPromises,
     ModulePromises,
 ):

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from jarvis.change import Change
-from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
-from jarvis.conformance.history import FAR
+from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import FeedsChanges, Namespaced, StorageBackend, WakesWatchers

@@ -15,6 +15,8 @@ from jarvis.storage_backend import StorageBackend
 OpenBackend = Callable[[], StorageBackend]
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+"""Ahead of the system's time, which stands for what nobody gave a moment."""
 
 
 class FakeClock:
@@ -67,6 +69,11 @@ class Promises:
     def clock(self) -> FakeClock:
         """Return the clock of `memory`."""
         return FakeClock()
+
+    @pytest.fixture
+    def later(self) -> FakeClock:
+        """Return a clock that is ahead of the system's."""
+        return FakeClock(FAR)
 
     @pytest.fixture
     def memory(self, backend: StorageBackend, clock: FakeClock) -> MemoryModule:

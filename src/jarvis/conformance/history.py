@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
+from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import (
     ConflictError,
     DuplicateEntryError,
@@ -23,16 +23,9 @@ from jarvis.persistent_memory import MemoryModule
 from jarvis.revision import MISSING, Revision, Signature
 from jarvis.storage_backend import KeepsHistory, Namespaced, StorageBackend
 
-FAR = datetime(2100, 1, 1, tzinfo=UTC)  # ahead of the system's time, which stands for what nobody gave a moment
-
 
 class HistoryPromises(Promises):
     """Keep, show, compare, restore, undo, and answer as of a moment."""
-
-    @pytest.fixture
-    def later(self) -> FakeClock:
-        """Return the clock of `past`."""
-        return FakeClock(FAR)
 
     @pytest.fixture
     def past(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:

@@ -1,0 +1,96 @@
+"""Entries that have expired are removed with their past, in small steps beside other changes.
+
+From its instant of expiry on no read returns an entry, so when that is done matters to nobody but the disk. What
+is removed leaves a line in `gaps`, by which questions as of a moment at which it was there are refused, and its
+changes stay in the feed: who, when and why, and never a value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jarvis._sqlite import feed, history, tagging
+from jarvis._sqlite.schema import REMOVED
+from jarvis.codec.instants import datetime_of
+from jarvis.revision import Signature
+
+if TYPE_CHECKING:
+    from jarvis._sqlite.session import Session
+
+AT_ONCE = 16
+"""So many entries are purged beside one change."""
+
+_FIELDS = "row, namespace, id, category, key, instant, version, expires, body"
+_DUE = f"SELECT {_FIELDS} FROM entries WHERE expires <= ? ORDER BY expires LIMIT ?"
+_DUE_IN = f"SELECT {_FIELDS} FROM entries WHERE +namespace = ? AND expires <= ? LIMIT ?"
+_DUE_ONE = f"SELECT {_FIELDS} FROM entries WHERE namespace = ? AND id = ? AND expires <= ?"
+_ENDED = f"SELECT namespace, id, ended, expires FROM revisions WHERE {{}} AND expires <= ? AND {REMOVED}"
+_DUE_ENDED = f"{_ENDED.format('TRUE')} ORDER BY expires LIMIT ?"
+_DUE_ENDED_IN = f"{_ENDED.format('+namespace = ?')} LIMIT ?"
+_DUE_ENDED_ONE = f"{_ENDED.format('namespace = ? AND id = ?')} ORDER BY ended DESC LIMIT 1"
+_REMOVE = "DELETE FROM entries WHERE row = ?"
+_STEP = 256
+
+
+def purge(session: Session, now: int, limit: int) -> int:
+    """Remove at most `limit` entries of the store that have expired at the instant `now`; return how many.
+
+    Those count too that were deleted before they expired, and of which only the past is left.
+    """
+    due = session.rows(_DUE, (now, limit))
+    for row in due:
+        _purge(session, row)
+    ended = session.rows(_DUE_ENDED, (now, limit - len(due))) if len(due) < limit else []
+    for row in ended:
+        _purge_ended(session, row)
+    return len(due) + len(ended)
+
+
+def purge_entry(session: Session, namespace: int, entry_id: str, now: int) -> bool:
+    """Remove the entry with this id, or what is left of its past, if it has expired; return whether it had."""
+    due = session.rows(_DUE_ONE, (namespace, entry_id, now))
+    for row in due:
+        _purge(session, row)
+    ended = session.rows(_DUE_ENDED_ONE, (namespace, entry_id, now))
+    for row in ended:
+        _purge_ended(session, row)
+    return bool(due or ended)
+
+
+def purge_namespace(session: Session, namespace: int, now: int) -> None:
+    """Remove every entry of a namespace that has expired."""
+    while due := session.rows(_DUE_IN, (namespace, now, _STEP)):
+        for row in due:
+            _purge(session, row)
+    while ended := session.rows(_DUE_ENDED_IN, (namespace, now, _STEP)):
+        for row in ended:
+            _purge_ended(session, row)
+
+
+def _purge(session: Session, due: tuple[Any, ...]) -> None:
+    row, namespace, entry_id, category, key, instant, version, expires, encoded = due
+    body, named = session.body(encoded), (entry_id, category, key)
+    commit = session.next_commit()
+    history.expire(session, (namespace, entry_id), commit, expires)
+    if session.history.max_revisions:
+        history.expire_present(session, row)
+        if version == 1:
+            feed.keep_created(session, (row, instant, namespace), body, named)
+        feed.keep(session, (commit, session.moment(), namespace), _signed(session, expires), named, version)
+    session.rows(_REMOVE, (row,), "write")
+    tagging.take(session, tagging.ids(session, body.tags), (namespace, instant, row))
+
+
+def _purge_ended(session: Session, due: tuple[Any, ...]) -> None:
+    namespace, entry_id, ended, expires = due
+    if session.rows("SELECT 1 FROM revisions WHERE ended = ?", (ended,)):  # else it went with a later one of its id
+        history.expire(session, (namespace, entry_id), ended, expires)
+
+
+def _signed(session: Session, expires: int) -> str:
+    """Return who purges, and why: because it expired, unless somebody gave another reason."""
+    signature = session.signature
+    if signature is None or signature.operation != "expire":
+        signature = Signature("expire")
+    reason = signature.reason or f"expired at {datetime_of(expires).isoformat()}"
+    return feed.written(signature._replace(reason=reason))
