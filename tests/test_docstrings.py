@@ -28,7 +28,7 @@ def test_the_examples_of_a_module_run(name: str, request: pytest.FixtureRequest)
 
 def test_every_public_class_of_the_interface_has_a_runnable_example() -> None:
     from jarvis.async_memory import AsyncMemoryModule
-    from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
+    from jarvis.config import ConfigLoader, JarvisConfig, RetentionRule, StorageConfig
     from jarvis.container import Container
     from jarvis.json_backend import JSONBackend
     from jarvis.memory_entry import MemoryEntry, MemoryQuery
@@ -37,7 +37,7 @@ def test_every_public_class_of_the_interface_has_a_runnable_example() -> None:
 
     for kind in (
         *(AsyncMemoryModule, ConfigLoader, Container, JSONBackend, JarvisConfig),
-        *(MemoryEntry, MemoryModule, MemoryQuery, SQLiteBackend, StorageConfig),
+        *(MemoryEntry, MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig),
     ):
         assert ">>> " in (kind.__doc__ or ""), kind.__name__
 
@@ -59,6 +59,7 @@ def test_everything_public_is_documented_where_it_is_defined() -> None:
 
 def _verbs_of_the_contract() -> set[str]:
     from jarvis import storage_backend
+    from jarvis.forgetting import Forgets
     from jarvis.looking_back import LooksBack
     from jarvis.persistent_memory import MemoryModule
 
@@ -72,5 +73,6 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.WakesWatchers,
         MemoryModule,
         LooksBack,
+        Forgets,
     )
     return {name for kind in described for name in vars(kind)}
