@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from jarvis.async_memory import AsyncMemoryModule
+from jarvis.authorship import NOBODY
 from jarvis.config import ConfigLoader, RetentionRule, StorageConfig
 from jarvis.container import Container
 from jarvis.errors import InvalidSettingError, ReadOnlyStoreError
@@ -311,6 +312,15 @@ def test_a_shutdown_in_the_midst_of_a_sweep_waits_for_one_batch(tmp_path: Path, 
     assert not sweeper.is_running
     assert (3_000 - memory.count_memories()) % 500 == 0
     memory.shutdown()
+
+
+def test_a_sweep_that_is_told_to_end_ends_behind_the_batch(tmp_path: Path, backend_type: str) -> None:
+    with MemoryModule(storage_dir=tmp_path, backend_type=backend_type, retention=[OLD, OLD]) as memory:
+        _fill(memory, 20)
+
+        report = memory._sweep(4, NOBODY, lambda: memory.count_memories() <= 10)
+
+        assert (report.deleted, memory.count_memories()) == (12, 8)
 
 
 # --- how much it takes ---------------------------------------------------------------------------
