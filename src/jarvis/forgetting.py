@@ -127,10 +127,11 @@ class Forgets:
     def _hides_archived(self) -> bool:
         return any(rule.action == "archive" for rule in self.retention)
 
-    def _hidden(self, include_archived: bool, tags: Collection[str] | None = None) -> tuple[str, ...]:
-        """Return the tags of what a list leaves out, if it asks for `tags`."""
-        is_asked_for = include_archived or (isinstance(tags, Collection) and ARCHIVED in tags)
-        return () if is_asked_for or not self._hides_archived() else (ARCHIVED,)
+    def _hidden(self, include_archived: bool, tags: Collection[str] | None = None) -> tuple[str, ...] | None:
+        """Return the tags of what a list that asks for `tags` leaves out, or None."""
+        if include_archived or not self._hides_archived():
+            return None
+        return None if isinstance(tags, Collection) and ARCHIVED in tags else (ARCHIVED,)
 
 
 def rules_of(given: Sequence[RetentionRule]) -> tuple[RetentionRule, ...]:
