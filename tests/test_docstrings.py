@@ -28,7 +28,7 @@ def test_the_examples_of_a_module_run(name: str, request: pytest.FixtureRequest)
 
 def test_every_public_class_of_the_interface_has_a_runnable_example() -> None:
     from jarvis.async_memory import AsyncMemoryModule
-    from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
+    from jarvis.config import ConfigLoader, JarvisConfig, RetentionRule, StorageConfig
     from jarvis.container import Container
     from jarvis.json_backend import JSONBackend
     from jarvis.memory_entry import MemoryEntry, MemoryQuery
@@ -37,7 +37,7 @@ def test_every_public_class_of_the_interface_has_a_runnable_example() -> None:
 
     for kind in (
         *(AsyncMemoryModule, ConfigLoader, Container, JSONBackend, JarvisConfig),
-        *(MemoryEntry, MemoryModule, MemoryQuery, SQLiteBackend, StorageConfig),
+        *(MemoryEntry, MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig),
     ):
         assert ">>> " in (kind.__doc__ or ""), kind.__name__
 

@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
     ("backend_registry", "authorship"),
-    ("timeline", "watching"),
+    ("timeline", "watching", "retention", "sweeping"),
     ("looking_back", "forgetting"),
     ("persistent_memory",),
     ("async_memory", "container"),

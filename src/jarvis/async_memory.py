@@ -12,9 +12,9 @@ import contextvars
 import functools
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -23,13 +23,15 @@ import msgspec
 
 from jarvis._awaited import Workers
 from jarvis.change import Change, position_of
-from jarvis.config import HistoryPolicy
+from jarvis.config import HistoryPolicy, RetentionRule
 from jarvis.errors import TransactionError
 from jarvis.forgetting import Lifetime
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
+from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Difference, Revision
 from jarvis.storage_backend import FeedsChanges, StorageBackend, WakesWatchers
+from jarvis.sweeping import Sweeper
 from jarvis.watching import BATCH, INTERVAL_SECONDS
 
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
@@ -88,6 +90,7 @@ class AsyncMemoryModule:
         durability: Literal["full", "normal"] = "full",
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = _USUAL_HISTORY,
+        retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
         self._memory = MemoryModule(
@@ -99,6 +102,7 @@ class AsyncMemoryModule:
             durability=durability,
             busy_timeout_seconds=busy_timeout_seconds,
             history=history,
+            retention=retention,
             clock=clock,
         )
         self._workers = Workers()
@@ -273,16 +277,22 @@ class AsyncMemoryModule:
     async def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
         return await self._run(self._memory.get_memory_by_key, key, as_of=as_of)
 
-    async def get_memories_by_category(self, category: str) -> list[MemoryEntry]:
-        return await self._run(self._memory.get_memories_by_category, category)
+    async def get_memories_by_category(self, category: str, *, include_archived: bool = False) -> list[MemoryEntry]:
+        return await self._run(self._memory.get_memories_by_category, category, include_archived=include_archived)
 
-    async def get_memories_by_entity(self, entity_type: str, entity_id: str | None = None) -> list[MemoryEntry]:
-        return await self._run(self._memory.get_memories_by_entity, entity_type, entity_id)
+    async def get_memories_by_entity(
+        self, entity_type: str, entity_id: str | None = None, *, include_archived: bool = False
+    ) -> list[MemoryEntry]:
+        return await self._run(
+            self._memory.get_memories_by_entity, entity_type, entity_id, include_archived=include_archived
+        )
 
     async def get_memories_by_tags(
-        self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any"
+        self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any", include_archived: bool = False
     ) -> list[MemoryEntry]:
-        return await self._run(self._memory.get_memories_by_tags, tags, tags_match=tags_match)
+        return await self._run(
+            self._memory.get_memories_by_tags, tags, tags_match=tags_match, include_archived=include_archived
+        )
 
     async def search_memories(
         self,
@@ -299,6 +309,7 @@ class AsyncMemoryModule:
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
         as_of: datetime | None = None,
+        include_archived: bool = False,
     ) -> list[MemoryEntry]:
         return await self._run(
             self._memory.search_memories,
@@ -314,6 +325,7 @@ class AsyncMemoryModule:
             limit=limit,
             after=after,
             as_of=as_of,
+            include_archived=include_archived,
         )
 
     async def count_memories(
@@ -329,6 +341,7 @@ class AsyncMemoryModule:
         until: datetime | None = None,
         where: Mapping[Any, Any] | None = None,
         as_of: datetime | None = None,
+        include_archived: bool = False,
     ) -> int:
         return await self._run(
             self._memory.count_memories,
@@ -342,21 +355,26 @@ class AsyncMemoryModule:
             until=until,
             where=where,
             as_of=as_of,
+            include_archived=include_archived,
         )
 
     async def list_memories(
-        self, *, limit: int | None = None, after: MemoryEntry | str | None = None
+        self, *, limit: int | None = None, after: MemoryEntry | str | None = None, include_archived: bool = False
     ) -> list[MemoryEntry]:
-        return await self._run(self._memory.list_memories, limit=limit, after=after)
+        return await self._run(self._memory.list_memories, limit=limit, after=after, include_archived=include_archived)
 
-    async def get_user_preferences(self, *, as_of: datetime | None = None) -> dict[str, Any]:
-        return await self._run(self._memory.get_user_preferences, as_of=as_of)
+    async def get_user_preferences(
+        self, *, as_of: datetime | None = None, include_archived: bool = False
+    ) -> dict[str, Any]:
+        return await self._run(self._memory.get_user_preferences, as_of=as_of, include_archived=include_archived)
 
     async def get_device_info(self) -> dict[str, Any]:
         return await self._run(self._memory.get_device_info)
 
-    async def get_task_history(self, limit: int | None = None, *, as_of: datetime | None = None) -> list[MemoryEntry]:
-        return await self._run(self._memory.get_task_history, limit, as_of=as_of)
+    async def get_task_history(
+        self, limit: int | None = None, *, as_of: datetime | None = None, include_archived: bool = False
+    ) -> list[MemoryEntry]:
+        return await self._run(self._memory.get_task_history, limit, as_of=as_of, include_archived=include_archived)
 
     async def update_memory(
         self,
@@ -458,6 +476,23 @@ class AsyncMemoryModule:
     async def prune_history(self, *, limit: int = 1000) -> int:
         return await self._run(self._memory.prune_history, limit=limit)
 
+    async def plan_retention(self, *, examples: int = 3) -> RetentionPlan:
+        return await self._run(self._memory.plan_retention, examples=examples)
+
+    async def sweep(
+        self,
+        *,
+        batch: int = 500,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> SweepReport:
+        return await self._run(self._memory.sweep, batch=batch, module=module, task_id=task_id, reason=reason)
+
+    def sweep_every(self, interval: timedelta | float) -> Sweeper:
+        """Start the thread at once, without waiting for it; its `stop` does wait."""
+        return self._memory.sweep_every(interval)
+
     async def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
         return await self._run(self._memory.changes, since, limit=limit)
 
@@ -512,6 +547,7 @@ class AsyncMemoryModule:
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
         as_of: datetime | None = None,
+        include_archived: bool = False,
     ) -> AsyncIterator[MemoryEntry]:
         entries = self._memory.iter_memories(
             category,
@@ -526,6 +562,7 @@ class AsyncMemoryModule:
             limit=limit,
             after=after,
             as_of=as_of,
+            include_archived=include_archived,
         )
         fetch: asyncio.Future[list[MemoryEntry]] | None = None
         try:

@@ -17,7 +17,7 @@ import msgspec
 from jarvis.errors import InvalidSettingError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from yaml import MappingNode, Node, SafeLoader
 
@@ -25,6 +25,7 @@ Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
 _MANY_REVISIONS = 1_000_000
 _LONGEST = timedelta(days=36_525)
+_LONGEST_INTERVAL = timedelta(days=30)  # what every platform can wait for
 MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
 """Over eleven days. SQLite counts milliseconds in 31 bits, Windows in 32; beyond that a wait overflows."""
 
@@ -58,6 +59,77 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidSettingError(f"history.{key} must be a timedelta above 0, up to 100 years, or None")
 
 
+ARCHIVED = "archived"
+"""The tag of what a rule has archived, or somebody by hand."""
+
+RetentionAction = Literal["delete", "archive"]
+RETENTION_ACTIONS: tuple[str, ...] = get_args(RetentionAction)
+_MANY_KEPT_TAGS = 100
+
+
+class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Which memories of a category are not kept for ever, and what becomes of them.
+
+    At least one of `max_age` and `max_entries` is given; what goes beyond any of the two is cleaned up.
+
+    Attributes:
+        category: of the memories that the rule governs.
+        entity_type: it governs only those about entities of this type.
+        tag: it governs only those with this tag.
+        max_age: how long after its timestamp a memory stays as it is.
+        max_entries: so many of the memories that it governs, the newest, stay as they are.
+        action: ``"delete"``, or ``"archive"``: the memory gets the tag ``archived``.
+        keep_tags: what has one of these tags is pinned: it is neither governed nor counted.
+
+    Raises:
+        InvalidSettingError: a value has the wrong type or is out of range, or the rule can govern nothing.
+
+    >>> RetentionRule(category="tasks", max_age=timedelta(days=30), keep_tags=("important",)).action
+    'delete'
+    >>> RetentionRule(category="tasks")
+    Traceback (most recent call last):
+    ...
+    jarvis.errors.InvalidSettingError: retention: a rule needs a max_age or a max_entries
+    """
+
+    category: str
+    entity_type: str | None = None
+    tag: str | None = None
+    max_age: timedelta | None = None
+    max_entries: int | None = None
+    action: RetentionAction = "delete"
+    keep_tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for key in ("category", "entity_type", "tag"):
+            held = getattr(self, key)
+            if not _is_name(held) and (held is not None or key == "category"):
+                raise InvalidSettingError(f"retention: {key} must be a text")
+        if self.max_age is None and self.max_entries is None:
+            raise InvalidSettingError("retention: a rule needs a max_age or a max_entries")
+        if self.max_age is not None and (
+            not isinstance(self.max_age, timedelta) or not timedelta(0) <= self.max_age <= _LONGEST
+        ):
+            raise InvalidSettingError("retention: max_age must be a timedelta from 0 to 100 years")
+        if self.max_entries is not None and (type(self.max_entries) is not int or not 1 <= self.max_entries < 2**63):
+            raise InvalidSettingError("retention: max_entries must be a whole number from 1 up")
+        if self.action not in RETENTION_ACTIONS:
+            raise InvalidSettingError(f"retention: action must be {' or '.join(map(repr, RETENTION_ACTIONS))}")
+        if not isinstance(self.keep_tags, tuple | list | set | frozenset) or not all(map(_is_name, self.keep_tags)):
+            raise InvalidSettingError('retention: keep_tags must be tags, such as ("important",)')
+        if len(self.keep_tags) > _MANY_KEPT_TAGS:
+            raise InvalidSettingError(f"retention: keep_tags must be at most {_MANY_KEPT_TAGS} tags")
+        msgspec.structs.force_setattr(self, "keep_tags", tuple(self.keep_tags))
+        if self.tag is not None and (self.tag in self.keep_tags or (self.tag, self.action) == (ARCHIVED, "archive")):
+            raise InvalidSettingError("retention: the rule governs nothing, for it leaves alone what has its tag")
+
+
+def _is_name(held: object) -> bool:
+    """Tell whether this is a text that a store can hold."""
+    return type(held) is str and not any("\ud800" <= sign <= "\udfff" for sign in held)
+
+
 class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how memories are kept. What is left out has its default.
 
@@ -71,6 +143,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
         read_only: write nothing, not even the store itself.
         busy_timeout_seconds: how long a write waits for another writer; 0 does not wait.
         history: how much of the past is kept; a mapping of the fields of `HistoryPolicy` is taken too.
+        retention: what is cleaned up; for a rule a mapping of the fields of `RetentionRule` is taken too.
+        sweep_every: how often `jarvis.container.Container` lets that be done; None for not at all.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
@@ -91,6 +165,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
     busy_timeout_seconds: float = 30.0
     history: HistoryPolicy = HistoryPolicy()
+    retention: tuple[RetentionRule, ...] = ()
+    sweep_every: timedelta | None = None
 
     if TYPE_CHECKING:  # what is taken is wider than what is held
 
@@ -105,12 +181,16 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             read_only: bool = ...,
             busy_timeout_seconds: float = ...,
             history: HistoryPolicy | Mapping[str, Any] = ...,
+            retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
+            sweep_every: timedelta | str | None = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         """Check and normalise every field."""
         for key in self.__struct_fields__:
             msgspec.structs.force_setattr(self, key, _accepted(key, getattr(self, key)))
+        if self.read_only and self.sweep_every is not None:
+            raise InvalidSettingError("storage.sweep_every cannot be together with read_only: a sweep deletes")
 
 
 class JarvisConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +263,10 @@ class ConfigLoader:
                 self._refuse(str(error), line)
             if isinstance(values[key], Path):
                 values[key] = self.path.parent / values[key]
-        return JarvisConfig(storage=StorageConfig(**values))
+        try:
+            return JarvisConfig(storage=StorageConfig(**values))
+        except InvalidSettingError as error:  # of settings that do not go together
+            self._refuse(str(error))
 
     def _text(self) -> str | None:
         try:
@@ -430,6 +513,47 @@ def _history(value: object) -> HistoryPolicy:
         raise _UnfitError(f"does not fit: {error}") from None
 
 
+def _retention(value: object) -> tuple[RetentionRule, ...]:
+    if not isinstance(value, list | tuple):
+        raise _UnfitError(f"must be a list of rules, not {_kind(value)}")
+    return tuple(_retention_rule(place, held) for place, held in enumerate(value, 1))
+
+
+def _retention_rule(place: int, value: object) -> RetentionRule:
+    if isinstance(value, RetentionRule):
+        return value
+    rule = f"rule {place}"
+    if isinstance(value, _Pairs):
+        try:
+            value = value.once()
+        except _UnfitError as unfit:
+            raise _UnfitError(f"{rule} {unfit}") from None
+    if not isinstance(value, dict):
+        raise _UnfitError(f"{rule} must be a RetentionRule or a mapping of its fields, not {_kind(value)}")
+    known = RetentionRule.__struct_fields__
+    for key in value:
+        if key not in known:
+            raise _UnfitError(f"{rule} has no key {key!r}{nearest(str(key), known)}; known: {', '.join(known)}")
+    if "category" not in value:
+        raise _UnfitError(f"{rule} needs a category")
+    fields: dict[str, Any] = dict(value)
+    try:
+        if "max_age" in fields:
+            fields["max_age"] = _duration(fields["max_age"])
+        return RetentionRule(**fields)
+    except _UnfitError as unfit:
+        raise _UnfitError(f"{rule} has a max_age that {unfit}") from None
+    except InvalidSettingError as error:
+        raise _UnfitError(f"{rule} does not fit: {error}") from None
+
+
+def _sweep_every(value: object) -> timedelta | None:
+    interval = _duration(value)
+    if interval is not None and not timedelta(0) < interval <= _LONGEST_INTERVAL:
+        raise _UnfitError(f"must be above 0 and at most {_LONGEST_INTERVAL.days} days")
+    return interval
+
+
 def _kind(value: object) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
@@ -446,6 +570,8 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "read_only": _switch,
     "busy_timeout_seconds": _seconds,
     "history": _history,
+    "retention": _retention,
+    "sweep_every": _sweep_every,
 }
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jarvis.config import JarvisConfig
+    from jarvis.sweeping import Sweeper
 
 _log = logging.getLogger("jarvis.container")
 
@@ -44,6 +45,7 @@ class Container:
         self._config: JarvisConfig | None = None
         self._config_file: Path | None = None
         self._memory_module: MemoryModule | None = None
+        self._sweeper: Sweeper | None = None
 
     def get_config(self, config_path: str | PathLike[str] | None = None) -> JarvisConfig:
         """Return the settings, read once: from `config_path` or, if None, ``~/.jarvis/config.yaml``.
@@ -64,7 +66,7 @@ class Container:
             return self._config
 
     def get_memory_module(self, config_path: str | PathLike[str] | None = None) -> MemoryModule:
-        """Return the one memory module of this container, ready for use.
+        """Return the one memory module of this container, ready for use, and swept as the settings say.
 
         The first call creates the store, if it is absent, in ``persistent_memory`` within the
         configured ``data_dir``; `config_path` is as for `get_config`.
@@ -86,13 +88,16 @@ class Container:
                     durability=storage.durability,
                     busy_timeout_seconds=storage.busy_timeout_seconds,
                     history=storage.history,
+                    retention=storage.retention,
                 )
                 module.bootstrap()
                 self._memory_module = module
+            if storage.sweep_every is not None and (self._sweeper is None or not self._sweeper.is_running):
+                self._sweeper = self._memory_module.sweep_every(storage.sweep_every)
             return self._memory_module
 
     def shutdown(self) -> None:
-        """Close what was opened; no-op if nothing was.
+        """Close what was opened, and sweep no more; no-op if nothing was opened.
 
         Settings and module stay what they are: whoever still holds the module, or asks for it again,
         uses the same one, and its next call opens the store again.

@@ -109,7 +109,8 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A question, as a value. `matches` is its meaning; a backend may be faster, never different.
 
     A filter left at None is no filter; ``""`` and ``[]`` are values. See
-    `jarvis.persistent_memory.MemoryModule.search_memories` for what each filter means.
+    `jarvis.persistent_memory.MemoryModule.search_memories` for what each filter means. `exclude_tags`:
+    has none of these tags; ``[]`` excludes nothing.
 
     >>> query = MemoryQuery(category="tasks", where={"status": "failed"})
     >>> query.matches(MemoryEntry("1", "tasks", "task_1", {"status": "failed"}))
@@ -130,6 +131,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     where: Mapping[Any, Any] | None = None
     limit: int | None = None
     after: MemoryEntry | str | None = None
+    exclude_tags: Collection[str] | None = None
 
     def __post_init__(self) -> None:
         for name in _EXACT:
@@ -137,18 +139,9 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
             if held is not None:
                 _check_filter(name, held)
         if self.tags is not None:
-            if type(self.tags) is not list and (
-                isinstance(self.tags, (str, bytes, Mapping)) or not isinstance(self.tags, Collection)
-            ):
-                raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
-            for tag in self.tags:
-                if not isinstance(tag, str):
-                    raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
-            if len(self.tags) > MAX_TAGS:
-                raise InvalidQueryError(f"tags: takes at most {MAX_TAGS}, not {len(self.tags)}")
-            for tag in self.tags:
-                _check_filter("tags", tag)
-            msgspec.structs.force_setattr(self, "tags", tuple(self.tags))  # what goes in is copied
+            msgspec.structs.force_setattr(self, "tags", _asked_tags("tags", self.tags))
+        if self.exclude_tags is not None:
+            msgspec.structs.force_setattr(self, "exclude_tags", _asked_tags("exclude_tags", self.exclude_tags))
         if self.tags_match not in ("any", "all"):
             raise InvalidQueryError('tags_match: takes "any" or "all"')
         if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < _FAR):
@@ -194,12 +187,15 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         since, until = self.instants
         test, position = self.test, self.position
         wanted = None if self.tags is None else frozenset(self.tags)
+        unwanted = frozenset(self.exclude_tags or ())
         exact = [(name, held) for name in _EXACT if (held := getattr(self, name)) is not None]
 
         def matches(entry: MemoryEntry) -> bool:
             if any(getattr(entry, name) != held for name, held in exact):
                 return False
             if wanted is not None and not _tagged(wanted, entry.tags, self.tags_match):
+                return False
+            if unwanted and not unwanted.isdisjoint(entry.tags):
                 return False
             if since is not None or until is not None or position is not None:
                 order = entry.order
@@ -218,6 +214,20 @@ def _tagged(wanted: frozenset[str], tags: list[str], how: str) -> bool:
     if how == "any" or not wanted:  # no tag wanted: nothing matches, by either rule
         return not wanted.isdisjoint(tags)
     return wanted.issubset(tags)
+
+
+def _asked_tags(name: str, tags: Collection[str]) -> tuple[str, ...]:
+    """Return a copy of the tags that a question names; raise `InvalidQueryError` if they are none."""
+    if type(tags) is not list and (isinstance(tags, (str, bytes, Mapping)) or not isinstance(tags, Collection)):
+        raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
+    if len(tags) > MAX_TAGS:
+        raise InvalidQueryError(f"{name}: takes at most {MAX_TAGS}, not {len(tags)}")
+    for tag in tags:
+        _check_filter(name, tag)
+    return tuple(tags)
 
 
 def _check_filter(name: str, held: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
-from jarvis.config import HistoryPolicy
+from jarvis.config import ARCHIVED, HistoryPolicy, RetentionRule
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -24,7 +24,7 @@ from jarvis.errors import (
     InvalidQueryError,
     InvalidSettingError,
 )
-from jarvis.forgetting import Forgets, Lifetime, moment_of_expiry
+from jarvis.forgetting import Forgets, Lifetime, moment_of_expiry, rules_of
 from jarvis.looking_back import LooksBack
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
@@ -47,7 +47,16 @@ from jarvis.storage_backend import (
     Transactional,
 )
 
-__all__ = ["Change", "Difference", "HistoryPolicy", "MemoryEntry", "MemoryModule", "MemoryQuery", "Revision"]
+__all__ = [
+    "Change",
+    "Difference",
+    "HistoryPolicy",
+    "MemoryEntry",
+    "MemoryModule",
+    "MemoryQuery",
+    "RetentionRule",
+    "Revision",
+]
 
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
 DEVICE_KEY = "device_info"
@@ -79,6 +88,9 @@ class MemoryModule(LooksBack, Forgets):
     or after the newest change that is the present. It raises `jarvis.errors.HistoryUnavailableError` if
     that is not known (any more), and `jarvis.errors.UnsupportedError` if the backend keeps no history.
 
+    A module with a rule that archives leaves what has the tag ``archived`` out of every list and count, unless
+    the tags that are asked for name it, or ``include_archived=True`` is passed. One without hides nothing.
+
     Args:
         storage_backend: where to keep memories; a backend of your own, or None for one by type.
         storage_dir: the directory of the store; ``~/.jarvis/memory`` if None.
@@ -90,6 +102,7 @@ class MemoryModule(LooksBack, Forgets):
             process, and a POWER CUT LOSES THE LAST WRITES.
         busy_timeout_seconds: how long a write waits for other writers before `StoreBusyError`.
         history: how much of the past is kept, see `HistoryPolicy`.
+        retention: what `sweep` cleans up, see `RetentionRule`.
         clock: returns the time now, aware; for tests.
 
     Raises:
@@ -116,6 +129,7 @@ class MemoryModule(LooksBack, Forgets):
         durability: Literal["full", "normal"] = "full",
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = _USUAL_HISTORY,
+        retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
         check_namespace(namespace)
@@ -148,6 +162,8 @@ class MemoryModule(LooksBack, Forgets):
         if clock is not utc_now and backend.has_capability(Expires):
             backend = backend.capability(Expires).with_clock(functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
+        self.retention = rules_of(retention)
+        self._sweepers = []
         self._clock = clock
         self._plain = _PlainClock()
         self._token = id(self._plain)
@@ -165,10 +181,11 @@ class MemoryModule(LooksBack, Forgets):
         self.shutdown()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self.backend, "clock": self._clock}
+        return {"backend": self.backend, "clock": self._clock, "retention": self.retention}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.backend, self._clock = state["backend"], state["clock"]
+        self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
+        self._sweepers = []
         self._plain = _PlainClock()
         self._token = id(self._plain)
 
@@ -182,12 +199,16 @@ class MemoryModule(LooksBack, Forgets):
         self.backend.bootstrap()
 
     def shutdown(self) -> None:
-        """Release files and locks; any number of times. The next call opens the store again.
+        """Release files and locks, and end what `sweep_every` began; any number of times.
+
+        The next call opens the store again.
 
         Raises:
             TransactionError: the calling thread has a transaction open.
         """
         self.backend.shutdown()
+        if self._stop_sweeping():
+            self.backend.shutdown()  # which a sweep may have opened again
 
     # --- creating --------------------------------------------------------------------------------
 
@@ -238,8 +259,9 @@ class MemoryModule(LooksBack, Forgets):
         """Give the memory of (category, key), the one written last, this value, or create it; return its id.
 
         Atomic: of any number of threads and processes that upsert one key at once, one creates and
-        the others update. An update leaves entity type and id as they are, the tags if None, and the expiry if
-        neither `ttl` nor `expires_at` is given. Over one that has expired a new memory is created.
+        the others update. An update leaves entity type and id as they are, the expiry if neither `ttl` nor
+        `expires_at` is given, and the tags if None, but for ``archived`` where this module hides what has it: what
+        is set again is in use again. Over one that has expired a new memory is created.
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was changed.
@@ -323,21 +345,33 @@ class MemoryModule(LooksBack, Forgets):
             return self.backend.newest_of_key(asked_text("key", key))
         return self._past(as_of).newest_of_key(asked_text("key", key))
 
-    def get_memories_by_category(self, category: str) -> list[MemoryEntry]:
+    def get_memories_by_category(self, category: str, *, include_archived: bool = False) -> list[MemoryEntry]:
         """Return every memory of the category."""
-        return self.backend.select(MemoryQuery(category=asked_text("category", category)))
+        return self.backend.select(
+            MemoryQuery(category=asked_text("category", category), exclude_tags=self._hidden(include_archived))
+        )
 
-    def get_memories_by_entity(self, entity_type: str, entity_id: str | None = None) -> list[MemoryEntry]:
+    def get_memories_by_entity(
+        self, entity_type: str, entity_id: str | None = None, *, include_archived: bool = False
+    ) -> list[MemoryEntry]:
         """Return every memory about entities of this type, or about the one with this id."""
-        return self.backend.select(MemoryQuery(entity_type=asked_text("entity_type", entity_type), entity_id=entity_id))
+        return self.backend.select(
+            MemoryQuery(
+                entity_type=asked_text("entity_type", entity_type),
+                entity_id=entity_id,
+                exclude_tags=self._hidden(include_archived),
+            )
+        )
 
     def get_memories_by_tags(
-        self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any"
+        self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any", include_archived: bool = False
     ) -> list[MemoryEntry]:
         """Return every memory that has any, or all, of the tags; none if `tags` is empty."""
         if tags is None:
             raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
-        return self.backend.select(MemoryQuery(tags=tags, tags_match=tags_match))
+        return self.backend.select(
+            MemoryQuery(tags=tags, tags_match=tags_match, exclude_tags=self._hidden(include_archived, tags))
+        )
 
     def search_memories(
         self,
@@ -354,6 +388,7 @@ class MemoryModule(LooksBack, Forgets):
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
         as_of: datetime | None = None,
+        include_archived: bool = False,
     ) -> list[MemoryEntry]:
         """Return the memories that satisfy every filter that is given.
 
@@ -369,6 +404,7 @@ class MemoryModule(LooksBack, Forgets):
                 entry of a page to get the next page. Stable while others write: nothing that stays
                 unchanged is skipped or given twice.
             as_of: answer as at this moment.
+            include_archived: also what this module hides.
 
         Raises:
             InvalidQueryError: a filter means nothing; the message says what it takes.
@@ -386,6 +422,7 @@ class MemoryModule(LooksBack, Forgets):
                 where=where,
                 limit=limit,
                 after=after,
+                exclude_tags=self._hidden(include_archived, tags),
             )
         )
 
@@ -402,6 +439,7 @@ class MemoryModule(LooksBack, Forgets):
         until: datetime | None = None,
         where: Mapping[Any, Any] | None = None,
         as_of: datetime | None = None,
+        include_archived: bool = False,
     ) -> int:
         """Return how many memories `search_memories` would return, without building them."""
         return self._seen(as_of).count(
@@ -415,6 +453,7 @@ class MemoryModule(LooksBack, Forgets):
                 since=since,
                 until=until,
                 where=where,
+                exclude_tags=self._hidden(include_archived, tags),
             )
         )
 
@@ -433,6 +472,7 @@ class MemoryModule(LooksBack, Forgets):
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
         as_of: datetime | None = None,
+        include_archived: bool = False,
     ) -> Iterator[MemoryEntry]:
         """Yield what `search_memories` returns, one by one, in memory that does not grow with their number.
 
@@ -453,17 +493,21 @@ class MemoryModule(LooksBack, Forgets):
                 where=where,
                 limit=limit,
                 after=after,
+                exclude_tags=self._hidden(include_archived, tags),
             )
         )
 
-    def list_memories(self, *, limit: int | None = None, after: MemoryEntry | str | None = None) -> list[MemoryEntry]:
+    def list_memories(
+        self, *, limit: int | None = None, after: MemoryEntry | str | None = None, include_archived: bool = False
+    ) -> list[MemoryEntry]:
         """Return every memory, or a page of them; `limit` and `after` as in `search_memories`."""
-        return self.backend.select(MemoryQuery(limit=limit, after=after))
+        return self.backend.select(MemoryQuery(limit=limit, after=after, exclude_tags=self._hidden(include_archived)))
 
-    def get_user_preferences(self, *, as_of: datetime | None = None) -> dict[str, Any]:
+    def get_user_preferences(self, *, as_of: datetime | None = None, include_archived: bool = False) -> dict[str, Any]:
         """Return the value of every preference by its key; of several with one key, the one written last."""
         held: dict[str, MemoryEntry] = {}
-        for entry in self._seen(as_of).select(MemoryQuery(category=PREFERENCES)):
+        query = MemoryQuery(category=PREFERENCES, exclude_tags=self._hidden(include_archived))
+        for entry in self._seen(as_of).select(query):
             known = held.setdefault(entry.key, entry)
             if known.position and entry.position and entry.position[1] > known.position[1]:
                 held[entry.key] = entry
@@ -474,9 +518,12 @@ class MemoryModule(LooksBack, Forgets):
         entry = self.backend.last_written(DEVICES, DEVICE_KEY)
         return {} if entry is None else entry.value
 
-    def get_task_history(self, limit: int | None = None, *, as_of: datetime | None = None) -> list[MemoryEntry]:
+    def get_task_history(
+        self, limit: int | None = None, *, as_of: datetime | None = None, include_archived: bool = False
+    ) -> list[MemoryEntry]:
         """Return the records of tasks, at most `limit` of them."""
-        return self._seen(as_of).select(MemoryQuery(category=TASKS, limit=limit))
+        query = MemoryQuery(category=TASKS, limit=limit, exclude_tags=self._hidden(include_archived))
+        return self._seen(as_of).select(query)
 
     # --- changing and deleting -------------------------------------------------------------------
 
@@ -864,8 +911,12 @@ class MemoryModule(LooksBack, Forgets):
 
         def upsert(moment: datetime) -> str:
             entry = self.backend.last_written(category, key)
-            if entry is not None and self._update(entry, value, tags, expires_at, author, moment):
-                return entry.id
+            if entry is not None:
+                kept = tags
+                if kept is None and self._hides_archived():
+                    kept = [tag for tag in entry.tags if tag != ARCHIVED]
+                if self._update(entry, value, kept, expires_at, author, moment):
+                    return entry.id
             return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
 
         return self._change(upsert)

@@ -41,6 +41,7 @@ class _Shape(NamedTuple):
     all_tags: bool
     limit: bool
     past: bool
+    excluded: int
 
 
 class _Era(NamedTuple):
@@ -134,6 +135,8 @@ def _bind(
     if limit is not None:
         bound["limit"] = limit
     bound["now"] = now
+    excluded = tuple(dict.fromkeys(query.exclude_tags or ()))
+    bound.update((f"excluded_{place}", tag) for place, tag in enumerate(excluded))
     if cutoff is not None:
         bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
     shape = _Shape(
@@ -148,6 +151,7 @@ def _bind(
         all_tags,
         limit is not None,
         cutoff is not None,
+        len(excluded),
     )
     return shape, bound
 
@@ -266,7 +270,17 @@ def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
         conditions.append(f"({table}.instant, {table}.row) < (:after_instant, :after_row)")
     if shape.past:
         conditions += visible(table, is_over=era.is_over)
+    if shape.excluded:
+        conditions.append(_has_none(shape.excluded, table, era))
     return conditions
+
+
+def _has_none(count: int, table: str, era: _Era) -> str:
+    # By name, where all else goes by number: a number that was looked up before may be out of date, or the
+    # tag may have got its first, and then what has the tag would be let through instead of not found.
+    marks = ", ".join(f":excluded_{place}" for place in range(count))
+    tagged = _is_tagged(table, [f"SELECT id FROM names WHERE name IN ({marks})"])
+    return f"NOT EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {tagged})"
 
 
 def visible(table: str, *, is_over: bool) -> list[str]:

@@ -21,6 +21,7 @@ from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.modules import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
+from jarvis.conformance.retention import RetentionPromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
@@ -39,5 +40,6 @@ class BackendContract(
     ExpiryPromises,
     FeedPromises,
     ModulePromises,
+    RetentionPromises,
 ):
     """Every promise. A subclass gives the fixture `open_backend`."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import NOON, Promises, an_entry
+from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidQueryError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
-from jarvis.storage_backend import StorageBackend
+from jarvis.storage_backend import Namespaced, StorageBackend
 
 _CATEGORIES = ("preferences", "tasks", "", "%", "Tasks")
 _TAGS = ("ui", "urgent", "UI", "u", "%", "")
@@ -103,6 +103,57 @@ class FilterPromises(Promises):
         assert len(crowd) == 60
         assert backend.query(tags=[]) == backend.select(MemoryQuery(tags=[], tags_match="all")) == []
         assert backend.count(MemoryQuery(tags=[])) == 0
+
+    @pytest.mark.usefixtures("crowd")
+    def test_excluded_tags_leave_out_what_has_any_of_them(self, backend: StorageBackend) -> None:
+        listed = backend.list_all()[::-1]
+        excluded: tuple[list[str] | None, ...] = (
+            ["ui"],
+            ["ui", "urgent", "ui"],
+            [""],
+            ["%"],
+            ["absent", "u"],
+            [],
+            None,
+        )
+        others: tuple[dict[str, Any], ...] = (
+            {},
+            {"limit": 3},
+            {"category": "tasks", "limit": 2},
+            {"entity_type": "task"},
+            {"key": "theme"},
+            {"entity_id": "1", "until": NOON + timedelta(hours=3)},
+            {"where": {"s": "a"}, "limit": 4},
+            {"after": listed[40], "limit": 5},
+        )
+        for unwanted, tags, other in itertools.product(excluded, (None, ["ui"], ["u", "ui", "urgent"]), others):
+            for how in ("any", "all"):
+                self._agree(backend, listed, MemoryQuery(exclude_tags=unwanted, tags=tags, tags_match=how, **other))
+
+    def test_excluded_tags_may_be_named_before_anything_has_them(self, backend: StorageBackend) -> None:
+        backend.create(an_entry("1", tags=[]))
+        query = MemoryQuery(exclude_tags=["late"])
+        assert backend.count(query) == 1
+
+        backend.create(an_entry("2", tags=["late"]))
+
+        assert [entry.id for entry in backend.select(query)] == [entry.id for entry in backend.iterate(query)] == ["1"]
+        assert backend.count(query) == 1
+
+    def test_a_tag_that_was_erased_and_given_anew_is_excluded_by_every_handle(
+        self, backend: StorageBackend, open_backend: OpenBackend
+    ) -> None:
+        self.need(backend, Namespaced)
+        query, other = MemoryQuery(exclude_tags=["late"]), open_backend()
+        backend.create(an_entry("1", tags=["late"]))
+        assert other.select(query) == []
+
+        backend.capability(Namespaced).erase_namespace("default")
+        backend.create(an_entry("2", tags=["between"]))
+        backend.create(an_entry("3", tags=["late"]))
+
+        assert [entry.id for entry in other.select(query)] == ["2"]
+        other.shutdown()
 
     def test_an_empty_string_is_a_filter_that_matches_the_empty_string(
         self, backend: StorageBackend, crowd: list[MemoryEntry]
@@ -252,6 +303,10 @@ class FilterPromises(Promises):
             {"tags": "ui"},
             {"tags": [1]},
             {"tags": {"ui": 1}},
+            {"exclude_tags": "ui"},
+            {"exclude_tags": [1]},
+            {"exclude_tags": ["\ud800"]},
+            {"exclude_tags": [str(number) for number in range(501)]},
             {"tags_match": "most"},
             {"limit": -1},
             {"limit": True},

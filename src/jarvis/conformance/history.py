@@ -491,4 +491,6 @@ class _Story:
             MemoryQuery(tags=["x", "y"], tags_match=chance.choice(["any", "all"]), category=chance.choice("ab")),
             MemoryQuery(entity_type="t", entity_id=chance.choice([None, "e"])),
             MemoryQuery(since=FAR + timedelta(hours=chance.randint(0, 5)), tags=["y", "z"], limit=2),
+            MemoryQuery(exclude_tags=["x", "absent"], category=chance.choice("ab"), limit=3),
+            MemoryQuery(tags=["x", "z"], exclude_tags=["y"], limit=2),
         ]

@@ -69,8 +69,11 @@ _queries = st.builds(
     until=st.one_of(st.none(), _moments),
     where=_wheres,
     limit=_limits,
+    exclude_tags=_some_tags,
 )
-_few_filters = st.builds(MemoryQuery, category=st.one_of(st.none(), _names), tags=_some_tags, limit=_limits)
+_few_filters = st.builds(
+    MemoryQuery, category=st.one_of(st.none(), _names), tags=_some_tags, limit=_limits, exclude_tags=_some_tags
+)
 
 
 Key = tuple[str, str]
@@ -365,12 +368,11 @@ class BackendMachine(RuleBasedStateMachine):
     def page(self, query: MemoryQuery, size: int) -> None:
         """Pages add up to the list."""
         self._count("page")
-        whole = self.model.select(self.namespace, MemoryQuery(category=query.category, tags=query.tags))
+        filters: dict[str, Any] = {"category": query.category, "tags": query.tags, "exclude_tags": query.exclude_tags}
+        whole = self.model.select(self.namespace, MemoryQuery(**filters))
         after: MemoryEntry | str | None = None
         found: list[MemoryEntry] = []
-        while page := self.backend.select(
-            MemoryQuery(category=query.category, tags=query.tags, limit=size, after=after)
-        ):
+        while page := self.backend.select(MemoryQuery(**filters, limit=size, after=after)):
             found += page
             after = page[-1] if size % 2 else page[-1].cursor
         self._same(found, whole)

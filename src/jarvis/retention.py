@@ -1,0 +1,252 @@
+"""Retention: what the rules have no room for, and how it goes, some entries at a time.
+
+The *boundary* of a rule is a place in the list of what it governs: behind it lies what is too old, or too
+much. All boundaries are found before anything is done. What becomes of an entry is said by the first rule
+behind whose boundary it lies; both `plan` and `sweep` go by that.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from jarvis.authorship import Author
+from jarvis.codec import instant_of
+from jarvis.codec.instants import MICROSECOND
+from jarvis.config import ARCHIVED, RetentionRule
+from jarvis.errors import EntryNotFoundError
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.storage_backend import KeepsHistory, StorageBackend
+
+Result = TypeVar("Result")
+
+_END = (-(2**62), 0, "")  # of any list: long before the year 1
+_PAGE = 1_000  # entries that are read at a time
+_UNITS = (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1)))
+
+
+class RetentionStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rule does.
+
+    Attributes:
+        rule: the rule.
+        count: how many memories it deletes or archives.
+        examples: some of them, the newest, in a plan that was asked for any.
+    """
+
+    rule: RetentionRule
+    count: int
+    examples: list[MemoryEntry] = []
+
+
+class RetentionPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sweep that judges by `moment` would do: a step for each rule, in their order."""
+
+    moment: datetime
+    steps: list[RetentionStep]
+
+    @property
+    def count(self) -> int:
+        """How many memories it would delete or archive."""
+        return sum(step.count for step in self.steps)
+
+
+class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sweep that judged by `moment` did: a step for each rule, in their order, the sums, and what expired."""
+
+    moment: datetime
+    steps: list[RetentionStep]
+    deleted: int
+    archived: int
+    purged: int = 0
+
+
+class Changes(Protocol):
+    """What makes a change: `MemoryModule._change`."""
+
+    def __call__(self, work: Callable[[datetime], Result], /) -> Result:
+        """Return what `work` returns, given its moment; all that it changes is kept, or nothing."""
+
+
+class _Reach(NamedTuple):
+    """What a rule may act upon: `query` is what it governs behind its boundary, but for what is of `earlier` rules."""
+
+    rule: RetentionRule
+    query: MemoryQuery
+    earlier: tuple[Callable[[MemoryEntry], bool], ...]
+
+    def has(self, entry: MemoryEntry) -> bool:
+        """Tell whether an entry that `query` found is this rule's."""
+        return not any(reaches(entry) for reaches in self.earlier)
+
+
+def plan(backend: StorageBackend, rules: Sequence[RetentionRule], now: datetime, examples: int) -> RetentionPlan:
+    """Return what a sweep would do now, with so many examples of each step at most; change nothing."""
+    return RetentionPlan(moment=now, steps=[_step(backend, reach, examples) for reach in _reaches(backend, rules, now)])
+
+
+def sweep(
+    backend: StorageBackend,
+    rules: Sequence[RetentionRule],
+    now: datetime,
+    *,
+    batch: int,
+    change: Changes,
+    author: Author,
+    is_over: Callable[[], bool],
+) -> SweepReport:
+    """Do what the rules say, so many entries in a change; end early, between two of them, if `is_over`.
+
+    An author without a reason gets that of the rule.
+    """
+    reaches = _reaches(backend, rules, now)
+    counts = [0] * len(rules)
+    # What is deleted goes first: what this sweep archives would else be judged as what was archived before.
+    for place in sorted(range(len(rules)), key=lambda place: rules[place].action == "archive"):
+        reach = reaches[place]
+        signed = author if author.reason is not None else author._replace(reason=_reason(reach.rule))
+        work = functools.partial(_clean_up, backend, reach, signed)
+        counts[place] = _batches(backend, reach, batch, change, work, is_over)
+    steps = [RetentionStep(rule=rule, count=count) for rule, count in zip(rules, counts, strict=True)]
+    deleted, archived = (
+        sum(step.count for step in steps if step.rule.action == each) for each in ("delete", "archive")
+    )
+    return SweepReport(moment=now, steps=steps, deleted=deleted, archived=archived)
+
+
+# --- what lies behind the boundaries --------------------------------------------------------------
+
+
+def _reaches(backend: StorageBackend, rules: Sequence[RetentionRule], now: datetime) -> list[_Reach]:
+    reaches: list[_Reach] = []
+    for rule in rules:
+        earlier = tuple(reach.query.predicate() for reach in reaches if _may_meet(reach.rule, rule))
+        whole = _Reach(rule, _governed(rule), earlier)
+        reaches.append(whole._replace(query=replace(whole.query, after=_boundary(backend, whole, now))))
+    return reaches
+
+
+def _governed(rule: RetentionRule) -> MemoryQuery:
+    done = (ARCHIVED,) if rule.action == "archive" else ()
+    tags = None if rule.tag is None else (rule.tag,)
+    return MemoryQuery(
+        category=rule.category, entity_type=rule.entity_type, tags=tags, exclude_tags=(*rule.keep_tags, *done)
+    )
+
+
+def _may_meet(one: RetentionRule, other: RetentionRule) -> bool:
+    types = {one.entity_type, other.entity_type}
+    return one.category == other.category and (len(types) == 1 or None in types)
+
+
+def _boundary(backend: StorageBackend, whole: _Reach, now: datetime) -> str:
+    """Return the cursor behind which, in the list of all that the rule governs, is what it acts upon."""
+    rule, places = whole.rule, [_END]
+    if rule.max_age is not None:
+        places.append((instant_of(now) - rule.max_age // MICROSECOND, 0, ""))
+    if rule.max_entries is not None:
+        kept = filter(whole.has, _each(backend, whole.query))
+        places += [entry.order for entry in itertools.islice(kept, rule.max_entries - 1, rule.max_entries)]
+    instant, commit, entry_id = max(places)
+    return f"{instant}:{commit}:{entry_id}"
+
+
+def _each(backend: StorageBackend, query: MemoryQuery) -> Iterator[MemoryEntry]:
+    """Yield what `query` asks for a page at a time: also inside a transaction no more than one is held."""
+    while page := backend.select(replace(query, limit=_PAGE)):
+        yield from page
+        if len(page) < _PAGE:
+            return
+        query = replace(query, after=page[-1].cursor)
+
+
+def _step(backend: StorageBackend, reach: _Reach, examples: int) -> RetentionStep:
+    if not reach.earlier:  # else it takes a look at each
+        shown = backend.select(replace(reach.query, limit=examples))
+        return RetentionStep(rule=reach.rule, count=backend.count(reach.query), examples=shown)
+    count, shown = 0, []
+    for entry in filter(reach.has, _each(backend, reach.query)):
+        count += 1
+        if count <= examples:
+            shown.append(entry)
+    return RetentionStep(rule=reach.rule, count=count, examples=shown)
+
+
+# --- cleaning up ----------------------------------------------------------------------------------
+
+
+def _batches(
+    backend: StorageBackend,
+    reach: _Reach,
+    batch: int,
+    change: Changes,
+    work: Callable[[MemoryQuery, datetime], tuple[int, str | None]],
+    is_over: Callable[[], bool],
+) -> int:
+    """Let `work` clean up a page in each change, until there is none behind it; return how many entries that were."""
+    done, after = 0, reach.query.after
+    if not backend.select(replace(reach.query, limit=1)):
+        return 0  # and not even a transaction
+    while after is not None and not is_over():
+        page = replace(reach.query, after=after, limit=batch)
+        count, after = change(functools.partial(work, page))
+        done += count
+    return done
+
+
+def _clean_up(
+    backend: StorageBackend, reach: _Reach, author: Author, page: MemoryQuery, moment: datetime
+) -> tuple[int, str | None]:
+    """Delete or archive a page, as it is in the transaction that this runs in.
+
+    Returns:
+        how many entries that were, and the cursor of the next page, or None if this was the last one.
+    """
+    found = backend.select(page)
+    after = found[-1].cursor if len(found) == page.limit else None
+    doomed = [entry for entry in found if reach.has(entry)]
+    is_removal = reach.rule.action == "delete"
+    if doomed and backend.has_capability(KeepsHistory):
+        backend.capability(KeepsHistory).sign(author.signature("delete" if is_removal else "update"))
+    if is_removal:
+        return sum(backend.discard(entry.id) for entry in doomed), after
+    return sum(_archive(backend, entry, author, moment) for entry in doomed), after
+
+
+def _archive(backend: StorageBackend, entry: MemoryEntry, author: Author, moment: datetime) -> bool:
+    timestamp = entry.timestamp
+    author.updates(entry, moment)
+    entry.timestamp = timestamp  # being put away is no use: what is archived would come before what is in use
+    entry.tags.append(ARCHIVED)
+    try:
+        backend.update(entry)
+    except EntryNotFoundError:  # it has expired since it was found
+        return False
+    return True
+
+
+# --- in words -------------------------------------------------------------------------------------
+
+
+def _reason(rule: RetentionRule) -> str:
+    what = rule.category
+    if rule.entity_type is not None:
+        what += f" of type {rule.entity_type}"
+    if rule.tag is not None:
+        what += f" tagged {rule.tag}"
+    bounds = [] if rule.max_age is None else [f"older than {_period(rule.max_age)}"]
+    if rule.max_entries is not None:
+        bounds.append(f"beyond the newest {rule.max_entries}")
+    return f"retention: {what} {' or '.join(bounds)}"
+
+
+def _period(length: timedelta) -> str:
+    whole = [(length // unit, name) for name, unit in _UNITS if length and not length % unit]
+    count, name = whole[0] if whole else (length.total_seconds(), "second")
+    return f"{count:.12g} {name}{'' if count == 1 else 's'}"
