@@ -59,7 +59,8 @@ class _ThreadEnd:
     def __del__(self) -> None:
         database = self._database()
         if database is not None and self._session.pid == os.getpid():
-            database.retire(self._session)
+            with contextlib.suppress(StoreError):  # the interpreter ends, and a daemon thread was inside a statement
+                database.retire(self._session)
 
 
 class Database:
