@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
-from jarvis._json.room import Room
+from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
@@ -24,14 +25,17 @@ from jarvis.errors import (
 )
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
 from jarvis.revision import Revision, Signature
-from jarvis.storage_backend import FeedsChanges, KeepsHistory, Namespaced, Past, StorageBackend, Transactional
+from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, Past, StorageBackend, Transactional
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
 
     from jarvis._json.transaction import Transaction
     from jarvis.change import Change
+
+    _Answering = Room | LiveRoom | PastRoom
 
 
 class JSONBackend(StorageBackend):
@@ -64,7 +68,7 @@ class JSONBackend(StorageBackend):
 
     name: ClassVar[str] = "json"
     file_name: ClassVar[str] = "memory.json"
-    capabilities: ClassVar[tuple[type, ...]] = (Transactional, KeepsHistory, FeedsChanges, Namespaced)
+    capabilities: ClassVar[tuple[type, ...]] = (Transactional, KeepsHistory, Expires, FeedsChanges, Namespaced)
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class JSONBackend(StorageBackend):
             busy_timeout_seconds=busy_timeout_seconds,
             policy=self._options["history"],
         )
+        self._clock: Callable[[], datetime] | None = None  # the system's
 
     @property
     def file_path(self) -> Path:
@@ -100,10 +105,12 @@ class JSONBackend(StorageBackend):
         return f"{type(self).__name__}({str(self.file_path)!r}, namespace={self.namespace!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"file_path": self.file_path, "namespace": self.namespace, **self._options}
+        return {"file_path": self.file_path, "namespace": self.namespace, "clock": self._clock, **self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        clock = state.pop("clock")
         JSONBackend.__init__(self, **state)
+        self._clock = clock
 
     # --- the eight verbs -------------------------------------------------------------------------
 
@@ -112,8 +119,8 @@ class JSONBackend(StorageBackend):
 
     def create(self, entry: MemoryEntry) -> None:
         draft = Draft(entry)
-        with self._store.transaction() as transaction:
-            self._check_absent(transaction, entry.id)
+        with self._changing() as transaction:
+            self._make_room(transaction, entry.id)
             transaction.put(self.namespace, draft.record(self.namespace, 1, transaction.next_commit()))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
@@ -121,18 +128,15 @@ class JSONBackend(StorageBackend):
 
     def update(self, entry: MemoryEntry) -> None:
         draft = Draft(entry)
-        with self._store.transaction() as transaction:
+        with self._changing() as transaction:
             before = transaction.room(self.namespace).get(entry.id)
-            if before is None:
+            if before is None or before.has_expired(self._now()):
                 raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
             commit = transaction.next_commit()
             transaction.put(self.namespace, draft.record(self.namespace, before.version + 1, commit))
 
     def delete(self, entry_id: str) -> None:
-        with self._store.transaction() as transaction:
-            record = transaction.room(self.namespace).get(entry_id)
-            if record is not None:
-                transaction.remove(self.namespace, record, "delete")
+        self.discard(entry_id)
 
     def list_all(self) -> list[MemoryEntry]:
         return self.select(MemoryQuery())
@@ -163,9 +167,17 @@ class JSONBackend(StorageBackend):
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._entries(self._room(), query)
 
+    def discard(self, entry_id: str) -> bool:
+        with self._changing() as transaction:
+            record = transaction.room(self.namespace).get(entry_id)
+            if record is None or record.has_expired(self._now()):
+                return False
+            transaction.remove(self.namespace, record, "delete")
+            return True
+
     def clear(self) -> int:
-        with self._store.transaction() as transaction:
-            return transaction.clear(self.namespace)
+        with self._changing() as transaction:
+            return transaction.clear(self.namespace, self._now())
 
     # --- capabilities ----------------------------------------------------------------------------
 
@@ -175,7 +187,7 @@ class JSONBackend(StorageBackend):
 
         It covers every sibling of this backend. The file is rewritten once, on leaving, if at all.
         """
-        with self._store.transaction():
+        with self._changing():
             yield
 
     def moment(self, now: datetime) -> datetime:
@@ -201,15 +213,22 @@ class JSONBackend(StorageBackend):
 
     def revisions(self, entry_id: str) -> list[Revision]:
         """Return the kept states of the entry that has or had this id, the newest first."""
-        states = self._store.seen().archive(self.namespace).of_id.get(entry_id, ())
+        seen, now = self._store.seen(), self._now()
+        record = seen.room(self.namespace).get(entry_id)
+        if record is not None and record.has_expired(now):
+            return []
+        states = reversed(seen.archive(self.namespace).of_id.get(entry_id, ()))
         with self._decoding():
-            return [state.revision(datetime_of(state.made)) for state in reversed(states)]
+            return [
+                state.revision(datetime_of(state.made))
+                for state in itertools.takewhile(lambda state: not state.ends_expired(now), states)
+            ]
 
     def recreate(self, entry: MemoryEntry) -> None:
         """Store `entry` as one version more than its last known one; see `jarvis.storage_backend.KeepsHistory`."""
         draft = Draft(entry)
-        with self._store.transaction() as transaction:
-            self._check_absent(transaction, entry.id)
+        with self._changing() as transaction:
+            self._make_room(transaction, entry.id)
             states = transaction.archive(self.namespace).of_id.get(entry.id)
             version = states[-1].version + 1 if states else 1
             record = draft.record(self.namespace, version, transaction.next_commit())
@@ -228,8 +247,19 @@ class JSONBackend(StorageBackend):
 
     def prune(self, now: datetime, limit: int) -> int:
         """Remove at most `limit` states, of any namespace, that are too old at `now`; return how many."""
-        with self._store.transaction() as transaction:
+        with self._changing() as transaction:
             return transaction.prune(instant_of(now), limit)
+
+    def with_clock(self, clock: Callable[[], datetime]) -> JSONBackend:
+        """Return a sibling on the same state, lock and transaction that tells the time by `clock`."""
+        sibling = self.for_namespace(self.namespace)
+        sibling._clock = clock
+        return sibling
+
+    def purge_expired(self, limit: int) -> int:
+        """Remove at most `limit` entries that have expired, of any namespace, with their past; return how many."""
+        with self._changing() as transaction:
+            return transaction.purge(self._now(), limit)
 
     def changes(self, after: int, limit: int) -> list[Change]:
         """Return the first `limit` changes with numbers greater than `after`; see `FeedsChanges`."""
@@ -253,26 +283,35 @@ class JSONBackend(StorageBackend):
 
     def list_namespaces(self) -> list[str]:
         """Return the names of the namespaces that hold an entry, sorted."""
-        return sorted(name for name, room in self._store.seen().rooms.items() if room.records)
+        now = self._now()
+        return sorted(n for n, room in self._store.seen().rooms.items() if len(room.records) > len(room.expired(now)))
 
     def erase_namespace(self, namespace: str) -> int:
         """Delete every entry of `namespace`, its past, and every file of ours that may still hold one; return how many.
 
         The file system may keep the blocks of the replaced file until it needs them.
         """
-        with self._store.transaction() as transaction:
+        with self._changing() as transaction:
             if check_namespace(namespace) == DEFAULT_NAMESPACE:
                 transaction.erase_kept_copies()
             return transaction.erase(namespace)
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _check_absent(self, transaction: Transaction, entry_id: str) -> None:
+    def _now(self) -> int:
+        return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())
+
+    def _changing(self) -> AbstractContextManager[Transaction]:
+        return self._store.transaction(self._now)
+
+    def _make_room(self, transaction: Transaction, entry_id: str) -> None:
+        """Purge what has this id and has expired; raise `DuplicateEntryError` if something else has it."""
+        transaction.purge_entry(self.namespace, entry_id, self._now())
         if transaction.room(self.namespace).get(entry_id) is not None:
             raise DuplicateEntryError(f"an entry with this id is already in namespace {self.namespace!r}")
 
-    def _room(self) -> Room:
-        return self._store.seen().room(self.namespace)
+    def _room(self) -> Room | LiveRoom:
+        return self._store.seen().room(self.namespace).live(self._now())
 
     def _entry(self, record: Record | None) -> MemoryEntry | None:
         if record is None:
@@ -280,12 +319,12 @@ class JSONBackend(StorageBackend):
         with self._decoding():
             return record.entry()
 
-    def _listed(self, room: Room | PastRoom, query: MemoryQuery) -> list[MemoryEntry]:
+    def _listed(self, room: _Answering, query: MemoryQuery) -> list[MemoryEntry]:
         found = _found(room, query)
         with self._decoding():
             return [record.entry() for record in found]
 
-    def _entries(self, room: Room | PastRoom, query: MemoryQuery) -> Iterator[MemoryEntry]:
+    def _entries(self, room: _Answering, query: MemoryQuery) -> Iterator[MemoryEntry]:
         found = _found(room, query)
         while True:
             with self._decoding():
@@ -295,7 +334,7 @@ class JSONBackend(StorageBackend):
                 entry = record.entry()
             yield entry
 
-    def _counted(self, room: Room | PastRoom, query: MemoryQuery) -> int:
+    def _counted(self, room: _Answering, query: MemoryQuery) -> int:
         found = _found(room, query)
         with self._decoding():
             return sum(1 for _ in found)
@@ -336,12 +375,13 @@ class _Then:
         """Yield what `select` returns."""
         yield from self._backend._entries(self._room_for(query), query)
 
-    def _room_for(self, query: MemoryQuery) -> Room | PastRoom:
+    def _room_for(self, query: MemoryQuery) -> _Answering:
         return self._room({name: getattr(query, name) for name in EXACT})
 
-    def _room(self, asked: dict[str, str | None]) -> Room | PastRoom:
-        return self._backend._store.seen().room_at(self._backend.namespace, self._instant, asked)
+    def _room(self, asked: dict[str, str | None]) -> _Answering:
+        backend = self._backend
+        return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
 
 
-def _found(room: Room | PastRoom, query: MemoryQuery) -> Iterator[Record]:
+def _found(room: _Answering, query: MemoryQuery) -> Iterator[Record]:
     return itertools.islice(filter(query.predicate(), room.candidates(query)), query.limit)

@@ -1,11 +1,11 @@
 """The JSON store's file: records to bytes and back, with damage noticed and the first life understood.
 
-Layout, format 2, UTF-8, two spaces of indent; "history", "gaps", "events" and "commits" are there
+Layout, format 3, UTF-8, two spaces of indent; "history", "gaps", "events" and "commits" are there
 if they hold something::
 
     {
-      "format": 2,
-      "entries": {id: {the nine fields, "version", "position", perhaps "fold" and "zone"}},
+      "format": 3,
+      "entries": {id: {the nine fields, "version", "position", perhaps "fold", "zone", "expires_at"}},
       "history": [{"ended": commit number, "made": instant, "change": {"operation", …}, "entry": {as above}}],
       "gaps": [{"id", "first", "instant", "ended", "made", …}; see `Gap`],
       "events": [{"number": commit number, "made": instant, "operation", …}; see `Event`],
@@ -19,7 +19,8 @@ if they hold something::
       "checksum": "blake2b:<digest of every byte before the comma that precedes this member>"
     }
 
-Format 1 has no past: no "history", "gaps", "events", "begins", "fed_from" and "commits".
+Format 1 has no past: no "history", "gaps", "events", "begins", "fed_from" and "commits". Format 2 has no expiry:
+no "expires_at", and no "expires" in gaps.
 
 A file that ends with a checksum is *sealed*: one wrong byte anywhere and it is refused. A file without
 one was edited by hand (or is the first life's); it is taken as it is, but only if nothing about it is
@@ -43,7 +44,7 @@ import msgspec
 from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
-from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record
+from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record, normalize
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment
 from jarvis.errors import CorruptStoreError, StoreTooNewError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, check_namespace
@@ -56,8 +57,9 @@ if TYPE_CHECKING:
 
 Held = TypeVar("Held", "State", "StoredEvent")
 
-FORMAT = 2
-_FORMATS = (1, 2)
+FORMAT = 3
+_FORMATS = (1, 2, 3)
+_EXPIRING = 3  # the first with expiry
 
 _SEAL = re.compile(rb',\n  "checksum": "blake2b:([0-9a-f]{32})"\n}\n\Z')
 _SEAL_BYTES = len(b',\n  "checksum": "blake2b:"\n}\n') + 32
@@ -261,9 +263,11 @@ def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
         archives[ERASED + digest] = _read_archive(path, ERASED + digest, erased, known)
     if known is None:
         _check_past(document, archives.values())
+        if document.format < _EXPIRING and _has_expiry(namespaces.values(), archives.values()):
+            raise ValueError(f"format {document.format} has no expiry")
     clock = _clock_after(document, namespaces, archives)
     contents = Contents(namespaces, clock, archives, document.commits)
-    return contents if document.format == FORMAT else _without_past(contents)
+    return contents if document.format > 1 else _without_past(contents)
 
 
 def _read_entries(path: str, name: str, namespace: _Namespace, known: Known | None) -> dict[str, Record]:
@@ -342,6 +346,13 @@ def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
             raise ValueError("an entry has several gaps")
 
 
+def _has_expiry(namespaces: Iterable[Mapping[str, Record]], archives: Iterable[Archive]) -> bool:
+    held = [record for records in namespaces for record in records.values()]
+    held += [state for archive in archives for state in archive.states]
+    gaps = [gap for archive in archives for gap in archive.gaps.values()]
+    return any(each.expires is not None for each in held) or any(gap.expires is not msgspec.UNSET for gap in gaps)
+
+
 def _check_instants(instants: list[int], made: int, name: str) -> None:
     if instants != sorted(instants) or (instants and instants[-1] > made):
         raise ValueError(f"the instants of its {name} are out of order")
@@ -363,7 +374,7 @@ def _read_entry(entry_id: str, fragment: bytes, edited_in: str | None) -> Record
     if stored.id != entry_id:
         raise ValueError("its id is not the one it stands under")
     if edited_in is not None:
-        stored.value = flatten(stored.entry(plain=False).value)
+        normalize(stored)
         fragment = fragment_of(stored, edited_in)
     return make_record(stored, fragment)
 

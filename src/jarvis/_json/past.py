@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from jarvis._json.instants import Instant, Number
-from jarvis._json.record import Provenance, Record, Stored, by_number, encode, fragment_of, make_record
-from jarvis.codec import flatten, revive
+from jarvis._json.record import Provenance, Record, Stored, by_number, encode, fragment_of, make_record, normalize
+from jarvis.codec import revive
 from jarvis.entry_record import may_hold_tags
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
-from jarvis.revision import Cutoff, Operation, Revision, Signature
+from jarvis.revision import REMOVALS, Cutoff, Operation, Revision, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from jarvis._json.event import StoredEvent
-    from jarvis._json.room import Room
+    from jarvis._json.room import LiveRoom, Room
     from jarvis.memory_entry import MemoryQuery
 
 EXACT = ("category", "key", "entity_type", "entity_id")
 """The filters that a gap is looked up by."""
 
-_ENDLESS = 2**62  # beyond every number and instant
+ENDLESS = 2**62
+"""Beyond every number and instant."""
 
 
 # --- one past state ------------------------------------------------------------------------------
@@ -83,6 +84,10 @@ class State(Record, frozen=True):
         """Return the entry as it was, decoded anew; raise ValueError if a tagged form or the time means nothing."""
         return _decode_kept(self.fragment).entry.entry(plain=not may_hold_tags(self.fragment))
 
+    def ends_expired(self, now: int) -> bool:
+        """Tell whether this is the last state of a life whose expiry is over at the instant `now`."""
+        return self.has_expired(now) and self.change.operation in REMOVALS
+
     def revision(self, timestamp: datetime) -> Revision:
         """Return the state as callers see it, ended at `timestamp`; raise ValueError as `entry` does."""
         change = self.change
@@ -122,7 +127,7 @@ def read_state(fragment: bytes, edited_in: str | None) -> State:
     if kept.ended <= stored.position[1]:
         raise ValueError("it was ended before it was there")
     if edited_in is not None:
-        stored.value = flatten(stored.entry(plain=False).value)
+        normalize(stored)
         record = make_record(stored, fragment_of(stored, edited_in))
         return _state(record, edited_in, kept.ended, kept.made, kept.change)
     return _of_record(make_record(stored, fragment), fragment, kept.ended, kept.made, kept.change)
@@ -152,6 +157,7 @@ def _of_record(record: Record, fragment: bytes, ended: int, made: int, change: C
         record.entity_id,
         record.version,
         record.order,
+        record.expires,
         ended,
         made,
         change,
@@ -162,7 +168,7 @@ def _of_record(record: Record, fragment: bytes, ended: int, made: int, change: C
 
 
 class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """States of one entry that were removed because there were too many, as one stretch.
+    """States of one entry that were removed because there were too many, or it expired, as one stretch.
 
     Attributes:
         id: of the entry.
@@ -170,6 +176,7 @@ class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         instant: the instant of that one.
         ended: the commit number of the change that ended the last missing state.
         made: the instant of that change.
+        expires: the instant of expiry, if the last missing state was removed because of that.
         category: of every missing state; left out if they differ. So with the fields that follow.
     """
 
@@ -178,6 +185,7 @@ class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instant: int
     ended: Number
     made: Instant
+    expires: Instant | msgspec.UnsetType = msgspec.UNSET
     category: str | msgspec.UnsetType = msgspec.UNSET
     key: str | msgspec.UnsetType = msgspec.UNSET
     entity_type: str | msgspec.UnsetType = msgspec.UNSET
@@ -188,13 +196,15 @@ class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (
             cutoff.includes(self.first, self.instant)
             and not cutoff.includes(self.ended, self.made)
+            and (self.expires is msgspec.UNSET or self.expires > cutoff.instant)
             and all(held is None or getattr(self, name) in (held, msgspec.UNSET) for name, held in asked.items())
         )
 
 
-def widened(gap: Gap | None, state: State) -> Gap:
-    """Return `gap`, or a new one, with `state` in it, which is newer than what it holds."""
-    one = Gap(state.id, state.order[1], state.order[0], state.ended, state.made, *(getattr(state, n) for n in EXACT))
+def widened(gap: Gap | None, record: Record, ended: int, made: int) -> Gap:
+    """Return `gap`, or a new one, with `record` in it, which is newer than what it holds and ended as given."""
+    named = {name: getattr(record, name) for name in EXACT}
+    one = Gap(id=record.id, first=record.order[1], instant=record.order[0], ended=ended, made=made, **named)
     if gap is None:
         return one
     differing = {name: msgspec.UNSET for name in EXACT if getattr(gap, name) != getattr(one, name)}
@@ -225,6 +235,7 @@ class Archive:
         self.gaps = {gap.id: gap for gap in gaps}
         self.events = list(events)
         self._born: list[State] | None = None
+        self._mortal: list[State] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.states or self.gaps or self.events)
@@ -243,6 +254,16 @@ class Archive:
             self._born = born
         return born
 
+    def expired(self, now: int) -> list[State]:
+        """Return the last states of lives whose expiry is over at the instant `now`: the latest of each entry."""
+        mortal = self._mortal
+        if mortal is None:
+            mortal = [
+                state for state in self.states if state.expires is not None and state.change.operation in REMOVALS
+            ]
+            self._mortal = mortal
+        return list({state.id: state for state in mortal if state.has_expired(now)}.values())
+
     def copy(self) -> Archive:
         """Return one that holds the same and may be changed."""
         archive = Archive()
@@ -252,7 +273,7 @@ class Archive:
 
     def add(self, state: State) -> None:
         """Put `state` where it belongs."""
-        self._born = None
+        self._born = self._mortal = None
         self.states.insert(bisect_left(self.states, state.ended, key=_by_ended), state)
         held = self.of_id.get(state.id, ())
         place = bisect_left(held, state.ended, key=_by_ended)
@@ -260,7 +281,7 @@ class Archive:
 
     def remove(self, state: State) -> None:
         """Remove `state`, which is there."""
-        self._born = None
+        self._born = self._mortal = None
         del self.states[bisect_left(self.states, state.ended, key=_by_ended)]
         held = self.of_id[state.id]
         if len(held) == 1:
@@ -297,7 +318,7 @@ class Archive:
 class PastRoom:
     """What a namespace held where `cutoff` cuts; answers as `jarvis._json.room.Room` does."""
 
-    def __init__(self, room: Room, archive: Archive, cutoff: Cutoff) -> None:
+    def __init__(self, room: Room | LiveRoom, archive: Archive, cutoff: Cutoff) -> None:
         self._room, self._archive, self._cutoff = room, archive, cutoff
 
     def get(self, entry_id: str) -> Record | None:
@@ -323,6 +344,32 @@ class PastRoom:
         return self._was_there(state) and not self._cutoff.includes(state.ended, state.made)
 
 
+def expired_since(room: Room, archive: Archive, seen: Cutoff, now: int, asked: Mapping[str, str | None]) -> int | None:
+    """Return the latest expiry of what `asked` wants, was there at a cutoff, and has expired until `now`, if any.
+
+    None wants anything. Of an entry that has expired the states before count too.
+    """
+
+    def was_there(record: Record) -> bool:
+        return seen.includes(record.order[1], record.order[0]) and all(
+            held is None or getattr(record, name) == held for name, held in asked.items()
+        )
+
+    def was_kept(entry_id: str, until: int) -> bool:
+        states = archive.of_id.get(entry_id, ())
+        return any(
+            was_there(state) and not seen.includes(state.ended, state.made) for state in states if state.ended <= until
+        )
+
+    found: list[Record] = [
+        record
+        for record in room.expired(now)
+        if (not record.has_expired(seen.instant) and was_there(record)) or was_kept(record.id, ENDLESS)
+    ]
+    found += [state for state in archive.expired(now) if was_kept(state.id, state.ended)]
+    return max((record.expires for record in found if record.expires is not None), default=None)
+
+
 # --- when changes became visible -----------------------------------------------------------------
 
 
@@ -337,9 +384,9 @@ class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def cutoff(spans: list[Span], instant: int, own: int | None) -> Cutoff:
     """Return where the past ends as seen from `instant`. Changes from number `own` on are not committed yet."""
     place = bisect_right(spans, instant, key=_by_made)
-    later = spans[place].first if place < len(spans) else _ENDLESS
+    later = spans[place].first if place < len(spans) else ENDLESS
     done = spans[place - 1].last if place else 0
-    return Cutoff(instant, done, later if own is None else min(later, own), _ENDLESS)
+    return Cutoff(instant, done, later if own is None else min(later, own), ENDLESS)
 
 
 def moment_of(spans: list[Span], number: int, made: int) -> int:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
 
-from jarvis.codec import format_moment, revive
+from jarvis.codec import flatten, format_moment, parse_moment, revive
+from jarvis.codec.instants import datetime_of
 from jarvis.codec.values import MAX_VALUE_BYTES
 from jarvis.entry_record import Body, encode_body, make_body, make_entry, may_hold_tags
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
 
 
 class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """An entry as the file shows it. `value` is in the plain form of `jarvis.codec`."""
+    """An entry as the file shows it. `value` is in the plain form of `jarvis.codec`, `expires_at` ISO 8601 in UTC."""
 
     id: str
     category: str
@@ -29,6 +31,12 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     position: tuple[int, Annotated[int, msgspec.Meta(ge=0)]]
     fold: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     zone: str | None = None
+    expires_at: str | None = None
+
+    @property
+    def expires(self) -> int | None:
+        """The instant of expiry, or None; raise ValueError if it is malformed."""
+        return None if self.expires_at is None else check_expiry(parse_moment(datetime, self.expires_at))
 
     def entry(self, *, plain: bool) -> MemoryEntry:
         """Return the entry, built of the parts of this object; raise ValueError if it is malformed."""
@@ -42,6 +50,7 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
             self.version,
             self.position,
             body,
+            None if (expires := self.expires) is None else datetime_of(expires),
             plain=plain,
         )
 
@@ -63,6 +72,11 @@ class Record(msgspec.Struct, frozen=True):
     entity_id: str | None
     version: int
     order: tuple[int, int, str]
+    expires: int | None
+
+    def has_expired(self, now: int) -> bool:
+        """Tell whether the expiry is over at the instant `now`."""
+        return self.expires is not None and self.expires <= now
 
     @property
     def value(self) -> Any:
@@ -97,6 +111,11 @@ def by_number(record: Record) -> int:
     return record.order[1]
 
 
+def by_expiry(record: Record) -> tuple[int, tuple[int, int, str]]:
+    """Return what the records that expire are sorted by."""
+    return record.expires or 0, record.order
+
+
 class Draft:
     """An entry that was checked whole and waits for its version and commit number."""
 
@@ -118,6 +137,7 @@ class Draft:
             (self._instant, 0),
             fold,
             zone,
+            None if entry.expires_at is None else datetime_of(check_expiry(entry.expires_at)).isoformat(),
         )
         if len(encode(self._stored)) > MAX_VALUE_BYTES:
             encode_body(entry)  # refuses by the rule, and in the words, of every backend
@@ -126,6 +146,13 @@ class Draft:
         """Return the record to store in `namespace`."""
         self._stored.version, self._stored.position = version, (self._instant, commit)
         return make_record(self._stored, fragment_of(self._stored, namespace))
+
+
+def normalize(stored: Stored) -> None:
+    """Give an entry that was edited by hand the form we write; raise ValueError if it is malformed."""
+    entry = stored.entry(plain=False)
+    stored.value = flatten(entry.value)
+    stored.expires_at = None if entry.expires_at is None else entry.expires_at.isoformat()
 
 
 def make_record(stored: Stored, fragment: bytes) -> Record:
@@ -141,6 +168,7 @@ def make_record(stored: Stored, fragment: bytes) -> Record:
         stored.entity_id,
         stored.version,
         (*stored.position, stored.id),
+        stored.expires,
     )
 
 

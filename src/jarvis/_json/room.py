@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
-from jarvis._json.record import Record, by_number, by_order
+from jarvis._json.record import Record, by_expiry, by_number, by_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -23,6 +23,7 @@ class Room:
         self.records = records
         self._ordered: list[Record] | None = None
         self._born: list[Record] | None = None
+        self._mortal: list[Record] | None = None
         self._indexes: dict[str, dict[str | None, list[Record]]] = {}
 
     @property
@@ -35,6 +36,19 @@ class Room:
             self._born = born
         return born
 
+    def expired(self, now: int) -> list[Record]:
+        """Return the records that have expired at the instant `now`, in the order of that."""
+        mortal = self._mortal
+        if mortal is None:
+            mortal = [record for record in self.records.values() if record.expires is not None]
+            mortal.sort(key=by_expiry)
+            self._mortal = mortal
+        return mortal[: bisect_right(mortal, now, key=lambda record: record.expires or 0)]
+
+    def live(self, now: int) -> Room | LiveRoom:
+        """Return the records that have not expired at the instant `now`."""
+        return LiveRoom(self, now) if self.expired(now) else self
+
     def get(self, entry_id: str) -> Record | None:
         """Return the record with this id, or None."""
         return self.records.get(entry_id)
@@ -46,10 +60,14 @@ class Room:
         if before is not None:
             for records in self._lists_of(before):
                 del records[bisect_left(records, before.order, key=by_order)]
+            if self._mortal is not None and before.expires is not None:
+                del self._mortal[bisect_left(self._mortal, by_expiry(before), key=by_expiry)]
         if record is not None:
             self.records[entry_id] = record
             for records in self._lists_of(record):
                 records.insert(bisect_left(records, record.order, key=by_order), record)
+            if self._mortal is not None and record.expires is not None:
+                self._mortal.insert(bisect_left(self._mortal, by_expiry(record), key=by_expiry), record)
         return before
 
     def candidates(self, query: MemoryQuery) -> Iterator[Record]:
@@ -98,6 +116,22 @@ class Room:
         for name, index in self._indexes.items():
             for held in _held(record, name):
                 yield index.setdefault(held, [])
+
+
+class LiveRoom:
+    """What has not expired in `room` at the instant `now`; answers as `Room` does."""
+
+    def __init__(self, room: Room, now: int) -> None:
+        self._room, self._now = room, now
+
+    def get(self, entry_id: str) -> Record | None:
+        """Return the record with this id, or None."""
+        record = self._room.get(entry_id)
+        return None if record is None or record.has_expired(self._now) else record
+
+    def candidates(self, query: MemoryQuery) -> Iterator[Record]:
+        """Return, newest first, records among which are all that match; they are as they were at this call."""
+        return (record for record in self._room.candidates(query) if not record.has_expired(self._now))
 
 
 def _held(record: Record, name: str) -> Collection[str | None]:

@@ -30,7 +30,7 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jarvis.config import HistoryPolicy
 
@@ -66,8 +66,8 @@ class Store:
         return transaction
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Open a transaction, or a savepoint in the one that this thread has."""
+    def transaction(self, now: Callable[[], int]) -> Iterator[Transaction]:
+        """Open a transaction, or a savepoint in the one that this thread has; `now` gives the instant of now."""
         if self._read_only:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to write")
         transaction = self._transactions.get(_caller())
@@ -89,6 +89,7 @@ class Store:
             try:
                 yield transaction
                 _check_leaving(transaction)
+                transaction.purge_some(now())
                 if transaction.is_changed:
                     self._commit(transaction)
             finally:

@@ -18,13 +18,25 @@ from jarvis._files import Stamp
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
 from jarvis._json.file import Clock
-from jarvis._json.past import Archive, Gap, PastRoom, Span, State, cutoff, keep, moment_of, widened
+from jarvis._json.past import (
+    ENDLESS,
+    Archive,
+    Gap,
+    PastRoom,
+    Span,
+    State,
+    cutoff,
+    expired_since,
+    keep,
+    moment_of,
+    widened,
+)
 from jarvis._json.record import Record
-from jarvis._json.room import Room
+from jarvis._json.room import LiveRoom, Room
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of
 from jarvis.errors import CursorExpiredError, HistoryUnavailableError
-from jarvis.revision import Operation, Signature
+from jarvis.revision import Cutoff, Operation, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +53,11 @@ NO_PAST = Archive()
 
 _PRUNED_AT_ONCE = 256  # states, in a transaction of somebody who wants something else
 _PRUNED_EVERY = 64  # commit numbers
+_PURGED_AT_ONCE = 16  # entries, likewise
+
+_ALONE = ("erase", "expire")  # whoever signs such a change signs no other with it
+
+_expiry = itemgetter(0)
 
 
 class Seen:
@@ -66,29 +83,40 @@ class Seen:
         """Return the past of the namespace; not to be changed."""
         return self.archives.get(namespace, NO_PAST)
 
-    def room_at(self, namespace: str, instant: int, asked: Mapping[str, str | None]) -> Room | PastRoom:
+    def room_at(
+        self, namespace: str, instant: int, now: int, asked: Mapping[str, str | None]
+    ) -> Room | LiveRoom | PastRoom:
         """Return what the namespace held at `instant`, where `asked` are the names that will be looked for.
+
+        What has expired at `now` is not known any more.
 
         Raises:
             HistoryUnavailableError: it is not known, or the answer is not known for these names.
         """
-        clock = self.clock
+        clock, room, archive = self.clock, self.room(namespace), self.archive(namespace)
         if clock.made is None or instant >= clock.made:
-            return self.room(namespace)
+            if instant < now:
+                self._refuse_expired(room, archive, Cutoff(instant, ENDLESS, ENDLESS, ENDLESS), now, asked)
+            return room.live(now)
         if clock.begins is None or instant < clock.begins:
             raise HistoryUnavailableError(
                 datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
             )
-        then, archive = cutoff(self.spans, instant, self.own), self.archive(namespace)
+        then = cutoff(self.spans, instant, self.own)
         for erasure in self.archive(erasures_of(namespace)).events[-1:]:
             if not then.includes(erasure.number, erasure.made):
                 known = self._moment_of(erasure.number, erasure.made)
                 raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
         missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
         if missing:
-            known = max(self._moment_of(gap.ended, gap.made) for gap in missing)
+            gap = max(missing, key=attrgetter("ended"))
+            if gap.expires is not msgspec.UNSET:
+                because = "what was there then has expired and was purged"
+                raise HistoryUnavailableError(datetime_of(instant), datetime_of(gap.expires), because)
+            known = self._moment_of(gap.ended, gap.made)
             raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
-        return PastRoom(self.room(namespace), archive, then)
+        self._refuse_expired(room, archive, then, now, asked)
+        return PastRoom(room.live(now), archive, then)
 
     def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
         """Return the first `limit` changes of the namespace that have greater numbers than `after`.
@@ -112,6 +140,13 @@ class Seen:
     def last_number(self) -> int:
         """Return the last commit number."""
         return self.clock.commit
+
+    @staticmethod
+    def _refuse_expired(room: Room, archive: Archive, seen: Cutoff, now: int, asked: Mapping[str, str | None]) -> None:
+        known = expired_since(room, archive, seen, now, asked)
+        if known is not None:
+            because = "what was there then has expired"
+            raise HistoryUnavailableError(datetime_of(seen.instant), datetime_of(known), because)
 
     def _check_fed(self, after: int) -> None:
         if self.clock.begins is None and self.clock.commit:
@@ -169,6 +204,7 @@ class Transaction(Seen):
         self._instants: set[int] = set()  # at which the changes were made, as they tell it themselves
         self._copied: set[str] = set()
         self._undo: list[Callable[[], object]] = []
+        self._purges = False  # somebody asked for it
 
     @property
     def mark(self) -> int:
@@ -256,8 +292,9 @@ class Transaction(Seen):
         self._keep(namespace, record, operation)
         self._set(namespace, record.id, None)
 
-    def clear(self, namespace: str) -> int:
-        """Remove every record of the namespace; return how many there were."""
+    def clear(self, namespace: str, now: int) -> int:
+        """Remove every record of the namespace; return how many had not expired at the instant `now`."""
+        self._purge_all(now, namespace)
         records = _by_number(self.room(namespace))
         for record in records:
             self.remove(namespace, record, "clear")
@@ -313,18 +350,16 @@ class Transaction(Seen):
 
     def tell_again(self, namespace: str, record: Record) -> None:
         """Note that `record` was brought back by the change with the last number, which it does not tell itself."""
-        event = self._event("create" if self.signature is None else self.signature.operation)
-        named = {name: getattr(record, name) for name in ("id", "version", "category", "key")}
-        self._add_event(namespace, msgspec.structs.replace(event, **named))
+        self._add_event(
+            namespace, _about(self._event("create" if self.signature is None else self.signature.operation), record)
+        )
 
     def _event(self, operation: Kind, count: int = 1) -> Event:
         """Return an event of the change with the last number."""
-        signature = self.signature
-        if signature is None or (signature.operation == "erase") is not (operation == "erase"):
-            signature = Signature(
-                "erase" if operation == "erase" else "update"
-            )  # that of an earlier change is not this one's
-        _, module, task_id, reason = signature
+        _, module, task_id, reason = self.signature or Signature("update")
+        said = None if self.signature is None else self.signature.operation
+        if said != operation and (said in _ALONE or operation in _ALONE):  # that of an earlier change is not this one's
+            module = task_id = reason = None
         return Event(
             number=self.clock.commit,
             made=self._made(),
@@ -363,6 +398,80 @@ class Transaction(Seen):
     def _feed_from(self, number: int) -> None:
         self.clock = msgspec.structs.replace(self.clock, fed_from=max(number, self._least_fed_from))
 
+    # --- expiry ---
+
+    def purge(self, now: int, limit: int) -> int:
+        """Remove at most `limit` entries that have expired at the instant `now`, with their past; return how many.
+
+        Those count too that were deleted before they expired, and of which only the past is left.
+        """
+        self._purges = True
+        due = [(record.expires, name, record) for name, room in self.rooms.items() for record in room.expired(now)]
+        chosen = heapq.nsmallest(limit, due, key=_expiry)
+        for _, namespace, record in chosen:
+            self._purge(namespace, record)
+        ended = [(state.expires, name, state) for name, held in self.archives.items() for state in held.expired(now)]
+        ended = heapq.nsmallest(limit - len(chosen), ended, key=_expiry)
+        for _, namespace, state in ended:
+            self._purge_past(namespace, state)
+        return len(chosen) + len(ended)
+
+    def purge_some(self, now: int) -> None:
+        """Purge a few entries beside the changes of this transaction, if there are any, and none purged."""
+        if self._undo and not self._purges:
+            self.purge(now, _PURGED_AT_ONCE)
+
+    def purge_entry(self, namespace: str, entry_id: str, now: int) -> None:
+        """Remove the entry with this id, or what is left of its past, if it has expired."""
+        record = self.room(namespace).get(entry_id)
+        if record is not None and record.has_expired(now):
+            self._purge(namespace, record)
+        for state in reversed(self.archive(namespace).of_id.get(entry_id, ())):
+            if state.ends_expired(now):
+                self._purge_past(namespace, state)
+                break
+
+    def _purge_all(self, now: int, namespace: str) -> None:
+        for record in self.room(namespace).expired(now):
+            self._purge(namespace, record)
+        for state in self.archive(namespace).expired(now):
+            self._purge_past(namespace, state)
+
+    def _purge(self, namespace: str, record: Record) -> None:
+        self.next_commit()
+        for state in self.archive(namespace).of_id.get(record.id, ()):
+            self._lose(namespace, state, state.ended, state.made)
+            self._drop(namespace, state)
+        number, made = self.clock.commit, self._made()
+        self._instants.add(made)
+        self._lose(namespace, record, number, made)
+        self._note_expiry(namespace, record)
+        if record.version == 1:
+            self._add_event(namespace, creation(record))
+        event = self._event("expire")
+        reason = event.reason or f"expired at {datetime_of(record.expires or 0).isoformat()}"
+        self._add_event(namespace, msgspec.structs.replace(_about(event, record), reason=reason))
+        self._set(namespace, record.id, None)
+
+    def _purge_past(self, namespace: str, last: State) -> None:
+        """Remove the states of an entry up to `last`, with which a life ended that has expired."""
+        for state in self.archive(namespace).of_id[last.id]:
+            if state.ended <= last.ended:
+                self._lose(namespace, state, state.ended, state.made)
+                self._drop(namespace, state)
+        self._note_expiry(namespace, last)
+
+    def _lose(self, namespace: str, record: Record, ended: int, made: int) -> None:
+        """Note that a state is not known any more, which is newer than what else is not known of its entry."""
+        gap = self.archive(namespace).gaps.get(record.id)
+        if self.clock.begins is not None:
+            self._set_gap(namespace, record.id, widened(gap, record, ended, made))
+
+    def _note_expiry(self, namespace: str, record: Record) -> None:
+        gap = self.archive(namespace).gaps.get(record.id)
+        if gap is not None and record.expires is not None:
+            self._set_gap(namespace, record.id, msgspec.structs.replace(gap, expires=record.expires))
+
     # --- the past ---
 
     def prune(self, now: int, limit: int) -> int:
@@ -399,8 +508,8 @@ class Transaction(Seen):
         self._undo.append(partial(archive.remove, state))
         if state.version > most:
             for old in archive.of_id[state.id][:-most]:
+                self._lose(namespace, old, old.ended, old.made)
                 self._drop(namespace, old)
-                self._set_gap(namespace, old.id, widened(archive.gaps.get(old.id), old))
         if number % _PRUNED_EVERY == 0:
             self.prune(made, _PRUNED_AT_ONCE)
 
@@ -440,6 +549,12 @@ class Transaction(Seen):
 
 def _by_number(room: Room) -> list[Record]:
     return sorted(room.records.values(), key=lambda record: record.order[1])
+
+
+def _about(event: Event, record: Record) -> Event:
+    """Return `event` as that of a change of `record`."""
+    named = {name: getattr(record, name) for name in ("id", "version", "category", "key")}
+    return msgspec.structs.replace(event, **named)
 
 
 def _ago(now: int, age: timedelta | None) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ from jarvis.conformance.fixtures import NOON, FakeClock
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, HistoryUnavailableError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import KeepsHistory, Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import Expires, KeepsHistory, Namespaced, StorageBackend, Transactional
 
 OpenIn = Callable[[Path], StorageBackend]
 
@@ -76,19 +76,32 @@ _few_filters = st.builds(
 )
 
 
+_ttls = st.sampled_from([None, None, 1, 2.5, 3600])
+_EXACT = ("category", "key", "entity_type", "entity_id")
+
 Key = tuple[str, str]
+
+
+class Life(NamedTuple):
+    """One life of an id, from a creation or return to the removal: when it expires, and whether it has."""
+
+    expires_at: datetime | None
+    is_over: bool = False
 
 
 class Model:
     """What a store holds, as dicts: namespace to id to entry, with the commit number of its last change.
 
-    `before` is what was there before the last change of an id: an entry, or None for nothing.
+    `before` is what was there before the last change of an id: an entry, or None for nothing. What expires leaves
+    `entries` and `before`, and stays in `lives`. `names` is what its states had where exact filters look.
     """
 
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, MemoryEntry]] = {}
         self.before: dict[Key, MemoryEntry | None] = {}
         self.versions: dict[Key, int] = {}
+        self.lives: dict[Key, tuple[Life, ...]] = {}
+        self.names: dict[Key, frozenset[tuple[str | None, ...]]] = {}
         self.erased: set[str] = set()  # since, if this is what was there at a moment
         self.commits = 0
 
@@ -97,6 +110,7 @@ class Model:
         twin = Model()
         twin.entries = {namespace: dict(held) for namespace, held in self.entries.items()}
         twin.before, twin.versions = dict(self.before), dict(self.versions)
+        twin.lives, twin.names = dict(self.lives), dict(self.names)
         twin.commits = self.commits
         return twin
 
@@ -106,8 +120,11 @@ class Model:
         kept = MemoryEntry(**entry.model_dump())
         kept.version = version
         kept.position = (kept.order[0], self.commits)
-        held = self.entries.setdefault(namespace, {})
-        self.before[namespace, kept.id], self.versions[namespace, kept.id] = held.get(kept.id), version
+        held, key = self.entries.setdefault(namespace, {}), (namespace, kept.id)
+        lives = self.lives.get(key, ())
+        self.lives[key] = (*(lives[:-1] if kept.id in held else lives), Life(kept.expires_at))
+        self.names[key] = self.names.get(key, frozenset()) | {tuple(getattr(kept, name) for name in _EXACT)}
+        self.before[key], self.versions[key] = held.get(kept.id), version
         held[kept.id] = kept
 
     def remove(self, namespace: str, entry_id: str) -> bool:
@@ -120,8 +137,44 @@ class Model:
     def erase(self, namespace: str) -> None:
         """Forget a namespace, and what was in it."""
         self.entries.pop(namespace, None)
-        for key in [key for key in self.before if key[0] == namespace]:
-            del self.before[key], self.versions[key]
+        for known in (self.before, self.versions, self.lives, self.names):
+            for key in [key for key in known if key[0] == namespace]:
+                del known[key]
+
+    def expire(self, now: datetime) -> None:
+        """Let what has expired be gone: entries, and the past of what was removed before."""
+        for key, lives in self.lives.items():
+            namespace, entry_id = key
+            held = self.entries.get(namespace, {})
+            over = [each.is_over or (each.expires_at is not None and each.expires_at <= now) for each in lives]
+            self.lives[key] = tuple(life._replace(is_over=gone) for life, gone in zip(lives, over, strict=True))
+            if over[-1]:
+                held.pop(entry_id, None)
+                self.before.pop(key, None)
+
+    def expired(self, namespace: str) -> list[str]:
+        """Return the ids of which nothing is known because they have expired, the latest first."""
+        return [
+            name for (space, name), lives in reversed(self.lives.items()) if space == namespace and lives[-1].is_over
+        ]
+
+    def gone_of(self, key: Key, then: Model) -> datetime | None:
+        """Return until when what is known to `then` of an entry was there, if that is gone because it expired."""
+        lives = self.lives.get(key, ())[len(then.lives.get(key, ())) - 1 :]
+        return min((life.expires_at for life in lives if life.is_over and life.expires_at is not None), default=None)
+
+    def may_miss(self, namespace: str, query: MemoryQuery) -> bool:
+        """Tell whether something that a query names as a whole has expired since it was there, at some time."""
+        for key, lives in self.lives.items():
+            if key[0] == namespace and any(life.is_over for life in lives):
+                columns = [set(column) for column in zip(*self.names[key], strict=True)]
+                asked = [getattr(query, name) for name in _EXACT]
+                if all(
+                    one is None or one in held or None in held or len(held) > 1
+                    for one, held in zip(asked, columns, strict=True)
+                ):
+                    return True
+        return False
 
     def select(self, namespace: str, query: MemoryQuery) -> list[MemoryEntry]:
         """Return what `query` means."""
@@ -148,6 +201,7 @@ class BackendMachine(RuleBasedStateMachine):
         self.handles = [self._open(), self._open()]
         self.plain = not self.handles[0].has_capability(Transactional)
         self.looks_back = self.handles[0].has_capability(KeepsHistory)
+        self.forgets = self.handles[0].has_capability(Expires)
         self.moments: list[tuple[datetime, Model]] = []
         self.last_made: datetime | None = None
         self.open_blocks: list[tuple[AbstractContextManager[None], Model, datetime | None]] = []
@@ -186,9 +240,18 @@ class BackendMachine(RuleBasedStateMachine):
         return self.model.entries.get(self.namespace, {})
 
     def _some_id(self, choice: int) -> str:
-        """Return one of the ids that are there, or one that is not."""
-        ids = [*sorted(self._held()), "absent"]
+        """Return one of the ids that are there, or one that is not, because it has expired or never was."""
+        ids = [*sorted(self._held()), *self.model.expired(self.namespace)[:2], "absent"]
         return ids[choice % len(ids)]
+
+    def _lifetime(self, ttl: float | None) -> dict[str, Any]:
+        """Return the argument that has a memory expire, where that can be."""
+        return {} if ttl is None or not self.forgets else {"ttl": ttl}
+
+    def _check_expiry(self, memory_id: str, ttl: float | None, otherwise: datetime | None = None) -> None:
+        if ttl is not None and self.forgets:
+            otherwise = self.clock.now + timedelta(seconds=ttl)
+        assert self._held()[memory_id].expires_at == otherwise
 
     def _made(self, entry_id: str, version: int) -> None:
         """Take over an entry whose timestamp the module made, after checking that it is right."""
@@ -208,23 +271,35 @@ class BackendMachine(RuleBasedStateMachine):
 
     # --- writing ---
 
-    @rule(category=_names, key=_names, value=_values, entity_type=_types, entity_id=_entities, tags=_tags)
-    def create_memory(self, **fields: Any) -> None:
+    @rule(category=_names, key=_names, value=_values, entity_type=_types, entity_id=_entities, tags=_tags, ttl=_ttls)
+    def create_memory(self, ttl: float | None, **fields: Any) -> None:
         """Create through the module."""
         self._count("create_memory")
-        memory_id = self.memory.create_memory(**fields)
+        memory_id = self.memory.create_memory(**fields, **self._lifetime(ttl))
         self._made(memory_id, 1)
+        self._check_expiry(memory_id, ttl)
         for name, held in fields.items():
             assert getattr(self._held()[memory_id], name) == held
         if not self.open_blocks and self.looks_back:  # all that comes now is later than this timestamp
             self.moments.append((self._held()[memory_id].timestamp, self.model.copy()))
 
-    @rule(key=_names, category=_names, value=_values, tags=_tags, entity_id=_entities, timestamp=_moments)
-    def create_with_timestamp(self, **fields: Any) -> None:
-        """Create through the backend, with a timestamp that others may have too."""
+    @rule(
+        key=_names,
+        category=_names,
+        value=_values,
+        tags=_tags,
+        entity_id=_entities,
+        timestamp=_moments,
+        choice=st.integers(0, 30),
+    )
+    def create_with_timestamp(self, choice: int, **fields: Any) -> None:
+        """Create through the backend, with a timestamp that others may have too, or with an id that was there."""
         self._count("create_with_timestamp")
         self.number += 1
-        entry = MemoryEntry(f"own-{self.number}", entity_type="tool", provenance={}, **fields)
+        absent = sorted(name for space, name in self.model.lives if space == self.namespace)
+        absent = [name for name in absent if name not in self._held()]
+        entry_id = absent[choice] if choice < len(absent) else f"own-{self.number}"
+        entry = MemoryEntry(entry_id, entity_type="tool", provenance={}, **fields)
         self.backend.create(entry)
         self.model.put(self.namespace, entry, 1)
 
@@ -233,7 +308,7 @@ class BackendMachine(RuleBasedStateMachine):
         """A duplicate is refused and changes nothing."""
         self._count("create_with_taken_id")
         entry_id = self._some_id(choice)
-        if entry_id == "absent":
+        if entry_id not in self._held():
             return
         try:
             self.backend.create(MemoryEntry(entry_id, "c", "k", value))
@@ -276,6 +351,29 @@ class BackendMachine(RuleBasedStateMachine):
         entry_id = self._some_id(choice)
         assert self.memory.delete_memory(entry_id) is self.model.remove(self.namespace, entry_id)
 
+    @precondition(lambda self: self.forgets)
+    @rule(choice=st.integers(0, 30), ttl=_ttls)
+    def touch_memory(self, choice: int, ttl: float | None) -> None:
+        """Move the expiry, and nothing else."""
+        self._count("touch_memory")
+        entry_id = self._some_id(choice)
+        known = self._held().get(entry_id)
+        assert self.memory.touch_memory(entry_id, ttl=ttl) is (known is not None)
+        if known is None:
+            return
+        entry = self.backend.read(entry_id)
+        assert entry is not None
+        expires_at = None if ttl is None else self.clock.now + timedelta(seconds=ttl)
+        assert entry == MemoryEntry(**{**known.model_dump(), "version": known.version + 1, "expires_at": expires_at})
+        self.model.put(self.namespace, entry, entry.version)
+
+    @precondition(lambda self: self.forgets)
+    @rule(limit=st.integers(1, 3))
+    def purge_expired(self, limit: int) -> None:
+        """Purge: nothing changes that can be seen."""
+        self._count("purge_expired")
+        assert 0 <= self.memory.purge_expired(limit=limit) <= limit
+
     @precondition(lambda self: self.looks_back)
     @rule(choice=st.integers(0, 30))
     def undo(self, choice: int) -> None:
@@ -287,34 +385,46 @@ class BackendMachine(RuleBasedStateMachine):
         assert self.memory.undo(entry_id, module="undoer") is (key in self.model.before)
         if key not in self.model.before:
             return
-        wanted = self.model.before[key]
+        wanted, now = self.model.before[key], self._held().get(entry_id)
         if wanted is None:
             assert self.memory.get_memory(entry_id) is None
             assert self.model.remove(*key)
             return
         self._made(entry_id, self.model.versions[key] + 1)
-        now = self._held()[entry_id]
-        assert (now.value, now.tags, now.category, now.key) == (wanted.value, wanted.tags, wanted.category, wanted.key)
+        until, made = wanted.expires_at, self._held()[entry_id]
+        if now is not None and until is not None and until <= made.timestamp:
+            until = now.expires_at
+        assert made.expires_at == until
+        assert (made.value, made.tags, made.category, made.key) == (
+            wanted.value,
+            wanted.tags,
+            wanted.category,
+            wanted.key,
+        )
 
-    @rule(key=_names, value=_values)
-    def set_user_preference(self, key: str, value: dict[str, Any]) -> None:
+    @rule(key=_names, value=_values, ttl=_ttls)
+    def set_user_preference(self, key: str, value: dict[str, Any], ttl: float | None) -> None:
         """Set a preference: the last written entry of (preferences, key), or a new one; it is what is read next."""
         self._count("set_user_preference")
         known = self.model.addressed(self.namespace, "preferences", key)
-        memory_id = self.memory.set_user_preference(key, value)
+        memory_id = self.memory.set_user_preference(key, value, **self._lifetime(ttl))
         assert known is None or known.id == memory_id
         self._made(memory_id, known.version + 1 if known else 1)
+        self._check_expiry(memory_id, ttl, known.expires_at if known else None)
         assert self.memory.get_user_preferences()[key] == value
 
     @precondition(lambda self: not self.plain)
-    @rule(category=_names, key=_names, value=_values, tags=_some_tags)
-    def upsert_memory(self, category: str, key: str, value: dict[str, Any], tags: list[str] | None) -> None:
+    @rule(category=_names, key=_names, value=_values, tags=_some_tags, ttl=_ttls)
+    def upsert_memory(
+        self, category: str, key: str, value: dict[str, Any], tags: list[str] | None, ttl: float | None
+    ) -> None:
         """Upsert."""
         self._count("upsert_memory")
         known = self.model.addressed(self.namespace, category, key)
-        memory_id = self.memory.upsert_memory(category, key, value, tags=tags)
+        memory_id = self.memory.upsert_memory(category, key, value, tags=tags, **self._lifetime(ttl))
         assert known is None or known.id == memory_id
         self._made(memory_id, known.version + 1 if known else 1)
+        self._check_expiry(memory_id, ttl, known.expires_at if known else None)
 
     @rule(task_id=st.sampled_from(["1", "2"]), value=_values)
     def record_task(self, task_id: str, value: dict[str, Any]) -> None:
@@ -334,7 +444,7 @@ class BackendMachine(RuleBasedStateMachine):
         held = list(self._held())
         if not self.plain and not self.open_blocks and len(held) % 2:
             assert self.memory.erase_namespace(self.namespace) == len(held)
-            held_something = any(name == self.namespace for name, _ in self.model.before)
+            held_something = any(name == self.namespace for name, _ in self.model.lives)
             self.model.erase(self.namespace)
             for _, then in self.moments:
                 if held_something:
@@ -393,8 +503,11 @@ class BackendMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.looks_back)
     @rule(choice=st.integers(0, 1_000), query=st.one_of(_queries, _few_filters))
     def look_back(self, choice: int, query: MemoryQuery) -> None:
-        """Ask as of a moment: every verb answers as it did then."""
+        """Ask as of a moment: every verb answers as it did then, or says that what it might find has expired."""
         self._count("look_back")
+        self._look_back(choice, query)
+
+    def _look_back(self, choice: int, query: MemoryQuery) -> None:
         if not self.moments:
             return
         moment, then = self.moments[choice % len(self.moments)]
@@ -404,14 +517,44 @@ class BackendMachine(RuleBasedStateMachine):
             with pytest.raises(HistoryUnavailableError):
                 past.select(query)
             return
-        wanted = then.select(self.namespace, query)
-        self._same(past.select(query), wanted)
-        self._same(list(past.iterate(query)), wanted)
-        assert past.count(query) == len(wanted)
-        for entry_id, entry in [*then.entries.get(self.namespace, {}).items(), ("absent", None)]:
-            assert past.read(entry_id) == entry
-        newest = then.select(self.namespace, MemoryQuery(key="theme", limit=1))
-        assert past.newest_of_key("theme") == (newest[0] if newest else None)
+        held = then.entries.get(self.namespace, {})
+        gone = {name: until for name in held if (until := self.model.gone_of((self.namespace, name), then)) is not None}
+        left = [entry for name, entry in held.items() if name not in gone]
+        missed = [held[name] for name, until in gone.items() if moment < until]
+
+        def answer(ask: Callable[[], Any], query: MemoryQuery) -> list[Any]:
+            """Return the answer in a list, which is empty if it is not known."""
+            exact = MemoryQuery(**{name: getattr(query, name) for name in _EXACT})
+            must = any(map(exact.matches, missed))
+            if not must and not self.model.may_miss(self.namespace, exact):
+                return [ask()]
+            try:
+                found = ask()
+            except HistoryUnavailableError:
+                return []
+            assert not must, "what has expired was left out in silence"
+            return [found]
+
+        def check(found: list[MemoryEntry], query: MemoryQuery) -> None:
+            wanted = sorted(filter(query.matches, left), key=lambda entry: entry.order, reverse=True)
+            self._same(found, wanted[: query.limit])
+
+        for found in answer(lambda: past.select(query), query):
+            check(found, query)
+            self._same(list(past.iterate(query)), found)
+            assert past.count(query) == len(found)
+        for entry_id, entry in [*held.items(), ("absent", None)]:
+            if entry_id in gone and moment < gone[entry_id]:
+                with pytest.raises(HistoryUnavailableError):
+                    past.read(entry_id)
+            elif entry_id not in gone and not self._has_expired_once(entry_id):
+                assert past.read(entry_id) == entry
+        of_key = MemoryQuery(key="theme", limit=1)
+        for found in answer(lambda: past.newest_of_key("theme"), of_key):
+            check([] if found is None else [found], of_key)
+
+    def _has_expired_once(self, entry_id: str) -> bool:
+        return any(life.is_over for life in self.model.lives.get((self.namespace, entry_id), ()))
 
     # --- transactions, handles, time, namespaces ---
 
@@ -454,6 +597,7 @@ class BackendMachine(RuleBasedStateMachine):
         commits = self.model.commits
         self.model = before
         self.model.commits = commits
+        self.model.expire(self.clock.now)
 
     @rule()
     def ask_second_handle(self) -> None:
@@ -474,11 +618,32 @@ class BackendMachine(RuleBasedStateMachine):
         self.handles.reverse()
         self._bind()
 
-    @rule(seconds=st.sampled_from([-86400, -1, 1, 3600]))
-    def step_clock(self, seconds: int) -> None:
-        """Let the clock go on, or back."""
+    @rule(
+        seconds=st.sampled_from([-86400, -1, 1, 1, 3, 3600]),
+        choice=st.integers(0, 1_000),
+        query=st.one_of(_queries, _few_filters),
+    )
+    def step_clock(self, seconds: int, choice: int, query: MemoryQuery) -> None:
+        """Let the clock go on, or back; never back to when something was there that has expired.
+
+        Nothing is known of what has expired, before anybody had a chance to purge it.
+        """
         self._count("step_clock")
+        if seconds < 0 and self.forgets:
+            if self.open_blocks:
+                return
+            while self.memory.purge_expired():
+                pass
         self.clock.step(seconds=seconds)
+        self.model.expire(self.clock.now)
+        self.committed.expire(self.clock.now)
+        if not self.looks_back:
+            return
+        self._look_back(choice, query)
+        for entry_id in self.model.expired(self.namespace)[:3]:
+            assert self.memory.get_memory(entry_id) is None
+            assert self.memory.get_history(entry_id) == []
+        assert self.plain or self.memory.list_namespaces() == self._held_namespaces()
 
     @rule(namespace=st.sampled_from(["default", "alice"]))
     def change_namespace(self, namespace: str) -> None:
@@ -487,8 +652,10 @@ class BackendMachine(RuleBasedStateMachine):
         if self.handles[0].has_capability(Namespaced):
             self.namespace = namespace
             self._bind()
-            held = [name for name, entries in self.model.entries.items() if entries]
-            assert self.memory.list_namespaces() == sorted(held)
+            assert self.memory.list_namespaces() == self._held_namespaces()
+
+    def _held_namespaces(self) -> list[str]:
+        return sorted(name for name, entries in self.model.entries.items() if entries)
 
     @invariant()
     def holds_as_many_as_the_model(self) -> None:
