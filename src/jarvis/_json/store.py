@@ -19,7 +19,8 @@ from jarvis import _files
 from jarvis._files import Stamp, explaining
 from jarvis._json.file import Clock, Known, parse, render
 from jarvis._json.room import Room
-from jarvis._json.transaction import Seen, Snapshot, Transaction
+from jarvis._json.seen import Seen, Snapshot
+from jarvis._json.transaction import Transaction
 from jarvis._locks import WriterLock
 from jarvis.errors import (
     ReadOnlyStoreError,

@@ -1,12 +1,9 @@
-"""The state of a JSON store: `Snapshot`, as the file holds it, and `Transaction`, a private copy that changes."""
+"""`Transaction`: a private copy of the state of a JSON store, which changes and may become the file."""
 
 from __future__ import annotations
 
 import heapq
-import os
-import sys
 import time
-import weakref
 from bisect import bisect_right
 from functools import partial
 from operator import attrgetter, itemgetter
@@ -14,42 +11,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis._files import Stamp
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
 from jarvis._json.file import Clock
-from jarvis._json.past import (
-    ENDLESS,
-    Archive,
-    Gap,
-    PastRoom,
-    Span,
-    State,
-    cutoff,
-    expired_since,
-    keep,
-    moment_of,
-    widened,
-)
+from jarvis._json.past import Archive, Gap, Span, State, keep, widened
 from jarvis._json.record import Record
-from jarvis._json.room import LiveRoom, Room
+from jarvis._json.room import Room
+from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of
-from jarvis.errors import CursorExpiredError, HistoryUnavailableError
-from jarvis.revision import Cutoff, Operation, Signature
+from jarvis.revision import Operation, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
     from jarvis.change import Change, Kind
     from jarvis.config import HistoryPolicy
-
-NO_ENTRIES = Room({})
-"""The room of a namespace that holds nothing; never changed."""
-
-NO_PAST = Archive()
-"""The archive of a namespace that has no past; never changed."""
 
 _PRUNED_AT_ONCE = 256  # states, in a transaction of somebody who wants something else
 _PRUNED_EVERY = 64  # commit numbers
@@ -58,130 +36,6 @@ _PURGED_AT_ONCE = 16  # entries, likewise
 _ALONE = ("erase", "expire")  # whoever signs such a change signs no other with it
 
 _expiry = itemgetter(0)
-
-
-class Seen:
-    """What a thread sees: the state of the file, or that of its own transaction.
-
-    Attributes:
-        rooms: the entries, by namespace.
-        archives: their past, by namespace.
-        clock: the counters.
-        spans: the moments of kept transactions that their changes do not tell, ascending.
-        own: the first commit number of changes that are not committed yet, or None.
-    """
-
-    def __init__(self, rooms: dict[str, Room], archives: dict[str, Archive], clock: Clock, spans: list[Span]) -> None:
-        self.rooms, self.archives, self.clock, self.spans = rooms, archives, clock, spans
-        self.own: int | None = None
-
-    def room(self, namespace: str) -> Room:
-        """Return what the namespace holds; not to be changed."""
-        return self.rooms.get(namespace, NO_ENTRIES)
-
-    def archive(self, namespace: str) -> Archive:
-        """Return the past of the namespace; not to be changed."""
-        return self.archives.get(namespace, NO_PAST)
-
-    def room_at(
-        self, namespace: str, instant: int, now: int, asked: Mapping[str, str | None]
-    ) -> Room | LiveRoom | PastRoom:
-        """Return what the namespace held at `instant`, where `asked` are the names that will be looked for.
-
-        What has expired at `now` is not known any more.
-
-        Raises:
-            HistoryUnavailableError: it is not known, or the answer is not known for these names.
-        """
-        clock, room, archive = self.clock, self.room(namespace), self.archive(namespace)
-        if clock.made is None or instant >= clock.made:
-            if instant < now:
-                self._refuse_expired(room, archive, Cutoff(instant, ENDLESS, ENDLESS, ENDLESS), now, asked)
-            return room.live(now)
-        if clock.begins is None or instant < clock.begins:
-            raise HistoryUnavailableError(
-                datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
-            )
-        then = cutoff(self.spans, instant, self.own)
-        for erasure in self.archive(erasures_of(namespace)).events[-1:]:
-            if not then.includes(erasure.number, erasure.made):
-                known = self._moment_of(erasure.number, erasure.made)
-                raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
-        missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
-        if missing:
-            gap = max(missing, key=attrgetter("ended"))
-            if gap.expires is not msgspec.UNSET:
-                because = "what was there then has expired and was purged"
-                raise HistoryUnavailableError(datetime_of(instant), datetime_of(gap.expires), because)
-            known = self._moment_of(gap.ended, gap.made)
-            raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
-        self._refuse_expired(room, archive, then, now, asked)
-        return PastRoom(room.live(now), archive, then)
-
-    def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
-        """Return the first `limit` changes of the namespace that have greater numbers than `after`.
-
-        Raises:
-            CursorExpiredError: one of them may not be known.
-            ValueError: an entry is malformed.
-        """
-        self._check_fed(after)
-        if after < self.clock.fed_from or after > self.clock.commit:  # a cursor of another store, or of a later copy
-            raise CursorExpiredError(str(after), str(self.clock.fed_from))
-        return feed.changes(
-            self.room(namespace), self.archive(namespace), self.archive(erasures_of(namespace)), after, limit
-        )
-
-    def first_number(self) -> int:
-        """Return the smallest number that `changes` takes; raise `CursorExpiredError` if it takes none."""
-        self._check_fed(0)
-        return self.clock.fed_from
-
-    def last_number(self) -> int:
-        """Return the last commit number."""
-        return self.clock.commit
-
-    @staticmethod
-    def _refuse_expired(room: Room, archive: Archive, seen: Cutoff, now: int, asked: Mapping[str, str | None]) -> None:
-        known = expired_since(room, archive, seen, now, asked)
-        if known is not None:
-            because = "what was there then has expired"
-            raise HistoryUnavailableError(datetime_of(seen.instant), datetime_of(known), because)
-
-    def _check_fed(self, after: int) -> None:
-        if self.clock.begins is None and self.clock.commit:
-            raise CursorExpiredError(str(after), None)
-
-    def _moment_of(self, number: int, made: int) -> int:
-        if self.own is not None and number >= self.own:
-            return made if self.clock.made is None else self.clock.made
-        return moment_of(self.spans, number, made)
-
-
-class Snapshot(Seen):
-    """What the file held when it had `stamp`. Never changed, so any thread may read it without a lock.
-
-    It keeps the file open: the inode of an open file is not given to a new one, so no later version
-    of the store can look like this one (same inode, same size, written within one tick of the clock).
-    Windows does not rename over open files, but gives new files new numbers.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        stamp: Stamp,
-        descriptor: int,
-        rooms: dict[str, Room],
-        archives: dict[str, Archive],
-        clock: Clock,
-        spans: list[Span],
-    ) -> None:
-        super().__init__(rooms, archives, clock, spans)
-        self.path, self.stamp = path, stamp
-        if sys.platform == "win32":
-            os.close(descriptor)
-        else:
-            weakref.finalize(self, os.close, descriptor)
 
 
 class Transaction(Seen):
