@@ -27,6 +27,7 @@ SECTIONS = {
     "json_file": "The JSON file",
     "awaiting": "Awaiting",
     "looking_back": "History",
+    "forgetting": "Expiry and erasure",
     "sweeping": "Cleaning up",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")

@@ -1,4 +1,4 @@
-"""The main job, on real input: learn this machine, remember it in another process, survive ``kill -9``, go back.
+"""The main job: learn this machine, remember it in another process, survive ``kill -9``, go back, forget.
 
 python examples/demo.py              everything, in a temporary directory
 python examples/demo.py learn DIR    the first chapter alone; then: remember DIR
@@ -139,6 +139,40 @@ def go_back(directory: str) -> None:
             sys.exit("an undo did not bring back what was")
 
 
+def forget(directory: str) -> None:
+    """Chapter five: the same preference expires to the microsecond, and is erased from every byte of the store."""
+    clock = datetime.now(UTC) + timedelta(hours=3)  # chapter four ended two hours from now
+    with MemoryModule(storage_dir=directory, clock=lambda: clock) as memory:
+        theme = memory.get_memory_by_key("theme")
+        if theme is None:
+            sys.exit("chapter four comes first: go-back")
+        memory.touch_memory(theme.id, ttl=timedelta(minutes=30), module="settings_page")
+        until = clock + timedelta(minutes=30)
+        for clock in (until - timedelta(microseconds=1), until):
+            held = memory.get_user_preferences().get("theme", "absent")
+            console.print(f"at {clock:%H:%M:%S.%f} the theme is {held}")
+        if held != "absent":
+            sys.exit("an expired preference was returned")
+        before = _occurrences(memory, directory, theme.id)
+        receipt = memory.erase_memory(theme.id, module="settings_page", reason="the user asked for it")
+        rows = [[what, str(count)] for what, count in receipt.removed.items()]
+        _show(f"erased, {receipt.state}", ["removed", "count"], rows)
+        after = _occurrences(memory, directory, theme.id)
+        console.print(
+            f"its id stood {before} times in the bytes of the store's files, and now [bold]{after} times[/bold]"
+        )
+        console.print(f"out of reach: {'; '.join(receipt.unreachable)}")
+        *_, last = memory.changes(limit=1_000_000)
+        console.print(f"the feed tells: {last.operation} of {last.count} by {last.module}, because {last.reason}")
+        if after:
+            sys.exit("what was erased is still there")
+
+
+def _occurrences(memory: MemoryModule, directory: str, text: str) -> int:
+    memory.shutdown()  # who reads the file of an open SQLite store takes away the locks of his own process
+    return sum(path.read_bytes().count(text.encode()) for path in Path(directory).iterdir())
+
+
 # --- what there is to learn ----------------------------------------------------------------------
 
 
@@ -226,6 +260,7 @@ CHAPTERS = {
     "write": write_until_killed,
     "survive": survive,
     "go-back": go_back,
+    "forget": forget,
 }
 
 
@@ -235,7 +270,7 @@ def main() -> None:
         CHAPTERS[sys.argv[1]](sys.argv[2])
     elif len(sys.argv) == 1:
         with tempfile.TemporaryDirectory(prefix="jarvis-demo-") as directory:
-            for number, chapter in enumerate(("learn", "remember", "survive", "go-back"), start=1):
+            for number, chapter in enumerate(("learn", "remember", "survive", "go-back", "forget"), start=1):
                 console.rule(f"{number}. {chapter}")
                 subprocess.run([sys.executable, __file__, chapter, directory], check=True)
     else:

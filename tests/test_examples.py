@@ -54,6 +54,17 @@ def test_the_demo_goes_back(tmp_path: Path) -> None:
     assert "create by settings_page, update by daylight_guesser, undo by settings_page" in shown
 
 
+def test_the_demo_forgets_for_good(tmp_path: Path) -> None:
+    _run("demo.py", "go-back", str(tmp_path))
+
+    shown = re.sub(r"\s+", " ", _run("demo.py", "forget", str(tmp_path)))
+
+    assert "the theme is {'mode': 'dark', 'contrast': 3} at" in shown
+    assert "the theme is absent" in shown
+    assert re.search(r"its id stood [1-9]\d* times in the bytes of the store's files, and now 0 times", shown)
+    assert "erase of 1 by settings_page, because the user asked for it" in shown
+
+
 def test_the_demo_loses_nothing_to_sigkill(tmp_path: Path) -> None:
     shown = re.sub(r"\s+", " ", _run("demo.py", "survive", str(tmp_path)))
 

@@ -152,6 +152,19 @@ def test_clearing_purges_what_has_expired_and_counts_what_has_not(
     assert [state["entry"]["key"] for state in document_of(path)["history"]] == ["new"]
 
 
+def test_the_verbs_of_the_backend_find_nothing_that_has_expired(memory: MemoryModule, clock: FakeClock) -> None:
+    backend = memory.backend
+    memory_id = memory.create_memory("c", "k", {}, "t", ttl=1)
+    clock.step(seconds=1)
+    told = memory.changes()
+
+    assert backend.discard(memory_id) is False
+    backend.delete(memory_id)
+
+    assert backend.newest_of_key("k") is backend.last_written("c", "k") is None
+    assert memory.changes() == told
+
+
 def test_an_id_is_given_anew_from_version_one(path: Path, memory: MemoryModule, clock: FakeClock) -> None:
     backend = memory.backend
     assert isinstance(backend, JSONBackend)

@@ -24,6 +24,7 @@ import msgspec
 from jarvis._awaited import Workers
 from jarvis.change import Change, position_of
 from jarvis.config import HistoryPolicy, RetentionRule
+from jarvis.erasure import ErasureReceipt
 from jarvis.errors import TransactionError
 from jarvis.forgetting import Lifetime
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
@@ -527,9 +528,59 @@ class AsyncMemoryModule:
     async def list_namespaces(self) -> list[str]:
         return await self._run(self._memory.list_namespaces)
 
+    async def erase_memory(
+        self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> ErasureReceipt:
+        return await self._run(self._memory.erase_memory, memory_id, module=module, task_id=task_id, reason=reason)
+
+    async def erase_entity(
+        self,
+        entity_type: str,
+        entity_id: str | None = None,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> ErasureReceipt:
+        return await self._run(
+            self._memory.erase_entity, entity_type, entity_id, module=module, task_id=task_id, reason=reason
+        )
+
+    async def erase_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> ErasureReceipt:
+        return await self._run(
+            self._memory.erase_memories,
+            category,
+            entity_type,
+            entity_id,
+            tags,
+            key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            module=module,
+            task_id=task_id,
+            reason=reason,
+        )
+
     async def erase_namespace(
         self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> int:
+    ) -> ErasureReceipt:
         return await self._run(self._memory.erase_namespace, namespace, module=module, task_id=task_id, reason=reason)
 
     async def iter_memories(

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
+
 from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
@@ -25,7 +27,16 @@ from jarvis.errors import (
 )
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
 from jarvis.revision import Revision, Signature
-from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, Past, StorageBackend, Transactional
+from jarvis.storage_backend import (
+    Erases,
+    Expires,
+    FeedsChanges,
+    KeepsHistory,
+    Namespaced,
+    Past,
+    StorageBackend,
+    Transactional,
+)
 
 if TYPE_CHECKING:
     import os
@@ -34,6 +45,7 @@ if TYPE_CHECKING:
 
     from jarvis._json.transaction import Transaction
     from jarvis.change import Change
+    from jarvis.erasure import Erased, Search
 
     _Answering = Room | LiveRoom | PastRoom
 
@@ -68,7 +80,7 @@ class JSONBackend(StorageBackend):
 
     name: ClassVar[str] = "json"
     file_name: ClassVar[str] = "memory.json"
-    capabilities: ClassVar[tuple[type, ...]] = (Transactional, KeepsHistory, Expires, FeedsChanges, Namespaced)
+    capabilities: ClassVar[tuple[type, ...]] = (Transactional, KeepsHistory, Expires, Erases, FeedsChanges, Namespaced)
 
     def __init__(
         self,
@@ -291,10 +303,26 @@ class JSONBackend(StorageBackend):
 
         The file system may keep the blocks of the replaced file until it needs them.
         """
-        with self._changing() as transaction:
-            if check_namespace(namespace) == DEFAULT_NAMESPACE:
-                transaction.erase_kept_copies()
-            return transaction.erase(namespace)
+        sibling = self.for_namespace(namespace)
+        with self._changing():
+            there = sibling.count(MemoryQuery())
+            sibling.erase(None)
+            return there
+
+    def erase(self, which: str | MemoryQuery | None) -> Erased:
+        """Remove memories with their past and all that names them; see `jarvis.storage_backend.Erases`."""
+        transaction = self._store.own_transaction()
+        if isinstance(which, MemoryQuery):
+            which = msgspec.structs.replace(which, limit=None, after=None)
+        with self._decoding():
+            return transaction.erase(self.namespace, which)
+
+    def finish_erasing(self, ids: Collection[str]) -> Search | None:
+        """Remove the files that an erasure left, and search all others for `ids`; see `jarvis.storage_backend.Erases`.
+
+        What a killed process left goes with the next opening or write at the latest.
+        """
+        return self._store.finish_erasing(ids)
 
     # --- inside ----------------------------------------------------------------------------------
 

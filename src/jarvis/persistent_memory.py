@@ -38,6 +38,7 @@ from jarvis.memory_entry import (
 )
 from jarvis.revision import Difference, Operation, Revision
 from jarvis.storage_backend import (
+    Erases,
     Expires,
     KeepsHistory,
     Namespaced,
@@ -663,9 +664,9 @@ class MemoryModule(LooksBack, Forgets):
         They can be restored one by one for a time (`HistoryPolicy.cleared_max_age`). With ``erase=True``
         they and their past are gone for ever, as with `erase_namespace`.
         """
-        if erase:
-            return self.erase_namespace(self.namespace, module=module, task_id=task_id, reason=reason)
         author = self._author(module, task_id, reason)
+        if erase:
+            return self._clear_and_erase(author)
 
         def clear(_: datetime) -> int:
             self._sign(author, "clear")
@@ -734,27 +735,6 @@ class MemoryModule(LooksBack, Forgets):
         """Return the names of the namespaces that hold a memory, sorted."""
         return ask(self.backend, Namespaced).list_namespaces()
 
-    def erase_namespace(
-        self,
-        namespace: str,
-        *,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> int:
-        """DELETE EVERY MEMORY OF `namespace` AND THEIR PAST, overwriting their bytes; return how many there were."""
-        author, store = self._author(module, task_id, reason), ask(self.backend, Namespaced)
-        check_namespace(namespace)
-        if self.backend.has_capability(KeepsHistory):
-            with self.transaction():
-                ask(self.backend, Transactional).moment(self._now())
-                self._sign(author, "erase")
-                removed = store.erase_namespace(namespace)
-        else:
-            removed = store.erase_namespace(namespace)
-        _log("erased a namespace of %d memories, by %s", removed, author)
-        return removed
-
     # --- inside ----------------------------------------------------------------------------------
 
     def _change(self, work: Callable[[datetime], Result]) -> Result:
@@ -791,6 +771,16 @@ class MemoryModule(LooksBack, Forgets):
             yield
             if keeps_history:
                 self.backend.capability(KeepsHistory).complete(self._now())
+
+    def _clear_and_erase(self, author: Author) -> int:
+        with self.transaction():
+            there = self.backend.count(MemoryQuery())
+            ask(self.backend, Transactional).moment(self._now())
+            self._sign(author, "erase")
+            ask(self.backend, Erases).erase(None)
+        ask(self.backend, Erases).finish_erasing(())
+        _log("erased all %d memories, by %s", there, author)
+        return there
 
     def _seen(self, as_of: datetime | None) -> Past:
         return self.backend if as_of is None else self._past(as_of)

@@ -13,7 +13,7 @@ import msgspec
 
 from jarvis import _files
 from jarvis._sql.select import LIVE, count, select
-from jarvis._sqlite import entries, expiry, feed, history
+from jarvis._sqlite import driver, entries, erasing, expiry, feed, history
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
@@ -22,6 +22,7 @@ from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
 from jarvis.config import Durability, HistoryPolicy, checked
 from jarvis.entry_record import encode_body
+from jarvis.erasure import Erased, Search, search
 from jarvis.errors import (
     InvalidQueryError,
     TransactionError,
@@ -35,6 +36,7 @@ from jarvis.memory_entry import (
 )
 from jarvis.revision import Revision, Signature
 from jarvis.storage_backend import (
+    Erases,
     Expires,
     FeedsChanges,
     KeepsHistory,
@@ -47,7 +49,8 @@ from jarvis.storage_backend import (
     WakesWatchers,
 )
 
-# One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3).
+# One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3). BETWEEN: by our
+# statistics all entries are of one namespace, and an equation is no reason to use an index.
 _NAMESPACES = f"""
 WITH RECURSIVE held (namespace) AS (
     SELECT min(namespace) FROM entries
@@ -55,18 +58,7 @@ WITH RECURSIVE held (namespace) AS (
     SELECT (SELECT min(namespace) FROM entries WHERE namespace > held.namespace) FROM held WHERE namespace IS NOT NULL
 )
 SELECT name FROM held JOIN names ON names.id = held.namespace
-WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace = held.namespace AND {LIVE})
-"""
-_UNUSED_NAMES = """
-DELETE FROM names WHERE id NOT IN (
-    SELECT namespace FROM entries UNION SELECT category FROM entries UNION SELECT entity_type FROM entries
-    UNION SELECT tag FROM tags
-    UNION SELECT namespace FROM revisions UNION SELECT category FROM revisions UNION SELECT entity_type FROM revisions
-    UNION SELECT tag FROM past_tags UNION SELECT namespace FROM gaps UNION SELECT namespace FROM events
-    UNION SELECT category FROM gaps WHERE category IS NOT NULL
-    UNION SELECT entity_type FROM gaps WHERE entity_type IS NOT NULL
-    UNION SELECT category FROM events WHERE category IS NOT NULL
-)
+WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace BETWEEN held.namespace AND held.namespace AND {LIVE})
 """
 _DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
 _ALL = MemoryQuery()
@@ -110,6 +102,7 @@ class SQLiteBackend(StorageBackend):
         Namespaced,
         KeepsHistory,
         Expires,
+        Erases,
         FeedsChanges,
         WakesWatchers,
     )
@@ -331,18 +324,19 @@ class SQLiteBackend(StorageBackend):
         return sorted(name for (name,) in self._database.read(lambda session: session.rows(_NAMESPACES, now)))
 
     def erase_namespace(self, namespace: str) -> int:
-        check_namespace(namespace)
-        with self._database.changing() as session:
-            removed = entries.remove_all(session, namespace, self._reader.now(), keeping=False)
-            namespace_id = session.name_id(namespace)
-            if namespace_id is not None and (history.forget(session, namespace_id) or removed):
-                feed.keep_erasure(session, namespace, removed)
-            session.rows(_UNUSED_NAMES, (), "write")
-            session.forget_names()
-            if namespace == DEFAULT_NAMESPACE:
-                self._database.when_committed(self._remove_kept_copies)
-            self._database.when_committed(self._database.compact)
-        return removed
+        with self._database.changing():
+            return self.for_namespace(namespace).erase(None).removed.get("entries", 0)
+
+    # --- Erases ----------------------------------------------------------------------------------
+
+    def erase(self, which: str | MemoryQuery | None) -> Erased:
+        return erasing.erase(self._own_session("erase()"), self._reader, which)
+
+    def finish_erasing(self, ids: Collection[str]) -> Search | None:
+        if not self._database.finish_erasing(self._database.busy_timeout_seconds):
+            return None
+        with _files.explaining(self.db_path, "search the files of the store"):
+            return search(self._database.files(), ids, driver.chunks_of)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -352,8 +346,8 @@ class SQLiteBackend(StorageBackend):
         def change(session: Session) -> Result:
             now = self._reader.now()
             result = work(session, now)
-            if session.commit_number % history.EVERY == 0:
-                expiry.purge(session, now, expiry.AT_ONCE)
+            if session.commit_number % history.EVERY == 0 and expiry.purge(session, now, expiry.AT_ONCE):
+                history.prune(session, session.moment(), history.MOST)
             return result
 
         return self._database.change(change)
@@ -378,13 +372,6 @@ class SQLiteBackend(StorageBackend):
             task_id=task_id,
             reason=reason,
         )
-
-    def _remove_kept_copies(self) -> None:
-        from jarvis._sqlite import first_life
-
-        with _files.explaining(self.db_path, "remove the kept copy of the old store"):
-            for kept in first_life.kept_copies(self._database.path):
-                _files.system.unlink(kept)
 
 
 def _reopen(

@@ -24,7 +24,7 @@ def restore(backend: StorageBackend, entry_id: str, version: int, author: Author
     if now is None and not past:
         return False
     if now is None or now.version != version:
-        _put(backend, _state(now, past, version), now, "restore", author, moment)
+        _put(backend, _state(now, past, version), now, now or past[0].entry, "restore", author, moment)
     return True
 
 
@@ -45,7 +45,7 @@ def undo(backend: StorageBackend, entry_id: str, author: Author, moment: datetim
         return True
     if last is None or (not last.is_removal if now is None else last.is_removal or last.version != now.version - 1):
         raise RevisionNotFoundError("what the memory was before its last change is not known any more")
-    _put(backend, last.entry, now, "undo", author, moment)
+    _put(backend, last.entry, now, now or last.entry, "undo", author, moment)
     return True
 
 
@@ -81,14 +81,16 @@ def _put(
     backend: StorageBackend,
     wanted: MemoryEntry,
     now: MemoryEntry | None,
+    last: MemoryEntry,
     operation: Operation,
     author: Author,
     moment: datetime,
 ) -> None:
+    """Store `wanted` again, whose last state, there or removed, is `last`."""
     wanted.provenance = dict((now or wanted).provenance)
     author.updates(wanted, moment)
-    if now is not None and wanted.expires_at is not None and wanted.expires_at <= moment:
-        wanted.expires_at = now.expires_at
+    if wanted.expires_at is not None and wanted.expires_at <= moment:
+        wanted.expires_at = last.expires_at
     history = backend.capability(KeepsHistory)
     history.sign(author.signature(operation))
     if now is None:

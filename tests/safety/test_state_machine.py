@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from jarvis.config import HistoryPolicy
 from jarvis.conformance import BackendMachine, machine
 from jarvis.json_backend import JSONBackend
 from jarvis.sqlite_backend import SQLiteBackend
@@ -20,11 +21,26 @@ SOAK = 50  # times the usual steps: a million
 
 SQLITE = machine(lambda directory: SQLiteBackend(directory / "memory.db", durability="normal"), name="sqlite")
 JSON = machine(lambda directory: JSONBackend(directory / "memory.json", durability="normal"), name="json")
+FEW = HistoryPolicy(max_revisions=2)
+PRUNED = (
+    machine(
+        lambda directory: SQLiteBackend(directory / "memory.db", durability="normal", history=FEW),
+        name="sqlite, pruned",
+        max_revisions=2,
+    ),
+    machine(
+        lambda directory: JSONBackend(directory / "memory.json", durability="normal", history=FEW),
+        name="json, pruned",
+        max_revisions=2,
+    ),
+)
 DICT = machine(lambda directory: DictBackend(directory / "store"), name="dict")
 
 
 @pytest.mark.parametrize(
-    ("kind", "steps"), [(SQLITE, 20_000), (JSON, 20_000), (DICT, 2_000)], ids=["sqlite", "json", "dict"]
+    ("kind", "steps"),
+    [(SQLITE, 20_000), (JSON, 20_000), *((kind, 8_000) for kind in PRUNED), (DICT, 2_000)],
+    ids=["sqlite", "json", "sqlite pruned", "json pruned", "dict"],
 )
 def test_random_steps_never_tell_a_backend_from_a_dict(
     kind: type[BackendMachine], steps: int, soak: bool, figures: Figures, capsys: pytest.CaptureFixture[str]

@@ -72,8 +72,19 @@ FEED = ["create", "update", "create", "delete", "undo", "clear", "clear"]
 """The changes of that namespace."""
 
 
+def mortal(memory: MemoryModule, tell: Clock) -> None:
+    """Give a namespace memories that expire: one that was purged, one that was not yet, and one that lives on."""
+    tell(5)
+    memory.create_memory("notes", "purged", {"n": 1}, "note", ttl=timedelta(hours=1))
+    memory.create_memory("notes", "waiting", {"n": 2}, "note", tags=["x"], ttl=timedelta(hours=3))
+    memory.create_memory("notes", "long", {"n": 3}, "note", tags=["x"], ttl=timedelta(days=100))
+    tell(7)
+    memory.purge_expired(module="cleaner", reason="tidying")
+    tell(10)
+
+
 def main() -> None:
-    """Write both backends' stores, with a second namespace in each, a past, and what was erased."""
+    """Write both backends' stores, with a second namespace in each, a past, and what expired and was erased."""
     hours = 0
 
     def tell(hour: int) -> None:
@@ -93,6 +104,7 @@ def main() -> None:
                     memory.backend.create(entry)
                     memory.for_namespace("alice").backend.create(entry)
             live(memory.for_namespace("lived"), tell)
+            mortal(memory.for_namespace("mortal"), tell)
             memory.for_namespace("gone").create_memory("c", "k", {}, "t")
             memory.erase_namespace("gone")
         (directory / "new" / f"memory.{suffix}").rename(directory / f"version-{sys.argv[1]}.{suffix}")

@@ -1,6 +1,6 @@
 """The JSON store's file: records to bytes and back, with damage noticed and the first life understood.
 
-Layout, format 3, UTF-8, two spaces of indent; "history", "gaps", "events" and "commits" are there
+Layout, format 3, UTF-8, two spaces of indent; "history", "gaps", "events", "commits" and "erasing" are there
 if they hold something::
 
     {
@@ -16,11 +16,12 @@ if they hold something::
         "fed_from": every change with a greater number than this is known
       },
       "commits": [{"first", "last", "made"}; see `Span`],
+      "erasing": true, if copies of the first life's file are to be removed still,
       "checksum": "blake2b:<digest of every byte before the comma that precedes this member>"
     }
 
 Format 1 has no past: no "history", "gaps", "events", "begins", "fed_from" and "commits". Format 2 has no expiry:
-no "expires_at", and no "expires" in gaps.
+no "expires_at", and no "expires" in gaps; and no "erasing".
 
 A file that ends with a checksum is *sealed*: one wrong byte anywhere and it is refused. A file without
 one was edited by hand (or is the first life's); it is taken as it is, but only if nothing about it is
@@ -93,10 +94,16 @@ class Contents(msgspec.Struct, frozen=True):
     archives: dict[str, Archive] = {}
     spans: list[Span] = []
     first_life: bool = False
+    erasing: bool = False
 
 
 def render(
-    namespaces: Mapping[str, Iterable[Record]], archives: Mapping[str, Archive], clock: Clock, spans: list[Span]
+    namespaces: Mapping[str, Iterable[Record]],
+    archives: Mapping[str, Archive],
+    clock: Clock,
+    spans: list[Span],
+    *,
+    erasing: bool,
 ) -> bytes:
     """Return the bytes of a file, sealed. A namespace without entries and past is left out."""
     none, nothing = (), Archive()
@@ -116,6 +123,8 @@ def render(
     pieces.append(b',\n  "clock": %b' % _indented(clock, b"  "))
     if spans:
         pieces.append(b',\n  "commits": %b' % _indented(spans, b"  "))
+    if erasing:
+        pieces.append(b',\n  "erasing": true')
     text = b"".join(pieces)
     return b'%b,\n  "checksum": "blake2b:%b"\n}\n' % (text, _digest(text))
 
@@ -171,6 +180,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     namespaces: dict[str, _Namespace] = {}
     erased: dict[str, _Namespace] = {}
     commits: list[Span] = []
+    erasing: bool = False
     checksum: str | None = None
 
 
@@ -263,10 +273,10 @@ def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
         archives[ERASED + digest] = _read_archive(path, ERASED + digest, erased, known)
     if known is None:
         _check_past(document, archives.values())
-        if document.format < _EXPIRING and _has_expiry(namespaces.values(), archives.values()):
-            raise ValueError(f"format {document.format} has no expiry")
+        if document.format < _EXPIRING and (document.erasing or _has_expiry(namespaces.values(), archives.values())):
+            raise ValueError(f"format {document.format} has no expiry, and no erasure that is not done")
     clock = _clock_after(document, namespaces, archives)
-    contents = Contents(namespaces, clock, archives, document.commits)
+    contents = Contents(namespaces, clock, archives, document.commits, erasing=document.erasing)
     return contents if document.format > 1 else _without_past(contents)
 
 

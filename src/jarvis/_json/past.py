@@ -241,11 +241,6 @@ class Archive:
         return bool(self.states or self.gaps or self.events)
 
     @property
-    def names_entries(self) -> bool:
-        """Whether an entry is named anywhere: there is more than what tells that some were erased."""
-        return bool(self.states or self.gaps or any(event.operation != "erase" for event in self.events))
-
-    @property
     def born(self) -> list[State]:
         """The states in which entries were created, by the commit number of that, ascending."""
         born = self._born

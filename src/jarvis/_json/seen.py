@@ -40,11 +40,15 @@ class Seen:
         archives: their past, by namespace.
         clock: the counters.
         spans: the moments of kept transactions that their changes do not tell, ascending.
+        erasing: copies of the first life's file are to be removed.
         own: the first commit number of changes that are not committed yet, or None.
     """
 
-    def __init__(self, rooms: dict[str, Room], archives: dict[str, Archive], clock: Clock, spans: list[Span]) -> None:
+    def __init__(
+        self, rooms: dict[str, Room], archives: dict[str, Archive], clock: Clock, spans: list[Span], erasing: bool
+    ) -> None:
         self.rooms, self.archives, self.clock, self.spans = rooms, archives, clock, spans
+        self.erasing = erasing
         self.own: int | None = None
 
     def room(self, namespace: str) -> Room:
@@ -75,10 +79,7 @@ class Seen:
                 datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
             )
         then = cutoff(self.spans, instant, self.own)
-        for erasure in self.archive(erasures_of(namespace)).events[-1:]:
-            if not then.includes(erasure.number, erasure.made):
-                known = self._moment_of(erasure.number, erasure.made)
-                raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
+        self._refuse_erased(namespace, then, asked)
         missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
         if missing:
             gap = max(missing, key=attrgetter("ended"))
@@ -112,6 +113,21 @@ class Seen:
     def last_number(self) -> int:
         """Return the last commit number."""
         return self.clock.commit
+
+    def _refuse_erased(self, namespace: str, seen: Cutoff, asked: Mapping[str, str | None]) -> None:
+        """Raise if something was erased since, unless what is asked is about an entry that was known before."""
+        erasures = self.archive(erasures_of(namespace)).events
+        unseen = [each for each in erasures if not seen.includes(each.number, each.made)]
+        entry_id = asked.get("id")
+        if unseen and (entry_id is None or self._known_from(namespace, entry_id) > unseen[0].number):
+            known = self._moment_of(unseen[-1].number, unseen[-1].made)
+            raise HistoryUnavailableError(datetime_of(seen.instant), datetime_of(known))
+
+    def _known_from(self, namespace: str, entry_id: str) -> int:
+        """Return the number of the first change from which on an entry is known."""
+        states = self.archive(namespace).of_id.get(entry_id)
+        first = states[0] if states else self.room(namespace).get(entry_id)
+        return ENDLESS if first is None else first.order[1]
 
     @staticmethod
     def _refuse_expired(room: Room, archive: Archive, seen: Cutoff, now: int, asked: Mapping[str, str | None]) -> None:
@@ -147,8 +163,9 @@ class Snapshot(Seen):
         archives: dict[str, Archive],
         clock: Clock,
         spans: list[Span],
+        erasing: bool,
     ) -> None:
-        super().__init__(rooms, archives, clock, spans)
+        super().__init__(rooms, archives, clock, spans, erasing)
         self.path, self.stamp = path, stamp
         if sys.platform == "win32":
             os.close(descriptor)

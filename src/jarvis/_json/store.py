@@ -8,15 +8,14 @@ file anew beside the old one and renames it into place. A read takes no lock: it
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jarvis import _files
 from jarvis._files import Stamp, explaining
+from jarvis._json import remains
 from jarvis._json.file import Clock, Known, parse, render
 from jarvis._json.room import Room
 from jarvis._json.seen import Seen, Snapshot
@@ -25,15 +24,17 @@ from jarvis._locks import WriterLock
 from jarvis.errors import (
     ReadOnlyStoreError,
     StoreBusyError,
+    StoreError,
     StoreMissingError,
     StoreOutdatedError,
     TransactionError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from jarvis.config import HistoryPolicy
+    from jarvis.erasure import Search
 
 _MAX_READS = 10  # of a file that somebody writes to in place, not as we do
 
@@ -96,6 +97,20 @@ class Store:
             finally:
                 del self._transactions[transaction.owner]
 
+    def finish_erasing(self, ids: Collection[str]) -> Search | None:
+        """Remove the copies that an erasure left, and search all files for `ids`; None if that has to wait."""
+        if self._read_only:
+            raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to erase")
+        if _caller() in self._transactions:
+            return None
+        opened = self._committed()
+        with contextlib.suppress(StoreError), self._locked(opened.path):  # busy, or a file cannot be removed
+            remains.remove_leftovers(opened.path)
+            if self._refreshed(opened, locked=True).erasing:
+                remains.remove_kept_copies(opened.path)
+            return remains.search(opened.path, ids)
+        return None
+
     def shut_down(self) -> None:
         """Forget the state and close the lock's file; a transaction of another thread goes on.
 
@@ -124,11 +139,17 @@ class Store:
         _files.ensure_directory(Path(path).parent)
         if Path(path).exists():
             with contextlib.suppress(StoreBusyError), self._locked(path, 0):  # busy: the next opening tidies up
-                _tidy(path)
+                remains.remove_leftovers(path)
+                snapshot = self._load(path, None, locked=True)
+                if snapshot.erasing:
+                    _finish(path)
+                return snapshot
             return self._load(path, None, locked=False)  # readers wait for no writer
         with self._locked(path):
-            _tidy(path)
-            _files.write_whole(path, [render({}, {}, Clock(0, None, None, 0), [])], keep_existing=True, sync=self._sync)
+            remains.remove_leftovers(path)
+            _files.write_whole(
+                path, [render({}, {}, Clock(0, None, None, 0), [], erasing=False)], keep_existing=True, sync=self._sync
+            )
             return self._load(path, None, locked=True)
 
     def _refreshed(self, snapshot: Snapshot, *, locked: bool) -> Snapshot:
@@ -160,7 +181,9 @@ class Store:
             os.close(descriptor)
             raise
         read = {name: Room(records) for name, records in contents.namespaces.items()}
-        snapshot = Snapshot(path, stamp, descriptor, read, contents.archives, contents.clock, contents.spans)
+        snapshot = Snapshot(
+            path, stamp, descriptor, read, contents.archives, contents.clock, contents.spans, contents.erasing
+        )
         if contents.first_life:
             return self._migrated(snapshot, data, locked=locked)
         self._snapshot = snapshot
@@ -173,7 +196,7 @@ class Store:
         if not locked:  # another process may do it at this moment: look again under the lock
             with self._locked(old.path):
                 return self._load(old.path, None, locked=True)
-        _keep_copy(old.path, data)  # always synced: nothing else holds what the new file replaces
+        remains.keep_copy(old.path, data)  # always synced: nothing else holds what the new file replaces
         _files.write_whole(old.path, [_rendered(old)])
         return self._load(old.path, None, locked=True)
 
@@ -184,6 +207,9 @@ class Store:
                 path, "another program wrote to it during this transaction, of which nothing was kept; retry"
             )
         transaction.settle()
+        if transaction.erases:
+            remains.remove_leftovers(path)
+        transaction.erasing = transaction.erasing and bool(remains.kept_copies(path))
         _files.write_whole(path, [_rendered(transaction)], sync=self._sync)
         with contextlib.suppress(OSError):  # it is written; without a stamp the next use reads it
             descriptor = _files.system.open(path, os.O_RDONLY)
@@ -195,9 +221,10 @@ class Store:
                 {name: archive for name, archive in transaction.archives.items() if archive},
                 transaction.clock,
                 transaction.spans,
+                transaction.erasing,
             )
-        if transaction.erases_kept_copies:
-            _remove_kept_copies(path)
+        if transaction.erasing:
+            _finish(path)
 
     @contextlib.contextmanager
     def _locked(self, path: str, timeout_seconds: float | None = None) -> Iterator[None]:
@@ -221,14 +248,15 @@ def _check_leaving(transaction: Transaction) -> None:
         )
 
 
-def _tidy(path: str) -> None:
-    with explaining(path, "open"):
-        _files.remove_leftovers(path)
+def _finish(path: str) -> None:
+    """Remove the copies that an erasure left; the store says that it is to be done, so it may fail."""
+    with contextlib.suppress(StoreError):
+        remains.remove_kept_copies(path)
 
 
 def _rendered(seen: Seen) -> bytes:
     records = {name: room.records.values() for name, room in seen.rooms.items()}
-    return render(records, seen.archives, seen.clock, seen.spans)
+    return render(records, seen.archives, seen.clock, seen.spans, erasing=seen.erasing)
 
 
 def _read_whole(path: str) -> tuple[bytes, Stamp, int]:
@@ -247,27 +275,3 @@ def _read_whole(path: str) -> tuple[bytes, Stamp, int]:
                 raise
             os.close(descriptor)
     raise StoreBusyError(path, "another program keeps writing to it, so it cannot be read whole; retry")
-
-
-# --- the copies of the first life's file ---------------------------------------------------------
-
-
-def _keep_copy(path: str, data: bytes) -> None:
-    """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
-    for number in itertools.count(1):
-        kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
-        _files.write_whole(kept, [data], keep_existing=True)
-        with explaining(kept, "read"):
-            if Path(kept).read_bytes() == data:
-                return
-
-
-def _remove_kept_copies(path: str) -> None:
-    store = Path(path)
-    kept = re.compile(re.escape(store.name) + r"\.first-life(\.\d+)?")
-    with explaining(path, "remove the copies of the first life's file"):
-        found = [each for each in store.parent.iterdir() if kept.fullmatch(each.name)]
-        for each in found:
-            _files.system.unlink(str(each))
-        if found:
-            _files.system.sync_directory(str(store.parent))

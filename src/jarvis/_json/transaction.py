@@ -14,16 +14,18 @@ import msgspec
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
 from jarvis._json.file import Clock
-from jarvis._json.past import Archive, Gap, Span, State, keep, widened
+from jarvis._json.past import EXACT, Archive, Gap, Span, State, keep, widened
 from jarvis._json.record import Record
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of
+from jarvis.erasure import Erased
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.revision import Operation, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime, timedelta
 
     from jarvis.change import Change, Kind
@@ -36,6 +38,7 @@ _PURGED_AT_ONCE = 16  # entries, likewise
 _ALONE = ("erase", "expire")  # whoever signs such a change signs no other with it
 
 _expiry = itemgetter(0)
+_id = attrgetter("id")
 
 
 class Transaction(Seen):
@@ -43,14 +46,15 @@ class Transaction(Seen):
 
     Attributes:
         signature: who makes the changes; None if nobody said.
+        erases: something was erased, so nothing that killed writers left may stay.
     """
 
     def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
-        super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans)
+        super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
         self.owner = owner
         self.base = base
         self.signature: Signature | None = None
-        self.erases_kept_copies = False
+        self.erases = False
         self._policy = policy
         self._begins_here = False  # the past does, at the moment of this transaction
         self._least_fed_from = base.clock.fed_from  # whatever is taken back
@@ -156,30 +160,51 @@ class Transaction(Seen):
             self.prune(self._made(), _PRUNED_AT_ONCE)
         return len(records)
 
-    def erase(self, namespace: str) -> int:
-        """Remove every record of the namespace and its past, which is not kept; return how many there were.
+    def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
+        """Remove what `which` names with its past, which is not kept; see `jarvis.storage_backend.Erases`.
 
         One event tells that, and takes the place of those that named what was there.
-        """
-        records = _by_number(self.room(namespace))
-        for record in records:
-            self.next_commit()
-            self._instants.add(self._made())
-            self._set(namespace, record.id, None)
-        archive = self.archive(namespace)
-        if records or archive.names_entries:
-            whole = self._own_archive(namespace)
-            self.archives[namespace] = Archive()
-            self._undo.append(partial(self.archives.__setitem__, namespace, whole))
-            if not records:
-                self.next_commit()
-            self._add_event(erasures_of(namespace), self._event("erase", len(records)))
-        return len(records)
 
-    def erase_kept_copies(self) -> None:
-        """Let the commit remove the files that the migration of a first life's store left."""
-        self._undo.append(partial(setattr, self, "erases_kept_copies", self.erases_kept_copies))
-        self.erases_kept_copies = True
+        Raises:
+            ValueError: an entry that is looked at is malformed.
+        """
+        room, archive = self.room(namespace), self.archive(namespace)
+        events = [(stored.event(), stored) for stored in archive.events]
+        if isinstance(which, MemoryQuery):
+            ids = set(map(_id, filter(which.predicate(), (*room.records.values(), *archive.states))))
+            ids |= _noted(which, room, archive, [event for event, _ in events])
+        else:
+            ids = {*room.records, *archive.of_id, *archive.gaps}
+            ids |= {event.id for event, _ in events if event.id is not None}
+            if which is not None:
+                ids &= {which}
+        self.erases = True
+        if namespace == DEFAULT_NAMESPACE and not self.erasing:  # all that the first life had
+            self._undo.append(partial(setattr, self, "erasing", False))
+            self.erasing = True
+        if not ids:
+            return Erased((), {})
+        left = Archive(
+            (state for state in archive.states if state.id not in ids),
+            (gap for gap in archive.gaps.values() if gap.id not in ids),
+            (stored for event, stored in events if event.id not in ids),
+        )
+        self.next_commit()
+        self._instants.add(self._made())
+        records = [room.records[entry_id] for entry_id in ids if entry_id in room.records]
+        for record in records:
+            self._set(namespace, record.id, None)
+        self.archives[namespace] = left
+        self._undo.append(partial(self.archives.__setitem__, namespace, archive))
+        self._add_event(erasures_of(namespace), self._event("erase", len(ids)))
+        states = [state for state in archive.states if state.id in ids]
+        forgotten = len(archive.events) - len(left.events)
+        removed = {
+            "entries": len(records),
+            "past states": len(states),
+            "changes": sum(each.version == 1 for each in (*records, *states)) + len(states) + forgotten,
+        }
+        return Erased(tuple(sorted(ids)), {name: count for name, count in removed.items() if count})
 
     def _set(self, namespace: str, entry_id: str, record: Record | None) -> None:
         if namespace not in self._copied:
@@ -245,6 +270,8 @@ class Transaction(Seen):
             archive = self._own_archive(namespace)
             archive.remove_event(event)
             self._undo.append(partial(archive.add_event, event))
+            if event.operation == "erase" and self.clock.begins is not None:  # which keeps the past before it closed
+                self._begin(max(self._moment_of(number, event.made), self.clock.begins), number)
             if number > self.clock.fed_from:
                 self._undo.append(partial(self._feed_from, self.clock.fed_from))
                 self._feed_from(number)
@@ -271,8 +298,8 @@ class Transaction(Seen):
         return len(chosen) + len(ended)
 
     def purge_some(self, now: int) -> None:
-        """Purge a few entries beside the changes of this transaction, if there are any, and none purged."""
-        if self._undo and not self._purges:
+        """Purge a few entries beside the changes of this transaction, if there are any, and none purged or erased."""
+        if self._undo and not self._purges and not self.erases:
             self.purge(now, _PURGED_AT_ONCE)
 
     def purge_entry(self, namespace: str, entry_id: str, now: int) -> None:
@@ -399,6 +426,23 @@ class Transaction(Seen):
         if archive is self.base.archives.get(namespace, NO_PAST):
             archive = self.archives[namespace] = archive.copy()
         return archive
+
+
+def _noted(query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Event]) -> set[str]:
+    """Return the ids of what was pruned or has expired, and is known by category, key and entity to match.
+
+    A memory of which more is kept is not judged by that where more is asked.
+    """
+    given = {name: held for name in EXACT if (held := getattr(query, name)) is not None}
+    if not given:
+        return set()
+    noted: list[Gap | Event] = list(archive.gaps.values())
+    if given.keys() <= {"category", "key"}:
+        noted += events
+    found = {each.id for each in noted if all(getattr(each, name) == held for name, held in given.items())}
+    asks_for_more = any(held is not None for held in (query.tags, query.since, query.until, query.where))
+    known = {*room.records, *archive.of_id} if asks_for_more else set()
+    return {name for name in found - known if name is not None}
 
 
 def _by_number(room: Room) -> list[Record]:

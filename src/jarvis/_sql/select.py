@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
     from jarvis.memory_entry import MemoryQuery
     from jarvis.revision import Cutoff
@@ -94,6 +96,18 @@ def count(
     """Return the statement whose one row is how many entries `query` (without `where`) selects, or None for 0."""
     found = _bind(query, namespace, name_id, now=now, limited=True, cutoff=cutoff)
     return None if found is None else Statement(_count_text(found[0]), found[1])
+
+
+def every_state(query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None]) -> Statement | None:
+    """Return the statement that selects id and body of every state that `query` (without `where`, `limit` and
+    `after`) matches, of now or ended, expired or not; or None if there cannot be one.
+    """
+    whole = msgspec.structs.replace(query, limit=None, after=None)
+    found = _bind(whole, namespace, name_id, now=0, limited=False, cutoff=None)
+    if found is None:
+        return None
+    parts = (_in_era(found[0], "e.id, e.body", era, is_live=False)[0] for era in (_PRESENT, _PAST))
+    return Statement(" UNION ALL ".join(parts), found[1])
 
 
 def _bind(
@@ -290,13 +304,14 @@ def visible(table: str, *, is_over: bool) -> list[str]:
         table: what the statement calls the table.
         is_over: it holds states that a change ended, which must not have been visible.
     """
-    conditions = [f"{table}.instant <= :latest", _made_until(table, "row", "instant")]
+    conditions = [f"{table}.instant <= :latest", made_until(table, "row", "instant")]
     if is_over:
-        conditions.append(f"NOT {_made_until(table, 'ended', 'made')}")
+        conditions.append(f"NOT {made_until(table, 'ended', 'made')}")
     return conditions
 
 
-def _made_until(table: str, commit: str, instant: str) -> str:
+def made_until(table: str, commit: str, instant: str) -> str:
+    """Return the condition for a change, whose number and instant these columns are, to have been visible."""
     # The plus keeps SQLite from looking for the two halves of the OR by number.
     number = f"+{table}.{commit}"
     return f"({number} <= :done OR ({number} < :open AND {table}.{instant} <= :as_of))"

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
-from jarvis import _files
 from jarvis._files import Stamp
 from jarvis._locks import listed
 from jarvis._sqlite import driver
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 FORK_PATIENCE_SECONDS = 10.0
+_ERASING_AGAIN_SECONDS = 1.0
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -94,6 +94,7 @@ class Database:
         self._writer: Session | None = None  # lent to whoever leads while threads take turns
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
         self._inherited = False
+        self._finish_after = 0.0  # the time of the monotonic clock from which on an erasure is finished by writers
         _databases.add(self)
 
     # --- for the backend -------------------------------------------------------------------------
@@ -167,6 +168,8 @@ class Database:
             self._leave(session)
         for action in after_commit:
             action()
+        if not level:
+            self._finish_behind(session)
 
     def change(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns, lent a connection; what it changes is kept whole or not at all.
@@ -245,6 +248,7 @@ class Database:
                 write.wake()
         for action in after_commit:
             action()
+        self._finish_behind(session)
 
     def _lend_writer(self) -> Session:
         """Lend the calling thread, in place of its own, the connection that writes while threads take turns.
@@ -423,31 +427,41 @@ class Database:
 
     # --- the end ---------------------------------------------------------------------------------
 
-    def compact(self) -> None:
-        """Write the file anew without what was deleted, and empty the log as far as readers of older states allow.
+    def finish_erasing(self, patience_seconds: float) -> bool:
+        """Clean the files of what was erased; return whether nothing is left to do.
 
-        Deleting overwrites the deleted cells, but not the copies that stay where the b-tree moved cells
-        from one page to another.
+        Inside a transaction, while a reader of an older state hinders it, if it fails, or if other writers keep the
+        lock for so long, that is later: the next writer tries again, after a second, and so does the next opening.
         """
+        if self.in_transaction():
+            return False
         session = self._enter()
         try:
-            self.lock.acquire(self.busy_timeout_seconds)
+            self.lock.acquire(patience_seconds)
             before = Stamp.of(self._file.status())
-            session.rows("VACUUM", (), "compact")
+            session.forget_clock()
+            is_done = self._file.try_finishing(session.connection)
+            if not is_done:
+                session.epoch = -1  # as behind any failed write: drop it
             self._file.leave_word(before, Stamp.of(self._file.status()), None)
+        except StoreBusyError:
+            is_done = False
         finally:
             self.lock.release()
             self._leave(session)
-        self._fold_log()
+        self._finish_after = 0.0 if is_done else time.monotonic() + _ERASING_AGAIN_SECONDS
+        return is_done
 
-    def _fold_log(self) -> None:
-        session = self._enter()
-        try:
-            self._checkpoint([session], closing=False)
-        finally:
-            self._leave(session)
+    def files(self) -> list[str]:
+        """Return the paths of all files of the store."""
+        return self._file.files()
 
-    def _checkpoint(self, idle: list[Session], *, closing: bool = True) -> None:
+    def _finish_behind(self, session: Session) -> None:
+        """Let a commit be followed by what is to be done about an erasure, if anything is."""
+        if session.erasing and time.monotonic() >= self._finish_after:
+            self.finish_erasing(0)
+
+    def _checkpoint(self, idle: list[Session]) -> None:
         """Fold the log into the file, through the last connection that closes."""
         try:
             self.lock.acquire(0)
@@ -460,12 +474,8 @@ class Database:
                     return
                 last.connection.set_busy_timeout(0)
                 last.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                if closing:
-                    last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-                    self.retire(last)
-                else:
-                    last.connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
-                    self._sync_log()
+                last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+                self.retire(last)
             self._file.leave_word(before, Stamp.of(self._file.status()), None)
         except (apsw.BusyError, StoreBusyError):
             pass  # somebody reads or writes: the log stays, and a later checkpoint folds it in
@@ -473,15 +483,6 @@ class Database:
             self._file.warn("the log of %s stays beside it, nothing is lost: %s", self.path, type(error).__name__)
         finally:
             self.lock.release()
-
-    def _sync_log(self) -> None:
-        """Make the truncation of the log durable: what was erased does not come back with a power cut."""
-        with _files.explaining(self.path, "sync the log"):
-            descriptor = os.open(f"{self.path}-wal", os.O_RDWR)
-            try:
-                _files.system.sync(descriptor)
-            finally:
-                os.close(descriptor)
 
     def before_fork(self, deadline: float) -> None:
         """Close every connection that can be closed until `deadline`, so that a child inherits none."""

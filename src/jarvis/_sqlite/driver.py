@@ -10,10 +10,11 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import apsw
 
+from jarvis import erasure
 from jarvis.errors import (
     CorruptStoreError,
     ReadOnlyStoreError,
@@ -141,6 +142,31 @@ def _keep_plans(connection: apsw.Connection) -> None:
     (https://sqlite.org/queryplanner-ng.html#qpstab).
     """
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+
+
+def chunks_of(path: str) -> Iterator[bytes]:
+    """Yield the bytes of a file of a store, some at a time, as `jarvis.erasure.chunks_of` does.
+
+    SQLite reads it: closing a descriptor of our own would end all locks that this process has on the file, and so let
+    others take away the log that its connections write to (https://sqlite.org/howtocorrupt.html, 2.2).
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if "unix" not in apsw.vfs_names():
+        yield from erasure.chunks_of(path)
+        return
+    try:
+        file = apsw.VFSFile("unix", path, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
+        try:
+            size = file.xFileSize()
+            for start in range(0, size, erasure.CHUNK):
+                yield file.xRead(min(erasure.CHUNK, size - start), start)
+        finally:
+            file.xClose()
+    except apsw.Error as error:
+        os.stat(path)  # raises if it was removed meanwhile
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
 
 
 def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) -> StoreError:

@@ -120,14 +120,14 @@ def _find(
 ) -> tuple[int, int, int, str] | None:
     """Return (row, instant, version, body) of the entry with this id, or None if there is none, or it has expired."""
     if session.last_read is not None:
-        read_in, (row, read_id, *_, instant, version, _, body) = session.last_read
-        if read_id == entry_id and read_in == namespace:
+        read_in, (row, read_id, *_, instant, version, expires, body) = session.last_read
+        if read_id == entry_id and read_in == namespace and (expires is None or expires > now):
             return row, instant, version, body
     found = session.rows(_FIND, (namespace_id, entry_id, now))
     return found[0] if found else None
 
 
-def remove_all(session: Session, namespace: str, now: int, *, keeping: bool = True) -> int:
+def remove_all(session: Session, namespace: str, now: int) -> int:
     """Remove every entry of a namespace, keeping their states if the policy has it; return how many there were.
 
     What has expired at the instant `now` is purged and does not count.
@@ -137,7 +137,7 @@ def remove_all(session: Session, namespace: str, now: int, *, keeping: bool = Tr
         expiry.purge_namespace(session, namespace_id, now)
     removed = int(session.rows(_COUNT_ALL, (namespace_id,))[0][0])
     if namespace_id is not None and removed:
-        if keeping and session.history.max_revisions:
+        if session.history.max_revisions:
             history.keep_all(session, namespace_id, removed)
         else:
             session.next_commit()

@@ -17,8 +17,8 @@ from jarvis.revision import Signature
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
 
-AT_ONCE = 16
-"""So many entries are purged beside one change."""
+AT_ONCE = 2 * history.EVERY
+"""So many entries are purged beside one change in `history.EVERY`: more than that many changes can make."""
 
 _FIELDS = "row, namespace, id, category, key, instant, version, expires, body"
 _DUE = f"SELECT {_FIELDS} FROM entries WHERE expires <= ? ORDER BY expires LIMIT ?"

@@ -10,7 +10,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sql.select import COLUMNS, LIVE, visible
+from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
 from jarvis._sqlite import feed, schema, tagging
 from jarvis._sqlite.schema import CLEARED, change_checksum
 from jarvis.codec.instants import MICROSECOND, datetime_of
@@ -56,7 +56,14 @@ SELECT (SELECT last FROM commits WHERE moment <= ?1 ORDER BY moment DESC, last D
     (SELECT first FROM commits WHERE moment > ?1 ORDER BY moment, last LIMIT 1),
     EXISTS (SELECT 1 FROM gaps), EXISTS (SELECT 1 FROM events WHERE id IS NULL), {schema.CLOCK_FIELDS}
 """
-_ERASED = "SELECT number, made FROM events WHERE id IS NULL AND namespace = ? ORDER BY number DESC LIMIT 1"
+_ERASED_SINCE = f"""
+SELECT min(number), max(number), max(made) FROM events AS e
+WHERE id IS NULL AND namespace = :digest AND NOT {made_until("e", "number", "made")}
+"""
+_WAS_KNOWN = """
+SELECT 1 FROM entries WHERE namespace = :namespace AND id = :id AND row < :number UNION ALL
+SELECT 1 FROM revisions WHERE namespace = :namespace AND id = :id AND row < :number
+"""
 _NO_MORE = 2**62
 
 MOST = 256
@@ -91,18 +98,13 @@ SELECT {_DOOMED} FROM revisions WHERE {CLEARED} AND made < ? ORDER BY made LIMIT
 """
 _OLDER = f"SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ? AND ended < ? ORDER BY ended LIMIT ?"
 _PRUNE = "DELETE FROM revisions WHERE ended = ?"
+_OLD_GAPS = "SELECT ended, made FROM gaps WHERE made < ? ORDER BY made LIMIT ?"
 _PRUNE_GAPS = "DELETE FROM gaps WHERE made <= ?"
 _PRUNE_COMMITS = """
 DELETE FROM commits WHERE last IN (
     SELECT last FROM commits WHERE last < (SELECT max(last) FROM commits WHERE moment <= ?) ORDER BY last LIMIT ?
 )
 """
-_FORGET = (
-    "DELETE FROM past_tags WHERE namespace = ?",
-    "DELETE FROM revisions WHERE namespace = ?",
-    "DELETE FROM gaps WHERE namespace = ?",
-    "DELETE FROM events WHERE namespace = ?",
-)
 
 
 # --- keeping --------------------------------------------------------------------------------------
@@ -172,7 +174,12 @@ def prune(session: Session, now: int, limit: int) -> int:
         oldest = session.rows(_TOO_OLD, (limit - pruned,))
         found = [state for state in oldest if state[1] < before]
         begins, pruned = _remove(session, found, begins), pruned + len(found)
+        for ended, made in session.rows(_OLD_GAPS, (before, limit))[-1:]:  # where nothing is changed, only they tell
+            moment = _moment_of(session, ended, made)
+            begins = moment if begins is None else max(begins, moment)
         feed.prune(session, before, limit)
+        if begins is not None and session.begins is not None:  # an erasure may have gone, which the past begins behind
+            begins = max(begins, session.begins)
     if begins != session.begins and session.begins is not None and begins is not None:
         session.begin_past(begins)
         session.rows(_PRUNE_GAPS, (begins,), "write")
@@ -231,15 +238,6 @@ def _moment_of(session: Session, commit: int, made: int) -> int:
     return found[0][1] if found and found[0][0] <= commit else made
 
 
-def forget(session: Session, namespace: int) -> bool:
-    """Remove the whole past of a namespace; return whether there was one."""
-    found = False
-    for statement in _FORGET:
-        session.rows(statement, (namespace,), "write")
-        found = found or session.connection.changes() > 0
-    return found
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -278,9 +276,7 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
         first = min(first, session.began + 1)  # what is not committed yet was not visible to anybody
     seen = Cutoff(instant, done or 0, first, instant + known.ahead)
     if has_erasures:
-        for number, made in session.rows(_ERASED, (feed.digest_of(namespace),)):
-            if not seen.includes(number, made):
-                raise unavailable(instant, _moment_of(session, number, made))
+        _refuse_erased(session, namespace, seen, held)
     if has_gaps:
         _refuse_gaps(session, seen, held)
     _refuse_expired(session, seen, now, held)
@@ -290,6 +286,16 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
 def bound(seen: Cutoff) -> dict[str, int]:
     """Return the bindings of `jarvis._sql.select.visible`."""
     return {"as_of": seen.instant, "done": seen.done, "open": seen.open, "latest": seen.latest}
+
+
+def _refuse_erased(session: Session, namespace: str, seen: Cutoff, held: dict[str, object]) -> None:
+    """Raise if something was erased since, unless an id is asked for that was known before and still is."""
+    bindings = {**bound(seen), "digest": feed.digest_of(namespace)}
+    del bindings["latest"]
+    first, last, made = session.rows(_ERASED_SINCE, bindings)[0]
+    if first is None or ("id" in held and session.rows(_WAS_KNOWN, {**held, "number": first})):
+        return
+    raise unavailable(seen.instant, _moment_of(session, last, made), "something was erased")
 
 
 def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> None:
@@ -320,15 +326,19 @@ def _expired_since(names: tuple[str, ...]) -> str:
         return " AND ".join(f"{table}.{name} = :{name}" for name in names) or "TRUE"
 
     was_there = " AND ".join(visible("x", is_over=False))
+    # The plus keeps SQLite from the other indexes: what has expired leads, unless an id does.
+    expired = "x.expires <= :now AND +x.namespace = :namespace"
+    if "id" in names:
+        expired = "+x.expires <= :now AND x.namespace = :namespace AND x.id = :id"
     earlier = (
         f"r.namespace = x.namespace AND r.id = x.id AND {asked('r')} AND {' AND '.join(visible('r', is_over=True))}"
     )
     return f"""
 SELECT max(expires) FROM (
-    SELECT x.expires FROM entries AS x WHERE x.expires <= :now AND +x.namespace = :namespace AND (
+    SELECT x.expires FROM entries AS x WHERE {expired} AND (
         (x.expires > :as_of AND {asked("x")} AND {was_there}) OR EXISTS (SELECT 1 FROM revisions AS r WHERE {earlier}))
     UNION ALL
-    SELECT x.expires FROM revisions AS x WHERE x.expires <= :now AND {schema.REMOVED} AND +x.namespace = :namespace
+    SELECT x.expires FROM revisions AS x WHERE {expired} AND {schema.REMOVED}
         AND EXISTS (SELECT 1 FROM revisions AS r WHERE {earlier} AND r.ended <= x.ended)
 )
 """

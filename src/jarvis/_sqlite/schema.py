@@ -21,6 +21,9 @@ FIRST_WITH_PAST = 3
 FIRST_WITH_EXPIRY = 4
 """The first version whose entries may expire, and whose stores know of unfinished erasures."""
 
+COMPACTING, FOLDING, COPIES = 1, 2, 4
+"""What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed."""
+
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""
 
@@ -105,7 +108,7 @@ CREATE INDEX entries_by_key ON entries (namespace, key, instant);
 CREATE INDEX entries_by_category ON entries (namespace, category, instant, row, entity_type);
 CREATE INDEX entries_by_type ON entries (namespace, entity_type, instant);
 CREATE INDEX entries_by_entity ON entries (namespace, entity_id, instant) WHERE entity_id IS NOT NULL;
-CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
+CREATE INDEX entries_by_expiry ON entries (expires, namespace, category, entity_type) WHERE expires IS NOT NULL;
 
 CREATE TABLE tags (
     namespace INTEGER NOT NULL,
@@ -139,7 +142,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('entries', 'entries_by_category', '1000000 1000000 50000 2 1 1'),
     ('entries', 'entries_by_type', '1000000 1000000 100000 2'),
     ('entries', 'entries_by_entity', '1000000 1000000 20 2'),
-    ('entries', 'entries_by_expiry', '1000 1'),
+    ('entries', 'entries_by_expiry', '1000 1 1 1 1'),
     ('tags', 'tags', '3000000 3000000 20000 2 1'),
     ('names', 'sqlite_autoindex_names_1', '1000 1');
 """
@@ -289,8 +292,8 @@ ALTER TABLE clock ADD COLUMN fed_from INTEGER NOT NULL DEFAULT 0;
 _TO_VERSION_4 = f"""
 ALTER TABLE clock ADD COLUMN erasing INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE entries ADD COLUMN expires INTEGER;
-CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
-INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('entries', 'entries_by_expiry', '1000 1');
+CREATE INDEX entries_by_expiry ON entries (expires, namespace, category, entity_type) WHERE expires IS NOT NULL;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('entries', 'entries_by_expiry', '1000 1 1 1 1');
 DROP VIEW memories;
 {VIEW}
 """
@@ -306,6 +309,19 @@ WRITE_CLOCK = (
     "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "
     "erasing = ?, checksum = ?"
 )
+
+
+_UNUSED_NAMES = """
+DELETE FROM names WHERE id NOT IN (
+    SELECT namespace FROM entries UNION SELECT category FROM entries UNION SELECT entity_type FROM entries
+    UNION SELECT tag FROM tags
+    UNION SELECT namespace FROM revisions UNION SELECT category FROM revisions UNION SELECT entity_type FROM revisions
+    UNION SELECT tag FROM past_tags UNION SELECT namespace FROM gaps UNION SELECT namespace FROM events
+    UNION SELECT category FROM gaps WHERE category IS NOT NULL
+    UNION SELECT entity_type FROM gaps WHERE entity_type IS NOT NULL
+    UNION SELECT category FROM events WHERE category IS NOT NULL
+)
+"""
 
 
 def migrate(connection: apsw.Connection) -> None:
@@ -366,6 +382,33 @@ def begin_history(connection: apsw.Connection, commit: int, made: int, generatio
     if commit:
         connection.execute("INSERT INTO commits (last, first, moment) VALUES (?, 1, ?)", (commit, made))
     fields = (commit, made, generation, begins, max(newest - made, 0), commit, 0)
+    connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
+
+
+def erasing(connection: apsw.Connection) -> int:
+    """Return what is still to be done about an erasure, in a store of the current version."""
+    found: Any = connection.execute("SELECT erasing FROM clock").fetchall()
+    return int(found[0][0])
+
+
+def set_erasing(connection: apsw.Connection, left: int) -> None:
+    """Note, in a transaction of its own, what is still to be done about an erasure. Needs the writer lock."""
+    with connection:
+        _change_clock(connection, erasing=left)
+
+
+def remove_unused_names(connection: apsw.Connection) -> None:
+    """Remove the names that nothing has any more, and tell every process. Needs the writer lock."""
+    with connection:
+        connection.execute(_UNUSED_NAMES)
+        if connection.changes():
+            found: Any = connection.execute("SELECT names_generation FROM clock").fetchall()
+            _change_clock(connection, names_generation=found[0][0] + 1)
+
+
+def _change_clock(connection: apsw.Connection, **changes: int) -> None:
+    found: Any = connection.execute(f"SELECT {_CLOCK_COLUMNS} FROM clock").fetchall()
+    fields = tuple(Clock(*found[0])._replace(**changes))
     connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
@@ -50,6 +50,16 @@ class NameBook:
     def put(self, generation: int, ids: dict[str, int], texts: dict[int, str]) -> None:
         """Let the next connection begin with these."""
         self.page = (generation, dict(ids), dict(texts))
+
+
+class _Mark(NamedTuple):
+    """What a savepoint goes back to, beside the tables."""
+
+    actions: int
+    begins: int | None
+    ahead: int
+    fed_from: int
+    erasing: int
 
 
 class Session:
@@ -127,7 +137,7 @@ class Session:
         self._names: dict[str, int] = dict(ids)
         self.texts: dict[int, str] = dict(texts)
         self.last_read: tuple[str, tuple[Any, ...]] | None = None
-        self._marks: list[int] = []  # how many actions there were when each savepoint was set
+        self._marks: list[_Mark] = []  # of each savepoint
         self.after_commit: list[Callable[[], None]] = []
         self.guard = threading.RLock()  # held by whoever closes the connection, or uses another thread's
 
@@ -175,7 +185,8 @@ class Session:
         """Start a transaction (the caller holds the writer lock), or a savepoint inside the one that is open."""
         if self.depth:
             self.rows(f"SAVEPOINT level_{self.depth}", (), "write")
-            self._marks[self.depth - 1 :] = [len(self.after_commit)]
+            mark = _Mark(len(self.after_commit), self.begins, self.ahead, self.fed_from, self.erasing)
+            self._marks[self.depth - 1 :] = [mark]
             self.depth += 1
             return
         self.is_committed = False
@@ -242,7 +253,8 @@ class Session:
         elif self.depth > level:
             self.depth = level
             self._last_put = self._told = None
-            del self.after_commit[self._marks[level - 1] :]
+            actions, self.begins, self.ahead, self.fed_from, self.erasing = self._marks[level - 1]
+            del self.after_commit[actions:]
             try:
                 if self.connection.in_transaction:
                     self._broken = False
@@ -321,6 +333,15 @@ class Session:
         self.fed_from = number
         self._clock_moved = self._clock_due = True
 
+    def erased(self, left: int) -> None:
+        """Remember that something was erased, and what is to be done about it when the transaction has committed."""
+        self.erasing |= left
+        self._clock_moved = self._clock_due = True
+
+    def forget_clock(self) -> None:
+        """Read the clock anew at the next transaction: it was written behind this connection's back."""
+        self._clock = None
+
     def clock_now(self) -> schema.Clock:
         """Return the clock as the transaction would leave it."""
         return schema.Clock(
@@ -377,12 +398,6 @@ class Session:
         finally:
             if self.connection.in_transaction:
                 self.rows("COMMIT")
-
-    def forget_names(self) -> None:
-        """Tell every process, with the transaction, that ids of names it knows may be gone."""
-        self._generation += 1
-        self._names, self.texts = {}, {}
-        self._clock_moved = self._clock_due = True
 
     def intern(self, name: str) -> int:
         """Return the id of `name`, giving it one if it has none."""

@@ -21,6 +21,7 @@ from jarvis.errors import (
     CorruptStoreError,
     ReadOnlyStoreError,
     StoreAccessError,
+    StoreBusyError,
     StoreError,
     StoreMissingError,
     StoreOutdatedError,
@@ -178,6 +179,70 @@ class StoreFile:
         finally:
             connection.close()
 
+    def finish_erasing(self, connection: apsw.Connection) -> bool:
+        """Clean the files of what was erased, step by step; return whether that is done.
+
+        Needs the writer lock. It has to wait while somebody reads an older state, whose pages stay in the log.
+
+        Raises:
+            apsw.Error, StoreError: a step failed; the store still knows of it.
+        """
+        left = schema.erasing(connection)
+        if left & schema.COMPACTING:
+            schema.remove_unused_names(connection)
+            connection.execute("VACUUM").fetchall()
+            left &= ~schema.COMPACTING
+            schema.set_erasing(connection, left)
+        if left & schema.COPIES:
+            from jarvis._sqlite import first_life
+
+            with _files.explaining(self.path, "remove the kept copy of the old store"):
+                kept = first_life.kept_copies(self.path)
+                for path in kept:
+                    _files.system.unlink(path)
+                if kept:
+                    _files.system.sync_directory(os.path.dirname(self.path))
+        if left:
+            connection.set_busy_timeout(0)
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+            finally:
+                connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
+            self._sync_log()  # or what was erased comes back with a power cut
+            schema.set_erasing(connection, 0)
+        return True
+
+    def try_finishing(self, connection: apsw.Connection) -> bool:
+        """Return what `finish_erasing` does; what fails, such as on a full disk, is logged and hinders nobody."""
+        try:
+            return self.finish_erasing(connection)
+        except (apsw.Error, StoreError) as error:
+            self.warn("what was erased from %s is still in its files: %s", self.path, type(error).__name__)
+            return False
+
+    def _sync_log(self) -> None:
+        """Make what was done to the log durable."""
+        with _files.explaining(self.path, "sync the log"):
+            descriptor = os.open(f"{self.path}-wal", os.O_RDWR)
+            try:
+                _files.system.sync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def files(self) -> list[str]:
+        """Return the paths of all files of the store: itself, its log and lock, kept copies, leftovers.
+
+        But not the index of the log: it holds numbers only, and reading it would end the locks that are on it.
+        """
+        directory, name = os.path.split(self.path)
+        return [
+            os.path.join(directory, each)
+            for each in sorted(os.listdir(directory))
+            if (each.startswith((f"{name}-", f"{name}.", f".{name}.")) and each != f"{name}-shm") or each == name
+        ]
+
     def _create(self) -> None:
         _files.ensure_directory(Path(self.path).parent)
         try:
@@ -198,6 +263,8 @@ class StoreFile:
 
     def _check(self, connection: apsw.Connection) -> None:
         if self._is_as_we_left_it(connection):
+            if not self.read_only and schema.erasing(connection):
+                self._finish_erasing_at_opening(connection)
             return
         if self.read_only:
             if schema.is_first_life(connection) or schema.read_mark(connection)[1] == schema.MIGRATING:
@@ -229,7 +296,19 @@ class StoreFile:
                 verification.seal(connection)
                 self._unsealed = False
                 self._log("gave every page of %s its checksum again, which another program had left out", self.path)
+            self.try_finishing(connection)
             self.lock.write_note(Note(Stamp.of(self.status()), schema.last_commit(connection)))
+        finally:
+            self.lock.release()
+
+    def _finish_erasing_at_opening(self, connection: apsw.Connection) -> None:
+        try:
+            self.lock.acquire(0)
+            before = Stamp.of(self.status())
+            self.try_finishing(connection)
+            self.leave_word(before, Stamp.of(self.status()), None)
+        except StoreBusyError:  # whoever writes just now does it
+            pass
         finally:
             self.lock.release()
 

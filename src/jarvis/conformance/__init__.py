@@ -14,6 +14,7 @@ Example::
     TestMyBackendMachine = machine(lambda directory: MyBackend(directory / "store")).TestCase
 """
 
+from jarvis.conformance.erasure import ErasurePromises
 from jarvis.conformance.expiry import ExpiryPromises
 from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
@@ -38,6 +39,7 @@ class BackendContract(
     NamespacePromises,
     HistoryPromises,
     ExpiryPromises,
+    ErasurePromises,
     FeedPromises,
     ModulePromises,
     RetentionPromises,

@@ -125,6 +125,22 @@ class ExpiryPromises(Promises):
             query = MemoryQuery(**filters, limit=2)
             assert mortal.backend.count(query) == 2
 
+    def test_it_may_expire_in_the_middle_of_a_transaction_that_has_read_it(
+        self, mortal: MemoryModule, later: FakeClock
+    ) -> None:
+        self.need(mortal.backend, Transactional)
+        memory_id = mortal.create_memory("c", "k", {}, "t", ttl=1)
+
+        with mortal.transaction():
+            assert mortal.get_memory(memory_id) is not None
+            later.step(seconds=1)
+            assert mortal.delete_memory(memory_id) is False
+            assert mortal.update_memory(memory_id, {}) is False
+            with pytest.raises(EntryNotFoundError):
+                mortal.backend.update(an_entry(memory_id))
+
+        assert mortal.count_memories() == 0
+
     def test_creating_over_it_is_a_new_entry(self, mortal: MemoryModule, later: FakeClock) -> None:
         first = mortal.set_user_preference("theme", {"mode": "dark"}, ttl=1)
         later.step(seconds=1)
@@ -394,6 +410,53 @@ class ExpiryPromises(Promises):
         assert mortal_past.count_memories(as_of=START + timedelta(seconds=5)) == 1  # before it was there
         assert mortal_past.count_memories(as_of=START + timedelta(seconds=20)) == 2  # and after, with the task's record
         assert mortal_past.get_memory(gone, as_of=START + timedelta(seconds=20)) is None
+
+    @pytest.mark.parametrize("is_purged", [False, True], ids=["unpurged", "purged"])
+    def test_a_moment_behind_its_expiry_is_answered_without_it(
+        self, mortal_past: MemoryModule, later: FakeClock, is_purged: bool
+    ) -> None:
+        gone = mortal_past.create_memory("c", "k", {}, "t", ttl=10)
+        later.step(seconds=20)
+        if is_purged:
+            mortal_past.purge_expired()
+        later.step(seconds=20)
+        mortal_past.create_memory("c", "new", {}, "t")
+
+        for seconds in (10, 15, 25):
+            assert mortal_past.get_memory(gone, as_of=START + timedelta(seconds=seconds)) is None
+            assert mortal_past.count_memories(as_of=START + timedelta(seconds=seconds)) == 0
+
+    def test_of_an_id_that_was_given_anew_only_the_life_that_expired_is_gone(
+        self, mortal_past: MemoryModule, later: FakeClock
+    ) -> None:
+        def put(number: int, until: datetime | None = None) -> None:
+            entry = an_entry("1", value={"n": number}, timestamp=later.now, expires_at=until)
+            with mortal_past.transaction():
+                backend: Any = mortal_past.backend
+                backend.moment(later.now)
+                backend.update(entry) if number % 2 == 0 else backend.create(entry)
+            later.step(seconds=1)
+
+        put(1, START + timedelta(seconds=60))
+        mortal_past.delete_memory("1")
+        later.step(seconds=1)
+        put(3)
+        put(4)
+        second = START + timedelta(seconds=2, milliseconds=1)
+        later.step(seconds=60)
+
+        for _ in range(2):
+            assert [(each.version, each.entry.value) for each in mortal_past.get_history("1")] == [(1, {"n": 3})]
+            with pytest.raises(HistoryUnavailableError):
+                mortal_past.get_memory("1", as_of=START)
+            found = mortal_past.get_memory("1", as_of=second)
+            assert found is not None
+            assert found.value == {"n": 3}
+            mortal_past.purge_expired()
+        assert mortal_past.undo("1")
+        found = mortal_past.get_memory("1")
+        assert found is not None
+        assert (found.version, found.value) == (3, {"n": 3})
 
     def test_what_has_not_expired_is_seen_as_it_was(self, mortal_past: MemoryModule, later: FakeClock) -> None:
         memory_id = mortal_past.create_memory("c", "k", {"n": 1}, "t", ttl=3600)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from jarvis.change import Change
 from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
-from jarvis.errors import CursorExpiredError, InvalidQueryError
+from jarvis.errors import CursorExpiredError, HistoryUnavailableError, InvalidQueryError
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import FeedsChanges, Namespaced, StorageBackend, WakesWatchers
+from jarvis.storage_backend import FeedsChanges, KeepsHistory, Namespaced, StorageBackend, WakesWatchers
 
 
 class FeedPromises(Promises):
@@ -171,7 +172,25 @@ class FeedPromises(Promises):
         fed.delete_memory(fed.create_memory("c", "k", {}, "t"))
         fed.erase_namespace(fed.namespace)
 
-        assert [(each.operation, each.count) for each in fed.changes()] == [("erase", 1), ("erase", 1)]
+        assert [(each.operation, each.count) for each in fed.changes()] == [("erase", 1), ("erase", 2)]
+
+    def test_what_was_before_an_erasure_stays_unknown_when_the_feed_forgets_it(
+        self, fed: MemoryModule, later: FakeClock
+    ) -> None:
+        for protocol in (Namespaced, KeepsHistory):
+            self.need(fed.backend, protocol)
+        fed.create_memory("c", "secret", {}, "t")
+        later.step(days=1)
+        fed.erase_namespace(fed.namespace)
+        later.step(days=400)
+        fed.create_memory("c", "new", {}, "t")
+
+        fed.prune_history()
+
+        assert [each.key for each in fed.changes()] == ["new"]
+        with pytest.raises(HistoryUnavailableError):
+            fed.count_memories(as_of=FAR)
+        assert fed.count_memories(as_of=FAR + timedelta(days=2)) == 0
 
     def test_who_erased_is_told_and_not_who_changed_before(self, fed: MemoryModule) -> None:
         self.need(fed.backend, Namespaced)

@@ -272,7 +272,7 @@ class ModulePromises(Promises):
             "alice",
             ["alice", "default"],
         )
-        assert memory.erase_namespace("alice") == 1
+        assert memory.erase_namespace("alice").memories == 1
         assert alice.list_memories() == []
 
     def test_a_missing_capability_is_said_with_the_backends_that_have_it(

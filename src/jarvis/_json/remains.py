@@ -1,0 +1,72 @@
+"""The files beside a JSON store that may hold what it held: copies of the first life's, and what was left behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jarvis import _files
+from jarvis._files import explaining
+from jarvis._json.record import encode
+from jarvis.erasure import SEARCHED_BYTES, Search
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def keep_copy(path: str, data: bytes) -> None:
+    """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
+    for number in itertools.count(1):
+        kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
+        _files.write_whole(kept, [data], keep_existing=True)
+        with explaining(kept, "read"):
+            if Path(kept).read_bytes() == data:
+                return
+
+
+def kept_copies(path: str) -> list[Path]:
+    """Return the paths of what `keep_copy` left."""
+    store = Path(path)
+    kept = re.compile(re.escape(store.name) + r"\.first-life(\.\d+)?")
+    with explaining(path, "look for copies of the first life's file"):
+        return sorted(each for each in store.parent.iterdir() if kept.fullmatch(each.name))
+
+
+def remove_kept_copies(path: str) -> None:
+    """Remove what `keep_copy` left, durably. Call it under the writer lock only."""
+    found = kept_copies(path)
+    with explaining(path, "remove the copies of the first life's file"):
+        for each in found:
+            _files.system.unlink(str(each))
+        if found:
+            _files.system.sync_directory(str(Path(path).parent))
+
+
+def remove_leftovers(path: str) -> None:
+    """Remove what killed writers left. Call it under the writer lock only."""
+    with explaining(path, "remove what killed writers left"):
+        _files.remove_leftovers(path)
+
+
+def search(path: str, ids: Collection[str]) -> Search:
+    """Search every byte of the files that carry the store's name for `ids`, as they are and as JSON escapes them."""
+    needles: set[bytes] = set()
+    for entry_id in ids:
+        plain = entry_id.encode()
+        if len(plain) >= SEARCHED_BYTES:
+            needles |= {plain, encode(entry_id)[1:-1], json.dumps(entry_id).encode()[1:-1]}
+    directory, name = os.path.split(path)
+    files, size, found = [], 0, 0
+    with explaining(path, "search the files"):
+        for each in sorted(os.listdir(directory)):
+            if each == name or each.startswith((f"{name}.", f".{name}.")):
+                file = Path(directory, each)
+                data = file.read_bytes()
+                files.append(str(file))
+                size += len(data)
+                found += sum(data.count(needle) for needle in needles)
+    return Search(tuple(files), size, found)

@@ -1,0 +1,139 @@
+"""Erasing: memories go with their past and with whatever names them, and the files are cleaned behind that.
+
+Deleting overwrites the deleted cells, but not the copies that stay where the b-tree moved cells from one page to
+another, nor those in the log. So the transaction that erases also notes in `clock.erasing` that the file is to be
+written anew and the log to be emptied; `jarvis._sqlite.store_file.StoreFile.finish_erasing` does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jarvis._sql.select import every_state
+from jarvis._sqlite import feed, tagging
+from jarvis._sqlite.schema import COMPACTING, COPIES, FOLDING
+from jarvis.erasure import Erased
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryQuery
+
+if TYPE_CHECKING:
+    from jarvis._sqlite.reading import Reader
+    from jarvis._sqlite.session import Session
+
+_ALL_IDS = """
+SELECT id FROM entries WHERE namespace = :namespace UNION SELECT id FROM revisions WHERE namespace = :namespace
+UNION SELECT id FROM gaps WHERE namespace = :namespace
+UNION SELECT id FROM events WHERE namespace = :namespace
+"""
+_KNOWN = """
+SELECT 1 FROM entries WHERE namespace = :namespace AND id = :id UNION ALL
+SELECT 1 FROM revisions WHERE namespace = :namespace AND id = :id UNION ALL
+SELECT 1 FROM gaps WHERE namespace = :namespace AND id = :id UNION ALL
+SELECT 1 FROM events WHERE namespace = :namespace AND id = :id LIMIT 1
+"""
+_STATES = {
+    "entries": "SELECT row, instant, body FROM entries WHERE namespace = ? AND id = ?",
+    "revisions": "SELECT row, instant, body FROM revisions WHERE namespace = ? AND id = ?",
+}
+_NO_STATE = """
+NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace = n.namespace AND e.id = n.id)
+AND NOT EXISTS (SELECT 1 FROM revisions AS r WHERE r.namespace = n.namespace AND r.id = n.id)
+"""
+_AT_ONCE = 1_000
+_encode = msgspec.json.Encoder().encode
+
+
+def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> Erased:
+    """Remove memories with their past, and whatever names them; see `jarvis.storage_backend.Erases.erase`."""
+    namespace = reader.namespace
+    # Also where nothing is known any more: bytes of what was deleted without history may be there.
+    session.erased(COMPACTING | FOLDING | (COPIES if namespace == DEFAULT_NAMESPACE else 0))
+    namespace_id = session.name_id(namespace)
+    if namespace_id is None:
+        return Erased((), {})
+    if which is None:
+        ids = tuple(entry_id for (entry_id,) in session.rows(_ALL_IDS, {"namespace": namespace_id}) if entry_id)
+    elif isinstance(which, str):
+        ids = (which,) if session.rows(_KNOWN, {"namespace": namespace_id, "id": which}) else ()
+    else:
+        ids = _matching(session, reader, which)
+    if not ids:
+        return Erased((), {})
+    session.next_commit()
+    removed = _remove_all(session, namespace_id) if which is None else _remove(session, namespace_id, ids)
+    feed.keep_erasure(session, namespace, len(ids))
+    return Erased(ids, {what: count for what, count in removed.items() if count})
+
+
+def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str, ...]:
+    """Return the ids of what `query` matches in any state that is kept.
+
+    Of what was pruned or has expired only category, key and entity are known: it matches if those do that are given.
+    A memory of which more is kept is not judged by that where more is asked.
+    """
+    statement, test = every_state(query, reader.namespace, session.name_id), query.test
+    found: dict[str, None] = {}
+    if statement is not None:
+        for entry_id, body in session.each(*statement):
+            if entry_id not in found and (test is None or test(reader.value(body))):
+                found[entry_id] = None
+    given = {name: getattr(query, name) for name in ("category", "key", "entity_type", "entity_id")}
+    given = {name: held for name, held in given.items() if held is not None}
+    for name in {"category", "entity_type"} & given.keys():
+        given[name] = session.name_id(given[name])
+    if given:
+        same = " AND ".join(f"{name} = :{name}" for name in given)  # what has none, or several, is no match
+        if any(held is not None for held in (query.tags, query.since, query.until, query.where)):
+            same += f" AND {_NO_STATE}"
+        sql = f"SELECT id FROM gaps AS n WHERE namespace = :namespace AND {same}"
+        if given.keys() <= {"category", "key"}:
+            sql += f" UNION SELECT id FROM events AS n WHERE namespace = :namespace AND id IS NOT NULL AND {same}"
+        bindings = {**given, "namespace": session.name_id(reader.namespace)}
+        found.update((entry_id, None) for (entry_id,) in session.rows(sql, bindings))
+    return tuple(found)
+
+
+def _remove_all(session: Session, namespace: int) -> dict[str, int]:
+    """Remove all that is kept of a namespace."""
+    tables = (
+        ("tags", "tags"),
+        ("entries", "entries"),
+        ("tags", "past_tags"),
+        ("past states", "revisions"),
+        ("gaps", "gaps"),
+        ("changes", "events"),
+    )
+    removed: dict[str, int] = {}
+    for what, table in tables:
+        count = _changed(session, f"DELETE FROM {table} WHERE namespace = ?", (namespace,))
+        removed[what] = removed.get(what, 0) + count
+    return removed
+
+
+def _remove(session: Session, namespace: int, ids: Sequence[str]) -> dict[str, int]:
+    """Remove all that is kept of memories."""
+    removed = dict.fromkeys(("entries", "tags", "past states", "gaps", "changes"), 0)
+    for entry_id in ids:
+        for what, table, take in (
+            ("entries", "entries", tagging.take),
+            ("past states", "revisions", tagging.take_past),
+        ):
+            for row, instant, encoded in session.rows(_STATES[table], (namespace, entry_id)):
+                tags = tagging.ids(session, session.body(encoded).tags)
+                take(session, tags, (namespace, instant, row))
+                removed["tags"] += len(tags)
+            sql = f"DELETE FROM {table} WHERE namespace = ? AND id = ?"
+            removed[what] += _changed(session, sql, (namespace, entry_id))
+    for start in range(0, len(ids), _AT_ONCE):
+        some = _encode(ids[start : start + _AT_ONCE]).decode()
+        for what, table in (("gaps", "gaps"), ("changes", "events")):
+            sql = f"DELETE FROM {table} WHERE namespace = ? AND id IN (SELECT value FROM json_each(?))"
+            removed[what] += _changed(session, sql, (namespace, some))
+    return removed
+
+
+def _changed(session: Session, sql: str, bindings: tuple[object, ...]) -> int:
+    session.rows(sql, bindings, "write")
+    return session.connection.changes()

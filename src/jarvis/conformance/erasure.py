@@ -1,0 +1,345 @@
+"""Promises of erasure: nothing is known of what was erased, and nothing else is touched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from jarvis.change import Change
+from jarvis.conformance.fixtures import FAR as START
+from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises
+from jarvis.erasure import Erased
+from jarvis.errors import HistoryUnavailableError, TransactionError
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.persistent_memory import MemoryModule
+from jarvis.revision import Signature
+from jarvis.storage_backend import Erases, Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend
+
+Which = str | MemoryQuery | None
+SECRETS = ("there", "changed", "deleted", "expired")
+"""The keys of what is erased: one was changed, so that it matches no more, one deleted, and one has expired."""
+
+_WANTED = MemoryQuery(limit=1, entity_type="person", entity_id="ada")
+
+
+class Kind(NamedTuple):
+    """What is erased, given the ids by their keys, and the keys of what goes."""
+
+    which: Callable[[dict[str, str]], Which]
+    keys: tuple[str, ...] = SECRETS
+
+
+KINDS = {
+    "id": Kind(lambda ids: ids["changed"], ("changed",)),
+    "deleted id": Kind(lambda ids: ids["deleted"], ("deleted",)),
+    "expired id": Kind(lambda ids: ids["expired"], ("expired",)),
+    "entity": Kind(lambda _: _WANTED),
+    "where": Kind(lambda _: MemoryQuery(where={"of": "ada"}, limit=1)),
+    "tags": Kind(lambda _: MemoryQuery(tags=["ada", "nobody"], limit=0)),
+    "after": Kind(lambda _: MemoryQuery(entity_type="person", entity_id="ada", after="-9000000000000000:0:x")),
+    "until": Kind(lambda _: MemoryQuery(category="people", until=START + timedelta(hours=1))),
+    "since": Kind(lambda _: MemoryQuery(since=START, until=START + timedelta(hours=1), entity_type="person")),
+    "namespace": Kind(lambda _: None, (*SECRETS, "other")),
+}
+
+
+class Story:
+    """A namespace with memories about a person that are to be erased, and about other things."""
+
+    def __init__(self, memory: MemoryModule, clock: FakeClock) -> None:
+        self.memory, self.clock = memory, clock
+        self.ids: dict[str, str] = {}
+        for key in SECRETS:
+            mortal = key == "expired" and memory.backend.has_capability(Expires)
+            ttl = timedelta(hours=4) if mortal else None  # nobody writes behind that, so it is not purged
+            self.ids[key] = memory.create_memory("people", key, {"of": "ada"}, "person", "ada", ["ada"], ttl=ttl)
+            clock.step(seconds=1)
+        self.then = clock.now
+        clock.step(hours=2)
+        self.ids["other"] = memory.create_memory("things", "other", {"n": 1}, "thing", "ada", ["x"])
+        clock.step(hours=1)
+        self.changed(self.ids["changed"])
+        memory.delete_memory(self.ids["deleted"], module="cleaner")
+        memory.update_memory(self.ids["other"], {"n": 2})
+        clock.step(hours=1)
+
+    def changed(self, memory_id: str) -> None:
+        """Change an entry in every field by which it might be found."""
+        entry = MemoryEntry(memory_id, "changed", "new key", {}, ["new"], "new type", "new", self.clock.now)
+        with self.memory.transaction():
+            backend: Any = self.memory.backend
+            backend.moment(self.clock.now)
+            backend.update(entry)
+
+    def erase(self, which: Which, reason: str | None = None) -> Erased:
+        """Erase by the verbs of the backend, in a transaction of its own."""
+        backend = self.memory.backend.capability(Erases)
+        with self.memory.transaction():
+            store: Any = self.memory.backend
+            store.moment(self.clock.now)
+            store.sign(Signature("erase", "eraser", "task", reason))
+            return backend.erase(which)
+
+    def told(self) -> list[Change]:
+        """Return the whole feed."""
+        return self.memory.changes(limit=1_000)
+
+
+class ErasurePromises(Promises):
+    """Leave nothing of what is erased: in reads, in the past, in the feed, in files."""
+
+    @pytest.fixture
+    def story(self, backend: StorageBackend, later: FakeClock) -> Story:
+        """Return a namespace with something to erase."""
+        self.need(backend, Erases)
+        for protocol in (KeepsHistory, FeedsChanges):
+            self.need(backend, protocol)
+        return Story(MemoryModule(storage_backend=backend, clock=later), later)
+
+    @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+    def test_what_is_erased_is_gone_from_every_answer(self, story: Story, kind: Kind) -> None:
+        memory, ids = story.memory, story.ids
+        before = {entry.id: entry for entry in memory.list_memories()}
+        pasts = {key: memory.get_history(memory_id) for key, memory_id in ids.items()}
+
+        erased = story.erase(kind.which(ids))
+
+        gone = {ids[key] for key in kind.keys}
+        assert set(erased.ids) == gone
+        assert all(count > 0 for count in erased.removed.values())
+        for key, memory_id in ids.items():
+            if memory_id in gone:
+                assert memory.get_memory(memory_id) is None
+                assert memory.get_history(memory_id) == []
+                assert memory.undo(memory_id) is False
+                assert memory.restore_memory(memory_id, 1) is False
+            else:
+                assert memory.get_history(memory_id) == pasts[key]
+        left = [entry for entry in before.values() if entry.id not in gone]
+        assert memory.list_memories() == left
+        assert memory.count_memories() == len(left)
+        assert memory.search_memories(tags=["new"]) == [entry for entry in left if entry.tags == ["new"]]
+        assert memory.count_memories(key="there") == (ids["there"] not in gone)
+
+    @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+    def test_the_feed_tells_that_something_was_erased_and_not_what(self, story: Story, kind: Kind) -> None:
+        gone = {story.ids[key] for key in kind.keys}
+        others = [each for each in story.told() if each.memory_id not in gone]
+        cursor = story.told()[0].cursor
+
+        story.erase(kind.which(story.ids), "asked for")
+
+        *rest, last = story.told()
+        assert rest == others
+        assert story.memory.changes(cursor)[-1] == last
+        assert last == Change(
+            cursor=last.cursor,
+            operation="erase",
+            timestamp=story.clock.now,
+            module="eraser",
+            task_id="task",
+            reason="asked for",
+            count=len(gone),
+        )
+
+    @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+    def test_a_moment_before_is_refused_but_for_what_is_known(self, story: Story, kind: Kind) -> None:
+        memory, ids = story.memory, story.ids
+        gone = {ids[key] for key in kind.keys}
+        story.clock.now += timedelta(hours=1)
+
+        story.erase(kind.which(ids))
+
+        erased = story.clock.now
+        for then in (story.then, erased - timedelta(microseconds=1)):
+            refused: list[Callable[[], object]] = [
+                partial(memory.search_memories, as_of=then),
+                partial(memory.search_memories, key="other", as_of=then),
+                partial(memory.count_memories, category="nowhere", as_of=then),
+                partial(next, memory.iter_memories(tags=["x"], as_of=then)),
+                partial(memory.get_memory_by_key, "other", as_of=then),
+                *(partial(memory.get_memory, each, as_of=then) for each in ("never there", *gone)),
+            ]
+            for question in refused:
+                with pytest.raises(HistoryUnavailableError) as caught:
+                    question()
+                assert caught.value.earliest is not None
+        first = None
+        if ids["other"] not in gone:
+            assert memory.get_memory(ids["other"], as_of=story.then) is None
+            first = memory.get_memory(ids["other"], as_of=story.then + timedelta(hours=2, minutes=1))
+            assert first is not None
+            assert first.value == {"n": 1}
+        assert memory.search_memories(as_of=erased) == memory.list_memories()
+        story.clock.step(hours=1)
+        if memory.update_memory(ids["other"], {"n": 3}):  # which was there before, and so is known
+            assert memory.get_memory(ids["other"], as_of=story.then + timedelta(hours=2, minutes=1)) == first
+        memory.create_memory("c", "new", {}, "t")
+        assert memory.get_memory_by_key("new", as_of=erased) is None
+
+    def test_an_id_that_is_given_anew_hides_no_erased_life(self, story: Story) -> None:
+        memory_id = story.ids["there"]
+        story.erase(memory_id)
+        story.clock.step(hours=1)
+        story.memory.backend.create(MemoryEntry(memory_id, "c", "k", {"n": 1}, timestamp=story.clock.now))
+
+        entry = story.memory.get_memory(memory_id)
+        assert entry is not None
+        assert entry.version == 1
+        assert story.memory.get_history(memory_id) == []
+        with pytest.raises(HistoryUnavailableError):
+            story.memory.get_memory(memory_id, as_of=story.then)
+
+    def test_other_namespaces_are_not_touched(self, story: Story) -> None:
+        self.need(story.memory.backend, Namespaced)
+        twin = Story(story.memory.for_namespace("twin"), story.clock)
+        told, held = twin.told(), twin.memory.list_memories()
+        seen = twin.memory.search_memories(category="things", as_of=twin.clock.now - timedelta(hours=1, minutes=1))
+        assert [entry.value for entry in seen] == [{"n": 1}]
+
+        story.erase(None)
+
+        assert twin.told() == told
+        assert twin.memory.list_memories() == held
+        assert (
+            twin.memory.search_memories(category="things", as_of=twin.clock.now - timedelta(hours=1, minutes=1)) == seen
+        )
+        assert len(twin.memory.get_history(twin.ids["changed"])) == 1
+        twin.erase(MemoryQuery(entity_id="ada"))
+        assert story.told()[-1].operation == "erase"
+
+    def test_erasing_a_namespace_by_name_is_erasing_all_of_it(self, story: Story) -> None:
+        self.need(story.memory.backend, Namespaced)
+        receipt = story.memory.erase_namespace(story.memory.namespace, module="eraser")
+
+        assert (receipt.state, receipt.memories) == ("done", len(story.ids))
+        (told,) = story.told()
+        assert (told.operation, told.module, told.memory_id) == ("erase", "eraser", None)
+        assert story.memory.list_memories() == []
+
+    @pytest.mark.parametrize(
+        "which", ["absent", MemoryQuery(key="absent"), MemoryQuery(tags=[]), MemoryQuery(where={"n": 99})]
+    )
+    def test_erasing_nothing_leaves_no_event(self, story: Story, which: Which) -> None:
+        told = story.told()
+
+        assert story.erase(which) == Erased((), {})
+
+        assert story.told() == told
+        assert story.memory.count_memories(category="things", as_of=story.then + timedelta(hours=2, minutes=1)) == 1
+
+    def test_what_is_left_of_a_purged_memory_goes_by_its_id(self, story: Story) -> None:
+        self.need(story.memory.backend, Expires)
+        while story.memory.purge_expired():
+            pass
+        assert any(each.memory_id == story.ids["expired"] for each in story.told())
+
+        assert story.erase(story.ids["expired"]).ids == (story.ids["expired"],)
+
+        assert all(each.memory_id != story.ids["expired"] for each in story.told())
+        assert story.memory.get_memory(story.ids["expired"]) is None
+
+    @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+    def test_an_erasure_can_be_taken_back_with_its_transaction(self, story: Story, kind: Kind) -> None:
+        told, held = story.told(), story.memory.list_memories()
+        pasts = {memory_id: story.memory.get_history(memory_id) for memory_id in story.ids.values()}
+
+        with contextlib.suppress(KeyError), story.memory.transaction():
+            story.erase(kind.which(story.ids))
+            raise KeyError
+        with story.memory.transaction():
+            with contextlib.suppress(KeyError), story.memory.transaction():
+                story.erase(kind.which(story.ids))
+                raise KeyError
+            story.memory.update_memory(story.ids["other"], {"n": 3})
+
+        assert [each for each in story.told() if each.operation != "expire"][:-1] == told  # writers purge beside
+        assert [entry.id for entry in story.memory.list_memories()[1:]] == [
+            entry.id for entry in held if entry.id != story.ids["other"]
+        ]
+        del pasts[story.ids["other"]]
+        assert {memory_id: story.memory.get_history(memory_id) for memory_id in pasts} == pasts
+        assert story.memory.count_memories(category="things", as_of=story.then) == 0
+
+    def test_what_was_made_in_the_same_transaction_goes_too(self, story: Story) -> None:
+        told = story.told()
+
+        with story.memory.transaction():
+            made = story.memory.create_memory("people", "new", {}, "person", "bob")
+            story.memory.update_memory(made, {"n": 1})
+            story.erase(MemoryQuery(entity_id="bob"))
+
+        assert story.memory.get_memory(made) is None
+        assert story.memory.get_history(made) == []
+        assert story.told()[:-1] == told
+        assert (story.told()[-1].operation, story.told()[-1].count) == ("erase", 1)
+
+    def test_erasing_is_for_the_inside_of_a_transaction(self, story: Story) -> None:
+        with pytest.raises(TransactionError):
+            story.memory.backend.capability(Erases).erase(story.ids["there"])
+
+        assert story.memory.get_memory(story.ids["there"]) is not None
+
+    @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+    def test_every_handle_and_the_next_opening_know_of_it(
+        self, story: Story, kind: Kind, open_backend: OpenBackend
+    ) -> None:
+        other = MemoryModule(storage_backend=open_backend(), clock=story.clock)
+        before = other.list_memories()
+        gone = {story.ids[key] for key in kind.keys}
+
+        story.erase(kind.which(story.ids))
+
+        left = [entry for entry in before if entry.id not in gone]
+        assert other.list_memories() == left
+        story.memory.shutdown()
+        reopened = MemoryModule(storage_backend=open_backend(), clock=story.clock)
+        for memory in (story.memory, reopened, other):
+            assert memory.list_memories() == left
+            assert all(memory.get_history(memory_id) == [] for memory_id in gone)
+            assert gone.isdisjoint(each.memory_id or "" for each in memory.changes())
+            with pytest.raises(HistoryUnavailableError):
+                memory.search_memories(as_of=story.then)
+        other.shutdown()
+        reopened.shutdown()
+
+    @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+    def test_no_file_names_what_was_erased(self, story: Story, kind: Kind) -> None:
+        backend = story.memory.backend.capability(Erases)
+        erased = story.erase(kind.which(story.ids))
+
+        searched = backend.finish_erasing(erased.ids)
+
+        assert searched is not None
+        assert searched.found == 0
+        assert searched.size > 0
+        assert searched.files
+        again = backend.finish_erasing(["short"])
+        assert again is not None
+        assert again.found == 0
+
+    def test_a_search_finds_who_mentions_what_was_erased(self, story: Story) -> None:
+        backend, gone = story.memory.backend.capability(Erases), story.ids["there"]
+        story.memory.update_memory(story.ids["other"], {"see": gone})
+        erased = story.erase(gone)
+
+        searched = backend.finish_erasing(erased.ids)
+
+        assert searched is not None
+        assert searched.found > 0
+
+    def test_inside_a_transaction_finishing_has_to_wait(self, story: Story) -> None:
+        backend = story.memory.backend.capability(Erases)
+        with story.memory.transaction():
+            erased = story.erase(story.ids["there"])
+            assert backend.finish_erasing(erased.ids) is None
+
+        searched = backend.finish_erasing(erased.ids)
+
+        assert searched is not None
+        assert searched.found == 0
