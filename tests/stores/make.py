@@ -104,9 +104,9 @@ def main() -> None:
                     memory.backend.create(entry)
                     memory.for_namespace("alice").backend.create(entry)
             live(memory.for_namespace("lived"), tell)
-            mortal(memory.for_namespace("mortal"), tell)
             memory.for_namespace("gone").create_memory("c", "k", {}, "t")
             memory.erase_namespace("gone")
+            mortal(memory.for_namespace("mortal"), tell)  # nobody writes behind it
         (directory / "new" / f"memory.{suffix}").rename(directory / f"version-{sys.argv[1]}.{suffix}")
     for left in (directory / "new").iterdir():
         left.unlink()
