@@ -272,6 +272,16 @@ class BackendMachine(RuleBasedStateMachine):
         self.last_made = entry.timestamp
         self.model.put(self.namespace, entry, version)
 
+    def _dated(self, verb: Callable[[MemoryEntry], None], entry: MemoryEntry) -> None:
+        """Call a verb of the backend, as a change of the clock's time: by the system's all might be too old."""
+        if self.plain:
+            verb(entry)
+            return
+        store = self.backend.capability(Transactional)
+        with store.transaction():
+            store.moment(self.clock.now)
+            verb(entry)
+
     def _same(self, found: list[MemoryEntry], wanted: list[MemoryEntry]) -> None:
         assert found == wanted
         assert [type(value) for entry in found for value in entry.value.values()] == [
@@ -309,7 +319,7 @@ class BackendMachine(RuleBasedStateMachine):
         absent = [name for name in absent if name not in self._held()]
         entry_id = absent[choice] if choice < len(absent) else f"own-{self.number}"
         entry = MemoryEntry(entry_id, entity_type="tool", provenance={}, **fields)
-        self.backend.create(entry)
+        self._dated(self.backend.create, entry)
         self.model.put(self.namespace, entry, 1)
 
     @rule(choice=st.integers(0, 30), value=_values)
@@ -346,7 +356,7 @@ class BackendMachine(RuleBasedStateMachine):
         entry = MemoryEntry(entry_id, value={"n": choice}, entity_type="task", provenance={}, **fields)
         known = self._held().get(entry_id)
         try:
-            self.backend.update(entry)
+            self._dated(self.backend.update, entry)
         except EntryNotFoundError:
             assert known is None
         else:
