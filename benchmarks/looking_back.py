@@ -243,6 +243,19 @@ def goals(results: dict[str, Any]) -> list[Goal]:
             "an idle watcher, of a core", None, None, None, "", watch["idle_cores"] * 100, at_most=0.5, figure_unit="%"
         ),
     ]
+    page = results["reads"]["the feed"]["100 changes"]["median_us"]
+    found.append(
+        Goal(
+            "changes a second are read from the feed",
+            results["entries"] * (REVISIONS + 1),
+            None,
+            None,
+            "",
+            round(100_000_000 / page),
+            at_least=50_000,
+            figure_unit="",
+        )
+    )
     for title, figures in results["reads"].items():
         for moment in MOMENTS:
             if moment in figures:
