@@ -272,3 +272,16 @@ def test_namespaces_are_listed_without_a_scan_of_their_entries(memory: MemoryMod
     steps = [step for *_, step in plan]
     assert any(step.startswith("SEARCH e ") for step in steps)
     assert not any(step.startswith("SCAN e") for step in steps)
+
+
+def test_what_was_deleted_without_history_is_cleaned_out_of_the_files(tmp_path: Path) -> None:
+    names, none = [f"CANARY{number:06}" for number in range(300)], HistoryPolicy(max_revisions=0)
+    with MemoryModule(storage_dir=tmp_path, history=none) as memory:
+        ids = [memory.create_memory("c", name, {"text": name * 20}, "t") for name in names]
+        for memory_id in ids:
+            memory.delete_memory(memory_id)
+        receipt = memory.erase_memory(ids[0])
+        assert (receipt.state, receipt.memories, receipt.removed) == ("done", 0, {})
+        assert receipt.searched is not None
+        assert receipt.searched.found == 0
+    assert all(b"CANARY" not in path.read_bytes() for path in tmp_path.iterdir())
