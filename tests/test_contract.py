@@ -14,6 +14,7 @@ from jarvis.conformance.fixtures import OpenBackend
 from jarvis.entry_record import decode_body, encode_body, make_entry
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
 from jarvis.json_backend import JSONBackend
+from jarvis.keys import KeyFunction
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import StorageBackend
@@ -85,6 +86,17 @@ class TestSQLite(BackendContract):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:
         return lambda: SQLiteBackend(tmp_path / "memory.db", durability="normal")
+
+
+def a_key() -> bytes:
+    return b"a key of the suite, 32 bytes long"[:32]
+
+
+class TestSQLiteEncrypted(BackendContract):
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        keys = [KeyFunction(a_key)]
+        return lambda: SQLiteBackend(tmp_path / "memory.db", durability="normal", encryption="required", keys=keys)
 
 
 class TestJSON(BackendContract):

@@ -62,6 +62,7 @@ def _verbs_of_the_contract() -> set[str]:
     from jarvis.forgetting import Forgets
     from jarvis.looking_back import LooksBack
     from jarvis.persistent_memory import MemoryModule
+    from jarvis.securing import Secures
 
     described = (
         storage_backend.StorageBackend,
@@ -73,8 +74,11 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.Expires,
         storage_backend.FeedsChanges,
         storage_backend.WakesWatchers,
+        storage_backend.BacksUp,
+        storage_backend.Encrypts,
         MemoryModule,
         LooksBack,
         Forgets,
+        Secures,
     )
     return {name for kind in described for name in vars(kind)}

@@ -14,15 +14,16 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 # From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "_identifiers", "_awaited"),
+    ("keys",),
     ("codec", "value_filter", "config", "_files"),
-    ("memory_entry", "_locks", "change", "erasure"),
+    ("memory_entry", "_locks", "change", "erasure", "envelope"),
     ("revision",),
     ("entry_record", "storage_backend", "_sql"),
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
     ("backend_registry", "authorship"),
     ("timeline", "watching", "retention", "sweeping"),
-    ("looking_back", "forgetting"),
+    ("looking_back", "forgetting", "securing"),
     ("persistent_memory",),
     ("async_memory", "container"),
     ("conformance",),

@@ -64,7 +64,7 @@ def _with_other_tool(path: Path, sql: str) -> Any:
 
 def _set_version(path: Path, version: int) -> None:
     """Mark the store as a later jarvis would, with page checksums."""
-    connection = driver.connect(str(path), durability="full", busy_timeout_seconds=5)
+    connection = driver.connect(str(path), key=None, durability="full", busy_timeout_seconds=5)
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
 
@@ -649,7 +649,7 @@ def test_both_ways_of_counting_the_frames_of_a_log_agree(path: Path) -> None:
         copy.write_bytes(path.read_bytes())
         Path(f"{copy}-wal").write_bytes(whole[:cut])
         counted = verification.count_valid_frames(str(copy))
-        connection = driver.connect(str(copy), durability="full", busy_timeout_seconds=5)
+        connection = driver.connect(str(copy), key=None, durability="full", busy_timeout_seconds=5)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         assert counted == max(connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0], 0)
         connection.close()

@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +24,12 @@ import msgspec
 
 from jarvis._awaited import Workers
 from jarvis.change import Change, position_of
-from jarvis.config import HistoryPolicy, RetentionRule
+from jarvis.config import Encryption, HistoryPolicy, RetentionRule
+from jarvis.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt
 from jarvis.errors import TransactionError
 from jarvis.forgetting import Lifetime
+from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
 from jarvis.retention import RetentionPlan, SweepReport
@@ -91,6 +94,8 @@ class AsyncMemoryModule:
         durability: Literal["full", "normal"] = "full",
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = _USUAL_HISTORY,
+        encryption: Encryption = "off",
+        keys: KeySources = (),
         retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
@@ -103,6 +108,8 @@ class AsyncMemoryModule:
             durability=durability,
             busy_timeout_seconds=busy_timeout_seconds,
             history=history,
+            encryption=encryption,
+            keys=keys,
             retention=retention,
             clock=clock,
         )
@@ -449,6 +456,18 @@ class AsyncMemoryModule:
         self, *, erase: bool = False, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> int:
         return await self._run(self._memory.clear_all, erase=erase, module=module, task_id=task_id, reason=reason)
+
+    async def back_up(self, directory: str | os.PathLike[str]) -> Path:
+        return await self._run(self._memory.back_up, directory)
+
+    async def key_slots(self) -> list[SlotInfo]:
+        return await self._run(self._memory.key_slots)
+
+    async def add_key_slot(self, source: KeySource | Callable[[], bytes]) -> int:
+        return await self._run(self._memory.add_key_slot, source)
+
+    async def remove_key_slot(self, slot_id: int) -> None:
+        return await self._run(self._memory.remove_key_slot, slot_id)
 
     async def get_history(self, memory_id: str) -> list[Revision]:
         return await self._run(self._memory.get_history, memory_id)

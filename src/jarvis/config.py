@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, get_args
 import msgspec
 
 from jarvis.errors import InvalidSettingError, nearest
+from jarvis.keys import KeySource, source_from_setting, sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
+Encryption = Literal["off", "on", "required"]
+ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
 _MANY_REVISIONS = 1_000_000
 _LONGEST = timedelta(days=36_525)
 _LONGEST_INTERVAL = timedelta(days=30)  # what every platform can wait for
@@ -144,6 +147,9 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
         busy_timeout_seconds: how long a write waits for another writer; 0 does not wait.
         history: how much of the past is kept; a mapping of the fields of `HistoryPolicy` is taken too.
         retention: what is cleaned up; for a rule a mapping of the fields of `RetentionRule` is taken too.
+        encryption: ``off``; ``on``, a store that is created is encrypted; or ``required``, a plain one is refused too.
+        keys: where the keys of an encrypted store come from, see `jarvis.keys`; for a source a mapping such as
+            ``{"environment": "JARVIS_KEY"}`` is taken too.
         sweep_every: how often `jarvis.container.Container` lets that be done; None for not at all.
 
     Raises:
@@ -165,6 +171,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
     busy_timeout_seconds: float = 30.0
     history: HistoryPolicy = HistoryPolicy()
+    encryption: Encryption = "off"
+    keys: tuple[KeySource, ...] = ()
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
 
@@ -181,6 +189,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             read_only: bool = ...,
             busy_timeout_seconds: float = ...,
             history: HistoryPolicy | Mapping[str, Any] = ...,
+            encryption: Encryption | bool = ...,
+            keys: Sequence[KeySource | Callable[[], bytes] | Mapping[str, str]] = ...,
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,
         ) -> None: ...
@@ -458,6 +468,24 @@ def _durability(value: object) -> str:
     return str(value)
 
 
+def _encryption(value: object) -> str:
+    if isinstance(value, bool):  # what YAML makes of on and off
+        return "on" if value else "off"
+    if value not in ENCRYPTIONS:
+        raise _UnfitError(f"must be {', '.join(map(repr, ENCRYPTIONS[:-1]))} or {ENCRYPTIONS[-1]!r}")
+    return str(value)
+
+
+def _keys(value: object) -> tuple[KeySource, ...]:
+    if not isinstance(value, list | tuple):
+        raise _UnfitError(f"must be a list of sources, not {_kind(value)}")
+    held = [each.once() if isinstance(each, _Pairs) else each for each in value]
+    try:
+        return sources_of([source_from_setting(each) if isinstance(each, dict) else each for each in held])
+    except InvalidSettingError as error:
+        raise _UnfitError(f"does not fit: {error}") from None
+
+
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
         raise _UnfitError(f"must be true or false, not {_kind(value)}")
@@ -562,6 +590,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "storage_dir": _directory,
     "db_path": _directory,
     "file_path": _directory,
+    "directory": _directory,
     "data_dir": _directory,
     "logs_dir": _directory,
     "backend": _text,
@@ -572,6 +601,8 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "history": _history,
     "retention": _retention,
     "sweep_every": _sweep_every,
+    "encryption": _encryption,
+    "keys": _keys,
 }
 
 

@@ -88,6 +88,8 @@ class Container:
                     durability=storage.durability,
                     busy_timeout_seconds=storage.busy_timeout_seconds,
                     history=storage.history,
+                    encryption=storage.encryption,
+                    keys=storage.keys,
                     retention=storage.retention,
                 )
                 module.bootstrap()

@@ -199,12 +199,28 @@ class StoreAccessError(StoreError):
     """The operating system refused or failed a file operation; the message says which."""
 
 
+class WrongKeyError(StoreError):
+    """A key was given, and it is not the one: the store's key cannot be had with it. Nothing was written."""
+
+
+class KeyUnavailableError(StoreError):
+    """The store is encrypted, and no source gave a key; the message says which were tried, and why each had none."""
+
+
+class NotEncryptedError(StoreError):
+    """The store is plain, and encryption is required of it, or is what its keys say. Nothing was written."""
+
+
 class UnsafeLocationError(StoreError):
     """The store lies where its promises cannot hold, such as on a network file system."""
 
 
 class UnsafeLocationWarning(UserWarning):
     """The store lies in a folder that another program copies about while it is in use."""
+
+
+class NoRecoveryWarning(UserWarning):
+    """Only a keyring opens the encrypted store: when its machine or account is lost, so is the store."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

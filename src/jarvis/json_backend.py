@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from jarvis import _files
 from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
@@ -28,6 +29,7 @@ from jarvis.errors import (
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
 from jarvis.revision import Revision, Signature
 from jarvis.storage_backend import (
+    BacksUp,
     Erases,
     Expires,
     FeedsChanges,
@@ -80,7 +82,15 @@ class JSONBackend(StorageBackend):
 
     name: ClassVar[str] = "json"
     file_name: ClassVar[str] = "memory.json"
-    capabilities: ClassVar[tuple[type, ...]] = (Transactional, KeepsHistory, Expires, Erases, FeedsChanges, Namespaced)
+    capabilities: ClassVar[tuple[type, ...]] = (
+        Transactional,
+        KeepsHistory,
+        Expires,
+        Erases,
+        FeedsChanges,
+        Namespaced,
+        BacksUp,
+    )
 
     def __init__(
         self,
@@ -323,6 +333,18 @@ class JSONBackend(StorageBackend):
         What a killed process left goes with the next opening or write at the latest.
         """
         return self._store.finish_erasing(ids)
+
+    # --- BacksUp ---------------------------------------------------------------------------------
+
+    def back_up(self, directory: Path) -> Path:
+        target = directory / self.file_path.name
+        if target.exists():
+            raise StoreAccessError(target, "is there already; back up into a directory of its own")
+        self._store.seen()  # what cannot be read is not backed up
+        _files.ensure_directory(directory.absolute())
+        with _files.explaining(self.file_path, "read the store"), open(self.file_path, "rb") as file:
+            _files.write_whole(str(target), (file.read(),), keep_existing=True)
+        return target
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
-from jarvis.config import ARCHIVED, HistoryPolicy, RetentionRule
+from jarvis.config import ARCHIVED, Encryption, HistoryPolicy, RetentionRule
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -25,6 +25,7 @@ from jarvis.errors import (
     InvalidSettingError,
 )
 from jarvis.forgetting import Forgets, Lifetime, moment_of_expiry, rules_of
+from jarvis.keys import KeySources
 from jarvis.looking_back import LooksBack
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
@@ -37,6 +38,7 @@ from jarvis.memory_entry import (
     check_text,
 )
 from jarvis.revision import Difference, Operation, Revision
+from jarvis.securing import Secures
 from jarvis.storage_backend import (
     Erases,
     Expires,
@@ -63,7 +65,14 @@ PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
 DEVICE_KEY = "device_info"
 
 _USUAL_HISTORY = HistoryPolicy()
-_USUAL = {"read_only": False, "durability": "full", "busy_timeout_seconds": 30.0, "history": _USUAL_HISTORY}
+_USUAL: dict[str, Any] = {
+    "read_only": False,
+    "durability": "full",
+    "busy_timeout_seconds": 30.0,
+    "history": _USUAL_HISTORY,
+    "encryption": "off",
+    "keys": (),
+}
 
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]
@@ -74,7 +83,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class MemoryModule(LooksBack, Forgets):
+class MemoryModule(LooksBack, Forgets, Secures):
     """A memory that is kept across sessions, in one namespace of one store.
 
     Safe to use from any number of threads and processes at once. Opens its store at the first call,
@@ -103,6 +112,9 @@ class MemoryModule(LooksBack, Forgets):
             process, and a POWER CUT LOSES THE LAST WRITES.
         busy_timeout_seconds: how long a write waits for other writers before `StoreBusyError`.
         history: how much of the past is kept, see `HistoryPolicy`.
+        encryption: ``"on"`` encrypts a store that is created; ``"required"`` also refuses one that is plain. A store
+            that is encrypted is opened with its keys, whatever this says.
+        keys: where the keys of an encrypted store come from, see `jarvis.keys`.
         retention: what `sweep` cleans up, see `RetentionRule`.
         clock: returns the time now, aware; for tests.
 
@@ -130,6 +142,8 @@ class MemoryModule(LooksBack, Forgets):
         durability: Literal["full", "normal"] = "full",
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = _USUAL_HISTORY,
+        encryption: Encryption = "off",
+        keys: KeySources = (),
         retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
@@ -139,6 +153,8 @@ class MemoryModule(LooksBack, Forgets):
             "durability": durability,
             "busy_timeout_seconds": busy_timeout_seconds,
             "history": history,
+            "encryption": encryption,
+            "keys": tuple(keys) if isinstance(keys, list) else keys,
         }
         asked_for = {name: held for name, held in options.items() if held != _USUAL[name]}
         if storage_backend is None:

@@ -13,20 +13,22 @@ import msgspec
 
 from jarvis import _files
 from jarvis._sql.select import LIVE, count, select
-from jarvis._sqlite import driver, entries, erasing, expiry, feed, history
+from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, rekeying
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
-from jarvis.config import Durability, HistoryPolicy, checked
+from jarvis.config import Durability, Encryption, HistoryPolicy, checked
 from jarvis.entry_record import encode_body
+from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search, search
 from jarvis.errors import (
     InvalidQueryError,
     TransactionError,
 )
+from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
     MemoryEntry,
@@ -36,6 +38,8 @@ from jarvis.memory_entry import (
 )
 from jarvis.revision import Revision, Signature
 from jarvis.storage_backend import (
+    BacksUp,
+    Encrypts,
     Erases,
     Expires,
     FeedsChanges,
@@ -80,6 +84,10 @@ class SQLiteBackend(StorageBackend):
             COMMITS (a killed process still loses nothing).
         busy_timeout_seconds: how long a write waits for other writers before `StoreBusyError`.
         history: how much of the past is kept.
+        encryption: ``"on"`` encrypts a store that is created; ``"required"`` also refuses one that is plain. A store
+            that is encrypted is opened with its keys, whatever this says.
+        keys: where keys come from, see `jarvis.keys`; if there are none, from where the store says, and for a new one
+            from the environment variable ``JARVIS_KEY``.
 
     Raises:
         InvalidSettingError: an argument is out of range.
@@ -105,6 +113,8 @@ class SQLiteBackend(StorageBackend):
         Erases,
         FeedsChanges,
         WakesWatchers,
+        BacksUp,
+        Encrypts,
     )
 
     def __init__(
@@ -116,6 +126,8 @@ class SQLiteBackend(StorageBackend):
         durability: Durability = "full",
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = _USUAL_HISTORY,
+        encryption: Encryption = "off",
+        keys: KeySources = (),
     ) -> None:
         self.db_path: Path = checked("db_path", db_path)
         self.namespace = check_namespace(namespace)
@@ -125,6 +137,8 @@ class SQLiteBackend(StorageBackend):
             durability=checked("durability", durability),
             busy_timeout_seconds=checked("busy_timeout_seconds", busy_timeout_seconds),
             history=checked("history", history),
+            encryption=checked("encryption", encryption),
+            keys=checked("keys", keys),
         )
         self._reader = Reader(self._database, self.namespace, None)
 
@@ -133,8 +147,15 @@ class SQLiteBackend(StorageBackend):
 
     def __reduce__(self) -> tuple[Any, ...]:
         database = self._database
-        options = (database.read_only, database.durability, database.busy_timeout_seconds, database.history)
-        return _reopen, (type(self), self.db_path, self.namespace, *options, self._reader.clock)
+        options = {
+            "read_only": database.read_only,
+            "durability": database.durability,
+            "busy_timeout_seconds": database.busy_timeout_seconds,
+            "history": database.history,
+            "encryption": database.vault.encryption,
+            "keys": database.vault.sources,
+        }
+        return _reopen, (type(self), self.db_path, self.namespace, options, self._reader.clock)
 
     # --- the eight verbs -------------------------------------------------------------------------
 
@@ -336,7 +357,21 @@ class SQLiteBackend(StorageBackend):
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
             return None
         with _files.explaining(self.db_path, "search the files of the store"):
-            return search(self._database.files(), ids, driver.chunks_of)
+            return search(self._database.files(), ids, self._database.chunks_of)
+
+    # --- BacksUp, Encrypts -----------------------------------------------------------------------
+
+    def back_up(self, directory: Path) -> Path:
+        return backing_up.back_up(self._database, directory)
+
+    def key_slots(self) -> list[SlotInfo]:
+        return rekeying.slots(self._database)
+
+    def add_key_slot(self, source: KeySource) -> int:
+        return rekeying.add_slot(self._database, source)
+
+    def remove_key_slot(self, slot_id: int) -> None:
+        rekeying.remove_slot(self._database, slot_id)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -375,23 +410,9 @@ class SQLiteBackend(StorageBackend):
 
 
 def _reopen(
-    kind: type[SQLiteBackend],
-    db_path: Path,
-    namespace: str,
-    read_only: bool,
-    durability: Durability,
-    busy: float,
-    history: HistoryPolicy,
-    clock: Clock | None,
+    kind: type[SQLiteBackend], db_path: Path, namespace: str, options: dict[str, Any], clock: Clock | None
 ) -> SQLiteBackend:
-    opened = kind(
-        db_path,
-        namespace=namespace,
-        read_only=read_only,
-        durability=durability,
-        busy_timeout_seconds=busy,
-        history=history,
-    )
+    opened = kind(db_path, namespace=namespace, **options)
     return opened if clock is None else opened.with_clock(clock)
 
 

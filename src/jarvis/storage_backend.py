@@ -11,16 +11,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from jarvis.change import Change
+from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
 from jarvis.errors import UnsupportedError
+from jarvis.keys import KeySource
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
 from jarvis.revision import Revision, Signature
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "BacksUp",
+    "Encrypts",
     "Erases",
     "Expires",
     "FeedsChanges",
@@ -315,6 +320,42 @@ class Erases(Protocol):
         """Clean the files of the store, and search every byte of them for `ids`; None if that has to wait.
 
         Names shorter than `jarvis.erasure.SEARCHED_BYTES` are not searched for: they may stand anywhere.
+        """
+
+
+class BacksUp(Protocol):
+    """backups: a consistent copy of the store, made while it is in use."""
+
+    def back_up(self, directory: Path) -> Path:
+        """Write the store as it is now into a directory, durably, with the keys that open it; return the copy's path.
+
+        The directory is made if it is absent. Opened from there, the copy is a store.
+
+        Raises:
+            StoreAccessError: the directory holds such a file already.
+        """
+
+
+class Encrypts(Protocol):
+    """encryption: the files of the store hold nothing in the clear, and the keys that open it may be changed."""
+
+    def key_slots(self) -> list[SlotInfo]:
+        """Return the ways to the store's key, none if the store is plain."""
+
+    def add_key_slot(self, source: KeySource) -> int:
+        """Let one more source open the store; return the number of its slot. Only the file of keys is written.
+
+        Raises:
+            KeyUnavailableError: the source has no secret to give.
+            NotEncryptedError: the store is plain.
+        """
+
+    def remove_key_slot(self, slot_id: int) -> None:
+        """Let a slot open the store no longer. Only the file of keys is written.
+
+        Raises:
+            InvalidSettingError: there is no such slot, or it is the last one.
+            NotEncryptedError: the store is plain.
         """
 
 

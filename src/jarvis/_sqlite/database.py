@@ -37,9 +37,11 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from jarvis.config import HistoryPolicy
+    from jarvis.codec.sealing import DataKey
+    from jarvis.config import Encryption, HistoryPolicy
+    from jarvis.keys import KeySource
 
 Result = TypeVar("Result")
 
@@ -72,14 +74,30 @@ class Database:
         durability: ``full`` or ``normal``, see `jarvis._sqlite.driver.connect`.
         busy_timeout_seconds: how long a writer waits for another one.
         history: how much of the past is kept.
+        encryption: whether a new store is encrypted, and a plain one refused, see `jarvis._sqlite.vault.Vault`.
+        keys: the sources of its keys.
     """
 
     def __init__(
-        self, path: Path, *, read_only: bool, durability: str, busy_timeout_seconds: float, history: HistoryPolicy
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        durability: str,
+        busy_timeout_seconds: float,
+        history: HistoryPolicy,
+        encryption: Encryption,
+        keys: Sequence[KeySource],
     ) -> None:
         self._file = StoreFile(
-            path, read_only=read_only, durability=durability, busy_timeout_seconds=busy_timeout_seconds
+            path,
+            read_only=read_only,
+            durability=durability,
+            busy_timeout_seconds=busy_timeout_seconds,
+            encryption=encryption,
+            keys=keys,
         )
+        self.vault = self._file.vault
         self.path, self.lock = self._file.path, self._file.lock
         self.read_only = read_only
         self.durability = durability
@@ -298,6 +316,22 @@ class Database:
         if session.immutable is not None and not self._is_there(session):
             raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all writers out, for something else than a transaction."""
+        try:
+            self.lock.acquire(self.busy_timeout_seconds)
+            yield
+        finally:
+            self.lock.release()
+
+    def check_may_rewrite(self) -> None:
+        """Raise the error of who may not replace files of the store: a reader, or somebody inside a transaction."""
+        if self.read_only:
+            raise read_only(self.path)
+        if self.in_transaction():
+            raise TransactionError(f"{self.path}: that cannot be done inside a transaction; leave it first")
+
     def in_transaction(self) -> Session | None:
         """Return the connection on which the calling thread has a transaction open, or None."""
         session: Session | None = getattr(self._local, "session", None)
@@ -455,6 +489,19 @@ class Database:
     def files(self) -> list[str]:
         """Return the paths of all files of the store."""
         return self._file.files()
+
+    def key(self) -> DataKey | None:
+        """Return the key of the file that has the path now, None if it is plain."""
+        return self._file.key()
+
+    def identity(self) -> tuple[int, int]:
+        """Return (device, inode) of the file that has the path now."""
+        status = self._file.status()
+        return status.st_dev, status.st_ino
+
+    def chunks_of(self, path: str) -> Iterator[bytes]:
+        """Yield what a file of the store holds, decrypted if it is encrypted."""
+        return self._file.chunks_of(path)
 
     def _finish_behind(self, session: Session) -> None:
         """Let a commit be followed by what is to be done about an erasure, if anything is."""

@@ -11,10 +11,12 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import apsw
 
 from jarvis import erasure
+from jarvis._sqlite import cipher
 from jarvis.errors import (
     CorruptStoreError,
     ReadOnlyStoreError,
@@ -23,6 +25,9 @@ from jarvis.errors import (
     StoreError,
     StoreFullError,
 )
+
+if TYPE_CHECKING:
+    from jarvis.codec.sealing import DataKey
 
 RESERVED_BYTES = 8
 """Bytes at the end of each page for its checksum (https://sqlite.org/cksumvfs.html)."""
@@ -44,6 +49,9 @@ PRAGMA trusted_schema = OFF;
 vfs = "cksmvfs"
 """The file layer of SQLite in use: page checksums. A test puts one of its own on top of it."""
 
+cipher_vfs: str | None = None
+"""The file layer of encrypted stores: the driver's usual one, which has the page cipher. A test puts one beneath it."""
+
 
 @functools.cache
 def load_checksums() -> None:
@@ -64,20 +72,22 @@ def load_checksums() -> None:
     apsw.set_default_vfs(default)
 
 
-def connect(path: str, *, durability: str, busy_timeout_seconds: float, checksums: bool = True) -> apsw.Connection:
+def connect(
+    path: str, *, key: DataKey | None, durability: str, busy_timeout_seconds: float, checksums: bool = True
+) -> apsw.Connection:
     """Return a connection for reading and writing to the file at `path`, which exists.
 
     Args:
         path: the file.
+        key: of an encrypted store.
         durability: ``full`` syncs each commit; ``normal`` survives a killed process, not a power cut.
         busy_timeout_seconds: how long SQLite waits for a lock of a program that is not ours.
-        checksums: verify the pages' checksums at each read.
+        checksums: verify the pages' checksums at each read; an encrypted store's are always verified.
 
     Raises:
         apsw.Error: see `translated`.
     """
-    load_checksums()
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    connection = opened(path, key)
     try:
         if not checksums:
             connection.execute("PRAGMA checksum_verification = OFF").fetchall()
@@ -96,9 +106,24 @@ def connect(path: str, *, durability: str, busy_timeout_seconds: float, checksum
     return connection
 
 
+def opened(path: str, key: DataKey | None) -> apsw.Connection:
+    """Return a bare connection to a plain file with checksums, or, given its key, to an encrypted one."""
+    load_checksums()
+    if key is None:
+        return apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=cipher_vfs)
+    try:
+        cipher.unlock(connection, key, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def connect_read_only(
     path: str,
     *,
+    key: DataKey | None,
     immutable: bool,
     checksums: bool,
     busy_timeout_seconds: float,
@@ -108,6 +133,7 @@ def connect_read_only(
 
     Args:
         path: the file.
+        key: of an encrypted store.
         immutable: there is no log beside it, so it is read without any lock or shared memory, as is
             needed on read-only media; the caller watches for a writer that turns up.
         checksums: verify the pages' checksums.
@@ -119,9 +145,13 @@ def connect_read_only(
     load_checksums()
     how = "immutable=1" if immutable else "readonly_shm=1"
     connection = apsw.Connection(
-        f"file:{quote(path)}?mode=ro&{how}", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs=vfs
+        f"file:{quote(path)}?mode=ro&{how}",
+        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+        vfs=vfs if key is None else cipher_vfs,
     )
     try:
+        if key is not None:
+            cipher.unlock(connection, key, path)
         connection.set_busy_timeout(int(busy_timeout_seconds * 1000))
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         _keep_plans(connection)
@@ -144,8 +174,8 @@ def _keep_plans(connection: apsw.Connection) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
 
 
-def chunks_of(path: str) -> Iterator[bytes]:
-    """Yield the bytes of a file of a store, some at a time, as `jarvis.erasure.chunks_of` does.
+def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
+    """Yield the bytes of a file of a store, or its first ones, some at a time, as `jarvis.erasure.chunks_of` does.
 
     SQLite reads it: closing a descriptor of our own would end all locks that this process has on the file, and so let
     others take away the log that its connections write to (https://sqlite.org/howtocorrupt.html, 2.2).
@@ -159,7 +189,7 @@ def chunks_of(path: str) -> Iterator[bytes]:
     try:
         file = apsw.VFSFile("unix", path, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
         try:
-            size = file.xFileSize()
+            size = file.xFileSize() if size is None else min(size, file.xFileSize())
             for start in range(0, size, erasure.CHUNK):
                 yield file.xRead(min(erasure.CHUNK, size - start), start)
         finally:
@@ -167,6 +197,15 @@ def chunks_of(path: str) -> Iterator[bytes]:
     except apsw.Error as error:
         os.stat(path)  # raises if it was removed meanwhile
         raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
+
+
+def beginning_of(path: str) -> bytes:
+    """Return the first 16 bytes of the store at `path`: what says that it is plain, or the salt of its key.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return next(chunks_of(path, cipher.SALT_BYTES), b"")[: cipher.SALT_BYTES]
 
 
 def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) -> StoreError:

@@ -6,12 +6,15 @@ import binascii
 import contextlib
 import os
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
 from jarvis import _files
-from jarvis._sqlite import driver
+from jarvis._sqlite import cipher, driver
+
+if TYPE_CHECKING:
+    from jarvis.codec.sealing import DataKey
 
 APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
 CURRENT_VERSION = 4
@@ -412,8 +415,10 @@ def _change_clock(connection: apsw.Connection, **changes: int) -> None:
     connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
 
-def create_store(path: str) -> None:
-    """Create an empty store at `path` in one step; no-op if a file is there. Needs the writer lock.
+def create_store(path: str, key: DataKey | None) -> None:
+    """Create an empty store at `path`, encrypted if a key is given, in one step; no-op if a file is there.
+
+    Needs the writer lock.
 
     A store is built under another name, synced and linked into place, so a zero-byte or half-written
     file at `path` is always damage and never a store that is being created.
@@ -422,15 +427,17 @@ def create_store(path: str) -> None:
     with _files.explaining(path, "create the store"):
         os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         try:
-            driver.load_checksums()
-            connection = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.vfs)
+            connection = driver.opened(temporary, key)
             try:
                 connection.execute("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").fetchall()
-                connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
+                if key is None:
+                    connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
                 connection.execute(f"BEGIN; {CURRENT}").fetchall()
                 mark(connection, CURRENT_VERSION)
                 connection.execute("COMMIT")
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                if key is not None:
+                    cipher.check(connection, driver.beginning_of(temporary), key, temporary)
             finally:
                 connection.close()
             descriptor = _files.system.open(temporary, os.O_RDWR)

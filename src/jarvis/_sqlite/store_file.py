@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import apsw
 
 from jarvis import _files
 from jarvis._files import Stamp
 from jarvis._locks import Note, WriterLock
-from jarvis._sqlite import driver, schema
+from jarvis._sqlite import cipher, driver, schema
 from jarvis._sqlite.session import too_new
+from jarvis._sqlite.vault import Vault
 from jarvis.errors import (
     CorruptStoreError,
     ReadOnlyStoreError,
@@ -27,6 +29,13 @@ from jarvis.errors import (
     StoreOutdatedError,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jarvis.codec.sealing import DataKey
+    from jarvis.config import Encryption
+    from jarvis.keys import KeySource
+
 MAX_TRIES = 20  # of a reader that meets writers half-way
 
 _NOTHING = Note(Stamp(0, 0, 0), 0)
@@ -35,12 +44,22 @@ _NOTHING = Note(Stamp(0, 0, 0), 0)
 class StoreFile:
     """The SQLite file at `path` with its writers' lock; see `jarvis._sqlite.database.Database` for the arguments."""
 
-    def __init__(self, path: Path, *, read_only: bool, durability: str, busy_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        durability: str,
+        busy_timeout_seconds: float,
+        encryption: Encryption = "off",
+        keys: Sequence[KeySource] = (),
+    ) -> None:
         self.path = os.path.realpath(path)
         self.read_only = read_only
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
         self.lock = WriterLock(f"{self.path}.lock", self.path)
+        self.vault = Vault(self.path, encryption, keys)
         self._noted = _NOTHING  # the last note we know of
         self._unsealed = False  # it was verified whole, but may not be written to give its pages their checksums
 
@@ -78,6 +97,7 @@ class StoreFile:
         if self.read_only:
             return driver.connect_read_only(
                 self.path,
+                key=self.key(),
                 immutable=immutable,
                 checksums=not self._unsealed,
                 busy_timeout_seconds=self.busy_timeout_seconds,
@@ -89,10 +109,17 @@ class StoreFile:
             )
         return driver.connect(
             self.path,
+            key=self.key(),
             durability=self.durability,
             checksums=not self._unsealed,
             busy_timeout_seconds=self.busy_timeout_seconds,
         )
+
+    def key(self) -> DataKey | None:
+        """Return the key of the file that has the path now, None if it is plain; raise as `Vault.key_of` does."""
+        with _files.explaining(self.path, "read the beginning of the store"):
+            beginning = driver.beginning_of(self.path)
+        return self.vault.key_of(beginning)
 
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
@@ -164,6 +191,8 @@ class StoreFile:
                 self._check_connected()
             except (apsw.IOError, CorruptStoreError) as error:
                 if isinstance(error, apsw.IOError) and driver.extended_code(error) != apsw.SQLITE_IOERR_DATA:
+                    raise
+                if self.key() is not None:  # no page of an encrypted store is read without its checksum
                     raise
                 # Pages without a right checksum are damage, or another program's way of writing them. If
                 # all content proves whole without their help, it was the latter.
@@ -243,6 +272,18 @@ class StoreFile:
             if (each.startswith((f"{name}-", f"{name}.", f".{name}.")) and each != f"{name}-shm") or each == name
         ]
 
+    def chunks_of(self, path: str) -> Iterator[bytes]:
+        """Yield what a file of the store holds, some of it at a time; decrypted if it is encrypted.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        key, chunks = self.key(), driver.chunks_of(path)
+        is_log = path == f"{self.path}-wal"
+        if key is None or not (is_log or path == self.path):
+            return chunks
+        return cipher.pages_of(chunks, key, is_log=is_log)
+
     def _create(self) -> None:
         _files.ensure_directory(Path(self.path).parent)
         try:
@@ -254,12 +295,16 @@ class StoreFile:
                     "put the store back, or remove the log to start anew",
                 )
             with _files.explaining(self.path, "create the store"):
-                _files.remove_leftovers(self.path)
+                self._remove_leftovers()
             if not os.path.exists(self.path):
-                schema.create_store(self.path)
+                schema.create_store(self.path, self.vault.key_to_create())
                 self.lock.write_note(Note(Stamp.of(self.status()), 0))
         finally:
             self.lock.release()
+
+    def _remove_leftovers(self) -> None:
+        _files.remove_leftovers(self.path)
+        _files.remove_leftovers(self.vault.path)
 
     def _check(self, connection: apsw.Connection) -> None:
         if self._is_as_we_left_it(connection):
@@ -278,7 +323,7 @@ class StoreFile:
             if self._is_as_we_left_it(connection):  # by now: another process has just verified or migrated it
                 return
             with _files.explaining(self.path, "clean up beside the store"):
-                _files.remove_leftovers(self.path)
+                self._remove_leftovers()
             if schema.is_first_life(connection):
                 from jarvis._sqlite import first_life
 

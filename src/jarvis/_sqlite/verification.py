@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from jarvis._sqlite import driver, schema
+from jarvis._sqlite import cipher, driver, schema
 from jarvis.entry_record import decode_body
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _compare(connection: apsw.Connection, path: str) -> None:
     """Compare structure and indexes with the rows, each row with its checksum, the tags with the bodies:
     whatever an answer can be made of. O(store), about 15 µs an entry.
     """
-    if connection.reserve_bytes() != driver.RESERVED_BYTES:
+    if connection.reserve_bytes() not in (driver.RESERVED_BYTES, cipher.RESERVED_BYTES):
         raise driver.corrupt(path, "its pages carry no checksums")
     for (finding,) in connection.execute("PRAGMA integrity_check(1)").fetchall():
         if finding != "ok":

@@ -1,0 +1,161 @@
+"""The keys of one store as a process has them: which key opens its file, and what to do if there is none."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from jarvis import _files
+from jarvis._files import Stamp
+from jarvis._sqlite import cipher
+from jarvis.errors import CorruptStoreError, KeyUnavailableError, NoRecoveryWarning, NotEncryptedError, WrongKeyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jarvis.codec.sealing import DataKey
+    from jarvis.config import Encryption
+    from jarvis.envelope import Envelope, Opener
+    from jarvis.keys import KeySource
+
+_SUFFIX = ".keys"
+
+
+class Vault:
+    """Knows the file of keys of the store at a path, and opens it with the sources of this process.
+
+    Args:
+        store: path of the store.
+        encryption: ``off``, ``on`` or ``required``: whether a new store is encrypted, and a plain one refused.
+        sources: of keys; if there are none, those that the file of keys names.
+    """
+
+    def __init__(self, store: str, encryption: Encryption, sources: Sequence[KeySource]) -> None:
+        self.store = store
+        root, suffix = os.path.splitext(store)
+        self.path = (root if suffix else store) + _SUFFIX
+        self.encryption = encryption
+        self.sources = tuple(sources)
+        self._opener: Opener | None = None
+        self._read: tuple[Stamp, Envelope] | None = None
+        self._warned = False
+
+    @property
+    def opener(self) -> Opener:
+        """What opens slots in this process."""
+        if self._opener is None:
+            from jarvis.envelope import Opener
+
+            self._opener = Opener(self.path, self.sources)
+        return self._opener
+
+    def envelope(self) -> Envelope | None:
+        """Return what the file of keys holds now, or None if there is none; raise as `jarvis.envelope.read`."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _files.translated(self.path, error, "find the keys") from error
+        stamp = Stamp.of(status)
+        if self._read is None or self._read[0] != stamp:
+            from jarvis import envelope
+
+            found = envelope.read(self.path)
+            if found is None:
+                return None
+            self._read = (stamp, found)
+        return self._read[1]
+
+    def key_of(self, beginning: bytes) -> DataKey | None:
+        """Return the key of a file of the store that begins with these bytes; None if it is plain.
+
+        Raises:
+            NotEncryptedError: it is plain, and is not to be.
+            WrongKeyError, KeyUnavailableError: see `jarvis.envelope.Opener.open`.
+            CorruptStoreError: it, or the file of keys, is damaged.
+        """
+        envelope = self.envelope()
+        if beginning == cipher.PLAIN:
+            self._accept_plain(envelope)
+            return None
+        if envelope is None:
+            self._accept_without_envelope()
+            return None
+        number = envelope.key_with(beginning)
+        if number is None:
+            if any(cipher.opens(self.store, self.opener.open(envelope, each)) for each in envelope.keys):
+                raise CorruptStoreError(self.store, "is damaged in its first bytes; restore a backup")
+            raise WrongKeyError(
+                self.store,
+                f"is encrypted with another key than {self.path} holds: one of the two belongs to another store. "
+                "Put back those that belong together, from a backup; nothing was written",
+            )
+        return self.opener.open(envelope, number)
+
+    def _accept_plain(self, envelope: Envelope | None) -> None:
+        if envelope is not None and envelope.change is None:
+            raise NotEncryptedError(
+                self.store,
+                f"is plain, but {self.path} holds the keys of an encrypted store: somebody put another file in its "
+                "place. Put the encrypted one back; if the plain one is meant, move the file of keys away",
+            )
+        if self.encryption == "required":
+            raise NotEncryptedError(
+                self.store,
+                "is plain, and encryption is required; open it with encryption='on' and call encrypt_store()",
+            )
+        if self.encryption == "on" and envelope is None and not self._warned:
+            self._warned = True
+            import logging
+
+            logging.getLogger("jarvis.sqlite").warning(
+                "%s is plain, though encryption is on: it was there before; call encrypt_store()", self.store
+            )
+
+    def _accept_without_envelope(self) -> None:
+        if self.encryption == "off" and not self.sources:
+            return  # to SQLite it is damaged, and the error says so
+        raise KeyUnavailableError(
+            self.store,
+            f"is encrypted, or damaged, and its keys are missing: there is no {self.path}; "
+            "put it back from a backup. No source was tried",
+        )
+
+    def key_to_create(self) -> DataKey | None:
+        """Return the key of a store that is about to be made, None for a plain one. Needs the writer lock.
+
+        Keys that are there already are kept: the store may have been put elsewhere for a moment.
+
+        Raises:
+            KeyUnavailableError: a source has no secret to give, or there is none.
+            WrongKeyError: the keys that are there do not open.
+        """
+        if self.encryption == "off" and not os.path.exists(self.path):
+            return None
+        from jarvis import envelope
+
+        found = self.envelope()
+        if found is None:
+            found, _ = envelope.make(self.opener, self.sources or _usual_sources(), None)
+            envelope.write(self.path, found, keep_existing=True)
+            self.suggest_recovery(found)
+        return self.opener.open(found, found.newest)
+
+    def suggest_recovery(self, envelope: Envelope) -> None:
+        """Warn if only a keyring opens the store, which is lost with its machine or account."""
+        if {slot.source for slot in envelope.slots} == {"keyring"}:
+            import warnings
+
+            warnings.warn(
+                f"{self.path}: only the keyring of this machine opens the store; "
+                "add a way back: add_key_slot(Passphrase(...)), and keep the passphrase elsewhere",
+                NoRecoveryWarning,
+                stacklevel=2,
+            )
+
+
+def _usual_sources() -> list[KeySource]:
+    from jarvis.keys import EnvironmentKey
+
+    return [EnvironmentKey()]

@@ -1,0 +1,436 @@
+"""The file ``memory.keys`` beside an encrypted store: its key, wrapped once for each source that may open it.
+
+The store's key is random and never changes its place: each *slot* holds it encrypted (AES-256-GCM) with a key that
+is made of one source's secret, so a source is added or removed without touching the store. The file is of no
+use to whoever has none of the sources. Without it the store cannot be read: it belongs into every backup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from jarvis import _files
+from jarvis.codec.sealing import NONCE_BYTES, DataKey, cipher, missing, stretched
+from jarvis.errors import (
+    CorruptStoreError,
+    InvalidSettingError,
+    KeyUnavailableError,
+    StoreTooNewError,
+    WrongKeyError,
+)
+from jarvis.keys import KeySource, SecretUnavailableError, source_at
+
+FORMAT = 1
+_ABOUT = "the keys of the store beside this file, each wrapped; without it the store cannot be read: back it up too"
+_LARGEST = 1_000_000
+_SALT_BYTES = 16
+_PASSPHRASE_COST = (65_536, 3, 4)
+"""KiB of memory, passes and lanes of Argon2id: the second recommendation of RFC 9106."""
+
+_MOST_COST = (1_048_576, 16, 16)
+
+Change = Literal["encrypt", "rotate", "decrypt"]
+
+
+class Derivation(msgspec.Struct, frozen=True, array_like=True):
+    """How a source's secret becomes the key that wraps."""
+
+    name: Literal["hkdf-sha256", "argon2id"]
+    salt: bytes
+    cost: tuple[int, int, int] | None = None
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """One way to the store's key.
+
+    Attributes:
+        id: its number; never given twice.
+        source: the kind of source.
+        hint: what finds the source again.
+        derivation: how its secret becomes a key.
+        wrapped: the store's keys, each by its number: nonce and ciphertext.
+    """
+
+    id: int
+    source: str
+    hint: str | None
+    derivation: Derivation
+    wrapped: dict[int, bytes]
+
+    def __str__(self) -> str:
+        return f"slot {self.id} ({self.source}{'' if self.hint is None else ' ' + self.hint})"
+
+
+class KnownKey(msgspec.Struct, frozen=True):
+    """What is known of a key of the store without having it.
+
+    Attributes:
+        salt: what the files that it encrypts begin with.
+        check: what is derived from it for nothing else than to be compared with this.
+    """
+
+    salt: bytes
+    check: bytes
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What ``memory.keys`` holds.
+
+    Attributes:
+        store: a random name of the store, which binds the slots to it.
+        keys: the store's keys by their numbers: one, or while it is moved from one to another both.
+        slots: the ways to them.
+        change: what is being done to the store; what its file begins with tells how far that is.
+        next_slot: the number of the next slot.
+    """
+
+    store: str
+    keys: dict[int, KnownKey]
+    slots: list[Slot]
+    change: Change | None = None
+    next_slot: int = 1
+
+    @property
+    def newest(self) -> int:
+        """The number of the key that the store has, or is to have."""
+        return max(self.keys)
+
+    def key_with(self, salt: bytes) -> int | None:
+        """Return the number of the key that encrypts a file which begins with `salt`."""
+        return next((number for number, known in self.keys.items() if known.salt == salt), None)
+
+
+class _File(msgspec.Struct):
+    about: str
+    format: int
+    envelope: msgspec.Raw
+    checksum: str
+
+
+class SlotInfo(NamedTuple):
+    """A way to the key of a store, as `MemoryModule.key_slots` shows it.
+
+    Attributes:
+        id: what `remove_key_slot` takes.
+        source: ``"environment"``, ``"file"``, ``"keyring"``, ``"passphrase"`` or ``"function"``.
+        hint: what finds the source again, such as the name of the variable; None for a passphrase.
+    """
+
+    id: int
+    source: str
+    hint: str | None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_file = msgspec.json.Decoder(_File).decode
+_decode = msgspec.json.Decoder(Envelope).decode
+
+
+def path_of(store: str) -> str:
+    """Return the path of the file of keys of the store at `store`."""
+    root, suffix = os.path.splitext(store)
+    return f"{root if suffix else store}.keys"
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def read(path: str) -> Envelope | None:
+    """Return what the file holds, or None if there is none.
+
+    Raises:
+        CorruptStoreError: it is damaged.
+        StoreTooNewError: a newer jarvis wrote it.
+        StoreError: it cannot be read.
+    """
+    with _files.explaining(path, "read the keys"):
+        try:
+            with open(path, "rb") as file:
+                held = file.read(_LARGEST)
+        except FileNotFoundError:
+            return None
+    try:
+        file_ = _decode_file(held)
+        if file_.format > FORMAT:
+            raise StoreTooNewError(path, f"has format {file_.format}, from a newer jarvis; update the package")
+        if not hmac.compare_digest(_checksum(file_.envelope), file_.checksum):
+            raise ValueError("the checksum does not fit")
+        envelope = _decode(file_.envelope)
+        _check(envelope)
+    except (msgspec.MsgspecError, ValueError):
+        raise CorruptStoreError(
+            path, "is damaged, so the store beside it cannot be opened; put a copy of it from a backup in its place"
+        ) from None
+    return envelope
+
+
+def write(path: str, envelope: Envelope, *, keep_existing: bool = False) -> None:
+    """Write the file, durably; the old or the new one is there whole at any moment. Needs the writer lock.
+
+    Raises:
+        StoreError: it cannot be written; the old one is untouched.
+    """
+    encoded = _encode(envelope)
+    whole = {
+        "about": _ABOUT,
+        "format": FORMAT,
+        "envelope": msgspec.Raw(msgspec.json.format(encoded, indent=2)),
+        "checksum": _checksum(encoded),
+    }
+    _files.write_whole(
+        path, (msgspec.json.format(msgspec.json.encode(whole), indent=2), b"\n"), keep_existing=keep_existing
+    )
+
+
+def _checksum(envelope: bytes | msgspec.Raw) -> str:
+    plain = msgspec.json.format(bytes(envelope), indent=-1)
+    return f"blake2b:{hashlib.blake2b(plain, digest_size=16).hexdigest()}"
+
+
+def _check(envelope: Envelope) -> None:
+    numbers = set(envelope.keys)
+    if not numbers or not envelope.slots or len({slot.id for slot in envelope.slots}) != len(envelope.slots):
+        raise ValueError("it has no key, no slot, or one twice")
+    for slot in envelope.slots:
+        if set(slot.wrapped) != numbers or slot.id >= envelope.next_slot:
+            raise ValueError("a slot does not hold the keys")
+        if slot.derivation.name == "argon2id":
+            cost = slot.derivation.cost
+            if cost is None or not all(1 <= one <= most for one, most in zip(cost, _MOST_COST, strict=True)):
+                raise ValueError("a passphrase costs what nobody would ask")
+    if any(len(known.salt) != _SALT_BYTES for known in envelope.keys.values()):
+        raise ValueError("a salt has another length")
+
+
+# --- opening -------------------------------------------------------------------------------------
+
+
+class Opener:
+    """Opens slots with the sources of one process, and remembers the keys they gave: a passphrase takes its time.
+
+    Args:
+        path: of the file of keys.
+        sources: what may open it; if there are none, what its slots name.
+    """
+
+    def __init__(self, path: str, sources: Sequence[KeySource]) -> None:
+        self.path = path
+        self.sources = tuple(sources)
+        self._wrapping: dict[tuple[str, int, bytes], bytes] = {}  # by store, slot and salt
+        self._opened: dict[tuple[str, int], DataKey] = {}
+
+    def open(self, envelope: Envelope, number: int) -> DataKey:
+        """Return the key with this number.
+
+        Raises:
+            WrongKeyError: no source opens a slot, and at least one gave a secret.
+            KeyUnavailableError: no source gave a secret.
+        """
+        held = self._opened.get((envelope.store, number))
+        if held is not None:
+            return held
+        wrong, unavailable = [], []
+        for source, slots in self._pairs(envelope):
+            if not slots:
+                unavailable.append(f"{source}: it is not among what opens the store")
+            for slot in slots:
+                try:
+                    wrapping = self.wrapping(envelope, slot, source)
+                except SecretUnavailableError as error:
+                    unavailable.append(f"{source}: {error}")
+                    break
+                found = self._unwrap(envelope, slot, number, wrapping)
+                if found is not None:
+                    self._opened[envelope.store, number] = found
+                    return found
+                wrong.append(f"{source} does not open {slot}")
+        tried = "; ".join(dict.fromkeys([*wrong, *unavailable]))
+        if wrong:
+            raise WrongKeyError(self.path, f"the key is wrong: {tried}; nothing was written. Give the key it has")
+        ways = ", ".join(map(str, envelope.slots))
+        raise KeyUnavailableError(
+            self.path, f"no key is available: {tried or 'no source was given'}; the store opens with {ways}"
+        )
+
+    def every_wrapping(self, envelope: Envelope) -> dict[int, bytes]:
+        """Return the key that wraps in each slot.
+
+        Raises:
+            WrongKeyError, KeyUnavailableError: that of a slot is not at hand.
+        """
+        newest = envelope.newest
+        self.open(envelope, newest)
+        found: dict[int, bytes] = {}
+        refused = []
+        for slot in envelope.slots:
+            for source, slots in self._pairs(envelope):
+                if slot not in slots:
+                    continue
+                try:
+                    wrapping = self.wrapping(envelope, slot, source)
+                except SecretUnavailableError as error:
+                    refused.append(f"{source}: {error}")
+                    continue
+                if self._unwrap(envelope, slot, newest, wrapping) is not None:
+                    found[slot.id] = wrapping
+                    break
+            else:
+                refused.append(f"nothing given opens {slot}")
+        missing_ones = [slot for slot in envelope.slots if slot.id not in found]
+        if missing_ones:
+            raise KeyUnavailableError(
+                self.path,
+                f"a new key has to be put into every slot, and that needs the source of each: "
+                f"{'; '.join(dict.fromkeys(refused))}. Give them as keys=, or remove the slots with remove_key_slot()",
+            )
+        return found
+
+    def wrapping(self, envelope: Envelope, slot: Slot, source: KeySource) -> bytes:
+        """Return the key that the source's secret makes for a slot; raise `SecretUnavailableError` if it has none."""
+        derivation = slot.derivation
+        secret = source.secret()
+        # By a digest of the secret: a source may give another one tomorrow, and a passphrase is not made twice.
+        place = (envelope.store, slot.id, hashlib.blake2b(secret, key=derivation.salt).digest())
+        held = self._wrapping.get(place)
+        if held is None:
+            held = self._wrapping[place] = _derived(derivation, secret, slot.id)
+        return held
+
+    def remember(self, envelope: Envelope, number: int, key: DataKey) -> None:
+        """Take a key that was just made for one that was opened."""
+        self._opened[envelope.store, number] = key
+
+    def forget(self) -> None:
+        """Open slots anew from here on."""
+        self._wrapping.clear()
+        self._opened.clear()
+
+    def _pairs(self, envelope: Envelope) -> Iterator[tuple[KeySource, list[Slot]]]:
+        """Yield each source with the slots that it may open: those of its kind, first those that name it."""
+        sources: Iterable[KeySource] = self.sources or dict.fromkeys(
+            found for slot in envelope.slots if (found := source_at(slot.source, slot.hint)) is not None
+        )
+        for source in sources:
+            slots = [slot for slot in envelope.slots if slot.source == source.kind]
+            yield source, sorted(slots, key=lambda slot: slot.hint != source.hint)
+
+    def _unwrap(self, envelope: Envelope, slot: Slot, number: int, wrapping: bytes) -> DataKey | None:
+        from cryptography.exceptions import InvalidTag
+
+        known, wrapped = envelope.keys[number], slot.wrapped[number]
+        try:
+            secret = cipher(wrapping).decrypt(
+                wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _bound(envelope.store, slot, number)
+            )
+        except (InvalidTag, ValueError):
+            return None
+        key = DataKey(bytes(secret), known.salt)
+        return key if hmac.compare_digest(key.check, known.check) else None
+
+
+def _derived(derivation: Derivation, secret: bytes, slot: int) -> bytes:
+    if derivation.name == "hkdf-sha256":
+        return stretched(secret, derivation.salt, f"jarvis slot {slot}")
+    memory, passes, lanes = derivation.cost or _PASSPHRASE_COST
+    try:
+        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+    except ImportError:
+        raise missing() from None
+    return Argon2id(salt=derivation.salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(secret)
+
+
+def _bound(store: str, slot: Slot, number: int) -> bytes:
+    """What is authenticated along with a wrapped key: all that would make another one of it."""
+    return _encode(["jarvis slot", FORMAT, store, slot.id, number, slot.source, slot.hint, slot.derivation])
+
+
+# --- making and changing -------------------------------------------------------------------------
+
+
+def make(opener: Opener, sources: Sequence[KeySource], change: Change | None) -> tuple[Envelope, DataKey]:
+    """Return the envelope of a new random key, with a slot for each source.
+
+    Raises:
+        KeyUnavailableError: a source has no secret to give; or there is none.
+    """
+    if not sources:
+        raise KeyUnavailableError(
+            opener.path, "no source of a key was given; give one, such as keys=[EnvironmentKey('JARVIS_KEY')]"
+        )
+    key = DataKey.new()
+    envelope = Envelope(os.urandom(16).hex(), {1: KnownKey(key.salt, key.check)}, [], change)
+    opener.remember(envelope, 1, key)
+    for source in sources:
+        envelope = with_slot(opener, envelope, source)
+    return envelope, key
+
+
+def with_slot(opener: Opener, envelope: Envelope, source: KeySource) -> Envelope:
+    """Return the envelope with one slot more, which the source opens.
+
+    Raises:
+        KeyUnavailableError: the source has no secret to give; or the store's key is not at hand.
+        WrongKeyError: the store's key is not at hand.
+    """
+    keys = {number: opener.open(envelope, number) for number in envelope.keys}
+    salt = os.urandom(_SALT_BYTES)
+    derivation = (
+        Derivation("argon2id", salt, _PASSPHRASE_COST) if source.is_passphrase else Derivation("hkdf-sha256", salt)
+    )
+    slot = Slot(envelope.next_slot, source.kind, source.hint, derivation, {})
+    try:
+        wrapping = opener.wrapping(envelope, slot, source)
+    except SecretUnavailableError as error:
+        raise KeyUnavailableError(opener.path, f"{source} cannot become a slot: {error}") from None
+    slot = _filled(envelope.store, slot, wrapping, keys)
+    return msgspec.structs.replace(envelope, slots=[*envelope.slots, slot], next_slot=slot.id + 1)
+
+
+def without_slot(path: str, envelope: Envelope, slot_id: int) -> Envelope:
+    """Return the envelope without a slot.
+
+    Raises:
+        InvalidSettingError: there is no such slot, or it is the last one.
+    """
+    left = [slot for slot in envelope.slots if slot.id != slot_id]
+    if len(left) == len(envelope.slots):
+        raise InvalidSettingError(f"{path} has no slot {slot_id!r}; it has {', '.join(map(str, envelope.slots))}")
+    if not left:
+        raise InvalidSettingError(f"{path}: {envelope.slots[0]} is the last one; add another before you remove it")
+    return msgspec.structs.replace(envelope, slots=left)
+
+
+def with_next_key(opener: Opener, envelope: Envelope) -> Envelope:
+    """Return the envelope with a new random key besides those it has, in every slot.
+
+    Raises:
+        WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
+    """
+    wrappings = opener.every_wrapping(envelope)
+    number, key = envelope.newest + 1, DataKey.new()
+    keys = {**{each: opener.open(envelope, each) for each in envelope.keys}, number: key}
+    known = {**envelope.keys, number: KnownKey(key.salt, key.check)}
+    opener.remember(envelope, number, key)
+    slots = [_filled(envelope.store, slot, wrappings[slot.id], keys) for slot in envelope.slots]
+    return msgspec.structs.replace(envelope, keys=known, slots=slots, change="rotate")
+
+
+def with_only(envelope: Envelope, number: int) -> Envelope:
+    """Return the envelope of a store that has this one key, and is not being changed."""
+    slots = [msgspec.structs.replace(slot, wrapped={number: slot.wrapped[number]}) for slot in envelope.slots]
+    return msgspec.structs.replace(envelope, keys={number: envelope.keys[number]}, slots=slots, change=None)
+
+
+def _filled(store: str, slot: Slot, wrapping: bytes, keys: dict[int, DataKey]) -> Slot:
+    wrapped = {}
+    for number, key in keys.items():
+        nonce = os.urandom(NONCE_BYTES)
+        content = cipher(wrapping).encrypt(nonce, key.wrapped_content, _bound(store, slot, number))
+        wrapped[number] = nonce + bytes(content)
+    return msgspec.structs.replace(slot, wrapped=wrapped)

@@ -1,0 +1,410 @@
+"""Where the key of an encrypted store comes from: the sources that are given as ``keys=``.
+
+A source gives a *secret*, which opens one slot of the file ``memory.keys`` beside the store; that holds
+the store's own key, see `jarvis.envelope`. No secret stands in a message, a representation or a log.
+
+    from jarvis.keys import EnvironmentKey, Passphrase
+
+    MemoryModule(storage_dir="data", encryption="required", keys=[EnvironmentKey("JARVIS_KEY")])
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from jarvis.errors import InvalidSettingError
+
+KEY_BYTES = 32
+"""A key has 256 bits."""
+
+DEFAULT_VARIABLE = "JARVIS_KEY"
+DEFAULT_SERVICE = "jarvis"
+_SHORTEST_PASSPHRASE = 8
+_LONGEST_FILE = 1_024
+
+
+class SecretUnavailableError(Exception):
+    """A source has no secret to give; the message says why, and continues "it is not available: "."""
+
+
+class KeySource(Protocol):
+    """Gives the secret of a slot. A subclass of nothing: anything with these is one.
+
+    Attributes:
+        kind: what the source is called in ``memory.keys``.
+        hint: what finds it again, such as the name of a variable; never a secret. None if there is nothing such.
+        is_passphrase: the secret is what people remember, so a slow function makes a key of it.
+    """
+
+    kind: ClassVar[str]
+    is_passphrase: ClassVar[bool]
+
+    @property
+    def hint(self) -> str | None:
+        """What finds the source again."""
+
+    def secret(self) -> bytes:
+        """Return the secret: 32 bytes, or the UTF-8 of a passphrase.
+
+        Raises:
+            SecretUnavailableError: there is none just now.
+        """
+
+    def __str__(self) -> str:
+        """Return what messages call the source, such as "the environment variable JARVIS_KEY"."""
+
+
+def new_key() -> str:
+    """Return a random key as base64 text, for a variable, a file or a vault of secrets.
+
+    >>> len(binascii.a2b_base64(new_key()))
+    32
+    """
+    return binascii.b2a_base64(os.urandom(KEY_BYTES), newline=False).decode()
+
+
+class EnvironmentKey:
+    """The key is in an environment variable, as the base64 text of 32 bytes (see `new_key`).
+
+    >>> EnvironmentKey("MY_KEY")
+    EnvironmentKey('MY_KEY')
+    """
+
+    kind: ClassVar[str] = "environment"
+    is_passphrase: ClassVar[bool] = False
+
+    def __init__(self, variable: str = DEFAULT_VARIABLE) -> None:
+        self.variable = _text("the name of a variable", variable)
+
+    @property
+    def hint(self) -> str:
+        """The name of the variable."""
+        return self.variable
+
+    def secret(self) -> bytes:
+        """Return the key, or raise `SecretUnavailableError`."""
+        held = os.environ.get(self.variable)
+        if held is None:
+            raise SecretUnavailableError("it is not set")
+        return _decoded(held, "it does not hold the base64 text of 32 bytes")
+
+    def __repr__(self) -> str:
+        return f"EnvironmentKey({self.variable!r})"
+
+    def __str__(self) -> str:
+        return f"the environment variable {self.variable}"
+
+
+class KeyFile:
+    """The key is in a file that only its owner can read: 32 bytes, or their base64 text.
+
+    Args:
+        path: the file; ``~`` expands.
+    """
+
+    kind: ClassVar[str] = "file"
+    is_passphrase: ClassVar[bool] = False
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise InvalidSettingError("a key file needs its path")
+        self.path = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> KeyFile:
+        """Write a new random key to a file that is not there yet, for its owner only, and return it as a source.
+
+        Raises:
+            FileExistsError: there is such a file; it stays as it is.
+            OSError: it cannot be written.
+        """
+        source = cls(path)
+        descriptor = os.open(source.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{new_key()}\n")
+            file.flush()
+            os.fsync(descriptor)
+        return source
+
+    @property
+    def hint(self) -> str:
+        """The path of the file."""
+        return str(self.path)
+
+    def secret(self) -> bytes:
+        """Return the key, or raise `SecretUnavailableError`."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            try:
+                mode = os.fstat(descriptor).st_mode
+                held = os.read(descriptor, _LONGEST_FILE)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SecretUnavailableError(f"it cannot be read: {error.strerror}") from None
+        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise SecretUnavailableError(f"others may read or write it; run: chmod 600 {self.path}")
+        if len(held) == KEY_BYTES:
+            return held
+        return _decoded(held.decode("ascii", "replace").strip(), "it does not hold 32 bytes, or their base64 text")
+
+    def __repr__(self) -> str:
+        return f"KeyFile({str(self.path)!r})"
+
+    def __str__(self) -> str:
+        return f"the key file {self.path}"
+
+
+class KeyringKey:
+    """The key is in the keyring of the operating system, under a service and a user (package ``keyring``).
+
+    A keyring goes with its machine or account: give the store a second source, such as a passphrase.
+    """
+
+    kind: ClassVar[str] = "keyring"
+    is_passphrase: ClassVar[bool] = False
+
+    def __init__(self, service: str = DEFAULT_SERVICE, user: str = "memory") -> None:
+        self.service, self.user = _text("the service of a keyring", service), _text("the user of a keyring", user)
+
+    @classmethod
+    def create(cls, service: str = DEFAULT_SERVICE, user: str = "memory") -> KeyringKey:
+        """Put a new random key into the keyring, where none is yet, and return it as a source.
+
+        Raises:
+            InvalidSettingError: there is a key under that service and user, or there is no keyring.
+        """
+        source = cls(service, user)
+        try:
+            held = source._call("get_password", service, user)
+            if held is None:
+                source._call("set_password", service, user, new_key())
+        except SecretUnavailableError as error:
+            raise InvalidSettingError(f"{source}: {error}") from None
+        if held is not None:
+            raise InvalidSettingError(f"{source} is there already; use it, or choose another user")
+        return source
+
+    @property
+    def hint(self) -> str:
+        """Service and user."""
+        return f"{self.service}/{self.user}"
+
+    def secret(self) -> bytes:
+        """Return the key, or raise `SecretUnavailableError`."""
+        held = self._call("get_password", self.service, self.user)
+        if held is None:
+            raise SecretUnavailableError("there is no such entry")
+        return _decoded(held, "it does not hold the base64 text of 32 bytes")
+
+    @staticmethod
+    def _call(verb: str, *arguments: str) -> Any:
+        try:
+            import keyring
+        except ImportError:
+            raise SecretUnavailableError(
+                "the package keyring is missing: pip install 'jarvis-memory[encryption]'"
+            ) from None
+        try:
+            return getattr(keyring, verb)(*arguments)
+        except Exception as error:  # noqa: BLE001  # a keyring is any package's plug-in, and its message may hold anything
+            raise SecretUnavailableError(f"the keyring does not answer ({type(error).__name__})") from None
+
+    def __repr__(self) -> str:
+        return f"KeyringKey({self.service!r}, {self.user!r})"
+
+    def __str__(self) -> str:
+        return f"the keyring's entry {self.service!r} of {self.user!r}"
+
+
+class Passphrase:
+    """The key is made of words that somebody remembers or keeps on paper: the way back when all else is lost.
+
+    Args:
+        words: at least 8 characters; or a function that asks for them, called when they are needed.
+
+    >>> Passphrase("correct horse battery staple")
+    Passphrase(...)
+    """
+
+    kind: ClassVar[str] = "passphrase"
+    is_passphrase: ClassVar[bool] = True
+    hint: ClassVar[None] = None
+
+    def __init__(self, words: str | Callable[[], str]) -> None:
+        if not callable(words):
+            _spoken(words)
+        self._words = words
+
+    @classmethod
+    def from_environment(cls, variable: str) -> Passphrase:
+        """Return the passphrase that an environment variable holds when it is needed."""
+        return cls(_Variable(_text("the name of a variable", variable)))
+
+    def secret(self) -> bytes:
+        """Return the bytes of the words, or raise `SecretUnavailableError`."""
+        if not callable(self._words):
+            return _spoken(self._words)
+        try:
+            words = self._words()
+        except SecretUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  # somebody else's function, whose message may hold the words
+            raise SecretUnavailableError(f"asking for it failed ({type(error).__name__})") from None
+        try:
+            return _spoken(words)
+        except InvalidSettingError as error:
+            raise SecretUnavailableError(str(error)) from None
+
+    def __repr__(self) -> str:
+        return "Passphrase(...)"
+
+    def __str__(self) -> str:
+        return f"the passphrase in {self._words.variable}" if isinstance(self._words, _Variable) else "the passphrase"
+
+
+class KeyFunction:
+    """The key is what a function returns: 32 bytes, from a key service or a device.
+
+    Args:
+        function: called when the key is needed, from any thread.
+        name: what messages call it.
+    """
+
+    kind: ClassVar[str] = "function"
+    is_passphrase: ClassVar[bool] = False
+
+    def __init__(self, function: Callable[[], bytes], name: str | None = None) -> None:
+        if not callable(function):
+            raise InvalidSettingError("a key function must be callable")
+        self._function = function
+        self.name = _text("the name of a key function", name or getattr(function, "__name__", "unnamed"))
+
+    @property
+    def hint(self) -> str:
+        """The name of the function."""
+        return self.name
+
+    def secret(self) -> bytes:
+        """Return the key, or raise `SecretUnavailableError`."""
+        try:
+            held = self._function()
+        except Exception as error:  # noqa: BLE001  # somebody else's function, whose message may hold the key
+            raise SecretUnavailableError(f"it failed ({type(error).__name__})") from None
+        if not isinstance(held, bytes | bytearray) or len(held) != KEY_BYTES:
+            raise SecretUnavailableError("it returned something else than 32 bytes")
+        return bytes(held)
+
+    def __repr__(self) -> str:
+        return f"KeyFunction(name={self.name!r})"
+
+    def __str__(self) -> str:
+        return f"the key function {self.name}"
+
+
+class _Variable:
+    """Asks the environment for a passphrase; a class, so that it can be pickled."""
+
+    def __init__(self, variable: str) -> None:
+        self.variable = variable
+
+    def __call__(self) -> str:
+        held = os.environ.get(self.variable)
+        if held is None:
+            raise SecretUnavailableError("it is not set")
+        return held
+
+
+KeySources = Sequence[KeySource | Callable[[], bytes]]
+"""What ``keys=`` takes."""
+
+
+def sources_of(keys: object) -> tuple[KeySource, ...]:
+    """Return the sources that an argument ``keys=`` gives.
+
+    Raises:
+        InvalidSettingError: something among them is no source.
+    """
+    if not isinstance(keys, list | tuple):
+        raise InvalidSettingError("keys must be a list of sources, such as [EnvironmentKey('JARVIS_KEY')]")
+    return tuple(_source(place, held) for place, held in enumerate(keys, 1))
+
+
+def _source(place: int, held: object) -> KeySource:
+    if isinstance(held, EnvironmentKey | KeyFile | KeyringKey | Passphrase | KeyFunction):
+        return held
+    if callable(held) and not isinstance(held, type):
+        return KeyFunction(held)
+    raise InvalidSettingError(
+        f"keys: item {place} is no source of a key but a {type(held).__name__}; see jarvis.keys for those there are"
+    )
+
+
+def source_at(kind: str, hint: str | None) -> KeySource | None:
+    """Return the source that a slot of ``memory.keys`` names, if what stands there is enough to find it."""
+    if hint is None:
+        return None
+    if kind == EnvironmentKey.kind:
+        return EnvironmentKey(hint)
+    if kind == KeyFile.kind:
+        return KeyFile(hint)
+    if kind == KeyringKey.kind and "/" in hint:
+        service, _, user = hint.rpartition("/")
+        return KeyringKey(service, user)
+    return None
+
+
+_BY_SETTING: dict[str, Callable[[str], KeySource]] = {
+    "environment": EnvironmentKey,
+    "file": KeyFile,
+    "keyring": KeyringKey,
+    "passphrase_environment": Passphrase.from_environment,
+}
+
+
+def source_from_setting(setting: object) -> KeySource:
+    """Return the source that a mapping of one key stands for, such as ``{"environment": "JARVIS_KEY"}``.
+
+    Raises:
+        InvalidSettingError: it stands for none.
+    """
+    known = ", ".join(_BY_SETTING)
+    if not isinstance(setting, dict) or len(setting) != 1:
+        raise InvalidSettingError(f"a source of a key is a mapping of one of {known}")
+    [(kind, name)] = setting.items()
+    if kind not in _BY_SETTING:
+        raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {known}")
+    return _BY_SETTING[kind](_text(f"the source {kind!r}", name))
+
+
+def _text(what: str, held: object) -> str:
+    if not isinstance(held, str) or not held or "\0" in held:
+        raise InvalidSettingError(f"{what} must be a text")
+    return held
+
+
+def _spoken(words: object) -> bytes:
+    """Return the bytes of a passphrase, the same however its letters were typed."""
+    if not isinstance(words, str) or len(words) < _SHORTEST_PASSPHRASE:
+        raise InvalidSettingError(f"a passphrase must be a text of at least {_SHORTEST_PASSPHRASE} characters")
+    import unicodedata
+
+    try:
+        return unicodedata.normalize("NFKC", words).encode()
+    except UnicodeEncodeError:
+        raise InvalidSettingError("a passphrase must be a text that UTF-8 can hold") from None
+
+
+def _decoded(text: str, otherwise: str) -> bytes:
+    try:
+        held = binascii.a2b_base64(text.strip().encode("ascii"), strict_mode=True)
+    except ValueError:
+        held = b""
+    if len(held) != KEY_BYTES:
+        raise SecretUnavailableError(otherwise)
+    return held

@@ -1,0 +1,491 @@
+"""Encrypted stores: opened with their keys and nothing else, never plain in silence, readable by SQLCipher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from jarvis import envelope
+from jarvis._sqlite import cipher, driver
+from jarvis.codec.sealing import DataKey
+from jarvis.config import ConfigLoader
+from jarvis.container import Container
+from jarvis.envelope import Opener
+from jarvis.errors import (
+    CorruptStoreError,
+    InvalidSettingError,
+    JarvisError,
+    KeyUnavailableError,
+    NoRecoveryWarning,
+    NotEncryptedError,
+    ReadOnlyStoreError,
+    StoreAccessError,
+    StoreError,
+    TransactionError,
+    UnsupportedError,
+    WrongKeyError,
+)
+from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, Passphrase, new_key
+from jarvis.persistent_memory import MemoryModule
+from tests.test_keys import DictKeyring, system_keyring  # noqa: F401  # a fixture
+
+CANARY = "canary-feeds-on-seeds"
+WORDS = "correct horse battery staple"
+
+
+def key() -> bytes:
+    return b"k" * 32
+
+
+def other_key() -> bytes:
+    return b"o" * 32
+
+
+KEYS = [KeyFunction(key)]
+
+
+def encrypted(directory: Path, **options: Any) -> MemoryModule:
+    return MemoryModule(storage_dir=directory, **{"encryption": "required", "keys": KEYS, **options})
+
+
+def filled(directory: Path, **options: Any) -> list[str]:
+    """Make an encrypted store of a few memories, closed."""
+    with encrypted(directory, **options) as memory:
+        return [
+            memory.create_memory("notes", f"{CANARY}-{number}", {"text": CANARY * 20}, "note", tags=[CANARY])
+            for number in range(40)
+        ]
+
+
+def content(directory: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(directory.iterdir())}
+
+
+def test_nothing_that_is_stored_can_be_read_from_the_files(tmp_path: Path) -> None:
+    with encrypted(tmp_path) as memory:
+        memory.create_memory("notes", CANARY, {CANARY: [CANARY]}, CANARY, CANARY, tags=[CANARY])
+        for path in tmp_path.iterdir():
+            if not path.name.endswith("-shm"):  # closing a descriptor on it would end the locks of the store
+                assert CANARY.encode() not in path.read_bytes(), path.name
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"memory.db", "memory.db.lock", "memory.keys"}
+    assert all(CANARY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_another_program_opens_the_file_with_the_key_of_its_pages(tmp_path: Path) -> None:
+    sqlcipher = pytest.importorskip("sqlcipher3")
+    filled(tmp_path)
+    found = envelope.read(str(tmp_path / "memory.keys"))
+    assert found is not None
+    pages = Opener("", KEYS).open(found, 1).pages
+
+    connection = sqlcipher.connect(str(tmp_path / "memory.db"))
+    try:
+        connection.execute(f"PRAGMA key = \"x'{pages.hex()}'\"")
+        assert connection.execute("PRAGMA cipher_version").fetchone()[0].startswith("4.")
+        assert connection.execute("PRAGMA cipher_integrity_check").fetchall() == []
+        rows = connection.execute("SELECT key, json_extract(value, '$.text') FROM memories").fetchall()
+    finally:
+        connection.close()
+    assert sorted(rows) == sorted((f"{CANARY}-{number}", CANARY * 20) for number in range(40))
+
+
+def test_the_sources_are_tried_wherever_the_store_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", new_key())
+    file = KeyFile.create(tmp_path / "key")
+    ids = filled(tmp_path / "data", keys=[EnvironmentKey("A_KEY"), file, Passphrase(WORDS)])
+
+    for keys in (
+        [],
+        [EnvironmentKey("A_KEY")],
+        [file],
+        [Passphrase(WORDS)],
+        [EnvironmentKey("NONE"), Passphrase(WORDS)],
+    ):
+        for encryption in ("off", "on", "required"):
+            with encrypted(tmp_path / "data", keys=keys, encryption=encryption) as memory:
+                assert len(memory.search_memories(category="notes")) == len(ids)
+    monkeypatch.delenv("A_KEY")
+    with encrypted(tmp_path / "data", keys=[]) as memory:
+        assert memory.get_memory(ids[0]) is not None, "the key file is left"
+    file.path.chmod(0o644)
+    with pytest.raises(
+        KeyUnavailableError, match=r"A_KEY: it is not set; the key file .*: others may read or write it"
+    ):
+        encrypted(tmp_path / "data", keys=[]).bootstrap()
+
+
+def test_a_wrong_key_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    filled(tmp_path)
+    before = content(tmp_path)
+
+    for encryption in ("off", "on", "required"):
+        for read_only in (False, True):
+            memory = encrypted(tmp_path, keys=[KeyFunction(other_key)], encryption=encryption, read_only=read_only)
+            for ask in (memory.search_memories, memory.bootstrap, lambda memory=memory: memory.get_memory_by_key("x")):
+                with pytest.raises(WrongKeyError, match="the key function other_key does not open slot 1"):
+                    ask()
+            memory.shutdown()
+    with pytest.raises(KeyUnavailableError, match="no source was given; the store opens with slot 1"):
+        encrypted(tmp_path, keys=[]).bootstrap()
+    assert content(tmp_path) == before
+
+
+def test_keys_that_are_not_there_are_missed_by_name(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / "memory.keys").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(KeyUnavailableError, match=r"there is no .*memory\.keys; put it back from a backup"):
+        encrypted(tmp_path).bootstrap()
+    with pytest.raises(CorruptStoreError):
+        MemoryModule(storage_dir=tmp_path).bootstrap()
+    (tmp_path / "elsewhere").rename(tmp_path / "memory.keys")
+    assert len(encrypted(tmp_path).search_memories()) == 40
+
+
+def test_keys_of_another_store_are_refused(tmp_path: Path) -> None:
+    filled(tmp_path / "one")
+    filled(tmp_path / "two")
+    before = content(tmp_path / "one")["memory.db"]
+    shutil.copy(tmp_path / "two" / "memory.keys", tmp_path / "one" / "memory.keys")
+
+    with pytest.raises(WrongKeyError, match="one of the two belongs to another store"):
+        encrypted(tmp_path / "one").search_memories()
+    assert content(tmp_path / "one")["memory.db"] == before
+
+
+def test_a_plain_store_is_refused_where_an_encrypted_one_is_required(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+    before = content(tmp_path)
+
+    with pytest.raises(NotEncryptedError, match=r"call encrypt_store\(\)"):
+        encrypted(tmp_path).get_user_preferences()
+    assert content(tmp_path) == before
+    with caplog.at_level(logging.WARNING), encrypted(tmp_path, encryption="on") as memory:
+        assert memory.get_user_preferences() == {"theme": {"mode": "dark"}}
+    assert "is plain, though encryption is on" in caplog.text
+
+
+def test_a_plain_file_in_the_place_of_an_encrypted_one_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with MemoryModule(storage_dir=tmp_path / "plain") as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+    shutil.copy(tmp_path / "plain" / "memory.db", tmp_path / "memory.db")
+
+    for encryption in ("off", "on", "required"):
+        with pytest.raises(NotEncryptedError, match="somebody put another file in its place"):
+            encrypted(tmp_path, encryption=encryption).get_user_preferences()
+
+
+def test_a_driver_that_does_not_encrypt_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain:
+        """A connection of plain SQLite, which ignores what it does not know."""
+
+        def __init__(self) -> None:
+            self.connection = apsw.Connection(":memory:")
+
+        def execute(self, sql: str, **_: object) -> Any:
+            return self.connection.execute("PRAGMA cypher = 'sqlcipher'" if "cipher" in sql else "PRAGMA kee = 1")
+
+    held: Any = Plain()
+    with pytest.raises(StoreAccessError, match="the driver does not encrypt"):
+        cipher.unlock(held, DataKey.new(), "memory.db")
+
+    monkeypatch.setattr(cipher, "unlock", lambda *_: None)  # as one that answers, and writes plain pages
+    with pytest.raises(StoreAccessError, match="was not encrypted by the driver"):
+        encrypted(tmp_path).set_user_preference("theme", {"mode": CANARY})
+    assert not (tmp_path / "memory.db").exists()
+    assert all(CANARY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_store_whose_making_was_cut_off_behind_its_keys_is_made_with_them(tmp_path: Path) -> None:
+    with pytest.raises(KeyUnavailableError, match="JARVIS_KEY cannot become a slot: it is not set"):
+        encrypted(tmp_path / "data", keys=[]).bootstrap()
+    with pytest.raises(KeyUnavailableError, match="NONE cannot become a slot"):
+        encrypted(tmp_path / "data", keys=[*KEYS, EnvironmentKey("NONE")]).bootstrap()
+    assert not list((tmp_path / "data").glob("memory.[dk]*[by]*s"))
+
+    filled(tmp_path / "data")
+    kept = (tmp_path / "data" / "memory.keys").read_bytes()
+    (tmp_path / "data" / "memory.db").unlink()
+    (tmp_path / "data" / "memory.db.lock").unlink()
+    with pytest.raises(WrongKeyError):
+        encrypted(tmp_path / "data", keys=[KeyFunction(other_key)]).bootstrap()
+    with encrypted(tmp_path / "data", encryption="off") as memory:
+        assert memory.search_memories() == []
+    assert (tmp_path / "data" / "memory.keys").read_bytes() == kept
+    assert (tmp_path / "data" / "memory.db").read_bytes()[:16] != cipher.PLAIN
+
+
+def test_a_keyring_alone_is_no_way_back(tmp_path: Path, system_keyring: DictKeyring) -> None:  # noqa: F811  # the fixture
+    from jarvis.keys import KeyringKey
+
+    source = KeyringKey.create()
+    with pytest.warns(NoRecoveryWarning, match=r"add_key_slot\(Passphrase"):
+        filled(tmp_path / "one", keys=[source])
+    filled(tmp_path / "two", keys=[source, Passphrase(WORDS)])
+
+
+def test_settings_encrypt_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", new_key())
+    path = tmp_path / "config.yaml"
+    path.write_text("storage: {data_dir: data, encryption: on, keys: [{environment: A_KEY}]}")
+    container = Container()
+    container.get_memory_module(path).set_user_preference("theme", {"mode": CANARY})
+    container.shutdown()
+
+    store = tmp_path / "data" / "persistent_memory" / "memory.db"
+    assert store.read_bytes()[:16] != cipher.PLAIN
+    assert ConfigLoader(path).load().storage.encryption == "on"
+    path.write_text("storage: {data_dir: data, backend: json, encryption: required, keys: [{environment: A_KEY}]}")
+    with pytest.raises(UnsupportedError, match="'json' has no option 'encryption', 'keys'; sqlite has"):
+        Container().get_memory_module(path)
+
+
+def test_processes_share_an_encrypted_store_and_one_that_is_killed_loses_nothing(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from pathlib import Path
+        from tests.test_encryption import encrypted
+        memory = encrypted(Path({str(tmp_path)!r}))
+        for number in range(50):
+            memory.create_memory("notes", f"{{sys.argv[1]}}-{{number}}", {{"n": number}}, "note")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(each)]) for each in range(3)]
+    assert [writer.wait() for writer in writers] == [-9] * 3
+    assert (tmp_path / "memory.db-wal").stat().st_size > 0
+
+    with encrypted(tmp_path) as memory:
+        assert len(memory.search_memories(category="notes")) == 150
+        with encrypted(tmp_path, read_only=True) as reading:
+            assert len(reading.search_memories(category="notes")) == 150
+
+
+def test_pages_that_fail_under_the_right_key_are_damage(tmp_path: Path) -> None:
+    filled(tmp_path)
+    store = tmp_path / "memory.db"
+    whole = store.read_bytes()
+    for place in (3, 20, 4_090, 4_096 * 2 + 77, len(whole) - 5):
+        store.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CorruptStoreError):
+            encrypted(tmp_path).search_memories(category="notes")
+    store.write_bytes(whole)
+    assert len(encrypted(tmp_path).search_memories(category="notes")) == 40
+
+
+def test_an_erasure_searches_what_the_pages_hold(tmp_path: Path) -> None:
+    ids = filled(tmp_path)
+    memory = encrypted(tmp_path)
+    database = memory.backend._database  # type: ignore[attr-defined]  # what the search reads is not to be seen else
+    from jarvis.erasure import search
+
+    assert search(database.files(), ids, database.chunks_of).found >= len(ids)
+    receipt = memory.erase_memory(ids[0])
+    assert receipt.state == "done"
+    assert receipt.searched is not None
+    assert receipt.searched.found == 0
+    assert search(database.files(), ids[1:], database.chunks_of).found >= len(ids) - 1
+
+
+def test_no_secret_stands_in_any_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", new_key())
+    filled(tmp_path, keys=[EnvironmentKey("A_KEY"), Passphrase(WORDS)])
+    found = envelope.read(str(tmp_path / "memory.keys"))
+    assert found is not None
+    held = Opener("", []).open(found, 1)
+    secrets = [os.environ["A_KEY"], WORDS, held.wrapped_content.hex(), held.pages.hex(), CANARY, "words that are wrong"]
+    store = (tmp_path / "memory.db").read_bytes()
+
+    import traceback
+
+    shown = []
+    (tmp_path / "memory.db").write_bytes(store[:5_000] + b"x" * 500 + store[5_500:])
+    for keys in ([], [Passphrase("words that are wrong")], [KeyFunction(other_key)], [EnvironmentKey("NONE")]):
+        try:
+            encrypted(tmp_path, keys=keys).search_memories()
+        except JarvisError as error:
+            shown.append("".join(traceback.format_exception(error)) + repr(error))
+    assert len(shown) == 4
+    for text in shown:
+        assert not [secret for secret in secrets if secret in text]
+
+
+def test_the_driver_answers_as_the_one_that_was_chosen() -> None:
+    assert driver.cipher_vfs is None
+    assert "multipleciphers-unix" in apsw.vfs_names() or sys.platform != "linux"
+
+
+# --- the ways to the key -------------------------------------------------------------------------
+
+
+def test_slots_are_added_and_removed_and_the_store_is_not_touched(tmp_path: Path) -> None:
+    filled(tmp_path)
+    before = content(tmp_path)["memory.db"]
+    memory = encrypted(tmp_path)
+    assert memory.key_slots() == [(1, "function", "key")]
+
+    assert memory.add_key_slot(Passphrase(WORDS)) == 2
+    assert [(slot.id, slot.source) for slot in memory.key_slots()] == [(1, "function"), (2, "passphrase")]
+    memory.remove_key_slot(1)
+    memory.shutdown()
+    assert content(tmp_path)["memory.db"] == before
+    assert stat.S_IMODE((tmp_path / "memory.keys").stat().st_mode) == 0o600
+    with pytest.raises(KeyUnavailableError, match="not among what opens the store"):
+        encrypted(tmp_path).search_memories()
+    with encrypted(tmp_path, keys=[Passphrase(WORDS)]) as again:
+        assert len(again.search_memories()) == 40
+        with pytest.raises(InvalidSettingError, match="is the last one"):
+            again.remove_key_slot(2)
+        with pytest.raises(InvalidSettingError, match="has no slot 9"):
+            again.remove_key_slot(9)
+        with pytest.raises(InvalidSettingError, match="must be a number"):
+            again.remove_key_slot("2")  # type: ignore[arg-type]  # what is wrong with it is the point
+        with pytest.raises(InvalidSettingError, match="item 1 is no source"):
+            again.add_key_slot("JARVIS_KEY")  # type: ignore[arg-type]  # what is wrong with it is the point
+        with pytest.raises(KeyUnavailableError, match="NONE cannot become a slot"):
+            again.add_key_slot(EnvironmentKey("NONE"))
+        assert len(again.key_slots()) == 1
+
+
+def test_who_may_not_write_or_has_the_wrong_key_changes_no_slot(tmp_path: Path) -> None:
+    filled(tmp_path)
+    before = content(tmp_path)
+    for keys, read_only, kind in (
+        ([KeyFunction(other_key)], False, WrongKeyError),
+        ([], False, KeyUnavailableError),
+        (KEYS, True, ReadOnlyStoreError),
+    ):
+        memory = encrypted(tmp_path, keys=keys, read_only=read_only)
+        with pytest.raises(kind):
+            memory.add_key_slot(Passphrase(WORDS))
+        with pytest.raises(kind):
+            memory.remove_key_slot(1)
+        assert len(memory.key_slots()) == 1, "what ways there are is no secret"
+        memory.shutdown()
+    assert content(tmp_path) == before
+
+    memory = encrypted(tmp_path)
+    with memory.transaction(), pytest.raises(TransactionError, match="inside a transaction"):
+        memory.add_key_slot(Passphrase(WORDS))
+
+
+def test_a_plain_store_has_no_slots(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path)
+    memory.bootstrap()
+    assert memory.key_slots() == []
+    with pytest.raises(NotEncryptedError, match=r"call encrypt_store\(\)"):
+        memory.add_key_slot(KeyFunction(key))
+    readable = MemoryModule(storage_dir=tmp_path, backend_type="json")
+    with pytest.raises(UnsupportedError, match="'json' has no encryption; backends that have it: sqlite"):
+        readable.key_slots()
+
+
+def test_slots_that_processes_change_at_once_are_all_kept(tmp_path: Path) -> None:
+    filled(tmp_path)
+    program = textwrap.dedent(
+        f"""
+        import sys
+        from pathlib import Path
+        from jarvis.keys import KeyFunction
+        from tests.test_encryption import encrypted
+        memory = encrypted(Path({str(tmp_path)!r}))
+        for number in range(5):
+            memory.add_key_slot(KeyFunction(lambda: b"x" * 32, f"{{sys.argv[1]}}-{{number}}"))
+        """
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(each)]) for each in range(3)]
+    assert [writer.wait() for writer in writers] == [0] * 3
+    slots = encrypted(tmp_path).key_slots()
+    assert len({slot.id for slot in slots}) == len({slot.hint for slot in slots}) == 16
+
+
+# --- backups -------------------------------------------------------------------------------------
+
+
+def test_a_lost_directory_comes_back_from_its_backup_and_the_passphrase(tmp_path: Path) -> None:
+    data, saved = tmp_path / "data", tmp_path / "saved"
+    ids = filled(data, keys=[*KEYS, Passphrase(WORDS)])
+    with encrypted(data) as memory:
+        memory.update_memory(ids[0], {"text": "changed"})
+        copy = memory.back_up(saved)
+        memory.update_memory(ids[0], {"text": "later"})
+    assert copy == saved / "memory.db"
+    assert {path.name for path in saved.iterdir()} == {"memory.db", "memory.keys"}
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in saved.iterdir())
+    assert all(CANARY.encode() not in path.read_bytes() for path in saved.iterdir())
+
+    shutil.rmtree(data)
+    shutil.copytree(saved, data)
+    with pytest.raises(KeyUnavailableError):
+        encrypted(data, keys=[]).bootstrap()
+    with encrypted(data, keys=[Passphrase(WORDS)]) as memory:
+        assert len(memory.search_memories(category="notes")) == 40
+        found = memory.get_memory(ids[0])
+        assert found is not None
+        assert found.value == {"text": "changed"}
+        assert memory.get_history(ids[0])[0].entry.value == {"text": CANARY * 20}
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "json"])
+def test_a_backup_is_one_state_though_others_write_on(tmp_path: Path, backend: str) -> None:
+    data = tmp_path / "data"
+    program = textwrap.dedent(
+        f"""
+        import sys
+        from jarvis.persistent_memory import MemoryModule
+        memory = MemoryModule(storage_dir={str(data)!r}, backend_type={backend!r}, durability="normal")
+        number = 0
+        while True:
+            number += 1
+            with memory.transaction():
+                memory.set_user_preference("one", {{"n": number}})
+                memory.set_user_preference("two", {{"n": number}})
+            print(number, flush=True)
+        """
+    )
+    numbers = []
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        memory = MemoryModule(storage_dir=data, backend_type=backend)
+        for each in range(15):
+            memory.back_up(tmp_path / str(each))
+            held = MemoryModule(storage_dir=tmp_path / str(each), backend_type=backend).get_user_preferences()
+            assert held["one"] == held["two"]
+            numbers.append(held["one"]["n"])
+        writer.kill()
+    assert numbers == sorted(numbers)
+    assert numbers[-1] > numbers[0]
+
+
+def test_a_backup_takes_no_other_ones_place(tmp_path: Path) -> None:
+    filled(tmp_path / "data")
+    memory = encrypted(tmp_path / "data")
+    memory.back_up(tmp_path / "saved")
+    before = content(tmp_path / "saved")
+    with pytest.raises(StoreAccessError, match="is there already"):
+        memory.back_up(tmp_path / "saved")
+    with pytest.raises(StoreAccessError, match="is there already"):
+        memory.back_up(tmp_path / "data")
+    assert content(tmp_path / "saved") == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError):
+        memory.back_up(tmp_path / "file" / "below")
+    with encrypted(tmp_path / "data", read_only=True) as reading:
+        assert reading.back_up(tmp_path / "again").exists()
