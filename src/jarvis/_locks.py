@@ -29,7 +29,23 @@ class Note(NamedTuple):
     commit: int
 
 
+class Swap(NamedTuple):
+    """That a holder puts another file in the place of the guarded one, or has done so.
+
+    Attributes:
+        token: another one each time, so that two looks that find the same one had no swap between them.
+        inode: of the file that takes the place.
+        is_over: it is done, or was taken back; until then nobody opens the guarded file.
+    """
+
+    token: int
+    inode: int
+    is_over: bool
+
+
 _NOTE_BYTES = 128
+_SWAP_BYTES = 128  # behind the note
+_TORN = Swap(0, 0, False)
 
 
 def _note_checksum(fields: Sequence[int]) -> int:
@@ -161,6 +177,46 @@ class WriterLock:
             self._map()
         if self._page is not None:
             self._page[:] = text.ljust(_NOTE_BYTES - 1) + b"\n"
+
+    def read_swap(self) -> Swap | None:
+        """Return what is known of the last swap of the guarded file, None if there was none; anybody may read it."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError:
+            return None
+        try:
+            if os.lseek(descriptor, _NOTE_BYTES, os.SEEK_SET) >= os.fstat(descriptor).st_size:
+                return None
+            fields = [int(field) for field in os.read(descriptor, _SWAP_BYTES).split()]
+        except ValueError:
+            return _TORN
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        if len(fields) != 4 or fields[3] != _note_checksum(fields[:3]):
+            return _TORN  # a holder is writing it, or was killed at that
+        return Swap(fields[0], fields[1], bool(fields[2]))
+
+    def write_swap(self, inode: int, *, is_over: bool) -> None:
+        """Say that a swap begins or is over; the caller holds the lock.
+
+        It is not synced: only processes that live on while another one is killed need it, see
+        `jarvis._sqlite.swapping`.
+        """
+        if self._held is None:
+            raise RuntimeError("only the holder of the lock says what becomes of the file")
+        fields = (int.from_bytes(os.urandom(7)), inode, int(is_over))
+        text = b"%d %d %d %d" % (*fields, _note_checksum(fields))
+        with explaining(self.path, "write"):
+            descriptor = _files.system.open(self.path, os.O_RDWR)
+            try:
+                if os.fstat(descriptor).st_size < _NOTE_BYTES:
+                    _files.system.write(descriptor, b" " * _NOTE_BYTES)
+                os.lseek(descriptor, _NOTE_BYTES, os.SEEK_SET)
+                _files.system.write(descriptor, text.ljust(_SWAP_BYTES - 1) + b"\n")
+            finally:
+                os.close(descriptor)
 
     def _map(self) -> None:
         """Map the lock's file, on a descriptor of its own: the one that is locked must have no copy."""

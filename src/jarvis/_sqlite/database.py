@@ -39,6 +39,7 @@ from jarvis.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from jarvis._sqlite.copy_file import CopyFile
     from jarvis.codec.sealing import DataKey
     from jarvis.config import Encryption, HistoryPolicy
     from jarvis.keys import KeySource
@@ -98,7 +99,8 @@ class Database:
             keys=keys,
         )
         self.vault = self._file.vault
-        self.path, self.lock = self._file.path, self._file.lock
+        self.file, self.path, self.lock = self._file, self._file.path, self._file.lock
+        self.copy: CopyFile | None = None  # that is made of it just now
         self.read_only = read_only
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
@@ -112,6 +114,7 @@ class Database:
         self._writer: Session | None = None  # lent to whoever leads while threads take turns
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
         self._inherited = False
+        self._paused: CopyFile | None = None  # by a fork
         self._finish_after = 0.0  # the time of the monotonic clock from which on an erasure is finished by writers
         _databases.add(self)
 
@@ -162,8 +165,7 @@ class Database:
         level, after_commit = session.depth, []
         try:
             if not level:
-                self.lock.acquire(self.busy_timeout_seconds)
-                before = self._file.status()
+                session, before = self._lock_out(session, self.busy_timeout_seconds)
             session.begin()
             yield session
             self._check_leaving(session, level)
@@ -188,6 +190,36 @@ class Database:
             action()
         if not level:
             self._finish_behind(session)
+
+    @contextlib.contextmanager
+    def alone(self, patience_seconds: float) -> Iterator[Session]:
+        """Lend the calling thread its connection, outside of any transaction, and keep all other writers out.
+
+        Raises:
+            StoreError: the store is busy, damaged or gone.
+        """
+        session = self._enter()
+        try:
+            session, _ = self._lock_out(session, patience_seconds)
+            yield session
+        finally:
+            self.lock.release()
+            self._shared.wake_next()
+            self._leave(session)
+
+    def _lock_out(self, session: Session, patience_seconds: float) -> tuple[Session, os.stat_result]:
+        """Take the writers' lock; return the thread's connection, a new one if the file was replaced, and its status.
+
+        Also if this raises, whoever calls this releases the lock and leaves the session that it knows of.
+        """
+        while True:
+            self.lock.acquire(patience_seconds)
+            status = self._file.status()
+            if (status.st_dev, status.st_ino) == session.identity:
+                return session, status
+            self.lock.release()  # what is opened may need the lock itself
+            self._leave(session)
+            session = self._enter()
 
     def change(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns, lent a connection; what it changes is kept whole or not at all.
@@ -223,14 +255,14 @@ class Database:
         mine = session = self._enter(look=False)
         commit = Commit([own])
         try:
-            if self._shared.is_crowded:
-                session = self._lend_writer()
+            if self._shared.is_crowded and self.lock.is_mine():
+                session = self._lend_writer(mine)
             session.is_committed = False
             self.lock.acquire(self.busy_timeout_seconds)
             before = self._file.status()
             if (before.st_dev, before.st_ino) != session.identity:
-                self._give_back(mine)
-                mine = session = self._enter()
+                mine.epoch = session.epoch = -1  # the file was replaced: this is called again, with a new connection
+                return
             commit = self._shared.join(own)
             session.begin()
             session.joined = True
@@ -268,15 +300,19 @@ class Database:
             action()
         self._finish_behind(session)
 
-    def _lend_writer(self) -> Session:
-        """Lend the calling thread, in place of its own, the connection that writes while threads take turns.
+    def _lend_writer(self, mine: Session) -> Session:
+        """Lend the calling thread, in place of `mine`, the connection that writes while threads take turns.
 
         A connection forgets the pages it has when another one writes: each leader would read them anew.
         """
         writer = self._writer
         if writer is None or writer.closed or writer.epoch != self.epoch:
             with self._mutex:
-                writer = self._writer = self._open()
+                writer = self._open()
+            if not self.lock.is_mine():  # to open took the lock and gave it back: another thread may lead by now
+                self.retire(writer)
+                return mine
+            self._writer = writer
         self._local.session = writer
         writer.busy, writer.thread = 1, threading.get_ident()  # nobody else uses it
         return writer
@@ -427,20 +463,21 @@ class Database:
         """Return a new connection to the file as it is now, checked; needs the mutex."""
         if self._inherited:
             raise self._forked()
-        if self._prepared is None:
-            self._names = NameBook()  # what comes now may be another file, with other ids
-            self._prepared = self._file.prepare()
-        status = self._file.status()
-        if self._prepared != (status.st_dev, status.st_ino):  # somebody put another file in its place
+        for _ in range(MAX_TRIES):
+            if self._prepared is None:
+                self._names = NameBook()  # what comes now may be another file, with other ids
+                self._prepared = self._file.prepare()
+            try:
+                connection, status, immutable = self._file.opened()
+            except apsw.Error as error:
+                raise driver.translated(self.path, error, "open the store") from error
+            if self._prepared == (status.st_dev, status.st_ino):
+                break
+            connection.close()  # somebody put another file in its place
             self.epoch += 1
-            self._names = NameBook()
-            self._prepared = self._file.prepare()
-            status = self._file.status()
-        immutable = self.read_only and not self._file.has_log()
-        try:
-            connection = self._file.connect(immutable=immutable)
-        except apsw.Error as error:
-            raise driver.translated(self.path, error, "open the store") from error
+            self._prepared = None
+        else:
+            raise StoreBusyError(self.path, "was replaced again and again while it was opened; retry")
         session = Session(
             connection,
             self.path,
@@ -469,20 +506,14 @@ class Database:
         """
         if self.in_transaction():
             return False
-        session = self._enter()
-        try:
-            self.lock.acquire(patience_seconds)
+        is_done = False
+        with contextlib.suppress(StoreBusyError), self.alone(patience_seconds) as session:
             before = Stamp.of(self._file.status())
             session.forget_clock()
             is_done = self._file.try_finishing(session.connection)
             if not is_done:
                 session.epoch = -1  # as behind any failed write: drop it
             self._file.leave_word(before, Stamp.of(self._file.status()), None)
-        except StoreBusyError:
-            is_done = False
-        finally:
-            self.lock.release()
-            self._leave(session)
         self._finish_after = 0.0 if is_done else time.monotonic() + _ERASING_AGAIN_SECONDS
         return is_done
 
@@ -512,10 +543,13 @@ class Database:
         """Fold the log into the file, through the last connection that closes."""
         try:
             self.lock.acquire(0)
-            before = Stamp.of(self._file.status())
+            status = self._file.status()
+            before = Stamp.of(status)
             *others, last = idle
             for session in others:
                 self.retire(session)
+            if last.identity != (status.st_dev, status.st_ino):
+                return  # another file has its place, and the log that has its name is of that one
             with last.guard:
                 if last.closed:
                     return
@@ -533,6 +567,9 @@ class Database:
 
     def before_fork(self, deadline: float) -> None:
         """Close every connection that can be closed until `deadline`, so that a child inherits none."""
+        self._paused = self.copy
+        if self._paused is not None:
+            self._paused.before_fork(deadline)
         self._mutex.acquire()
         self.epoch += 1
         for session in list(self._sessions):
@@ -546,9 +583,14 @@ class Database:
     def after_fork_in_parent(self) -> None:
         """Let the other threads go on."""
         self._mutex.release()
+        if self._paused is not None:
+            self._paused.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Start anew; connections that could not be closed are kept for ever, untouched."""
+        if self._paused is not None:
+            self._paused.after_fork_in_child()
+            self.copy = None
         inherited = [session for session in self._sessions if not session.closed]
         self._inherited = self._inherited or bool(inherited)
         if inherited:

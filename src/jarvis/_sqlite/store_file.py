@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ import apsw
 from jarvis import _files
 from jarvis._files import Stamp
 from jarvis._locks import Note, WriterLock
-from jarvis._sqlite import cipher, driver, schema
+from jarvis._sqlite import change_log, cipher, copy_file, driver, schema
 from jarvis._sqlite.session import too_new
 from jarvis._sqlite.vault import Vault
 from jarvis.errors import (
@@ -39,6 +41,15 @@ if TYPE_CHECKING:
 MAX_TRIES = 20  # of a reader that meets writers half-way
 
 _NOTHING = Note(Stamp(0, 0, 0), 0)
+_SETTLING_PAUSE_SECONDS = 0.002
+_openings: dict[str, threading.RLock] = {}  # one opens a store at a time in a process: see `StoreFile.opened`
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_openings.clear)
+
+
+class ReplacedError(Exception):
+    """Another file has the store's place by now: look at that one."""
 
 
 class StoreFile:
@@ -121,9 +132,81 @@ class StoreFile:
             beginning = driver.beginning_of(self.path)
         return self.vault.key_of(beginning)
 
+    def opened(self) -> tuple[apsw.Connection, os.stat_result, bool]:
+        """Return a new connection that has read, its file's status, and whether it reads without locks.
+
+        A swap of the file (see `jarvis._sqlite.swapping`) gives the names of the log and of its index to other
+        files, too, and SQLite opens those when it reads first. A connection that has some of the old files and some
+        of the new would answer wrongly, so what was opened beside a swap is closed again. One at a time in this
+        process: closing such a one ends all locks that the process has on these files.
+
+        Raises:
+            apsw.Error: see `jarvis._sqlite.driver.translated`.
+            StoreError: the file is missing, may not be opened, or a swap takes too long.
+        """
+        for _ in range(MAX_TRIES):
+            self._await_swap()
+            with _openings.setdefault(self.path, threading.RLock()):
+                swap = self.lock.read_swap()
+                if swap is not None and not swap.is_over:
+                    continue
+                status, immutable = self.status(), self.read_only and not self.has_log()
+                connection = None
+                try:
+                    connection = self.connect(immutable=immutable)
+                    connection.execute("PRAGMA user_version").fetchall()
+                    if self.lock.read_swap() == swap:
+                        return connection, status, immutable
+                    connection.close()
+                except BaseException as error:
+                    if connection is not None:
+                        connection.close()
+                    if not isinstance(error, (apsw.Error, StoreError)) or self.lock.read_swap() == swap:
+                        raise
+        raise self._restless()
+
+    def _restless(self) -> StoreBusyError:
+        return StoreBusyError(self.path, "was replaced again and again while it was opened; retry")
+
+    def _await_swap(self) -> None:
+        """Wait until no swap is going on; finish one whose process was killed."""
+        deadline = time.monotonic() + self.busy_timeout_seconds
+        while True:
+            swap = self.lock.read_swap()
+            if swap is None or swap.is_over:
+                return
+            if self.read_only:
+                if time.monotonic() > deadline:
+                    raise StoreBusyError(
+                        self.path,
+                        "another file was to take its place when the process that did it was killed; "
+                        "open it once without read_only=True to finish that",
+                    )
+                time.sleep(_SETTLING_PAUSE_SECONDS)
+                continue
+            try:
+                self.lock.acquire(self.busy_timeout_seconds)
+                from jarvis._sqlite import swapping
+
+                swapping.settle(self.path, self.lock)
+            finally:
+                self.lock.release()
+
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
         _files.check_location(Path(self.path))
+        for _ in range(MAX_TRIES):
+            swap = self.lock.read_swap()
+            try:
+                return self._prepare()
+            except ReplacedError:
+                continue
+            except StoreError:
+                if self.lock.read_swap() == swap:
+                    raise
+        raise self._restless()
+
+    def _prepare(self) -> tuple[int, int]:
         if not os.path.exists(self.path):
             if self.read_only:
                 raise StoreMissingError(self.path, "is not there; open it once without read_only=True to create it")
@@ -143,14 +226,11 @@ class StoreFile:
         for _ in range(MAX_TRIES if self.read_only else 1):
             state = self._state()
             try:
-                self._check_file()
-                break
+                return self._check_file()
             except CorruptStoreError:
                 if self._state() == state:
                     raise
-        else:
-            self._check_file()
-        return status.st_dev, status.st_ino
+        return self._check_file()
 
     def leave_word(self, before: Stamp, after: Stamp, commit: int | None) -> None:
         """Note, under the writer lock, what the store is like now, for whoever opens it next.
@@ -184,29 +264,33 @@ class StoreFile:
             log_size = 0
         return Stamp.of(self.status()), log_size
 
-    def _check_file(self) -> None:
+    def _check_file(self) -> tuple[int, int]:
         self._unsealed = False
+        swap = self.lock.read_swap()
         try:
             try:
-                self._check_connected()
+                return self._check_connected()
             except (apsw.IOError, CorruptStoreError) as error:
                 if isinstance(error, apsw.IOError) and driver.extended_code(error) != apsw.SQLITE_IOERR_DATA:
                     raise
                 if self.key() is not None:  # no page of an encrypted store is read without its checksum
                     raise
+                if self.lock.read_swap() != swap:
+                    raise ReplacedError from None  # the note may be of the new file, and what was read of the old one
                 # Pages without a right checksum are damage, or another program's way of writing them. If
                 # all content proves whole without their help, it was the latter.
                 self._unsealed = True
-                self._check_connected()
+                return self._check_connected()
         except apsw.Error as error:
             raise driver.translated(self.path, error, "open the store") from error
 
-    def _check_connected(self) -> None:
-        connection = self.connect(immutable=self.read_only and not self.has_log())
+    def _check_connected(self) -> tuple[int, int]:
+        connection, status, _ = self.opened()
         try:
-            self._check(connection)
+            self._check(connection, (status.st_dev, status.st_ino))
         finally:
             connection.close()
+        return status.st_dev, status.st_ino
 
     def finish_erasing(self, connection: apsw.Connection) -> bool:
         """Clean the files of what was erased, step by step; return whether that is done.
@@ -217,6 +301,10 @@ class StoreFile:
             apsw.Error, StoreError: a step failed; the store still knows of it.
         """
         left = schema.erasing(connection)
+        if left:
+            if change_log.run(change_log.of(connection)) is not None:
+                return False  # the copy that is made just now may hold it; it has the same to do when it is the store
+            copy_file.remove(self.path)
         if left & schema.COMPACTING:
             schema.remove_unused_names(connection)
             connection.execute("VACUUM").fetchall()
@@ -232,15 +320,27 @@ class StoreFile:
                 if kept:
                     _files.system.sync_directory(os.path.dirname(self.path))
         if left:
-            connection.set_busy_timeout(0)
-            try:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            except apsw.BusyError:
+            if not self.fold_log(connection, 0):
                 return False
-            finally:
-                connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
-            self._sync_log()  # or what was erased comes back with a power cut
             schema.set_erasing(connection, 0)
+        return True
+
+    def fold_log(self, connection: apsw.Connection, patience_seconds: float) -> bool:
+        """Fold the log into the file and empty it, durably; return whether that is done.
+
+        Needs the writer lock. It has to wait while somebody reads an older state, whose pages stay in the log.
+
+        Raises:
+            apsw.Error, StoreError: it failed.
+        """
+        connection.set_busy_timeout(int(patience_seconds * 1000))
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return False
+        finally:
+            connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
+        self._sync_log()  # or what stood in it comes back with a power cut
         return True
 
     def try_finishing(self, connection: apsw.Connection) -> bool:
@@ -306,10 +406,17 @@ class StoreFile:
         _files.remove_leftovers(self.path)
         _files.remove_leftovers(self.vault.path)
 
-    def _check(self, connection: apsw.Connection) -> None:
+    def _acquire(self, identity: tuple[int, int], timeout_seconds: float) -> None:
+        """Wait for the lock, as `WriterLock.acquire`; raise `ReplacedError` if the store is another file by then."""
+        self.lock.acquire(timeout_seconds)
+        status = self.status()
+        if (status.st_dev, status.st_ino) != identity:
+            raise ReplacedError
+
+    def _check(self, connection: apsw.Connection, identity: tuple[int, int]) -> None:
         if self._is_as_we_left_it(connection):
             if not self.read_only and schema.erasing(connection):
-                self._finish_erasing_at_opening(connection)
+                self._finish_erasing_at_opening(connection, identity)
             return
         if self.read_only:
             if schema.is_first_life(connection) or schema.read_mark(connection)[1] == schema.MIGRATING:
@@ -319,7 +426,7 @@ class StoreFile:
             self._verify(connection)
             return
         try:
-            self.lock.acquire(self.busy_timeout_seconds)
+            self._acquire(identity, self.busy_timeout_seconds)
             if self._is_as_we_left_it(connection):  # by now: another process has just verified or migrated it
                 return
             with _files.explaining(self.path, "clean up beside the store"):
@@ -333,7 +440,7 @@ class StoreFile:
 
                 first_life.finish(connection)
             self._verify(connection)
-            schema.migrate(connection)
+            self._migrate(connection)
             connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy by VACUUM INTO is in another mode
             if self._unsealed:
                 from jarvis._sqlite import verification
@@ -346,9 +453,20 @@ class StoreFile:
         finally:
             self.lock.release()
 
-    def _finish_erasing_at_opening(self, connection: apsw.Connection) -> None:
+    def _migrate(self, connection: apsw.Connection) -> None:
+        """Make it a store of the current version; a copy of the earlier one that was begun is given up."""
+        if schema.read_mark(connection)[1] != schema.CURRENT_VERSION:
+            endings = change_log.ending(change_log.of(connection))
+            if endings:
+                with connection:
+                    for sql in endings:
+                        connection.execute(sql).fetchall()
+                copy_file.remove(self.path)
+            schema.migrate(connection)
+
+    def _finish_erasing_at_opening(self, connection: apsw.Connection, identity: tuple[int, int]) -> None:
         try:
-            self.lock.acquire(0)
+            self._acquire(identity, 0)
             before = Stamp.of(self.status())
             self.try_finishing(connection)
             self.leave_word(before, Stamp.of(self.status()), None)

@@ -1,0 +1,140 @@
+"""Which rows change while a store is copied: noted in the store itself, by triggers, whoever changes them.
+
+A table `moved` holds the key of each row that any process inserts, changes or deletes, of whatever library version,
+in the transaction that does it. So a copy that was made row by row, beside writers, becomes right when the noted rows
+are copied again, and a copy that was broken off can be gone on with. In its row 0 stands which run it belongs to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import apsw
+
+Ask = Callable[[str, tuple[Any, ...]], list[Any]]
+"""Runs a statement with what is bound, and returns all its rows."""
+
+NAME = "moved"
+
+_TABLES = """
+SELECT name FROM sqlite_schema
+WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' ESCAPE '@' AND name != 'moved' ORDER BY name
+"""
+_COLUMNS = "SELECT name, pk FROM pragma_table_info(?)"
+_TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'moved@_%' ESCAPE '@'"
+_IS_THERE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'moved'"
+_RUN = "SELECT k1 FROM moved WHERE seq = 0"
+
+
+class Table(NamedTuple):
+    """A table of the store, with the statements that read and write its rows.
+
+    Attributes:
+        number: its place among the tables, by which its rows are noted.
+        name: its name.
+        key: the columns that tell its rows apart; by their order its rows are read.
+        columns: all columns.
+    """
+
+    number: int
+    name: str
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def key_of(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the key of one of its rows."""
+        return tuple(row[self.columns.index(column)] for column in self.key)
+
+    def select(self, *, after: bool) -> str:
+        """Return the statement for all rows in the order of their keys, or those behind the key that is bound."""
+        where = f" WHERE ({', '.join(self.key)}) > ({_marks(self.key)})" if after else ""
+        return f"SELECT {', '.join(self.columns)} FROM {self.name}{where} ORDER BY {', '.join(self.key)}"
+
+    @property
+    def one(self) -> str:
+        """The statement for the row with a key."""
+        return f"SELECT {', '.join(self.columns)} FROM {self.name} WHERE {self._same}"
+
+    @property
+    def delete(self) -> str:
+        """The statement that deletes the row with a key."""
+        return f"DELETE FROM {self.name} WHERE {self._same}"
+
+    def insert(self, *, replacing: bool) -> str:
+        """Return the statement that inserts a row, also in place of those that have its key or its unique columns."""
+        how = "INSERT OR REPLACE" if replacing else "INSERT"
+        return f"{how} INTO {self.name} ({', '.join(self.columns)}) VALUES ({_marks(self.columns)})"
+
+    @property
+    def _same(self) -> str:
+        return " AND ".join(f"{column} = ?" for column in self.key)
+
+
+def _marks(columns: tuple[str, ...]) -> str:
+    return ", ".join("?" * len(columns))
+
+
+def of(connection: apsw.Connection) -> Ask:
+    """Return what asks a connection, whose errors are the driver's."""
+    return lambda sql, bindings: connection.execute(sql, bindings).fetchall()
+
+
+def tables(ask: Ask) -> list[Table]:
+    """Return the tables of a store, but not the log nor SQLite's own.
+
+    They are asked for, not listed here, so that what a later version adds is copied too.
+    """
+    found = []
+    for number, (name,) in enumerate(ask(_TABLES, ())):
+        columns = ask(_COLUMNS, (name,))
+        names = tuple(column for column, _ in columns)
+        key = tuple(column for column, _ in sorted((each for each in columns if each[1]), key=lambda each: each[1]))
+        found.append(Table(number, name, key, names) if key else Table(number, name, ("rowid",), ("rowid", *names)))
+    return found
+
+
+def run(ask: Ask) -> str | None:
+    """Return what the run is called for which changes are noted, or None if none are."""
+    if not ask(_IS_THERE, ()):
+        return None
+    found = ask(_RUN, ())
+    return str(found[0][0]) if found else None
+
+
+def beginning(ask: Ask) -> list[str]:
+    """Return the statements that begin a new run, in place of any other, to be run in one transaction."""
+    every = tables(ask)
+    keys = _key_columns(every)
+    name = os.urandom(8).hex()
+    statements = [
+        *ending(ask),
+        f"CREATE TABLE {NAME} (seq INTEGER PRIMARY KEY, part, {', '.join(keys)})",
+        f"INSERT INTO {NAME} (seq, k1) VALUES (0, '{name}')",
+    ]
+    for table in every:
+        given = f"INSERT INTO {NAME} (part, {', '.join(keys[: len(table.key)])})"
+        old, new = ([f"{which}.{column}" for column in table.key] for which in ("OLD", "NEW"))
+        note_old, note_new = (f"{given} VALUES ({table.number}, {', '.join(each)});" for each in (old, new))
+        moved = " OR ".join(f"{one} IS NOT {other}" for one, other in zip(old, new, strict=True))
+        also_new = f"{given} SELECT {table.number}, {', '.join(new)} WHERE {moved};"
+        for verb, notes in (("INSERT", note_new), ("UPDATE", f"{note_old} {also_new}"), ("DELETE", note_old)):
+            trigger = f"{NAME}_{table.name}_{verb.lower()}"
+            statements.append(f"CREATE TRIGGER {trigger} AFTER {verb} ON {table.name} BEGIN {notes} END")
+    return statements
+
+
+def ending(ask: Ask) -> list[str]:
+    """Return the statements that end the noting, in one transaction; none if nothing is noted."""
+    drops = [f"DROP TRIGGER {name}" for (name,) in ask(_TRIGGERS, ())]
+    return [*drops, f"DROP TABLE {NAME}"] if ask(_IS_THERE, ()) else drops
+
+
+def notes(every: list[Table]) -> str:
+    """Return the statement for the notes behind one, oldest first: number, number of the table, columns of the key."""
+    return f"SELECT seq, part, {', '.join(_key_columns(every))} FROM {NAME} WHERE seq > ? ORDER BY seq"
+
+
+def _key_columns(every: list[Table]) -> tuple[str, ...]:
+    return tuple(f"k{number + 1}" for number in range(max(len(table.key) for table in every)))

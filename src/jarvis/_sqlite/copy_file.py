@@ -1,0 +1,185 @@
+"""The file beside a store into which it is copied, to take its place: made, found again, given away, removed.
+
+Until it is finished it is no store: it has the tables and a table `moving`, which says how far the copy has come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from jarvis import _files
+from jarvis._files import explaining
+from jarvis._sqlite import driver
+from jarvis.errors import StoreError, TransactionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_SETTINGS = """
+PRAGMA synchronous = NORMAL;
+PRAGMA wal_autocheckpoint = 1000;
+PRAGMA cache_size = -32768;
+PRAGMA secure_delete = ON;
+PRAGMA temp_store = MEMORY;
+PRAGMA mmap_size = 0;
+PRAGMA cell_size_check = ON;
+PRAGMA trusted_schema = OFF;
+"""
+"""Checkpoints, and so syncs, of a few megabytes: the sync of a writer waits for what else is on its way to the disk."""
+
+
+def path_of(store: str) -> str:
+    """Return where the copy of a store is; its log and the log's index are beside it."""
+    directory, name = os.path.split(store)
+    return os.path.join(directory, f".{name}.moving")
+
+
+def lock_of(store: str) -> str:
+    """Return the path of the lock of whoever copies the store."""
+    return f"{path_of(store)}.lock"
+
+
+def remove(store: str) -> None:
+    """Remove the copy of a store, whatever there is of it.
+
+    Raises:
+        StoreError: it cannot be removed.
+    """
+    path = path_of(store)
+    with explaining(path, "remove the copy of the store"):
+        for name in (f"{path}-wal", f"{path}-shm", path):
+            with contextlib.suppress(FileNotFoundError):
+                _files.system.unlink(name)
+
+
+class CopyFile:
+    """The copy of the store at a path, and this process's connection to it, which is opened when it is used.
+
+    Args:
+        store: the store.
+        make: opens the file at a path for reading and writing, also one of no bytes, with the settings that
+            belong to its format: page checksums, or a key.
+    """
+
+    def __init__(self, store: str, make: Callable[[str], apsw.Connection]) -> None:
+        self.store = store
+        self.path = path_of(store)
+        self._make = make
+        self._connection: apsw.Connection | None = None
+        self._guard = threading.RLock()  # held while the connection is used: a fork waits for that
+        self._pid = os.getpid()
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[apsw.Connection]:
+        """Lend the connection.
+
+        Raises:
+            StoreError: something is wrong with the copy.
+            TransactionError: this process was forked meanwhile; the copying goes on in its parent.
+        """
+        if os.getpid() != self._pid:
+            raise TransactionError(f"{self.store}: forked while it was copied, which goes on in the parent process")
+        with self._guard:
+            try:
+                if self._connection is None:
+                    self._connection = self._opened()
+                yield self._connection
+            except BaseException as error:
+                errno = self._connection.system_errno if self._connection is not None else 0
+                with contextlib.suppress(apsw.Error):  # what went wrong first is told
+                    self.close()
+                if isinstance(error, apsw.Error):
+                    raise driver.translated(self.path, error, "copy the store", errno) from error
+                raise
+
+    def _opened(self) -> apsw.Connection:
+        is_new = not os.path.exists(self.path)
+        if is_new:
+            with explaining(self.path, "create the copy of the store"):
+                os.close(_files.system.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        connection = self._make(self.path)
+        try:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+            if is_new:
+                connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+            connection.execute(_SETTINGS).fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Close the connection; the file and its log stay."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close(True)
+
+    def finish(self) -> None:
+        """Fold the log of the copy into it, close and sync it: the file alone is the whole copy then.
+
+        Raises:
+            StoreError: it failed.
+        """
+        with self.used() as connection:
+            connection.execute("PRAGMA synchronous = FULL").fetchall()
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            self.close()  # which removes the log and its index
+        with explaining(self.path, "sync the copy of the store"):
+            for name in (f"{self.path}-wal", f"{self.path}-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    _files.system.unlink(name)
+            self._take_after()
+            descriptor = _files.system.open(self.path, os.O_RDWR)
+            try:
+                _files.system.sync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _take_after(self) -> None:
+        """Let the copy have the owner and the mode of the store, or its users are locked out."""
+        status, mine = os.stat(self.store), os.stat(self.path)
+        if hasattr(os, "chown") and (status.st_uid, status.st_gid) != (mine.st_uid, mine.st_gid):
+            os.chown(self.path, status.st_uid, status.st_gid)
+        if status.st_mode != mine.st_mode:
+            os.chmod(self.path, status.st_mode & 0o777)
+
+    # --- forks -----------------------------------------------------------------------------------
+
+    def before_fork(self, deadline: float) -> None:
+        """Close the connection, if it is not in use until the `deadline`, so that a child does not inherit it."""
+        if self._guard.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            with contextlib.suppress(apsw.Error):
+                self.close()
+
+    def after_fork_in_parent(self) -> None:
+        """Let it be used again."""
+        if self._guard._is_owned():  # type: ignore[attr-defined]  # threading.Condition relies on it too
+            self._guard.release()
+
+    def after_fork_in_child(self) -> None:
+        """Keep what could not be closed for ever, untouched: closing it here would confuse the parent's."""
+        if self._connection is not None:
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        self._guard = threading.RLock()
+
+
+def fits(copy: CopyFile) -> bool:
+    """Tell whether the copy that is there can be opened and says how far it has come."""
+    if not os.path.exists(copy.path):
+        return False
+    try:
+        with copy.used() as connection:
+            found: Any = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'moving'").fetchall()
+    except StoreError:  # another format, or another key
+        return False
+    return bool(found)
