@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "_identifiers", "_awaited"),
     ("keys",),
     ("codec", "value_filter", "config", "_files"),
-    ("memory_entry", "_locks", "change", "erasure", "envelope"),
+    ("memory_entry", "_locks", "change", "erasure", "envelope", "rewriting"),
     ("revision",),
     ("entry_record", "storage_backend", "_sql"),
     ("_sqlite", "_json"),

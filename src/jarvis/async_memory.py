@@ -34,6 +34,7 @@ from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Difference, Revision
+from jarvis.rewriting import RewriteProgress, Rewritten
 from jarvis.storage_backend import FeedsChanges, StorageBackend, WakesWatchers
 from jarvis.sweeping import Sweeper
 from jarvis.watching import BATCH, INTERVAL_SECONDS
@@ -468,6 +469,19 @@ class AsyncMemoryModule:
 
     async def remove_key_slot(self, slot_id: int) -> None:
         return await self._run(self._memory.remove_key_slot, slot_id)
+
+    async def encrypt_store(
+        self, keys: KeySources = (), *, progress: Callable[[RewriteProgress], None] | None = None
+    ) -> Rewritten | None:
+        return await self._run(self._memory.encrypt_store, keys, progress=progress)
+
+    async def decrypt_store(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
+        return await self._run(self._memory.decrypt_store, progress=progress)
+
+    async def rotate_data_key(
+        self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
+    ) -> Rewritten:
+        return await self._run(self._memory.rotate_data_key, keys=keys, progress=progress)
 
     async def get_history(self, memory_id: str) -> list[Revision]:
         return await self._run(self._memory.get_history, memory_id)

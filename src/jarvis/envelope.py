@@ -217,12 +217,14 @@ class Opener:
     Args:
         path: of the file of keys.
         sources: what may open it; if there are none, what its slots name.
+        others: what may open it besides.
     """
 
-    def __init__(self, path: str, sources: Sequence[KeySource]) -> None:
+    def __init__(self, path: str, sources: Sequence[KeySource], others: Sequence[KeySource] = ()) -> None:
         self.path = path
         self.sources = tuple(sources)
-        self._wrapping: dict[tuple[str, int, bytes], bytes] = {}  # by store, slot and salt
+        self._others = tuple(others)
+        self._wrapping: dict[tuple[str, int, bytes], bytes] = {}  # what opened a slot, by store, slot and salt
         self._opened: dict[tuple[str, int], DataKey] = {}
 
     def open(self, envelope: Envelope, number: int) -> DataKey:
@@ -235,6 +237,15 @@ class Opener:
         held = self._opened.get((envelope.store, number))
         if held is not None:
             return held
+        for slot in envelope.slots:
+            wrapping = self._wrapping.get(_place(envelope, slot))
+            found = self._unwrap(envelope, slot, number, wrapping) if wrapping is not None else None
+            if found is not None:
+                self._opened[envelope.store, number] = found
+                return found
+        return self._ask(envelope, number)
+
+    def _ask(self, envelope: Envelope, number: int) -> DataKey:
         wrong, unavailable = [], []
         for source, slots in self._pairs(envelope):
             if not slots:
@@ -247,6 +258,7 @@ class Opener:
                     break
                 found = self._unwrap(envelope, slot, number, wrapping)
                 if found is not None:
+                    self._wrapping[_place(envelope, slot)] = wrapping
                     self._opened[envelope.store, number] = found
                     return found
                 wrong.append(f"{source} does not open {slot}")
@@ -269,6 +281,10 @@ class Opener:
         found: dict[int, bytes] = {}
         refused = []
         for slot in envelope.slots:
+            known = self._wrapping.get(_place(envelope, slot))
+            if known is not None and self._unwrap(envelope, slot, newest, known) is not None:
+                found[slot.id] = known
+                continue
             for source, slots in self._pairs(envelope):
                 if slot not in slots:
                     continue
@@ -293,18 +309,15 @@ class Opener:
 
     def wrapping(self, envelope: Envelope, slot: Slot, source: KeySource) -> bytes:
         """Return the key that the source's secret makes for a slot; raise `SecretUnavailableError` if it has none."""
-        derivation = slot.derivation
-        secret = source.secret()
-        # By a digest of the secret: a source may give another one tomorrow, and a passphrase is not made twice.
-        place = (envelope.store, slot.id, hashlib.blake2b(secret, key=derivation.salt).digest())
-        held = self._wrapping.get(place)
-        if held is None:
-            held = self._wrapping[place] = _derived(derivation, secret, slot.id)
-        return held
+        return _derived(slot.derivation, source.secret(), slot.id)
 
     def remember(self, envelope: Envelope, number: int, key: DataKey) -> None:
         """Take a key that was just made for one that was opened."""
         self._opened[envelope.store, number] = key
+
+    def remember_slot(self, envelope: Envelope, slot: Slot, wrapping: bytes) -> None:
+        """Take the key that a slot was just made with for one that opened it."""
+        self._wrapping[_place(envelope, slot)] = wrapping
 
     def forget(self) -> None:
         """Open slots anew from here on."""
@@ -316,7 +329,7 @@ class Opener:
         sources: Iterable[KeySource] = self.sources or dict.fromkeys(
             found for slot in envelope.slots if (found := source_at(slot.source, slot.hint)) is not None
         )
-        for source in sources:
+        for source in (*self._others, *sources):
             slots = [slot for slot in envelope.slots if slot.source == source.kind]
             yield source, sorted(slots, key=lambda slot: slot.hint != source.hint)
 
@@ -332,6 +345,10 @@ class Opener:
             return None
         key = DataKey(bytes(secret), known.salt)
         return key if hmac.compare_digest(key.check, known.check) else None
+
+
+def _place(envelope: Envelope, slot: Slot) -> tuple[str, int, bytes]:
+    return envelope.store, slot.id, slot.derivation.salt
 
 
 def _derived(derivation: Derivation, secret: bytes, slot: int) -> bytes:
@@ -389,6 +406,7 @@ def with_slot(opener: Opener, envelope: Envelope, source: KeySource) -> Envelope
     except SecretUnavailableError as error:
         raise KeyUnavailableError(opener.path, f"{source} cannot become a slot: {error}") from None
     slot = _filled(envelope.store, slot, wrapping, keys)
+    opener.remember_slot(envelope, slot, wrapping)
     return msgspec.structs.replace(envelope, slots=[*envelope.slots, slot], next_slot=slot.id + 1)
 
 

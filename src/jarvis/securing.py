@@ -10,7 +10,8 @@ from jarvis.backend_registry import ask
 from jarvis.config import checked
 from jarvis.envelope import SlotInfo
 from jarvis.errors import InvalidSettingError
-from jarvis.keys import KeySource, sources_of
+from jarvis.keys import KeySource, KeySources, sources_of
+from jarvis.rewriting import RewriteProgress, Rewritten
 from jarvis.storage_backend import BacksUp, Encrypts, StorageBackend
 
 
@@ -90,3 +91,75 @@ class Secures:
         if type(slot_id) is not int:
             raise InvalidSettingError("slot_id must be a number that key_slots() gives")
         ask(self.backend, Encrypts).remove_key_slot(slot_id)
+
+    def encrypt_store(
+        self, keys: KeySources = (), *, progress: Callable[[RewriteProgress], None] | None = None
+    ) -> Rewritten | None:
+        """Encrypt the plain store, while all its processes go on reading and writing.
+
+        The store is written anew into an encrypted file, beside writers, compared row by row, and put in the place
+        of the plain one; for a moment writers wait. Killed at any point it leaves a store that opens, and the next call goes
+        on. Other processes open the encrypted file by themselves, if they have a key: by their ``keys=``, or from
+        where the file of keys says.
+
+        The blocks of the plain file are free then, but not overwritten: see docs/security.md.
+
+        Args:
+            keys: the sources that open it, see `jarvis.keys`; those that this module was opened with count, too.
+            progress: called again and again with what was done; what it raises breaks it off.
+
+        Returns:
+            What was done; None if that was only to end an encryption that was broken off, or to call off a decryption.
+
+        Raises:
+            InvalidSettingError: it is encrypted already.
+            KeyUnavailableError: a source has no key to give, or there is none. Nothing was done.
+            StoreBusyError: somebody else changes the keys just now, or an iteration that was begun before goes on for
+                too long; call it again.
+            UnsupportedError: the backend does not encrypt.
+
+        >>> from jarvis.keys import KeyFile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> tmp_path = getfixture("tmp_path")
+        >>> memory = MemoryModule(storage_dir=tmp_path)
+        >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> done = memory.encrypt_store([KeyFile.create(tmp_path / "key")])
+        >>> done.rows["entries"], memory.get_user_preferences()
+        (1, {'theme': {'mode': 'dark'}})
+        """
+        return ask(self.backend, Encrypts).encrypt(sources_of(list(keys)), progress)
+
+    def decrypt_store(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
+        """Make the encrypted store plain, as `encrypt_store` encrypts it, and remove its file of keys.
+
+        Args:
+            progress: called again and again with what was done; what it raises breaks it off.
+
+        Raises:
+            NotEncryptedError: it is plain already.
+            InvalidSettingError: this module was opened with ``encryption="required"``.
+            StoreBusyError: as for `encrypt_store`.
+            UnsupportedError: the backend does not encrypt.
+        """
+        return ask(self.backend, Encrypts).decrypt(progress)
+
+    def rotate_data_key(
+        self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
+    ) -> Rewritten:
+        """Give the encrypted store a new random key, as `encrypt_store` encrypts it; its sources stay as they are.
+
+        From then on an old copy of the file of keys is of no use for what is in the store, nor is the old key. The
+        new one has to be put into every slot, so the source of each must be at hand.
+
+        Args:
+            keys: sources besides those that the module was opened with, such as the passphrase.
+            progress: called again and again with what was done; what it raises breaks it off.
+
+        Raises:
+            NotEncryptedError: the store is plain.
+            KeyUnavailableError, WrongKeyError: the source of a slot is not at hand; nothing was done. Give it, or
+                remove the slot.
+            StoreBusyError: as for `encrypt_store`.
+            UnsupportedError: the backend does not encrypt.
+        """
+        return ask(self.backend, Encrypts).rotate(sources_of(list(keys)), progress)

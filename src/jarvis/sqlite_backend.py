@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,6 +37,7 @@ from jarvis.memory_entry import (
     check_namespace,
 )
 from jarvis.revision import Revision, Signature
+from jarvis.rewriting import RewriteProgress, Rewritten
 from jarvis.storage_backend import (
     BacksUp,
     Encrypts,
@@ -372,6 +373,17 @@ class SQLiteBackend(StorageBackend):
 
     def remove_key_slot(self, slot_id: int) -> None:
         rekeying.remove_slot(self._database, slot_id)
+
+    def encrypt(
+        self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
+    ) -> Rewritten | None:
+        return rekeying.encrypt(self._database, sources, progress)
+
+    def decrypt(self, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
+        return rekeying.decrypt(self._database, progress)
+
+    def rotate(self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
+        return rekeying.rotate(self._database, sources, progress)
 
     # --- inside ----------------------------------------------------------------------------------
 

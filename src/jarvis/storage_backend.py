@@ -8,7 +8,7 @@ asked for with `StorageBackend.capability`. `jarvis.conformance` holds any backe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from jarvis.errors import UnsupportedError
 from jarvis.keys import KeySource
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
 from jarvis.revision import Revision, Signature
+from jarvis.rewriting import RewriteProgress, Rewritten
 
 __all__ = [
     "DEFAULT_NAMESPACE",
@@ -356,6 +357,41 @@ class Encrypts(Protocol):
         Raises:
             InvalidSettingError: there is no such slot, or it is the last one.
             NotEncryptedError: the store is plain.
+        """
+
+    def encrypt(
+        self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
+    ) -> Rewritten | None:
+        """Encrypt the plain store while it is in use, with a slot for each source; return what was done.
+
+        None if that was only to end an encryption that was broken off, or to call off another change.
+
+        Raises:
+            InvalidSettingError: it is encrypted.
+            KeyUnavailableError: a source has no secret to give, or there is none.
+            StoreBusyError: somebody else does such a thing, or reads an older state for too long; call it again.
+        """
+
+    def decrypt(self, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
+        """Make the encrypted store plain while it is in use; return as `encrypt` does.
+
+        Raises:
+            NotEncryptedError: it is plain.
+            InvalidSettingError: encryption is required by this handle.
+            StoreBusyError: as for `encrypt`.
+        """
+
+    def rotate(self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
+        """Give the encrypted store a new key while it is in use; return what was done.
+
+        Args:
+            sources: of slots, besides those that the backend has.
+            progress: called again and again; what it raises breaks it off, and the next call goes on.
+
+        Raises:
+            NotEncryptedError: it is plain.
+            WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
+            StoreBusyError: as for `encrypt`.
         """
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jarvis.rewriting import RewriteProgress
 from jarvis._sqlite import moving
 from jarvis._sqlite.database import Database
 from jarvis.persistent_memory import MemoryModule
@@ -196,7 +197,7 @@ def move_until(directory: str, stage: str, count: str) -> None:
     """Move the store, and be killed at the n-th report of a stage."""
     memory, left = MemoryModule(storage_dir=directory), int(count)
 
-    def report(progress: moving.MoveProgress) -> None:
+    def report(progress: RewriteProgress) -> None:
         nonlocal left
         if progress.stage == stage:
             left -= 1

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from jarvis._sqlite import moving
-from jarvis._sqlite.moving import MoveProgress
 from jarvis.persistent_memory import MemoryModule
 
 from . import processes
 from .conftest import Figures
-from .moving_children import database_of, digest
+from .moving_children import database_of
 
 
 @pytest.fixture
@@ -63,8 +62,8 @@ class Crowd:
 
 
 @pytest.fixture
-def crowd(store: Path) -> Iterator[Crowd]:
-    yield Crowd(store)
+def crowd(store: Path) -> Crowd:
+    return Crowd(store)
 
 
 def longest(said: list[dict[str, Any]]) -> float:

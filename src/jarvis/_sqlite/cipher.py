@@ -8,6 +8,7 @@ number in the 80 bytes at its end; the first page begins with the salt in the cl
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import apsw
 
@@ -37,11 +38,23 @@ def unlock(connection: apsw.Connection, key: DataKey, path: str) -> None:
         StoreAccessError: the driver does not answer as one that encrypts; plain SQLite ignores a key in silence.
     """
     answers = []
-    spoken = f"\"x'{key.pages.hex()}{key.salt.hex()}'\""
+    spoken = f"\"x'{_spoken(key)}'\""
     for setting in ("cipher = 'sqlcipher'", "legacy = 4", f"key = {spoken}"):
         answers += connection.execute(f"PRAGMA {setting}", can_cache=False).fetchall()
     if answers != [("sqlcipher",), ("4",), ("ok",)]:
         raise StoreAccessError(path, "the driver does not encrypt; install apsw-sqlite3mc, and no other apsw")
+
+
+def address(path: str, key: DataKey | None) -> str:
+    """Return the URI by which SQLite makes a file with this key, or a plain one, whatever it makes it from."""
+    if key is None:
+        return f"file:{quote(path)}?key="
+    spoken = f"x'{_spoken(key)}'".encode().hex()
+    return f"file:{quote(path)}?cipher=sqlcipher&legacy=4&hexkey={spoken}"
+
+
+def _spoken(key: DataKey) -> str:
+    return key.pages.hex() + key.salt.hex()
 
 
 def check(connection: apsw.Connection, beginning: bytes, key: DataKey, path: str) -> None:

@@ -30,6 +30,8 @@ from jarvis._sqlite.change_log import Table
 from jarvis._sqlite.copy_file import CopyFile
 from jarvis._sqlite.session import read_only
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError, TransactionError
+from jarvis.rewriting import RewriteProgress as MoveProgress
+from jarvis.rewriting import Rewritten as Moved
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
@@ -59,40 +61,6 @@ _READ_PROGRESS = "SELECT run, seq, number, key, done FROM moving"
 
 Key = tuple[Any, ...]
 Row = tuple[Any, ...]
-
-
-class MoveProgress(NamedTuple):
-    """How far a move has come.
-
-    Attributes:
-        stage: ``copy``, ``index``, ``catch up``, ``verify`` or ``swap``, in this order.
-        done: rows, indexes or notes of changes of this stage that are done.
-        total: how many there are, as far as is known; writers may add some.
-    """
-
-    stage: str
-    done: int
-    total: int
-
-
-class Moved(NamedTuple):
-    """What a move has done.
-
-    Attributes:
-        run: what the run was called.
-        rows: how many rows each table had when the copy took the store's place.
-        digest: of all these rows, see `digest_of`.
-        rounds: how often changed rows were copied again.
-        resumed: how many rows an earlier run had copied, that was broken off.
-        locked_seconds: how long the writers' lock was held, at most.
-    """
-
-    run: str
-    rows: dict[str, int]
-    digest: str
-    rounds: int
-    resumed: int
-    locked_seconds: float
 
 
 class Place(NamedTuple):

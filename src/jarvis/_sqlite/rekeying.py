@@ -1,19 +1,37 @@
-"""The ways to an encrypted store's key, changed: only the file of keys is written, whatever the store's size."""
+"""The keys of a store, changed: the ways to its key, and the key itself, by which the store is written anew.
+
+A change of the key is said in the file of keys before anything else, and there both keys stay until all is done. The
+store is moved into a file under the new key beside writers, see `jarvis._sqlite.moving`; what a file begins
+with says which key it has. So whoever is killed leaves a store that opens, and the verb goes on when called again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from jarvis.errors import NotEncryptedError, StoreBusyError
+import apsw
+import msgspec
+
+from jarvis import _files
+from jarvis._sqlite import cipher, driver, first_life, moving
+from jarvis.errors import InvalidSettingError, NotEncryptedError, StoreAccessError, StoreBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from jarvis._sqlite.database import Database
+    from jarvis.codec.sealing import DataKey
     from jarvis.envelope import Envelope, SlotInfo
     from jarvis.keys import KeySource
+    from jarvis.rewriting import RewriteProgress, Rewritten
 
 _MANY_TRIES = 20
+
+
+# --- the ways to the key -------------------------------------------------------------------------
 
 
 def slots(database: Database) -> list[SlotInfo]:
@@ -33,6 +51,7 @@ def add_slot(database: Database, source: KeySource) -> int:
     """
     from jarvis import envelope
 
+    database.check_may_rewrite()
     opener = database.vault.opener
     changed = _change(database, lambda found: envelope.with_slot(opener, found, source))
     return changed.slots[-1].id
@@ -47,6 +66,7 @@ def remove_slot(database: Database, slot_id: int) -> None:
     """
     from jarvis import envelope
 
+    database.check_may_rewrite()
     path = database.vault.path
     _change(database, lambda found: envelope.without_slot(path, found, slot_id))
     database.vault.opener.forget()
@@ -56,7 +76,6 @@ def _change(database: Database, change: Callable[[Envelope], Envelope]) -> Envel
     """Replace the envelope by what `change` makes of it, outside of the lock: a passphrase takes its time."""
     from jarvis import envelope
 
-    database.check_may_rewrite()
     vault = database.vault
     database.read(lambda _: None)  # the key that it is opened with is at hand, or that is an error
     for _ in range(_MANY_TRIES):
@@ -70,3 +89,190 @@ def _change(database: Database, change: Callable[[Envelope], Envelope]) -> Envel
                 vault.suggest_recovery(changed)
                 return changed
     raise StoreBusyError(vault.path, "others keep changing it; retry")
+
+
+# --- the key -------------------------------------------------------------------------------------
+
+
+def encrypt(
+    database: Database, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
+) -> Rewritten | None:
+    """Encrypt a plain store; return what was done, None if that was only to end or to call off another change.
+
+    Raises:
+        InvalidSettingError: it is encrypted.
+        KeyUnavailableError: a source has no secret to give, or there is none.
+        StoreError: see `jarvis._sqlite.moving.move`; the store is as it was.
+    """
+    from jarvis import envelope
+
+    vault = database.vault
+    was_changing = _begin(database)
+    found, number = _now(database)
+    if number is not None:
+        if found is not None and found.change == "decrypt":
+            _call_off(database, found, number)
+        elif not was_changing:
+            raise InvalidSettingError(
+                f"{database.path} is encrypted already; its keys are changed with add_key_slot() and rotate_data_key()"
+            )
+        return None
+    vault.add_sources(sources)
+    if found is None:
+        found = vault.new_envelope("encrypt")
+        with database.locked():
+            envelope.write(vault.path, found, keep_existing=True)
+        vault.suggest_recovery(found)
+    found = _there(database)
+    return _move(database, vault.opener.open(found, found.newest), progress)
+
+
+def rotate(
+    database: Database, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
+) -> Rewritten:
+    """Give an encrypted store a new key; return what was done.
+
+    Raises:
+        NotEncryptedError: it is plain.
+        WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
+        StoreError: see `jarvis._sqlite.moving.move`; the store is as it was.
+    """
+    from jarvis import envelope
+
+    vault = database.vault
+    _begin(database)
+    found, number = _now(database)
+    if found is None or number is None:
+        raise NotEncryptedError(database.path, "is plain, so it has no key; call encrypt_store()")
+    if found.change == "decrypt":
+        _call_off(database, found, number)
+    opener = envelope.Opener(vault.path, vault.sources, sources)
+    changed = _change(database, lambda held: held if held.change == "rotate" else envelope.with_next_key(opener, held))
+    key = opener.open(changed, changed.newest)
+    vault.opener.remember(changed, changed.newest, key)
+    return _move(database, key, progress)
+
+
+def decrypt(database: Database, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
+    """Make an encrypted store plain; return what was done, None if that was only to end or to call off another change.
+
+    Raises:
+        InvalidSettingError: encryption is required by whoever asks.
+        NotEncryptedError: it is plain.
+        StoreError: see `jarvis._sqlite.moving.move`; the store is as it was.
+    """
+    vault = database.vault
+    if vault.encryption == "required":
+        raise InvalidSettingError(
+            f"{database.path} is opened with encryption='required'; open it with 'off' to make it plain"
+        )
+    was_changing = _begin(database)
+    found, number = _now(database)
+    if number is None:
+        if found is not None:
+            _call_off(database, found, None)
+        elif not was_changing:
+            raise NotEncryptedError(database.path, "is plain already")
+        return None
+    if found is not None and found.change == "rotate":
+        _call_off(database, found, number)
+    _change(database, lambda held: msgspec.structs.replace(held, change="decrypt"))
+    return _move(database, None, progress)
+
+
+def _begin(database: Database) -> bool:
+    """Open the store, and end what was begun and only has to be ended; return whether there was anything."""
+    database.check_may_rewrite()
+    was_changing = database.vault.is_changing()
+    database.read(lambda _: None)
+    if database.vault.is_changing():
+        _finish(database)
+    return was_changing
+
+
+def _now(database: Database) -> tuple[Envelope | None, int | None]:
+    """Return the file of keys, and which of them the store has, None if it is plain."""
+    found, key = database.vault.envelope(), database.key()
+    return found, None if found is None or key is None else found.key_with(key.salt)
+
+
+def _there(database: Database) -> Envelope:
+    found = database.vault.envelope()
+    if found is None:
+        raise StoreAccessError(database.vault.path, "was removed meanwhile; call the verb again")
+    return found
+
+
+def _call_off(database: Database, found: Envelope, number: int | None) -> None:
+    """Give up a change that has not come to the swap: the store goes on with the key it has, or plain."""
+    from jarvis import envelope
+
+    vault = database.vault
+    moving.abandon(database)
+    with database.locked(), _files.explaining(vault.path, "change the keys"):
+        if number is not None:
+            envelope.write(vault.path, envelope.with_only(found, number))
+        else:
+            _files.system.unlink(vault.path)
+            _files.system.sync_directory(os.path.dirname(vault.path))
+
+
+def _move(database: Database, key: DataKey | None, progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
+    def make(path: str) -> apsw.Connection:
+        return moving.plain(path) if key is None else driver.opened(path, key)
+
+    def check(path: str) -> None:
+        if driver.beginning_of(path) != (cipher.PLAIN if key is None else key.salt):
+            raise StoreAccessError(path, "was not written as it was to be; the store is as it was")
+
+    moved = moving.move(database, make, progress=progress, before_swap=check)
+    _finish(database)
+    return moved
+
+
+def _finish(database: Database) -> None:
+    """Let the kept copies follow the store, and end the change."""
+    found = database.vault.envelope()
+    beginning = driver.beginning_of(database.path)
+    if found is not None and found.change is not None:
+        target = None if found.change == "decrypt" else database.vault.opener.open(found, found.newest)
+        if beginning == (cipher.PLAIN if target is None else target.salt):
+            for path in first_life.kept_copies(database.path):
+                _rewrite(database, path, target)
+    with database.locked():
+        database.file.settle_keys()
+
+
+def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
+    """Write a copy of the first life's file, which nobody has open, anew under another key."""
+    beginning = driver.beginning_of(path)
+    if beginning == (cipher.PLAIN if key is None else key.salt):
+        return
+    old = database.vault.key_of_copy(beginning)
+    temporary = _files.temporary_path(database.path)
+    with _files.explaining(path, "rewrite the kept copy of the old store"):
+        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        try:
+            connection = apsw.Connection(
+                f"file:{quote(path)}", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI, vfs=driver.cipher_vfs
+            )
+            try:
+                if old is not None:
+                    cipher.unlock(connection, old, path)
+                connection.execute("PRAGMA temp_store = MEMORY").fetchall()
+                connection.execute("VACUUM INTO ?", (cipher.address(temporary, key),)).fetchall()
+            finally:
+                connection.close()
+            if driver.beginning_of(temporary) != (cipher.PLAIN if key is None else key.salt):
+                raise StoreAccessError(path, "was not rewritten as it was to be; it is as it was")
+            descriptor = _files.system.open(temporary, os.O_RDWR)
+            try:
+                _files.system.sync(descriptor)
+            finally:
+                os.close(descriptor)
+            _files.put_in_place(temporary, path, keep_existing=False)
+        except apsw.Error as error:
+            raise driver.translated(path, error, "rewrite the kept copy") from None
+        finally:
+            with contextlib.suppress(OSError):
+                _files.system.unlink(temporary)

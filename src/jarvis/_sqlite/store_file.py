@@ -126,6 +126,28 @@ class StoreFile:
             busy_timeout_seconds=self.busy_timeout_seconds,
         )
 
+    def beginnings(self) -> list[bytes]:
+        """Return what the store and the copies that are kept beside it begin with, see `driver.beginning_of`."""
+        from jarvis._sqlite import first_life
+
+        with _files.explaining(self.path, "read the beginning of the store"):
+            return [driver.beginning_of(path) for path in (self.path, *first_life.kept_copies(self.path))]
+
+    def settle_keys(self) -> None:
+        """End a change of the keys, if all files of the store have come over. Needs the writer lock."""
+        if not self.vault.settle(self.beginnings()):
+            self._log("the keys of %s are being changed, or that was broken off: call the verb again", self.path)
+
+    def _settle_keys_at_opening(self) -> None:
+        """End a change of the keys whose process was killed when the store had come over."""
+        try:
+            self.lock.acquire(0)
+            self.settle_keys()
+        except StoreBusyError:  # whoever writes just now may be at it
+            pass
+        finally:
+            self.lock.release()
+
     def key(self) -> DataKey | None:
         """Return the key of the file that has the path now, None if it is plain; raise as `Vault.key_of` does."""
         with _files.explaining(self.path, "read the beginning of the store"):
@@ -198,7 +220,10 @@ class StoreFile:
         for _ in range(MAX_TRIES):
             swap = self.lock.read_swap()
             try:
-                return self._prepare()
+                prepared = self._prepare()
+                if not self.read_only and self.vault.is_changing():
+                    self._settle_keys_at_opening()
+                return prepared
             except ReplacedError:
                 continue
             except StoreError:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jarvis.codec.sealing import DataKey
     from jarvis.config import Encryption
-    from jarvis.envelope import Envelope, Opener
+    from jarvis.envelope import Change, Envelope, Opener
     from jarvis.keys import KeySource
 
 _SUFFIX = ".keys"
@@ -79,6 +79,17 @@ class Vault:
         if beginning == cipher.PLAIN:
             self._accept_plain(envelope)
             return None
+        return self.key_of_copy(beginning)
+
+    def key_of_copy(self, beginning: bytes) -> DataKey | None:
+        """Return the key of a file beside the store that begins with these bytes, None if it is plain.
+
+        Raises:
+            WrongKeyError, KeyUnavailableError, CorruptStoreError: as `key_of` does.
+        """
+        envelope = self.envelope()
+        if beginning == cipher.PLAIN:
+            return None
         if envelope is None:
             self._accept_without_envelope()
             return None
@@ -137,10 +148,55 @@ class Vault:
 
         found = self.envelope()
         if found is None:
-            found, _ = envelope.make(self.opener, self.sources or _usual_sources(), None)
+            found = self.new_envelope(None)
             envelope.write(self.path, found, keep_existing=True)
             self.suggest_recovery(found)
         return self.opener.open(found, found.newest)
+
+    def add_sources(self, sources: Sequence[KeySource]) -> None:
+        """Open the store with these from now on, as with those that were given at first."""
+        self.sources = (*self.sources, *(source for source in sources if source not in self.sources))
+        self._opener = None
+
+    def new_envelope(self, change: Change | None) -> Envelope:
+        """Return keys for a store that is plain, with a slot for each source; nothing is written.
+
+        Raises:
+            KeyUnavailableError: a source has no secret to give, or there is none.
+        """
+        from jarvis import envelope
+
+        return envelope.make(self.opener, self.sources or _usual_sources(), change)[0]
+
+    def is_changing(self) -> bool:
+        """Tell whether a change of the store's keys was begun, and is not known to be over."""
+        found = self.envelope()
+        return found is not None and found.change is not None
+
+    def settle(self, beginnings: Sequence[bytes]) -> bool:
+        """End a change of keys, if all the store's files have come over; return whether none is left to do.
+
+        Needs the writer lock.
+
+        Args:
+            beginnings: of the store and of the copies that are kept beside it.
+        """
+        found = self.envelope()
+        if found is None or found.change is None:
+            return True
+        if found.change == "decrypt":
+            if set(beginnings) != {cipher.PLAIN}:
+                return False
+            with _files.explaining(self.path, "remove the keys of what is plain now"):
+                _files.system.unlink(self.path)
+                _files.system.sync_directory(os.path.dirname(self.path))
+            return True
+        if {found.key_with(each) for each in beginnings} != {found.newest}:
+            return False
+        from jarvis import envelope
+
+        envelope.write(self.path, envelope.with_only(found, found.newest))
+        return True
 
     def suggest_recovery(self, envelope: Envelope) -> None:
         """Warn if only a keyring opens the store, which is lost with its machine or account."""
