@@ -252,7 +252,7 @@ class Opener:
                 unavailable.append(f"{source}: it is not among what opens the store")
             for slot in slots:
                 try:
-                    wrapping = self.wrapping(envelope, slot, source)
+                    wrapping = self.wrapping(slot, source)
                 except SecretUnavailableError as error:
                     unavailable.append(f"{source}: {error}")
                     break
@@ -289,7 +289,7 @@ class Opener:
                 if slot not in slots:
                     continue
                 try:
-                    wrapping = self.wrapping(envelope, slot, source)
+                    wrapping = self.wrapping(slot, source)
                 except SecretUnavailableError as error:
                     refused.append(f"{source}: {error}")
                     continue
@@ -307,7 +307,7 @@ class Opener:
             )
         return found
 
-    def wrapping(self, envelope: Envelope, slot: Slot, source: KeySource) -> bytes:
+    def wrapping(self, slot: Slot, source: KeySource) -> bytes:
         """Return the key that the source's secret makes for a slot; raise `SecretUnavailableError` if it has none."""
         return _derived(slot.derivation, source.secret(), slot.id)
 
@@ -402,7 +402,7 @@ def with_slot(opener: Opener, envelope: Envelope, source: KeySource) -> Envelope
     )
     slot = Slot(envelope.next_slot, source.kind, source.hint, derivation, {})
     try:
-        wrapping = opener.wrapping(envelope, slot, source)
+        wrapping = opener.wrapping(slot, source)
     except SecretUnavailableError as error:
         raise KeyUnavailableError(opener.path, f"{source} cannot become a slot: {error}") from None
     slot = _filled(envelope.store, slot, wrapping, keys)

@@ -98,9 +98,9 @@ class Secures:
         """Encrypt the plain store, while all its processes go on reading and writing.
 
         The store is written anew into an encrypted file, beside writers, compared row by row, and put in the place
-        of the plain one; for a moment writers wait. Killed at any point it leaves a store that opens, and the next call goes
-        on. Other processes open the encrypted file by themselves, if they have a key: by their ``keys=``, or from
-        where the file of keys says.
+        of the plain one; for a moment writers wait. Killed at any point it leaves a store that opens, and the next
+        call goes on. Other processes open the encrypted file by themselves, if they have a key: by their ``keys=``, or
+        from where the file of keys says.
 
         The blocks of the plain file are free then, but not overwritten: see docs/security.md.
 

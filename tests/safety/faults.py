@@ -16,6 +16,9 @@ from jarvis._sqlite import driver
 
 BASE = "cksmvfs"
 NAME = "jarvis-seam"
+BENEATH = f"{NAME}-beneath"
+"""The layer under the page cipher: what passes there is what the disk gets."""
+
 CHANGING = frozenset(("write", "truncate", "sync", "sync_directory", "replace", "link", "unlink", "make_directory"))
 
 SECTOR = 512
@@ -102,12 +105,13 @@ def installed(hook: Hook) -> Iterator[None]:
     global _hook
     driver.load_checksums()
     _seam_vfs()
-    before = driver.vfs, _files.system, _hook
-    driver.vfs, _files.system, _hook = NAME, _SeamSystem(), hook
+    before = driver.vfs, driver.cipher_vfs, _files.system, _hook
+    driver.vfs, driver.cipher_vfs = NAME, f"multipleciphers-{BENEATH}"
+    _files.system, _hook = _SeamSystem(), hook
     try:
         yield
     finally:
-        driver.vfs, _files.system, _hook = before
+        driver.vfs, driver.cipher_vfs, _files.system, _hook = before
 
 
 @contextlib.contextmanager
@@ -198,10 +202,10 @@ def _before(operation: Operation, otherwise: int) -> bool:
 
 
 class _SeamFile(apsw.VFSFile):
-    def __init__(self, name: Any, flags: list[int]) -> None:
+    def __init__(self, base: str, name: Any, flags: list[int]) -> None:
         self.path = str(name.filename() if isinstance(name, apsw.URIFilename) else name or "")
         _before(Operation("open", self.path), apsw.SQLITE_CANTOPEN)
-        super().__init__(BASE, name, flags)
+        super().__init__(base, name, flags)
         _hook.done(Operation("open", self.path))
 
     def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802  the driver's name
@@ -232,11 +236,12 @@ class _SeamFile(apsw.VFSFile):
 
 
 class _SeamVFS(apsw.VFS):
-    def __init__(self) -> None:
-        super().__init__(NAME, BASE)
+    def __init__(self, name: str, base: str) -> None:
+        super().__init__(name, base)
+        self._base = base
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  the driver's name
-        return _SeamFile(name, flags)
+        return _SeamFile(self._base, name, flags)
 
     def xDelete(self, path: str, sync: bool) -> None:  # noqa: N802  the driver's name
         operation = Operation("unlink", path)
@@ -252,4 +257,4 @@ _vfs: list[_SeamVFS] = []
 
 def _seam_vfs() -> None:
     if not _vfs:
-        _vfs.append(_SeamVFS())
+        _vfs.extend((_SeamVFS(NAME, BASE), _SeamVFS(BENEATH, "unix")))

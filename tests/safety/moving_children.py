@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jarvis.rewriting import RewriteProgress
 from jarvis._sqlite import moving
 from jarvis._sqlite.database import Database
 from jarvis.persistent_memory import MemoryModule
+from jarvis.rewriting import RewriteProgress
 from jarvis.sqlite_backend import SQLiteBackend
 
 from . import model

@@ -74,8 +74,6 @@ def remove_slot(database: Database, slot_id: int) -> None:
 
 def _change(database: Database, change: Callable[[Envelope], Envelope]) -> Envelope:
     """Replace the envelope by what `change` makes of it, outside of the lock: a passphrase takes its time."""
-    from jarvis import envelope
-
     vault = database.vault
     database.read(lambda _: None)  # the key that it is opened with is at hand, or that is an error
     for _ in range(_MANY_TRIES):
@@ -85,7 +83,7 @@ def _change(database: Database, change: Callable[[Envelope], Envelope]) -> Envel
         changed = change(found)
         with database.locked():
             if vault.envelope() == found:
-                envelope.write(vault.path, changed)
+                vault.keep(changed)
                 vault.suggest_recovery(changed)
                 return changed
     raise StoreBusyError(vault.path, "others keep changing it; retry")
@@ -104,8 +102,6 @@ def encrypt(
         KeyUnavailableError: a source has no secret to give, or there is none.
         StoreError: see `jarvis._sqlite.moving.move`; the store is as it was.
     """
-    from jarvis import envelope
-
     vault = database.vault
     was_changing = _begin(database)
     found, number = _now(database)
@@ -121,7 +117,7 @@ def encrypt(
     if found is None:
         found = vault.new_envelope("encrypt")
         with database.locked():
-            envelope.write(vault.path, found, keep_existing=True)
+            vault.keep(found, keep_existing=True)
         vault.suggest_recovery(found)
     found = _there(database)
     return _move(database, vault.opener.open(found, found.newest), progress)
@@ -185,8 +181,10 @@ def _begin(database: Database) -> bool:
     database.check_may_rewrite()
     was_changing = database.vault.is_changing()
     database.read(lambda _: None)
-    if database.vault.is_changing():
+    if was_changing:
         _finish(database)
+        if not database.vault.is_changing():
+            moving.abandon(database)  # of which nothing is left but its lock
     return was_changing
 
 
@@ -205,16 +203,15 @@ def _there(database: Database) -> Envelope:
 
 def _call_off(database: Database, found: Envelope, number: int | None) -> None:
     """Give up a change that has not come to the swap: the store goes on with the key it has, or plain."""
-    from jarvis import envelope
+    from jarvis.envelope import with_only
 
     vault = database.vault
     moving.abandon(database)
-    with database.locked(), _files.explaining(vault.path, "change the keys"):
+    with database.locked():
         if number is not None:
-            envelope.write(vault.path, envelope.with_only(found, number))
+            vault.keep(with_only(found, number))
         else:
-            _files.system.unlink(vault.path)
-            _files.system.sync_directory(os.path.dirname(vault.path))
+            vault.remove()
 
 
 def _move(database: Database, key: DataKey | None, progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
@@ -239,8 +236,8 @@ def _finish(database: Database) -> None:
         if beginning == (cipher.PLAIN if target is None else target.salt):
             for path in first_life.kept_copies(database.path):
                 _rewrite(database, path, target)
-    with database.locked():
-        database.file.settle_keys()
+        with database.locked():
+            database.file.settle_keys()
 
 
 def _rewrite(database: Database, path: str, key: DataKey | None) -> None:

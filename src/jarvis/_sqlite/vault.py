@@ -144,12 +144,10 @@ class Vault:
         """
         if self.encryption == "off" and not os.path.exists(self.path):
             return None
-        from jarvis import envelope
-
         found = self.envelope()
         if found is None:
             found = self.new_envelope(None)
-            envelope.write(self.path, found, keep_existing=True)
+            self.keep(found, keep_existing=True)
             self.suggest_recovery(found)
         return self.opener.open(found, found.newest)
 
@@ -167,6 +165,21 @@ class Vault:
         from jarvis import envelope
 
         return envelope.make(self.opener, self.sources or _usual_sources(), change)[0]
+
+    def keep(self, envelope: Envelope, *, keep_existing: bool = False) -> None:
+        """Write the file of keys, durably, and remove what a killed process left of one. Needs the writer lock."""
+        from jarvis.envelope import write
+
+        with _files.explaining(self.path, "write the keys"):
+            _files.remove_leftovers(self.path)
+        write(self.path, envelope, keep_existing=keep_existing)
+
+    def remove(self) -> None:
+        """Remove the file of keys, durably. Needs the writer lock."""
+        with _files.explaining(self.path, "remove the keys"):
+            _files.remove_leftovers(self.path)
+            _files.system.unlink(self.path)
+            _files.system.sync_directory(os.path.dirname(self.path))
 
     def is_changing(self) -> bool:
         """Tell whether a change of the store's keys was begun, and is not known to be over."""
@@ -187,15 +200,13 @@ class Vault:
         if found.change == "decrypt":
             if set(beginnings) != {cipher.PLAIN}:
                 return False
-            with _files.explaining(self.path, "remove the keys of what is plain now"):
-                _files.system.unlink(self.path)
-                _files.system.sync_directory(os.path.dirname(self.path))
+            self.remove()
             return True
         if {found.key_with(each) for each in beginnings} != {found.newest}:
             return False
-        from jarvis import envelope
+        from jarvis.envelope import with_only
 
-        envelope.write(self.path, envelope.with_only(found, found.newest))
+        self.keep(with_only(found, found.newest))
         return True
 
     def suggest_recovery(self, envelope: Envelope) -> None:
