@@ -28,6 +28,7 @@ SECTIONS = {
     "awaiting": "Awaiting",
     "looking_back": "History",
     "forgetting": "Expiry and erasure",
+    "encryption": "Encryption",
     "sweeping": "Cleaning up",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")

@@ -1,4 +1,4 @@
-"""The main job: learn this machine, remember it in another process, survive ``kill -9``, go back, forget.
+"""The main job: learn this machine, remember it in another process, survive ``kill -9``, go back, forget, seal.
 
 python examples/demo.py              everything, in a temporary directory
 python examples/demo.py learn DIR    the first chapter alone; then: remember DIR
@@ -24,6 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jarvis.errors import KeyUnavailableError, WrongKeyError
+from jarvis.keys import EnvironmentKey, Passphrase, new_key
 from jarvis.persistent_memory import MemoryModule
 
 TOOLS = ("python3", "git", "make", "gcc", "node", "ssh", "curl", "tar", "sqlite3", "docker", "rg", "vim")
@@ -168,6 +170,52 @@ def forget(directory: str) -> None:
             sys.exit("what was erased is still there")
 
 
+def seal(directory: str) -> None:
+    """Chapter six: encrypt the store, search its bytes, try a wrong key, change the key, and open it again."""
+    os.environ["JARVIS_DEMO_KEY"] = new_key()
+    store = Path(directory, "memory.db")
+    with MemoryModule(storage_dir=directory) as memory:
+        before = _digest(memory)
+        words = sorted({*(entry.key for entry in memory.list_memories()), "working_tree", platform.node()})
+        plain = _found(memory, store, words)
+        console.print(f"of {len(words)} words that it knows, {plain} stand in the plain file")
+        done = memory.encrypt_store([EnvironmentKey("JARVIS_DEMO_KEY"), Passphrase("correct horse battery staple")])
+        console.print(f"encrypted: {sum(done.rows.values()) if done else 0} rows, compared one by one")
+        sealed = _found(memory, store, words)
+        console.print(
+            f"in the encrypted file stand [bold]{sealed}[/bold]; it begins with {store.read_bytes()[:8].hex()}…"
+        )
+        rows = [[str(slot.id), slot.source, slot.hint or ""] for slot in memory.key_slots()]
+        _show("what opens it", ["slot", "source", "where"], rows)
+        refused = 0
+        for source in (Passphrase("wrong horse battery staple"), EnvironmentKey("NOT_SET")):
+            try:
+                MemoryModule(storage_dir=directory, keys=[source]).get_user_preferences()
+            except (WrongKeyError, KeyUnavailableError) as error:
+                refused += 1
+                console.print(f"{type(error).__name__}: {str(error).removeprefix(f'{directory}/')}", soft_wrap=True)
+        begun = store.read_bytes()[:8].hex()
+        memory.rotate_data_key()
+        console.print(f"a new key: it began with {begun}…, and begins with {store.read_bytes()[:8].hex()}…")
+    with MemoryModule(storage_dir=directory, keys=[Passphrase("correct horse battery staple")]) as memory:
+        same = _digest(memory) == before
+        verdict = "all as before" if same else "NOT as before"
+        console.print(f"opened with the passphrase: {memory.count_memories()} memories, [bold]{verdict}[/bold]")
+    if not plain or sealed or refused != 2 or not same:
+        sys.exit("the store was not sealed")
+
+
+def _digest(memory: MemoryModule) -> str:
+    told = repr(sorted((entry.id, entry.version, repr(entry.value)) for entry in memory.list_memories()))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _found(memory: MemoryModule, store: Path, words: list[str]) -> int:
+    memory.shutdown()  # who reads the file of an open SQLite store takes away the locks of his own process
+    data = store.read_bytes()
+    return sum(word.encode() in data for word in words if len(word) > 3)
+
+
 def _occurrences(memory: MemoryModule, directory: str, text: str) -> int:
     memory.shutdown()  # who reads the file of an open SQLite store takes away the locks of his own process
     return sum(path.read_bytes().count(text.encode()) for path in Path(directory).iterdir())
@@ -261,6 +309,7 @@ CHAPTERS = {
     "survive": survive,
     "go-back": go_back,
     "forget": forget,
+    "seal": seal,
 }
 
 
@@ -270,7 +319,7 @@ def main() -> None:
         CHAPTERS[sys.argv[1]](sys.argv[2])
     elif len(sys.argv) == 1:
         with tempfile.TemporaryDirectory(prefix="jarvis-demo-") as directory:
-            for number, chapter in enumerate(("learn", "remember", "survive", "go-back", "forget"), start=1):
+            for number, chapter in enumerate(("learn", "remember", "survive", "go-back", "forget", "seal"), start=1):
                 console.rule(f"{number}. {chapter}")
                 subprocess.run([sys.executable, __file__, chapter, directory], check=True)
     else:

@@ -65,6 +65,18 @@ def test_the_demo_forgets_for_good(tmp_path: Path) -> None:
     assert "erase of 1 by settings_page, because the user asked for it" in shown
 
 
+def test_the_demo_seals_its_store(tmp_path: Path) -> None:
+    _run("demo.py", "learn", str(tmp_path))
+
+    shown = re.sub(r"\s+", " ", _run("demo.py", "seal", str(tmp_path)))
+
+    assert "in the encrypted file stand 0;" in shown
+    assert "WrongKeyError: memory.keys: the key is wrong: the passphrase does not open slot 2" in shown
+    assert "KeyUnavailableError: memory.keys: no key is available: the environment variable NOT_SET: it is not" in shown
+    assert "all as before" in shown
+    assert (tmp_path / "memory.db").read_bytes()[:6] != b"SQLite"
+
+
 def test_the_demo_loses_nothing_to_sigkill(tmp_path: Path) -> None:
     shown = re.sub(r"\s+", " ", _run("demo.py", "survive", str(tmp_path)))
 

@@ -217,15 +217,21 @@ class Opener:
     Args:
         path: of the file of keys.
         sources: what may open it; if there are none, what its slots name.
-        others: what may open it besides.
     """
 
-    def __init__(self, path: str, sources: Sequence[KeySource], others: Sequence[KeySource] = ()) -> None:
+    def __init__(self, path: str, sources: Sequence[KeySource]) -> None:
         self.path = path
         self.sources = tuple(sources)
-        self._others = tuple(others)
+        self._others: tuple[KeySource, ...] = ()
         self._wrapping: dict[tuple[str, int, bytes], bytes] = {}  # what opened a slot, by store, slot and salt
         self._opened: dict[tuple[str, int], DataKey] = {}
+
+    def besides(self, others: Sequence[KeySource]) -> Opener:
+        """Return an opener that asks these sources first, and knows what this one does."""
+        more = Opener(self.path, self.sources)
+        more._others = tuple(others)
+        more._wrapping, more._opened = dict(self._wrapping), dict(self._opened)
+        return more
 
     def open(self, envelope: Envelope, number: int) -> DataKey:
         """Return the key with this number.

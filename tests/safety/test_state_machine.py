@@ -11,8 +11,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from jarvis.config import HistoryPolicy
 from jarvis.conformance import BackendMachine, machine
 from jarvis.json_backend import JSONBackend
+from jarvis.keys import KeyFunction
 from jarvis.sqlite_backend import SQLiteBackend
-from tests.test_contract import DictBackend
+from tests.test_contract import DictBackend, a_key
 
 from .conftest import Figures
 
@@ -34,13 +35,19 @@ PRUNED = (
         max_revisions=2,
     ),
 )
+SEALED = machine(
+    lambda directory: SQLiteBackend(
+        directory / "memory.db", durability="normal", encryption="required", keys=[KeyFunction(a_key)]
+    ),
+    name="sqlite, encrypted",
+)
 DICT = machine(lambda directory: DictBackend(directory / "store"), name="dict")
 
 
 @pytest.mark.parametrize(
     ("kind", "steps"),
-    [(SQLITE, 20_000), (JSON, 20_000), *((kind, 8_000) for kind in PRUNED), (DICT, 2_000)],
-    ids=["sqlite", "json", "sqlite pruned", "json pruned", "dict"],
+    [(SQLITE, 20_000), (JSON, 20_000), *((kind, 8_000) for kind in PRUNED), (SEALED, 6_000), (DICT, 2_000)],
+    ids=["sqlite", "json", "sqlite pruned", "json pruned", "sqlite encrypted", "dict"],
 )
 def test_random_steps_never_tell_a_backend_from_a_dict(
     kind: type[BackendMachine], steps: int, soak: bool, figures: Figures, capsys: pytest.CaptureFixture[str]

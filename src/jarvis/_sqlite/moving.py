@@ -426,10 +426,9 @@ class _Mover:
         """Copy what has changed last, and put the copy in the store's place, as soon as no reader hinders it."""
         deadline = time.monotonic() + self._patience_seconds
         patience = self.database.busy_timeout_seconds
-        with self.database.alone(patience) as session, self._timing(), self._noting():
-            # So that little is left for later; what hinders it, such as a full disk, is told then.
-            with contextlib.suppress(apsw.Error):
-                session.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        # So that little is left for later; what hinders it, such as a full disk, is told then.
+        with self.database.alone(patience) as session, self._timing(), self._noting(), contextlib.suppress(apsw.Error):
+            session.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         while True:
             self._catch_up()
             with self.copy.used() as copy:

@@ -142,7 +142,7 @@ def rotate(
         raise NotEncryptedError(database.path, "is plain, so it has no key; call encrypt_store()")
     if found.change == "decrypt":
         _call_off(database, found, number)
-    opener = envelope.Opener(vault.path, vault.sources, sources)
+    opener = vault.opener.besides(sources)
     changed = _change(database, lambda held: held if held.change == "rotate" else envelope.with_next_key(opener, held))
     key = opener.open(changed, changed.newest)
     vault.opener.remember(changed, changed.newest, key)
