@@ -489,3 +489,188 @@ def test_a_backup_takes_no_other_ones_place(tmp_path: Path) -> None:
         memory.back_up(tmp_path / "file" / "below")
     with encrypted(tmp_path / "data", read_only=True) as reading:
         assert reading.back_up(tmp_path / "again").exists()
+
+
+# --- old stores ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_an_encrypted_store_of_an_earlier_version_is_migrated(tmp_path: Path, version: int) -> None:
+    old = Path(__file__).parent / "stores" / f"version-{version}.db"
+    (tmp_path / "plain").mkdir()
+    shutil.copy(old, tmp_path / "plain" / "memory.db")
+    with MemoryModule(storage_dir=tmp_path / "plain", read_only=True) as memory:
+        expected = [(entry.id, entry.version, entry.value) for entry in memory.list_memories()]
+    found, held = envelope.make(Opener("", KEYS), KEYS, None)
+    envelope.write(str(tmp_path / "memory.keys"), found)
+    connection = apsw.Connection(f"file:{old}?immutable=1", flags=apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READONLY)
+    connection.execute("VACUUM INTO ?", (cipher.address(str(tmp_path / "memory.db"), held),))
+    connection.close()
+
+    with encrypted(tmp_path, read_only=True) as reading:
+        assert [(entry.id, entry.version, entry.value) for entry in reading.list_memories()] == expected
+    with encrypted(tmp_path) as memory:
+        assert [(entry.id, entry.version, entry.value) for entry in memory.list_memories()] == expected
+        memory.set_user_preference("theme", {"mode": "dark"})
+    with encrypted(tmp_path) as memory:
+        assert len(memory.list_memories()) == len(expected) + 1
+
+
+def test_the_copy_that_is_kept_of_the_first_life_goes_along(tmp_path: Path) -> None:
+    from tests.safety import model
+
+    state = model.first_life_store(tmp_path, "sqlite", 20)
+    memory = MemoryModule(storage_dir=tmp_path)
+    assert memory.count_memories() == len(state)
+    kept = tmp_path / "memory.db.first-life"
+    assert b"SQLite" in kept.read_bytes()[:16]
+    before = apsw.Connection(str(kept)).execute("SELECT * FROM memories ORDER BY id").fetchall()
+
+    memory.encrypt_store(KEYS)
+    assert b"SQLite" not in kept.read_bytes()[:16]
+    assert memory.key_slots()
+    salt = kept.read_bytes()[:16]
+    memory.rotate_data_key()
+    assert kept.read_bytes()[:16] not in (salt, cipher.PLAIN)
+    with encrypted(tmp_path) as again:
+        assert again.count_memories() == len(state)
+    memory.decrypt_store()
+    assert apsw.Connection(str(kept)).execute("SELECT * FROM memories ORDER BY id").fetchall() == before
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert not (tmp_path / "memory.keys").exists()
+    memory.encrypt_store(KEYS)
+    memory.erase_memory("none")
+    memory.create_memory("notes", "gone", {}, "note")
+    assert memory.clear_all(erase=True)
+    assert not kept.exists()
+
+
+# --- turned on, off and over ---------------------------------------------------------------------
+
+
+def test_a_store_is_encrypted_rekeyed_and_made_plain_with_its_past_and_its_feed(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path)
+    theme = memory.set_user_preference("theme", {"mode": "light"})
+    cursor = memory.newest_cursor()
+    memory.set_user_preference("theme", {"mode": CANARY}, reason="a whim")
+    memory.for_namespace("alice").set_user_preference("theme", {"mode": "alice's"})
+    code = memory.set_user_preference("code", {"door": 4711}, ttl=3600)
+
+    def check() -> None:
+        assert memory.get_history(theme)[0].entry.value == {"mode": "light"}
+        assert next(change.reason for change in memory.changes(cursor)) == "a whim"
+        assert memory.for_namespace("alice").get_user_preferences() == {"theme": {"mode": "alice's"}}
+        held = memory.get_memory(code)
+        assert held is not None
+        assert held.expires_at is not None
+
+    told: list[Any] = []
+    done = memory.encrypt_store(KEYS, progress=told.append)
+    assert done is not None
+    assert done.rows["entries"] == 3
+    assert {each.stage for each in told} == {"copy", "index", "verify", "swap"} | {each.stage for each in told}
+    check()
+    assert CANARY.encode() not in (tmp_path / "memory.db").read_bytes()
+    first = (tmp_path / "memory.db").read_bytes()[:16]
+    assert memory.rotate_data_key().digest
+    check()
+    assert (tmp_path / "memory.db").read_bytes()[:16] not in (first, cipher.PLAIN)
+    with pytest.raises(InvalidSettingError, match="opened with encryption='required'"):
+        encrypted(tmp_path).decrypt_store()
+    assert memory.decrypt_store()
+    check()
+    assert {path.name for path in tmp_path.glob("memory.keys*")} == set()
+
+
+def test_what_cannot_be_done_says_so_and_does_nothing(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path)
+    memory.set_user_preference("theme", {"mode": "dark"})
+    with pytest.raises(KeyUnavailableError, match="JARVIS_KEY cannot become a slot"):
+        memory.encrypt_store()
+    with pytest.raises(NotEncryptedError, match="is plain already"):
+        memory.decrypt_store()
+    with pytest.raises(NotEncryptedError, match=r"call encrypt_store\(\)"):
+        memory.rotate_data_key()
+    with memory.transaction(), pytest.raises(TransactionError):
+        memory.encrypt_store(KEYS)
+    with MemoryModule(storage_dir=tmp_path, read_only=True) as reading, pytest.raises(ReadOnlyStoreError):
+        reading.encrypt_store(KEYS)
+    readable = MemoryModule(storage_dir=tmp_path, backend_type="json")
+    with pytest.raises(UnsupportedError, match="'json' has no encryption; backends that have it: sqlite"):
+        readable.encrypt_store(KEYS)
+    assert not (tmp_path / "memory.keys").exists()
+
+    memory.encrypt_store([*KEYS, Passphrase(WORDS)])
+    with pytest.raises(InvalidSettingError, match="is encrypted already"):
+        memory.encrypt_store(KEYS)
+    before = (tmp_path / "memory.keys").read_bytes()
+    with encrypted(tmp_path) as other, pytest.raises(KeyUnavailableError, match=r"nothing given opens slot 2"):
+        other.rotate_data_key()
+    with encrypted(tmp_path) as other, pytest.raises(KeyUnavailableError, match=r"nothing given opens slot 2"):
+        other.rotate_data_key(keys=[Passphrase("not those words")])
+    assert (tmp_path / "memory.keys").read_bytes() == before
+    with encrypted(tmp_path) as other:
+        assert other.rotate_data_key(keys=[Passphrase(WORDS)])
+
+
+class StopError(Exception):
+    """Breaks a change off."""
+
+
+def stop_at(stage: str) -> Any:
+    def report(progress: Any) -> None:
+        if progress.stage == stage:
+            raise StopError
+
+    return report
+
+
+@pytest.mark.parametrize("stage", ["copy", "index", "verify", "swap"])
+def test_a_change_that_is_broken_off_is_gone_on_with_or_called_off(tmp_path: Path, stage: str) -> None:
+    memory = MemoryModule(storage_dir=tmp_path)
+    with memory.transaction():
+        for number in range(3_000):
+            memory.create_memory("notes", f"n{number}", {"n": number}, "note")
+
+    def count() -> None:
+        assert memory.count_memories() == 3_000
+        with MemoryModule(storage_dir=tmp_path, keys=KEYS) as other:
+            assert other.count_memories() == 3_000
+
+    with pytest.raises(StopError):
+        memory.encrypt_store(KEYS, progress=stop_at(stage))
+    count()
+    assert memory.decrypt_store() is None, "called off"
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "memory.db",
+        "memory.db-wal",
+        "memory.db-shm",
+        "memory.db.lock",
+    }
+    with pytest.raises(StopError):
+        memory.encrypt_store(KEYS, progress=stop_at(stage))
+    done = memory.encrypt_store(progress=None)
+    assert done is not None
+    assert stage == "copy" or done.resumed
+    count()
+    with pytest.raises(StopError):
+        memory.decrypt_store(progress=stop_at(stage))
+    count()
+    assert memory.encrypt_store() is None, "called off"
+    with pytest.raises(StopError):
+        memory.rotate_data_key(progress=stop_at(stage))
+    found = envelope.read(str(tmp_path / "memory.keys"))
+    assert found is not None
+    assert set(found.keys) == {1, 2}, "both until it is done"
+    count()
+    memory.add_key_slot(Passphrase(WORDS))
+    assert memory.rotate_data_key().rows["entries"] == 3_000
+    found = envelope.read(str(tmp_path / "memory.keys"))
+    assert found is not None
+    assert (set(found.keys), len(found.slots)) == ({2}, 2)
+    count()
+    with pytest.raises(StopError):
+        memory.rotate_data_key(progress=stop_at(stage))
+    assert memory.decrypt_store(), "a rotation is called off by it"
+    count()
+    assert {path.name for path in tmp_path.glob("*keys*")} == set()
