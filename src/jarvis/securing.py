@@ -68,7 +68,8 @@ class Secures:
         >>> from jarvis.keys import KeyFile, Passphrase
         >>> from jarvis.persistent_memory import MemoryModule
         >>> tmp_path = getfixture("tmp_path")
-        >>> memory = MemoryModule(storage_dir=tmp_path, encryption="on", keys=[KeyFile.create(tmp_path / "key")])
+        >>> key = KeyFile.create(tmp_path / "key")
+        >>> memory = MemoryModule(storage_dir=tmp_path / "new", encryption="on", keys=[key])
         >>> memory.bootstrap()
         >>> memory.add_key_slot(Passphrase("correct horse battery staple"))
         2
@@ -121,9 +122,9 @@ class Secures:
         >>> from jarvis.keys import KeyFile
         >>> from jarvis.persistent_memory import MemoryModule
         >>> tmp_path = getfixture("tmp_path")
-        >>> memory = MemoryModule(storage_dir=tmp_path)
+        >>> memory = MemoryModule(storage_dir=tmp_path / "store")
         >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
-        >>> done = memory.encrypt_store([KeyFile.create(tmp_path / "key")])
+        >>> done = memory.encrypt_store([KeyFile.create(tmp_path / "its-key")])
         >>> done.rows["entries"], memory.get_user_preferences()
         (1, {'theme': {'mode': 'dark'}})
         """
