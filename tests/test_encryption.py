@@ -625,6 +625,18 @@ def stop_at(stage: str) -> Any:
     return report
 
 
+def test_who_begins_again_with_other_keys_gets_those(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path)
+    memory.set_user_preference("theme", {"mode": "dark"})
+    with pytest.raises(StopError):
+        memory.encrypt_store([Passphrase("a passphrase with a tpyo")], progress=stop_at("verify"))
+    memory.shutdown()
+    again = MemoryModule(storage_dir=tmp_path)
+    assert again.encrypt_store([Passphrase(WORDS)])
+    assert [slot.source for slot in again.key_slots()] == ["passphrase"]
+    assert encrypted(tmp_path, keys=[Passphrase(WORDS)]).get_user_preferences() == {"theme": {"mode": "dark"}}
+
+
 @pytest.mark.parametrize("stage", ["copy", "index", "verify", "swap"])
 def test_a_change_that_is_broken_off_is_gone_on_with_or_called_off(tmp_path: Path, stage: str) -> None:
     memory = MemoryModule(storage_dir=tmp_path)

@@ -230,6 +230,8 @@ def test_sources_are_found_again_by_what_a_slot_says(tmp_path: Path) -> None:
     assert source_at("passphrase", None) is None
     assert source_at("function", "kms") is None
     assert [type(each) for each in sources_of([lambda: b"k" * 32, Passphrase(WORDS)])] == [KeyFunction, Passphrase]
+    with pytest.raises(InvalidSettingError, match="call it to make a source"):
+        sources_of([EnvironmentKey])
     with pytest.raises(InvalidSettingError, match="there is no source"):
         source_from_setting({"tape": "x"})
 
@@ -427,3 +429,27 @@ def test_what_is_derived_for_one_purpose_says_nothing_of_another() -> None:
         == 3
     )
     assert key.blind_index("ab", "c") != key.blind_index("a", "bc")
+
+
+class Token:
+    """A source that somebody else wrote."""
+
+    kind = "token"
+    is_passphrase = False
+    hint = "blue"
+
+    def secret(self) -> bytes:
+        return b"t" * 32
+
+    def __str__(self) -> str:
+        return "the blue token"
+
+
+def test_a_source_of_somebody_else_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "memory.keys"
+    [source] = sources_of([Token()])
+    found, key = made(path, source)
+    assert found.slots[0].source == "token"
+    assert Opener(str(path), [Token()]).open(found, 1).pages == key.pages
+    with pytest.raises(KeyUnavailableError, match=r"opens with slot 1 \(token blue\)"):
+        Opener(str(path), []).open(found, 1)

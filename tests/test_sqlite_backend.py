@@ -202,9 +202,9 @@ def test_a_copy_is_verified_once_and_then_trusted(tmp_path: Path, path: Path, mo
     verified: list[str] = []
     real = verification.verify
 
-    def noted(connection: apsw.Connection, path: str) -> None:
+    def noted(connection: apsw.Connection, path: str, *, encrypted: bool) -> None:
         verified.append(path)
-        real(connection, path)
+        real(connection, path, encrypted=encrypted)
 
     monkeypatch.setattr(verification, "verify", noted)
     with MemoryModule(storage_backend=SQLiteBackend(path)) as memory:

@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 from jarvis.errors import InvalidSettingError
 
@@ -41,8 +41,13 @@ class KeySource(Protocol):
         is_passphrase: the secret is what people remember, so a slow function makes a key of it.
     """
 
-    kind: ClassVar[str]
-    is_passphrase: ClassVar[bool]
+    @property
+    def kind(self) -> str:
+        """What the source is called."""
+
+    @property
+    def is_passphrase(self) -> bool:
+        """Whether the secret is what people remember."""
 
     @property
     def hint(self) -> str | None:
@@ -336,9 +341,11 @@ def sources_of(keys: object) -> tuple[KeySource, ...]:
 
 
 def _source(place: int, held: object) -> KeySource:
-    if isinstance(held, EnvironmentKey | KeyFile | KeyringKey | Passphrase | KeyFunction):
-        return held
-    if callable(held) and not isinstance(held, type):
+    if isinstance(held, type):
+        raise InvalidSettingError(f"keys: item {place} is the class {held.__name__}; call it to make a source of it")
+    if isinstance(getattr(held, "kind", None), str) and callable(getattr(held, "secret", None)):
+        return cast("KeySource", held)
+    if callable(held):
         return KeyFunction(held)
     raise InvalidSettingError(
         f"keys: item {place} is no source of a key but a {type(held).__name__}; see jarvis.keys for those there are"

@@ -17,12 +17,20 @@ import msgspec
 
 from jarvis import _files
 from jarvis._sqlite import cipher, driver, first_life, moving
-from jarvis.errors import InvalidSettingError, NotEncryptedError, StoreAccessError, StoreBusyError
+from jarvis.errors import (
+    InvalidSettingError,
+    KeyUnavailableError,
+    NotEncryptedError,
+    StoreAccessError,
+    StoreBusyError,
+    WrongKeyError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jarvis._sqlite.database import Database
+    from jarvis._sqlite.vault import Vault
     from jarvis.codec.sealing import DataKey
     from jarvis.envelope import Envelope, SlotInfo
     from jarvis.keys import KeySource
@@ -113,6 +121,9 @@ def encrypt(
                 f"{database.path} is encrypted already; its keys are changed with add_key_slot() and rotate_data_key()"
             )
         return None
+    if found is not None and not all(_opens(vault, found, source) for source in sources):
+        _call_off(database, found, None)  # or the store would end up with keys that nobody has in mind any more
+        found = None
     vault.add_sources(sources)
     if found is None:
         found = vault.new_envelope("encrypt")
@@ -194,6 +205,17 @@ def _now(database: Database) -> tuple[Envelope | None, int | None]:
     return found, None if found is None or key is None else found.key_with(key.salt)
 
 
+def _opens(vault: Vault, found: Envelope, source: KeySource) -> bool:
+    """Tell whether one source by itself opens a slot."""
+    from jarvis.envelope import Opener
+
+    try:
+        Opener(vault.path, [source]).open(found, found.newest)
+    except (WrongKeyError, KeyUnavailableError):
+        return False
+    return True
+
+
 def _there(database: Database) -> Envelope:
     found = database.vault.envelope()
     if found is None:
@@ -228,16 +250,19 @@ def _move(database: Database, key: DataKey | None, progress: Callable[[RewritePr
 
 
 def _finish(database: Database) -> None:
-    """Let the kept copies follow the store, and end the change."""
-    found = database.vault.envelope()
-    beginning = driver.beginning_of(database.path)
-    if found is not None and found.change is not None:
-        target = None if found.change == "decrypt" else database.vault.opener.open(found, found.newest)
-        if beginning == (cipher.PLAIN if target is None else target.salt):
-            for path in first_life.kept_copies(database.path):
-                _rewrite(database, path, target)
-        with database.locked():
-            database.file.settle_keys()
+    """Let the kept copies follow the store if it has come over, and end the change."""
+    vault = database.vault
+    found = vault.envelope()
+    if found is None or found.change is None:
+        return
+    target = cipher.PLAIN if found.change == "decrypt" else found.keys[found.newest].salt
+    beginning, *others = database.file.beginnings()
+    if beginning == target and set(others) - {target}:
+        key = None if found.change == "decrypt" else vault.opener.open(found, found.newest)
+        for path in first_life.kept_copies(database.path):
+            _rewrite(database, path, key)
+    with database.locked():
+        database.file.settle_keys()
 
 
 def _rewrite(database: Database, path: str, key: DataKey | None) -> None:

@@ -528,7 +528,7 @@ class StoreFile:
         from jarvis._sqlite import verification
 
         self._log("verifying %s: it is not as this library left it", self.path)
-        verification.verify(connection, self.path)
+        verification.verify(connection, self.path, encrypted=self.key() is not None)
 
     def _log_is_whole(self, connection: apsw.Connection) -> bool:
         if self.durability != "full" or not self.has_log():

@@ -41,7 +41,7 @@ _WAL_FRAME = struct.Struct(">6I")
 _WAL_MAGIC = 0x377F0682
 
 
-def verify(connection: apsw.Connection, path: str) -> None:
+def verify(connection: apsw.Connection, path: str, *, encrypted: bool) -> None:
     """Read the whole store and compare all that can be compared; see `_compare`.
 
     Raises:
@@ -49,16 +49,16 @@ def verify(connection: apsw.Connection, path: str) -> None:
         apsw.Error: a page could not be read.
     """
     try:
-        _compare(connection, path)
+        _compare(connection, path, cipher.RESERVED_BYTES if encrypted else driver.RESERVED_BYTES)
     except UnicodeDecodeError:  # it carries what is stored
         raise driver.corrupt(path, "a text is no text") from None
 
 
-def _compare(connection: apsw.Connection, path: str) -> None:
+def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
     """Compare structure and indexes with the rows, each row with its checksum, the tags with the bodies:
     whatever an answer can be made of. O(store), about 15 µs an entry.
     """
-    if connection.reserve_bytes() not in (driver.RESERVED_BYTES, cipher.RESERVED_BYTES):
+    if connection.reserve_bytes() != reserved:
         raise driver.corrupt(path, "its pages carry no checksums")
     for (finding,) in connection.execute("PRAGMA integrity_check(1)").fetchall():
         if finding != "ok":
