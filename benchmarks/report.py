@@ -30,6 +30,7 @@ SECTIONS = {
     "forgetting": "Expiry and erasure",
     "encryption": "Encryption",
     "sweeping": "Cleaning up",
+    "compression": "Compression",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")
 CHARTED_AT = 10_000
@@ -165,7 +166,23 @@ def _table_of_processes(found: dict[str, Any]) -> str:
     return _markdown(rows)
 
 
-DETAILS = {"many_threads": _table_of_threads, "many_processes": _table_of_processes}
+def _table_of_levels(found: dict[str, Any]) -> str:
+    heads = ["a value of text, at a level of zstd", "smaller by", "to compress", "to decompress", ""]
+    uses = {"3": "`auto`", "19": "`max`"}
+    rows = [heads, [":--", *["--:"] * (len(heads) - 2), ":--"]]
+    for size, levels in found["levels"].items():
+        for level, figures in levels.items():
+            row = [f"{size}, level {level}", amount(figures["ratio"], "x")]
+            row += [amount(figures[name], "µs") for name in ("compress_us", "decompress_us")]
+            rows.append([*row, "" if size == "300 B" else uses.get(level, "")])
+    return _markdown(rows)
+
+
+DETAILS = {
+    "many_threads": _table_of_threads,
+    "many_processes": _table_of_processes,
+    "compression": _table_of_levels,
+}
 
 
 def _where(found: dict[str, Any]) -> str:

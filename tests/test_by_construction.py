@@ -11,7 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import apsw
 import pytest
@@ -20,6 +20,8 @@ from jarvis import _files
 from jarvis._sql.select import count, select
 from jarvis._sqlite import driver
 from jarvis._sqlite.session import Session
+from jarvis.config import Compression
+from jarvis.conformance.compression import prose
 from jarvis.json_backend import JSONBackend
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
@@ -196,6 +198,26 @@ def test_a_create_is_two_statements_in_one_transaction(store: SQLiteBackend) -> 
 
     assert watch.texts() == ["BEGIN", "INSERT", "INSERT", "COMMIT"]  # the entry, and all its tags
     assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") == 0
+
+
+def test_a_compressed_value_takes_as_many_statements_and_fewer_pages(tmp_path: Path) -> None:
+    frames = {}
+    for mode in get_args(Compression):
+        memory = MemoryModule(storage_dir=tmp_path / mode, compression=mode)
+        backend = memory.backend
+        assert isinstance(backend, SQLiteBackend)
+        memory.get_memory(memory.create_memory("c", "warm", prose(6_000), "t", tags=["x"]))
+        before = (tmp_path / mode / "memory.db-wal").stat().st_size
+        with Watch(backend) as watch:
+            memory_id = memory.create_memory("c", "new", prose(6_000), "t", tags=["x"])
+        frames[mode] = ((tmp_path / mode / "memory.db-wal").stat().st_size - before) // 4_096
+        assert watch.texts() == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+        with Watch(backend) as watch:
+            memory.get_memory(memory_id)
+        assert watch.texts() == ["SELECT"]
+        memory.shutdown()
+
+    assert frames["auto"] == frames["max"] < frames["off"]
 
 
 @pytest.mark.parametrize("read_only", [False, True])

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from jarvis import envelope
-from jarvis.codec.sealing import DataKey, UnsealError
+from jarvis.codec.sealing import DataKey, UnsealError, pack, unpack
 from jarvis.config import StorageConfig
 from jarvis.envelope import Envelope, Opener
 from jarvis.errors import (
@@ -415,6 +415,22 @@ def test_a_sealed_value_comes_back_for_its_place_and_version_only() -> None:
             key.unseal(sealed[:place_] + bytes([sealed[place_] ^ 1]) + sealed[place_ + 1 :], ("default", "id-1"), 3)
         with pytest.raises(UnsealError):
             key.unseal(sealed[:place_], ("default", "id-1"), 3)
+
+
+@pytest.mark.parametrize("mode", ["auto", "off", "max"])
+def test_a_value_is_compressed_before_it_is_sealed(mode: Any) -> None:
+    key, place = DataKey.new(), ("default", "id-1")
+    for value in (b"", b"{}", b'{"text": "again and again"}' * 100, os.urandom(5_000)):
+        sealed = pack(key, value, mode, place, 1)
+        assert unpack(key, sealed, place, 1) == value
+        if len(value) == 2_700:
+            assert (len(sealed) < 200) is (mode != "off")
+        with pytest.raises(UnsealError):
+            unpack(key, sealed, place, 2)
+        with pytest.raises(UnsealError):
+            unpack(key, sealed[:-1], place, 1)
+    with pytest.raises(UnsealError, match="decompressed"):
+        unpack(key, key.seal(b"\1 no frame", place, 1), place, 1)
 
 
 def test_what_is_derived_for_one_purpose_says_nothing_of_another() -> None:

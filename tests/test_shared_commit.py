@@ -140,7 +140,7 @@ import resource, signal, sys, threading, time
 from jarvis.errors import StoreFullError
 from jarvis.persistent_memory import MemoryModule
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-memory = MemoryModule(storage_dir=sys.argv[1])
+memory = MemoryModule(storage_dir=sys.argv[1], compression="off")
 memory.bootstrap()
 waiting = memory.backend._database._shared._waiting
 outcomes = {}

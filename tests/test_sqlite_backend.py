@@ -638,7 +638,7 @@ os._exit(9)
 
 
 def test_both_ways_of_counting_the_frames_of_a_log_agree(path: Path) -> None:
-    memory = MemoryModule(storage_backend=SQLiteBackend(path))
+    memory = MemoryModule(storage_backend=SQLiteBackend(path, compression="off"))
     for number in range(20):
         memory.record_task(str(number), {"text": "x" * 3000})
     log = path.with_name("memory.db-wal")

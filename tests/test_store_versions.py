@@ -11,16 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from jarvis._sqlite import schema
+from jarvis._sqlite import driver, schema
 from jarvis._sqlite.session import Session
 from jarvis.errors import CorruptStoreError, ReadOnlyStoreError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 from tests.stores.make import entries
 
-VERSION_1 = Path(__file__).parent / "stores" / "version-1.db"
+STORES = sorted((Path(__file__).parent / "stores").glob("version-*.db"))
+VERSION_1 = STORES[0]
+STATES = "SELECT row, body, checksum FROM {} ORDER BY row"
 
 
 @pytest.fixture
@@ -28,11 +31,12 @@ def old(tmp_path: Path) -> Path:
     return Path(shutil.copy(VERSION_1, tmp_path / "memory.db"))
 
 
-def _rows(backend: SQLiteBackend, sql: str) -> list[Any]:
+def _rows(backend: Any, sql: str) -> list[Any]:
     def read(session: Session) -> list[Any]:
         return session.rows(sql)
 
-    return backend._database.read(read)
+    found: list[Any] = backend._database.read(read)
+    return found
 
 
 def test_a_store_of_version_1_is_migrated_and_its_entries_stay_as_they_are(old: Path, tmp_path: Path) -> None:
@@ -55,6 +59,78 @@ def test_a_store_of_version_1_is_migrated_and_its_entries_stay_as_they_are(old: 
         assert memory.count_memories(tags=["all"]) == 5
     with MemoryModule(storage_dir=tmp_path, read_only=True) as memory:
         assert memory.count_memories() == 5
+
+
+@pytest.mark.parametrize("store", STORES, ids=lambda path: path.stem)
+def test_every_version_is_migrated_without_touching_an_entry_and_then_compressed(store: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(store, tmp_path / "memory.db"))
+    tables = ("entries", "revisions") if int(store.stem.split("-")[1]) >= 3 else ("entries",)
+    reader = SQLiteBackend(path, read_only=True)
+    before = [_rows(reader, STATES.format(table)) for table in tables]
+    reader.shutdown()
+    assert path.read_bytes() == store.read_bytes()
+
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        backend = memory.backend
+        after = [_rows(backend, STATES.format(table)) for table in tables]
+        packed = [_rows(backend, f"SELECT count(packed) FROM {table}") for table in ("entries", "revisions")]
+        held = memory.list_memories()
+        done = memory.recompress()
+        update = memory.update_memory("id-3", {"text": "x" * 3_000})
+
+        assert before == after
+        assert packed == [[(0,)], [(0,)]]
+        assert _rows(backend, "PRAGMA user_version") == [(schema.CURRENT_VERSION,)]
+        assert held == entries()
+        assert done.entries == 2  # id-3 of both namespaces
+        assert update
+        assert [revision.entry.value for revision in memory.get_history("id-3")] == [entries()[3].value]
+        assert memory.for_namespace("alice").list_memories() == entries()
+    (tmp_path / "memory.db.lock").unlink()
+    with MemoryModule(storage_dir=tmp_path, read_only=True) as memory:  # which compares the whole
+        assert memory.for_namespace("alice").list_memories() == entries()
+
+
+@pytest.mark.parametrize("store", STORES, ids=lambda path: path.stem)
+def test_who_reads_an_old_store_reads_on_when_it_is_migrated_and_compressed(store: Path, tmp_path: Path) -> None:
+    shutil.copy(store, tmp_path / "memory.db")
+    with (
+        MemoryModule(storage_dir=tmp_path, read_only=True) as reader,
+        MemoryModule(storage_dir=tmp_path, namespace="alice", read_only=True) as other,
+    ):
+        assert reader.list_memories() == other.list_memories() == entries()
+        with MemoryModule(storage_dir=tmp_path) as writer:
+            writer.recompress()
+            assert reader.list_memories() == entries()
+            assert reader.count_memories(where={"text": {"$exists": True}}) == 1
+            assert other.get_memory("id-3") == entries()[3]
+
+
+def test_a_store_that_version_4_left_half_migrated_is_finished(tmp_path: Path) -> None:
+    path = Path(shutil.copy(STORES[3], tmp_path / "memory.db"))
+    connection = driver.connect(str(path), key=None, durability="full", busy_timeout_seconds=5)
+    connection.execute(f"PRAGMA user_version = {schema.MIGRATING}")
+    connection.close()
+
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        assert memory.list_memories() == entries()
+        memory.recompress()
+        assert _rows(memory.backend, "PRAGMA user_version") == [(schema.CURRENT_VERSION,)]
+
+
+def test_versions_before_refuse_the_body_of_a_compressed_value(tmp_path: Path) -> None:
+    class BodyOfVersion4(msgspec.Struct, array_like=True):
+        value: dict[str, Any]
+        tags: list[str]
+        provenance: dict[str, str] | tuple[str, str]
+        moment: str | tuple[str, int, str | None]
+
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        memory.create_memory("c", "k", {"text": "x" * 3_000}, "t")
+        ((body,),) = _rows(memory.backend, "SELECT body FROM entries")
+
+    with pytest.raises(msgspec.ValidationError):  # it has the store open since before: no empty value for it
+        msgspec.json.decode(body, type=BodyOfVersion4)
 
 
 def test_reading_a_store_of_version_1_changes_no_byte_of_it(old: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import msgspec
 
 from jarvis._awaited import Workers
 from jarvis.change import Change, position_of
-from jarvis.config import Encryption, HistoryPolicy, RetentionRule
+from jarvis.config import Compression, Encryption, HistoryPolicy, RetentionRule
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt
 from jarvis.errors import TransactionError
@@ -32,6 +32,7 @@ from jarvis.forgetting import Lifetime
 from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
+from jarvis.recompression import Progress, Recompression
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Difference, Revision
 from jarvis.rewriting import RewriteProgress, Rewritten
@@ -97,6 +98,7 @@ class AsyncMemoryModule:
         history: HistoryPolicy = _USUAL_HISTORY,
         encryption: Encryption = "off",
         keys: KeySources = (),
+        compression: Compression = "auto",
         retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
@@ -111,6 +113,7 @@ class AsyncMemoryModule:
             history=history,
             encryption=encryption,
             keys=keys,
+            compression=compression,
             retention=retention,
             clock=clock,
         )
@@ -165,6 +168,10 @@ class AsyncMemoryModule:
 
     async def bootstrap(self) -> None:
         return await self._run(self._memory.bootstrap)
+
+    async def recompress(self, progress: Progress | None = None) -> Recompression:
+        """As there; `progress` is called in the thread that does it."""
+        return await self._run(self._memory.recompress, progress)
 
     async def create_memory(
         self,

@@ -26,6 +26,8 @@ Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
 Encryption = Literal["off", "on", "required"]
 ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
+Compression = Literal["auto", "off", "max"]
+COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 _MANY_REVISIONS = 1_000_000
 _LONGEST = timedelta(days=36_525)
 _LONGEST_INTERVAL = timedelta(days=30)  # what every platform can wait for
@@ -146,6 +148,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
         read_only: write nothing, not even the store itself.
         busy_timeout_seconds: how long a write waits for another writer; 0 does not wait.
         history: how much of the past is kept; a mapping of the fields of `HistoryPolicy` is taken too.
+        compression: how values from 1 KiB up are written: ``auto``, compressed fast; ``max``, as small as it gets;
+            ``off``, as they are.
         retention: what is cleaned up; for a rule a mapping of the fields of `RetentionRule` is taken too.
         encryption: ``off``; ``on``, a store that is created is encrypted; or ``required``, a plain one is refused too.
         keys: where the keys of an encrypted store come from, see `jarvis.keys`; for a source a mapping such as
@@ -173,6 +177,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     history: HistoryPolicy = HistoryPolicy()
     encryption: Encryption = "off"
     keys: tuple[KeySource, ...] = ()
+    compression: Compression = "auto"
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
 
@@ -191,6 +196,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             history: HistoryPolicy | Mapping[str, Any] = ...,
             encryption: Encryption | bool = ...,
             keys: Sequence[KeySource | Callable[[], bytes] | Mapping[str, str]] = ...,
+            compression: Compression = ...,
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,
         ) -> None: ...
@@ -486,6 +492,14 @@ def _keys(value: object) -> tuple[KeySource, ...]:
         raise _UnfitError(f"does not fit: {error}") from None
 
 
+def _compression(value: object) -> str:
+    if value is False:  # what YAML reads an `off` without quotes as
+        return "off"
+    if value not in COMPRESSIONS:
+        raise _UnfitError(f"must be {', '.join(map(repr, COMPRESSIONS[:-1]))} or {COMPRESSIONS[-1]!r}")
+    return str(value)
+
+
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
         raise _UnfitError(f"must be true or false, not {_kind(value)}")
@@ -599,6 +613,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "read_only": _switch,
     "busy_timeout_seconds": _seconds,
     "history": _history,
+    "compression": _compression,
     "retention": _retention,
     "sweep_every": _sweep_every,
     "encryption": _encryption,

@@ -90,6 +90,7 @@ class Container:
                     history=storage.history,
                     encryption=storage.encryption,
                     keys=storage.keys,
+                    compression=storage.compression,
                     retention=storage.retention,
                 )
                 module.bootstrap()

@@ -18,13 +18,14 @@ from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
-from jarvis.config import Durability, HistoryPolicy, checked
+from jarvis.config import Compression, Durability, HistoryPolicy, checked
 from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
     EntryNotFoundError,
     InvalidQueryError,
     StoreAccessError,
+    UnsupportedError,
 )
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
 from jarvis.revision import Revision, Signature
@@ -65,8 +66,10 @@ class JSONBackend(StorageBackend):
             for the disk: a killed process loses nothing, a power cut MAY LOSE THE WHOLE FILE.
         busy_timeout_seconds: how long a write waits for other writers.
         history: how much of the past the changes made here keep, and what `prune` has no room for.
+        compression: ``"auto"`` and ``"off"``: none, for the file is to be read. There is no ``"max"``.
 
     Raises:
+        UnsupportedError: `compression` is ``"max"``.
         InvalidSettingError: an option is unknown or out of range.
         InvalidEntryError: `namespace` cannot be the name of one.
 
@@ -101,7 +104,10 @@ class JSONBackend(StorageBackend):
         durability: Durability = "full",
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = HistoryPolicy(),  # noqa: B008 - frozen
+        compression: Compression = "auto",
     ) -> None:
+        if checked("compression", compression) == "max":
+            raise UnsupportedError("the backend 'json' has no compression, for its file is to be read; sqlite has it")
         self.namespace = check_namespace(namespace)
         self._options = {
             "read_only": checked("read_only", read_only),

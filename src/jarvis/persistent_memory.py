@@ -16,7 +16,7 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
-from jarvis.config import ARCHIVED, Encryption, HistoryPolicy, RetentionRule
+from jarvis.config import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -37,9 +37,11 @@ from jarvis.memory_entry import (
     check_namespace,
     check_text,
 )
+from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Difference, Operation, Revision
 from jarvis.securing import Secures
 from jarvis.storage_backend import (
+    Compresses,
     Erases,
     Expires,
     KeepsHistory,
@@ -72,6 +74,7 @@ _USUAL: dict[str, Any] = {
     "history": _USUAL_HISTORY,
     "encryption": "off",
     "keys": (),
+    "compression": "auto",
 }
 
 Result = TypeVar("Result")
@@ -115,11 +118,14 @@ class MemoryModule(LooksBack, Forgets, Secures):
         encryption: ``"on"`` encrypts a store that is created; ``"required"`` also refuses one that is plain. A store
             that is encrypted is opened with its keys, whatever this says.
         keys: where the keys of an encrypted store come from, see `jarvis.keys`.
+        compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
+            gets, at 80 times the cost; ``"off"``, as they are. Whatever is stored is read. See also `recompress`.
         retention: what `sweep` cleans up, see `RetentionRule`.
         clock: returns the time now, aware; for tests.
 
     Raises:
         UnknownBackendError: no backend has that name.
+        UnsupportedError: the backend lacks something that an argument asks for.
         InvalidSettingError: an argument is out of range.
 
     >>> import tempfile
@@ -144,6 +150,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         history: HistoryPolicy = _USUAL_HISTORY,
         encryption: Encryption = "off",
         keys: KeySources = (),
+        compression: Compression = "auto",
         retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
@@ -155,6 +162,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             "history": history,
             "encryption": encryption,
             "keys": tuple(keys) if isinstance(keys, list) else keys,
+            "compression": compression,
         }
         asked_for = {name: held for name, held in options.items() if held != _USUAL[name]}
         if storage_backend is None:
@@ -226,6 +234,30 @@ class MemoryModule(LooksBack, Forgets, Secures):
         self.backend.shutdown()
         if self._stop_sweeping():
             self.backend.shutdown()  # which a sweep may have opened again
+
+    def recompress(self, progress: Progress | None = None) -> Recompression:
+        """Store every value of the store, in all namespaces and with the past, as `compression` has it.
+
+        For a store from before there was compression, or after the setting was changed. It is no change: versions,
+        timestamps, history and feed stay. What is compressed stays so with ``"auto"``; with ``"max"`` it becomes
+        smaller, with ``"off"`` it is written out. Others write in between; if it is ended, call it again.
+
+        Args:
+            progress: is called with (done, total) after each step.
+
+        Raises:
+            UnsupportedError: the backend has no compression.
+            TransactionError: the calling thread has a transaction open.
+
+        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"), compression="off")
+        >>> _ = memory.create_memory("notes", "long", {"text": "again and again " * 500}, "note")
+        >>> memory.shutdown()
+        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> done = memory.recompress()
+        >>> done.entries, done.bytes_before > 5 * done.bytes_after
+        (1, True)
+        """
+        return ask(self.backend, Compresses).recompress(progress)
 
     # --- creating --------------------------------------------------------------------------------
 

@@ -13,15 +13,15 @@ import msgspec
 
 from jarvis import _files
 from jarvis._sql.select import LIVE, count, select
-from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, rekeying
+from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, rekeying, repacking
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
-from jarvis.config import Durability, Encryption, HistoryPolicy, checked
-from jarvis.entry_record import encode_body
+from jarvis.config import Compression, Durability, Encryption, HistoryPolicy, checked
+from jarvis.entry_record import encode_entry
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search, search
 from jarvis.errors import (
@@ -36,10 +36,12 @@ from jarvis.memory_entry import (
     asked_instant,
     check_namespace,
 )
+from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Revision, Signature
 from jarvis.rewriting import RewriteProgress, Rewritten
 from jarvis.storage_backend import (
     BacksUp,
+    Compresses,
     Encrypts,
     Erases,
     Expires,
@@ -89,6 +91,8 @@ class SQLiteBackend(StorageBackend):
             that is encrypted is opened with its keys, whatever this says.
         keys: where keys come from, see `jarvis.keys`; if there are none, from where the store says, and for a new one
             from the environment variable ``JARVIS_KEY``.
+        compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
+            gets; ``"off"``, as they are, for other tools to read. Whatever is stored is read.
 
     Raises:
         InvalidSettingError: an argument is out of range.
@@ -112,6 +116,7 @@ class SQLiteBackend(StorageBackend):
         KeepsHistory,
         Expires,
         Erases,
+        Compresses,
         FeedsChanges,
         WakesWatchers,
         BacksUp,
@@ -129,6 +134,7 @@ class SQLiteBackend(StorageBackend):
         history: HistoryPolicy = _USUAL_HISTORY,
         encryption: Encryption = "off",
         keys: KeySources = (),
+        compression: Compression = "auto",
     ) -> None:
         self.db_path: Path = checked("db_path", db_path)
         self.namespace = check_namespace(namespace)
@@ -141,6 +147,7 @@ class SQLiteBackend(StorageBackend):
             encryption=checked("encryption", encryption),
             keys=checked("keys", keys),
         )
+        self._compression: Compression = checked("compression", compression)
         self._reader = Reader(self._database, self.namespace, None)
 
     def __repr__(self) -> str:
@@ -155,6 +162,7 @@ class SQLiteBackend(StorageBackend):
             "history": database.history,
             "encryption": database.vault.encryption,
             "keys": database.vault.sources,
+            "compression": self._compression,
         }
         return _reopen, (type(self), self.db_path, self.namespace, options, self._reader.clock)
 
@@ -164,8 +172,8 @@ class SQLiteBackend(StorageBackend):
         self._database.read(lambda _: None)
 
     def create(self, entry: MemoryEntry) -> None:
-        body, instant = encode_body(entry)
-        self._change(lambda session, now: entries.insert(session, self.namespace, entry, body, instant, now))
+        encoded = encode_entry(entry, self._compression)
+        self._change(lambda session, now: entries.insert(session, self.namespace, entry, encoded, now))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not can_be_looked_up(entry_id):
@@ -173,8 +181,8 @@ class SQLiteBackend(StorageBackend):
         return self._reader.one(READ, (), entry_id)
 
     def update(self, entry: MemoryEntry) -> None:
-        body, instant = encode_body(entry)
-        self._change(lambda session, now: entries.replace(session, self.namespace, entry, body, instant, now))
+        encoded = encode_entry(entry, self._compression)
+        self._change(lambda session, now: entries.replace(session, self.namespace, entry, encoded, now))
 
     def delete(self, entry_id: str) -> None:
         self.discard(entry_id)
@@ -287,8 +295,8 @@ class SQLiteBackend(StorageBackend):
         return self._reader.reading(find)
 
     def recreate(self, entry: MemoryEntry) -> None:
-        body, instant = encode_body(entry)
-        self._change(lambda session, now: entries.recreate(session, self.namespace, entry, body, instant, now))
+        encoded = encode_entry(entry, self._compression)
+        self._change(lambda session, now: entries.recreate(session, self.namespace, entry, encoded, now))
 
     def as_of(self, moment: datetime) -> Past:
         instant = asked_instant("as_of", moment)
@@ -384,6 +392,11 @@ class SQLiteBackend(StorageBackend):
 
     def rotate(self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
         return rekeying.rotate(self._database, sources, progress)
+
+    # --- Compresses ------------------------------------------------------------------------------
+
+    def recompress(self, progress: Progress | None) -> Recompression:
+        return repacking.recompress(self._database, self._compression, progress)
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -20,12 +20,14 @@ from jarvis.erasure import Erased, Search
 from jarvis.errors import UnsupportedError
 from jarvis.keys import KeySource
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
+from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Revision, Signature
 from jarvis.rewriting import RewriteProgress, Rewritten
 
 __all__ = [
     "DEFAULT_NAMESPACE",
     "BacksUp",
+    "Compresses",
     "Encrypts",
     "Erases",
     "Expires",
@@ -392,6 +394,23 @@ class Encrypts(Protocol):
             NotEncryptedError: it is plain.
             WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
             StoreBusyError: as for `encrypt`.
+        """
+
+
+class Compresses(Protocol):
+    """compression: large values are stored compressed, as a setting of the backend has it, and read however stored."""
+
+    def recompress(self, progress: Progress | None) -> Recompression:
+        """Store every value of the store, in all namespaces and of all states that are kept, as the setting has it.
+
+        That is no change: versions, timestamps, history, feed and commit numbers stay. It is done in small steps
+        beside other writers; if it is ended, what was done stays, and the next call does the rest.
+
+        Args:
+            progress: is called after each step, outside of transactions; what it raises ends the whole.
+
+        Raises:
+            TransactionError: a transaction is open in this thread.
         """
 
 

@@ -42,7 +42,7 @@ def await_line() -> None:
 def fill(backend: str, directory: str) -> None:
     """Write until files may not grow any more, then raise the limit and go on; say the error and how many were kept."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    memory = MemoryModule(storage_dir=directory, backend_type=backend)
+    memory = MemoryModule(storage_dir=directory, backend_type=backend, compression="off")
     memory.create_memory("things", "first", {}, "thing")
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import sys
@@ -18,12 +19,16 @@ from typing import NamedTuple
 
 from jarvis._sqlite import driver
 from jarvis.persistent_memory import MemoryModule
+from jarvis.storage_backend import Compresses
 
 from . import model
 from .faults import KillAt, installed
 from .model import Action, State, bulk, single
 
-Step = Action | str  # "open", "shutdown", "erase", or an action
+Step = Action | str  # "open", "shutdown", "erase", "recompress", or an action
+
+_NOISE = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789é", k=6_000))
+"""More than a page of it stays when it is compressed."""
 
 
 class Scenario(NamedTuple):
@@ -52,10 +57,25 @@ def _some(directory: Path, backend: str) -> State:
     return model.after(state, action)
 
 
+def _large(directory: Path, backend: str) -> State:
+    """Fill a store as it was before there was compression, with a past."""
+    options = {"compression": "off"} if backend == "sqlite" else {}
+    state: State = {}
+    with MemoryModule(storage_dir=directory, backend_type=backend, **options) as memory:  # type: ignore[arg-type]  # one
+        ids: dict[str, str] = {}
+        for action in (
+            bulk(["create", f"s{n}", {"n": n, "text": _NOISE[: 900 + 60 * n] * 2}, ["red"]] for n in range(20)),
+            bulk(["update", f"s{n}", {"n": n, "text": _NOISE[: 800 + 60 * n]}, ["blue"]] for n in range(12)),
+        ):
+            model.perform(memory, action, ids)
+            state = model.after(state, action)
+    return state
+
+
 _CHANGES: tuple[Step, ...] = (
     single("create", "new", {"a": 1}, ["red"]),
     single("update", "s3", {"b": [1, 2]}, ["blue"]),
-    single("upsert", "u1", {"c": "é" * 3000}),
+    single("upsert", "u1", {"c": _NOISE}),
     single("delete", "s5"),
     single("upsert", "u1", {"c": "e"}),
 )
@@ -80,6 +100,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "clear": Scenario(_some, (single("clear"), single("create", "a", {}, []), "shutdown")),
     "erase": Scenario(_some, ("erase", single("create", "a", {}, []), "shutdown")),
+    "recompress": Scenario(_large, ("open", "recompress", single("create", "a", {}, []), "shutdown")),
 }
 
 
@@ -103,6 +124,9 @@ def take(memory: MemoryModule, step: Step, ids: dict[str, str]) -> None:
         memory.shutdown()
     elif step == "erase":
         memory.erase_namespace("default")
+    elif step == "recompress":
+        if memory.backend.has_capability(Compresses):
+            memory.recompress()
     elif not isinstance(step, str):
         model.perform(memory, step, ids)
 

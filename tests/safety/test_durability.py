@@ -108,7 +108,7 @@ def calls(memory: MemoryModule) -> list[Callable[[], object]]:
         single("update", "a", {"n": 2}, ["blue"]),
         single("upsert", "u1", {"n": 3}),
         single("upsert", "u1", {"n": 4}),
-        bulk([["create", f"b{n}", {"text": "x" * 3000}, []] for n in range(100)]),
+        bulk([["create", f"b{n}", {"text": "x" * 900}, []] for n in range(100)]),
         single("delete", "b7"),
         single("clear"),
         single("create", "c", {}, []),

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 LIVE = "(e.expires <= :now) IS NOT TRUE"
 """The condition for an entry not to have expired; of one that never does, `expires` is NULL."""
 
-COLUMNS = "e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, e.body"
+VALUE = "e.body, e.packed"
+"""What tells the value of an entry, see `jarvis.entry_record.Encoded`."""
+
+COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
 
 
 class Statement(NamedTuple):
@@ -99,14 +102,14 @@ def count(
 
 
 def every_state(query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None]) -> Statement | None:
-    """Return the statement that selects id and body of every state that `query` (without `where`, `limit` and
+    """Return the statement that selects id and `VALUE` of every state that `query` (without `where`, `limit` and
     `after`) matches, of now or ended, expired or not; or None if there cannot be one.
     """
     whole = msgspec.structs.replace(query, limit=None, after=None)
     found = _bind(whole, namespace, name_id, now=0, limited=False, cutoff=None)
     if found is None:
         return None
-    parts = (_in_era(found[0], "e.id, e.body", era, is_live=False)[0] for era in (_PRESENT, _PAST))
+    parts = (_in_era(found[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
     return Statement(" UNION ALL ".join(parts), found[1])
 
 

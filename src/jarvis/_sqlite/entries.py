@@ -12,17 +12,18 @@ from jarvis.revision import Signature
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
+    from jarvis.entry_record import Encoded
     from jarvis.memory_entry import MemoryEntry
 
 _FIND = "SELECT row, instant, version, body FROM entries WHERE namespace = ? AND id = ? AND (expires <= ?) IS NOT TRUE"
 _INSERT = """
 INSERT INTO entries (row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum,
-    expires)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    expires, packed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _UPDATE = """
 UPDATE entries SET row = ?, category = ?, key = ?, entity_type = ?, entity_id = ?, instant = ?, version = ?,
-    body = ?, checksum = ?, expires = ? WHERE row = ?
+    body = ?, checksum = ?, expires = ?, packed = ? WHERE row = ?
 """
 _DELETE = "DELETE FROM entries WHERE row = ?"
 _COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
@@ -32,9 +33,9 @@ _DELETION = Signature("delete")
 
 
 def insert(
-    session: Session, namespace: str, entry: MemoryEntry, body: bytes, instant: int, now: int, *, version: int = 1
+    session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, now: int, *, version: int = 1
 ) -> None:
-    """Store `entry`, whose encoded body and instant are given, as this version.
+    """Store `entry`, of which is given what is encoded, as this version.
 
     An entry that has its id and has expired at the instant `now` is purged before.
 
@@ -45,11 +46,12 @@ def insert(
     category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
     commit = session.next_commit()
     expires = None if entry.expires_at is None else instant_of(entry.expires_at)
-    checksum = _checksum(namespace, entry, commit, instant, version, expires, body)
+    checksum = _checksum(namespace, entry, commit, encoded, version, expires)
+    body, packed, instant = encoded
     fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, version)
-    if not session.put(_INSERT, (*fields, body.decode(), checksum, expires)):
+    if not session.put(_INSERT, (*fields, body.decode(), checksum, expires, packed)):
         if expiry.purge_entry(session, namespace_id, entry.id, now):
-            insert(session, namespace, entry, body, instant, now, version=version)
+            insert(session, namespace, entry, encoded, now, version=version)
             return
         raise DuplicateEntryError(
             f"the id is taken in namespace {namespace!r} of {session.path}; update it or choose another"
@@ -59,7 +61,7 @@ def insert(
         tagging.put(session, tagging.ids(session, entry.tags), (namespace_id, instant, commit, category, entity_type))
 
 
-def replace(session: Session, namespace: str, entry: MemoryEntry, body: bytes, instant: int, now: int) -> None:
+def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, now: int) -> None:
     """Store `entry` as the next version of the one with its id.
 
     Raises:
@@ -77,20 +79,21 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, body: bytes, i
     if session.history.max_revisions:
         history.keep(session, namespace_id, (row, old_instant, version), commit, before)
     expires = None if entry.expires_at is None else instant_of(entry.expires_at)
-    checksum = _checksum(namespace, entry, commit, instant, version + 1, expires, body)
+    checksum = _checksum(namespace, entry, commit, encoded, version + 1, expires)
+    body, packed, instant = encoded
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
-    session.rows(_UPDATE, (*fields, body.decode(), checksum, expires, row), "write")
+    session.rows(_UPDATE, (*fields, body.decode(), checksum, expires, packed, row), "write")
     session.wrote(commit, instant)
     tagging.take(session, before, (namespace_id, old_instant, row))
     tagging.put(session, after, (namespace_id, instant, commit, category, entity_type))
 
 
-def recreate(session: Session, namespace: str, entry: MemoryEntry, body: bytes, instant: int, now: int) -> None:
+def recreate(session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, now: int) -> None:
     """Store `entry` as the version after the last one that the past knows of its id; raise as `insert` does."""
     expiry.purge_entry(session, session.intern(namespace), entry.id, now)
     found = session.rows(history.LAST_VERSION, (session.name_id(namespace), entry.id))
     version = found[0][0] + 1 if found else 1
-    insert(session, namespace, entry, body, instant, now, version=version)
+    insert(session, namespace, entry, encoded, now, version=version)
     if version > 1:  # else the entry itself tells of its creation
         place = (session.commit_number, session.moment(), session.intern(namespace))
         named = (entry.id, session.intern(entry.category), entry.key)
@@ -120,7 +123,7 @@ def _find(
 ) -> tuple[int, int, int, str] | None:
     """Return (row, instant, version, body) of the entry with this id, or None if there is none, or it has expired."""
     if session.last_read is not None:
-        read_in, (row, read_id, *_, instant, version, expires, body) = session.last_read
+        read_in, (row, read_id, *_, instant, version, expires, body, _) = session.last_read
         if read_id == entry_id and read_in == namespace and (expires is None or expires > now):
             return row, instant, version, body
     found = session.rows(_FIND, (namespace_id, entry_id, now))
@@ -147,8 +150,8 @@ def remove_all(session: Session, namespace: str, now: int) -> int:
 
 
 def _checksum(
-    namespace: str, entry: MemoryEntry, commit: int, instant: int, version: int, expires: int | None, body: bytes
+    namespace: str, entry: MemoryEntry, commit: int, encoded: Encoded, version: int, expires: int | None
 ) -> int:
     names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
-    fields = (commit, *names, instant, version)
-    return row_checksum(fields if expires is None else (*fields, expires), body)
+    fields = (commit, *names, encoded.instant, version)
+    return row_checksum(fields if expires is None else (*fields, expires), encoded.body, encoded.packed)

@@ -92,7 +92,8 @@ def finish(connection: apsw.Connection) -> None:
     connection.execute("VACUUM")
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-    version = schema.CURRENT_VERSION  # unless an earlier version left it here
+    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('entries')")}
+    version = schema.CURRENT_VERSION if "packed" in columns else 4  # unless an earlier version left it here
     if "entries_by_expiry" not in names:
         version = 3 if "revisions" in names else 1 if "entries_by_category_key" in names else 2
     connection.execute(f"PRAGMA user_version = {version}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jarvis._sqlite.session import Session
 
-_STATE = "row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum, expires"
+_STATE = "row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum, expires, packed"
 _INTO = f"INSERT INTO revisions (ended, made, change, change_checksum, {_STATE})"
 _KEEP = f"{_INTO} SELECT ?, ?, ?, ?, {_STATE} FROM entries WHERE row = ?"
 _KEEP_ALL = f"""

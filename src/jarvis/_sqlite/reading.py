@@ -94,7 +94,7 @@ class Reader:
         if statement is None:
             return
         for row in session.each(*statement):
-            if test is not None and not test(self.value(row[-1])):
+            if test is not None and not test(self.value(row[-2], row[-1])):
                 continue
             yield self.entries(session, (row,))[0]
             if left is not None:
@@ -109,7 +109,19 @@ class Reader:
         if pausing:  # it would look at all that is built again and again, and find nothing to free
             gc.disable()
         try:
-            for commit, entry_id, category, key, entity_type, entity_id, instant, version, expires, body in rows:
+            for (
+                commit,
+                entry_id,
+                category,
+                key,
+                entity_type,
+                entity_id,
+                instant,
+                version,
+                expires,
+                body,
+                packed,
+            ) in rows:
                 built.append(
                     decode_entry(
                         entry_id,
@@ -121,6 +133,7 @@ class Reader:
                         (instant, commit),
                         body,
                         None if expires is None else datetime_of(expires),
+                        packed,
                     )
                 )
         except InvalidMomentError as error:
@@ -132,10 +145,10 @@ class Reader:
                 gc.enable()
         return built
 
-    def value(self, body: str) -> Any:
-        """Return the value in a stored body; raise `StoreError` if there is none."""
+    def value(self, body: str, packed: bytes | None) -> Any:
+        """Return the value of a stored entry; raise `StoreError` if there is none."""
         try:
-            return decode_value(body)
+            return decode_value(body, packed)
         except InvalidMomentError as error:
             raise StoreAccessError(self.database.path, f"an entry {error}") from None
         except (ValueError, TypeError, OverflowError):

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from jarvis.codec.sealing import DataKey
 
 APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
-CURRENT_VERSION = 4
+CURRENT_VERSION = 5
 FIRST_WITH_PAST = 3
 """The first version whose stores have a past."""
 
 FIRST_WITH_EXPIRY = 4
 """The first version whose entries may expire, and whose stores know of unfinished erasures."""
+
+FIRST_WITH_PACKED = 5
+"""The first version whose values may be compressed."""
 
 COMPACTING, FOLDING, COPIES = 1, 2, 4
 """What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed."""
@@ -44,7 +47,7 @@ FIRST_LIFE_COLUMNS = (
 )
 """Of its one table, ``memories``; the last one was not there from the beginning."""
 
-READABLE_VERSIONS = (1, 2, 3, 4)
+READABLE_VERSIONS = (1, 2, 3, 4, 5)
 """What is answered from as it is; only writing, and the past, need `CURRENT_VERSION`."""
 
 
@@ -53,16 +56,18 @@ def clock_checksum(fields: tuple[int | None, ...]) -> int:
     return binascii.crc32(repr(tuple(fields)).encode())
 
 
-def row_checksum(fields: tuple[object, ...], body: bytes | str) -> int:
+def row_checksum(fields: tuple[object, ...], body: bytes | str, packed: bytes | None = None) -> int:
     """Return the CRC-32 that `entries.checksum` holds.
 
     Args:
         fields: commit number, namespace, id, category, key, entity type, entity id, instant, version, and the
             instant of expiry if there is one: names as text, not as the numbers they are interned as.
         body: as stored.
+        packed: likewise; without it the checksum is that of earlier versions.
     """
     text = body.encode() if isinstance(body, str) else body
-    return binascii.crc32(text, binascii.crc32(repr(fields).encode()))
+    checksum = binascii.crc32(text, binascii.crc32(repr(fields).encode()))
+    return checksum if packed is None else binascii.crc32(packed, binascii.crc32(b"\0", checksum))
 
 
 def change_checksum(ended: int, made: int, change: str) -> int:
@@ -84,7 +89,8 @@ def event_checksum(fields: tuple[object, ...]) -> int:
 #
 # Version 2 has the packed bodies of `jarvis.entry_record` (those of version 1 are read where they
 # are), and no index by category and key: few entries share a key. Version 3 has `HISTORY`. In version 4
-# entries may expire: `expires` is NULL for most, and they are not in its index.
+# entries may expire: `expires` is NULL for most, and they are not in its index. In version 5 the value of an
+# entry may be compressed: then the body says null in its place, which versions before refuse to decode.
 TABLES = """
 CREATE TABLE names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -103,7 +109,8 @@ CREATE TABLE entries (
     version INTEGER NOT NULL,
     body TEXT NOT NULL,          -- JSON of what is not looked up, see jarvis.entry_record
     checksum INTEGER NOT NULL,   -- CRC-32 of all the others, for verification of the whole
-    expires INTEGER              -- from this instant on the entry is absent
+    expires INTEGER,             -- from this instant on the entry is absent
+    packed BLOB                  -- the value, compressed, if the body says null in its place
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_id ON entries (namespace, id);
 CREATE INDEX entries_by_time ON entries (namespace, instant);
@@ -177,7 +184,8 @@ CREATE TABLE revisions (
     version INTEGER NOT NULL,
     body TEXT NOT NULL,
     checksum INTEGER NOT NULL,
-    expires INTEGER
+    expires INTEGER,
+    packed BLOB
 ) STRICT;
 CREATE INDEX revisions_by_id ON revisions (namespace, id);
 CREATE INDEX revisions_by_time ON revisions (namespace, instant, row, made, entity_type);
@@ -276,7 +284,10 @@ FROM (
 )
 ORDER BY instant DESC, row DESC;
 """
-"""The nine fields of each entry that has not expired, for other tools, from either form of its body."""
+"""The nine fields of each entry that has not expired, for other tools, from either form of its body.
+
+A value that is compressed is NULL there.
+"""
 
 CURRENT = f"""{TABLES}
 INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0))}, NULL, 0, 0, 0);
@@ -306,6 +317,8 @@ ALTER TABLE gaps ADD COLUMN expires INTEGER;
 CREATE INDEX revisions_by_expiry ON revisions (expires) WHERE expires IS NOT NULL AND {REMOVED};
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('revisions', 'revisions_by_expiry', '1000 1');
 """
+_TO_VERSION_5 = "ALTER TABLE entries ADD COLUMN packed BLOB;"
+_HISTORY_TO_VERSION_5 = "ALTER TABLE revisions ADD COLUMN packed BLOB;"
 _NEWEST = "SELECT max(instant) FROM entries"
 _CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing"
 WRITE_CLOCK = (
@@ -341,13 +354,17 @@ def migrate(connection: apsw.Connection) -> None:
         if version == 1:
             connection.execute(_TO_VERSION_2).fetchall()
         if version < FIRST_WITH_PAST:
-            connection.execute(_TO_VERSION_3).fetchall()
+            connection.execute(_TO_VERSION_3).fetchall()  # which has the tables of the past as they are now
         else:
-            connection.execute(_HISTORY_TO_VERSION_4).fetchall()
-        connection.execute(_TO_VERSION_4).fetchall()
+            if version < FIRST_WITH_EXPIRY:
+                connection.execute(_HISTORY_TO_VERSION_4).fetchall()
+            connection.execute(_HISTORY_TO_VERSION_5).fetchall()
+        if version < FIRST_WITH_EXPIRY:
+            connection.execute(_TO_VERSION_4).fetchall()
+        connection.execute(_TO_VERSION_5).fetchall()
         if version < FIRST_WITH_PAST:
             begin_history(connection, commit, made, generation)
-        else:
+        elif version < FIRST_WITH_EXPIRY:
             rows = connection.execute(f"SELECT {_CLOCK_COLUMNS} FROM clock").fetchall()
             connection.execute(WRITE_CLOCK, (*rows[0], clock_checksum(rows[0])))
         mark(connection, CURRENT_VERSION)
@@ -359,11 +376,14 @@ def views_for_reading(connection: apsw.Connection) -> str:
     When a writer migrates it meanwhile, the column of the table comes before the one that is made up, and counts.
     """
     version = read_mark(connection)[1]
-    if not 0 < version < FIRST_WITH_EXPIRY:
+    if not 0 < version < FIRST_WITH_PACKED:
         return ""
-    made_up = {"entries": "NULL AS expires", "clock": "0 AS erasing"}
-    if version >= FIRST_WITH_PAST:
-        made_up.update(revisions="NULL AS expires", gaps="NULL AS expires")
+    made_up = {"entries": "NULL AS packed", "revisions": "NULL AS packed"}
+    if version < FIRST_WITH_EXPIRY:
+        made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items()}
+        made_up.update(gaps="NULL AS expires", clock="0 AS erasing")
+    if version < FIRST_WITH_PAST:
+        del made_up["revisions"], made_up["gaps"]
     return "".join(
         f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};" for table, column in made_up.items()
     )

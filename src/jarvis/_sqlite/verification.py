@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._sqlite import cipher, driver, schema
-from jarvis.entry_record import decode_body
+from jarvis.entry_record import check_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NAME = "(SELECT name FROM names WHERE id = {})"
 _ROWS = f"""
 SELECT row, {_NAME.format("namespace")}, id, {_NAME.format("category")}, key, {_NAME.format("entity_type")}, entity_id,
-    instant, version, {{expires}}, body, checksum FROM {{table}} ORDER BY row
+    instant, version, {{columns}}, body, checksum FROM {{table}} ORDER BY row
 """
 _TAGS = f"""
 SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
@@ -65,10 +65,10 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
             raise driver.corrupt(path, "its tables and indexes contradict each other")
     version = schema.read_mark(connection)[1]
     has_past, has_expiry = version >= schema.FIRST_WITH_PAST, version >= schema.FIRST_WITH_EXPIRY
-    expires = "expires" if has_expiry else "NULL"
-    _compare_states(connection, path, _ROWS.format(table="entries", expires=expires), "tags")
+    columns = f"{'expires' if has_expiry else 'NULL'}, {'packed' if version >= schema.FIRST_WITH_PACKED else 'NULL'}"
+    _compare_states(connection, path, _ROWS.format(table="entries", columns=columns), "tags")
     if has_past:
-        _compare_states(connection, path, _ROWS.format(table="revisions", expires=expires), "past_tags")
+        _compare_states(connection, path, _ROWS.format(table="revisions", columns=columns), "past_tags")
         for ended, made, change, checksum in connection.execute(_CHANGES):
             if schema.change_checksum(ended, made, change) != checksum:
                 raise driver.corrupt(path, "a change does not match its checksum")
@@ -78,8 +78,8 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
         for *fields, checksum in connection.execute(_EVENTS):
             if schema.event_checksum(tuple(fields)) != checksum:
                 raise driver.corrupt(path, "an event does not match its checksum")
-    columns = _CLOCK if has_expiry else _SECOND_CLOCK if has_past else _FIRST_CLOCK
-    clocks: list[Any] = connection.execute(f"SELECT {columns} FROM clock").fetchall()
+    clock_columns = _CLOCK if has_expiry else _SECOND_CLOCK if has_past else _FIRST_CLOCK
+    clocks: list[Any] = connection.execute(f"SELECT {clock_columns} FROM clock").fetchall()
     for checksum, *clock in clocks:
         if schema.clock_checksum(tuple(clock)) != checksum:
             raise driver.corrupt(path, "its clock does not match its checksum")
@@ -98,8 +98,9 @@ def _compare_commits(connection: apsw.Connection, path: str) -> None:
 def _compare_states(connection: apsw.Connection, path: str, rows: str, tags: str) -> None:
     tagged = connection.cursor().execute(_TAGS.format(tags))
     tag = next(tagged, None)
-    for *fields, expires, body, checksum in connection.execute(rows):
-        if schema.row_checksum((*fields, expires) if expires is not None else tuple(fields), body) != checksum:
+    for *fields, expires, packed, body, checksum in connection.execute(rows):
+        known = (*fields, expires) if expires is not None else tuple(fields)
+        if schema.row_checksum(known, body, packed) != checksum:
             raise driver.corrupt(path, "an entry does not match its checksum")
         last = fields[0]
         there = set()
@@ -108,7 +109,11 @@ def _compare_states(connection: apsw.Connection, path: str, rows: str, tags: str
             if tag[2:] != (fields[1], fields[3], fields[5], fields[7]):
                 raise driver.corrupt(path, "a tag does not match its entry")
             tag = next(tagged, None)
-        if there != set(decode_body(body).tags):
+        try:
+            tags_of = check_stored(body, packed).tags
+        except ValueError:
+            raise driver.corrupt(path, "an entry cannot be decoded") from None
+        if there != set(tags_of):
             raise driver.corrupt(path, "the tags of an entry are not those it was stored with")
     if tag is not None:
         raise driver.corrupt(path, "it knows of tags that no entry has")

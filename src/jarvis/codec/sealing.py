@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from jarvis.codec.compression import Mode, compress, decompress
 from jarvis.errors import UnsupportedError
 
 KEY_BYTES = 32
@@ -21,6 +22,7 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 _SALT_BYTES = 16
 _FORMAT = b"\x01"
+_AS_IT_IS, _COMPRESSED = b"\0", b"\1"
 
 
 class UnsealError(ValueError):
@@ -107,6 +109,27 @@ class DataKey:
         """
         message = b"%d:%b%b" % (len(field.encode()), field.encode(), text.encode("utf-8", "surrogatepass"))
         return hmac.digest(self._blind, message, "sha256")[:16]
+
+
+def pack(key: DataKey, value: bytes, mode: Mode, place: tuple[str, ...], version: int) -> bytes:
+    """Return a value compressed, if that makes it smaller, and then sealed: what is sealed cannot be compressed."""
+    packed = compress(value, mode)
+    return key.seal(_AS_IT_IS + value if packed is None else _COMPRESSED + packed, place, version)
+
+
+def unpack(key: DataKey, sealed: bytes, place: tuple[str, ...], version: int) -> bytes:
+    """Return what `pack` packed.
+
+    Raises:
+        UnsealError: it was changed, or is not of this place, version or key.
+    """
+    held = key.unseal(sealed, place, version)
+    if held[:1] == _AS_IT_IS:
+        return held[1:]
+    try:
+        return decompress(held[1:])
+    except ValueError:
+        raise UnsealError("the sealed value cannot be decompressed") from None
 
 
 def cipher(key: bytes) -> Any:

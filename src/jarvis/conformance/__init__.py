@@ -14,6 +14,7 @@ Example::
     TestMyBackendMachine = machine(lambda directory: MyBackend(directory / "store")).TestCase
 """
 
+from jarvis.conformance.compression import CompressionPromises
 from jarvis.conformance.erasure import ErasurePromises
 from jarvis.conformance.expiry import ExpiryPromises
 from jarvis.conformance.feed import FeedPromises
@@ -40,6 +41,7 @@ class BackendContract(
     HistoryPromises,
     ExpiryPromises,
     ErasurePromises,
+    CompressionPromises,
     FeedPromises,
     ModulePromises,
     RetentionPromises,

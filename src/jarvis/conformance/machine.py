@@ -20,6 +20,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from jarvis.conformance.compression import PROSE
 from jarvis.conformance.fixtures import NOON, FakeClock
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, HistoryUnavailableError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
@@ -32,7 +33,7 @@ _names = st.sampled_from(["preferences", "tasks", "theme", "task_1", "device_inf
 _tags = st.lists(st.sampled_from(["ui", "urgent", "", "UI", "x"]), max_size=3)
 _types = st.sampled_from(["task", "tool", ""])
 _entities = st.sampled_from([None, "1", "2", ""])
-_values = st.dictionaries(
+_small_values = st.dictionaries(
     st.sampled_from(["n", "s", "d"]),
     st.one_of(
         st.integers(-2, 2),
@@ -44,6 +45,9 @@ _values = st.dictionaries(
     ),
     max_size=3,
 )
+_large_texts = st.sampled_from([PROSE * 5, PROSE * 20])  # just below, and above, where values may be compressed
+_large_values = st.builds(lambda value, text: {**value, "text": text}, _small_values, _large_texts)
+_values = st.one_of(_small_values, _small_values, _small_values, _large_values)
 _moments = st.integers(-3, 3).map(lambda hours: NOON + timedelta(hours=hours))
 _wheres = st.sampled_from(
     [
@@ -54,6 +58,7 @@ _wheres = st.sampled_from(
         {"d.x": {"$exists": True}},
         {"$or": [{"n": {"$lt": 0}}, {"s": "1"}]},
         {"$not": {"n": {"$ne": True}}},
+        {"text": {"$exists": True}, "n": {"$exists": False}},
     ]
 )
 _some_tags = st.one_of(st.none(), _tags)
