@@ -92,6 +92,7 @@ def test_another_program_opens_the_file_with_the_key_of_its_pages(tmp_path: Path
     connection = sqlcipher.connect(str(tmp_path / "memory.db"))
     try:
         connection.execute(f"PRAGMA key = \"x'{pages.hex()}'\"")
+        connection.execute(f"PRAGMA cipher_page_size = {cipher.PAGE_BYTES}")
         assert connection.execute("PRAGMA cipher_version").fetchone()[0].startswith("4.")
         assert connection.execute("PRAGMA cipher_integrity_check").fetchall() == []
         rows = connection.execute("SELECT key, json_extract(value, '$.text') FROM memories").fetchall()
@@ -503,7 +504,9 @@ def test_an_encrypted_store_of_an_earlier_version_is_migrated(tmp_path: Path, ve
         expected = [(entry.id, entry.version, entry.value) for entry in memory.list_memories()]
     found, held = envelope.make(Opener("", KEYS), KEYS, None)
     envelope.write(str(tmp_path / "memory.keys"), found)
-    connection = apsw.Connection(f"file:{old}?immutable=1", flags=apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READONLY)
+    shutil.copy(old, tmp_path / "old.db")
+    connection = apsw.Connection(f"file:{tmp_path}/old.db", flags=apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE)
+    connection.execute(f"PRAGMA journal_mode = DELETE; PRAGMA page_size = {cipher.PAGE_BYTES}").fetchall()
     connection.execute("VACUUM INTO ?", (cipher.address(str(tmp_path / "memory.db"), held),))
     connection.close()
 

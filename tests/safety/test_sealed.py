@@ -23,6 +23,7 @@ import pytest
 
 from jarvis import envelope
 from jarvis._sqlite import cipher
+from jarvis.config import Compression
 from jarvis.envelope import Opener
 from jarvis.errors import (
     InvalidSettingError,
@@ -149,7 +150,8 @@ def test_no_file_of_an_encrypted_store_ever_holds_a_canary(
 ) -> None:
     for number in range(100 if soak else 4):
         story = Story(empty(tmp_path / str(number)), chance)
-        memory = MemoryModule(storage_dir=story.directory)
+        compression: Compression = "off" if number % 2 else "auto"
+        memory = MemoryModule(storage_dir=story.directory, compression=compression)
         for _ in range(4):
             story.live(memory, 15)
             assert story.found(_snapshot(story.directory, tmp_path / "open")) == []
@@ -157,7 +159,7 @@ def test_no_file_of_an_encrypted_store_ever_holds_a_canary(
         assert story.found(tmp_path / "backup") == []
         shutil.rmtree(tmp_path / "backup")
         with installed(FailAt(chance.randrange(1, 40), errno.ENOSPC, lasting=True)):
-            full = MemoryModule(storage_dir=story.directory)
+            full = MemoryModule(storage_dir=story.directory, compression=compression)
             try:
                 story.live(full, 20)
                 full.rotate_data_key()

@@ -281,6 +281,8 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
             try:
                 if old is not None:
                     cipher.unlock(connection, old, path)
+                else:
+                    connection.execute(f"PRAGMA page_size = {cipher.PAGE_BYTES}").fetchall()
                 connection.execute("PRAGMA temp_store = MEMORY").fetchall()
                 connection.execute("VACUUM INTO ?", (cipher.address(temporary, key),)).fetchall()
             finally:
