@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -224,19 +225,14 @@ def test_a_pickled_backend_and_its_siblings_write_alike(path: Path) -> None:
 # --- any value, in every mode ---
 
 _texts = st.one_of(st.text(max_size=5), st.sampled_from([PROSE * 5, PROSE * 30, "é" * 600, '"$type"' * 200]))
-_values = st.dictionaries(
-    _texts.filter(lambda text: len(text) < 2_000),
-    st.recursive(
-        st.one_of(_texts, st.integers(), st.floats(), st.booleans(), st.none(), st.binary(max_size=1_500)),
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=4),
-            st.tuples(inner),
-            st.dictionaries(st.sampled_from(["$type", "a", "é"]), inner, max_size=3),
-        ),
-        max_leaves=12,
-    ),
-    max_size=4,
+_leaves = st.one_of(_texts, st.integers(), st.floats(), st.booleans(), st.none(), st.binary(max_size=1_500))
+_nested = st.one_of(
+    _leaves,
+    st.lists(_leaves, max_size=4),
+    st.tuples(_leaves, st.lists(_leaves, max_size=2)),
+    st.dictionaries(st.sampled_from(["$type", "a", "é"]), st.one_of(_leaves, st.tuples(_leaves)), max_size=3),
 )
+_values = st.dictionaries(_texts.filter(lambda text: len(text) < 2_000), _nested, max_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -624,6 +620,27 @@ def test_what_only_reads_does_not_store_anew(path: Path) -> None:
     assert path.read_bytes() == before
     with MemoryModule(storage_dir=path.parent) as memory, memory.transaction(), pytest.raises(TransactionError):
         memory.recompress()
+
+
+def test_a_store_is_stored_anew_while_it_is_encrypted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JARVIS_KEY", base64.b64encode(bytes(range(32))).decode())
+    with MemoryModule(storage_dir=path.parent, compression="off") as memory, memory.transaction():
+        for number in range(1_000):
+            memory.create_memory("notes", str(number), {**prose(2_000), "n": number}, "note")
+    memory, other = MemoryModule(storage_dir=path.parent), MemoryModule(storage_dir=path.parent)
+    stored: list[int] = []
+
+    def recompress(_: object) -> None:
+        if not stored:
+            stored.append(other.recompress().entries)
+
+    memory.encrypt_store(progress=recompress)
+
+    assert stored == [1_000]
+    assert _shapes(memory.backend) == {PACKED}
+    assert [entry.value["n"] for entry in memory.list_memories()] == list(range(1_000))[::-1]
+    memory.shutdown()
+    other.shutdown()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
