@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import os
 import re
+import unittest.mock
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,13 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.fixture
+def _own_environment() -> Iterator[None]:
+    with unittest.mock.patch.dict(os.environ):  # what a program sets is gone behind it
+        yield
+
+
+@pytest.mark.usefixtures("_own_environment")
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_the_programs_of_a_page_run_in_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

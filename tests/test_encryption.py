@@ -43,6 +43,11 @@ CANARY = "canary-feeds-on-seeds"
 WORDS = "correct horse battery staple"
 
 
+@pytest.fixture(autouse=True)
+def _no_key_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JARVIS_KEY", raising=False)
+
+
 def key() -> bytes:
     return b"k" * 32
 
