@@ -20,11 +20,11 @@ from jarvis import _files
 from jarvis._sql.select import count, select
 from jarvis._sqlite import driver
 from jarvis._sqlite.session import Session
-from jarvis.config import Compression
 from jarvis.conformance.compression import prose
 from jarvis.json_backend import JSONBackend
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
+from jarvis.settings import Compression
 from jarvis.sqlite_backend import SQLiteBackend
 
 ENTRIES = 20_000

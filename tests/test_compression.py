@@ -23,7 +23,7 @@ from jarvis._sqlite import repacking, schema
 from jarvis._sqlite.session import Session
 from jarvis.codec import MAX_VALUE_BYTES, compression
 from jarvis.codec.compression import compress, decompress
-from jarvis.config import COMPRESSIONS, ConfigLoader, HistoryPolicy, StorageConfig
+from jarvis.config import ConfigLoader, HistoryPolicy, StorageConfig
 from jarvis.conformance.compression import LARGE, PROSE, prose
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.conformance.values import identical
@@ -38,6 +38,7 @@ from jarvis.errors import (
 from jarvis.json_backend import JSONBackend
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
+from jarvis.settings import COMPRESSIONS
 from jarvis.sqlite_backend import SQLiteBackend
 
 NOISE = random.Random(7).randbytes(5_000)

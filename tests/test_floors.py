@@ -15,6 +15,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "_identifiers", "_awaited"),
     ("keys",),
+    ("settings",),
     ("codec", "value_filter", "config", "_files"),
     ("memory_entry", "_locks", "change", "erasure", "envelope", "recompression", "rewriting"),
     ("revision",),

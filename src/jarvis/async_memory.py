@@ -24,7 +24,6 @@ import msgspec
 
 from jarvis._awaited import Workers
 from jarvis.change import Change, position_of
-from jarvis.config import Compression, Encryption, HistoryPolicy, RetentionRule
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt
 from jarvis.errors import TransactionError
@@ -36,6 +35,7 @@ from jarvis.recompression import Progress, Recompression
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Difference, Revision
 from jarvis.rewriting import RewriteProgress, Rewritten
+from jarvis.settings import Compression, Encryption, HistoryPolicy, RetentionRule
 from jarvis.storage_backend import FeedsChanges, StorageBackend, WakesWatchers
 from jarvis.sweeping import Sweeper
 from jarvis.watching import BATCH, INTERVAL_SECONDS

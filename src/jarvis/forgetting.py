@@ -12,12 +12,12 @@ import msgspec
 from jarvis import retention
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
-from jarvis.config import ARCHIVED, RetentionRule, checked
 from jarvis.erasure import MOST_SEARCHED, ErasureReceipt
 from jarvis.errors import EntryNotFoundError, InvalidEntryError, InvalidQueryError, InvalidSettingError
 from jarvis.memory_entry import NO_MODULE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Operation
+from jarvis.settings import ARCHIVED, RetentionRule, checked
 from jarvis.storage_backend import Erases, Expires, Namespaced, StorageBackend, Transactional
 from jarvis.sweeping import Sweeper
 

@@ -18,7 +18,6 @@ from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
-from jarvis.config import Compression, Durability, HistoryPolicy, checked
 from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
@@ -29,6 +28,7 @@ from jarvis.errors import (
 )
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
 from jarvis.revision import Revision, Signature
+from jarvis.settings import Compression, Durability, HistoryPolicy, checked
 from jarvis.storage_backend import (
     BacksUp,
     Erases,

@@ -16,7 +16,6 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
-from jarvis.config import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -40,6 +39,7 @@ from jarvis.memory_entry import (
 from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Difference, Operation, Revision
 from jarvis.securing import Secures
+from jarvis.settings import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule
 from jarvis.storage_backend import (
     Compresses,
     Erases,

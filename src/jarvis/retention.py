@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from jarvis.authorship import Author
 from jarvis.codec import instant_of
 from jarvis.codec.instants import MICROSECOND
-from jarvis.config import ARCHIVED, RetentionRule
 from jarvis.errors import EntryNotFoundError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.settings import ARCHIVED, RetentionRule
 from jarvis.storage_backend import KeepsHistory, StorageBackend
 
 Result = TypeVar("Result")

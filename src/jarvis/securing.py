@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jarvis.backend_registry import ask
-from jarvis.config import checked
 from jarvis.envelope import SlotInfo
 from jarvis.errors import InvalidSettingError
 from jarvis.keys import KeySource, KeySources, sources_of
 from jarvis.rewriting import RewriteProgress, Rewritten
+from jarvis.settings import checked
 from jarvis.storage_backend import BacksUp, Encrypts, StorageBackend
 
 

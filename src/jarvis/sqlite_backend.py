@@ -20,7 +20,6 @@ from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, Era
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
-from jarvis.config import Compression, Durability, Encryption, HistoryPolicy, checked
 from jarvis.entry_record import encode_entry
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search, search
@@ -39,6 +38,7 @@ from jarvis.memory_entry import (
 from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Revision, Signature
 from jarvis.rewriting import RewriteProgress, Rewritten
+from jarvis.settings import Compression, Durability, Encryption, HistoryPolicy, checked
 from jarvis.storage_backend import (
     BacksUp,
     Compresses,

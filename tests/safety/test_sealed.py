@@ -23,7 +23,6 @@ import pytest
 
 from jarvis import envelope
 from jarvis._sqlite import cipher
-from jarvis.config import Compression
 from jarvis.envelope import Opener
 from jarvis.errors import (
     InvalidSettingError,
@@ -36,6 +35,7 @@ from jarvis.errors import (
 from jarvis.keys import EnvironmentKey, KeyFunction, new_key
 from jarvis.persistent_memory import MemoryModule
 from jarvis.rewriting import RewriteProgress
+from jarvis.settings import Compression
 
 from . import kill_points, model, processes
 from .canaries import Canaries, Canary

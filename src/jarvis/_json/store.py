@@ -33,8 +33,8 @@ from jarvis.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from jarvis.config import HistoryPolicy
     from jarvis.erasure import Search
+    from jarvis.settings import HistoryPolicy
 
 _MAX_READS = 10  # of a file that somebody writes to in place, not as we do
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from jarvis.change import Change, Kind
-    from jarvis.config import HistoryPolicy
+    from jarvis.settings import HistoryPolicy
 
 _PRUNED_AT_ONCE = 256  # states, in a transaction of somebody who wants something else
 _PRUNED_EVERY = 64  # commit numbers

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from jarvis._sqlite.copy_file import CopyFile
     from jarvis.codec.sealing import DataKey
-    from jarvis.config import Encryption, HistoryPolicy
     from jarvis.keys import KeySource
+    from jarvis.settings import Encryption, HistoryPolicy
 
 Result = TypeVar("Result")
 

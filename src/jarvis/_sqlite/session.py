@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jarvis._files import Stamp
-    from jarvis.config import HistoryPolicy
     from jarvis.revision import Signature
+    from jarvis.settings import HistoryPolicy
 
 _KEEP_MOMENT = "INSERT INTO commits (last, first, moment) VALUES (?, ?, ?)"
 _INTERN = "INSERT INTO names (name) VALUES (?)"

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from jarvis.codec.sealing import DataKey
-    from jarvis.config import Encryption
     from jarvis.keys import KeySource
+    from jarvis.settings import Encryption
 
 MAX_TRIES = 20  # of a reader that meets writers half-way
 

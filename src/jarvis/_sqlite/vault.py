@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jarvis.codec.sealing import DataKey
-    from jarvis.config import Encryption
     from jarvis.envelope import Change, Envelope, Opener
     from jarvis.keys import KeySource
+    from jarvis.settings import Encryption
 
 _SUFFIX = ".keys"
 

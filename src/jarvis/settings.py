@@ -1,0 +1,337 @@
+"""What a setting may be: the policies that have a shape of their own, and how any value becomes a setting.
+
+A message says what is wrong with a setting, but never what the file says: other sections of it may hold secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from jarvis.errors import InvalidSettingError, nearest
+from jarvis.keys import KeySource, source_from_setting, sources_of
+
+Durability = Literal["full", "normal"]
+DURABILITIES: tuple[str, ...] = get_args(Durability)
+Encryption = Literal["off", "on", "required"]
+ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
+Compression = Literal["auto", "off", "max"]
+COMPRESSIONS: tuple[str, ...] = get_args(Compression)
+_MANY_REVISIONS = 1_000_000
+_LONGEST = timedelta(days=36_525)
+_LONGEST_INTERVAL = timedelta(days=30)  # what every platform can wait for
+MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
+"""Over eleven days. SQLite counts milliseconds in 31 bits, Windows in 32; beyond that a wait overflows."""
+
+
+class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the past a store keeps. Whoever writes prunes by the policy it was opened with.
+
+    Attributes:
+        max_revisions: past states kept of one memory; 0 keeps no past at all.
+        max_age: how long a past state is kept after the change that ended it; None for ever.
+        cleared_max_age: how long what `clear_all` removed is kept; None as long as anything else.
+
+    Raises:
+        InvalidSettingError: a value has the wrong type or is out of range.
+
+    >>> HistoryPolicy(max_revisions=10, max_age=timedelta(days=7)).max_revisions
+    10
+    """
+
+    max_revisions: int = 100
+    max_age: timedelta | None = timedelta(days=365)
+    cleared_max_age: timedelta | None = timedelta(days=30)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if type(self.max_revisions) is not int or not 0 <= self.max_revisions <= _MANY_REVISIONS:
+            raise InvalidSettingError(f"history.max_revisions must be a whole number from 0 to {_MANY_REVISIONS:,}")
+        for key in ("max_age", "cleared_max_age"):
+            held = getattr(self, key)
+            if held is not None and (not isinstance(held, timedelta) or not timedelta(0) < held <= _LONGEST):
+                raise InvalidSettingError(f"history.{key} must be a timedelta above 0, up to 100 years, or None")
+
+
+ARCHIVED = "archived"
+"""The tag of what a rule has archived, or somebody by hand."""
+
+RetentionAction = Literal["delete", "archive"]
+RETENTION_ACTIONS: tuple[str, ...] = get_args(RetentionAction)
+_MANY_KEPT_TAGS = 100
+
+
+class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Which memories of a category are not kept for ever, and what becomes of them.
+
+    At least one of `max_age` and `max_entries` is given; what goes beyond any of the two is cleaned up.
+
+    Attributes:
+        category: of the memories that the rule governs.
+        entity_type: it governs only those about entities of this type.
+        tag: it governs only those with this tag.
+        max_age: how long after its timestamp a memory stays as it is.
+        max_entries: so many of the memories that it governs, the newest, stay as they are.
+        action: ``"delete"``, or ``"archive"``: the memory gets the tag ``archived``.
+        keep_tags: what has one of these tags is pinned: it is neither governed nor counted.
+
+    Raises:
+        InvalidSettingError: a value has the wrong type or is out of range, or the rule can govern nothing.
+
+    >>> RetentionRule(category="tasks", max_age=timedelta(days=30), keep_tags=("important",)).action
+    'delete'
+    >>> RetentionRule(category="tasks")
+    Traceback (most recent call last):
+    ...
+    jarvis.errors.InvalidSettingError: retention: a rule needs a max_age or a max_entries
+    """
+
+    category: str
+    entity_type: str | None = None
+    tag: str | None = None
+    max_age: timedelta | None = None
+    max_entries: int | None = None
+    action: RetentionAction = "delete"
+    keep_tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for key in ("category", "entity_type", "tag"):
+            held = getattr(self, key)
+            if not _is_name(held) and (held is not None or key == "category"):
+                raise InvalidSettingError(f"retention: {key} must be a text")
+        if self.max_age is None and self.max_entries is None:
+            raise InvalidSettingError("retention: a rule needs a max_age or a max_entries")
+        if self.max_age is not None and (
+            not isinstance(self.max_age, timedelta) or not timedelta(0) <= self.max_age <= _LONGEST
+        ):
+            raise InvalidSettingError("retention: max_age must be a timedelta from 0 to 100 years")
+        if self.max_entries is not None and (type(self.max_entries) is not int or not 1 <= self.max_entries < 2**63):
+            raise InvalidSettingError("retention: max_entries must be a whole number from 1 up")
+        if self.action not in RETENTION_ACTIONS:
+            raise InvalidSettingError(f"retention: action must be {' or '.join(map(repr, RETENTION_ACTIONS))}")
+        if not isinstance(self.keep_tags, tuple | list | set | frozenset) or not all(map(_is_name, self.keep_tags)):
+            raise InvalidSettingError('retention: keep_tags must be tags, such as ("important",)')
+        if len(self.keep_tags) > _MANY_KEPT_TAGS:
+            raise InvalidSettingError(f"retention: keep_tags must be at most {_MANY_KEPT_TAGS} tags")
+        msgspec.structs.force_setattr(self, "keep_tags", tuple(self.keep_tags))
+        if self.tag is not None and (self.tag in self.keep_tags or (self.tag, self.action) == (ARCHIVED, "archive")):
+            raise InvalidSettingError("retention: the rule governs nothing, for it leaves alone what has its tag")
+
+
+def _is_name(held: object) -> bool:
+    """Tell whether this is a text that a store can hold."""
+    return type(held) is str and not any("\ud800" <= sign <= "\udfff" for sign in held)
+
+
+# --- what a setting may be -----------------------------------------------------------------------
+
+
+def checked(key: str, value: object) -> Any:
+    """Return `value` as the setting or argument `key` is kept.
+
+    Raises:
+        InvalidSettingError: the value has the wrong type or is out of range.
+    """
+    try:
+        return _CHECKS[key](value)
+    except _UnfitError as unfit:
+        raise InvalidSettingError(f"{key} {unfit}") from None
+
+
+class Pairs:
+    """A JSON object with the keys it repeats."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        self.pairs = pairs
+
+    def once(self) -> dict[str, object]:
+        """Return the pairs as a dict; raise if a key stands twice."""
+        found = dict(self.pairs)
+        if len(found) != len(self.pairs):
+            raise _UnfitError("has a key twice")
+        return found
+
+
+class _UnfitError(Exception):
+    """The rest of a sentence that begins with the setting."""
+
+
+def _directory(value: object) -> Path:
+    if not isinstance(value, str | os.PathLike) or not isinstance(name := os.fspath(value), str):
+        raise _UnfitError(f"must be a path, not {kind_of(value)}")
+    if not name or "\0" in name:
+        raise _UnfitError("must be a path: it is empty or holds a NUL character")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise _UnfitError("starts with a home directory that is unknown") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        quotes = ", write it in quotes" if value is not None else ""
+        raise _UnfitError(f"must be text, not {kind_of(value)}{quotes}")
+    if not value:
+        raise _UnfitError("must not be empty")
+    return value
+
+
+def _durability(value: object) -> str:
+    if value not in DURABILITIES:
+        raise _UnfitError(f"must be {' or '.join(map(repr, DURABILITIES))}")
+    return str(value)
+
+
+def _encryption(value: object) -> str:
+    if isinstance(value, bool):  # what YAML makes of on and off
+        return "on" if value else "off"
+    if value not in ENCRYPTIONS:
+        raise _UnfitError(f"must be {', '.join(map(repr, ENCRYPTIONS[:-1]))} or {ENCRYPTIONS[-1]!r}")
+    return str(value)
+
+
+def _keys(value: object) -> tuple[KeySource, ...]:
+    if not isinstance(value, list | tuple):
+        raise _UnfitError(f"must be a list of sources, not {kind_of(value)}")
+    held = [each.once() if isinstance(each, Pairs) else each for each in value]
+    try:
+        return sources_of([source_from_setting(each) if isinstance(each, dict) else each for each in held])
+    except InvalidSettingError as error:
+        raise _UnfitError(f"does not fit: {error}") from None
+
+
+def _compression(value: object) -> str:
+    if value is False:  # what YAML reads an `off` without quotes as
+        return "off"
+    if value not in COMPRESSIONS:
+        raise _UnfitError(f"must be {', '.join(map(repr, COMPRESSIONS[:-1]))} or {COMPRESSIONS[-1]!r}")
+    return str(value)
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _UnfitError(f"must be true or false, not {kind_of(value)}")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _UnfitError(f"must be a number of seconds, not {kind_of(value)}")
+    if not 0 <= value <= MAX_BUSY_TIMEOUT_SECONDS:
+        raise _UnfitError(f"must be from 0 to {MAX_BUSY_TIMEOUT_SECONDS:.0f} seconds")
+    return float(value)
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) *(seconds?|minutes?|hours?|days?|weeks?)", re.IGNORECASE)
+
+
+def _duration(value: object) -> timedelta | None:
+    """Return a duration that is given as one, or as text such as ``30 days``; ``null`` or ``never`` is None."""
+    if value is None or value == "never":
+        return None
+    if isinstance(value, timedelta):
+        return value
+    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise _UnfitError("must be a duration such as '12 hours' or '30 days', or 'never'")
+    unit = found[2].lower().rstrip("s")
+    try:
+        return timedelta(**{f"{unit}s": float(found[1])})
+    except OverflowError:
+        raise _UnfitError("must be shorter; 'never' is taken too") from None
+
+
+def _history(value: object) -> HistoryPolicy:
+    if isinstance(value, HistoryPolicy):
+        return value
+    if isinstance(value, Pairs):
+        value = value.once()
+    if not isinstance(value, dict):
+        raise _UnfitError(f"must be a HistoryPolicy or a mapping of its fields, not {kind_of(value)}")
+    fields: dict[str, Any] = {}
+    for key, held in value.items():
+        if key not in HistoryPolicy.__struct_fields__:
+            known = HistoryPolicy.__struct_fields__
+            raise _UnfitError(f"has no key {key!r}{nearest(str(key), known) or '; known: ' + ', '.join(known)}")
+        try:
+            fields[key] = held if key == "max_revisions" else _duration(held)
+        except _UnfitError as unfit:
+            raise _UnfitError(f"has a {key} that {unfit}") from None
+    try:
+        return HistoryPolicy(**fields)
+    except InvalidSettingError as error:
+        raise _UnfitError(f"does not fit: {error}") from None
+
+
+def _retention(value: object) -> tuple[RetentionRule, ...]:
+    if not isinstance(value, list | tuple):
+        raise _UnfitError(f"must be a list of rules, not {kind_of(value)}")
+    return tuple(_retention_rule(place, held) for place, held in enumerate(value, 1))
+
+
+def _retention_rule(place: int, value: object) -> RetentionRule:
+    if isinstance(value, RetentionRule):
+        return value
+    rule = f"rule {place}"
+    if isinstance(value, Pairs):
+        try:
+            value = value.once()
+        except _UnfitError as unfit:
+            raise _UnfitError(f"{rule} {unfit}") from None
+    if not isinstance(value, dict):
+        raise _UnfitError(f"{rule} must be a RetentionRule or a mapping of its fields, not {kind_of(value)}")
+    known = RetentionRule.__struct_fields__
+    for key in value:
+        if key not in known:
+            raise _UnfitError(f"{rule} has no key {key!r}{nearest(str(key), known)}; known: {', '.join(known)}")
+    if "category" not in value:
+        raise _UnfitError(f"{rule} needs a category")
+    fields: dict[str, Any] = dict(value)
+    try:
+        if "max_age" in fields:
+            fields["max_age"] = _duration(fields["max_age"])
+        return RetentionRule(**fields)
+    except _UnfitError as unfit:
+        raise _UnfitError(f"{rule} has a max_age that {unfit}") from None
+    except InvalidSettingError as error:
+        raise _UnfitError(f"{rule} does not fit: {error}") from None
+
+
+def _sweep_every(value: object) -> timedelta | None:
+    interval = _duration(value)
+    if interval is not None and not timedelta(0) < interval <= _LONGEST_INTERVAL:
+        raise _UnfitError(f"must be above 0 and at most {_LONGEST_INTERVAL.days} days")
+    return interval
+
+
+def kind_of(value: object) -> str:
+    """Return what messages call a value of a wrong type."""
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"
+
+
+_CHECKS: dict[str, Callable[[object], object]] = {
+    "storage_dir": _directory,
+    "db_path": _directory,
+    "file_path": _directory,
+    "directory": _directory,
+    "data_dir": _directory,
+    "logs_dir": _directory,
+    "backend": _text,
+    "durability": _durability,
+    "namespace": _text,
+    "read_only": _switch,
+    "busy_timeout_seconds": _seconds,
+    "history": _history,
+    "compression": _compression,
+    "retention": _retention,
+    "sweep_every": _sweep_every,
+    "encryption": _encryption,
+    "keys": _keys,
+}
