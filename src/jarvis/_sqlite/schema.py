@@ -293,34 +293,8 @@ CURRENT = f"""{TABLES}
 INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0))}, NULL, 0, 0, 0);
 {HISTORY}{VIEW}"""
 
-_TO_VERSION_2 = """
-DROP INDEX entries_by_category_key;
-DELETE FROM sqlite_stat1 WHERE idx = 'entries_by_category_key';
-"""
-_TO_VERSION_3 = f"""
-ALTER TABLE clock ADD COLUMN begins INTEGER;
-ALTER TABLE clock ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE clock ADD COLUMN fed_from INTEGER NOT NULL DEFAULT 0;
-{HISTORY}
-"""
-_TO_VERSION_4 = f"""
-ALTER TABLE clock ADD COLUMN erasing INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE entries ADD COLUMN expires INTEGER;
-CREATE INDEX entries_by_expiry ON entries (expires, namespace, category, entity_type) WHERE expires IS NOT NULL;
-INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('entries', 'entries_by_expiry', '1000 1 1 1 1');
-DROP VIEW memories;
-{VIEW}
-"""
-_HISTORY_TO_VERSION_4 = f"""
-ALTER TABLE revisions ADD COLUMN expires INTEGER;
-ALTER TABLE gaps ADD COLUMN expires INTEGER;
-CREATE INDEX revisions_by_expiry ON revisions (expires) WHERE expires IS NOT NULL AND {REMOVED};
-INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('revisions', 'revisions_by_expiry', '1000 1');
-"""
-_TO_VERSION_5 = "ALTER TABLE entries ADD COLUMN packed BLOB;"
-_HISTORY_TO_VERSION_5 = "ALTER TABLE revisions ADD COLUMN packed BLOB;"
 _NEWEST = "SELECT max(instant) FROM entries"
-_CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing"
+CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing"
 WRITE_CLOCK = (
     "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "
     "erasing = ?, checksum = ?"
@@ -338,55 +312,6 @@ DELETE FROM names WHERE id NOT IN (
     UNION SELECT category FROM events WHERE category IS NOT NULL
 )
 """
-
-
-def migrate(connection: apsw.Connection) -> None:
-    """Make a whole store of an earlier version one of the current version, in one transaction that touches no entry.
-
-    Needs the writer lock. No-op on a store that is current.
-    """
-    version = read_mark(connection)[1]
-    if version == CURRENT_VERSION:
-        return
-    with connection:
-        rows: Any = connection.execute(READ_FIRST_CLOCK).fetchall()
-        commit, made, generation, *_ = clock(rows[0])
-        if version == 1:
-            connection.execute(_TO_VERSION_2).fetchall()
-        if version < FIRST_WITH_PAST:
-            connection.execute(_TO_VERSION_3).fetchall()  # which has the tables of the past as they are now
-        else:
-            if version < FIRST_WITH_EXPIRY:
-                connection.execute(_HISTORY_TO_VERSION_4).fetchall()
-            connection.execute(_HISTORY_TO_VERSION_5).fetchall()
-        if version < FIRST_WITH_EXPIRY:
-            connection.execute(_TO_VERSION_4).fetchall()
-        connection.execute(_TO_VERSION_5).fetchall()
-        if version < FIRST_WITH_PAST:
-            begin_history(connection, commit, made, generation)
-        elif version < FIRST_WITH_EXPIRY:
-            rows = connection.execute(f"SELECT {_CLOCK_COLUMNS} FROM clock").fetchall()
-            connection.execute(WRITE_CLOCK, (*rows[0], clock_checksum(rows[0])))
-        mark(connection, CURRENT_VERSION)
-
-
-def views_for_reading(connection: apsw.Connection) -> str:
-    """Return the SQL of temporary views through which a store of an earlier version reads as one of this version.
-
-    When a writer migrates it meanwhile, the column of the table comes before the one that is made up, and counts.
-    """
-    version = read_mark(connection)[1]
-    if not 0 < version < FIRST_WITH_PACKED:
-        return ""
-    made_up = {"entries": "NULL AS packed", "revisions": "NULL AS packed"}
-    if version < FIRST_WITH_EXPIRY:
-        made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items()}
-        made_up.update(gaps="NULL AS expires", clock="0 AS erasing")
-    if version < FIRST_WITH_PAST:
-        del made_up["revisions"], made_up["gaps"]
-    return "".join(
-        f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};" for table, column in made_up.items()
-    )
 
 
 def begin_history(connection: apsw.Connection, commit: int, made: int, generation: int) -> None:
@@ -430,7 +355,7 @@ def remove_unused_names(connection: apsw.Connection) -> None:
 
 
 def _change_clock(connection: apsw.Connection, **changes: int) -> None:
-    found: Any = connection.execute(f"SELECT {_CLOCK_COLUMNS} FROM clock").fetchall()
+    found: Any = connection.execute(f"SELECT {CLOCK_COLUMNS} FROM clock").fetchall()
     fields = tuple(Clock(*found[0])._replace(**changes))
     connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
@@ -518,7 +443,7 @@ class Clock(NamedTuple):
 
 _NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"
 READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation FROM clock LEFT JOIN {_NEWEST_ENTRY}"
-CLOCK_FIELDS = f"row, instant, {_CLOCK_COLUMNS} FROM clock LEFT JOIN {_NEWEST_ENTRY}"
+CLOCK_FIELDS = f"row, instant, {CLOCK_COLUMNS} FROM clock LEFT JOIN {_NEWEST_ENTRY}"
 READ_CLOCK = f"SELECT {CLOCK_FIELDS}"
 
 

@@ -18,7 +18,7 @@ import apsw
 from jarvis import _files
 from jarvis._files import Stamp
 from jarvis._locks import Note, WriterLock
-from jarvis._sqlite import change_log, cipher, copy_file, driver, schema
+from jarvis._sqlite import change_log, cipher, copy_file, driver, migrations, schema
 from jarvis._sqlite.session import too_new
 from jarvis._sqlite.vault import Vault
 from jarvis.errors import (
@@ -112,7 +112,7 @@ class StoreFile:
                 immutable=immutable,
                 checksums=not self._unsealed,
                 busy_timeout_seconds=self.busy_timeout_seconds,
-                views=schema.views_for_reading,
+                views=migrations.views_for_reading,
             )
         if not os.access(self.path, os.W_OK):  # SQLite would open it for reading only, in silence
             raise ReadOnlyStoreError(
@@ -487,7 +487,7 @@ class StoreFile:
                     for sql in endings:
                         connection.execute(sql).fetchall()
                 copy_file.remove(self.path)
-            schema.migrate(connection)
+            migrations.migrate(connection)
 
     def _finish_erasing_at_opening(self, connection: apsw.Connection, identity: tuple[int, int]) -> None:
         try:

@@ -1,0 +1,85 @@
+"""Stores of earlier versions: made current by numbered steps, or read as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apsw
+
+from jarvis._sqlite import schema
+
+_TO_VERSION_2 = """
+DROP INDEX entries_by_category_key;
+DELETE FROM sqlite_stat1 WHERE idx = 'entries_by_category_key';
+"""
+_TO_VERSION_3 = f"""
+ALTER TABLE clock ADD COLUMN begins INTEGER;
+ALTER TABLE clock ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE clock ADD COLUMN fed_from INTEGER NOT NULL DEFAULT 0;
+{schema.HISTORY}
+"""
+_TO_VERSION_4 = f"""
+ALTER TABLE clock ADD COLUMN erasing INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entries ADD COLUMN expires INTEGER;
+CREATE INDEX entries_by_expiry ON entries (expires, namespace, category, entity_type) WHERE expires IS NOT NULL;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('entries', 'entries_by_expiry', '1000 1 1 1 1');
+DROP VIEW memories;
+{schema.VIEW}
+"""
+_HISTORY_TO_VERSION_4 = f"""
+ALTER TABLE revisions ADD COLUMN expires INTEGER;
+ALTER TABLE gaps ADD COLUMN expires INTEGER;
+CREATE INDEX revisions_by_expiry ON revisions (expires) WHERE expires IS NOT NULL AND {schema.REMOVED};
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('revisions', 'revisions_by_expiry', '1000 1');
+"""
+_TO_VERSION_5 = "ALTER TABLE entries ADD COLUMN packed BLOB;"
+_HISTORY_TO_VERSION_5 = "ALTER TABLE revisions ADD COLUMN packed BLOB;"
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Make a whole store of an earlier version one of the current version, in one transaction that touches no entry.
+
+    Needs the writer lock. No-op on a store that is current.
+    """
+    version = schema.read_mark(connection)[1]
+    if version == schema.CURRENT_VERSION:
+        return
+    with connection:
+        rows: Any = connection.execute(schema.READ_FIRST_CLOCK).fetchall()
+        commit, made, generation, *_ = schema.clock(rows[0])
+        if version == 1:
+            connection.execute(_TO_VERSION_2).fetchall()
+        if version < schema.FIRST_WITH_PAST:
+            connection.execute(_TO_VERSION_3).fetchall()  # which has the tables of the past as they are now
+        else:
+            if version < schema.FIRST_WITH_EXPIRY:
+                connection.execute(_HISTORY_TO_VERSION_4).fetchall()
+            connection.execute(_HISTORY_TO_VERSION_5).fetchall()
+        if version < schema.FIRST_WITH_EXPIRY:
+            connection.execute(_TO_VERSION_4).fetchall()
+        connection.execute(_TO_VERSION_5).fetchall()
+        if version < schema.FIRST_WITH_PAST:
+            schema.begin_history(connection, commit, made, generation)
+        elif version < schema.FIRST_WITH_EXPIRY:
+            rows = connection.execute(f"SELECT {schema.CLOCK_COLUMNS} FROM clock").fetchall()
+            connection.execute(schema.WRITE_CLOCK, (*rows[0], schema.clock_checksum(rows[0])))
+        schema.mark(connection, schema.CURRENT_VERSION)
+
+
+def views_for_reading(connection: apsw.Connection) -> str:
+    """Return the SQL of temporary views through which a store of an earlier version reads as one of this version.
+
+    When a writer migrates it meanwhile, the column of the table comes before the one that is made up, and counts.
+    """
+    version = schema.read_mark(connection)[1]
+    if not 0 < version < schema.FIRST_WITH_PACKED:
+        return ""
+    made_up = {"entries": "NULL AS packed", "revisions": "NULL AS packed"}
+    if version < schema.FIRST_WITH_EXPIRY:
+        made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items()}
+        made_up.update(gaps="NULL AS expires", clock="0 AS erasing")
+    if version < schema.FIRST_WITH_PAST:
+        del made_up["revisions"], made_up["gaps"]
+    return "".join(
+        f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};" for table, column in made_up.items()
+    )
