@@ -174,6 +174,15 @@ def write_whole(path: str, parts: Iterable[bytes], *, keep_existing: bool = Fals
             raise
 
 
+def sync_file(path: str) -> None:
+    """Return when all that was written to the file at `path`, by whomever, is on the disk."""
+    descriptor = system.open(path, os.O_RDWR)
+    try:
+        system.sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool = True) -> None:
     """Move a finished and synced file to its name, durably; with `keep_existing` only if none is there."""
     if keep_existing:

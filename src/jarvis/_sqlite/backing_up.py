@@ -68,11 +68,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
                 copy.close()
         except apsw.Error as error:
             raise driver.translated(temporary, error, "write the backup") from error
-        descriptor = _files.system.open(temporary, os.O_RDWR)
-        try:
-            _files.system.sync(descriptor)
-        finally:
-            os.close(descriptor)
+        _files.sync_file(temporary)
     if key is not None:
         from jarvis import envelope as keeping
 

@@ -137,11 +137,7 @@ class CopyFile:
                 with contextlib.suppress(FileNotFoundError):
                     _files.system.unlink(name)
             self._take_after()
-            descriptor = _files.system.open(self.path, os.O_RDWR)
-            try:
-                _files.system.sync(descriptor)
-            finally:
-                os.close(descriptor)
+            _files.sync_file(self.path)
 
     def _take_after(self) -> None:
         """Let the copy have the owner and the mode of the store, or its users are locked out."""

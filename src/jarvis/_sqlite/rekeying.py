@@ -289,11 +289,7 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
                 connection.close()
             if driver.beginning_of(temporary) != (cipher.PLAIN if key is None else key.salt):
                 raise StoreAccessError(path, "was not rewritten as it was to be; it is as it was")
-            descriptor = _files.system.open(temporary, os.O_RDWR)
-            try:
-                _files.system.sync(descriptor)
-            finally:
-                os.close(descriptor)
+            _files.sync_file(temporary)
             _files.put_in_place(temporary, path, keep_existing=False)
         except apsw.Error as error:
             raise driver.translated(path, error, "rewrite the kept copy") from None

@@ -385,11 +385,7 @@ def create_store(path: str, key: DataKey | None) -> None:
                     cipher.check(connection, driver.beginning_of(temporary), key, temporary)
             finally:
                 connection.close()
-            descriptor = _files.system.open(temporary, os.O_RDWR)
-            try:
-                _files.system.sync(descriptor)
-            finally:
-                os.close(descriptor)
+            _files.sync_file(temporary)
             _files.put_in_place(temporary, path, keep_existing=True)
         except apsw.Error as error:
             _remove(temporary)
