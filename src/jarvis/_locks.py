@@ -44,7 +44,8 @@ class Swap(NamedTuple):
 
 
 _NOTE_BYTES = 128
-_SWAP_BYTES = 128  # behind the note
+_SWAP_BYTES = 128  # behind the note; its first byte says whether it is over
+_ALL_BYTES = _NOTE_BYTES + _SWAP_BYTES
 _TORN = Swap(0, 0, False)
 
 
@@ -173,10 +174,10 @@ class WriterLock:
             raise RuntimeError("only the holder of the lock leaves a note")
         fields = (*note.stamp, note.commit)
         text = b"%d %d %d %d %d" % (*fields, _note_checksum(fields))
-        if self._page is None or self._page_identity != self._identity or self._size < _NOTE_BYTES:
+        if self._page is None or self._page_identity != self._identity or self._size < _ALL_BYTES:
             self._map()
         if self._page is not None:
-            self._page[:] = text.ljust(_NOTE_BYTES - 1) + b"\n"
+            self._page[:_NOTE_BYTES] = text.ljust(_NOTE_BYTES - 1) + b"\n"
 
     def read_swap(self) -> Swap | None:
         """Return what is known of the last swap of the guarded file, None if there was none; anybody may read it."""
@@ -185,18 +186,25 @@ class WriterLock:
         except OSError:
             return None
         try:
-            if os.lseek(descriptor, _NOTE_BYTES, os.SEEK_SET) >= os.fstat(descriptor).st_size:
-                return None
-            fields = [int(field) for field in os.read(descriptor, _SWAP_BYTES).split()]
+            fields = [int(field) for field in os.read(descriptor, _ALL_BYTES)[_NOTE_BYTES:].split()]
         except ValueError:
             return _TORN
         except OSError:
             return None
         finally:
             os.close(descriptor)
+        if not fields:
+            return None
         if len(fields) != 4 or fields[3] != _note_checksum(fields[:3]):
             return _TORN  # a holder is writing it, or was killed at that
-        return Swap(fields[0], fields[1], bool(fields[2]))
+        return Swap(fields[1], fields[2], bool(fields[0]))
+
+    def is_swap_open(self) -> bool:
+        """Tell the holder whether a swap was begun that is not over, because its process was killed."""
+        if self._page is not None and self._page_identity == self._identity and self._size >= _ALL_BYTES:
+            return self._page[_NOTE_BYTES : _NOTE_BYTES + 1] == b"0"
+        swap = self.read_swap()
+        return swap is not None and not swap.is_over
 
     def write_swap(self, inode: int, *, is_over: bool) -> None:
         """Say that a swap begins or is over; the caller holds the lock.
@@ -206,13 +214,12 @@ class WriterLock:
         """
         if self._held is None:
             raise RuntimeError("only the holder of the lock says what becomes of the file")
-        fields = (int.from_bytes(os.urandom(7)), inode, int(is_over))
+        fields = (int(is_over), int.from_bytes(os.urandom(7)), inode)
         text = b"%d %d %d %d" % (*fields, _note_checksum(fields))
         with explaining(self.path, "write"):
             descriptor = _files.system.open(self.path, os.O_RDWR)
             try:
-                if os.fstat(descriptor).st_size < _NOTE_BYTES:
-                    _files.system.write(descriptor, b" " * _NOTE_BYTES)
+                _extend(descriptor, _NOTE_BYTES)
                 os.lseek(descriptor, _NOTE_BYTES, os.SEEK_SET)
                 _files.system.write(descriptor, text.ljust(_SWAP_BYTES - 1) + b"\n")
             finally:
@@ -224,12 +231,11 @@ class WriterLock:
         with explaining(self.path, "write"):
             descriptor = _files.system.open(self.path, os.O_RDWR)
             try:
-                if os.fstat(descriptor).st_size < _NOTE_BYTES:
-                    _files.system.write(descriptor, b" " * _NOTE_BYTES)  # so that the mapping has its place on the disk
-                self._page = mmap.mmap(descriptor, _NOTE_BYTES)
+                _extend(descriptor, _ALL_BYTES)  # so that the mapping has its place on the disk
+                self._page = mmap.mmap(descriptor, _ALL_BYTES)
             finally:
                 os.close(descriptor)
-        self._page_identity, self._size = self._identity, _NOTE_BYTES
+        self._page_identity, self._size = self._identity, _ALL_BYTES
 
     def busy(self, timeout_seconds: float) -> StoreBusyError:
         """Return the error of a wait that took too long."""
@@ -359,6 +365,13 @@ class _Waiter:
     def _finish(self) -> None:
         self._over = True
         os.close(self.descriptor)  # which unlocks it
+
+
+def _extend(descriptor: int, size: int) -> None:
+    """Let a file be at least so long, with spaces."""
+    missing = size - os.lseek(descriptor, 0, os.SEEK_END)
+    if missing > 0:
+        _files.system.write(descriptor, b" " * missing)
 
 
 def _let_go(descriptors: set[int], waiters: list[_Waiter]) -> None:

@@ -20,12 +20,13 @@ from typing import Any
 
 from jarvis._sqlite import moving
 from jarvis._sqlite.database import Database
+from jarvis.errors import StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.rewriting import RewriteProgress
 from jarvis.sqlite_backend import SQLiteBackend
 
 from . import model
-from .faults import KillAt, installed
+from .faults import KillAt, Operation, installed
 
 
 def say(line: object) -> None:
@@ -148,7 +149,7 @@ def look(directory: str, read_only: str) -> None:
     memory = MemoryModule(storage_dir=directory, read_only=read_only == "read only")
     seen, iterations, cursor = 0, 0, memory.newest_cursor()
     pulse = memory.backend.pulse()  # type: ignore[attr-defined]  # SQLite's
-    moved = 0
+    moved = disturbed = 0
     say("ready")
     while not stopped():
         with clock.timing("read"):
@@ -156,21 +157,34 @@ def look(directory: str, read_only: str) -> None:
         assert newest is not None
         assert newest.value["n"] >= seen
         seen = newest.value["n"]
-        iteration = memory.iter_memories(category="kept")
-        entries = [next(iteration)]
-        with clock.timing("changes"):
-            page = memory.changes(cursor, limit=500)
-        if page:
-            cursor = page[-1].cursor
+        try:
+            iteration = memory.iter_memories(category="kept")
+            entries = [next(iteration)]
+            with clock.timing("changes"):
+                page = memory.changes(cursor, limit=500)
+            if page:
+                cursor = page[-1].cursor
+            entries += iteration
+            assert len({entry.id for entry in entries}) == 100
+            iterations += 1
+        except StoreBusyError as error:  # for a moment there was no log, so it was read without locks
+            if read_only != "read only" or "start again" not in str(error):
+                raise
+            disturbed += 1
         if (now := memory.backend.pulse()) != pulse:  # type: ignore[attr-defined]  # SQLite's
             pulse, moved = now, moved + 1
-        entries += iteration
-        assert len({entry.id for entry in entries}) == 100
-        iterations += 1
-    say({"calls": clock.calls, "longest": clock.longest, "iterations": iterations, "pulses": moved, "seen": seen})
+    say(
+        {
+            "calls": clock.calls,
+            "longest": clock.longest,
+            "iterations": iterations,
+            "disturbed": disturbed,
+            "pulses": moved,
+        }
+    )
 
 
-def count_up(directory: str) -> None:
+def count_up(directory: str, pause: str = "0") -> None:
     """Let a counter grow, one write after the other; say where it ends."""
     stopped, clock = _stopped(directory), Clock()
     memory = MemoryModule(storage_dir=directory)
@@ -180,17 +194,46 @@ def count_up(directory: str) -> None:
         number += 1
         with clock.timing("upsert"):
             memory.upsert_memory("counters", "counter", {"n": number}, "counter")
+        time.sleep(float(pause))
     say({"calls": clock.calls, "longest": clock.longest, "n": number})
 
 
-def move_and_die(directory: str, number: str, torn: str) -> None:
-    """Move the store, and be killed at a file operation; say which, or that it came to its end."""
-    memory = MemoryModule(storage_dir=directory)
-    memory.count_memories()
-    with installed(KillAt(int(number), 1, torn=torn == "torn")):
-        memory.shutdown()  # connections that are open now would not be killed at
-        moving.move(database_of(memory), patience_seconds=5)
-    say("moved")
+class KillFrom(KillAt):
+    """Counts from the moment on that a move reports a stage; of the swap all but writes of pages."""
+
+    def __init__(self, number: int, report: int, stage: str, *, torn: bool) -> None:
+        super().__init__(number, report, torn=torn)
+        self._stage, self._is_there = stage, False
+
+    def look(self, progress: RewriteProgress) -> None:
+        self._is_there = self._is_there or progress.stage == self._stage
+
+    def before(self, operation: Operation) -> bool:
+        is_of_a_page = operation.verb in ("write", "truncate") and not operation.path.endswith(".lock")
+        return self._is_there and not (is_of_a_page and self._stage == "swap") and super().before(operation)
+
+
+def dies_moving(directory: Path, number: int, stage: str, *, torn: bool) -> str | None:
+    """Move the store in a forked child that is killed at a file operation of a stage; return which, or None."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 70
+        try:
+            hook = KillFrom(number, writing, stage, torn=torn)
+            with installed(hook):
+                moving.move(database_of(MemoryModule(storage_dir=directory)), progress=hook.look)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with open(reading) as pipe:
+        report = pipe.read().strip()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return report
+    assert status == 0, f"the move failed with {status} before operation {number}"
+    return None
 
 
 def move_until(directory: str, stage: str, count: str) -> None:
@@ -208,10 +251,14 @@ def move_until(directory: str, stage: str, count: str) -> None:
     say("moved")
 
 
+def keys(directory: str) -> None:
+    """Say the keys of all memories."""
+    with MemoryModule(storage_dir=directory) as memory:
+        say([entry.key for entry in memory.list_memories()])
+
+
 def digest(directory: str) -> dict[str, Any]:
     """Return the rows of every table, and the digest of all, as a move counts them."""
-    import apsw
-
     from jarvis._sqlite import change_log
 
     connection = moving.plain(str(Path(directory) / model.FILES["sqlite"]))
@@ -224,12 +271,11 @@ def digest(directory: str) -> dict[str, Any]:
             total += sum(moving.digest_of(table.name, row) for row in found)
         return {"rows": rows, "digest": f"{total % (1 << 128):032x}"}
     finally:
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.close()
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (write, open_again, look, count_up, move_and_die, move_until)
+    function.__name__: function for function in (write, open_again, look, count_up, move_until, keys)
 }
 
 if __name__ == "__main__":

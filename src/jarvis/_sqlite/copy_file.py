@@ -98,11 +98,18 @@ class CopyFile:
                     raise driver.translated(self.path, error, "copy the store", errno) from error
                 raise
 
+    def create(self) -> None:
+        """Create the file, of no bytes yet.
+
+        Raises:
+            StoreError: it cannot be created.
+        """
+        with explaining(self.path, "create the copy of the store"):
+            os.close(_files.system.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+
     def _opened(self) -> apsw.Connection:
-        is_new = not os.path.exists(self.path)
-        if is_new:
-            with explaining(self.path, "create the copy of the store"):
-                os.close(_files.system.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        with explaining(self.path, "open the copy of the store"):
+            is_new = not os.stat(self.path).st_size
         connection = self._make(self.path)
         try:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

@@ -213,8 +213,7 @@ class Database:
         Also if this raises, whoever calls this releases the lock and leaves the session that it knows of.
         """
         while True:
-            self.lock.acquire(patience_seconds)
-            status = self._file.status()
+            status = self._file.take_lock(patience_seconds)
             if (status.st_dev, status.st_ino) == session.identity:
                 return session, status
             self.lock.release()  # what is opened may need the lock itself
@@ -258,8 +257,7 @@ class Database:
             if self._shared.is_crowded and self.lock.is_mine():
                 session = self._lend_writer(mine)
             session.is_committed = False
-            self.lock.acquire(self.busy_timeout_seconds)
-            before = self._file.status()
+            before = self._file.take_lock(self.busy_timeout_seconds)
             if (before.st_dev, before.st_ino) != session.identity:
                 mine.epoch = session.epoch = -1  # the file was replaced: this is called again, with a new connection
                 return
@@ -356,7 +354,7 @@ class Database:
     def locked(self) -> Iterator[None]:
         """Keep all writers out, for something else than a transaction."""
         try:
-            self.lock.acquire(self.busy_timeout_seconds)
+            self._file.take_lock(self.busy_timeout_seconds)
             yield
         finally:
             self.lock.release()
@@ -542,8 +540,7 @@ class Database:
     def _checkpoint(self, idle: list[Session]) -> None:
         """Fold the log into the file, through the last connection that closes."""
         try:
-            self.lock.acquire(0)
-            status = self._file.status()
+            status = self._file.take_lock(0)
             before = Stamp.of(status)
             *others, last = idle
             for session in others:
@@ -554,8 +551,9 @@ class Database:
                 if last.closed:
                     return
                 last.connection.set_busy_timeout(0)
-                last.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+                with contextlib.suppress(apsw.BusyError):  # of readers: what they do not need was folded in
+                    last.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                    last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
                 self.retire(last)
             self._file.leave_word(before, Stamp.of(self._file.status()), None)
         except (apsw.BusyError, StoreBusyError):

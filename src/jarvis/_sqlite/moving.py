@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -30,8 +31,7 @@ from jarvis._sqlite.change_log import Table
 from jarvis._sqlite.copy_file import CopyFile
 from jarvis._sqlite.session import read_only
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError, TransactionError
-from jarvis.rewriting import RewriteProgress as MoveProgress
-from jarvis.rewriting import Rewritten as Moved
+from jarvis.rewriting import RewriteProgress, Rewritten
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
@@ -42,7 +42,7 @@ MOST_ROWS = 1_000
 
 MOST_BYTES = 1 << 20
 FEW_NOTES = 500
-"""So few notes are left for the last round, for which writers wait."""
+"""So few notes are left for the last round, for which writers wait; twice as many with each try."""
 
 _FOLDING_PATIENCE_SECONDS = 0.05  # writers wait as long for readers of an older state
 _PAUSE_SECONDS = 0.05  # between two tries
@@ -127,11 +127,11 @@ def move(
     database: Database,
     make: Callable[[str], apsw.Connection] = plain,
     *,
-    progress: Callable[[MoveProgress], None] | None = None,
+    progress: Callable[[RewriteProgress], None] | None = None,
     before_swap: Callable[[str], None] | None = None,
     after_swap: Callable[[], None] | None = None,
     patience_seconds: float = 30.0,
-) -> Moved:
+) -> Rewritten:
     """Copy the store into a file that `make` opens, and put that in the store's place; return what was done.
 
     All processes go on reading and writing. A move that is broken off leaves the store as it is, and its changes are
@@ -193,9 +193,11 @@ def _only_one(database: Database) -> Iterator[None]:
             lock.acquire(0)
         except StoreBusyError:
             raise StoreBusyError(database.path, "is being moved by somebody else; let that finish") from None
-        yield
-        with contextlib.suppress(OSError):
-            _files.system.unlink(lock.path)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                _files.system.unlink(lock.path)
     finally:
         lock.release()
         lock.close()
@@ -208,7 +210,7 @@ class _Mover:
         self,
         database: Database,
         make: Callable[[str], apsw.Connection],
-        progress: Callable[[MoveProgress], None],
+        progress: Callable[[RewriteProgress], None],
         patience_seconds: float,
     ) -> None:
         self.database = database
@@ -234,9 +236,15 @@ class _Mover:
         if run is None or not self._go_on(run):
             self.copy.close()
             copy_file.remove(self.database.path)
-            with self.database.changing() as session, self._timing():
-                for sql in change_log.beginning(session.rows):
-                    session.rows(sql, (), "write")
+            try:
+                with self.database.changing() as session, self._timing():
+                    self.copy.create()
+                    for sql in change_log.beginning(session.rows):
+                        session.rows(sql, (), "write")
+            except BaseException:
+                with contextlib.suppress(StoreError):
+                    copy_file.remove(self.database.path)
+                raise
             self._run = self.database.read(self._running)
             self._create(self.database.read(self._layout))
         self._tables = self.database.read(lambda session: change_log.tables(session.rows))
@@ -247,8 +255,10 @@ class _Mover:
             return False
         with self.copy.used() as copy:
             found, seq, number, key, done = _all(copy, _READ_PROGRESS)[0]
+        if found != run:
+            return False
         self._run, self._place, self._resumed = run, Place(seq, number, tuple(json.loads(key)), done), done
-        return bool(found == run)
+        return True
 
     def _running(self, session: Session) -> str:
         run = change_log.run(session.rows)
@@ -288,7 +298,7 @@ class _Mover:
     def fill(self) -> None:
         """Copy what is not copied yet, then what has changed meanwhile."""
         while self._place.number < len(self._tables):
-            self._report(MoveProgress("copy", self._place.done, max(self._total, self._place.done)))
+            self._report(RewriteProgress("copy", self._place.done, max(self._total, self._place.done)))
             place = self._place
             seen = self.database.read(partial(self._look, chunk=place, noted=False))
             self._place = _behind(self._tables, place, seen)
@@ -303,7 +313,7 @@ class _Mover:
         with self.copy.used() as copy:
             there = {name for _, name, _ in _all(copy, _LATER)}
         for number, (_, name, sql) in enumerate(wanted):
-            self._report(MoveProgress("index", number, len(wanted)))
+            self._report(RewriteProgress("index", number, len(wanted)))
             if name not in there:
                 with self.copy.used() as copy:
                     copy.execute(sql).fetchall()
@@ -318,7 +328,7 @@ class _Mover:
             done += seen.notes
             if seen.is_all:
                 return
-            self._report(MoveProgress("catch up", done, done + MOST_ROWS))
+            self._report(RewriteProgress("catch up", done, done + MOST_ROWS))
 
     def _look(self, session: Session, chunk: Place | None = None, *, noted: bool = True) -> _Seen:
         """Read, at one moment, what has changed, as much of it as fits, and the next chunk behind a place."""
@@ -401,7 +411,7 @@ class _Mover:
         self._rows = dict.fromkeys((table.name for table in self._tables), 0)
         while self._compared.number < len(self._tables):
             place = self._compared
-            self._report(MoveProgress("verify", place.done, max(self._total, place.done)))
+            self._report(RewriteProgress("verify", place.done, max(self._total, place.done)))
             seen = self.database.read(partial(self._look, chunk=place))
             self._repeat(seen)
             table = self._tables[place.number]
@@ -422,20 +432,20 @@ class _Mover:
 
     # --- swapping --------------------------------------------------------------------------------
 
-    def swap(self, before_swap: Callable[[str], None], after_swap: Callable[[], None]) -> Moved:
+    def swap(self, before_swap: Callable[[str], None], after_swap: Callable[[], None]) -> Rewritten:
         """Copy what has changed last, and put the copy in the store's place, as soon as no reader hinders it."""
         deadline = time.monotonic() + self._patience_seconds
         patience = self.database.busy_timeout_seconds
         # So that little is left for later; what hinders it, such as a full disk, is told then.
         with self.database.alone(patience) as session, self._timing(), self._noting(), contextlib.suppress(apsw.Error):
             session.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        while True:
+        for tries in itertools.count():
             self._catch_up()
             with self.copy.used() as copy:
                 copy.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self._report(MoveProgress("swap", 0, 1))
+            self._report(RewriteProgress("swap", 0, 1))
             with self.database.alone(patience) as session, self._timing():
-                if self._is_swapped(session, before_swap, after_swap):
+                if self._is_swapped(session, FEW_NOTES << min(tries, 16), before_swap, after_swap):
                     break
             if time.monotonic() > deadline:
                 raise StoreBusyError(
@@ -443,16 +453,18 @@ class _Mover:
                     "cannot be replaced while somebody reads an older state of it: end that iteration and go on",
                 )
             time.sleep(_PAUSE_SECONDS)
-        self._report(MoveProgress("swap", 1, 1))
+        self._report(RewriteProgress("swap", 1, 1))
         digest = f"{self._digest % (1 << 128):032x}"
-        return Moved(self._run, self._rows, digest, self._rounds, self._resumed, self._locked_seconds)
+        return Rewritten(self._run, self._rows, digest, self._rounds, self._resumed, self._locked_seconds)
 
-    def _is_swapped(self, session: Session, before_swap: Callable[[str], None], after_swap: Callable[[], None]) -> bool:
+    def _is_swapped(
+        self, session: Session, few: int, before_swap: Callable[[str], None], after_swap: Callable[[], None]
+    ) -> bool:
         with self._noting():
             if not self.database.file.fold_log(session.connection, _FOLDING_PATIENCE_SECONDS):
                 return False
         seen = self._look(session)
-        if seen.notes > FEW_NOTES:
+        if seen.notes > few:
             return False
         self._repeat(seen)
         application, version = schema.read_mark(session.connection)

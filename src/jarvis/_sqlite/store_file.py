@@ -166,7 +166,7 @@ class StoreFile:
             apsw.Error: see `jarvis._sqlite.driver.translated`.
             StoreError: the file is missing, may not be opened, or a swap takes too long.
         """
-        for _ in range(MAX_TRIES):
+        for tried in range(1, MAX_TRIES + 1):
             self._await_swap()
             with _openings.setdefault(self.path, threading.RLock()):
                 swap = self.lock.read_swap()
@@ -183,9 +183,17 @@ class StoreFile:
                 except BaseException as error:
                     if connection is not None:
                         connection.close()
-                    if not isinstance(error, (apsw.Error, StoreError)) or self.lock.read_swap() == swap:
+                    is_ours = isinstance(error, (apsw.Error, StoreError))
+                    if not is_ours or (self.lock.read_swap() == swap and not self._may_pass(error, tried)):
                         raise
         raise self._restless()
+
+    def _may_pass(self, error: BaseException, tried: int) -> bool:
+        """Tell whether a reader should try again: a writer was just making the index of the log; wait a moment."""
+        passing = self.read_only and isinstance(error, apsw.ReadOnlyError) and tried < MAX_TRIES
+        if passing:
+            time.sleep(_SETTLING_PAUSE_SECONDS)
+        return passing
 
     def _restless(self) -> StoreBusyError:
         return StoreBusyError(self.path, "was replaced again and again while it was opened; retry")
@@ -207,17 +215,27 @@ class StoreFile:
                 time.sleep(_SETTLING_PAUSE_SECONDS)
                 continue
             try:
-                self.lock.acquire(self.busy_timeout_seconds)
-                from jarvis._sqlite import swapping
-
-                swapping.settle(self.path, self.lock)
+                self.take_lock(self.busy_timeout_seconds)
             finally:
                 self.lock.release()
+
+    def take_lock(self, timeout_seconds: float) -> os.stat_result:
+        """Wait for the lock, as `WriterLock.acquire`; return the status of the file that is the store now.
+
+        A swap whose process was killed is finished, or taken back, before.
+        """
+        self.lock.acquire(timeout_seconds)
+        if self.lock.is_swap_open():
+            from jarvis._sqlite import swapping
+
+            swapping.settle(self.path, self.lock)
+        return self.status()
 
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
         _files.check_location(Path(self.path))
         for _ in range(MAX_TRIES):
+            self._await_swap()
             swap = self.lock.read_swap()
             try:
                 prepared = self._prepare()
@@ -433,8 +451,7 @@ class StoreFile:
 
     def _acquire(self, identity: tuple[int, int], timeout_seconds: float) -> None:
         """Wait for the lock, as `WriterLock.acquire`; raise `ReplacedError` if the store is another file by then."""
-        self.lock.acquire(timeout_seconds)
-        status = self.status()
+        status = self.take_lock(timeout_seconds)
         if (status.st_dev, status.st_ino) != identity:
             raise ReplacedError
 
@@ -479,14 +496,18 @@ class StoreFile:
             self.lock.release()
 
     def _migrate(self, connection: apsw.Connection) -> None:
-        """Make it a store of the current version; a copy of the earlier one that was begun is given up."""
-        if schema.read_mark(connection)[1] != schema.CURRENT_VERSION:
+        """Make it a store of the current version; a copy that was begun of an earlier one is given up.
+
+        So is one that is not there: this store is a backup that was taken meanwhile.
+        """
+        is_current = schema.read_mark(connection)[1] == schema.CURRENT_VERSION
+        if not is_current or not os.path.exists(copy_file.path_of(self.path)):
             endings = change_log.ending(change_log.of(connection))
-            if endings:
-                with connection:
-                    for sql in endings:
-                        connection.execute(sql).fetchall()
-                copy_file.remove(self.path)
+            with connection:
+                for sql in endings:
+                    connection.execute(sql).fetchall()
+        if not is_current:
+            copy_file.remove(self.path)
             migrations.migrate(connection)
 
     def _finish_erasing_at_opening(self, connection: apsw.Connection, identity: tuple[int, int]) -> None:
