@@ -11,6 +11,8 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ import pytest
 from jarvis import envelope
 from jarvis.codec.sealing import DataKey, UnsealError, pack, unpack
 from jarvis.config import StorageConfig
-from jarvis.envelope import Envelope, Opener
+from jarvis.envelope import Envelope, Opener, Slot
 from jarvis.errors import (
     CorruptStoreError,
     InvalidSettingError,
     KeyUnavailableError,
+    StoreAccessError,
     StoreTooNewError,
     WrongKeyError,
 )
@@ -44,6 +47,7 @@ from jarvis.keys import (
     source_from_setting,
     sources_of,
 )
+from jarvis.persistent_memory import MemoryModule
 
 WORDS = "correct horse battery staple"
 
@@ -121,7 +125,7 @@ def test_a_key_file_may_hold_bytes_or_text_and_nothing_else(tmp_path: Path) -> N
             KeyFile(path).secret()
     with pytest.raises(SecretUnavailableError, match="cannot be read"):
         KeyFile(tmp_path / "none").secret()
-    with pytest.raises(SecretUnavailableError, match="cannot be read"):
+    with pytest.raises(SecretUnavailableError, match="no regular file"):
         KeyFile(tmp_path).secret()
 
 
@@ -362,15 +366,89 @@ def test_a_damaged_file_of_keys_is_never_taken_for_another(tmp_path: Path, varia
             envelope.read(str(path))
 
 
-def test_a_file_of_keys_cannot_ask_for_all_memory(tmp_path: Path) -> None:
+def forge(path: Path, forged: Envelope, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a file of keys that jarvis would not write."""
+    with monkeypatch.context() as patch:
+        patch.setattr(envelope, "_check", lambda _: None)
+        envelope.write(str(path), forged)
+
+
+def test_a_file_of_keys_cannot_ask_for_all_memory_or_all_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "memory.keys"
     found, _ = made(path, Passphrase(WORDS))
     [slot] = found.slots
-    for cost in ((2**31, 3, 4), (65_536, 10**9, 4), (65_536, 3, 10**6), (0, 3, 4), None):
-        costly = msgspec.structs.replace(slot, derivation=msgspec.structs.replace(slot.derivation, cost=cost))
-        envelope.write(str(path), msgspec.structs.replace(found, slots=[costly]))
+
+    def with_cost(cost: Any, number: int = 1) -> Slot:
+        return msgspec.structs.replace(slot, id=number, derivation=msgspec.structs.replace(slot.derivation, cost=cost))
+
+    for slots in (
+        *([with_cost(cost)] for cost in ((2**31, 3, 4), (65_536, 10**9, 4), (65_536, 3, 10**6), (0, 3, 4), None)),
+        [with_cost((1, 1, 1))],  # less than Argon2id takes
+        [with_cost((1_048_576, 16, 4), 1), with_cost((1_048_576, 16, 4), 2)],
+        [msgspec.structs.replace(slot, derivation=msgspec.structs.replace(slot.derivation, salt=b""))],
+        [with_cost((65_536, 3, 4), number) for number in range(65)],
+    ):
+        forge(path, msgspec.structs.replace(found, slots=slots, next_slot=100), monkeypatch)
         with pytest.raises(CorruptStoreError):
             envelope.read(str(path))
+
+
+def test_nothing_is_written_that_could_not_be_read_again(tmp_path: Path, variable: str) -> None:
+    path = tmp_path / "memory.keys"
+    found, _ = made(path, EnvironmentKey(variable))
+    before = path.read_bytes()
+    opener = Opener(str(path), [EnvironmentKey(variable)])
+    long = envelope.with_slot(opener, found, KeyFunction(lambda: b"k" * 32, name="x" * 2**20))
+    many = found
+    for number in range(64):
+        many = envelope.with_slot(opener, many, KeyFunction(lambda: b"k" * 32, name=f"function {number}"))
+
+    for each, why in ((long, "too long"), (many, "more than 64 slots")):
+        with pytest.raises(InvalidSettingError, match=f"cannot hold that: .*{why}; nothing was written"):
+            envelope.write(str(path), each)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such pipes")
+def test_no_pipe_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+
+    with pytest.raises(SecretUnavailableError, match="no regular file"):
+        KeyFile(tmp_path / "pipe").secret()
+    MemoryModule(storage_dir=tmp_path / "data", encryption="on", keys=[KeyFunction(lambda: b"k" * 32)]).bootstrap()
+    (tmp_path / "data" / "memory.keys").unlink()
+    os.mkfifo(tmp_path / "data" / "memory.keys")
+    with pytest.raises(StoreAccessError, match="no regular file"):
+        MemoryModule(storage_dir=tmp_path / "data").bootstrap()
+
+
+@pytest.mark.parametrize(("kind", "hint"), [("file", "a\0b"), ("file", ""), ("environment", ""), ("keyring", "/")])
+def test_what_a_forged_slot_names_is_not_available(
+    tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch, kind: str, hint: str
+) -> None:
+    found, _ = made(tmp_path / "memory.keys", EnvironmentKey(variable))
+    forged = msgspec.structs.replace(found.slots[0], source=kind, hint=hint)
+
+    with pytest.raises(KeyUnavailableError, match="no key is available"):
+        Opener("", []).open(msgspec.structs.replace(found, slots=[forged]), 1)
+
+
+def test_the_name_of_a_new_key_file_is_on_the_disk_when_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fsync
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+
+    source = KeyFile.create(tmp_path / "key")
+
+    assert synced[0] == source.path.stat().st_ino
+    assert os.name != "posix" or synced[1] == tmp_path.stat().st_ino
 
 
 def test_without_the_package_encryption_says_what_to_install() -> None:
@@ -469,3 +547,21 @@ def test_a_source_of_somebody_else_is_one(tmp_path: Path) -> None:
     assert Opener(str(path), [Token()]).open(found, 1).pages == key.pages
     with pytest.raises(KeyUnavailableError, match=r"opens with slot 1 \(token blue\)"):
         Opener(str(path), []).open(found, 1)
+
+
+def test_a_source_of_somebody_else_gives_a_key_and_a_hint_that_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong: Any
+    for wrong in (5, b"blue", Path("blue"), "\udcff"):
+        token = Token()
+        token.hint = wrong
+        with pytest.raises(InvalidSettingError, match="item 1 needs a kind, and a hint"):
+            sources_of([token])
+    for wrong in (b"", b"short", b"t" * 33, "t" * 32, None, 7):
+        token = Token()
+        monkeypatch.setattr(token, "secret", partial(copy, wrong))
+        with pytest.raises(KeyUnavailableError, match="something else than 32 bytes"):
+            made(tmp_path / "memory.keys", token)
+    with pytest.raises(InvalidSettingError, match="item 1 needs"):
+        sources_of([KeyFile(os.fsdecode(b"/key-\xff"))])

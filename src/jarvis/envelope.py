@@ -24,16 +24,20 @@ from jarvis.errors import (
     StoreTooNewError,
     WrongKeyError,
 )
-from jarvis.keys import KeySource, SecretUnavailableError, source_at
+from jarvis.keys import KEY_BYTES, KeySource, SecretUnavailableError, source_at
 
 FORMAT = 1
 _ABOUT = "the keys of the store beside this file, each wrapped; without it the store cannot be read: back it up too"
-_LARGEST = 1_000_000
+_MOST_BYTES = 1_000_000
+_MOST_SLOTS = 64
 _SALT_BYTES = 16
 _PASSPHRASE_COST = (65_536, 3, 4)
 """KiB of memory, passes and lanes of Argon2id: the second recommendation of RFC 9106."""
 
 _MOST_COST = (1_048_576, 16, 16)
+_LEAST_MEMORY_A_LANE = 8
+_MOST_WORK = _MOST_COST[0] * _MOST_COST[1]
+"""Memory times passes of all passphrases together: each may be tried in each slot. It takes half a minute."""
 
 Change = Literal["encrypt", "rotate", "decrypt"]
 
@@ -105,6 +109,11 @@ class Envelope(msgspec.Struct, frozen=True):
         """Return the number of the key that encrypts a file which begins with `salt`."""
         return next((number for number, known in self.keys.items() if known.salt == salt), None)
 
+    def has(self, key: DataKey) -> bool:
+        """Tell whether this is one of the store's keys."""
+        number = self.key_with(key.salt)
+        return number is not None and hmac.compare_digest(self.keys[number].check, key.check)
+
 
 class _File(msgspec.Struct):
     about: str
@@ -152,7 +161,7 @@ def read(path: str) -> Envelope | None:
     with _files.explaining(path, "read the keys"):
         try:
             with open(path, "rb") as file:
-                held = file.read(_LARGEST)
+                held = file.read(_MOST_BYTES + 2)
         except FileNotFoundError:
             return None
     try:
@@ -174,18 +183,27 @@ def write(path: str, envelope: Envelope, *, keep_existing: bool = False) -> None
     """Write the file, durably; the old or the new one is there whole at any moment. Needs the writer lock.
 
     Raises:
+        InvalidSettingError: it could not be read again, such as with a hint that is no text.
         StoreError: it cannot be written; the old one is untouched.
     """
-    encoded = _encode(envelope)
-    whole = {
-        "about": _ABOUT,
-        "format": FORMAT,
-        "envelope": msgspec.Raw(msgspec.json.format(encoded, indent=2)),
-        "checksum": _checksum(encoded),
-    }
-    _files.write_whole(
-        path, (msgspec.json.format(msgspec.json.encode(whole), indent=2), b"\n"), keep_existing=keep_existing
-    )
+    try:
+        encoded = _encode(envelope)
+        if _decode(encoded) != envelope:
+            raise ValueError("a hint is no text")
+        _check(envelope)
+        whole = {
+            "about": _ABOUT,
+            "format": FORMAT,
+            "envelope": msgspec.Raw(msgspec.json.format(encoded, indent=2)),
+            "checksum": _checksum(encoded),
+        }
+        content = msgspec.json.format(msgspec.json.encode(whole), indent=2)
+        if len(content) > _MOST_BYTES:
+            raise ValueError("it is too long")
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        why = error if type(error) is ValueError else "a source has a kind or a hint that is no text"
+        raise InvalidSettingError(f"{path} cannot hold that: {why}; nothing was written") from None
+    _files.write_whole(path, (content, b"\n"), keep_existing=keep_existing)
 
 
 def _checksum(envelope: bytes | msgspec.Raw) -> str:
@@ -197,6 +215,9 @@ def _check(envelope: Envelope) -> None:
     numbers = set(envelope.keys)
     if not numbers or not envelope.slots or len({slot.id for slot in envelope.slots}) != len(envelope.slots):
         raise ValueError("it has no key, no slot, or one twice")
+    if len(envelope.slots) > _MOST_SLOTS:
+        raise ValueError(f"it has more than {_MOST_SLOTS} slots")
+    work = 0
     for slot in envelope.slots:
         if set(slot.wrapped) != numbers or slot.id >= envelope.next_slot:
             raise ValueError("a slot does not hold the keys")
@@ -204,7 +225,14 @@ def _check(envelope: Envelope) -> None:
             cost = slot.derivation.cost
             if cost is None or not all(1 <= one <= most for one, most in zip(cost, _MOST_COST, strict=True)):
                 raise ValueError("a passphrase costs what nobody would ask")
-    if any(len(known.salt) != _SALT_BYTES for known in envelope.keys.values()):
+            memory, passes, lanes = cost
+            work += memory * passes
+            if memory < _LEAST_MEMORY_A_LANE * lanes:
+                raise ValueError("a passphrase has less memory than Argon2id takes")
+    if work > _MOST_WORK:
+        raise ValueError("the passphrases cost what nobody would ask")
+    salts = [known.salt for known in envelope.keys.values()] + [slot.derivation.salt for slot in envelope.slots]
+    if any(len(salt) != _SALT_BYTES for salt in salts):
         raise ValueError("a salt has another length")
 
 
@@ -224,7 +252,7 @@ class Opener:
         self.sources = tuple(sources)
         self._others: tuple[KeySource, ...] = ()
         self._wrapping: dict[tuple[str, int, bytes], bytes] = {}  # what opened a slot, by store, slot and salt
-        self._opened: dict[tuple[str, int], DataKey] = {}
+        self._opened: dict[tuple[str, bytes], DataKey] = {}  # by store and salt: a number may come to another key
 
     def besides(self, others: Sequence[KeySource]) -> Opener:
         """Return an opener that asks these sources first, and knows what this one does."""
@@ -240,14 +268,14 @@ class Opener:
             WrongKeyError: no source opens a slot, and at least one gave a secret.
             KeyUnavailableError: no source gave a secret.
         """
-        held = self._opened.get((envelope.store, number))
+        held = self._opened.get((envelope.store, envelope.keys[number].salt))
         if held is not None:
             return held
         for slot in envelope.slots:
             wrapping = self._wrapping.get(_place(envelope, slot))
             found = self._unwrap(envelope, slot, number, wrapping) if wrapping is not None else None
             if found is not None:
-                self._opened[envelope.store, number] = found
+                self._opened[envelope.store, found.salt] = found
                 return found
         return self._ask(envelope, number)
 
@@ -265,7 +293,7 @@ class Opener:
                 found = self._unwrap(envelope, slot, number, wrapping)
                 if found is not None:
                     self._wrapping[_place(envelope, slot)] = wrapping
-                    self._opened[envelope.store, number] = found
+                    self._opened[envelope.store, found.salt] = found
                     return found
                 wrong.append(f"{source} does not open {slot}")
         tried = "; ".join(dict.fromkeys([*wrong, *unavailable]))
@@ -315,11 +343,16 @@ class Opener:
 
     def wrapping(self, slot: Slot, source: KeySource) -> bytes:
         """Return the key that the source's secret makes for a slot; raise `SecretUnavailableError` if it has none."""
-        return _derived(slot.derivation, source.secret(), slot.id)
+        secret: object = source.secret()  # of anybody's class
+        if not isinstance(secret, bytes | bytearray) or not (
+            secret if source.is_passphrase else len(secret) == KEY_BYTES
+        ):
+            raise SecretUnavailableError("it gave something else than 32 bytes, or than the words of a passphrase")
+        return _derived(slot.derivation, bytes(secret), slot.id)
 
-    def remember(self, envelope: Envelope, number: int, key: DataKey) -> None:
+    def remember(self, envelope: Envelope, key: DataKey) -> None:
         """Take a key that was just made for one that was opened."""
-        self._opened[envelope.store, number] = key
+        self._opened[envelope.store, key.salt] = key
 
     def remember_slot(self, envelope: Envelope, slot: Slot, wrapping: bytes) -> None:
         """Take the key that a slot was just made with for one that opened it."""
@@ -388,7 +421,7 @@ def make(opener: Opener, sources: Sequence[KeySource], change: Change | None) ->
         )
     key = DataKey.new()
     envelope = Envelope(os.urandom(16).hex(), {1: KnownKey(key.salt, key.check)}, [], change)
-    opener.remember(envelope, 1, key)
+    opener.remember(envelope, key)
     for source in sources:
         envelope = with_slot(opener, envelope, source)
     return envelope, key
@@ -440,7 +473,7 @@ def with_next_key(opener: Opener, envelope: Envelope) -> Envelope:
     number, key = envelope.newest + 1, DataKey.new()
     keys = {**{each: opener.open(envelope, each) for each in envelope.keys}, number: key}
     known = {**envelope.keys, number: KnownKey(key.salt, key.check)}
-    opener.remember(envelope, number, key)
+    opener.remember(envelope, key)
     slots = [_filled(envelope.store, slot, wrappings[slot.id], keys) for slot in envelope.slots]
     return msgspec.structs.replace(envelope, keys=known, slots=slots, change="rotate")
 

@@ -134,6 +134,12 @@ class KeyFile:
             file.write(f"{new_key()}\n")
             file.flush()
             os.fsync(descriptor)
+        if os.name == "posix":  # or a power cut takes the name of the file, and with it the store
+            directory = os.open(source.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
         return source
 
     @property
@@ -144,14 +150,19 @@ class KeyFile:
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            # Somebody may have put a pipe there, or named one in the file of keys: opening it would wait for ever.
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
             try:
                 mode = os.fstat(descriptor).st_mode
+                if not stat.S_ISREG(mode):
+                    raise SecretUnavailableError("it is no regular file")
                 held = os.read(descriptor, _LONGEST_FILE)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise SecretUnavailableError(f"it cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise SecretUnavailableError("it is no path") from None
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise SecretUnavailableError(f"others may read or write it; run: chmod 600 {self.path}")
         if len(held) == KEY_BYTES:
@@ -344,7 +355,9 @@ def _source(place: int, held: object) -> KeySource:
     if isinstance(held, type):
         raise InvalidSettingError(f"keys: item {place} is the class {held.__name__}; call it to make a source of it")
     if isinstance(getattr(held, "kind", None), str) and callable(getattr(held, "secret", None)):
-        return cast("KeySource", held)
+        source = cast("KeySource", held)
+        _check_storable(place, source)
+        return source
     if callable(held):
         return KeyFunction(held)
     raise InvalidSettingError(
@@ -352,17 +365,33 @@ def _source(place: int, held: object) -> KeySource:
     )
 
 
+def _check_storable(place: int, source: KeySource) -> None:
+    """Raise `InvalidSettingError` if the file of keys could not hold what a source says of itself."""
+    hint: object = getattr(source, "hint", None)
+    try:
+        if not isinstance(hint, str | None) or not isinstance(getattr(source, "is_passphrase", None), bool):
+            raise TypeError
+        f"{source.kind}{hint}".encode()
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidSettingError(
+            f"keys: item {place} needs a kind, and a hint or None, that are texts of UTF-8, and is_passphrase"
+        ) from None
+
+
 def source_at(kind: str, hint: str | None) -> KeySource | None:
     """Return the source that a slot of ``memory.keys`` names, if what stands there is enough to find it."""
     if hint is None:
         return None
-    if kind == EnvironmentKey.kind:
-        return EnvironmentKey(hint)
-    if kind == KeyFile.kind:
-        return KeyFile(hint)
-    if kind == KeyringKey.kind and "/" in hint:
-        service, _, user = hint.rpartition("/")
-        return KeyringKey(service, user)
+    try:
+        if kind == EnvironmentKey.kind:
+            return EnvironmentKey(hint)
+        if kind == KeyFile.kind:
+            return KeyFile(hint)
+        if kind == KeyringKey.kind and "/" in hint:
+            service, _, user = hint.rpartition("/")
+            return KeyringKey(service, user)
+    except InvalidSettingError:  # somebody changed the file
+        return None
     return None
 
 

@@ -39,14 +39,20 @@ if TYPE_CHECKING:
 _MANY_TRIES = 20
 
 
+class _CalledOffError(StoreAccessError):
+    """The key that the store was to have is not in its file of keys any more."""
+
+
 # --- the ways to the key -------------------------------------------------------------------------
 
 
 def slots(database: Database) -> list[SlotInfo]:
-    """Return the ways to the store's key, none if it is plain; it need not be opened for that."""
+    """Return the ways to the store's key, none if it is plain; an encrypted one need not be opened for that."""
     from jarvis.envelope import SlotInfo
 
     found = database.vault.envelope()
+    if found is None and os.path.exists(database.path):
+        database.read(lambda _: None)  # what is encrypted, and has lost its keys, is not plain
     return [] if found is None else [SlotInfo(slot.id, slot.source, slot.hint) for slot in found.slots]
 
 
@@ -124,9 +130,14 @@ def encrypt(
     if found is not None and not all(_opens(vault, found, source) for source in sources):
         _call_off(database, found, None)  # or the store would end up with keys that nobody has in mind any more
         found = None
+    before = vault.sources
     vault.add_sources(sources)
     if found is None:
-        found = vault.new_envelope("encrypt")
+        try:
+            found = vault.new_envelope("encrypt")
+        except BaseException:
+            vault.take_sources(before)  # or the one that gave none would spoil the next call, too
+            raise
         with database.locked():
             vault.keep(found, keep_existing=True)
         vault.suggest_recovery(found)
@@ -156,7 +167,7 @@ def rotate(
     opener = vault.opener.besides(sources)
     changed = _change(database, lambda held: held if held.change == "rotate" else envelope.with_next_key(opener, held))
     key = opener.open(changed, changed.newest)
-    vault.opener.remember(changed, changed.newest, key)
+    vault.opener.remember(changed, key)
     return _move(database, key, progress)
 
 
@@ -224,14 +235,27 @@ def _there(database: Database) -> Envelope:
 
 
 def _call_off(database: Database, found: Envelope, number: int | None) -> None:
-    """Give up a change that has not come to the swap: the store goes on with the key it has, or plain."""
+    """Give up a change that has not come to the swap: the store goes on with the key it has, or plain.
+
+    Raises:
+        StoreBusyError: somebody else has ended it meanwhile, or is at it; nothing was given up.
+    """
     from jarvis.envelope import with_only
 
     vault = database.vault
     moving.abandon(database)
     with database.locked():
+        held, (beginning, *copies) = vault.envelope(), database.file.beginnings()
+        if (
+            held is None
+            or (held.store, held.change) != (found.store, found.change)
+            or (beginning == cipher.PLAIN) != (number is None)
+            or held.key_with(beginning) != number
+            or any(held.key_with(each) not in {None, number} for each in copies)
+        ):  # the keys that were to go may be those that the store has by now
+            raise StoreBusyError(vault.path, "somebody else has just changed the keys; call the verb again")
         if number is not None:
-            vault.keep(with_only(found, number))
+            vault.keep(with_only(held, number))
         else:
             vault.remove()
 
@@ -243,8 +267,18 @@ def _move(database: Database, key: DataKey | None, progress: Callable[[RewritePr
     def check(path: str) -> None:
         if driver.beginning_of(path) != (cipher.PLAIN if key is None else key.salt):
             raise StoreAccessError(path, "was not written as it was to be; the store is as it was")
+        held = database.vault.envelope()  # somebody may have called the change off before the move began
+        if (held is not None and held.change != "decrypt") if key is None else (held is None or not held.has(key)):
+            raise _CalledOffError(
+                database.vault.path,
+                "was changed by somebody else meanwhile; the store is as it was, call the verb again",
+            )
 
-    moved = moving.move(database, make, progress=progress, before_swap=check)
+    try:
+        moved = moving.move(database, make, progress=progress, before_swap=check)
+    except _CalledOffError:
+        moving.abandon(database)
+        raise
     _finish(database)
     return moved
 
@@ -272,9 +306,12 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
         return
     old = database.vault.key_of_copy(beginning)
     temporary = _files.temporary_path(database.path)
+    failure = None
     with _files.explaining(path, "rewrite the kept copy of the old store"):
         os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         try:
+            # If VACUUM cannot open the file it tells SQLite's log the address, and so the key: here it fails before.
+            apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.cipher_vfs).close()
             connection = apsw.Connection(
                 f"file:{quote(path)}", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI, vfs=driver.cipher_vfs
             )
@@ -292,7 +329,9 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
             _files.sync_file(temporary)
             _files.put_in_place(temporary, path, keep_existing=False)
         except apsw.Error as error:
-            raise driver.translated(path, error, "rewrite the kept copy") from None
+            failure = driver.translated(path, error, "rewrite the kept copy")
         finally:
             with contextlib.suppress(OSError):
                 _files.system.unlink(temporary)
+    if failure is not None:  # and not in the handler: the driver's error may name the key, and would be its context
+        raise failure

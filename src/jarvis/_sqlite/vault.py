@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from jarvis import _files
 from jarvis._files import Stamp
 from jarvis._sqlite import cipher
-from jarvis.errors import CorruptStoreError, KeyUnavailableError, NoRecoveryWarning, NotEncryptedError, WrongKeyError
+from jarvis.errors import (
+    CorruptStoreError,
+    KeyUnavailableError,
+    NoRecoveryWarning,
+    NotEncryptedError,
+    StoreAccessError,
+    WrongKeyError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +65,8 @@ class Vault:
             return None
         except OSError as error:
             raise _files.translated(self.path, error, "find the keys") from error
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise StoreAccessError(self.path, "is no regular file; put the file of keys there")
         stamp = Stamp.of(status)
         if self._read is None or self._read[0] != stamp:
             from jarvis import envelope
@@ -153,7 +163,11 @@ class Vault:
 
     def add_sources(self, sources: Sequence[KeySource]) -> None:
         """Open the store with these from now on, as with those that were given at first."""
-        self.sources = (*self.sources, *(source for source in sources if source not in self.sources))
+        self.take_sources((*self.sources, *(source for source in sources if source not in self.sources)))
+
+    def take_sources(self, sources: Sequence[KeySource]) -> None:
+        """Open the store with these only."""
+        self.sources = tuple(sources)
         self._opener = None
 
     def new_envelope(self, change: Change | None) -> Envelope:

@@ -1,0 +1,210 @@
+"""Changes of a store's keys that meet: whoever comes second, the store keeps the key that it has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jarvis import envelope
+from jarvis._sqlite import moving
+from jarvis._sqlite.database import Database
+from jarvis.envelope import Opener
+from jarvis.errors import (
+    InvalidSettingError,
+    KeyUnavailableError,
+    StoreAccessError,
+    StoreBusyError,
+)
+from jarvis.keys import EnvironmentKey, KeyFunction
+from jarvis.persistent_memory import MemoryModule
+from tests.safety import model
+from tests.test_encryption import KEYS, encrypted, key, other_key
+
+HELD = {"theme": {"mode": "dark"}}
+
+
+class BrokenOff(BaseException):
+    """What a change is broken off with, as by a signal."""
+
+
+def break_off(_: object) -> None:
+    raise BrokenOff
+
+
+def opened(directory: Path) -> MemoryModule:
+    return MemoryModule(storage_dir=directory, keys=KEYS)
+
+
+def begun(directory: Path, *, plain: bool) -> tuple[MemoryModule, MemoryModule]:
+    """Return two modules of a new store, plain or encrypted."""
+    one = opened(directory) if plain else encrypted(directory, encryption="on")
+    one.set_user_preference("theme", {"mode": "dark"})
+    return one, opened(directory)
+
+
+def once_before(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], object]) -> None:
+    """Let something happen before the first call of a function."""
+    real = getattr(owner, name)
+    was_called: list[bool] = []
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        if not was_called:
+            was_called.append(True)
+            act()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, called)
+
+
+def broken_off(verb: Callable[..., object]) -> None:
+    with pytest.raises(BrokenOff):
+        verb(progress=break_off)
+
+
+def test_of_two_rotations_that_begin_at_once_both_use_the_key_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = begun(tmp_path, plain=False)
+    once_before(
+        monkeypatch, Database, "locked", lambda: broken_off(other.rotate_data_key)
+    )  # the new key is made by then
+
+    one.rotate_data_key()
+
+    for memory in (one, other, opened(tmp_path)):
+        assert memory.get_user_preferences() == HELD
+
+
+def test_a_change_that_somebody_ends_is_not_called_off_behind_their_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again: Callable[[MemoryModule], object]
+    for name, verb, again in (
+        ("encrypt", "encrypt_store", MemoryModule.decrypt_store),
+        ("rotate", "rotate_data_key", MemoryModule.decrypt_store),
+        ("anew", "encrypt_store", lambda memory: memory.encrypt_store([KeyFunction(other_key)])),
+        ("decrypt", "decrypt_store", MemoryModule.rotate_data_key),
+    ):
+        one, other = begun(tmp_path / name, plain=verb == "encrypt_store")
+        broken_off(getattr(other, verb))
+        with monkeypatch.context() as patch:
+            once_before(patch, moving, "abandon", getattr(other, verb))
+            with pytest.raises(StoreBusyError, match="somebody else has just changed the keys"):
+                again(one)
+
+        assert opened(tmp_path / name).get_user_preferences() == HELD, name
+        assert (tmp_path / name / "memory.keys").exists() == (name != "decrypt")
+
+
+@pytest.mark.parametrize("verb", ["encrypt_store", "rotate_data_key", "decrypt_store"])
+def test_a_change_that_is_called_off_before_it_begins_to_copy_comes_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    one, other = begun(tmp_path, plain=verb == "encrypt_store")
+
+    def call_off() -> None:
+        if verb == "encrypt_store":
+            other.decrypt_store()
+            return
+        if verb == "rotate_data_key":
+            broken_off(other.decrypt_store)
+        other.encrypt_store()
+
+    with monkeypatch.context() as patch:
+        once_before(patch, moving, "move", call_off)
+        with pytest.raises(StoreAccessError, match="was changed by somebody else meanwhile"):
+            getattr(one, verb)()
+
+    assert opened(tmp_path).get_user_preferences() == HELD
+    assert not list(tmp_path.glob(".memory.db.moving*")), "nothing of the copy stays, nor is it noted what changes"
+    getattr(one, verb)()
+    assert opened(tmp_path).get_user_preferences() == HELD
+
+
+def test_a_number_that_comes_to_another_key_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    one, other = begun(tmp_path, plain=False)
+    broken_off(one.rotate_data_key)
+    other.add_key_slot(KeyFunction(other_key))  # and so it has seen the second key
+    broken_off(one.decrypt_store)
+    one.encrypt_store()  # the rotation was called off, and then the decryption
+    one.rotate_data_key(keys=[KeyFunction(other_key)])
+
+    assert other.get_user_preferences() == HELD
+    other.add_key_slot(KeyFunction(other_key, name="a third"))
+    assert other.rotate_data_key(keys=[KeyFunction(other_key)]).rows["entries"] == 1
+
+
+def test_a_source_that_had_no_key_to_give_does_not_spoil_the_next_call(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path)
+    memory.set_user_preference("theme", {"mode": "dark"})
+    with pytest.raises(KeyUnavailableError, match="NOT_THERE cannot become a slot"):
+        memory.encrypt_store([EnvironmentKey("NOT_THERE")])
+
+    memory.encrypt_store([KeyFunction(key)])
+
+    assert [slot.source for slot in memory.key_slots()] == ["function"]
+    assert memory.get_user_preferences() == HELD
+
+
+def test_what_is_no_list_of_sources_is_told(tmp_path: Path) -> None:
+    memory = encrypted(tmp_path)
+    wrong: Any
+    for wrong in (None, KeyFunction(key), "words and words", {1}):
+        with pytest.raises(InvalidSettingError, match="keys must be a list of sources"):
+            memory.encrypt_store(wrong)
+        with pytest.raises(InvalidSettingError, match="keys must be a list of sources"):
+            memory.rotate_data_key(keys=wrong)
+
+
+def test_an_encrypted_store_without_its_keys_does_not_look_plain(tmp_path: Path) -> None:
+    encrypted(tmp_path).bootstrap()
+    (tmp_path / "memory.keys").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(KeyUnavailableError, match="its keys are missing"):
+        encrypted(tmp_path).key_slots()
+
+
+def test_the_key_is_in_no_log_of_sqlite_where_a_kept_copy_cannot_be_written(tmp_path: Path) -> None:
+    model.first_life_store(tmp_path, "sqlite", 5)
+    program = textwrap.dedent(
+        f"""
+        import logging, os, sys, traceback
+        import apsw.ext
+        logging.basicConfig(stream=sys.stdout, level=0)
+        apsw.ext.log_sqlite(level=logging.DEBUG)
+        from jarvis import _files
+        from jarvis.errors import StoreError
+        from jarvis.keys import KeyFunction
+        from jarvis.persistent_memory import MemoryModule
+
+        class OutOfDescriptors(_files.System):
+            def open(self, path, flags):
+                descriptor = super().open(path, flags)
+                if path.endswith(".tmp") and "memory.db" in path:
+                    os.unlink(path), os.mkdir(path)
+                return descriptor
+
+        memory = MemoryModule(storage_dir={str(tmp_path)!r})
+        memory.bootstrap()
+        _files.system = OutOfDescriptors()
+        try:
+            memory.encrypt_store([KeyFunction(lambda: b"k" * 32)])
+        except StoreError as error:
+            print(error, repr(error.__context__), repr(error.__cause__))
+            traceback.print_exc(file=sys.stdout)
+        """
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found = envelope.read(str(tmp_path / "memory.keys"))
+    assert found is not None
+    pages = Opener("", KEYS).open(found, 1).pages.hex()
+
+    assert "cannot rewrite the kept copy" in shown.stdout
+    for spoken in (pages, pages.encode().hex(), f"x'{pages}".encode().hex()):
+        assert spoken not in (shown.stdout + shown.stderr).lower()
