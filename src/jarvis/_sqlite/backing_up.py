@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis import _files
-from jarvis._sqlite import cipher, driver
-from jarvis.errors import StoreAccessError, StoreBusyError
+from jarvis._sqlite import change_log, cipher, driver
+from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
+    from jarvis._sqlite.session import Session
+    from jarvis.codec.sealing import DataKey
+    from jarvis.envelope import Envelope
 
 _MANY_TRIES = 20
 
@@ -30,31 +33,70 @@ def back_up(database: Database, directory: Path) -> Path:
     """
     target = directory / os.path.basename(database.path)
     keys = directory / os.path.basename(database.vault.path)
-    for path in (target, keys):
+    for path in (target, keys, Path(f"{target}-wal")):  # the log of another store would be taken for the copy's
         if path.exists():
-            raise StoreAccessError(path, "is there already; back up into a directory of its own")
+            raise _taken(path)
     _files.ensure_directory(directory.absolute())
     with _files.explaining(target, "write the backup"):
         _files.remove_leftovers(str(target))
-    temporary = _files.temporary_path(str(target))
+        _files.remove_leftovers(str(keys))
+    temporaries = (_files.temporary_path(str(target)), _files.temporary_path(str(keys)))
+    with _files.explaining(target, "write the backup"):
+        try:
+            for _ in range(_MANY_TRIES):
+                if _copied(database, *temporaries):
+                    _put(temporaries, (str(target), str(keys)))
+                    return target
+            raise StoreBusyError(
+                database.path,
+                "it keeps being replaced, or written beside a reader without locks, while it is backed up; retry",
+            )
+        finally:
+            for temporary in temporaries:
+                with contextlib.suppress(OSError):
+                    _files.system.unlink(temporary)
+
+
+def _taken(path: str | Path) -> StoreAccessError:
+    return StoreAccessError(path, "is there already; back up into a directory of its own")
+
+
+def _put(temporaries: tuple[str, str], targets: tuple[str, str]) -> None:
+    """Give copy and keys their names: the keys first, so that no copy is ever without; and both or none."""
+    placed = []
     try:
-        for _ in range(_MANY_TRIES):
-            if _copied(database, temporary, str(keys)):
-                _files.put_in_place(temporary, str(target), keep_existing=True)
-                return target
-        raise StoreBusyError(database.path, "it keeps being replaced while it is backed up; retry")
+        for temporary, target in zip(reversed(temporaries), reversed(targets), strict=True):
+            if os.path.exists(temporary):  # a plain store has no keys
+                inode = os.stat(temporary).st_ino
+                _files.put_in_place(temporary, target, keep_existing=True)
+                if os.stat(target).st_ino != inode:  # somebody else made a backup there meanwhile
+                    raise _taken(target)
+                placed.append(target)
     except BaseException:
-        with contextlib.suppress(OSError):
-            _files.system.unlink(temporary)
+        for target in placed:
+            with contextlib.suppress(OSError):
+                _files.system.unlink(target)
         raise
 
 
+def _key_of(database: Database, session: Session) -> tuple[DataKey | None, Envelope | None] | None:
+    """Return the key of the file that a connection has open, and the file of keys; None if it was replaced."""
+    try:
+        held = database.key(), database.vault.envelope()
+    except StoreError:
+        if database.identity() == session.identity:
+            raise
+        return None
+    return held if database.identity() == session.identity else None
+
+
 def _copied(database: Database, temporary: str, keys: str) -> bool:
-    """Write the copy and its keys; False if the store was replaced by another file meanwhile."""
+    """Write the copy and its keys; False if the store was replaced, or written where no lock can be had, meanwhile."""
     with database.snapshot() as session, _files.explaining(temporary, "write the backup"):
-        key, envelope = database.key(), database.vault.envelope()
-        if database.identity() != session.identity:
+        held = _key_of(database, session)
+        if held is None:
             return False
+        key, envelope = held
         os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
         try:
             copy = driver.opened(temporary, key)
@@ -62,12 +104,18 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
                 copy.execute("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").fetchall()
                 with copy.backup("main", session.connection, "main") as backup:
                     backup.step(-1)
+                for sql in change_log.ending(change_log.of(copy)):  # of a move that is none of the copy's
+                    copy.execute(sql).fetchall()
                 if key is not None:
                     cipher.check(copy, driver.beginning_of(temporary), key, temporary)
             finally:
                 copy.close()
         except apsw.Error as error:
+            if database.is_disturbed(session):
+                return False
             raise driver.translated(temporary, error, "write the backup") from error
+        if database.is_disturbed(session):
+            return False
         _files.sync_file(temporary)
     if key is not None:
         from jarvis import envelope as keeping

@@ -345,9 +345,13 @@ class Database:
             session.busy = 0
             self.retire(session)
 
+    def is_disturbed(self, session: Session) -> bool:
+        """Tell whether what reads without locks met a writer: what it read may be torn."""
+        return session.immutable is not None and not self._is_there(session)
+
     def check_undisturbed(self, session: Session) -> None:
         """Raise `StoreBusyError` if an iteration that reads without locks met a writer."""
-        if session.immutable is not None and not self._is_there(session):
+        if self.is_disturbed(session):
             raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
 
     @contextlib.contextmanager

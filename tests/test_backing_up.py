@@ -1,0 +1,125 @@
+"""Backups: one state each, whole or not there, and of nothing but the store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jarvis import _files
+from jarvis._sqlite import backing_up, driver
+from jarvis.errors import StoreAccessError, StoreBusyError
+from jarvis.persistent_memory import MemoryModule
+from tests.test_encryption import KEYS, encrypted, filled
+from tests.test_keys_changed_at_once import broken_off, once_before
+
+
+@pytest.mark.parametrize("encryption", ["off", "on"])
+def test_a_reader_without_locks_backs_up_no_torn_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encryption: str
+) -> None:
+    def opened(read_only: bool = False) -> MemoryModule:
+        return encrypted(tmp_path / "data", encryption=encryption, keys=KEYS, read_only=read_only)
+
+    def write(letter: str) -> None:
+        with opened() as memory:
+            for number in range(200):
+                memory.set_user_preference(f"{number}", {"text": letter * 300})
+
+    write("a")
+    reading = opened(read_only=True)
+    assert len(reading.get_user_preferences()) == 200
+
+    real = driver.opened
+    was_written: list[bool] = []
+
+    def written(path: str, key: Any) -> Any:
+        copy = real(path, key)
+        if "saved" in path and not was_written:
+            was_written.append(True)
+            write("b")
+        return copy
+
+    monkeypatch.setattr(driver, "opened", written)
+    reading.back_up(tmp_path / "saved")
+
+    with encrypted(tmp_path / "saved", encryption=encryption, keys=KEYS) as copy:
+        held = copy.get_user_preferences()
+    assert len(held) == 200
+    assert {each["text"] for each in held.values()} == {"b" * 300}
+
+
+def test_a_reader_that_writers_always_meet_says_so_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path / "data")
+    reading = encrypted(tmp_path / "data", read_only=True)
+    monkeypatch.setattr("jarvis._sqlite.database.Database.is_disturbed", lambda *_: True)
+
+    with pytest.raises(StoreBusyError, match="while it is backed up; retry"):
+        reading.back_up(tmp_path / "saved")
+    assert list((tmp_path / "saved").iterdir()) == []
+
+
+def test_a_backup_notes_nothing_for_a_change_of_keys_that_is_none_of_its_own(tmp_path: Path) -> None:
+    filled(tmp_path / "data")
+    memory = encrypted(tmp_path / "data")
+    broken_off(memory.rotate_data_key)
+    memory.back_up(tmp_path / "saved")
+
+    with encrypted(tmp_path / "saved") as copy:
+        copy.set_user_preference("theme", {"mode": "dark"})
+    connection = driver.opened(str(tmp_path / "saved" / "memory.db"), copy.backend._database.key())  # type: ignore[attr-defined]  # inside
+    assert connection.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'moved%'").fetchall() == []
+    connection.close()
+    assert memory.rotate_data_key().resumed >= 0, "and the store still knows of its own"
+
+
+def test_the_log_of_another_store_is_not_taken_for_that_of_a_backup(tmp_path: Path) -> None:
+    filled(tmp_path / "data")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "memory.db-wal").write_bytes(b"of another")
+
+    with pytest.raises(StoreAccessError, match=r"memory\.db-wal: is there already"):
+        encrypted(tmp_path / "data").back_up(tmp_path / "saved")
+
+
+def test_of_two_backups_into_one_directory_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "data")
+    memory, other = encrypted(tmp_path / "data"), encrypted(tmp_path / "data")
+
+    def overtake() -> None:
+        other.back_up(tmp_path / "saved")
+        other.rotate_data_key()
+
+    monkeypatch.setattr(_files, "remove_leftovers", lambda _: None)  # or the other one finds its file gone
+    once_before(monkeypatch, backing_up, "_put", overtake)
+    with pytest.raises(StoreAccessError, match="is there already"):
+        memory.back_up(tmp_path / "saved")
+
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {"memory.db", "memory.keys"}
+    with encrypted(tmp_path / "saved") as copy:
+        assert len(copy.search_memories(category="notes")) == 40
+
+
+def test_a_backup_that_fails_at_the_end_leaves_nothing_and_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path / "data")
+    memory = encrypted(tmp_path / "data")
+    real = _files.put_in_place
+
+    def failing(temporary: str, path: str, **options: Any) -> None:
+        if path.endswith("saved/memory.db"):
+            raise OSError(28, os.strerror(28))
+        real(temporary, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files, "put_in_place", failing)
+        with pytest.raises(OSError, match="cannot write the backup"):
+            memory.back_up(tmp_path / "saved")
+
+    assert list((tmp_path / "saved").iterdir()) == []
+    assert memory.back_up(tmp_path / "saved").exists()
