@@ -1,17 +1,20 @@
-"""Backups: one state each, whole or not there, and of nothing but the store."""
+"""Backups: one state each, whole or not there, and of nothing but the store; and what is on the disk when."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jarvis import _files
+from jarvis import _files, envelope
 from jarvis._sqlite import backing_up, driver
 from jarvis.errors import StoreAccessError, StoreBusyError
 from jarvis.persistent_memory import MemoryModule
+from tests.safety import model
 from tests.test_encryption import KEYS, encrypted, filled
 from tests.test_keys_changed_at_once import broken_off, once_before
 
@@ -68,6 +71,9 @@ def test_a_backup_notes_nothing_for_a_change_of_keys_that_is_none_of_its_own(tmp
     memory = encrypted(tmp_path / "data")
     broken_off(memory.rotate_data_key)
     memory.back_up(tmp_path / "saved")
+    found = envelope.read(str(tmp_path / "saved" / "memory.keys"))
+    assert found is not None
+    assert (set(found.keys), found.change) == ({1}, None)
 
     with encrypted(tmp_path / "saved") as copy:
         copy.set_user_preference("theme", {"mode": "dark"})
@@ -123,3 +129,73 @@ def test_a_backup_that_fails_at_the_end_leaves_nothing_and_can_be_made_again(
 
     assert list((tmp_path / "saved").iterdir()) == []
     assert memory.back_up(tmp_path / "saved").exists()
+
+
+class Order(_files.System):
+    """Sees to it that what gets a name was synced before, and that its directory is before the next name changes."""
+
+    def __init__(self) -> None:
+        self.synced: set[int] = set()
+        self.waiting = ""
+        self.named: set[str] = set()
+        self.wrong: list[str] = []
+
+    def sync(self, descriptor: int) -> None:
+        self.synced.add(os.fstat(descriptor).st_ino)
+        super().sync(descriptor)
+
+    def sync_directory(self, path: str) -> None:
+        super().sync_directory(path)
+        if os.path.dirname(self.waiting) == path:
+            self.waiting = ""
+
+    def replace(self, source: str, target: str) -> None:
+        self._name(source, target)
+        super().replace(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        self._name(source, target)
+        super().link(source, target)
+
+    def _name(self, source: str, target: str) -> None:
+        if source.endswith("-shm") or target.endswith("-shm"):
+            return  # an index, which is of no use behind a power cut
+        if self.waiting or os.stat(source).st_ino not in self.synced:
+            self.wrong.append(target)
+        self.waiting = target
+        self.named.add(os.path.basename(target))
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch) -> Iterator[Order]:
+    held = Order()
+    monkeypatch.setattr(_files, "system", held)
+    yield held
+    assert held.wrong == []
+    assert held.waiting == ""
+
+
+def test_a_power_cut_meets_store_and_keys_that_belong_together(tmp_path: Path, order: Order) -> None:
+    memory = encrypted(tmp_path / "data", encryption="on")
+    memory.set_user_preference("theme", {"mode": "dark"})
+    memory.remove_key_slot(memory.add_key_slot(KEYS[0]))
+    memory.rotate_data_key()
+    memory.back_up(tmp_path / "saved")
+    memory.decrypt_store()
+    with contextlib.suppress(StoreAccessError):
+        memory.back_up(tmp_path / "saved")
+    memory.encrypt_store()
+
+    assert {name for name in order.named if not name.startswith(".")} == {"memory.keys", "memory.db"}
+
+
+def test_a_power_cut_meets_a_kept_copy_that_is_whole(tmp_path: Path, order: Order) -> None:
+    model.first_life_store(tmp_path, "sqlite", 5)
+    memory = MemoryModule(storage_dir=tmp_path, keys=KEYS)
+    memory.bootstrap()
+    order.wrong.clear()  # SQLite syncs what it copies there
+    memory.encrypt_store()
+
+    assert "memory.db.first-life" in order.named
+    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.tmp"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
 from jarvis import envelope
@@ -37,6 +38,7 @@ from jarvis.errors import (
 )
 from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, Passphrase, new_key
 from jarvis.persistent_memory import MemoryModule
+from jarvis.sqlite_backend import SQLiteBackend
 from tests.test_keys import DictKeyring, system_keyring  # noqa: F401  # a fixture
 
 CANARY = "canary-feeds-on-seeds"
@@ -194,6 +196,11 @@ def test_a_plain_file_in_the_place_of_an_encrypted_one_is_refused(tmp_path: Path
     for encryption in ("off", "on", "required"):
         with pytest.raises(NotEncryptedError, match="somebody put another file in its place"):
             encrypted(tmp_path, encryption=encryption).get_user_preferences()
+    found = envelope.read(str(tmp_path / "memory.keys"))
+    assert found is not None
+    envelope.write(str(tmp_path / "memory.keys"), msgspec.structs.replace(found, change="rotate"))
+    with pytest.raises(NotEncryptedError, match="somebody put another file in its place"):
+        encrypted(tmp_path, encryption="on").get_user_preferences()  # a rotation makes nothing plain
 
 
 def test_a_driver_that_does_not_encrypt_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +222,34 @@ def test_a_driver_that_does_not_encrypt_is_noticed(tmp_path: Path, monkeypatch: 
         encrypted(tmp_path).set_user_preference("theme", {"mode": CANARY})
     assert not (tmp_path / "memory.db").exists()
     assert all(CANARY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_what_was_written_begins_with_the_salt_of_its_key(tmp_path: Path) -> None:
+    with encrypted(tmp_path) as memory:
+        memory.bootstrap()
+    found = envelope.read(str(tmp_path / "memory.keys"))
+    assert found is not None
+    right, path = Opener("", KEYS).open(found, 1), str(tmp_path / "memory.db")
+    connection = driver.opened(path, right)
+    connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+
+    cipher.check(connection, driver.beginning_of(path), right, path)
+    for beginning in (cipher.PLAIN, b"", DataKey.new().salt):
+        with pytest.raises(StoreAccessError, match="was not encrypted by the driver"):
+            cipher.check(connection, beginning, right, path)
+    connection.close()
+
+
+def test_stores_whose_names_differ_in_their_ends_do_not_share_keys(tmp_path: Path) -> None:
+    names = ("a.db", "a.sqlite", "a.b.db")
+    stores = [SQLiteBackend(tmp_path / name, encryption="on", keys=KEYS) for name in names]
+    for store in stores:
+        store.bootstrap()
+    stores[0].rotate((), None)
+    stores[2].decrypt(None)
+
+    for name in names:
+        assert SQLiteBackend(tmp_path / name, keys=KEYS).list_all() == []
 
 
 def test_a_store_whose_making_was_cut_off_behind_its_keys_is_made_with_them(tmp_path: Path) -> None:

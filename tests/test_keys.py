@@ -563,5 +563,8 @@ def test_a_source_of_somebody_else_gives_a_key_and_a_hint_that_can_be_kept(
         monkeypatch.setattr(token, "secret", partial(copy, wrong))
         with pytest.raises(KeyUnavailableError, match="something else than 32 bytes"):
             made(tmp_path / "memory.keys", token)
+    for make in (EnvironmentKey, KeyringKey, Passphrase.from_environment):
+        with pytest.raises(InvalidSettingError, match="must be a text"):
+            make("\ud800")
     with pytest.raises(InvalidSettingError, match="item 1 needs"):
         sources_of([KeyFile(os.fsdecode(b"/key-\xff"))])

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from jarvis import envelope
-from jarvis._sqlite import moving
+from jarvis._sqlite import cipher, driver, moving
 from jarvis._sqlite.database import Database
+from jarvis._sqlite.store_file import StoreFile
 from jarvis.envelope import Opener
 from jarvis.errors import (
     InvalidSettingError,
     KeyUnavailableError,
     StoreAccessError,
     StoreBusyError,
+    WrongKeyError,
 )
 from jarvis.keys import EnvironmentKey, KeyFunction
 from jarvis.persistent_memory import MemoryModule
@@ -150,6 +152,50 @@ def test_a_source_that_had_no_key_to_give_does_not_spoil_the_next_call(tmp_path:
 
     assert [slot.source for slot in memory.key_slots()] == ["function"]
     assert memory.get_user_preferences() == HELD
+
+
+def test_the_key_of_a_kept_copy_is_not_given_up_with_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.first_life_store(tmp_path, "sqlite", 5)
+    memory = opened(tmp_path)
+    memory.encrypt_store()
+    memory.back_up(tmp_path / "saved")
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreFile, "settle_keys", lambda _: None)  # as if killed before that
+        memory.rotate_data_key()
+    memory.shutdown()
+    (tmp_path / "saved" / "memory.db").replace(tmp_path / "memory.db")  # the old key's
+    (tmp_path / "memory.db.lock").unlink()
+
+    with pytest.raises(StoreBusyError):
+        opened(tmp_path).decrypt_store()
+    memory = opened(tmp_path)
+    memory.rotate_data_key()
+    memory.decrypt_store()
+    assert memory.count_memories() == 5
+    assert (tmp_path / "memory.db.first-life").read_bytes()[:16] == cipher.PLAIN
+
+
+def test_a_copy_that_is_not_encrypted_does_not_take_the_place_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, _ = begun(tmp_path, plain=True)
+    real = driver.beginning_of
+    monkeypatch.setattr(driver, "beginning_of", lambda path: cipher.PLAIN if path.endswith(".moving") else real(path))
+
+    with pytest.raises(StoreAccessError, match="was not written as it was to be"):
+        memory.encrypt_store()
+    assert opened(tmp_path).get_user_preferences() == HELD
+
+
+def test_who_removes_the_own_way_to_the_key_has_none_at_the_next_opening(tmp_path: Path) -> None:
+    memory = encrypted(tmp_path, keys=[KeyFunction(key)])
+    memory.add_key_slot(KeyFunction(other_key))
+    memory.remove_key_slot(1)
+    memory.shutdown()
+
+    with pytest.raises(WrongKeyError):
+        memory.get_user_preferences()
+    assert encrypted(tmp_path, keys=[KeyFunction(other_key)]).get_user_preferences() == {}
 
 
 def test_what_is_no_list_of_sources_is_told(tmp_path: Path) -> None:

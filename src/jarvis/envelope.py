@@ -141,12 +141,6 @@ _decode_file = msgspec.json.Decoder(_File).decode
 _decode = msgspec.json.Decoder(Envelope).decode
 
 
-def path_of(store: str) -> str:
-    """Return the path of the file of keys of the store at `store`."""
-    root, suffix = os.path.splitext(store)
-    return f"{root if suffix else store}.keys"
-
-
 # --- the file ------------------------------------------------------------------------------------
 
 

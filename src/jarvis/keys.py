@@ -419,7 +419,7 @@ def source_from_setting(setting: object) -> KeySource:
 
 
 def _text(what: str, held: object) -> str:
-    if not isinstance(held, str) or not held or "\0" in held:
+    if not isinstance(held, str) or not held or "\0" in held or any("\ud800" <= each <= "\udfff" for each in held):
         raise InvalidSettingError(f"{what} must be a text")
     return held
 

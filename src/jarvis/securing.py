@@ -24,13 +24,15 @@ class Secures:
         """Write a copy of the store as it is now into `directory`, durably; return the copy's path.
 
         Readers and writers go on meanwhile. A copy of an encrypted store is encrypted, and its file of keys stands
-        beside it: any of its sources opens it. To go back, put the files in the place of the store's.
+        beside it: any of its sources opens it. To go back, remove the store's files, its log above all, and put these
+        in their place, see docs/how-to/back-up.md.
 
         Args:
             directory: made if it is absent; holds no backup yet.
 
         Raises:
-            StoreAccessError: it holds one already.
+            StoreAccessError: it holds one already, or a log of one.
+            StoreBusyError: writers keep changing what a read-only module reads without locks; call it again.
             UnsupportedError: the backend makes no backups.
 
         >>> from jarvis.persistent_memory import MemoryModule
@@ -49,6 +51,7 @@ class Secures:
         """Return the ways to the key of the encrypted store: which sources open it. None if it is plain.
 
         Raises:
+            KeyUnavailableError, CorruptStoreError: it is encrypted, but its file of keys is lost.
             UnsupportedError: the backend does not encrypt.
         """
         return ask(self.backend, Encrypts).key_slots()
@@ -62,7 +65,7 @@ class Secures:
         Raises:
             KeyUnavailableError: the source has no key to give.
             NotEncryptedError: the store is plain.
-            InvalidSettingError: it is no source.
+            InvalidSettingError: it is no source, the file of keys cannot hold what it says of itself, or there are 64.
             UnsupportedError: the backend does not encrypt.
 
         >>> from jarvis.keys import KeyFile, Passphrase

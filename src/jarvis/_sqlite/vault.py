@@ -40,8 +40,8 @@ class Vault:
 
     def __init__(self, store: str, encryption: Encryption, sources: Sequence[KeySource]) -> None:
         self.store = store
-        root, suffix = os.path.splitext(store)
-        self.path = (root if suffix else store) + _SUFFIX
+        # Of `notes.db` and `notes.sqlite` each has its own, or a rotation of the one would lose the other.
+        self.path = store.removesuffix(".db") + _SUFFIX
         self.encryption = encryption
         self.sources = tuple(sources)
         self._opener: Opener | None = None
@@ -115,7 +115,7 @@ class Vault:
         return self.opener.open(envelope, number)
 
     def _accept_plain(self, envelope: Envelope | None) -> None:
-        if envelope is not None and envelope.change is None:
+        if envelope is not None and envelope.change not in {"encrypt", "decrypt"}:
             raise NotEncryptedError(
                 self.store,
                 f"is plain, but {self.path} holds the keys of an encrypted store: somebody put another file in its "
