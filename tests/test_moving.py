@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import pytest
 
-from jarvis._sqlite import change_log, copy_file, driver, moving, verification
+from jarvis._sqlite import change_log, copy_file, driver, mover, moving, verification
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.store_file import ReplacedError
 from jarvis.config import HistoryPolicy
@@ -87,7 +87,7 @@ STAGES = ("copy", "index", "verify", "swap")
 
 @pytest.fixture
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moving, "MOST_ROWS", 50)
+    monkeypatch.setattr(mover, "MOST_ROWS", 50)
 
 
 # --- what comes over -------------------------------------------------------------------------------------
@@ -483,12 +483,12 @@ def test_a_second_mover_is_refused(memory: MemoryModule, store: Path) -> None:
     refused = []
 
     def second() -> None:
-        for mover in (memory, other):
+        for each in (memory, other):
             with pytest.raises(StoreBusyError, match="moved by somebody else"):
-                move(mover)
+                move(each)
             with pytest.raises(StoreBusyError, match="moved by somebody else"):
-                moving.abandon(database_of(mover))
-            refused.append(mover)
+                moving.abandon(database_of(each))
+            refused.append(each)
 
     move(memory, progress=at("verify", second))
 

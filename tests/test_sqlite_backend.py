@@ -11,7 +11,7 @@ import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import pytest
@@ -671,3 +671,18 @@ def test_a_log_that_breaks_before_acknowledged_commits_is_damage(path: Path) -> 
         with pytest.raises(CorruptStoreError, match="write-ahead log breaks off"):
             SQLiteBackend(copy, read_only=read_only).list_all()
     memory.shutdown()
+
+
+def test_an_opening_beside_a_writer_looks_at_the_log_again(tmp_path: Path) -> None:
+    class Changing:
+        """A connection to a store whose log's index is being changed at the first looks."""
+
+        looks = 0
+
+        def wal_checkpoint(self, mode: int) -> tuple[int, int]:
+            self.looks += 1
+            if self.looks < 3:
+                raise apsw.BusyError
+            return 7, 0
+
+    assert driver.count_frames(cast("apsw.Connection", Changing())) == 7

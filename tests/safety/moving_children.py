@@ -259,7 +259,7 @@ def keys(directory: str) -> None:
 
 def digest(directory: str) -> dict[str, Any]:
     """Return the rows of every table, and the digest of all, as a move counts them."""
-    from jarvis._sqlite import change_log
+    from jarvis._sqlite import change_log, mover
 
     connection = moving.plain(str(Path(directory) / model.FILES["sqlite"]))
     try:
@@ -268,7 +268,7 @@ def digest(directory: str) -> dict[str, Any]:
         for table in change_log.tables(change_log.of(connection)):
             found: list[Any] = connection.execute(table.select(after=False)).fetchall()
             rows[table.name] = len(found)
-            total += sum(moving.digest_of(table.name, row) for row in found)
+            total += sum(mover.digest_of(table.name, row) for row in found)
         return {"rows": rows, "digest": f"{total % (1 << 128):032x}"}
     finally:
         connection.close()

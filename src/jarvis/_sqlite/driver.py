@@ -6,10 +6,12 @@ without the WAL-reset bug that the standard library's may have (https://sqlite.o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,8 @@ PRAGMA mmap_size = 0;
 PRAGMA cell_size_check = ON;
 PRAGMA trusted_schema = OFF;
 """
+
+_MANY_LOOKS = 100
 
 vfs = "cksmvfs"
 """The file layer of SQLite in use: page checksums. A test puts one of its own on top of it."""
@@ -208,6 +212,22 @@ def beginning_of(path: str) -> bytes:
         OSError: it cannot be read.
     """
     return next(chunks_of(path, cipher.SALT_BYTES), b"")[: cipher.SALT_BYTES]
+
+
+def count_frames(connection: apsw.Connection) -> int:
+    """Return how many frames of the write-ahead log SQLite accepts.
+
+    It waits for no lock there: a look at the log's index while a writer changes it, one in 20,000, is answered with
+    "busy" at once, and is repeated.
+
+    Raises:
+        apsw.Error: see `translated`.
+    """
+    for _ in range(_MANY_LOOKS):
+        with contextlib.suppress(apsw.BusyError):
+            return connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
+        time.sleep(0.001)
+    return connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
 
 
 def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) -> StoreError:

@@ -560,5 +560,5 @@ class StoreFile:
             valid_frames = verification.count_valid_frames(self.path)
         else:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
-            valid_frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            valid_frames = driver.count_frames(connection)
         return verification.lost_commits(self.path, valid_frames) <= 1  # one may be a power cut's torn write
