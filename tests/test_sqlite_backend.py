@@ -18,6 +18,7 @@ import pytest
 
 from jarvis._files import Stamp
 from jarvis._sqlite import driver, schema, verification
+from jarvis._sqlite.session import Session
 from jarvis.errors import (
     CorruptStoreError,
     StoreAccessError,
@@ -686,3 +687,29 @@ def test_an_opening_beside_a_writer_looks_at_the_log_again(tmp_path: Path) -> No
             return 7, 0
 
     assert driver.count_frames(cast("apsw.Connection", Changing())) == 7
+
+
+def test_a_read_only_connection_beside_a_writer_looks_again(path: Path) -> None:
+    writer = SQLiteBackend(path)
+    writer.create(MemoryEntry("1", "c", "k", {}))
+    backend = SQLiteBackend(path, read_only=True)
+
+    class Changing:
+        """A cursor of a store whose log's index is being changed at the first looks."""
+
+        def __init__(self, cursor: apsw.Cursor) -> None:
+            self.cursor, self.looks = cursor, 0
+
+        def execute(self, sql: str, bindings: Any) -> apsw.Cursor:
+            self.looks += 1
+            if self.looks < 3:
+                raise apsw.exception_for(apsw.SQLITE_READONLY_RECOVERY)
+            return self.cursor.execute(sql, bindings)
+
+    def look(session: Session) -> list[Any]:
+        session._cursor = cast("apsw.Cursor", Changing(session._cursor))
+        return session.rows("SELECT id FROM entries")
+
+    assert backend._database.read(look) == [("1",)]
+    backend.shutdown()
+    writer.shutdown()

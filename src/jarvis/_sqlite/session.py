@@ -32,6 +32,7 @@ _KEEP_MOMENT = "INSERT INTO commits (last, first, moment) VALUES (?, ?, ?)"
 _INTERN = "INSERT INTO names (name) VALUES (?)"
 _NAME_ID = "SELECT id FROM names WHERE name = ?"
 _NAME = "SELECT name FROM names WHERE id = ?"
+_MANY_LOOKS = 100  # of a reader at what a writer is changing
 _MANY_NAMES = 10_000  # that a connection remembers, before it forgets them all
 
 
@@ -155,15 +156,36 @@ class Session:
         try:
             return self._cursor.execute(sql, bindings).fetchall()
         except apsw.Error as error:
-            raise self.failed(error, doing) from error
+            found: list[Any] = self._again(error, lambda: self._cursor.execute(sql, bindings).fetchall(), doing)
+            return found
         except UnicodeDecodeError:  # it carries what is stored
             raise driver.corrupt(self.path, "a text is no text") from None
+
+    def _again(self, error: apsw.Error, run: Callable[[], Any], doing: str) -> Any:
+        """Repeat a read that met a writer half-way, and return what `run` returns; raise the error if it is another.
+
+        A connection that may not write takes an index of the log that is just being changed, one look in 70,000
+        beside a busy writer, for one that has to be recovered.
+        """
+        for _ in range(_MANY_LOOKS):
+            if driver.extended_code(error) != apsw.SQLITE_READONLY_RECOVERY:
+                break
+            time.sleep(0.001)
+            try:
+                return run()
+            except apsw.Error as another:
+                error = another
+        raise self.failed(error, doing) from error
 
     def each(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found; raise as `rows` does."""
         self._check_whole()
         try:
-            yield from self.connection.execute(sql, bindings)
+            try:
+                found = self.connection.execute(sql, bindings)
+            except apsw.Error as error:
+                found = self._again(error, lambda: self.connection.execute(sql, bindings), "read")
+            yield from found
         except apsw.Error as error:
             raise self.failed(error, "read") from error
         except UnicodeDecodeError:
