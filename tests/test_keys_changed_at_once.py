@@ -120,7 +120,7 @@ def test_a_change_that_is_called_off_before_it_begins_to_copy_comes_to_nothing(
 
     with monkeypatch.context() as patch:
         once_before(patch, moving, "move", call_off)
-        with pytest.raises(StoreAccessError, match="was changed by somebody else meanwhile"):
+        with pytest.raises(StoreBusyError, match="was changed by somebody else meanwhile"):
             getattr(one, verb)()
 
     assert opened(tmp_path).get_user_preferences() == HELD

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MANY_TRIES = 20
 
 
-class _CalledOffError(StoreAccessError):
+class _CalledOffError(Exception):
     """The key that the store was to have is not in its file of keys any more."""
 
 
@@ -230,7 +230,7 @@ def _opens(vault: Vault, found: Envelope, source: KeySource) -> bool:
 def _there(database: Database) -> Envelope:
     found = database.vault.envelope()
     if found is None:
-        raise StoreAccessError(database.vault.path, "was removed meanwhile; call the verb again")
+        raise StoreBusyError(database.vault.path, "was removed meanwhile; call the verb again")
     return found
 
 
@@ -269,16 +269,15 @@ def _move(database: Database, key: DataKey | None, progress: Callable[[RewritePr
             raise StoreAccessError(path, "was not written as it was to be; the store is as it was")
         held = database.vault.envelope()  # somebody may have called the change off before the move began
         if (held is not None and held.change != "decrypt") if key is None else (held is None or not held.has(key)):
-            raise _CalledOffError(
-                database.vault.path,
-                "was changed by somebody else meanwhile; the store is as it was, call the verb again",
-            )
+            raise _CalledOffError
 
     try:
         moved = moving.move(database, make, progress=progress, before_swap=check)
     except _CalledOffError:
         moving.abandon(database)
-        raise
+        raise StoreBusyError(
+            database.vault.path, "was changed by somebody else meanwhile; the store is as it was, call the verb again"
+        ) from None
     _finish(database)
     return moved
 
