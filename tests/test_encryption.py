@@ -172,6 +172,28 @@ def test_keys_of_another_store_are_refused(tmp_path: Path) -> None:
     assert content(tmp_path / "one")["memory.db"] == before
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_foreign_file_of_keys_and_damage_of_the_first_bytes_write_nothing(tmp_path: Path, is_killed: bool) -> None:
+    memory = encrypted(tmp_path / "own")
+    memory.set_user_preference("theme", {"mode": "dark"})
+    if not is_killed:
+        memory.shutdown()  # or a log with its index is beside it
+    shutil.copytree(tmp_path / "own", tmp_path / "foreign")
+    shutil.copytree(tmp_path / "own", tmp_path / "damaged")
+    with encrypted(tmp_path / "other") as other:
+        other.bootstrap()
+    shutil.copy(tmp_path / "other" / "memory.keys", tmp_path / "foreign" / "memory.keys")
+    path = tmp_path / "damaged" / "memory.db"
+    path.write_bytes(bytes(16) + path.read_bytes()[16:])
+
+    for directory, wrong in ((tmp_path / "foreign", WrongKeyError), (tmp_path / "damaged", CorruptStoreError)):
+        before = content(directory)
+        for read_only in (False, True):
+            with pytest.raises(wrong):
+                encrypted(directory, read_only=read_only).get_user_preferences()
+            assert content(directory) == before
+
+
 def test_a_plain_store_is_refused_where_an_encrypted_one_is_required(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -70,8 +70,12 @@ def check(connection: apsw.Connection, beginning: bytes, key: DataKey, path: str
 
 
 def opens(path: str, key: DataKey) -> bool:
-    """Tell whether the key opens the file at `path`, taken for one that begins with its salt."""
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+    """Tell whether the key opens the file at `path`, taken for one that begins with its salt; nothing is written.
+
+    A reader that is not told that the file is immutable makes a log and its index beside it, or writes to that.
+    """
+    address = f"file:{quote(path)}?mode=ro&immutable=1"
+    connection = apsw.Connection(address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     try:
         unlock(connection, key, path)
         connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
