@@ -364,6 +364,10 @@ def test_a_damaged_file_of_keys_is_never_taken_for_another(tmp_path: Path, varia
         path.write_bytes(whole[:cut])
         with pytest.raises(CorruptStoreError, match="put a copy of it from a backup"):
             envelope.read(str(path))
+    for text in ("[" * 10**5 + "]" * 10**5, '{"x":' * 10**5, '"é"', "null"):
+        path.write_text(f'{{"about": "", "format": 1, "checksum": "é", "envelope": {text}}}', encoding="utf-8")
+        with pytest.raises(CorruptStoreError):
+            envelope.read(str(path))
 
 
 def forge(path: Path, forged: Envelope, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,20 @@ def test_a_change_that_somebody_ends_is_not_called_off_behind_their_back(
         assert (tmp_path / name / "memory.keys").exists() == (name != "decrypt")
 
 
+def test_a_change_whose_process_was_killed_behind_the_swap_is_not_called_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = begun(tmp_path, plain=False)
+    broken_off(other.rotate_data_key)
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreFile, "settle_keys", lambda _: None)
+        once_before(patch, moving, "abandon", other.rotate_data_key)
+        with pytest.raises(StoreBusyError, match="somebody else has just changed the keys"):
+            one.decrypt_store()
+
+    assert opened(tmp_path).get_user_preferences() == HELD
+
+
 @pytest.mark.parametrize("verb", ["encrypt_store", "rotate_data_key", "decrypt_store"])
 def test_a_change_that_is_called_off_before_it_begins_to_copy_comes_to_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str

@@ -166,7 +166,7 @@ def read(path: str) -> Envelope | None:
             raise ValueError("the checksum does not fit")
         envelope = _decode(file_.envelope)
         _check(envelope)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
         raise CorruptStoreError(
             path, "is damaged, so the store beside it cannot be opened; put a copy of it from a backup in its place"
         ) from None
