@@ -140,6 +140,16 @@ class Order(_files.System):
         self.named: set[str] = set()
         self.wrong: list[str] = []
 
+    def open(self, path: str, flags: int) -> int:
+        descriptor = super().open(path, flags)
+        if flags & os.O_CREAT:  # a number that was another file's
+            self.synced.discard(os.fstat(descriptor).st_ino)
+        return descriptor
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        self.synced.discard(os.fstat(descriptor).st_ino)
+        return super().write(descriptor, data)
+
     def sync(self, descriptor: int) -> None:
         self.synced.add(os.fstat(descriptor).st_ino)
         super().sync(descriptor)
