@@ -134,7 +134,6 @@ def take(memory: MemoryModule, step: Step, ids: dict[str, str]) -> None:
 def small_log() -> None:
     """Let SQLite checkpoint after a few pages, so that it happens inside calls."""
     driver.SETTINGS = driver.SETTINGS.replace(f"wal_autocheckpoint = {driver.WAL_PAGES}", "wal_autocheckpoint = 20")
-    driver.WAL_PAGES = 20
 
 
 def run_and_die(backend: str, scenario: Scenario, directory: Path, number: int, report: int, *, torn: bool) -> None:

@@ -101,8 +101,9 @@ def connect(
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         _keep_plans(connection)
         connection.execute(SETTINGS).fetchall()
-        if key is not None:  # as many bytes
-            connection.wal_autocheckpoint(WAL_PAGES * cipher.PLAIN_PAGE_BYTES // cipher.PAGE_BYTES)
+        if key is not None:  # as many bytes, in smaller pages
+            pages = int(connection.pragma("wal_autocheckpoint"))
+            connection.wal_autocheckpoint(pages * cipher.PLAIN_PAGE_BYTES // cipher.PAGE_BYTES)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         if sys.platform == "darwin":  # fsync does not reach the platter there
             connection.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON").fetchall()
