@@ -34,7 +34,7 @@ QUESTIONS: dict[str, Callable[[MemoryModule], Any]] = {
 
 
 def _key() -> bytes:
-    return b"a key that all may know, for now"
+    return b"k" * 32
 
 
 def opened(directory: Path, name: str, *, durable: bool = True) -> MemoryModule:
