@@ -39,6 +39,7 @@ from jarvis.errors import (
 from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, Passphrase, new_key
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
+from tests.stores import make
 from tests.test_keys import DictKeyring, system_keyring  # noqa: F401  # a fixture
 
 CANARY = "canary-feeds-on-seeds"
@@ -555,6 +556,24 @@ def test_a_backup_takes_no_other_ones_place(tmp_path: Path) -> None:
 
 
 # --- old stores ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [KeyFunction(make.sealed_key), Passphrase(make.WORDS)], ids=str)
+def test_an_encrypted_store_that_was_made_before_opens(tmp_path: Path, source: Any) -> None:
+    for suffix in ("db", "keys"):
+        shutil.copy(Path(__file__).parent / "stores" / f"sealed-5.{suffix}", tmp_path / f"memory.{suffix}")
+
+    with pytest.raises(WrongKeyError):
+        encrypted(tmp_path, keys=[KeyFunction(other_key)]).bootstrap()
+    for read_only in (True, False):
+        with encrypted(tmp_path, keys=[source], read_only=read_only) as memory:
+            assert memory.get_user_preferences() == {"theme": {"mode": "dark"}}
+            found = memory.get_memory_by_key("theme")
+            assert found is not None
+            assert memory.get_history(found.id)[0].entry.value == {"mode": "light"}
+            assert memory.search_memories(where={"text": make.LONG}, tags=["x"])[0].key == "long"
+    with encrypted(tmp_path, keys=[KeyFunction(make.sealed_key), Passphrase(make.WORDS)]) as memory:
+        assert memory.rotate_data_key().rows["entries"] == 2
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from jarvis.keys import KeyFunction, Passphrase
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import MemoryEntry
 
@@ -83,6 +84,27 @@ def mortal(memory: MemoryModule, tell: Clock) -> None:
     tell(10)
 
 
+WORDS = "correct horse battery staple"
+LONG = "a text that is stored compressed, " * 100
+
+
+def sealed_key() -> bytes:
+    """Return the key of the encrypted store that is kept here."""
+    return bytes(range(32))
+
+
+def seal(version: str) -> None:
+    """Write an encrypted store with two slots, a value that is compressed, and a past."""
+    directory = Path(__file__).parent
+    keys: list[Any] = [KeyFunction(sealed_key), Passphrase(WORDS)]
+    with MemoryModule(storage_dir=directory / "new", encryption="required", keys=keys) as memory:
+        memory.set_user_preference("theme", {"mode": "light"})
+        memory.set_user_preference("theme", {"mode": "dark"}, reason="night")
+        memory.create_memory("notes", "long", {"text": LONG}, "note", tags=["x"])
+    for suffix in ("db", "keys"):
+        (directory / "new" / f"memory.{suffix}").rename(directory / f"sealed-{version}.{suffix}")
+
+
 def main() -> None:
     """Write both backends' stores, with a second namespace in each, a past, and what expired and was erased."""
     hours = 0
@@ -108,6 +130,7 @@ def main() -> None:
             memory.erase_namespace("gone")
             mortal(memory.for_namespace("mortal"), tell)  # nobody writes behind it
         (directory / "new" / f"memory.{suffix}").rename(directory / f"version-{sys.argv[1]}.{suffix}")
+    seal(sys.argv[1])
     for left in (directory / "new").iterdir():
         left.unlink()
     (directory / "new").rmdir()
