@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may come here while its thread has it
 _last = 0
 
 
@@ -29,7 +29,7 @@ def new_id() -> str:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -47,6 +47,7 @@ _NOTE_BYTES = 128
 _SWAP_BYTES = 128  # behind the note; its first byte says whether it is over
 _ALL_BYTES = _NOTE_BYTES + _SWAP_BYTES
 _TORN = Swap(0, 0, False)
+_POLL_SECONDS = 0.002
 
 
 def _note_checksum(fields: Sequence[int]) -> int:
@@ -141,7 +142,7 @@ class WriterLock:
     def close(self) -> None:
         """Close the lock's file, if nobody in this process holds the lock; it opens again when needed."""
         mutex = self._mutex
-        if mutex.acquire(blocking=False):
+        if not self.is_mine() and mutex.acquire(blocking=False):
             try:
                 if self._held is not None:
                     self._close(self._held)
@@ -274,6 +275,9 @@ class WriterLock:
         if deadline <= time.monotonic():
             raise self.busy(timeout_seconds)
         self._refuse_deadlock()
+        if _are_threads_green():
+            self._poll(deadline, timeout_seconds)
+            return
         if self._waiters and not self._waiters[0].take_over():
             self._waiters.clear()
         try:
@@ -291,6 +295,13 @@ class WriterLock:
             self._close(self._held)
         self._hold(descriptor)
         self._waiters.clear()
+
+    def _poll(self, deadline: float, timeout_seconds: float) -> None:
+        """Look again and again, for threads that are green: one that waits in the kernel stops all of them."""
+        while self._held is None or not _try_lock(self._held):
+            if time.monotonic() >= deadline:
+                raise self.busy(timeout_seconds)
+            time.sleep(_POLL_SECONDS)
 
     def _refuse_deadlock(self) -> None:
         """Raise if this thread waits for itself: the store is open twice, and the other one is in a transaction."""
@@ -365,6 +376,15 @@ class _Waiter:
     def _finish(self) -> None:
         self._over = True
         os.close(self.descriptor)  # which unlocks it
+
+
+def _are_threads_green() -> bool:
+    """Tell whether threads are greenlets of one thread: gevent or eventlet has patched the standard library."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
+    )
 
 
 def _extend(descriptor: int, size: int) -> None:

@@ -43,7 +43,7 @@ class Forgets:
         def _change(self, work: Callable[[datetime], Result]) -> Result: ...
         def _now(self) -> datetime: ...
         def _sign(self, author: Author, operation: Operation) -> None: ...
-        def transaction(self) -> AbstractContextManager[None]: ...
+        def _verb_transaction(self) -> AbstractContextManager[None]: ...
 
     # --- expiry -----------------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class Forgets:
     ) -> ErasureReceipt:
         backend = backend or self.backend
         store = ask(backend, Erases)
-        with self.transaction():
+        with self._verb_transaction():
             moment = ask(self.backend, Transactional).moment(self._now())
             self._sign(author, "erase")
             ids, removed = store.erase(which)

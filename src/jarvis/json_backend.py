@@ -44,7 +44,6 @@ from jarvis.storage_backend import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterator
-    from contextlib import AbstractContextManager
 
     from jarvis._json.transaction import Transaction
     from jarvis.change import Change
@@ -147,7 +146,7 @@ class JSONBackend(StorageBackend):
 
     def create(self, entry: MemoryEntry) -> None:
         draft = Draft(entry)
-        with self._changing() as transaction:
+        with self._store.changing(self._now) as transaction:
             self._make_room(transaction, entry.id)
             transaction.put(self.namespace, draft.record(self.namespace, 1, transaction.next_commit()))
 
@@ -156,7 +155,7 @@ class JSONBackend(StorageBackend):
 
     def update(self, entry: MemoryEntry) -> None:
         draft = Draft(entry)
-        with self._changing() as transaction:
+        with self._store.changing(self._now) as transaction:
             before = transaction.room(self.namespace).get(entry.id)
             if before is None or before.has_expired(self._now()):
                 raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
@@ -196,7 +195,7 @@ class JSONBackend(StorageBackend):
         yield from self._entries(self._room(), query)
 
     def discard(self, entry_id: str) -> bool:
-        with self._changing() as transaction:
+        with self._store.changing(self._now) as transaction:
             record = transaction.room(self.namespace).get(entry_id)
             if record is None or record.has_expired(self._now()):
                 return False
@@ -204,7 +203,7 @@ class JSONBackend(StorageBackend):
             return True
 
     def clear(self) -> int:
-        with self._changing() as transaction:
+        with self._store.changing(self._now) as transaction:
             return transaction.clear(self.namespace, self._now())
 
     # --- capabilities ----------------------------------------------------------------------------
@@ -215,7 +214,7 @@ class JSONBackend(StorageBackend):
 
         It covers every sibling of this backend. The file is rewritten once, on leaving, if at all.
         """
-        with self._changing():
+        with self._store.transaction(self._now):
             yield
 
     def moment(self, now: datetime) -> datetime:
@@ -255,7 +254,7 @@ class JSONBackend(StorageBackend):
     def recreate(self, entry: MemoryEntry) -> None:
         """Store `entry` as one version more than its last known one; see `jarvis.storage_backend.KeepsHistory`."""
         draft = Draft(entry)
-        with self._changing() as transaction:
+        with self._store.changing(self._now) as transaction:
             self._make_room(transaction, entry.id)
             states = transaction.archive(self.namespace).of_id.get(entry.id)
             version = states[-1].version + 1 if states else 1
@@ -275,7 +274,7 @@ class JSONBackend(StorageBackend):
 
     def prune(self, now: datetime, limit: int) -> int:
         """Remove at most `limit` states, of any namespace, that are too old at `now`; return how many."""
-        with self._changing() as transaction:
+        with self._store.changing(self._now) as transaction:
             return transaction.prune(instant_of(now), limit)
 
     def with_clock(self, clock: Callable[[], datetime]) -> JSONBackend:
@@ -286,7 +285,7 @@ class JSONBackend(StorageBackend):
 
     def purge_expired(self, limit: int) -> int:
         """Remove at most `limit` entries that have expired, of any namespace, with their past; return how many."""
-        with self._changing() as transaction:
+        with self._store.changing(self._now) as transaction:
             return transaction.purge(self._now(), limit)
 
     def changes(self, after: int, limit: int) -> list[Change]:
@@ -320,17 +319,17 @@ class JSONBackend(StorageBackend):
         The file system may keep the blocks of the replaced file until it needs them.
         """
         sibling = self.for_namespace(namespace)
-        with self._changing():
+        with self._store.transaction(self._now):
             there = sibling.count(MemoryQuery())
             sibling.erase(None)
             return there
 
     def erase(self, which: str | MemoryQuery | None) -> Erased:
         """Remove memories with their past and all that names them; see `jarvis.storage_backend.Erases`."""
-        transaction = self._store.own_transaction()
+        self._store.own_transaction()
         if isinstance(which, MemoryQuery):
             which = msgspec.structs.replace(which, limit=None, after=None)
-        with self._decoding():
+        with self._store.changing(self._now) as transaction, self._decoding():
             return transaction.erase(self.namespace, which)
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
@@ -356,9 +355,6 @@ class JSONBackend(StorageBackend):
 
     def _now(self) -> int:
         return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())
-
-    def _changing(self) -> AbstractContextManager[Transaction]:
-        return self._store.transaction(self._now)
 
     def _make_room(self, transaction: Transaction, entry_id: str) -> None:
         """Purge what has this id and has expired; raise `DuplicateEntryError` if something else has it."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from jarvis import timeline
+from jarvis._caller import Gate
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
@@ -29,6 +30,8 @@ class LooksBack:
         def _author(self, module: str | None, task_id: str | None, reason: str | None = None) -> Author: ...
         def _change(self, work: Callable[[datetime], Result]) -> Result: ...
         def _now(self) -> datetime: ...
+
+        _gate: Gate
 
     # --- the past ---------------------------------------------------------------------------------
 
@@ -116,6 +119,7 @@ class LooksBack:
             UnsupportedError: the backend keeps no history.
         """
         asked_limit(limit)
+        self._gate.check(self.backend)
         return ask(self.backend, KeepsHistory).prune(self._now(), limit)
 
     # --- what happened -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from jarvis import backend_registry
+from jarvis._caller import Gate
 from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
@@ -190,6 +192,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         self.retention = rules_of(retention)
         self._sweepers = []
         self._clock = clock
+        self._gate = Gate()
         self._plain = _PlainClock()
         self._token = id(self._plain)
 
@@ -211,6 +214,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
         self._sweepers = []
+        self._gate = Gate()
         self._plain = _PlainClock()
         self._token = id(self._plain)
 
@@ -228,9 +232,13 @@ class MemoryModule(LooksBack, Forgets, Secures):
 
         The next call opens the store again.
 
+        In a signal handler that interrupts a change it releases nothing.
+
         Raises:
             TransactionError: the calling thread has a transaction open.
         """
+        if self._gate.is_closed():
+            return
         self.backend.shutdown()
         if self._stop_sweeping():
             self.backend.shutdown()  # which a sweep may have opened again
@@ -643,7 +651,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """Replace the value by what `change` returns, given a copy of it; return whether the memory exists.
 
         `change` is called once, in this thread, inside the transaction: nobody else changes the memory in
-        between, and other writers wait for it. If it raises, nothing is changed.
+        between, and other writers wait for it. If it raises, nothing is changed. What it changes with this memory is
+        part of the same transaction.
 
         Raises:
             InvalidEntryError, ConflictError: as `update_memory` does.
@@ -657,20 +666,29 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """
         author = self._author(module, task_id, reason)
         memory_id = asked_text("memory_id", memory_id)
-
-        def changed(entry: MemoryEntry) -> dict[str, Any]:
-            value = change(entry.value)
-            if value is None:
-                raise InvalidEntryError("value", "takes a dict: the function must return the new value")
-            return value
-
-        def work(moment: datetime) -> bool:
-            return self._revised(memory_id, changed, None, author, if_version, moment)
-
         if not self.backend.has_capability(Transactional):
-            return self._change(work)
-        with self.transaction():  # in this thread: elsewhere a change may be made by another one
-            return self._change(work)
+            with self._plain.lock:
+                return self._modify(memory_id, change, if_version, author)
+        with self.transaction():
+            return self._modify(memory_id, change, if_version, author)
+
+    def _modify(
+        self,
+        memory_id: str,
+        change: Callable[[dict[str, Any]], dict[str, Any]],
+        if_version: int | None,
+        author: Author,
+    ) -> bool:
+        """Do what `modify_memory` does, in a transaction: `change` may call other verbs, which take part in it."""
+        entry = self.backend.read(memory_id)
+        if if_version is not None:
+            _check_version(entry, if_version)
+        if entry is None:
+            return False
+        value = change(entry.value)
+        if value is None:
+            raise InvalidEntryError("value", "takes a dict: the function must return the new value")
+        return self._change(lambda moment: self._revise_read(entry, value, None, author, if_version, moment))
 
     def delete_memory(
         self,
@@ -742,7 +760,9 @@ class MemoryModule(LooksBack, Forgets, Secures):
         >>> memory.count_memories(category="tasks")
         1000
         """
-        return self._transaction(ask(self.backend, Transactional))
+        store = ask(self.backend, Transactional)
+        self._gate.check(self.backend)
+        return self._transaction(store)
 
     @contextlib.contextmanager
     def acting_as(self, *, module: str | None = None, task_id: str | None = None) -> Iterator[None]:
@@ -793,15 +813,20 @@ class MemoryModule(LooksBack, Forgets, Secures):
         change is not dated before others could see it. On a backend without transactions it is
         atomic between the threads of this module only.
         """
-        backend = self.backend
-        if not backend.has_capability(Transactional):
-            with self._plain.lock:
-                return work(self._plain.moment(self._now()))
-        store = backend.capability(Transactional)
-        if backend.has_capability(SharesCommits):
-            return backend.capability(SharesCommits).change(lambda: work(store.moment(self._now())))
-        with store.transaction():
-            return work(store.moment(self._now()))
+        backend, gate = self.backend, self._gate
+        gate.check(backend)
+        try:
+            gate.call = sys._getframe()
+            if not backend.has_capability(Transactional):
+                with self._plain.lock:
+                    return work(self._plain.moment(self._now()))
+            store = backend.capability(Transactional)
+            if backend.has_capability(SharesCommits):
+                return backend.capability(SharesCommits).change(lambda: work(store.moment(self._now())))
+            with store.transaction():
+                return work(store.moment(self._now()))
+        finally:
+            gate.call = None
 
     def _now(self) -> datetime:
         return _time_of(self._clock)
@@ -820,8 +845,20 @@ class MemoryModule(LooksBack, Forgets, Secures):
             if keeps_history:
                 self.backend.capability(KeepsHistory).complete(self._now())
 
+    @contextlib.contextmanager
+    def _verb_transaction(self) -> Iterator[None]:
+        """Open a transaction in which nothing takes part that interrupts the function whose block this is."""
+        gate = self._gate
+        gate.check(self.backend)
+        try:
+            gate.call = sys._getframe(2)
+            with self._transaction(ask(self.backend, Transactional)):
+                yield
+        finally:
+            gate.call = None
+
     def _clear_and_erase(self, author: Author) -> int:
-        with self.transaction():
+        with self._verb_transaction():
             there = self.backend.count(MemoryQuery())
             ask(self.backend, Transactional).moment(self._now())
             self._sign(author, "erase")
@@ -902,7 +939,18 @@ class MemoryModule(LooksBack, Forgets, Secures):
             _check_version(entry, if_version)
         if entry is None:
             return False
-        is_updated = self._update(entry, value_of(entry), tags, None, author, moment)
+        return self._revise_read(entry, value_of(entry), tags, author, if_version, moment)
+
+    def _revise_read(
+        self,
+        entry: MemoryEntry,
+        value: dict[str, Any],
+        tags: list[str] | None,
+        author: Author,
+        if_version: int | None,
+        moment: datetime,
+    ) -> bool:
+        is_updated = self._update(entry, value, tags, None, author, moment)
         if not is_updated and if_version is not None:
             _check_version(None, if_version)
         return is_updated

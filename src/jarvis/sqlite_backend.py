@@ -23,10 +23,7 @@ from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
 from jarvis.entry_record import encode_entry
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search, search
-from jarvis.errors import (
-    InvalidQueryError,
-    TransactionError,
-)
+from jarvis.errors import InvalidQueryError
 from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
@@ -251,29 +248,36 @@ class SQLiteBackend(StorageBackend):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._database.changing():
+        with self._database.transaction():
             yield
 
     def moment(self, now: datetime) -> datetime:
-        session = self._own_session("moment()")
-        instant = (now - EPOCH) // MICROSECOND
-        if instant <= session.made:
-            instant = session.made + 1
-            now = EPOCH + timedelta(0, 0, instant)
-        session.made_at(instant)
-        return now.astimezone(UTC)
+        def moment(session: Session) -> datetime:
+            instant, then = (now - EPOCH) // MICROSECOND, now
+            if instant <= session.made:
+                instant = session.made + 1
+                then = EPOCH + timedelta(0, 0, instant)
+            session.made_at(instant)
+            return then.astimezone(UTC)
+
+        return self._database.within(moment)
 
     def change(self, work: Callable[[], Result]) -> Result:
-        return self._database.change(lambda _: work())
+        return self._database.change(lambda _: self._database.letting_in(work))
 
     # --- KeepsHistory ----------------------------------------------------------------------------
 
     def sign(self, signature: Signature) -> None:
-        self._own_session("sign()").signature = signature
+        def sign(session: Session) -> None:
+            session.signature = signature
+
+        self._database.within(sign)
 
     def complete(self, now: datetime) -> None:
-        session = self._own_session("complete()")
-        if session.commit_number != session.began and instant_of(now) > session.made:
+        def is_due(session: Session) -> bool:
+            return session.commit_number != session.began and instant_of(now) > session.made
+
+        if self._database.within(is_due):
             self.moment(now)
 
     def revisions(self, entry_id: str) -> list[Revision]:
@@ -354,13 +358,13 @@ class SQLiteBackend(StorageBackend):
         return sorted(name for (name,) in self._database.read(lambda session: session.rows(_NAMESPACES, now)))
 
     def erase_namespace(self, namespace: str) -> int:
-        with self._database.changing():
+        with self._database.transaction():
             return self.for_namespace(namespace).erase(None).removed.get("entries", 0)
 
     # --- Erases ----------------------------------------------------------------------------------
 
     def erase(self, which: str | MemoryQuery | None) -> Erased:
-        return erasing.erase(self._own_session("erase()"), self._reader, which)
+        return self._database.within(lambda session: erasing.erase(session, self._reader, which))
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
@@ -411,12 +415,6 @@ class SQLiteBackend(StorageBackend):
             return result
 
         return self._database.change(change)
-
-    def _own_session(self, asked: str) -> Session:
-        session = self._database.in_transaction()
-        if session is None:
-            raise TransactionError(f"{asked} is for the inside of a transaction only")
-        return session
 
     def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:
         try:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jarvis import _files
+from jarvis._caller import Gate, current_task, foreign_task, no_transaction
 from jarvis._files import Stamp, explaining
 from jarvis._json import remains
 from jarvis._json.file import Clock, Known, parse, render
@@ -32,6 +34,8 @@ from jarvis.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
+    from types import FrameType
 
     from jarvis.erasure import Search
     from jarvis.settings import HistoryPolicy
@@ -53,37 +57,90 @@ class Store:
         self._read_only, self._sync, self._timeout = read_only, sync, busy_timeout_seconds
         self._snapshot: Snapshot | None = None
         self._transactions: dict[tuple[int, int], Transaction] = {}  # by process and thread
+        self._gate = Gate()
         self._locks: dict[str, WriterLock] = {}  # by file: a link may point elsewhere after a shutdown
         self._located = False
 
     def seen(self) -> Seen:
-        """Return what the calling thread sees, opening the store if need be."""
-        return self._transactions.get(_caller()) or self._committed()
+        """Return what the caller sees, opening the store if need be.
 
-    def own_transaction(self) -> Transaction:
-        """Return the calling thread's transaction; raise `TransactionError` if it has none."""
-        transaction = self._transactions.get(_caller())
-        if transaction is None:
-            raise TransactionError("no transaction is open in this thread; wrap the calls in transaction()")
+        Who interrupts a call of the thread, or another task's transaction on it, sees the last commit.
+        """
+        if self._gate.is_closed() and self._snapshot is None:
+            raise TransactionError(
+                f"{self.file_path}: this call interrupts another one of its thread that is just opening the store, and "
+                "cannot be answered; call again when that has returned"
+            )
+        transaction = self._open_one()
+        if transaction is None or self._gate.is_closed() or transaction.task is not current_task():
+            return self._committed()
         return transaction
 
+    def _open_one(self) -> Transaction | None:
+        """Return the transaction that is open in the calling thread, or None."""
+        transaction = self._transactions.get(_caller())
+        if transaction is not None and not self._locks[transaction.base.path].is_mine():
+            del self._transactions[transaction.owner]  # an exception from outside tore it away from its end
+            return None
+        return transaction
+
+    def own_transaction(self) -> Transaction:
+        """Return the caller's transaction; raise `TransactionError` if it has none."""
+        self._gate.check(self.file_path)
+        transaction = self._open_one()
+        if transaction is None:
+            raise no_transaction(self.file_path)
+        if transaction.task is not current_task():
+            raise foreign_task(self.file_path)
+        return transaction
+
+    def changing(self, now: Callable[[], int]) -> AbstractContextManager[Transaction]:
+        """Open a transaction, or a savepoint in the one that is open; `now` gives the instant of now.
+
+        Nobody else takes part in it: neither who interrupts the function that this is called in, nor another task.
+        """
+        return self._begun(now, sys._getframe(1))
+
+    def transaction(self, now: Callable[[], int]) -> AbstractContextManager[Transaction]:
+        """Do as `changing` does, for a block in which the calling task calls other verbs, which take part in it."""
+        return self._begun(now, None)
+
     @contextlib.contextmanager
-    def transaction(self, now: Callable[[], int]) -> Iterator[Transaction]:
-        """Open a transaction, or a savepoint in the one that this thread has; `now` gives the instant of now."""
+    def _begun(self, now: Callable[[], int], call: FrameType | None) -> Iterator[Transaction]:
         if self._read_only:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to write")
-        transaction = self._transactions.get(_caller())
-        if transaction is not None:
-            mark, signature = transaction.mark, transaction.signature
-            try:
-                yield transaction
-                _check_leaving(transaction)
-            except BaseException:
-                transaction.take_back(mark)
-                raise
-            finally:
-                transaction.signature = signature
-            return
+        gate = self._gate
+        gate.check(self.file_path)
+        transaction = self._open_one()
+        if transaction is not None and transaction.task is not current_task():
+            raise foreign_task(self.file_path)
+        closing = call or sys._getframe()
+        try:
+            gate.call = closing
+            with self._savepoint(transaction) if transaction is not None else self._opened(now) as transaction:
+                try:
+                    gate.call = call
+                    yield transaction
+                finally:
+                    gate.call = closing
+        finally:
+            gate.call = None
+            del closing  # or the frame would hold itself, and what it knows, until the garbage collector comes
+
+    @contextlib.contextmanager
+    def _savepoint(self, transaction: Transaction) -> Iterator[Transaction]:
+        mark, signature = transaction.mark, transaction.signature
+        try:
+            yield transaction
+            _check_leaving(transaction)
+        except BaseException:
+            transaction.take_back(mark)
+            raise
+        finally:
+            transaction.signature = signature
+
+    @contextlib.contextmanager
+    def _opened(self, now: Callable[[], int]) -> Iterator[Transaction]:
         opened = self._committed()
         with self._locked(opened.path):
             transaction = Transaction(self._refreshed(opened, locked=True), _caller(), self._policy)
@@ -101,23 +158,31 @@ class Store:
         """Remove the copies that an erasure left, and search all files for `ids`; None if that has to wait."""
         if self._read_only:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to erase")
-        if _caller() in self._transactions:
+        self._gate.check(self.file_path)
+        if self._open_one() is not None:
             return None
-        opened = self._committed()
-        with contextlib.suppress(StoreError), self._locked(opened.path):  # busy, or a file cannot be removed
-            remains.remove_leftovers(opened.path)
-            if self._refreshed(opened, locked=True).erasing:
-                remains.remove_kept_copies(opened.path)
-            return remains.search(opened.path, ids)
-        return None
+        try:
+            self._gate.call = sys._getframe()
+            opened = self._committed()
+            with contextlib.suppress(StoreError), self._locked(opened.path):  # busy, or a file cannot be removed
+                remains.remove_leftovers(opened.path)
+                if self._refreshed(opened, locked=True).erasing:
+                    remains.remove_kept_copies(opened.path)
+                return remains.search(opened.path, ids)
+            return None
+        finally:
+            self._gate.call = None
 
     def shut_down(self) -> None:
-        """Forget the state and close the lock's file; a transaction of another thread goes on.
+        """Forget the state and close the lock's file; a transaction of another thread or task goes on.
+
+        So does a call of the thread that this one interrupts.
 
         Raises:
-            TransactionError: the calling thread has a transaction open.
+            TransactionError: the caller has a transaction open.
         """
-        if _caller() in self._transactions:
+        transaction = self._open_one()
+        if transaction is not None and not self._gate.is_closed() and transaction.task is current_task():
             raise TransactionError(f"{self.file_path}: shutdown() inside a transaction; leave the transaction first")
         self._snapshot = None
         for lock in list(self._locks.values()):
@@ -127,7 +192,15 @@ class Store:
 
     def _committed(self) -> Snapshot:
         snapshot = self._snapshot
-        return self._open() if snapshot is None else self._refreshed(snapshot, locked=False)
+        if snapshot is not None:
+            return self._refreshed(snapshot, locked=False)
+        gate = self._gate
+        call = gate.call
+        try:
+            gate.call = call or sys._getframe()
+            return self._open()
+        finally:
+            gate.call = call
 
     def _open(self) -> Snapshot:
         path = os.path.realpath(self.file_path)
@@ -242,9 +315,9 @@ def _caller() -> tuple[int, int]:
 
 
 def _check_leaving(transaction: Transaction) -> None:
-    if transaction.owner != _caller():
+    if transaction.owner != _caller() or transaction.task is not current_task():
         raise TransactionError(
-            "a transaction is left in another thread or process than it was opened in; nothing of it was kept here"
+            "a transaction is left in another task, thread or process than it was opened in; nothing of it was kept"
         )
 
 

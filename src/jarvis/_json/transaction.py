@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jarvis._caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
 from jarvis._json.file import Clock
@@ -45,13 +46,15 @@ class Transaction(Seen):
     """A private copy of the state, for the thread that opened it, with what is needed to take changes back.
 
     Attributes:
+        owner: (process id, thread id) of the caller that opened it.
+        task: the caller's task, see `jarvis._caller.current_task`.
         signature: who makes the changes; None if nobody said.
         erases: something was erased, so nothing that killed writers left may stay.
     """
 
     def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
         super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
-        self.owner = owner
+        self.owner, self.task = owner, current_task()
         self.base = base
         self.signature: Signature | None = None
         self.erases = False

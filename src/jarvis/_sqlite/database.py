@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import time
 import weakref
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
+from jarvis._caller import Gate, current_task, foreign_task, no_transaction
 from jarvis._files import Stamp
 from jarvis._locks import listed
 from jarvis._sqlite import driver
@@ -38,6 +40,8 @@ from jarvis.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from types import FrameType
 
     from jarvis._sqlite.copy_file import CopyFile
     from jarvis.codec.sealing import DataKey
@@ -64,6 +68,13 @@ class _ThreadEnd:
         if database is not None and self._session.pid == os.getpid():
             with contextlib.suppress(StoreError):  # the interpreter ends, and a daemon thread was inside a statement
                 database.retire(self._session)
+
+
+class _Thread(Gate):
+    """What a thread has of a database: its connection, and the call that is in the middle of something."""
+
+    session: Session | None = None
+    end: _ThreadEnd | None = None
 
 
 class Database:
@@ -107,8 +118,8 @@ class Database:
         self.history = history
         self.epoch = 0
         self._shared = SharedCommit(self.lock, busy_timeout_seconds)
-        self._local = threading.local()
-        self._mutex = threading.RLock()
+        self._thread = _Thread()
+        self._mutex = threading.RLock()  # never waited for by whoever has the writers' lock: who opens takes both
         self._sessions: set[Session] = set()
         self._names = NameBook()
         self._writer: Session | None = None  # lent to whoever leads while threads take turns
@@ -123,9 +134,24 @@ class Database:
     def read(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns when lent the calling thread's connection, opened if need be.
 
+        Who interrupts a call of the thread, or another task's transaction on it, is lent a connection of its own,
+        which sees the last commit.
+
         Raises:
             StoreError: whatever is wrong with the store.
+            TransactionError: the call that this one interrupts is just opening the store.
         """
+        thread = self._thread
+        if self._is_aside(thread):
+            with self.snapshot() as session:
+                return work(session)
+        try:
+            thread.call = sys._getframe()
+            return self._read(work)
+        finally:
+            thread.call = None
+
+    def _read(self, work: Callable[[Session], Result]) -> Result:
         for attempt in range(MAX_TRIES):
             session = self._enter()
             try:
@@ -143,49 +169,78 @@ class Database:
             self.path, "writers keep changing it while it is read from where no lock can be had; retry"
         )
 
+    def _is_aside(self, thread: _Thread) -> bool:
+        """Tell whether the caller may not use the thread's connection: a call, or another task's transaction, does."""
+        return (thread.call is not None and thread.is_closed()) or self._is_of_another_task(thread.session)
+
+    def _is_of_another_task(self, session: Session | None) -> bool:
+        return bool(
+            session is not None and session.depth and self.lock.is_mine() and session.task is not current_task()
+        )
+
     def _distrust(self) -> None:
         """Let every connection be opened anew, and the file be verified before."""
         with self._mutex:
             self.epoch += 1
             self._prepared = None
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[Session]:
+    def changing(self) -> AbstractContextManager[Session]:
         """Lend the calling thread its connection inside a transaction, or a savepoint of the open one.
 
-        Committed when the block is left, rolled back when it raises anything.
+        Committed when the block is left, rolled back when it raises anything. Nobody else takes part in it: neither
+        who interrupts the function that this is called in, nor another task.
 
         Raises:
             StoreError: the store is read-only, busy, full, damaged or gone; nothing of the block was kept.
-            TransactionError: this process was forked inside the block.
+            TransactionError: it interrupts another call, or meets another task's transaction; or this process was
+                forked inside the block.
         """
+        return self._begun(sys._getframe(1))
+
+    def transaction(self) -> AbstractContextManager[Session]:
+        """Do as `changing` does, for a block in which the calling task calls other verbs, which take part in it."""
+        return self._begun(None)
+
+    @contextlib.contextmanager
+    def _begun(self, call: FrameType | None) -> Iterator[Session]:
         if self.read_only:
             raise read_only(self.path)
-        session = self._enter()
-        level, after_commit = session.depth, []
+        thread = self._thread
+        self._refuse(thread)
+        closing = call or sys._getframe()
         try:
-            if not level:
-                session, before = self._lock_out(session, self.busy_timeout_seconds)
-            session.begin()
-            yield session
-            self._check_leaving(session, level)
-            if level:
-                session.commit()
-            else:
-                after_commit = session.after_commit
-                self._commit(session, before)
-        except BaseException as error:
-            after_commit = []
-            if session.pid == os.getpid():
-                session.roll_back(level)
-            if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
-                session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
-            raise
+            thread.call = closing
+            session = self._enter()
+            level, after_commit = session.depth, []
+            try:
+                if not level:
+                    session, before = self._lock_out(session, self.busy_timeout_seconds)
+                session.begin()
+                thread.call = call
+                yield session
+                thread.call = closing
+                self._check_leaving(session, level)
+                if level:
+                    session.commit()
+                else:
+                    after_commit = session.after_commit
+                    self._commit(session, before)
+            except BaseException as error:
+                thread.call = closing
+                after_commit = []
+                if session.pid == os.getpid():
+                    session.roll_back(level)
+                if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
+                    session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
+                raise
+            finally:
+                if not level:
+                    self.lock.release_for((session.pid, session.thread))
+                    self._shared.wake_next()
+                self._leave(session)
         finally:
-            if not level:
-                self.lock.release_for((session.pid, session.thread))
-                self._shared.wake_next()
-            self._leave(session)
+            thread.call = None
+            del closing  # or the frame would hold itself until the garbage collector comes
         for action in after_commit:
             action()
         if not level:
@@ -197,47 +252,78 @@ class Database:
 
         Raises:
             StoreError: the store is busy, damaged or gone.
+            TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        session = self._enter()
+        thread = self._thread
+        self._refuse(thread)
         try:
-            session, _ = self._lock_out(session, patience_seconds)
-            yield session
+            thread.call = sys._getframe(2)  # of the function whose block this is
+            session = self._enter()
+            try:
+                session, _ = self._lock_out(session, patience_seconds)
+                yield session
+            finally:
+                self.lock.release()
+                self._shared.wake_next()
+                self._leave(session)
         finally:
-            self.lock.release()
-            self._shared.wake_next()
-            self._leave(session)
+            thread.call = None
+
+    def _refuse(self, thread: _Thread) -> None:
+        """Raise `TransactionError` if the caller interrupts a call, or meets another task's transaction."""
+        if thread.call is not None:
+            thread.check(self.path)
+        if self._is_of_another_task(thread.session):
+            raise foreign_task(self.path)
 
     def _lock_out(self, session: Session, patience_seconds: float) -> tuple[Session, os.stat_result]:
         """Take the writers' lock; return the thread's connection, a new one if the file was replaced, and its status.
 
-        Also if this raises, whoever calls this releases the lock and leaves the session that it knows of.
+        While the connection waits it is idle: a fork, or a shutdown, may close it. Also if this raises, whoever calls
+        this releases the lock and leaves the session that it knows of.
         """
         while True:
-            status = self._file.take_lock(patience_seconds)
-            if (status.st_dev, status.st_ino) == session.identity:
+            session.busy -= 1
+            try:
+                status = self._file.take_lock(patience_seconds)
+            finally:
+                session.busy += 1  # before it is looked at, see `_enter`
+            if self._is_current(session) and (status.st_dev, status.st_ino) == session.identity:
                 return session, status
             self.lock.release()  # what is opened may need the lock itself
             self._leave(session)
             session = self._enter()
 
+    def _is_current(self, session: Session) -> bool:
+        return session.epoch == self.epoch and not session.closed
+
     def change(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns, lent a connection; what it changes is kept whole or not at all.
 
-        Inside the calling thread's transaction it is part of that. Elsewhere it may be done by another
+        Inside the calling task's transaction it is part of that. Elsewhere it may be done by another
         thread, together with what other threads change, and is on the disk when this returns. It may be
-        called twice, and uses no other store.
+        called twice, and uses no other store. What interrupts it takes no part in it, see also `letting_in`.
 
         Raises:
             StoreError: the store is read-only, busy, full, damaged or gone; nothing of `work` was kept.
+            TransactionError: it interrupts another call, or meets another task's transaction.
         """
+        thread = self._thread
+        self._refuse(thread)
         session = self.in_transaction()
-        if session is None:
-            if self.read_only:
-                raise read_only(self.path)
-            result: Result = self._shared.make(work, self._lead)
-            return result
-        if session.joined:
-            return work(session)
+        if session is None and self.read_only:
+            raise read_only(self.path)
+        try:
+            thread.call = sys._getframe()
+            if session is None:
+                result: Result = self._shared.make(work, self._lead, self._be_ready)
+                return result
+            return work(session) if session.joined else self._joined(session, work)
+        finally:
+            thread.call = None
+
+    def _joined(self, session: Session, work: Callable[[Session], Result]) -> Result:
+        """Return what `work` returns, as a part of the transaction that is open."""
         commit = session.commit_number
         session.joined, session.signature = True, None
         try:
@@ -249,17 +335,52 @@ class Database:
         finally:
             session.joined = False
 
+    def within(self, work: Callable[[Session], Result]) -> Result:
+        """Return what `work` returns, lent the connection on which the caller has a transaction open.
+
+        Raises:
+            TransactionError: it has none.
+        """
+        session, thread = self.in_transaction(), self._thread
+        if session is None:
+            raise no_transaction(self.path)
+        try:
+            thread.call = sys._getframe()
+            return work(session)
+        finally:
+            thread.call = None
+
+    def letting_in(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
+        thread = self._thread
+        call = thread.call
+        try:
+            thread.call = None
+            return work()
+        finally:
+            thread.call = call
+
+    def _be_ready(self) -> None:
+        """Have a connection of the calling thread, so that it need not be opened while its write has the lead."""
+        self._leave(self._enter(look=False))
+
     def _lead(self, own: Write) -> None:
-        """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone."""
-        mine = session = self._enter(look=False)
+        """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone.
+
+        If there is no connection (any more), as behind a fork or where the file was replaced, nothing is done.
+        """
+        mine = session = self._thread.session
+        if mine is None or session is None or not self._is_current(mine):
+            return
         commit = Commit([own])
         try:
             if self._shared.is_crowded and self.lock.is_mine():
                 session = self._lend_writer(mine)
             session.is_committed = False
             before = self._file.take_lock(self.busy_timeout_seconds)
-            if (before.st_dev, before.st_ino) != session.identity:
-                mine.epoch = session.epoch = -1  # the file was replaced: this is called again, with a new connection
+            session.busy += 1  # from here on only: while it waits a fork may close it
+            if not self._is_current(session) or (before.st_dev, before.st_ino) != session.identity:
+                mine.epoch = session.epoch = -1
                 return
             commit = self._shared.join(own)
             session.begin()
@@ -291,12 +412,14 @@ class Database:
             return
         finally:
             session.joined = False
-            self._give_back(mine)
+            self._thread.session = mine  # also if an interrupt came into the lending
+            if session.busy:
+                self._leave(session)
             for write in commit.writes[1:]:
                 write.wake()
         for action in after_commit:
             action()
-        self._finish_behind(session)
+        self.letting_in(lambda: self._finish_behind(session))
 
     def _lend_writer(self, mine: Session) -> Session:
         """Lend the calling thread, in place of `mine`, the connection that writes while threads take turns.
@@ -304,24 +427,20 @@ class Database:
         A connection forgets the pages it has when another one writes: each leader would read them anew.
         """
         writer = self._writer
-        if writer is None or writer.closed or writer.epoch != self.epoch:
-            with self._mutex:
+        if writer is None or not self._is_current(writer):
+            if not self._mutex.acquire(blocking=False):  # who has it may wait for this thread, which has the lead
+                return mine
+            try:
                 writer = self._open()
+            finally:
+                self._mutex.release()
             if not self.lock.is_mine():  # to open took the lock and gave it back: another thread may lead by now
                 self.retire(writer)
                 return mine
             self._writer = writer
-        self._local.session = writer
-        writer.busy, writer.thread = 1, threading.get_ident()  # nobody else uses it
+        self._thread.session = writer
+        writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
         return writer
-
-    def _give_back(self, mine: Session) -> None:
-        """Take back what `_lend_writer` lent, also if an interrupt came into it; let go of the thread's own one."""
-        lent: Session = self._local.session
-        if lent is not mine:
-            self._local.session = mine
-            self._leave(lent)
-        self._leave(mine)
 
     def _check_leaving(self, session: Session, level: int) -> None:
         if session.pid != os.getpid():
@@ -330,15 +449,22 @@ class Database:
             raise TransactionError(
                 f"{self.path}: a transaction was left in another thread than it was entered in; nothing of it was kept"
             )
+        if session.task is not current_task():
+            raise TransactionError(
+                f"{self.path}: a transaction was left in another task than it was entered in; nothing of it was kept"
+            )
         if session.depth != level + 1:
             raise TransactionError(f"{self.path}: a transaction was left before one that was entered inside it")
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Lend a connection of its own, for an iteration that outlives the call; not for transactions."""
-        with self._mutex:
-            session = self._open()
-            session.busy, session.lasting = 1, True
+        if self._is_aside(self._thread):
+            session = self._open_aside()
+        else:
+            with self._mutex:
+                session = self._open()
+        session.busy, session.lasting = 1, True
         try:
             yield session
         finally:
@@ -356,29 +482,45 @@ class Database:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep all writers out, for something else than a transaction."""
+        """Keep all writers out, for something else than a transaction.
+
+        Raises:
+            TransactionError: it interrupts another call, or meets another task's transaction.
+        """
+        thread = self._thread
+        self._refuse(thread)
         try:
+            thread.call = sys._getframe(2)  # of the function whose block this is
             self._file.take_lock(self.busy_timeout_seconds)
             yield
         finally:
             self.lock.release()
+            thread.call = None
 
     def check_may_rewrite(self) -> None:
         """Raise the error of who may not replace files of the store: a reader, or somebody inside a transaction."""
         if self.read_only:
             raise read_only(self.path)
+        self._refuse(self._thread)
         if self.in_transaction():
             raise TransactionError(f"{self.path}: that cannot be done inside a transaction; leave it first")
 
     def in_transaction(self) -> Session | None:
-        """Return the connection on which the calling thread has a transaction open, or None."""
-        session: Session | None = getattr(self._local, "session", None)
-        return session if session is not None and session.depth and self.lock.is_mine() else None
+        """Return the connection on which the caller has a transaction open, or None.
+
+        It has none if it interrupts a call that has, or is another task than the one that opened it.
+        """
+        thread = self._thread
+        session = thread.session
+        if session is None or not session.depth or not self.lock.is_mine() or self._is_aside(thread):
+            return None
+        return session
 
     def when_committed(self, action: Callable[[], None]) -> None:
         """Do something after the calling thread's transaction has committed; never if it is rolled back."""
-        session: Session = self._local.session
-        session.after_commit.append(action)
+        session = self._thread.session
+        if session is not None:
+            session.after_commit.append(action)
 
     def retire(self, session: Session) -> None:
         """Close a connection that no call uses any more."""
@@ -388,11 +530,16 @@ class Database:
     def shutdown(self) -> None:
         """Close what is idle, let the rest close itself when it is done, and fold the log into the file.
 
+        If it interrupts a call of its thread, that is one of the rest, and the log stays.
+
         Raises:
-            TransactionError: the calling thread has a transaction open.
+            TransactionError: the caller has a transaction open.
         """
         if self.in_transaction():
             raise TransactionError(f"{self.path}: shutdown() inside a transaction; leave the transaction first")
+        if self._is_aside(self._thread):  # it may have the mutex and the lock
+            self.epoch += 1
+            return
         with self._mutex:
             sessions = list(self._sessions)
             self.epoch += 1
@@ -411,7 +558,7 @@ class Database:
 
         With ``look=False`` the caller sees to it that the connection still is one to the file of that name.
         """
-        session: Session | None = getattr(self._local, "session", None)
+        session = self._thread.session
         if session is not None and session.pid != os.getpid():
             raise self._forked()
         if session is not None:
@@ -423,7 +570,7 @@ class Database:
                 session.busy = 0
             session.busy += 1
             try:
-                if session.depth or (session.epoch == self.epoch and (not look or self._is_there(session))):
+                if session.depth or (self._is_current(session) and (not look or self._is_there(session))):
                     return session
             except BaseException:
                 session.busy -= 1
@@ -434,8 +581,8 @@ class Database:
         with self._mutex:
             session = self._open()
             session.busy = 1
-            self._local.session = session
-            self._local.end = _ThreadEnd(self, session)
+            self._thread.session = session
+            self._thread.end = _ThreadEnd(self, session)
             return session
 
     def _leave(self, session: Session) -> None:
@@ -480,6 +627,25 @@ class Database:
             self._prepared = None
         else:
             raise StoreBusyError(self.path, "was replaced again and again while it was opened; retry")
+        return self._session(connection, status, immutable)
+
+    def _open_aside(self) -> Session:
+        """Return a new connection for who interrupts a call of the thread, which may have the mutex and the lock."""
+        if self._prepared is None or (self.lock.is_mine() and self.lock.is_swap_open()):
+            raise TransactionError(
+                f"{self.path}: this call interrupts another one of its thread that is just opening the store, and "
+                "cannot be answered; call again when that has returned"
+            )
+        try:
+            connection, status, immutable = self._file.opened()
+        except apsw.Error as error:
+            raise driver.translated(self.path, error, "open the store") from error
+        if self._prepared != (status.st_dev, status.st_ino):
+            connection.close()
+            raise StoreBusyError(self.path, "was replaced while it was opened; retry")
+        return self._session(connection, status, immutable)
+
+    def _session(self, connection: apsw.Connection, status: os.stat_result, immutable: bool) -> Session:
         session = Session(
             connection,
             self.path,
@@ -602,7 +768,7 @@ class Database:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.connection))
         self._mutex = threading.RLock()
         self._shared = SharedCommit(self.lock, self.busy_timeout_seconds)
-        self._local = threading.local()
+        self._thread = _Thread()
         self._sessions = set()
         self._writer = self._prepared = None
 

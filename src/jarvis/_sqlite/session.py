@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
+from jarvis._caller import current_task
 from jarvis._sqlite import driver, schema
 from jarvis.entry_record import Body, decode_body
 from jarvis.errors import (
@@ -74,6 +75,7 @@ class Session:
         immutable: None, or the stamp of a file that it reads without locks: right only while nobody writes.
         lasting: it belongs to an iteration, which may be left open for ever.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
+        task: which has the transaction open, see `jarvis._caller.current_task`; valid inside one.
         is_committed: whether the transaction that was begun last is.
         joined: a change is being made, and whatever is done is part of it.
         commit_number: of the last change, or of the last transaction; valid inside one and right after.
@@ -111,6 +113,7 @@ class Session:
         self.pid = os.getpid()
         self.busy = 0
         self.depth = 0
+        self.task: object = None
         self.joined = False
         self.is_committed = False
         self.made = 0
@@ -235,6 +238,7 @@ class Session:
             self._last_put = self._told = self.last_read = self.signature = None
             self.began = self.commit_number
             self.after_commit = []
+            self.task = current_task()
             self.depth = 1
         except BaseException:
             self._roll_back_all()
@@ -264,7 +268,7 @@ class Session:
         written_at, ids, _ = self._book.page
         if written_at != self._generation or len(self._names) > len(ids) * 1.25:
             self._book.put(self._generation, self._names, self.texts)
-        self.depth, self.after_commit = 0, []
+        self.depth, self.task, self.after_commit = 0, None, []
 
     def roll_back(self, level: int = 0) -> None:
         """Take back the changes since the `begin` that raised the depth above `level`; no-op if none did."""
@@ -290,7 +294,7 @@ class Session:
         self._broken = True
 
     def _roll_back_all(self) -> None:
-        self.depth, self._broken, self.after_commit = 0, False, []
+        self.depth, self.task, self._broken, self.after_commit = 0, None, False, []
         self._names, self.texts = {}, {}
         self._clock = None
         try:

@@ -9,9 +9,9 @@ writes of one; a thread that only writes makes as many, and costs a lone caller 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Write:
         self.error: Exception | None = None
         self.commit: Commit | None = None
         self.alone = False
-        self._turn = Lock()
+        self._turn = threading.Lock()
         self._turn.acquire()
 
     @property
@@ -86,14 +86,19 @@ class SharedCommit:
         self._waiting: deque[Write] = deque()
         self._crowd = 1
 
-    def make(self, work: Callable[[Any], Any], lead: Callable[[Write], None]) -> Any:
+    def make(self, work: Callable[[Any], Any], lead: Callable[[Write], None], be_ready: Callable[[], None]) -> Any:
         """Return what `work` returns, or raise what it raises, when the commit that holds it is done.
 
-        `lead` makes a write and those that `join` gives it; it is called by one thread at a time.
+        Args:
+            work: makes the write.
+            lead: makes a write and those that `join` gives it; it is called by one thread at a time. It does nothing
+                if the thread is not ready (any more).
+            be_ready: makes the thread ready to lead; what it raises is raised, and the write is not made.
 
         Raises:
             StoreBusyError: it did not come to its turn in time; it was not made.
         """
+        be_ready()
         write = Write(work)
         deadline = 0.0
         self._waiting.append(write)
@@ -101,6 +106,10 @@ class SharedCommit:
             while not write.is_done:
                 if self._lock.try_threads():
                     self._take_lead(write, lead)
+                    # It was not ready. What nobody else makes meanwhile may fail here, and has its turn again.
+                    if not write.is_done and self._withdraw(write):
+                        be_ready()
+                        self._waiting.appendleft(write)
                     continue
                 now = time.monotonic()
                 if not deadline:

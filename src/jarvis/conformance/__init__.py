@@ -14,6 +14,7 @@ Example::
     TestMyBackendMachine = machine(lambda directory: MyBackend(directory / "store")).TestCase
 """
 
+from jarvis.conformance.callers import CallerPromises
 from jarvis.conformance.compression import CompressionPromises
 from jarvis.conformance.erasure import ErasurePromises
 from jarvis.conformance.expiry import ExpiryPromises
@@ -37,6 +38,7 @@ class BackendContract(
     ValuePromises,
     TransactionPromises,
     SharedCommitPromises,
+    CallerPromises,
     NamespacePromises,
     HistoryPromises,
     ExpiryPromises,

@@ -1,0 +1,82 @@
+"""Who calls: which task of a thread, and whether a call interrupts another one of its thread.
+
+A signal handler, a `__del__` or a log handler runs in the middle of whatever its thread was just doing. A task of an
+event loop, or a greenlet, runs while another one of its thread waits with a transaction open. Neither may join what
+it was not invited to: what joins a transaction goes when that is rolled back.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+
+from jarvis.errors import TransactionError
+
+
+def current_task() -> object | None:
+    """Return what tells apart the callers of one thread: the task, or else the greenlet, that runs just now.
+
+    Not a context variable: `asyncio.to_thread` copies those. Outside of both it is None.
+    """
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            task: object = asyncio.current_task(loop) or loop
+            return task
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is not None:
+        current: object = greenlet.getcurrent()
+        return None if current.parent is None else current  # type: ignore[attr-defined]  # of every greenlet
+    return None
+
+
+class Gate(threading.local):
+    """Of each thread: the call that lets no other one in, because it is in the middle of something.
+
+    The call is known by its frame. So a gate that an interrupt has kept from being opened again is no gate: the call
+    is not among those that are going on.
+
+    Attributes:
+        call: the frame of the call; None while the gate is open. Set it inside of a ``try`` that sets it back.
+    """
+
+    call: FrameType | None = None
+
+    def is_closed(self) -> bool:
+        """Tell whether the caller interrupts the call that closed the gate."""
+        if self.call is None:
+            return False
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame is self.call:
+                return True
+            frame = frame.f_back
+        self.call = None
+        return False
+
+    def check(self, name: object) -> None:
+        """Raise `TransactionError` if the caller interrupts the call that closed the gate; `name` is the store's."""
+        if self.call is not None and self.is_closed():
+            raise TransactionError(
+                f"{name}: this call interrupts another one of its thread, as in a signal handler, a __del__ or a log "
+                "handler, and was refused: what it does could go with that one. Set a flag and do it later, or do it "
+                "in a thread of its own, without waiting for that"
+            )
+
+
+def foreign_task(name: object) -> TransactionError:
+    """Return the error of a task that meets the transaction of another task of its thread."""
+    return TransactionError(
+        f"{name}: another task of this thread has a transaction open, and to wait for it would stop them both; "
+        "use AsyncMemoryModule, write in a thread (asyncio.to_thread), or leave the transaction before you await"
+    )
+
+
+def no_transaction(name: object) -> TransactionError:
+    """Return the error of who has no transaction open, for what needs one."""
+    return TransactionError(
+        f"{name}: no transaction of this caller is open; wrap the calls in transaction(), and leave it where it was "
+        "entered, not in another task or thread"
+    )
