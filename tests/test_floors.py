@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("keys", "_caller"),
     ("settings",),
     ("codec", "value_filter", "config", "_files"),
+    ("_lock_file",),
     ("memory_entry", "_locks", "change", "erasure", "envelope", "recompression", "rewriting"),
     ("revision",),
     ("entry_record", "storage_backend", "_sql"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -108,6 +109,42 @@ def explaining(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise translated(path, error, doing) from error
+
+
+# --- files of ours, and what somebody may have put in their places ---------------------------------
+
+
+def open_regular(path: str, flags: int) -> int:
+    """Return a descriptor of one of our files, or raise; no link is followed, and no pipe waited for.
+
+    Raises:
+        StoreAccessError: something else than a regular file has the name; it was not touched.
+        OSError: it cannot be opened.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = system.open(path, flags) if flags & (os.O_WRONLY | os.O_RDWR) else os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link; a pipe that nobody reads
+            check_regular(path)
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise _irregular(path)
+
+
+def check_regular(path: str) -> None:
+    """Raise `StoreAccessError` if something else than a regular file has the name; no-op if nothing has it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise _irregular(path)
+
+
+def _irregular(path: str) -> StoreAccessError:
+    return StoreAccessError(
+        path, "is no regular file, but a link, a pipe, a directory or a device: move it away, and open the store again"
+    )
 
 
 # --- whole files ---------------------------------------------------------------------------------

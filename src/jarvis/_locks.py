@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import binascii
 import contextlib
-import mmap
 import os
 import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from jarvis import _files
-from jarvis._files import Stamp, explaining
+from jarvis._lock_file import LockFile, Note, Swap
 from jarvis.errors import StoreBusyError, TransactionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 Member = TypeVar("Member")
 
 
-class Note(NamedTuple):
-    """What the last writer left word of: the store's stamp, and the last commit that was synced before."""
-
-    stamp: Stamp
-    commit: int
-
-
-class Swap(NamedTuple):
-    """That a holder puts another file in the place of the guarded one, or has done so.
-
-    Attributes:
-        token: another one each time, so that two looks that find the same one had no swap between them.
-        inode: of the file that takes the place.
-        is_over: it is done, or was taken back; until then nobody opens the guarded file.
-    """
-
-    token: int
-    inode: int
-    is_over: bool
-
-
-_NOTE_BYTES = 128
-_SWAP_BYTES = 128  # behind the note; its first byte says whether it is over
-_ALL_BYTES = _NOTE_BYTES + _SWAP_BYTES
-_TORN = Swap(0, 0, False)
 _POLL_SECONDS = 0.002
-
-
-def _note_checksum(fields: Sequence[int]) -> int:
-    return binascii.crc32(repr(tuple(fields)).encode())
+_PROBE_SECONDS = 0.02
+_TOKENS = (1 << 60) - 1
 
 
 _locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
@@ -64,7 +35,7 @@ class WriterLock:
     never holds, and never keeps alive, a lock of its parent. An exception that arrives from outside,
     such as KeyboardInterrupt, at any place in here leaves nothing that `release` does not put right.
 
-    The lock's file also carries a `Note` for its holders (see `read_note`).
+    In its file stands what its holders say, see `jarvis._lock_file`.
 
     Args:
         path: the lock's file, created when first needed; it may be removed while nobody holds the lock.
@@ -79,8 +50,8 @@ class WriterLock:
         self._held: int | None = None
         self._identity = (0, 0)  # device and inode of what is held
         self._size = 0
-        self._page: mmap.mmap | None = None  # of the note
-        self._page_identity = (0, 0)
+        self._file = LockFile(path)
+        self._announced: int | None = None  # the name of the commit in flight
         self._waiters: list[_Waiter] = []  # at most one: the wait that goes on, wanted or given up
         weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
         _locks.add(self)
@@ -119,6 +90,7 @@ class WriterLock:
     def release(self) -> None:
         """Give the lock to the next waiter; no-op if the calling thread does not hold it."""
         if self.is_mine():
+            self.settle()
             for waiter in self._waiters:  # one that an interrupt kept from being handed over
                 waiter.give_up()
             if self._held is not None:
@@ -146,97 +118,90 @@ class WriterLock:
             try:
                 if self._held is not None:
                     self._close(self._held)
-                self._page = None
+                self._file.forget()
             finally:
                 mutex.release()
 
+    # --- what its holders say ---
+
     def read_note(self) -> Note | None:
         """Return the note that a holder left last, or None; anybody may read it."""
-        for _ in range(3):  # a holder may be writing it
-            try:
-                with open(self.path, "rb") as file:
-                    fields = [int(field) for field in file.read(_NOTE_BYTES).split()]
-            except OSError:
-                return None
-            except ValueError:
-                continue
-            if len(fields) == 4 or (len(fields) == 5 and fields[4] == _note_checksum(fields[:4])):
-                return Note(Stamp(*fields[:3]), fields[3])  # four were written by an earlier version
-        return None
+        return self._file.read_note()
 
     def write_note(self, note: Note) -> None:
-        """Leave a note; the caller holds the lock.
-
-        It is not synced, so a power cut may leave an older one, and never one that runs ahead of what
-        the caller synced before. It is written to memory that the file is mapped to: a write to the
-        file itself made the sync of the next commit wait for that too, 80 µs of 430.
-        """
-        if self._held is None:
-            raise RuntimeError("only the holder of the lock leaves a note")
-        fields = (*note.stamp, note.commit)
-        text = b"%d %d %d %d %d" % (*fields, _note_checksum(fields))
-        if self._page is None or self._page_identity != self._identity or self._size < _ALL_BYTES:
-            self._map()
-        if self._page is not None:
-            self._page[:_NOTE_BYTES] = text.ljust(_NOTE_BYTES - 1) + b"\n"
+        """Leave a note; the caller holds the lock."""
+        self._check_held()
+        self._file.write_note(note, self._identity, self._size)
 
     def read_swap(self) -> Swap | None:
         """Return what is known of the last swap of the guarded file, None if there was none; anybody may read it."""
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError:
-            return None
-        try:
-            fields = [int(field) for field in os.read(descriptor, _ALL_BYTES)[_NOTE_BYTES:].split()]
-        except ValueError:
-            return _TORN
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-        if not fields:
-            return None
-        if len(fields) != 4 or fields[3] != _note_checksum(fields[:3]):
-            return _TORN  # a holder is writing it, or was killed at that
-        return Swap(fields[1], fields[2], bool(fields[0]))
+        return self._file.read_swap()
 
     def is_swap_open(self) -> bool:
         """Tell the holder whether a swap was begun that is not over, because its process was killed."""
-        if self._page is not None and self._page_identity == self._identity and self._size >= _ALL_BYTES:
-            return self._page[_NOTE_BYTES : _NOTE_BYTES + 1] == b"0"
-        swap = self.read_swap()
-        return swap is not None and not swap.is_over
+        return self._held is not None and self._file.is_swap_open(self._held)
 
     def write_swap(self, inode: int, *, is_over: bool) -> None:
-        """Say that a swap begins or is over; the caller holds the lock.
+        """Say that a swap begins or is over; the caller holds the lock."""
+        self._check_held()
+        self._file.write_swap(inode, is_over=is_over)
 
-        It is not synced: only processes that live on while another one is killed need it, see
-        `jarvis._sqlite.swapping`.
+    def announce(self) -> None:
+        """Say that a commit is in flight: what is dated from here on will be seen when it is over.
+
+        The caller holds the lock; it is over when `settle` or `release` is called. See `await_commit`.
         """
-        if self._held is None:
-            raise RuntimeError("only the holder of the lock says what becomes of the file")
-        fields = (int(is_over), int.from_bytes(os.urandom(7)), inode)
-        text = b"%d %d %d %d" % (*fields, _note_checksum(fields))
-        with explaining(self.path, "write"):
-            descriptor = _files.system.open(self.path, os.O_RDWR)
-            try:
-                _extend(descriptor, _NOTE_BYTES)
-                os.lseek(descriptor, _NOTE_BYTES, os.SEEK_SET)
-                _files.system.write(descriptor, text.ljust(_SWAP_BYTES - 1) + b"\n")
-            finally:
-                os.close(descriptor)
+        self._check_held()
+        if self._announced is None:
+            token = time.time_ns() & _TOKENS
+            self._file.mark(token, is_over=False, identity=self._identity, size=self._size)
+            self._announced = token
 
-    def _map(self) -> None:
-        """Map the lock's file, on a descriptor of its own: the one that is locked must have no copy."""
-        self._page = None
-        with explaining(self.path, "write"):
-            descriptor = _files.system.open(self.path, os.O_RDWR)
-            try:
-                _extend(descriptor, _ALL_BYTES)  # so that the mapping has its place on the disk
-                self._page = mmap.mmap(descriptor, _ALL_BYTES)
-            finally:
-                os.close(descriptor)
-        self._page_identity, self._size = self._identity, _ALL_BYTES
+    def settle(self) -> None:
+        """Say that the commit in flight is over; no-op if there is none."""
+        token, self._announced = self._announced, None
+        if token is not None:
+            with contextlib.suppress(OSError):  # a reader finds out by itself that nobody holds the lock any more
+                self._file.mark(token, is_over=True, identity=self._identity, size=self._size)
+
+    def await_commit(self, timeout_seconds: float) -> None:
+        """Return when the commit is over that is in flight now, if there is any; later ones are not waited for.
+
+        Raises:
+            StoreBusyError: it took too long.
+            TransactionError: the call that this one interrupts is just making it.
+        """
+        name = self._file.commit_in_flight()
+        if name is None:
+            return
+        if self.is_mine():
+            raise TransactionError(
+                f"{self.guarded}: this call interrupts another one of its thread whose change is just being committed; "
+                "what was known at that moment can be told when it has returned"
+            )
+        began = time.monotonic()
+        while self._file.commit_in_flight() == name:
+            waited = time.monotonic() - began
+            if waited > timeout_seconds:
+                raise self.busy(timeout_seconds)
+            if waited > _PROBE_SECONDS and self._is_free():
+                return  # its process was killed
+            time.sleep(_POLL_SECONDS / 10)
+
+    def _is_free(self) -> bool:
+        """Tell whether nobody holds the lock, by taking it for a moment."""
+        try:
+            descriptor = _files.open_regular(self.path, os.O_RDONLY)
+        except OSError:
+            return True
+        try:
+            return _try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _check_held(self) -> None:
+        if self._held is None:
+            raise RuntimeError("only the holder of the lock writes to its file")
 
     def busy(self, timeout_seconds: float) -> StoreBusyError:
         """Return the error of a wait that took too long."""
@@ -249,8 +214,7 @@ class WriterLock:
     # --- inside ---
 
     def _open(self) -> int:
-        with explaining(self.path, "open the writer lock"):
-            return _files.system.open(self.path, os.O_RDWR | os.O_CREAT)
+        return self._file.open()
 
     def _hold(self, descriptor: int) -> int:
         self._held = descriptor
@@ -326,7 +290,8 @@ class WriterLock:
             self._descriptors.add(waiter.descriptor)
         self._waiters.clear()
         _let_go(self._descriptors, self._waiters)
-        self._held = self._page = None
+        self._held = self._announced = None
+        self._file.forget()
         self._mutex = threading.RLock()
 
 
@@ -385,13 +350,6 @@ def _are_threads_green() -> bool:
         (gevent is not None and gevent.is_module_patched("threading"))
         or (eventlet is not None and eventlet.is_monkey_patched("thread"))
     )
-
-
-def _extend(descriptor: int, size: int) -> None:
-    """Let a file be at least so long, with spaces."""
-    missing = size - os.lseek(descriptor, 0, os.SEEK_END)
-    if missing > 0:
-        _files.system.write(descriptor, b" " * missing)
 
 
 def _let_go(descriptors: set[int], waiters: list[_Waiter]) -> None:

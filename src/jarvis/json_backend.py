@@ -37,6 +37,7 @@ from jarvis.storage_backend import (
     KeepsHistory,
     Namespaced,
     Past,
+    Settles,
     StorageBackend,
     Transactional,
 )
@@ -92,6 +93,7 @@ class JSONBackend(StorageBackend):
         FeedsChanges,
         Namespaced,
         BacksUp,
+        Settles,
     )
 
     def __init__(
@@ -236,7 +238,13 @@ class JSONBackend(StorageBackend):
 
     def complete(self, now: datetime) -> None:
         """Let changes become visible to the past at `now`; see `jarvis.storage_backend.KeepsHistory`."""
-        self._store.own_transaction().complete(now)
+        transaction = self._store.own_transaction()
+        if transaction.own is not None:
+            self._store.announce()
+            transaction.complete(datetime_of(max(instant_of(now), self._now())))
+
+    def announce(self) -> None:
+        self._store.announce()
 
     def revisions(self, entry_id: str) -> list[Revision]:
         """Return the kept states of the entry that has or had this id, the newest first."""
@@ -432,6 +440,9 @@ class _Then:
 
     def _room(self, asked: dict[str, str | None]) -> _Answering:
         backend = self._backend
+        if self._instant == backend._now():
+            time.sleep(0.00001)  # a commit that begins now is dated later
+        backend._store.await_commit()
         return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
 
 

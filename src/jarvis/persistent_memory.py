@@ -49,6 +49,7 @@ from jarvis.storage_backend import (
     KeepsHistory,
     Namespaced,
     Past,
+    Settles,
     SharesCommits,
     StorageBackend,
     Transactional,
@@ -824,6 +825,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
             if backend.has_capability(SharesCommits):
                 return backend.capability(SharesCommits).change(lambda: work(store.moment(self._now())))
             with store.transaction():
+                if backend.has_capability(Settles):
+                    backend.capability(Settles).announce()
                 return work(store.moment(self._now()))
         finally:
             gate.call = None

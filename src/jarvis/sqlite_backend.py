@@ -47,6 +47,7 @@ from jarvis.storage_backend import (
     Namespaced,
     Past,
     Result,
+    Settles,
     SharesCommits,
     StorageBackend,
     Transactional,
@@ -118,6 +119,7 @@ class SQLiteBackend(StorageBackend):
         WakesWatchers,
         BacksUp,
         Encrypts,
+        Settles,
     )
 
     def __init__(
@@ -274,11 +276,15 @@ class SQLiteBackend(StorageBackend):
         self._database.within(sign)
 
     def complete(self, now: datetime) -> None:
-        def is_due(session: Session) -> bool:
-            return session.commit_number != session.began and instant_of(now) > session.made
+        if self._database.within(lambda session: session.commit_number == session.began):
+            return
+        self._database.announce()
+        instant = max(instant_of(now), self._reader.now())
+        if instant > self._database.within(lambda session: session.made):
+            self.moment(datetime_of(instant))
 
-        if self._database.within(is_due):
-            self.moment(now)
+    def announce(self) -> None:
+        self._database.announce()
 
     def revisions(self, entry_id: str) -> list[Revision]:
         if not can_be_looked_up(entry_id):

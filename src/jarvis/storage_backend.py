@@ -277,6 +277,24 @@ class KeepsHistory(Protocol):
         """Remove at most `limit` states that the policy has no room for at `now`; return how many."""
 
 
+class Settles(Protocol):
+    """settled answers: what is asked as of a moment that has passed is always answered alike.
+
+    A change is dated before it is visible: in between it is written and synced. Who asks as of a moment waits for the
+    commit that is in flight, because the change may be dated by then.
+    """
+
+    def announce(self) -> None:
+        """Say that the changes of this thread's transaction are dated from here on, and visible at its end.
+
+        Call it before the clock is read for `Transactional.moment`. `KeepsHistory.complete` does so by itself. No-op in
+        a transaction inside another one.
+
+        Raises:
+            TransactionError: no transaction is open in this thread.
+        """
+
+
 class Expires(Protocol):
     """expiry: an entry is absent from the instant `MemoryEntry.expires_at` on, whether or not it was purged.
 

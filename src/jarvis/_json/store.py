@@ -79,7 +79,7 @@ class Store:
     def _open_one(self) -> Transaction | None:
         """Return the transaction that is open in the calling thread, or None."""
         transaction = self._transactions.get(_caller())
-        if transaction is not None and not self._locks[transaction.base.path].is_mine():
+        if transaction is not None and not self._lock_of(transaction).is_mine():
             del self._transactions[transaction.owner]  # an exception from outside tore it away from its end
             return None
         return transaction
@@ -93,6 +93,23 @@ class Store:
         if transaction.task is not current_task():
             raise foreign_task(self.file_path)
         return transaction
+
+    def announce(self) -> None:
+        """Say that the caller's transaction is about to end: what it is dated by is read after this."""
+        transaction = self.own_transaction()
+        if not transaction.depth:
+            self._lock_of(transaction).announce()
+
+    def await_commit(self) -> None:
+        """Return when the commit is over that is in flight now, if there is any, unless it is the caller's own.
+
+        Raises:
+            StoreBusyError: it takes too long.
+            TransactionError: the call that this one interrupts is just making it.
+        """
+        seen = self.seen()
+        if isinstance(seen, Snapshot):
+            self._lock_at(seen.path).await_commit(self._timeout)
 
     def changing(self, now: Callable[[], int]) -> AbstractContextManager[Transaction]:
         """Open a transaction, or a savepoint in the one that is open; `now` gives the instant of now.
@@ -117,10 +134,12 @@ class Store:
         closing = call or sys._getframe()
         try:
             gate.call = closing
-            with self._savepoint(transaction) if transaction is not None else self._opened(now) as transaction:
+            with self._savepoint(transaction) if transaction is not None else self._opened(now) as inner:
                 try:
+                    if call and transaction is None:
+                        self._lock_of(inner).announce()
                     gate.call = call
-                    yield transaction
+                    yield inner
                 finally:
                     gate.call = closing
         finally:
@@ -130,6 +149,7 @@ class Store:
     @contextlib.contextmanager
     def _savepoint(self, transaction: Transaction) -> Iterator[Transaction]:
         mark, signature = transaction.mark, transaction.signature
+        transaction.depth += 1
         try:
             yield transaction
             _check_leaving(transaction)
@@ -137,6 +157,7 @@ class Store:
             transaction.take_back(mark)
             raise
         finally:
+            transaction.depth -= 1
             transaction.signature = signature
 
     @contextlib.contextmanager
@@ -299,9 +320,15 @@ class Store:
         if transaction.erasing:
             _finish(path)
 
+    def _lock_at(self, path: str) -> WriterLock:
+        return self._locks.get(path) or self._locks.setdefault(path, WriterLock(path + ".lock", path))
+
+    def _lock_of(self, transaction: Transaction) -> WriterLock:
+        return self._locks[transaction.base.path]
+
     @contextlib.contextmanager
     def _locked(self, path: str, timeout_seconds: float | None = None) -> Iterator[None]:
-        lock = self._locks.get(path) or self._locks.setdefault(path, WriterLock(path + ".lock", path))
+        lock = self._lock_at(path)
         holder = _caller()
         try:
             lock.acquire(self._timeout if timeout_seconds is None else timeout_seconds)

@@ -48,6 +48,7 @@ class Transaction(Seen):
     Attributes:
         owner: (process id, thread id) of the caller that opened it.
         task: the caller's task, see `jarvis._caller.current_task`.
+        depth: how many savepoints are open in it.
         signature: who makes the changes; None if nobody said.
         erases: something was erased, so nothing that killed writers left may stay.
     """
@@ -55,6 +56,7 @@ class Transaction(Seen):
     def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
         super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
         self.owner, self.task = owner, current_task()
+        self.depth = 0
         self.base = base
         self.signature: Signature | None = None
         self.erases = False
@@ -108,8 +110,8 @@ class Transaction(Seen):
         return now
 
     def complete(self, now: datetime) -> None:
-        """Give a later moment if a number was given; see `jarvis.storage_backend.KeepsHistory.complete`."""
-        if self.own is not None and instant_of(now) > self._made():
+        """Give a later moment; a number was given, see `jarvis.storage_backend.KeepsHistory.complete`."""
+        if instant_of(now) > self._made():
             self.moment(now)
 
     def settle(self) -> None:

@@ -216,6 +216,8 @@ class Database:
                 if not level:
                     session, before = self._lock_out(session, self.busy_timeout_seconds)
                 session.begin()
+                if call and not level:
+                    self.lock.announce()
                 thread.call = call
                 yield session
                 thread.call = closing
@@ -350,6 +352,21 @@ class Database:
         finally:
             thread.call = None
 
+    def announce(self) -> None:
+        """Say that the caller's transaction is about to end: what it is dated by is read after this."""
+        if self.within(lambda session: session.depth) == 1:
+            self.lock.announce()
+
+    def await_commit(self) -> None:
+        """Return when the commit is over that is in flight now, if there is any, unless it is the caller's own.
+
+        Raises:
+            StoreBusyError: it takes too long.
+            TransactionError: the call that this one interrupts is just making it.
+        """
+        if not self.in_transaction():
+            self.lock.await_commit(self.busy_timeout_seconds)
+
     def letting_in(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
         thread = self._thread
@@ -384,6 +401,7 @@ class Database:
                 return
             commit = self._shared.join(own)
             session.begin()
+            self.lock.announce()  # before any of them asks for the time
             session.joined = True
             for write in commit.writes:
                 made, session.signature = session.commit_number, None
@@ -604,6 +622,7 @@ class Database:
         after = self._file.status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
+        self.lock.settle()
         self._file.leave_word(before, Stamp.of(after), session.commit_number if self.durability == "full" else None)
 
     # --- opening ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class PastView:
             now = self._reader.now()
             return list(self._reader.sift(session, query, now, self._look(session, query, now)))
 
-        return self._reader.reading(self._standing_still(found))
+        return self._reading(found)
 
     def count(self, query: MemoryQuery) -> int:
         """Return ``len(self.select(query))``."""
@@ -52,7 +53,7 @@ class PastView:
             statement = count(query, self._reader.namespace, session.fresh_name_id, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0
 
-        return self._reader.reading(self._standing_still(counted))
+        return self._reading(counted)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield what `select` returns."""
@@ -60,6 +61,7 @@ class PastView:
         if database.in_transaction():
             yield from self.select(query)
             return
+        self._settle()
         with database.snapshot() as session, session.standing_still():
             now = self._reader.now()
             for entry in self._reader.sift(session, query, now, self._look(session, query, now)):
@@ -77,7 +79,7 @@ class PastView:
             rows = session.rows(history.NEWEST_OF[name], bound)
             return self._reader.entries(session, rows)[0] if rows else None
 
-        return self._reader.reading(self._standing_still(find))
+        return self._reading(find)
 
     def _look(self, session: Session, query: MemoryQuery, now: int) -> Cutoff | None:
         """Return the cutoff; raise if something that `query` might ask for is missing."""
@@ -95,10 +97,16 @@ class PastView:
     def _cutoff(self, session: Session, now: int, held: dict[str, object]) -> Cutoff | None:
         return history.cutoff(session, self._reader.namespace, self._instant, now, held)
 
-    @staticmethod
-    def _standing_still(work: Callable[[Session], Result]) -> Callable[[Session], Result]:
+    def _reading(self, work: Callable[[Session], Result]) -> Result:
         def still(session: Session) -> Result:
             with session.standing_still():
                 return work(session)
 
-        return still
+        self._settle()
+        return self._reader.reading(still)
+
+    def _settle(self) -> None:
+        """Wait for what is dated by now and not visible yet: or the same question would be answered otherwise soon."""
+        if self._instant == self._reader.now():
+            time.sleep(0.00001)  # a commit that begins now is dated later
+        self._reader.database.await_commit()

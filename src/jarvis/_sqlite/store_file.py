@@ -17,7 +17,8 @@ import apsw
 
 from jarvis import _files
 from jarvis._files import Stamp
-from jarvis._locks import Note, WriterLock
+from jarvis._lock_file import Note
+from jarvis._locks import WriterLock
 from jarvis._sqlite import change_log, cipher, copy_file, driver, migrations, schema
 from jarvis._sqlite.session import too_new
 from jarvis._sqlite.vault import Vault

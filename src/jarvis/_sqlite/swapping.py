@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from jarvis import _files
 from jarvis._files import Stamp, explaining
-from jarvis._locks import Note
+from jarvis._lock_file import Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable

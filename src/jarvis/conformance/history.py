@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from datetime import datetime, timedelta
+import threading
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from jarvis.errors import (
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.revision import MISSING, Revision, Signature
-from jarvis.storage_backend import KeepsHistory, Namespaced, StorageBackend
+from jarvis.storage_backend import Expires, KeepsHistory, Namespaced, Settles, StorageBackend
 
 
 class HistoryPromises(Promises):
@@ -418,6 +419,85 @@ class HistoryPromises(Promises):
         assert caught.value.earliest == erased
         assert past.count_memories(as_of=erased) == 0
         assert past.for_namespace("other").count_memories(as_of=then) == 0
+
+    def test_a_question_about_just_now_waits_for_the_change_that_is_dated_before(self, backend: StorageBackend) -> None:
+        self.need(backend, Settles)
+        self.need(backend, Expires)  # which asks for the time between the date of a change and its end
+        reached, going_on = threading.Event(), threading.Event()
+        asked = 0
+
+        def slow() -> datetime:
+            nonlocal asked
+            now = datetime.now(UTC)
+            asked += 1
+            if asked == 2:
+                reached.set()
+                going_on.wait(timeout=30)
+            return now
+
+        memory, writer = MemoryModule(storage_backend=backend), MemoryModule(storage_backend=backend, clock=slow)
+        memory.set_user_preference("n", {"n": 0})
+        writing = threading.Thread(target=writer.set_user_preference, args=("n", {"n": 1}))
+        writing.start()
+        assert reached.wait(timeout=30)
+        then = datetime.now(UTC)
+        answers: list[Any] = []
+        asking = threading.Thread(target=lambda: answers.append(memory.get_user_preferences(as_of=then)))
+        asking.start()
+        asking.join(timeout=0.05)
+        early = list(answers)
+        going_on.set()
+        asking.join()
+        writing.join()
+
+        assert early == []
+        assert answers == [memory.get_user_preferences(as_of=then)] == [{"n": {"n": 1}}]
+
+    def test_a_question_about_just_now_is_answered_twice_alike_beside_writers(self, backend: StorageBackend) -> None:
+        self.need(backend, Settles)
+        memory, is_over = MemoryModule(storage_backend=backend), threading.Event()
+        memory.set_user_preference("n", {"n": 0})
+
+        def write() -> None:
+            number = 0
+            while not is_over.is_set():
+                number += 1
+                memory.set_user_preference("n", {"n": number})
+                with memory.transaction():
+                    memory.set_user_preference("m", {"n": number})
+                    memory.set_user_preference("n", {"n": -number})
+
+        writing = [threading.Thread(target=write) for _ in range(2)]
+        for thread in writing:
+            thread.start()
+        asked: list[tuple[datetime, Any]] = []
+        for number in range(200):
+            then = datetime.now(UTC) - timedelta(microseconds=number * 7 % 1500)
+            asked.append((then, memory.get_user_preferences(as_of=then)))
+        is_over.set()
+        for thread in writing:
+            thread.join()
+
+        assert [memory.get_user_preferences(as_of=then) for then, _ in asked] == [answer for _, answer in asked]
+
+    def test_a_transaction_that_is_open_keeps_no_question_waiting(self, backend: StorageBackend) -> None:
+        self.need(backend, Settles)
+        memory = MemoryModule(storage_backend=backend)
+        memory.set_user_preference("n", {"n": 0})
+        answers: list[Any] = []
+
+        def ask() -> None:
+            answers.append(memory.get_user_preferences(as_of=datetime.now(UTC)))
+
+        with memory.transaction():
+            memory.set_user_preference("n", {"n": 1})
+            with memory.transaction():
+                memory.set_user_preference("m", {"n": 1})
+            asking = threading.Thread(target=ask)
+            asking.start()
+            asking.join(timeout=20)
+            assert answers == [{"n": {"n": 0}}]
+            assert memory.get_user_preferences(as_of=datetime.now(UTC)) == {"n": {"n": 1}, "m": {"n": 1}}
 
     def test_a_function_changes_the_value_or_nothing(self, memory: MemoryModule) -> None:
         memory_id = memory.create_memory("c", "k", {"n": 1}, "t")

@@ -1,0 +1,251 @@
+"""The file of a writers' lock, and what its holders say in it.
+
+Three things stand there, each at its own place: a `Note` of what the store was like when its last writer left it; a
+`Swap`, that another file takes the store's place; and a mark, that a commit is in flight. None of them is synced: only
+processes that live on need the last two, and a power cut may leave an older note, never one that runs ahead of what was
+synced before.
+
+Holders write to memory that the file is mapped to. A write to the file itself made the sync of the next commit wait for
+that too, 80 µs of 430. But whoever cuts the file short takes the memory away, and a touch of it would then kill the
+process (SIGBUS). So the bytes go through a pipe: where the kernel cannot copy them, that is an error like any other.
+"""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import mmap
+import os
+import re
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from jarvis import _files
+from jarvis._files import Stamp, explaining
+from jarvis.errors import StoreAccessError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Note(NamedTuple):
+    """What the last writer left word of: the store's stamp, and the last commit that was synced before."""
+
+    stamp: Stamp
+    commit: int
+
+
+class Swap(NamedTuple):
+    """That a holder puts another file in the place of the guarded one, or has done so.
+
+    Attributes:
+        token: another one each time, so that two looks that find the same one had no swap between them.
+        inode: of the file that takes the place.
+        is_over: it is done, or was taken back; until then nobody opens the guarded file.
+    """
+
+    token: int
+    inode: int
+    is_over: bool
+
+
+_NOTE_BYTES = 128
+_SWAP_BYTES = 128  # behind the note; its first byte says whether it is over
+_MARK_BYTES = 16  # behind the swap; the last byte says whether the commit is over
+_MARK_AT = _NOTE_BYTES + _SWAP_BYTES
+_ALL_BYTES = _MARK_AT + _MARK_BYTES
+_TORN = Swap(0, 0, False)
+_OURS = re.compile(rb"[0-9 \n\0]*")
+_LOOK_SECONDS = 0.5  # after so long a reader looks whether the file was removed, and another one made
+
+
+class LockFile:
+    """What stands in the file at a path, which is made when it is first opened for writing.
+
+    Holders of the lock write, one at a time; anybody reads.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._page: mmap.mmap | None = None
+        self._page_identity = (0, 0)
+        self._pipe: tuple[int, int] | None = None
+        self._reader: int | None = None  # a descriptor
+        self._looked = 0.0
+
+    def open(self) -> int:
+        """Return a new descriptor of the file, for writing."""
+        with explaining(self.path, "open the writer lock"):
+            return _files.open_regular(self.path, os.O_RDWR | os.O_CREAT)
+
+    def forget(self) -> None:
+        """Let go of everything that is open."""
+        self._page = None
+        for descriptor in (*(self._pipe or ()), *(() if self._reader is None else (self._reader,))):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._pipe = self._reader = None
+
+    def __del__(self) -> None:
+        self.forget()
+
+    # --- the note --------------------------------------------------------------------------------
+
+    def read_note(self) -> Note | None:
+        """Return the note that a holder left last, or None."""
+        for _ in range(3):  # a holder may be writing it
+            try:
+                fields = [int(field) for field in self._read(0, _NOTE_BYTES).split()]
+            except OSError:
+                return None
+            except ValueError:
+                continue
+            if len(fields) == 4 or (len(fields) == 5 and fields[4] == _checksum(fields[:4])):
+                return Note(Stamp(*fields[:3]), fields[3])  # four were written by an earlier version
+        return None
+
+    def write_note(self, note: Note, identity: tuple[int, int], size: int) -> None:
+        """Leave a note in the file that the holder has open, whose (device, inode) and size are given."""
+        fields = (*note.stamp, note.commit)
+        text = b"%d %d %d %d %d" % (*fields, _checksum(fields))
+        self._write(0, text.ljust(_NOTE_BYTES - 1) + b"\n", identity, size)
+
+    # --- a swap ----------------------------------------------------------------------------------
+
+    def read_swap(self) -> Swap | None:
+        """Return what is known of the last swap of the guarded file, None if there was none."""
+        try:
+            fields = [int(field) for field in self._read(_NOTE_BYTES, _SWAP_BYTES).split()]
+        except ValueError:
+            return _TORN
+        except OSError:
+            return None
+        if not fields:
+            return None
+        if len(fields) != 4 or fields[3] != _checksum(fields[:3]):
+            return _TORN  # a holder is writing it, or was killed at that
+        return Swap(fields[1], fields[2], bool(fields[0]))
+
+    def is_swap_open(self, held: int) -> bool:
+        """Tell the holder, whose descriptor is given, whether a swap was begun that is not over."""
+        if _read_at(held, 1, _NOTE_BYTES) != b"0":
+            return False
+        swap = self.read_swap()
+        return swap is not None and not swap.is_over
+
+    def write_swap(self, inode: int, *, is_over: bool) -> None:
+        """Say that a swap begins or is over; see `jarvis._sqlite.swapping`."""
+        fields = (int(is_over), int.from_bytes(os.urandom(7)), inode)
+        text = b"%d %d %d %d" % (*fields, _checksum(fields))
+        with explaining(self.path, "write"):
+            descriptor = _files.open_regular(self.path, os.O_RDWR)
+            try:
+                _extend(descriptor, _NOTE_BYTES)
+                os.lseek(descriptor, _NOTE_BYTES, os.SEEK_SET)
+                _files.system.write(descriptor, text.ljust(_SWAP_BYTES - 1) + b"\n")
+            finally:
+                os.close(descriptor)
+
+    # --- a commit in flight ----------------------------------------------------------------------
+
+    def mark(self, token: int, *, is_over: bool, identity: tuple[int, int], size: int) -> None:
+        """Say that a commit is in flight, or over, of which `token`, of 15 hexadecimal digits, is the name."""
+        self._write(_MARK_AT, b"%015x%d" % (token, is_over), identity, size)
+
+    def commit_in_flight(self) -> bytes | None:
+        """Return the name of the commit that is in flight, None if there is none. About 1 µs."""
+        now = time.monotonic()
+        if self._reader is None or now - self._looked > _LOOK_SECONDS:
+            self._look(now)
+        if self._reader is None:
+            return None
+        for _ in range(3):
+            found = _read_at(self._reader, _MARK_BYTES, _MARK_AT)
+            if found == _read_at(self._reader, _MARK_BYTES, _MARK_AT) or found[-1:] == b"1":
+                break  # else a holder was just writing it
+        return found if found[-1:] == b"0" else None
+
+    def _look(self, now: float) -> None:
+        """Have the file open that has the path now, if any."""
+        reader, self._reader = self._reader, None
+        if reader is not None and os.fstat(reader).st_nlink:
+            self._reader = reader
+        else:
+            if reader is not None:
+                os.close(reader)
+            with contextlib.suppress(OSError):
+                self._reader = _files.open_regular(self.path, os.O_RDONLY)
+        self._looked = now
+
+    # --- bytes -----------------------------------------------------------------------------------
+
+    def _read(self, start: int, size: int) -> bytes:
+        descriptor = _files.open_regular(self.path, os.O_RDONLY)
+        try:
+            return _read_at(descriptor, size, start)
+        finally:
+            os.close(descriptor)
+
+    def _write(self, start: int, data: bytes, identity: tuple[int, int], size: int) -> None:
+        with explaining(self.path, "write"):
+            if self._page is None or self._page_identity != identity or size < _ALL_BYTES:
+                self._map(identity)
+            try:
+                self._put(start, data)
+            except OSError:  # somebody has cut the file short just now
+                self._map(identity)
+                self._put(start, data)
+
+    def _put(self, start: int, data: bytes) -> None:
+        page = self._page
+        if page is None:
+            return
+        if not hasattr(os, "readv"):  # Windows, where nobody can cut short what is mapped
+            page[start : start + len(data)] = data
+            return
+        if self._pipe is None:
+            self._pipe = os.pipe()
+        try:
+            os.write(self._pipe[1], data)
+            os.readv(self._pipe[0], [memoryview(page)[start : start + len(data)]])
+        except BaseException:  # what is left in the pipe would be the next one's
+            pipe, self._pipe = self._pipe, None
+            for descriptor in pipe:
+                os.close(descriptor)
+            raise
+
+    def _map(self, identity: tuple[int, int]) -> None:
+        """Map the file, on a descriptor of its own: the one that is locked must have no copy.
+
+        What holds something else than a holder writes is not ours: another name of somebody's file.
+        """
+        self._page = None
+        descriptor = _files.open_regular(self.path, os.O_RDWR)
+        try:
+            if not _OURS.fullmatch(os.read(descriptor, _MARK_AT)):
+                raise StoreAccessError(
+                    self.path, "is no file of a lock, but holds something else; move it away, it is made again"
+                )
+            _extend(descriptor, _ALL_BYTES)  # so that the mapping has its place on the disk
+            self._page = mmap.mmap(descriptor, _ALL_BYTES)
+        finally:
+            os.close(descriptor)
+        self._page_identity = identity
+
+
+def _checksum(fields: Sequence[int]) -> int:
+    return binascii.crc32(repr(tuple(fields)).encode())
+
+
+def _read_at(descriptor: int, size: int, start: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, start)
+    os.lseek(descriptor, start, os.SEEK_SET)
+    return os.read(descriptor, size)
+
+
+def _extend(descriptor: int, size: int) -> None:
+    """Let a file be at least so long, with spaces."""
+    missing = size - os.lseek(descriptor, 0, os.SEEK_END)
+    if missing > 0:
+        _files.system.write(descriptor, b" " * missing)
