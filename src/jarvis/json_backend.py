@@ -18,6 +18,7 @@ from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
+from jarvis.entry_record import prepare
 from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
@@ -185,6 +186,12 @@ class JSONBackend(StorageBackend):
         self._store.shut_down()
 
     # --- faster than the defaults ----------------------------------------------------------------
+
+    def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
+        kind = type(self)
+        if kind.create is JSONBackend.create and kind.update is JSONBackend.update:
+            return prepare(value, "off")
+        return super().prepare(value)  # a subclass's own verb is given the value itself
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         return self._listed(self._room(), query)

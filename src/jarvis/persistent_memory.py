@@ -16,6 +16,7 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
+from jarvis.codec import check_extent
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -286,6 +287,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """
         author, tags = self._author(module, task_id, reason), _tag_list(tags)
         until = self._expiry(ttl, expires_at)
+        value = self.backend.prepare(value)
         return self._change(
             lambda moment: self._create(category, key, value, entity_type, entity_id, tags, until, author, moment)
         )
@@ -374,6 +376,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         author = self._author(module, task_id, reason, "task_executor")
         tags = ["executed"] if tags is None else _tag_list(tags)
         until = self._expiry(ttl, expires_at)
+        task_data = self.backend.prepare(task_data)
         return self._change(
             lambda moment: self._create(
                 TASKS, f"task_{task_id}", task_data, "task", task_id, tags, until, author, moment
@@ -605,6 +608,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """
         tags = None if tags is None else _tag_list(tags)
         author = self._author(module, task_id, reason)
+        value = None if value is None else self.backend.prepare(value)
         return self._revise(memory_id, lambda entry: entry.value if value is None else value, tags, author, if_version)
 
     def merge_memory(
@@ -627,6 +631,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """
         if not isinstance(changes, Mapping):
             raise InvalidEntryError("changes", f"takes a dict, not {type(changes).__name__}")
+        check_extent(changes)
         author = self._author(module, task_id, reason)
         return self._revise(memory_id, lambda entry: _merged(entry.value, changes), None, author, if_version)
 
@@ -946,6 +951,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         check_name("category", category)
         check_name("key", key)
         tags = None if tags is None else _tag_list(tags)
+        value = self.backend.prepare(value)
 
         def upsert(moment: datetime) -> str:
             entry = self.backend.last_written(category, key)

@@ -20,7 +20,7 @@ from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, Era
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
-from jarvis.entry_record import encode_entry
+from jarvis.entry_record import encode_entry, prepare
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search, search
 from jarvis.errors import (
@@ -206,6 +206,12 @@ class SQLiteBackend(StorageBackend):
         self._database.shutdown()
 
     # --- faster than the defaults ----------------------------------------------------------------
+
+    def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
+        kind = type(self)
+        if kind.create is SQLiteBackend.create and kind.update is SQLiteBackend.update:
+            return prepare(value, self._compression)
+        return super().prepare(value)  # a subclass's own verb is given the value itself
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def found(session: Session) -> list[MemoryEntry]:
