@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from jarvis import _files
 from jarvis._sql.select import LIVE, count, select
 from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, rekeying, repacking
 from jarvis._sqlite.database import Database
@@ -22,7 +21,7 @@ from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
 from jarvis.entry_record import encode_entry, prepare
 from jarvis.envelope import SlotInfo
-from jarvis.erasure import Erased, Search, search
+from jarvis.erasure import Erased, Search
 from jarvis.errors import (
     InvalidQueryError,
     TransactionError,
@@ -371,8 +370,7 @@ class SQLiteBackend(StorageBackend):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
             return None
-        with _files.explaining(self.db_path, "search the files of the store"):
-            return search(self._database.files(), ids, self._database.chunks_of)
+        return erasing.search(self._database, self._reader, ids)
 
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 

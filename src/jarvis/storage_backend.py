@@ -336,6 +336,8 @@ class Erases(Protocol):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         """Clean the files of the store, and search every byte of them for `ids`; None if that has to wait.
 
+        What the store holds compressed is searched, too.
+
         Names shorter than `jarvis.erasure.SEARCHED_BYTES` are not searched for: they may stand anywhere.
         """
 
