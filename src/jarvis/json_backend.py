@@ -127,7 +127,7 @@ class JSONBackend(StorageBackend):
 
     @property
     def file_path(self) -> Path:
-        """The store's file, as it was given."""
+        """The store's file, as it was given, absolute since then."""
         return self._store.file_path
 
     def __repr__(self) -> str:

@@ -40,7 +40,7 @@ from jarvis.memory_entry import (
 from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Difference, Operation, Revision
 from jarvis.securing import Secures
-from jarvis.settings import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule
+from jarvis.settings import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
 from jarvis.storage_backend import (
     Compresses,
     Erases,
@@ -67,6 +67,7 @@ __all__ = [
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
 DEVICE_KEY = "device_info"
 
+_USUAL_DIRECTORY = "~/.jarvis/memory"
 _USUAL_HISTORY = HistoryPolicy()
 _USUAL: dict[str, Any] = {
     "read_only": False,
@@ -169,9 +170,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         if storage_backend is None:
             if namespace != DEFAULT_NAMESPACE:
                 asked_for["namespace"] = namespace
-            directory = (
-                Path(storage_dir).expanduser() if storage_dir is not None else Path.home() / ".jarvis" / "memory"
-            )
+            directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
             backend: Any = backend_registry.open_backend(backend_type, directory, **asked_for)
         else:
             if not isinstance(storage_backend, StorageBackend):

@@ -1,0 +1,139 @@
+"""A store is the one that was meant, whatever becomes of the working directory, links, mounts and neighbours."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jarvis.backend_registry import load_backend
+from jarvis.config import ConfigLoader, StorageConfig
+from jarvis.errors import InvalidSettingError
+from jarvis.json_backend import JSONBackend
+from jarvis.keys import KeyFile
+from jarvis.memory_entry import MemoryEntry
+from jarvis.persistent_memory import MemoryModule
+from jarvis.sqlite_backend import SQLiteBackend
+
+Kind = type[SQLiteBackend] | type[JSONBackend]
+BOTH = pytest.mark.parametrize("kind", [SQLiteBackend, JSONBackend])
+ENTRY = MemoryEntry("1", "c", "k", {"a": 1})
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    (tmp_path / "elsewhere").mkdir()
+    return tmp_path / "elsewhere"
+
+
+# --- where a path leads ---
+
+
+@BOTH
+def test_a_relative_path_means_the_directory_it_was_given_in(
+    kind: Kind, tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend = kind(Path("data") / kind.file_name)
+    copy = pickle.dumps(backend)
+
+    monkeypatch.chdir(elsewhere)
+    backend.create(ENTRY)
+    backend.shutdown()
+    copied = pickle.loads(copy)
+
+    assert copied.read("1") == backend.read("1") == ENTRY
+    assert (tmp_path / "data" / kind.file_name).exists()
+    assert list(elsewhere.iterdir()) == []
+    copied.shutdown()
+    backend.shutdown()
+
+
+@pytest.mark.parametrize("backend_type", ["sqlite", "json"])
+def test_the_directory_of_a_module_stays_where_it_was_given(
+    backend_type: str, tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    memory = MemoryModule(storage_dir="data", backend_type=backend_type)
+    monkeypatch.chdir(elsewhere)
+    copied = pickle.loads(pickle.dumps(memory))
+    for each in (memory, copied):
+        each.set_user_preference("theme", {"mode": "dark"})
+        each.shutdown()
+
+    assert (tmp_path / "data" / load_backend(backend_type).file_name).exists()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_settings_and_keys_are_absolute_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert StorageConfig(data_dir="data", logs_dir="logs").data_dir == tmp_path / "data"
+    assert KeyFile("keys/one").path == tmp_path / "keys" / "one"
+
+
+@pytest.mark.parametrize("written", ["$PLACE/data", "${PLACE}/data", "~/data"])
+def test_settings_expand_what_a_shell_would(tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", str(tmp_path / "a place"))
+    monkeypatch.setenv("HOME", str(tmp_path / "a place"))
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"storage: {{data_dir: '{written}', logs_dir: logs, keys: [{{file: '{written}'}}]}}")
+
+    storage = ConfigLoader(file).load().storage
+
+    assert storage.data_dir == tmp_path / "a place" / "data"
+    assert storage.logs_dir == tmp_path / "logs"
+    assert storage.keys[0].hint == str(tmp_path / "a place" / "data")
+    assert StorageConfig(data_dir=written).data_dir == StorageConfig(data_dir=Path(written)).data_dir
+
+
+@pytest.mark.parametrize("written", ["$NO_SUCH/data", "${NO_SUCH}/data", "/x/$NO_SUCH", "${}/data", "$EMPTY/data"])
+def test_a_variable_that_is_not_set_is_refused_by_name(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    monkeypatch.setenv("EMPTY", "")
+
+    attempts: tuple[Callable[[], object], ...] = (
+        lambda: StorageConfig(data_dir=written),
+        lambda: StorageConfig(logs_dir=written),
+        lambda: StorageConfig(keys=[{"file": written}]),
+    )
+    for attempt in attempts:
+        with pytest.raises(InvalidSettingError, match=r"variable '(NO_SUCH|EMPTY|)'"):
+            attempt()
+
+
+def test_arguments_take_a_dollar_as_it_is(tmp_path: Path) -> None:
+    MemoryModule(storage_dir=tmp_path / "$HOME").bootstrap()
+
+    assert (tmp_path / "$HOME" / "memory.db").exists()
+
+
+def test_an_unknown_home_is_a_setting_that_is_refused(tmp_path: Path) -> None:
+    nobody = "~nobody-at-all/data"
+    for attempt in (
+        lambda: SQLiteBackend(nobody),
+        lambda: JSONBackend(nobody),
+        lambda: MemoryModule(storage_dir=nobody),
+        lambda: StorageConfig(data_dir=nobody),
+        lambda: KeyFile(nobody),
+        lambda: StorageConfig(keys=[{"file": nobody}]),
+        lambda: ConfigLoader(f"{nobody}/settings.yaml"),
+        lambda: MemoryModule(storage_dir=tmp_path).back_up(nobody),
+    ):
+        with pytest.raises(InvalidSettingError, match="home directory"):
+            attempt()
+
+
+def test_a_relative_path_needs_a_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    for attempt in (lambda: SQLiteBackend("memory.db"), lambda: JSONBackend("memory.json"), lambda: KeyFile("key")):
+        with pytest.raises(InvalidSettingError, match="working directory is gone"):
+            attempt()
+    assert SQLiteBackend(os.path.join(tmp_path, "memory.db")).db_path == tmp_path / "memory.db"
