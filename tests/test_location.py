@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from jarvis import _files
 from jarvis.backend_registry import load_backend
 from jarvis.config import ConfigLoader, StorageConfig
-from jarvis.errors import InvalidSettingError
+from jarvis.errors import InvalidSettingError, StoreMissingError, UnsafeLocationError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile
 from jarvis.memory_entry import MemoryEntry
@@ -137,3 +138,107 @@ def test_a_relative_path_needs_a_working_directory(tmp_path: Path, monkeypatch: 
         with pytest.raises(InvalidSettingError, match="working directory is gone"):
             attempt()
     assert SQLiteBackend(os.path.join(tmp_path, "memory.db")).db_path == tmp_path / "memory.db"
+
+
+# --- links that lead nowhere ---
+
+
+@BOTH
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("link", ["file", "directory", "directory above", "link to a link"])
+def test_nothing_is_created_through_a_link_that_leads_nowhere(
+    kind: Kind, read_only: bool, link: str, tmp_path: Path
+) -> None:
+    disk, place = tmp_path / "disk", tmp_path / "place"
+    if link == "file":
+        place.mkdir()
+        path = at = place / kind.file_name
+        at.symlink_to(disk / kind.file_name)
+    elif link == "directory":
+        path, at = place / kind.file_name, place
+        at.symlink_to(disk)
+    elif link == "directory above":
+        path, at = place / "a" / "b" / kind.file_name, place
+        at.symlink_to("disk")
+    else:
+        (tmp_path / "between").symlink_to(disk)
+        path, at = place / kind.file_name, place
+        at.symlink_to(tmp_path / "between")
+    there = sorted(os.walk(tmp_path))
+    backend = kind(path, read_only=read_only)
+
+    for attempt in (backend.bootstrap, lambda: backend.read("1"), lambda: backend.list_all()):
+        with pytest.raises(StoreMissingError, match=r"symbolic link to .*not there; mount") as caught:
+            attempt()
+        assert str(at) in str(caught.value)
+
+    assert sorted(os.walk(tmp_path)) == there
+    disk.mkdir()
+    if not read_only and link != "file":
+        backend.create(ENTRY)
+        assert backend.read("1") == ENTRY
+    backend.shutdown()
+
+
+@BOTH
+def test_no_backup_is_made_through_a_link_that_leads_nowhere(kind: Kind, tmp_path: Path) -> None:
+    backend = kind(tmp_path / "store" / kind.file_name)
+    backend.create(ENTRY)
+    (tmp_path / "copies").symlink_to(tmp_path / "disk")
+
+    with pytest.raises(StoreMissingError, match="symbolic link"):
+        backend.back_up(tmp_path / "copies" / "today")
+
+    assert not (tmp_path / "disk").exists()
+    backend.shutdown()
+
+
+# --- mounts ---
+
+
+def _mountinfo(tmp_path: Path, *points: str) -> str:
+    lines = ["1 0 8:1 / / rw,relatime shared:1 - overlay overlay rw"]
+    lines += [f"{number} 1 0:{number} / {point} rw - ext4 /dev/a rw" for number, point in enumerate(points, 2)]
+    (tmp_path / "mountinfo").write_text("\n".join(lines) + "\n")
+    return str(tmp_path / "mountinfo")
+
+
+@pytest.mark.parametrize("name", ["plain", "with a space", "tab\tand\nline", "back\\slash", "\\040"])
+def test_a_file_that_is_mounted_alone_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name / "memory.db"
+    escaped = str(path).replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011").replace("\n", r"\012")
+
+    with pytest.raises(UnsafeLocationError, match=r"mounted as a file alone.* mount its directory") as caught:
+        _files.check_location(path, mounts=_mountinfo(tmp_path, escaped))
+    _files.check_location(path, mounts=_mountinfo(tmp_path, escaped.removesuffix("/memory.db")))
+    _files.check_location(path, mounts=_mountinfo(tmp_path, f"{escaped}.lock"))
+
+    assert str(path) in str(caught.value)
+
+
+@BOTH
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_store_that_is_mounted_alone_is_not_opened(
+    kind: Kind, read_only: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store" / kind.file_name
+    check = _files.check_location
+    mounts = _mountinfo(tmp_path, str(path))
+    monkeypatch.setattr(_files, "check_location", lambda path: check(path, mounts=mounts))
+
+    with pytest.raises(UnsafeLocationError):
+        kind(path, read_only=read_only).bootstrap()
+
+    assert not path.parent.exists()
+
+
+def test_without_a_table_of_mounts_the_devices_tell(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "none")
+    (tmp_path / "memory.db").touch()
+    _files.check_location(tmp_path / "memory.db", mounts=nowhere)
+    mounted = next((each for each in (Path("/proc"), Path("/dev/shm")) if each.is_mount()), None)
+    if mounted is None:
+        pytest.skip("needs something that is mounted")
+
+    with pytest.raises(UnsafeLocationError, match="mounted as a file alone"):
+        _files.check_location(mounted, mounts=nowhere)

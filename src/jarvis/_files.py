@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -117,6 +118,7 @@ def ensure_directory(path: Path) -> None:
     """Create the directory and its missing parents, each for its owner only, and durably."""
     missing: list[Path] = []
     with explaining(path, "find the directory"):
+        check_links(path)
         while not path.exists() and path != path.parent:
             missing.append(path)
             path = path.parent
@@ -233,6 +235,7 @@ _NETWORK_TYPES = frozenset(
         *("fuse.davfs", "fuse.glusterfs"),
     )
 )
+_OCTAL = re.compile(r"\\([0-7]{3})")
 _SHARED_TYPES = frozenset(("9p", "virtiofs", "vboxsf", "drvfs", "fuse.vmhgfs-fuse"))  # host and guest see one file
 _SYNCED_NAMES = frozenset(
     (
@@ -242,16 +245,47 @@ _SYNCED_NAMES = frozenset(
 )
 
 
-def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
-    """Refuse a store on a network file system; warn of one in a synchronised or host-shared folder.
+def check_links(path: Path) -> None:
+    """Check that no link on the way to a store leads nowhere, such as to a disk that is not mounted.
 
-    Locks and the write-ahead log's shared memory do not work between machines, and a program that
-    copies the file about while it is written copies a torn one.
+    Whoever creates a store through such a link has two of them when the disk is back.
 
     Raises:
-        UnsafeLocationError: `path` is on a network file system (told from `mounts`, Linux only).
+        StoreMissingError: one does; the message says which, and where to.
     """
-    kind = _file_system_type(path, mounts)
+    for each in reversed([path, *path.parents]):
+        if each.is_symlink():
+            try:
+                os.stat(each)
+            except FileNotFoundError:
+                raise StoreMissingError(
+                    path,
+                    f"cannot be reached: {each} is a symbolic link to {os.readlink(each)}, which is not there; "
+                    "mount or put back what it points to, or remove the link. Nothing was created",
+                ) from None
+            except OSError:  # whoever opens the store gets it, too, and says so
+                return
+
+
+def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
+    """Refuse a store where its promises cannot hold; warn of one in a synchronised or host-shared folder.
+
+    Locks and the write-ahead log's shared memory do not work between machines, and a program that
+    copies the file about while it is written copies a torn one. Where the file alone is mounted, its log and its
+    lock lie in another place than those of whoever opens the same file there.
+
+    Raises:
+        UnsafeLocationError: `path` is on a network file system, or is a mount of its own (told from `mounts`,
+            which only Linux has; elsewhere from what the file's directory lies on).
+    """
+    known = _mounts(mounts)
+    if str(path) in known or (not known and _is_on_another_device(path)):
+        raise UnsafeLocationError(
+            path,
+            "is mounted as a file alone, so that its log, its lock and what is to take its place lie elsewhere; "
+            f"mount its directory in place of it ({path.parent})",
+        )
+    kind = _file_system_type(path, known)
     if kind in _NETWORK_TYPES:
         raise UnsafeLocationError(
             path,
@@ -275,15 +309,35 @@ def _warn(message: str) -> None:
     warnings.warn(message, UnsafeLocationWarning, stacklevel=4)
 
 
-def _file_system_type(path: Path, mounts: str) -> str | None:
+def _mounts(path: str) -> dict[str, str]:
+    """Return the type of the file system at each mount point, the last one that was mounted there; none if unknown.
+
+    See https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: four signs are written as octal numbers.
+    """
     try:
-        lines = Path(mounts).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
-        return None
-    best, found = -1, None
+        return {}
+    found: dict[str, str] = {}
     for line in lines:
-        before, _, after = line.partition(" - ")
-        point = before.split()[4].replace("\\040", " ")
-        if (path.is_relative_to(point)) and len(point) >= best:
-            best, found = len(point), after.split()[0]
+        before, separator, after = line.partition(" - ")
+        if separator:
+            point = _OCTAL.sub(lambda sign: chr(int(sign[1], 8)), before.split(" ")[4])
+            found[point] = after.split(" ")[0]
     return found
+
+
+def _file_system_type(path: Path, mounts: dict[str, str]) -> str | None:
+    return next((mounts[str(each)] for each in (path, *path.parents) if str(each) in mounts), None)
+
+
+def _is_on_another_device(path: Path) -> bool:
+    """Tell whether a file lies elsewhere than its directory.
+
+    Not asked on Linux, where each file of an overlay may tell the device of the layer below
+    (https://docs.kernel.org/filesystems/overlayfs.html#inode-properties).
+    """
+    try:
+        return path.stat().st_dev != path.parent.stat().st_dev
+    except OSError:
+        return False

@@ -180,7 +180,7 @@ class StoreOutdatedError(StoreError):
 
 
 class StoreMissingError(StoreError, FileNotFoundError):
-    """There is no store to read, or it was removed while it was open."""
+    """There is no store to read or to create, it was removed while it was open, or a link to it leads nowhere."""
 
 
 class StoreBusyError(StoreError, TimeoutError):
@@ -212,7 +212,7 @@ class NotEncryptedError(StoreError):
 
 
 class UnsafeLocationError(StoreError):
-    """The store lies where its promises cannot hold, such as on a network file system."""
+    """The store lies where its promises cannot hold: on a network file system, or mounted without its directory."""
 
 
 class UnsafeLocationWarning(UserWarning):

@@ -130,6 +130,7 @@ class Store:
         return self._open() if snapshot is None else self._refreshed(snapshot, locked=False)
 
     def _open(self) -> Snapshot:
+        _files.check_links(self.file_path)
         path = os.path.realpath(self.file_path)
         if not self._located:
             _files.check_location(Path(path))

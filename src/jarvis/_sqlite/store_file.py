@@ -65,7 +65,8 @@ class StoreFile:
         encryption: Encryption = "off",
         keys: Sequence[KeySource] = (),
     ) -> None:
-        self.path = os.path.realpath(path)
+        self._given = Path(path).absolute()
+        self.path = os.path.realpath(self._given)
         self.read_only = read_only
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
@@ -233,6 +234,7 @@ class StoreFile:
 
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
+        _files.check_links(self._given)
         _files.check_location(Path(self.path))
         for _ in range(MAX_TRIES):
             self._await_swap()
