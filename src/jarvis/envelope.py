@@ -39,7 +39,7 @@ _LEAST_MEMORY_A_LANE = 8
 _MOST_WORK = _MOST_COST[0] * _MOST_COST[1]
 """Memory times passes of all passphrases together: each may be tried in each slot. It takes half a minute."""
 
-Change = Literal["encrypt", "rotate", "decrypt"]
+Change = Literal["create", "encrypt", "rotate", "decrypt"]
 
 
 class Derivation(msgspec.Struct, frozen=True, array_like=True):

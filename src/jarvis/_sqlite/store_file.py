@@ -442,10 +442,22 @@ class StoreFile:
             with _files.explaining(self.path, "create the store"):
                 self._remove_leftovers()
             if not os.path.exists(self.path):
-                schema.create_store(self.path, self.vault.key_to_create())
+                key = self.vault.key_to_create(was_there=self._was_there())
+                schema.create_store(self.path, key)
+                if key is not None:
+                    self.vault.settle([driver.beginning_of(self.path)])
                 self.lock.write_note(Note(Stamp.of(self.status()), 0))
         finally:
             self.lock.release()
+
+    def _was_there(self) -> bool:
+        """Tell whether the lock's file has a note of a store. Of one that nothing else is left of it is taken away."""
+        if self.lock.read_note() in {None, _NOTHING}:
+            return False
+        if os.path.exists(self.vault.path):
+            return True
+        self.lock.write_note(_NOTHING)  # or a creation that is killed behind its keys could not be gone on with
+        return False
 
     def _remove_leftovers(self) -> None:
         _files.remove_leftovers(self.path)
