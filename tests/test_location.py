@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from jarvis import _files
+from jarvis.async_memory import AsyncMemoryModule
 from jarvis.backend_registry import load_backend
 from jarvis.config import ConfigLoader, StorageConfig
-from jarvis.errors import InvalidSettingError, StoreMissingError, UnsafeLocationError
+from jarvis.container import Container
+from jarvis.errors import InvalidSettingError, OtherStoreWarning, StoreMissingError, UnsafeLocationError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile
 from jarvis.memory_entry import MemoryEntry
@@ -242,3 +245,97 @@ def test_without_a_table_of_mounts_the_devices_tell(tmp_path: Path) -> None:
 
     with pytest.raises(UnsafeLocationError, match="mounted as a file alone"):
         _files.check_location(mounted, mounts=nowhere)
+
+
+# --- a store of another backend beside it ---
+
+
+@BOTH
+def test_a_store_of_another_backend_beside_it_is_warned_of_once(kind: Kind, tmp_path: Path) -> None:
+    other = JSONBackend if kind is SQLiteBackend else SQLiteBackend
+    before = other(tmp_path / other.file_name)
+    before.create(ENTRY)
+    before.shutdown()
+    path = tmp_path / kind.file_name
+    backend = kind(path)
+
+    with pytest.warns(OtherStoreWarning, match="nothing is taken over") as caught:
+        assert backend.read("1") is None
+    backend.shutdown()
+    backend.bootstrap()
+    kind(path).bootstrap()
+
+    assert len(caught) == 1
+    assert str(path) in str(caught[0].message)
+    assert str(tmp_path / other.file_name) in str(caught[0].message)
+    backend.shutdown()
+    with pytest.warns(OtherStoreWarning):  # from the other side, too
+        assert other(tmp_path / other.file_name).read("1") == ENTRY
+
+
+@pytest.mark.parametrize("name", ["memory.json.lock", "memory.json.first-life", "other.json", "memory.yaml"])
+def test_other_files_beside_a_store_are_not_warned_of(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+
+    SQLiteBackend(tmp_path / "memory.db").bootstrap()
+    SQLiteBackend(tmp_path / "other.db").bootstrap()
+
+
+# --- a store that is not to be created ---
+
+
+@BOTH
+def test_a_store_that_is_not_to_be_created_is_missed_and_nothing_is_made(kind: Kind, tmp_path: Path) -> None:
+    backend = kind(tmp_path / "new" / kind.file_name, create=False)
+    copied = pickle.loads(pickle.dumps(backend))
+    sibling = backend.for_namespace("alice")
+
+    for each in (backend, copied, sibling):
+        for attempt in (each.bootstrap, each.list_all, lambda each=each: each.create(ENTRY)):
+            with pytest.raises(StoreMissingError, match=r"create=True"):
+                attempt()
+    assert list(tmp_path.iterdir()) == []
+
+    (tmp_path / "new").mkdir()
+    with pytest.raises(StoreMissingError):
+        backend.create(ENTRY)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@BOTH
+def test_a_store_that_is_there_opens_also_where_none_is_to_be_created(kind: Kind, tmp_path: Path) -> None:
+    made = kind(tmp_path / kind.file_name)
+    made.create(ENTRY)
+    made.shutdown()
+    backend = kind(tmp_path / kind.file_name, create=False)
+
+    backend.update(ENTRY)
+    backend.shutdown()
+    found = backend.read("1")
+    backend.shutdown()
+
+    assert found is not None
+    assert found.version == 2
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(StoreMissingError):
+        backend.read("1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend_type", ["sqlite", "json"])
+def test_modules_and_containers_pass_on_that_nothing_is_to_be_created(backend_type: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"storage: {{data_dir: data, backend: {backend_type}, create: false}}")
+    data = tmp_path / "data"
+
+    with pytest.raises(StoreMissingError):
+        MemoryModule(storage_dir=data, backend_type=backend_type, create=False).bootstrap()
+    with pytest.raises(StoreMissingError):
+        asyncio.run(AsyncMemoryModule(storage_dir=data, backend_type=backend_type, create=False).list_memories())
+    with pytest.raises(StoreMissingError):
+        Container().get_memory_module(file)
+    with pytest.raises(InvalidSettingError, match="create"):
+        StorageConfig(create="no")  # type: ignore[arg-type]  # hostile
+
+    assert not data.exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.errors import (
+    OtherStoreWarning,
     ReadOnlyStoreError,
     StoreAccessError,
     StoreError,
@@ -109,6 +110,13 @@ def explaining(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise translated(path, error, doing) from error
+
+
+def absent(path: str | os.PathLike[str]) -> StoreMissingError:
+    """Return the error that there is no store where none is to be created."""
+    return StoreMissingError(
+        path, "is not there, and create=False; give the path of the store, or create it with create=True"
+    )
 
 
 # --- whole files ---------------------------------------------------------------------------------
@@ -235,6 +243,8 @@ _NETWORK_TYPES = frozenset(
         *("fuse.davfs", "fuse.glusterfs"),
     )
 )
+_OTHER_NAMES = {"memory.db": "memory.json", "memory.json": "memory.db"}  # in which two backends keep their stores
+_warned_of: set[str] = set()
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _SHARED_TYPES = frozenset(("9p", "virtiofs", "vboxsf", "drvfs", "fuse.vmhgfs-fuse"))  # host and guest see one file
 _SYNCED_NAMES = frozenset(
@@ -270,6 +280,8 @@ def check_links(path: Path) -> None:
 def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
     """Refuse a store where its promises cannot hold; warn of one in a synchronised or host-shared folder.
 
+    Warn, too, where the backend was switched and the store of the other one lies beside it: once in a process.
+
     Locks and the write-ahead log's shared memory do not work between machines, and a program that
     copies the file about while it is written copies a torn one. Where the file alone is mounted, its log and its
     lock lie in another place than those of whoever opens the same file there.
@@ -285,6 +297,7 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
             "is mounted as a file alone, so that its log, its lock and what is to take its place lie elsewhere; "
             f"mount its directory in place of it ({path.parent})",
         )
+    _warn_of_another_store(path)
     kind = _file_system_type(path, known)
     if kind in _NETWORK_TYPES:
         raise UnsafeLocationError(
@@ -303,10 +316,22 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
             return
 
 
-def _warn(message: str) -> None:
+def _warn_of_another_store(path: Path) -> None:
+    other = path.with_name(_OTHER_NAMES.get(path.name, path.name))
+    if other == path or str(path) in _warned_of or not other.exists():
+        return
+    _warned_of.add(str(path))
+    _warn(
+        f"{path} is opened, and {other.name} beside it holds the memories of another backend: nothing is taken over "
+        f"from {other}. Open that one, copy what is to be kept, or move it away",
+        OtherStoreWarning,
+    )
+
+
+def _warn(message: str, kind: type[UserWarning] = UnsafeLocationWarning) -> None:
     import warnings
 
-    warnings.warn(message, UnsafeLocationWarning, stacklevel=4)
+    warnings.warn(message, kind, stacklevel=4)
 
 
 def _mounts(path: str) -> dict[str, str]:

@@ -39,6 +39,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             crash of the process.
         namespace: the memory within the store.
         read_only: write nothing, not even the store itself.
+        create: make a store that is not there.
         busy_timeout_seconds: how long a write waits for another writer; 0 does not wait.
         history: how much of the past is kept; a mapping of the fields of `HistoryPolicy` is taken too.
         compression: how values from 1 KiB up are written: ``auto``, compressed fast; ``max``, as small as it gets;
@@ -66,6 +67,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability = "full"
     namespace: str = "default"
     read_only: bool = False
+    create: bool = True
     busy_timeout_seconds: float = 30.0
     history: HistoryPolicy = HistoryPolicy()
     encryption: Encryption = "off"
@@ -85,6 +87,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             durability: Durability = ...,
             namespace: str = ...,
             read_only: bool = ...,
+            create: bool = ...,
             busy_timeout_seconds: float = ...,
             history: HistoryPolicy | Mapping[str, Any] = ...,
             encryption: Encryption | bool = ...,

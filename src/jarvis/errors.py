@@ -219,6 +219,10 @@ class UnsafeLocationWarning(UserWarning):
     """The store lies in a folder that another program copies about while it is in use."""
 
 
+class OtherStoreWarning(UserWarning):
+    """A store of another backend lies in the same directory; nothing is taken over from it."""
+
+
 class NoRecoveryWarning(UserWarning):
     """Only a keyring opens the encrypted store: when its machine or account is lost, so is the store."""
 

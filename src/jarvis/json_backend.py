@@ -68,6 +68,7 @@ class JSONBackend(StorageBackend):
         busy_timeout_seconds: how long a write waits for other writers.
         history: how much of the past the changes made here keep, and what `prune` has no room for.
         compression: ``"auto"`` and ``"off"``: none, for the file is to be read. There is no ``"max"``.
+        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
 
     Raises:
         UnsupportedError: `compression` is ``"max"``.
@@ -106,6 +107,7 @@ class JSONBackend(StorageBackend):
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = HistoryPolicy(),  # noqa: B008 - frozen
         compression: Compression = "auto",
+        create: bool = True,
     ) -> None:
         if checked("compression", compression) == "max":
             raise UnsupportedError("the backend 'json' has no compression, for its file is to be read; sqlite has it")
@@ -115,6 +117,7 @@ class JSONBackend(StorageBackend):
             "durability": checked("durability", durability),
             "busy_timeout_seconds": checked("busy_timeout_seconds", busy_timeout_seconds),
             "history": checked("history", history),
+            "create": checked("create", create),
         }
         self._store = Store(
             checked("file_path", file_path),
@@ -122,6 +125,7 @@ class JSONBackend(StorageBackend):
             sync=durability == "full",
             busy_timeout_seconds=busy_timeout_seconds,
             policy=self._options["history"],
+            create=create,
         )
         self._clock: Callable[[], datetime] | None = None  # the system's
 

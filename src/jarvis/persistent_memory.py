@@ -77,6 +77,7 @@ _USUAL: dict[str, Any] = {
     "encryption": "off",
     "keys": (),
     "compression": "auto",
+    "create": True,
 }
 
 Result = TypeVar("Result")
@@ -122,6 +123,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         keys: where the keys of an encrypted store come from, see `jarvis.keys`.
         compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
             gets, at 80 times the cost; ``"off"``, as they are. Whatever is stored is read. See also `recompress`.
+        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
         retention: what `sweep` cleans up, see `RetentionRule`.
         clock: returns the time now, aware; for tests.
 
@@ -153,6 +155,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         encryption: Encryption = "off",
         keys: KeySources = (),
         compression: Compression = "auto",
+        create: bool = True,
         retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
@@ -165,6 +168,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             "encryption": encryption,
             "keys": tuple(keys) if isinstance(keys, list) else keys,
             "compression": compression,
+            "create": create,
         }
         asked_for = {name: held for name, held in options.items() if held != _USUAL[name]}
         if storage_backend is None:

@@ -337,6 +337,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "durability": _durability,
     "namespace": _text,
     "read_only": _switch,
+    "create": _switch,
     "busy_timeout_seconds": _seconds,
     "history": _history,
     "compression": _compression,

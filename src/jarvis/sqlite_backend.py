@@ -92,6 +92,7 @@ class SQLiteBackend(StorageBackend):
             from the environment variable ``JARVIS_KEY``.
         compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
             gets; ``"off"``, as they are, for other tools to read. Whatever is stored is read.
+        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
 
     Raises:
         InvalidSettingError: an argument is out of range.
@@ -134,6 +135,7 @@ class SQLiteBackend(StorageBackend):
         encryption: Encryption = "off",
         keys: KeySources = (),
         compression: Compression = "auto",
+        create: bool = True,
     ) -> None:
         self.db_path: Path = checked("db_path", db_path)
         self.namespace = check_namespace(namespace)
@@ -145,6 +147,7 @@ class SQLiteBackend(StorageBackend):
             history=checked("history", history),
             encryption=checked("encryption", encryption),
             keys=checked("keys", keys),
+            create=checked("create", create),
         )
         self._compression: Compression = checked("compression", compression)
         self._reader = Reader(self._database, self.namespace, None)
@@ -162,6 +165,7 @@ class SQLiteBackend(StorageBackend):
             "encryption": database.vault.encryption,
             "keys": database.vault.sources,
             "compression": self._compression,
+            "create": database.create,
         }
         return _reopen, (type(self), self.db_path, self.namespace, options, self._reader.clock)
 

@@ -46,11 +46,19 @@ class Store:
     """
 
     def __init__(
-        self, file_path: Path, *, read_only: bool, sync: bool, busy_timeout_seconds: float, policy: HistoryPolicy
+        self,
+        file_path: Path,
+        *,
+        read_only: bool,
+        sync: bool,
+        busy_timeout_seconds: float,
+        policy: HistoryPolicy,
+        create: bool = True,
     ) -> None:
         self.file_path = file_path
         self._policy = policy
         self._read_only, self._sync, self._timeout = read_only, sync, busy_timeout_seconds
+        self._may_create = create
         self._snapshot: Snapshot | None = None
         self._transactions: dict[tuple[int, int], Transaction] = {}  # by process and thread
         self._locks: dict[str, WriterLock] = {}  # by file: a link may point elsewhere after a shutdown
@@ -137,6 +145,8 @@ class Store:
             self._located = True
         if self._read_only:
             return self._load(path, None, locked=False)
+        if not self._may_create and not os.path.exists(path):
+            raise _files.absent(path)
         _files.ensure_directory(Path(path).parent)
         if Path(path).exists():
             with contextlib.suppress(StoreBusyError), self._locked(path, 0):  # busy: the next opening tidies up

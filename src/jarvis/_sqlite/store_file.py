@@ -64,10 +64,12 @@ class StoreFile:
         busy_timeout_seconds: float,
         encryption: Encryption = "off",
         keys: Sequence[KeySource] = (),
+        create: bool = True,
     ) -> None:
         self._given = Path(path).absolute()
         self.path = os.path.realpath(self._given)
         self.read_only = read_only
+        self._may_create = create
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
         self.lock = WriterLock(f"{self.path}.lock", self.path)
@@ -255,6 +257,8 @@ class StoreFile:
         if not os.path.exists(self.path):
             if self.read_only:
                 raise StoreMissingError(self.path, "is not there; open it once without read_only=True to create it")
+            if not self._may_create:
+                raise _files.absent(self.path)
             self._create()
         status = self.status()
         if not stat.S_ISREG(status.st_mode):
