@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from jarvis._paths import NO_SUCH_SYNC
 from jarvis.errors import (
     OtherStoreWarning,
     ReadOnlyStoreError,
@@ -81,6 +82,8 @@ class System:
 
 system = System()
 
+_can_sync: dict[str, bool] = {}  # by directory, what the first try told
+
 
 # --- what the operating system says, in our words -------------------------------------------------
 
@@ -134,7 +137,37 @@ def ensure_directory(path: Path) -> None:
         with explaining(directory, "create the directory"):
             with contextlib.suppress(FileExistsError):
                 system.make_directory(str(directory))
-            system.sync_directory(str(directory.parent))
+            sync_directory(str(directory.parent))
+
+
+def sync_directory(path: str) -> None:
+    """Return when the names in a directory are on the disk; at once, with one warning, if its file system cannot tell.
+
+    Some cannot, such as those of FUSE, 9p and CIFS: that is found out at the first try, and holds for the process.
+
+    Raises:
+        OSError: it could, and failed.
+    """
+    if _can_sync.get(path, True):
+        try:
+            system.sync_directory(path)
+        except OSError as error:
+            if error.errno not in NO_SUCH_SYNC:
+                raise
+            _can_sync[path] = False
+            _warn(
+                f"{path} lies on a file system that cannot sync a directory ({error.strerror}): a power cut may take "
+                "the last change back, though it was acknowledged; choose a directory on a local disk"
+            )
+        else:
+            _can_sync[path] = True
+
+
+def try_directory(path: str) -> None:
+    """Find out, and warn, if a directory cannot be synced, before anything is written that relies on it."""
+    if path not in _can_sync:
+        with contextlib.suppress(OSError):  # the first write meets it again
+            sync_directory(path)
 
 
 def temporary_path(path: str) -> str:
@@ -152,7 +185,9 @@ def remove_leftovers(path: str) -> None:
                 system.unlink(os.path.join(directory, entry))
 
 
-def write_whole(path: str, parts: Iterable[bytes], *, keep_existing: bool = False, sync: bool = True) -> None:
+def write_whole(
+    path: str, parts: Iterable[bytes], *, keep_existing: bool = False, sync: bool = True, strict: bool = False
+) -> None:
     """Write a file so that at any moment, also after a power cut, the old or the new one is there whole.
 
     Args:
@@ -160,6 +195,7 @@ def write_whole(path: str, parts: Iterable[bytes], *, keep_existing: bool = Fals
         parts: its content.
         keep_existing: a file that is there already stays, and nothing happens.
         sync: wait for the disk; without, a power cut MAY LOSE BOTH FILES (a killed process loses none).
+        strict: see `put_in_place`.
 
     Raises:
         StoreError: the write failed; the old file is untouched.
@@ -177,7 +213,7 @@ def write_whole(path: str, parts: Iterable[bytes], *, keep_existing: bool = Fals
                     system.sync(descriptor)
             finally:
                 os.close(descriptor)
-            put_in_place(temporary, path, keep_existing=keep_existing, sync=sync)
+            put_in_place(temporary, path, keep_existing=keep_existing, sync=sync, strict=strict)
         except BaseException:
             with contextlib.suppress(OSError):
                 system.unlink(temporary)
@@ -193,8 +229,16 @@ def sync_file(path: str) -> None:
         os.close(descriptor)
 
 
-def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool = True) -> None:
-    """Move a finished and synced file to its name, durably; with `keep_existing` only if none is there."""
+def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool = True, strict: bool = False) -> None:
+    """Move a finished and synced file to its name, durably; with `keep_existing` only if none is there.
+
+    From then on it is there, so what fails behind that is no error: whoever was told of one would write again. It is
+    logged. But with `strict` it is one: something else is about to be given up, which this file alone replaces.
+
+    Raises:
+        StoreAccessError: it is `strict`, and the directory cannot be synced.
+        OSError: the file could not be moved.
+    """
     if keep_existing:
         try:
             system.link(temporary, path)
@@ -212,13 +256,17 @@ def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool =
         system.replace(temporary, path)
     if sync:
         try:
-            system.sync_directory(os.path.dirname(path))
-        except OSError as error:
-            raise StoreAccessError(
-                path,
-                f"was written, but its directory could not be synced ({error.strerror}): it is there now, and a power "
-                "cut may take this write back",
-            ) from error
+            sync_directory(os.path.dirname(path))
+        except (OSError, UnsafeLocationWarning) as error:  # which warnings are that somebody turned into errors
+            problem = (
+                f"was written, but its directory could not be synced ({getattr(error, 'strerror', None) or error}): "
+                "it is there now, and a power cut may take this write back"
+            )
+            if strict:
+                raise StoreAccessError(path, problem) from error
+            import logging  # 8 ms to import, which most processes never need
+
+            logging.getLogger("jarvis.files").warning("%s %s", path, problem)
 
 
 class Stamp(NamedTuple):

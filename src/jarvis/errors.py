@@ -216,7 +216,7 @@ class UnsafeLocationError(StoreError):
 
 
 class UnsafeLocationWarning(UserWarning):
-    """The store lies in a folder that another program copies about while it is in use."""
+    """The store lies where something may come to it: another program copies it about, or names cannot be synced."""
 
 
 class OtherStoreWarning(UserWarning):

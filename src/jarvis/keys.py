@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
-from jarvis._paths import UnfitPathError, absolute
+from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError
 
 KEY_BYTES = 32
@@ -142,6 +142,10 @@ class KeyFile:
             directory = os.open(source.path.parent, os.O_RDONLY)
             try:
                 os.fsync(directory)
+            except OSError as error:
+                if error.errno not in NO_SUCH_SYNC:
+                    os.unlink(source.path)  # nobody was told of the key, and the next try is to find the place free
+                    raise
             finally:
                 os.close(directory)
         return source

@@ -22,7 +22,7 @@ def keep_copy(path: str, data: bytes) -> None:
     """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
     for number in itertools.count(1):
         kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
-        _files.write_whole(kept, [data], keep_existing=True)
+        _files.write_whole(kept, [data], keep_existing=True, strict=True)
         with explaining(kept, "read"):
             if Path(kept).read_bytes() == data:
                 return
@@ -43,7 +43,7 @@ def remove_kept_copies(path: str) -> None:
         for each in found:
             _files.system.unlink(str(each))
         if found:
-            _files.system.sync_directory(str(Path(path).parent))
+            _files.sync_directory(str(Path(path).parent))
 
 
 def remove_leftovers(path: str) -> None:

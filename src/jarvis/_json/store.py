@@ -149,6 +149,8 @@ class Store:
             raise _files.absent(path)
         _files.ensure_directory(Path(path).parent)
         if Path(path).exists():
+            if self._sync:
+                _files.try_directory(os.path.dirname(path))
             with contextlib.suppress(StoreBusyError), self._locked(path, 0):  # busy: the next opening tidies up
                 remains.remove_leftovers(path)
                 snapshot = self._load(path, None, locked=True)

@@ -367,7 +367,7 @@ class StoreFile:
                 for path in kept:
                     _files.system.unlink(path)
                 if kept:
-                    _files.system.sync_directory(os.path.dirname(self.path))
+                    _files.sync_directory(os.path.dirname(self.path))
         if left:
             if not self.fold_log(connection, 0):
                 return False

@@ -205,7 +205,7 @@ class Vault:
         with _files.explaining(self.path, "remove the keys"):
             _files.remove_leftovers(self.path)
             _files.system.unlink(self.path)
-            _files.system.sync_directory(os.path.dirname(self.path))
+            _files.sync_directory(os.path.dirname(self.path))
 
     def is_changing(self) -> bool:
         """Tell whether a change of the store's keys was begun, and is not known to be over."""
