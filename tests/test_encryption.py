@@ -16,7 +16,7 @@ import apsw
 import msgspec
 import pytest
 
-from jarvis import envelope
+from jarvis import _files, envelope
 from jarvis._sqlite import cipher, driver
 from jarvis.codec.sealing import DataKey
 from jarvis.config import ConfigLoader
@@ -32,6 +32,7 @@ from jarvis.errors import (
     ReadOnlyStoreError,
     StoreAccessError,
     StoreError,
+    StoreMissingError,
     TransactionError,
     UnsupportedError,
     WrongKeyError,
@@ -275,23 +276,102 @@ def test_stores_whose_names_differ_in_their_ends_do_not_share_keys(tmp_path: Pat
         assert SQLiteBackend(tmp_path / name, keys=KEYS).list_all() == []
 
 
-def test_a_store_whose_making_was_cut_off_behind_its_keys_is_made_with_them(tmp_path: Path) -> None:
+def test_a_store_whose_making_was_cut_off_behind_its_keys_is_made_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(KeyUnavailableError, match="JARVIS_KEY cannot become a slot: it is not set"):
         encrypted(tmp_path / "data", keys=[]).bootstrap()
     with pytest.raises(KeyUnavailableError, match="NONE cannot become a slot"):
         encrypted(tmp_path / "data", keys=[*KEYS, EnvironmentKey("NONE")]).bootstrap()
     assert not list((tmp_path / "data").glob("memory.[dk]*[by]*s"))
 
-    filled(tmp_path / "data")
-    kept = (tmp_path / "data" / "memory.keys").read_bytes()
-    (tmp_path / "data" / "memory.db").unlink()
-    (tmp_path / "data" / "memory.db.lock").unlink()
+    _cut_off_behind_the_keys(tmp_path / "data", monkeypatch)
+    made = envelope.read(str(tmp_path / "data" / "memory.keys"))
+    assert made is not None
+    assert made.change == "create"
     with pytest.raises(WrongKeyError):
         encrypted(tmp_path / "data", keys=[KeyFunction(other_key)]).bootstrap()
     with encrypted(tmp_path / "data", encryption="off") as memory:
         assert memory.search_memories() == []
-    assert (tmp_path / "data" / "memory.keys").read_bytes() == kept
+    assert envelope.read(str(tmp_path / "data" / "memory.keys")) == msgspec.structs.replace(made, change=None)
     assert (tmp_path / "data" / "memory.db").read_bytes()[:16] != cipher.PLAIN
+
+
+def _cut_off_behind_the_keys(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End the making of an encrypted store when its keys are there, and it is not."""
+
+    class Killed(BaseException):
+        pass
+
+    class System(_files.System):
+        def link(self, source: str, target: str) -> None:
+            if target.endswith(".db"):
+                raise Killed
+            super().link(source, target)
+
+    memory = encrypted(directory)
+    with monkeypatch.context() as patch:
+        patch.setattr(_files, "system", System())
+        with pytest.raises(Killed):
+            memory.bootstrap()
+    assert (directory / "memory.keys").exists()
+    assert not (directory / "memory.db").exists()
+
+
+def test_a_store_that_is_gone_is_not_made_anew_under_its_keys(tmp_path: Path) -> None:
+    filled(tmp_path)
+    store = (tmp_path / "memory.db").read_bytes()
+    (tmp_path / "memory.db").unlink()
+    before = content(tmp_path)
+
+    for has_lock in (True, False):
+        if not has_lock:
+            (tmp_path / "memory.db.lock").unlink()
+            before.pop("memory.db.lock")
+        for options in ({}, {"encryption": "off"}, {"encryption": "on"}, {"keys": [KeyFunction(other_key)]}):
+            with pytest.raises(StoreMissingError, match=r"keys of an encrypted store are .*put the store back"):
+                encrypted(tmp_path, **options).bootstrap()
+        after = content(tmp_path)
+        after.pop("memory.db.lock", None)
+        assert after.items() <= before.items()
+
+    (tmp_path / "memory.db").write_bytes(store)
+    assert len(encrypted(tmp_path).search_memories()) == 40
+
+
+def test_a_store_is_begun_anew_where_its_keys_and_its_lock_are_removed_too(tmp_path: Path) -> None:
+    filled(tmp_path)
+    for name in ("memory.db", "memory.db.lock", "memory.keys"):
+        (tmp_path / name).unlink()
+
+    with encrypted(tmp_path) as memory:
+        assert memory.search_memories() == []
+
+
+def test_a_creation_that_was_cut_off_goes_on_also_where_a_plain_store_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MemoryModule(storage_dir=tmp_path).set_user_preference("theme", {})
+    for path in tmp_path.glob("memory.db*"):
+        if path.name != "memory.db.lock":
+            path.unlink()
+    _cut_off_behind_the_keys(tmp_path, monkeypatch)
+
+    with encrypted(tmp_path) as memory:
+        assert memory.search_memories() == []
+
+
+def test_keys_that_were_not_settled_tell_of_a_store_by_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _cut_off_behind_the_keys(tmp_path, monkeypatch)
+    begun = (tmp_path / "memory.keys").read_bytes()
+    filled(tmp_path)
+    (tmp_path / "memory.keys").write_bytes(begun)
+    (tmp_path / "memory.db").unlink()
+
+    with pytest.raises(StoreMissingError, match="put the store back"):
+        encrypted(tmp_path).bootstrap()
 
 
 def test_a_keyring_alone_is_no_way_back(tmp_path: Path, system_keyring: DictKeyring) -> None:  # noqa: F811  # the fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -14,15 +16,21 @@ from typing import Any
 
 import apsw
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jarvis._sqlite import history
 from jarvis._sqlite.history import EVERY
 from jarvis._sqlite.schema import FIRST_LIFE_COLUMNS
 from jarvis._sqlite.store_file import StoreFile
+from jarvis.codec import encode
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock
+from jarvis.erasure import Wanted, search
 from jarvis.errors import EntryNotFoundError, HistoryUnavailableError, InvalidEntryError
+from jarvis.memory_entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
+from jarvis.settings import Compression
 from jarvis.sqlite_backend import _NAMESPACES, SQLiteBackend
 
 
@@ -285,3 +293,63 @@ def test_what_was_deleted_without_history_is_cleaned_out_of_the_files(tmp_path: 
         assert receipt.searched is not None
         assert receipt.searched.found == 0
     assert all(b"CANARY" not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("compression", ["auto", "off"])
+def test_mentions_that_go_over_the_end_of_a_page_are_counted(tmp_path: Path, compression: Compression) -> None:
+    backend = SQLiteBackend(tmp_path / "memory.db", compression=compression, history=HistoryPolicy(max_revisions=3))
+    gone = "a name that is longer than sixteen bytes"
+    backend.create(MemoryEntry(gone, "c", "k", {}))
+    with backend.transaction():
+        for number in range(120):  # so that the ends of pages fall everywhere
+            noise = random.Random(number).randbytes(4_000 + 17 * number).hex()
+            backend.create(MemoryEntry(str(number), "c", "k", {"noise": noise, "see": gone, "more": noise}))
+        backend.update(MemoryEntry("7", "c", "k", {}))
+        backend.erase(gone)
+
+    searched = backend.finish_erasing([gone])
+
+    assert searched is not None
+    assert searched.found == 120
+    backend.shutdown()
+
+
+def test_a_mention_in_a_reason_is_found(memory: MemoryModule) -> None:
+    memory_id = memory.create_memory("c", "k", {}, "t")
+    other = memory.create_memory("c", "k", {}, "t")
+    memory.update_memory(other, {}, reason="x" * 5_000 + memory_id + "x" * 5_000)
+
+    receipt = memory.erase_memory(memory_id)
+
+    assert receipt.searched is not None
+    assert receipt.searched.found == 1
+
+
+def test_a_name_that_is_no_text_is_searched_for_nowhere(memory: MemoryModule) -> None:
+    memory.create_memory("c", "k", {}, "t")
+
+    receipt = memory.erase_memory("\ud800" * 20)
+
+    assert (receipt.memories, receipt.state) == (0, "done")
+
+
+@given(
+    st.lists(st.sampled_from(['"', "\\", "a", "é", "\x01", "🦊", "/"]), min_size=16, max_size=24).map("".join),
+    st.lists(st.sampled_from(["raw", "ours", "ascii", "other"]), max_size=5),
+    st.integers(min_value=1, max_value=60),
+)
+def test_a_search_in_pieces_counts_what_a_search_of_the_whole_counts(name: str, how: list[str], size: int) -> None:
+    written = {
+        "raw": name.encode(),
+        "ours": encode({"see": name}),
+        "ascii": json.dumps([name]).encode(),
+        "other": b"another text that is long",
+    }
+    data = b"\n".join(written[each] for each in how)
+    wanted = Wanted([name])
+
+    in_pieces = search([__file__], wanted, lambda _: iter([data[at : at + size] for at in range(0, len(data), size)]))
+
+    assert in_pieces.found == wanted.count(data)
+    if not name.startswith('"') and "\\" not in name:
+        assert in_pieces.found == sum(each != "other" for each in how)

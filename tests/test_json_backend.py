@@ -1135,6 +1135,7 @@ def test_a_link_is_written_through_and_never_replaced(tmp_path: Path) -> None:
     link = tmp_path / "memory.json"
     link.symlink_to(target)
     linked, direct = JSONBackend(link), JSONBackend(target)
+    direct.bootstrap()
     linked.create(an_entry())
 
     assert link.is_symlink()

@@ -188,6 +188,8 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
     real.mkdir()
     link = tmp_path / "memory.db"
     link.symlink_to(real / "memory.db")
+    with MemoryModule(storage_dir=real) as memory:
+        memory.bootstrap()
 
     with MemoryModule(storage_backend=SQLiteBackend(link)) as memory:
         memory.set_user_preference("theme", {})

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from jarvis._paths import NO_SUCH_SYNC
 from jarvis.errors import (
+    OtherStoreWarning,
     ReadOnlyStoreError,
     StoreAccessError,
     StoreError,
@@ -79,6 +82,8 @@ class System:
 
 
 system = System()
+
+_can_sync: dict[str, bool] = {}  # by directory, what the first try told
 
 
 # --- what the operating system says, in our words -------------------------------------------------
@@ -147,6 +152,13 @@ def _irregular(path: str) -> StoreAccessError:
     )
 
 
+def absent(path: str | os.PathLike[str]) -> StoreMissingError:
+    """Return the error that there is no store where none is to be created."""
+    return StoreMissingError(
+        path, "is not there, and create=False; give the path of the store, or create it with create=True"
+    )
+
+
 # --- whole files ---------------------------------------------------------------------------------
 
 
@@ -154,6 +166,7 @@ def ensure_directory(path: Path) -> None:
     """Create the directory and its missing parents, each for its owner only, and durably."""
     missing: list[Path] = []
     with explaining(path, "find the directory"):
+        check_links(path)
         while not path.exists() and path != path.parent:
             missing.append(path)
             path = path.parent
@@ -161,7 +174,37 @@ def ensure_directory(path: Path) -> None:
         with explaining(directory, "create the directory"):
             with contextlib.suppress(FileExistsError):
                 system.make_directory(str(directory))
-            system.sync_directory(str(directory.parent))
+            sync_directory(str(directory.parent))
+
+
+def sync_directory(path: str) -> None:
+    """Return when the names in a directory are on the disk; at once, with one warning, if its file system cannot tell.
+
+    Some cannot, such as those of FUSE, 9p and CIFS: that is found out at the first try, and holds for the process.
+
+    Raises:
+        OSError: it could, and failed.
+    """
+    if _can_sync.get(path, True):
+        try:
+            system.sync_directory(path)
+        except OSError as error:
+            if error.errno not in NO_SUCH_SYNC:
+                raise
+            _can_sync[path] = False
+            _warn(
+                f"{path} lies on a file system that cannot sync a directory ({error.strerror}): a power cut may take "
+                "the last change back, though it was acknowledged; choose a directory on a local disk"
+            )
+        else:
+            _can_sync[path] = True
+
+
+def try_directory(path: str) -> None:
+    """Find out, and warn, if a directory cannot be synced, before anything is written that relies on it."""
+    if path not in _can_sync:
+        with contextlib.suppress(OSError):  # the first write meets it again
+            sync_directory(path)
 
 
 def temporary_path(path: str) -> str:
@@ -179,7 +222,9 @@ def remove_leftovers(path: str) -> None:
                 system.unlink(os.path.join(directory, entry))
 
 
-def write_whole(path: str, parts: Iterable[bytes], *, keep_existing: bool = False, sync: bool = True) -> None:
+def write_whole(
+    path: str, parts: Iterable[bytes], *, keep_existing: bool = False, sync: bool = True, strict: bool = False
+) -> None:
     """Write a file so that at any moment, also after a power cut, the old or the new one is there whole.
 
     Args:
@@ -187,6 +232,7 @@ def write_whole(path: str, parts: Iterable[bytes], *, keep_existing: bool = Fals
         parts: its content.
         keep_existing: a file that is there already stays, and nothing happens.
         sync: wait for the disk; without, a power cut MAY LOSE BOTH FILES (a killed process loses none).
+        strict: see `put_in_place`.
 
     Raises:
         StoreError: the write failed; the old file is untouched.
@@ -204,7 +250,7 @@ def write_whole(path: str, parts: Iterable[bytes], *, keep_existing: bool = Fals
                     system.sync(descriptor)
             finally:
                 os.close(descriptor)
-            put_in_place(temporary, path, keep_existing=keep_existing, sync=sync)
+            put_in_place(temporary, path, keep_existing=keep_existing, sync=sync, strict=strict)
         except BaseException:
             with contextlib.suppress(OSError):
                 system.unlink(temporary)
@@ -220,8 +266,16 @@ def sync_file(path: str) -> None:
         os.close(descriptor)
 
 
-def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool = True) -> None:
-    """Move a finished and synced file to its name, durably; with `keep_existing` only if none is there."""
+def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool = True, strict: bool = False) -> None:
+    """Move a finished and synced file to its name, durably; with `keep_existing` only if none is there.
+
+    From then on it is there, so what fails behind that is no error: whoever was told of one would write again. It is
+    logged. But with `strict` it is one: something else is about to be given up, which this file alone replaces.
+
+    Raises:
+        StoreAccessError: it is `strict`, and the directory cannot be synced.
+        OSError: the file could not be moved.
+    """
     if keep_existing:
         try:
             system.link(temporary, path)
@@ -239,13 +293,17 @@ def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool =
         system.replace(temporary, path)
     if sync:
         try:
-            system.sync_directory(os.path.dirname(path))
-        except OSError as error:
-            raise StoreAccessError(
-                path,
-                f"was written, but its directory could not be synced ({error.strerror}): it is there now, and a power "
-                "cut may take this write back",
-            ) from error
+            sync_directory(os.path.dirname(path))
+        except (OSError, UnsafeLocationWarning) as error:  # which warnings are that somebody turned into errors
+            problem = (
+                f"was written, but its directory could not be synced ({getattr(error, 'strerror', None) or error}): "
+                "it is there now, and a power cut may take this write back"
+            )
+            if strict:
+                raise StoreAccessError(path, problem) from error
+            import logging  # 8 ms to import, which most processes never need
+
+            logging.getLogger("jarvis.files").warning("%s %s", path, problem)
 
 
 class Stamp(NamedTuple):
@@ -270,6 +328,9 @@ _NETWORK_TYPES = frozenset(
         *("fuse.davfs", "fuse.glusterfs"),
     )
 )
+_OTHER_NAMES = {"memory.db": "memory.json", "memory.json": "memory.db"}  # in which two backends keep their stores
+_warned_of: set[str] = set()
+_OCTAL = re.compile(r"\\([0-7]{3})")
 _SHARED_TYPES = frozenset(("9p", "virtiofs", "vboxsf", "drvfs", "fuse.vmhgfs-fuse"))  # host and guest see one file
 _SYNCED_NAMES = frozenset(
     (
@@ -279,16 +340,50 @@ _SYNCED_NAMES = frozenset(
 )
 
 
-def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
-    """Refuse a store on a network file system; warn of one in a synchronised or host-shared folder.
+def check_links(path: Path) -> None:
+    """Check that no link on the way to a store leads nowhere, such as to a disk that is not mounted.
 
-    Locks and the write-ahead log's shared memory do not work between machines, and a program that
-    copies the file about while it is written copies a torn one.
+    Whoever creates a store through such a link has two of them when the disk is back.
 
     Raises:
-        UnsafeLocationError: `path` is on a network file system (told from `mounts`, Linux only).
+        StoreMissingError: one does; the message says which, and where to.
     """
-    kind = _file_system_type(path, mounts)
+    for each in reversed([path, *path.parents]):
+        if each.is_symlink():
+            try:
+                os.stat(each)
+            except FileNotFoundError:
+                raise StoreMissingError(
+                    path,
+                    f"cannot be reached: {each} is a symbolic link to {os.readlink(each)}, which is not there; "
+                    "mount or put back what it points to, or remove the link. Nothing was created",
+                ) from None
+            except OSError:  # whoever opens the store gets it, too, and says so
+                return
+
+
+def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
+    """Refuse a store where its promises cannot hold; warn of one in a synchronised or host-shared folder.
+
+    Warn, too, where the backend was switched and the store of the other one lies beside it: once in a process.
+
+    Locks and the write-ahead log's shared memory do not work between machines, and a program that
+    copies the file about while it is written copies a torn one. Where the file alone is mounted, its log and its
+    lock lie in another place than those of whoever opens the same file there.
+
+    Raises:
+        UnsafeLocationError: `path` is on a network file system, or is a mount of its own (told from `mounts`,
+            which only Linux has; elsewhere from what the file's directory lies on).
+    """
+    known = _mounts(mounts)
+    if str(path) in known or (not known and _is_on_another_device(path)):
+        raise UnsafeLocationError(
+            path,
+            "is mounted as a file alone, so that its log, its lock and what is to take its place lie elsewhere; "
+            f"mount its directory in place of it ({path.parent})",
+        )
+    _warn_of_another_store(path)
+    kind = _file_system_type(path, known)
     if kind in _NETWORK_TYPES:
         raise UnsafeLocationError(
             path,
@@ -306,21 +401,53 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
             return
 
 
-def _warn(message: str) -> None:
+def _warn_of_another_store(path: Path) -> None:
+    other = path.with_name(_OTHER_NAMES.get(path.name, path.name))
+    if other == path or str(path) in _warned_of or not other.exists():
+        return
+    _warned_of.add(str(path))
+    _warn(
+        f"{path} is opened, and {other.name} beside it holds the memories of another backend: nothing is taken over "
+        f"from {other}. Open that one, copy what is to be kept, or move it away",
+        OtherStoreWarning,
+    )
+
+
+def _warn(message: str, kind: type[UserWarning] = UnsafeLocationWarning) -> None:
     import warnings
 
-    warnings.warn(message, UnsafeLocationWarning, stacklevel=4)
+    warnings.warn(message, kind, stacklevel=4)
 
 
-def _file_system_type(path: Path, mounts: str) -> str | None:
+def _mounts(path: str) -> dict[str, str]:
+    """Return the type of the file system at each mount point, the last one that was mounted there; none if unknown.
+
+    See https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: four signs are written as octal numbers.
+    """
     try:
-        lines = Path(mounts).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
-        return None
-    best, found = -1, None
+        return {}
+    found: dict[str, str] = {}
     for line in lines:
-        before, _, after = line.partition(" - ")
-        point = before.split()[4].replace("\\040", " ")
-        if (path.is_relative_to(point)) and len(point) >= best:
-            best, found = len(point), after.split()[0]
+        before, separator, after = line.partition(" - ")
+        if separator:
+            point = _OCTAL.sub(lambda sign: chr(int(sign[1], 8)), before.split(" ")[4])
+            found[point] = after.split(" ")[0]
     return found
+
+
+def _file_system_type(path: Path, mounts: dict[str, str]) -> str | None:
+    return next((mounts[str(each)] for each in (path, *path.parents) if str(each) in mounts), None)
+
+
+def _is_on_another_device(path: Path) -> bool:
+    """Tell whether a file lies elsewhere than its directory.
+
+    Not asked on Linux, where each file of an overlay may tell the device of the layer below
+    (https://docs.kernel.org/filesystems/overlayfs.html#inode-properties).
+    """
+    try:
+        return path.stat().st_dev != path.parent.stat().st_dev
+    except OSError:
+        return False

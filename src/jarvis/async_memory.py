@@ -99,6 +99,7 @@ class AsyncMemoryModule:
         encryption: Encryption = "off",
         keys: KeySources = (),
         compression: Compression = "auto",
+        create: bool = True,
         retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
@@ -114,6 +115,7 @@ class AsyncMemoryModule:
             encryption=encryption,
             keys=keys,
             compression=compression,
+            create=create,
             retention=retention,
             clock=clock,
         )

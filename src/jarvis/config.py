@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 
+from jarvis._paths import UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError, nearest
 from jarvis.keys import KeySource
 from jarvis.settings import Compression, Durability, Encryption, HistoryPolicy, Pairs, RetentionRule, checked, kind_of
@@ -30,13 +31,15 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how memories are kept. What is left out has its default.
 
     Attributes:
-        data_dir: directory of what jarvis keeps; a str is taken too and ``~`` expands.
+        data_dir: directory of what jarvis keeps; a str is taken too, and ``~``, ``$NAME`` and ``${NAME}`` expand. A
+            relative one is made absolute here.
         logs_dir: directory for log files; likewise.
         backend: name of a registered backend; `jarvis.backend_registry` judges it.
         durability: ``full``, an acknowledged write survives power loss, or ``normal``, it survives a
             crash of the process.
         namespace: the memory within the store.
         read_only: write nothing, not even the store itself.
+        create: make a store that is not there.
         busy_timeout_seconds: how long a write waits for another writer; 0 does not wait.
         history: how much of the past is kept; a mapping of the fields of `HistoryPolicy` is taken too.
         compression: how values from 1 KiB up are written: ``auto``, compressed fast; ``max``, as small as it gets;
@@ -64,6 +67,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability = "full"
     namespace: str = "default"
     read_only: bool = False
+    create: bool = True
     busy_timeout_seconds: float = 30.0
     history: HistoryPolicy = HistoryPolicy()
     encryption: Encryption = "off"
@@ -83,6 +87,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             durability: Durability = ...,
             namespace: str = ...,
             read_only: bool = ...,
+            create: bool = ...,
             busy_timeout_seconds: float = ...,
             history: HistoryPolicy | Mapping[str, Any] = ...,
             encryption: Encryption | bool = ...,
@@ -140,9 +145,9 @@ class ConfigLoader:
         self.may_be_absent = config_path is None
         path = _home() / ".jarvis" / "config.yaml" if config_path is None else Path(config_path)
         try:
-            self.path = path.expanduser().absolute()
-        except RuntimeError:
-            raise InvalidSettingError(f"{path}: the home directory it starts with is unknown") from None
+            self.path = absolute(path)
+        except UnfitPathError as error:
+            raise InvalidSettingError(f"{path}: the path {error}") from None
         if self.path.suffix.lower() not in _READERS:
             raise InvalidSettingError(f"{self.path}: settings are read from {', '.join(_READERS)} files only")
 
@@ -165,11 +170,9 @@ class ConfigLoader:
                 hint = nearest(str(key), known) or f"; known: {', '.join(known)}"
                 self._refuse(f"storage has no key {key!r}{hint}", line)
             try:
-                values[key] = _accepted(key, value)
+                values[key] = _accepted(key, value, self.path.parent)
             except InvalidSettingError as error:
                 self._refuse(str(error), line)
-            if isinstance(values[key], Path):
-                values[key] = self.path.parent / values[key]
         try:
             return JarvisConfig(storage=StorageConfig(**values))
         except InvalidSettingError as error:  # of settings that do not go together
@@ -299,9 +302,9 @@ def _quotable(error: Exception) -> str:
     return f": {problem}" if plain else ""
 
 
-def _accepted(key: str, value: object) -> Any:
+def _accepted(key: str, value: object, base: Path | None = None) -> Any:
     try:
-        return checked(key, value)
+        return checked(key, value, base=base)
     except InvalidSettingError as error:
         raise InvalidSettingError(f"storage.{error}") from None
 

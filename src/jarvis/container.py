@@ -68,7 +68,7 @@ class Container:
     def get_memory_module(self, config_path: str | PathLike[str] | None = None) -> MemoryModule:
         """Return the one memory module of this container, ready for use, and swept as the settings say.
 
-        The first call creates the store, if it is absent, in ``persistent_memory`` within the
+        The first call creates the store, if it is absent and ``create`` is not off, in ``persistent_memory`` within the
         configured ``data_dir``; `config_path` is as for `get_config`.
 
         Raises:
@@ -91,6 +91,7 @@ class Container:
                     encryption=storage.encryption,
                     keys=storage.keys,
                     compression=storage.compression,
+                    create=storage.create,
                     retention=storage.retention,
                 )
                 module.bootstrap()

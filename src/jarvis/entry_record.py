@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment, revive
+from jarvis.codec import InvalidMomentError, Prepared, encode, flatten, format_moment, instant_of, parse_moment, revive
 from jarvis.codec.compression import THRESHOLD_BYTES, Mode, compress, decompress
 from jarvis.codec.values import MAX_VALUE_BYTES
 from jarvis.errors import InvalidEntryError
-from jarvis.memory_entry import MemoryEntry, check_entry
+from jarvis.memory_entry import MemoryEntry, check_entry, check_value
 
 
 class Body(msgspec.Struct, array_like=True):
     """The part of an entry that is not looked up, as it is stored: 100 bytes less than under names of its own.
 
     Attributes:
-        value: in the plain form of `jarvis.codec`; None if it is stored beside the body, compressed.
+        value: in the plain form of `jarvis.codec`; None if it is stored beside the body, compressed. Of a body that
+            is only to be encoded it may be a `msgspec.Raw`, its JSON.
         tags: as given.
         provenance: as given; or (module, task_id) if that and ``created_at``, equal to the timestamp, is all.
         moment: the timestamp: in UTC as ISO 8601 text without its ``+00:00``, in another zone as (ISO 8601
@@ -70,6 +71,17 @@ _named_decoder = msgspec.json.Decoder(_NamedBody)
 _value_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
+def prepare(value: dict[str, Any], compression: Mode) -> Prepared:
+    """Return what stands for `value` in an entry that is to be stored: its encoding, compressed as `encode_entry` does.
+
+    Raises:
+        InvalidEntryError: it cannot be stored exactly, or is over `jarvis.codec.MAX_VALUE_BYTES`; the error names it.
+    """
+    check_value(value)
+    json = encode(value)
+    return Prepared(json, compress(json, compression))
+
+
 def make_body(entry: MemoryEntry) -> tuple[Body, int]:
     """Return (body, instant) of `entry`, checked whole.
 
@@ -81,14 +93,18 @@ def make_body(entry: MemoryEntry) -> tuple[Body, int]:
     try:
         instant = instant_of(timestamp)
         if timestamp.tzinfo is not UTC or timestamp.fold:
-            return Body(flatten(entry.value), entry.tags, provenance, format_moment(timestamp)), instant
+            return Body(_plain(entry.value), entry.tags, provenance, format_moment(timestamp)), instant
     except InvalidMomentError as error:
         raise InvalidEntryError("timestamp", str(error)) from None
     text = timestamp.isoformat()
     author: dict[str, str] | tuple[str, str] = provenance
     if tuple(provenance) == _CREATED and provenance["created_at"] == text:
         author = (provenance["module"], provenance["task_id"])
-    return Body(flatten(entry.value), entry.tags, author, text.removesuffix(_UTC)), instant
+    return Body(_plain(entry.value), entry.tags, author, text.removesuffix(_UTC)), instant
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    return msgspec.Raw(value.json) if type(value) is Prepared else flatten(value)
 
 
 def encode_body(entry: MemoryEntry) -> tuple[bytes, int]:
@@ -112,6 +128,9 @@ def encode_entry(entry: MemoryEntry, compression: Mode) -> Encoded:
     if len(encoded) < THRESHOLD_BYTES or compression == "off":
         return Encoded(encoded, None, instant)
     without = _without_value(body)
+    if type(entry.value) is Prepared:
+        packed = entry.value.packed
+        return Encoded(encoded, None, instant) if packed is None else Encoded(without, packed, instant)
     value = encoded[1 : 1 + len(encoded) - len(without) + len("null")]  # encoding it again would take longer
     packed = compress(value, compression)
     return Encoded(encoded, None, instant) if packed is None else Encoded(without, packed, instant)

@@ -39,7 +39,7 @@ _LEAST_MEMORY_A_LANE = 8
 _MOST_WORK = _MOST_COST[0] * _MOST_COST[1]
 """Memory times passes of all passphrases together: each may be tried in each slot. It takes half a minute."""
 
-Change = Literal["encrypt", "rotate", "decrypt"]
+Change = Literal["create", "encrypt", "rotate", "decrypt"]
 
 
 class Derivation(msgspec.Struct, frozen=True, array_like=True):
@@ -197,7 +197,7 @@ def write(path: str, envelope: Envelope, *, keep_existing: bool = False) -> None
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         why = error if type(error) is ValueError else "a source has a kind or a hint that is no text"
         raise InvalidSettingError(f"{path} cannot hold that: {why}; nothing was written") from None
-    _files.write_whole(path, (content, b"\n"), keep_existing=keep_existing)
+    _files.write_whole(path, (content, b"\n"), keep_existing=keep_existing, strict=True)
 
 
 def _checksum(envelope: bytes | msgspec.Raw) -> str:

@@ -38,12 +38,13 @@ class Erased(NamedTuple):
 
 
 class Search(NamedTuple):
-    """A search of every byte of a store's files.
+    """A search of every byte of a store's files, and of the values that are compressed in them.
 
     Attributes:
         files: their paths.
         size: how many bytes that were.
-        found: how often an id that was erased stands there: other memories may mention it.
+        found: how often an id that was erased stands there, at least: other memories may mention it. In ``bytes``, and
+            where JSON stands as a text in JSON, it is not looked for.
     """
 
     files: tuple[str, ...]
@@ -92,11 +93,50 @@ def chunks_of(path: str) -> Iterator[bytes]:
             yield data
 
 
-def search(paths: Iterable[str], ids: Collection[str], chunks: Callable[[str], Iterator[bytes]] = chunks_of) -> Search:
-    """Return how often the ids stand in the bytes of files, as UTF-8 or escaped as in JSON; see `SEARCHED_BYTES`.
+class Wanted:
+    r"""Ids that are searched for in bytes, in every form in which they may be written there.
 
-    What is no regular file (any more), or may not be read, is left out. Of ids that are no UUIDs the first hundred
-    are searched for.
+    Args:
+        ids: those shorter than `SEARCHED_BYTES` are left out, for they may stand anywhere.
+        most_others: of those that are no UUIDs the first ones are searched for, so many.
+
+    >>> wanted = Wanted(['the "first" of all'])
+    >>> wanted.count(b'the "first" of all'), wanted.count(rb'{"see": "the \"first\" of all"}'), wanted.count(b"first")
+    (1, 1, 0)
+    """
+
+    def __init__(self, ids: Collection[str], most_others: int = _MOST_OTHERS) -> None:
+        written = {each: forms(each) for each in ids}
+        long = [found for found in written.values() if found and len(found[-1]) >= SEARCHED_BYTES]
+        self._uuids = {found[0] for found in long if len(found[0]) == _UUID_BYTES and _UUID.match(found[0])}
+        self._others = sorted(found for found in long if found[0] not in self._uuids)[:most_others]
+        longest = [len(found[0]) for found in self._others] + ([_UUID_BYTES] if self._uuids else [])
+        self.overlap = max(longest, default=1) - 1
+        """How many bytes before some others may belong to an id that ends in those."""
+
+    def __bool__(self) -> bool:
+        return bool(self._uuids or self._others)
+
+    def count(self, data: bytes, seen: int = 0) -> int:
+        """Return how often one of the ids stands in `data` and ends behind its first `seen` bytes."""
+        found = 0
+        if self._uuids:
+            found += sum(each[1] in self._uuids and each.end(1) > seen for each in _UUID.finditer(data))
+        for written in self._others:
+            alone: list[tuple[bytes, int]] = []
+            for form in written:  # one may be the end of a longer one, and is not counted twice
+                count = data.count(form, max(seen - len(form) + 1, 0))
+                alone.append((form, max(count - sum(held * longer.count(form) for longer, held in alone), 0)))
+            found += sum(count for _, count in alone)
+        return found
+
+
+def search(
+    paths: Iterable[str], ids: Collection[str] | Wanted, chunks: Callable[[str], Iterator[bytes]] = chunks_of
+) -> Search:
+    """Return how often ids stand in the bytes of files, in any of their `forms`.
+
+    What is no regular file (any more), or may not be read, is left out.
 
     Args:
         paths: of the files.
@@ -106,10 +146,7 @@ def search(paths: Iterable[str], ids: Collection[str], chunks: Callable[[str], I
     Raises:
         OSError: a file cannot be read.
     """
-    wanted = {form for each in ids for form in _forms(each) if len(form) >= SEARCHED_BYTES}
-    uuids = {form for form in wanted if len(form) == _UUID_BYTES and _UUID.match(form)}
-    others = sorted(wanted - uuids)[:_MOST_OTHERS]
-    overlap = max(map(len, wanted), default=1) - 1
+    wanted = ids if isinstance(ids, Wanted) else Wanted(ids)
     files: list[str] = []
     size = found = 0
     if not wanted:
@@ -122,15 +159,25 @@ def search(paths: Iterable[str], ids: Collection[str], chunks: Callable[[str], I
             for data in chunks(path):
                 size += len(data)
                 whole = tail + data
-                if uuids:  # one that ends in the tail was counted before
-                    found += sum(each[1] in uuids and each.end(1) > len(tail) for each in _UUID.finditer(whole))
-                found += sum(whole.count(other, max(len(tail) - len(other) + 1, 0)) for other in others)
-                tail = whole[-overlap:] if overlap else b""
+                found += wanted.count(whole, len(tail))
+                tail = whole[-wanted.overlap :] if wanted.overlap else b""
         except (FileNotFoundError, PermissionError):
             continue
         files.append(path)
     return Search(tuple(files), size, found)
 
 
-def _forms(name: str) -> set[bytes]:
-    return {name.encode(), json.dumps(name)[1:-1].encode()}
+def forms(name: str) -> list[bytes]:
+    r"""Return the ways in which a text is written in files, the longest first; none if it is no UTF-8.
+
+    That is as it is, and in JSON: as our codec writes it, and as others do, which escape all that is not ASCII.
+
+    >>> [form.decode() for form in forms('ż "x"')]
+    ['\\u017c \\"x\\"', 'ż \\"x\\"', 'ż "x"']
+    """
+    try:
+        plain = name.encode()
+    except UnicodeEncodeError:
+        return []
+    written = {plain, msgspec.json.encode(name)[1:-1], json.dumps(name)[1:-1].encode()}
+    return sorted({*written, json.dumps(name, ensure_ascii=False)[1:-1].encode()}, key=len, reverse=True)

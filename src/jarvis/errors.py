@@ -180,7 +180,7 @@ class StoreOutdatedError(StoreError):
 
 
 class StoreMissingError(StoreError, FileNotFoundError):
-    """There is no store to read, or it was removed while it was open."""
+    """There is no store to read or to create, it was removed while it was open, or a link to it leads nowhere."""
 
 
 class StoreBusyError(StoreError, TimeoutError):
@@ -212,11 +212,15 @@ class NotEncryptedError(StoreError):
 
 
 class UnsafeLocationError(StoreError):
-    """The store lies where its promises cannot hold, such as on a network file system."""
+    """The store lies where its promises cannot hold: on a network file system, or mounted without its directory."""
 
 
 class UnsafeLocationWarning(UserWarning):
-    """The store lies in a folder that another program copies about while it is in use."""
+    """The store lies where something may come to it: another program copies it about, or names cannot be synced."""
+
+
+class OtherStoreWarning(UserWarning):
+    """A store of another backend lies in the same directory; nothing is taken over from it."""
 
 
 class NoRecoveryWarning(UserWarning):

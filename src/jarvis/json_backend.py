@@ -18,6 +18,7 @@ from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
+from jarvis.entry_record import prepare
 from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
@@ -67,6 +68,7 @@ class JSONBackend(StorageBackend):
         busy_timeout_seconds: how long a write waits for other writers.
         history: how much of the past the changes made here keep, and what `prune` has no room for.
         compression: ``"auto"`` and ``"off"``: none, for the file is to be read. There is no ``"max"``.
+        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
 
     Raises:
         UnsupportedError: `compression` is ``"max"``.
@@ -106,6 +108,7 @@ class JSONBackend(StorageBackend):
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = HistoryPolicy(),  # noqa: B008 - frozen
         compression: Compression = "auto",
+        create: bool = True,
     ) -> None:
         if checked("compression", compression) == "max":
             raise UnsupportedError("the backend 'json' has no compression, for its file is to be read; sqlite has it")
@@ -115,6 +118,7 @@ class JSONBackend(StorageBackend):
             "durability": checked("durability", durability),
             "busy_timeout_seconds": checked("busy_timeout_seconds", busy_timeout_seconds),
             "history": checked("history", history),
+            "create": checked("create", create),
         }
         self._store = Store(
             checked("file_path", file_path),
@@ -122,12 +126,13 @@ class JSONBackend(StorageBackend):
             sync=durability == "full",
             busy_timeout_seconds=busy_timeout_seconds,
             policy=self._options["history"],
+            create=create,
         )
         self._clock: Callable[[], datetime] | None = None  # the system's
 
     @property
     def file_path(self) -> Path:
-        """The store's file, as it was given."""
+        """The store's file, as it was given, absolute since then."""
         return self._store.file_path
 
     def __repr__(self) -> str:
@@ -186,6 +191,12 @@ class JSONBackend(StorageBackend):
         self._store.shut_down()
 
     # --- faster than the defaults ----------------------------------------------------------------
+
+    def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
+        kind = type(self)
+        if kind.create is JSONBackend.create and kind.update is JSONBackend.update:
+            return prepare(value, "off")
+        return super().prepare(value)  # a subclass's own verb is given the value itself
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         return self._listed(self._room(), query)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
+from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError
 
 KEY_BYTES = 32
@@ -118,7 +119,10 @@ class KeyFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, str | os.PathLike) or not os.fspath(path):
             raise InvalidSettingError("a key file needs its path")
-        self.path = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+        try:
+            self.path = Path(os.path.abspath(absolute(path)))
+        except UnfitPathError as error:
+            raise InvalidSettingError(f"the path of a key file {error}") from None
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> KeyFile:
@@ -138,6 +142,10 @@ class KeyFile:
             directory = os.open(source.path.parent, os.O_RDONLY)
             try:
                 os.fsync(directory)
+            except OSError as error:
+                if error.errno not in NO_SUCH_SYNC:
+                    os.unlink(source.path)  # nobody was told of the key, and the next try is to find the place free
+                    raise
             finally:
                 os.close(directory)
         return source
@@ -415,7 +423,13 @@ def source_from_setting(setting: object) -> KeySource:
     [(kind, name)] = setting.items()
     if kind not in _BY_SETTING:
         raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {known}")
-    return _BY_SETTING[kind](_text(f"the source {kind!r}", name))
+    name = _text(f"the source {kind!r}", name)
+    if kind == "file":
+        try:
+            name = str(absolute(name, variables=True))
+        except UnfitPathError as error:
+            raise InvalidSettingError(f"the source {kind!r} {error}") from None
+    return _BY_SETTING[kind](name)
 
 
 def _text(what: str, held: object) -> str:

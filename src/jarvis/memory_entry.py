@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from jarvis.codec import InvalidMomentError, instant_of
+from jarvis.codec import InvalidMomentError, Prepared, check_extent, instant_of
 from jarvis.codec.instants import datetime_of
+from jarvis.codec.values import MAX_VALUE_BYTES
 from jarvis.errors import InvalidEntryError, InvalidQueryError
-from jarvis.value_filter import Test, compile_where
+from jarvis.value_filter import Test, check_where, compile_where
 
 DEFAULT_NAMESPACE = "default"
 NO_MODULE, NO_TASK = "unknown", "none"
@@ -81,9 +82,13 @@ class MemoryEntry(msgspec.Struct, eq=False):
     def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
         """Return the nine fields, the version and the expiry as a dict; with ``mode="json"`` in JSON types only.
 
+        Raises:
+            InvalidEntryError: the value, which was not stored, is nested too deep or explodes.
+
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
         'tools'
         """
+        check_extent(self.value)
         dump = {name: _copied(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
         if mode == "json":
             dump = msgspec.to_builtins(dump, str_keys=True, enc_hook=str)
@@ -147,6 +152,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < _FAR):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
         if type(self.where) is dict:
+            check_where(self.where)
             msgspec.structs.force_setattr(self, "where", _copied(self.where))
         if self.since is not None or self.until is not None or self.where is not None or self.after is not None:
             _ = self.instants, self.test, self.position  # each raises if its filter means nothing
@@ -322,14 +328,18 @@ def check_entry(entry: MemoryEntry) -> None:
         _check_each(entry)
     if not entry.id:
         raise InvalidEntryError("id", "is empty")
-    if type(entry.value) is not dict:
-        raise InvalidEntryError(
-            "value", f'takes a dict, not {type(entry.value).__name__}; wrap it, such as {{"value": …}}'
-        )
+    if type(entry.value) is not dict and type(entry.value) is not Prepared:
+        check_value(entry.value)
     if type(entry.timestamp) is not datetime:
         raise InvalidEntryError("timestamp", f"takes a datetime, not {type(entry.timestamp).__name__}")
     if entry.expires_at is not None:
         check_expiry(entry.expires_at)
+
+
+def check_value(value: object) -> None:
+    """Check that `value` is a dict; raise `InvalidEntryError` otherwise."""
+    if type(value) is not dict:
+        raise InvalidEntryError("value", f'takes a dict, not {type(value).__name__}; wrap it, such as {{"value": …}}')
 
 
 def check_expiry(moment: object) -> int:
@@ -359,8 +369,9 @@ def _are_plain(entry: MemoryEntry) -> bool:
     texts = [*names, *entry.provenance, *entry.provenance.values()]
     if set(map(type, texts)) != _ONLY_TEXT:
         return False
-    joined = "".join(names)
-    return len(joined) <= MAX_NAME_BYTES and "\0" not in joined and "".join(texts).isascii()
+    if sum(map(len, texts)) > MAX_NAME_BYTES:  # before they are joined: a long one may be there any number of times
+        return False
+    return "\0" not in "".join(names) and "".join(texts).isascii()
 
 
 def _check_each(entry: MemoryEntry) -> None:
@@ -372,13 +383,22 @@ def _check_each(entry: MemoryEntry) -> None:
         check_name("entity_id", entry.entity_id)
     if type(entry.tags) is not list:
         raise InvalidEntryError("tags", f"takes a list of str, not {type(entry.tags).__name__}")
+    size = 0
     for index, tag in enumerate(entry.tags):
-        check_name(f"tags[{index}]", tag)
+        size = _sum_up("tags", size, check_name(f"tags[{index}]", tag))
     if type(entry.provenance) is not dict:
         raise InvalidEntryError("provenance", f"takes a dict of str, not {type(entry.provenance).__name__}")
+    size = 0
     for name, held in entry.provenance.items():
-        check_text("provenance", name)
-        check_text("provenance", held)
+        size = _sum_up("provenance", size, check_text("provenance", name), check_text("provenance", held))
+
+
+def _sum_up(field: str, size: int, *texts: str) -> int:
+    """Return `size` and the lengths of `texts`; raise `InvalidEntryError` where no entry could hold them all."""
+    size += sum(map(len, texts))
+    if size > MAX_VALUE_BYTES:
+        raise InvalidEntryError(field, f"takes at most {MAX_VALUE_BYTES:,} bytes in all")
+    return size
 
 
 def check_text(field: str, text: object) -> str:

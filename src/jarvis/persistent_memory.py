@@ -18,6 +18,7 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
+from jarvis.codec import check_extent
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -41,7 +42,7 @@ from jarvis.memory_entry import (
 from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Difference, Operation, Revision
 from jarvis.securing import Secures
-from jarvis.settings import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule
+from jarvis.settings import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
 from jarvis.storage_backend import (
     Compresses,
     Erases,
@@ -69,6 +70,7 @@ __all__ = [
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
 DEVICE_KEY = "device_info"
 
+_USUAL_DIRECTORY = "~/.jarvis/memory"
 _USUAL_HISTORY = HistoryPolicy()
 _USUAL: dict[str, Any] = {
     "read_only": False,
@@ -78,6 +80,7 @@ _USUAL: dict[str, Any] = {
     "encryption": "off",
     "keys": (),
     "compression": "auto",
+    "create": True,
 }
 
 Result = TypeVar("Result")
@@ -123,6 +126,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         keys: where the keys of an encrypted store come from, see `jarvis.keys`.
         compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
             gets, at 80 times the cost; ``"off"``, as they are. Whatever is stored is read. See also `recompress`.
+        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
         retention: what `sweep` cleans up, see `RetentionRule`.
         clock: returns the time now, aware; for tests.
 
@@ -154,6 +158,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         encryption: Encryption = "off",
         keys: KeySources = (),
         compression: Compression = "auto",
+        create: bool = True,
         retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
@@ -166,14 +171,13 @@ class MemoryModule(LooksBack, Forgets, Secures):
             "encryption": encryption,
             "keys": tuple(keys) if isinstance(keys, list) else keys,
             "compression": compression,
+            "create": create,
         }
         asked_for = {name: held for name, held in options.items() if held != _USUAL[name]}
         if storage_backend is None:
             if namespace != DEFAULT_NAMESPACE:
                 asked_for["namespace"] = namespace
-            directory = (
-                Path(storage_dir).expanduser() if storage_dir is not None else Path.home() / ".jarvis" / "memory"
-            )
+            directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
             backend: Any = backend_registry.open_backend(backend_type, directory, **asked_for)
         else:
             if not isinstance(storage_backend, StorageBackend):
@@ -295,6 +299,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """
         author, tags = self._author(module, task_id, reason), _tag_list(tags)
         until = self._expiry(ttl, expires_at)
+        value = self.backend.prepare(value)
         return self._change(
             lambda moment: self._create(category, key, value, entity_type, entity_id, tags, until, author, moment)
         )
@@ -383,6 +388,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         author = self._author(module, task_id, reason, "task_executor")
         tags = ["executed"] if tags is None else _tag_list(tags)
         until = self._expiry(ttl, expires_at)
+        task_data = self.backend.prepare(task_data)
         return self._change(
             lambda moment: self._create(
                 TASKS, f"task_{task_id}", task_data, "task", task_id, tags, until, author, moment
@@ -614,6 +620,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """
         tags = None if tags is None else _tag_list(tags)
         author = self._author(module, task_id, reason)
+        value = None if value is None else self.backend.prepare(value)
         return self._revise(memory_id, lambda entry: entry.value if value is None else value, tags, author, if_version)
 
     def merge_memory(
@@ -636,6 +643,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """
         if not isinstance(changes, Mapping):
             raise InvalidEntryError("changes", f"takes a dict, not {type(changes).__name__}")
+        check_extent(changes)
         author = self._author(module, task_id, reason)
         return self._revise(memory_id, lambda entry: _merged(entry.value, changes), None, author, if_version)
 
@@ -997,6 +1005,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         check_name("category", category)
         check_name("key", key)
         tags = None if tags is None else _tag_list(tags)
+        value = self.backend.prepare(value)
 
         def upsert(moment: datetime) -> str:
             entry = self.backend.last_written(category, key)

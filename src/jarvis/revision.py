@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
+from jarvis.codec import check_extent
 from jarvis.memory_entry import MemoryEntry
 
 Operation = Literal["update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
@@ -78,11 +79,16 @@ def differences(before: MemoryEntry, after: MemoryEntry) -> list[Difference]:
 
     Equal means equal and of the same types: 1, 1.0 and True differ. Tags differ as a whole.
 
+    Raises:
+        InvalidEntryError: a value, which was not stored, is nested too deep or explodes.
+
     >>> one = MemoryEntry("1", "c", "k", {"mode": "dark", "sizes": [1, 2]})
     >>> other = MemoryEntry("1", "c", "k", {"mode": "light", "sizes": [1, 2, 3]}, timestamp=one.timestamp)
     >>> [(each.path, each.after) for each in differences(one, other)]
     [(('value', 'mode'), 'light'), (('value', 'sizes', 2), 3)]
     """
+    check_extent(before.value)
+    check_extent(after.value)
     found: list[Difference] = []
     for name in _COMPARED:
         one, other = getattr(before, name), getattr(after, name)

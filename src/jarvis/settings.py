@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from jarvis._paths import UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError, nearest
 from jarvis.keys import KeySource, source_from_setting, sources_of
 
@@ -133,13 +134,20 @@ def _is_name(held: object) -> bool:
 # --- what a setting may be -----------------------------------------------------------------------
 
 
-def checked(key: str, value: object) -> Any:
-    """Return `value` as the setting or argument `key` is kept.
+def checked(key: str, value: object, *, base: Path | None = None) -> Any:
+    """Return `value` as the setting or argument `key` is kept; a path is absolute from then on.
+
+    Args:
+        key: of the setting.
+        value: what somebody gave.
+        base: the directory that a relative path is relative to; None for the working directory.
 
     Raises:
         InvalidSettingError: the value has the wrong type or is out of range.
     """
     try:
+        if key in _PATHS:
+            return _directory(value, base, has_variables=_PATHS[key])
         return _CHECKS[key](value)
     except _UnfitError as unfit:
         raise InvalidSettingError(f"{key} {unfit}") from None
@@ -163,15 +171,15 @@ class _UnfitError(Exception):
     """The rest of a sentence that begins with the setting."""
 
 
-def _directory(value: object) -> Path:
+def _directory(value: object, base: Path | None, *, has_variables: bool) -> Path:
     if not isinstance(value, str | os.PathLike) or not isinstance(name := os.fspath(value), str):
         raise _UnfitError(f"must be a path, not {kind_of(value)}")
     if not name or "\0" in name:
         raise _UnfitError("must be a path: it is empty or holds a NUL character")
     try:
-        return Path(name).expanduser()
-    except RuntimeError:
-        raise _UnfitError("starts with a home directory that is unknown") from None
+        return absolute(name, base=base, variables=has_variables)
+    except UnfitPathError as error:
+        raise _UnfitError(str(error)) from None
 
 
 def _text(value: object) -> str:
@@ -316,17 +324,20 @@ def kind_of(value: object) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
 
+_PATHS = {  # and whether it comes from a file of settings, which is no shell and yet written as for one
+    "storage_dir": False,
+    "db_path": False,
+    "file_path": False,
+    "directory": False,
+    "data_dir": True,
+    "logs_dir": True,
+}
 _CHECKS: dict[str, Callable[[object], object]] = {
-    "storage_dir": _directory,
-    "db_path": _directory,
-    "file_path": _directory,
-    "directory": _directory,
-    "data_dir": _directory,
-    "logs_dir": _directory,
     "backend": _text,
     "durability": _durability,
     "namespace": _text,
     "read_only": _switch,
+    "create": _switch,
     "busy_timeout_seconds": _seconds,
     "history": _history,
     "compression": _compression,

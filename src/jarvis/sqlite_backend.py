@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from jarvis import _files
 from jarvis._sql.select import LIVE, count, select
 from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, rekeying, repacking
 from jarvis._sqlite.database import Database
@@ -20,9 +19,9 @@ from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, Era
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
-from jarvis.entry_record import encode_entry
+from jarvis.entry_record import encode_entry, prepare
 from jarvis.envelope import SlotInfo
-from jarvis.erasure import Erased, Search, search
+from jarvis.erasure import Erased, Search
 from jarvis.errors import InvalidQueryError
 from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import (
@@ -91,6 +90,7 @@ class SQLiteBackend(StorageBackend):
             from the environment variable ``JARVIS_KEY``.
         compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
             gets; ``"off"``, as they are, for other tools to read. Whatever is stored is read.
+        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
 
     Raises:
         InvalidSettingError: an argument is out of range.
@@ -134,6 +134,7 @@ class SQLiteBackend(StorageBackend):
         encryption: Encryption = "off",
         keys: KeySources = (),
         compression: Compression = "auto",
+        create: bool = True,
     ) -> None:
         self.db_path: Path = checked("db_path", db_path)
         self.namespace = check_namespace(namespace)
@@ -145,6 +146,7 @@ class SQLiteBackend(StorageBackend):
             history=checked("history", history),
             encryption=checked("encryption", encryption),
             keys=checked("keys", keys),
+            create=checked("create", create),
         )
         self._compression: Compression = checked("compression", compression)
         self._reader = Reader(self._database, self.namespace, None)
@@ -162,6 +164,7 @@ class SQLiteBackend(StorageBackend):
             "encryption": database.vault.encryption,
             "keys": database.vault.sources,
             "compression": self._compression,
+            "create": database.create,
         }
         return _reopen, (type(self), self.db_path, self.namespace, options, self._reader.clock)
 
@@ -205,6 +208,12 @@ class SQLiteBackend(StorageBackend):
         self._database.shutdown()
 
     # --- faster than the defaults ----------------------------------------------------------------
+
+    def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
+        kind = type(self)
+        if kind.create is SQLiteBackend.create and kind.update is SQLiteBackend.update:
+            return prepare(value, self._compression)
+        return super().prepare(value)  # a subclass's own verb is given the value itself
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def found(session: Session) -> list[MemoryEntry]:
@@ -375,8 +384,7 @@ class SQLiteBackend(StorageBackend):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
             return None
-        with _files.explaining(self.db_path, "search the files of the store"):
-            return search(self._database.files(), ids, self._database.chunks_of)
+        return erasing.search(self._database, self._reader, ids)
 
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 

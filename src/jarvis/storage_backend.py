@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from jarvis.change import Change
+from jarvis.codec import flatten
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
 from jarvis.errors import UnsupportedError
 from jarvis.keys import KeySource
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
+from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_value
 from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Revision, Signature
 from jarvis.rewriting import RewriteProgress, Rewritten
@@ -116,6 +117,19 @@ class StorageBackend(ABC):
         """Release files, connections and locks; no-op if nothing is open. The next verb opens again."""
 
     # --- correct defaults over the eight, to be overridden where the medium is faster -----------
+
+    def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Check a value, and return what stands for it in an entry that `create` or `update` is given.
+
+        That is called before the writers' lock is taken, so a backend does here what takes long and needs no lock. What
+        comes back is for the verbs of this backend only, and may be anything that they understand; here, the value.
+
+        Raises:
+            InvalidEntryError: it cannot be kept exactly.
+        """
+        check_value(value)
+        flatten(value)
+        return value
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         """Return the first `query.limit` entries that match `query`, newest first."""
@@ -339,6 +353,8 @@ class Erases(Protocol):
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         """Clean the files of the store, and search every byte of them for `ids`; None if that has to wait.
+
+        What the store holds compressed is searched, too.
 
         Names shorter than `jarvis.erasure.SEARCHED_BYTES` are not searched for: they may stand anywhere.
         """

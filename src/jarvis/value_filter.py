@@ -12,18 +12,25 @@ The words are MongoDB's, the meaning is narrower and the same on every backend:
 
 from __future__ import annotations
 
+import contextlib
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, time
 from typing import Any
 
+from jarvis._extent import extent_of
 from jarvis.errors import InvalidQueryError, nearest
 
 Test = Callable[[Any], bool]
 
 MAX_FILTER_DEPTH = 50
+MAX_FILTER_PARTS = 250_000
+"""Most conditions, operands and parts of operands in a filter, a shared one counted wherever it stands."""
+
+_TALLEST = 100 + MAX_FILTER_DEPTH  # no value is nested deeper than 100, nor what is compared with it
 
 _MISSING: Any = object()
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _ORDERED = frozenset(
     ("number", "str", "bytes", "bool", "date", "datetime", "naive datetime", "time", "naive time", "timedelta")
 )
@@ -42,7 +49,24 @@ def compile_where(where: Mapping[Any, Any]) -> Test:
     >>> failed_slowly({"status": "failed", "time": {"total": "45"}})
     False
     """
+    check_where(where)
     return _compile_clauses(where, 0)
+
+
+def check_where(where: object) -> None:
+    """Check that a filter can be walked: that it is neither nested without end nor made of too many parts.
+
+    Raises:
+        InvalidQueryError: it is.
+    """
+    extent = extent_of(where)
+    if extent.height > _TALLEST:
+        raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
+    if extent.parts > MAX_FILTER_PARTS:
+        raise InvalidQueryError(
+            f"where: has over {MAX_FILTER_PARTS:,} conditions and operands, one that is there twice counted twice; "
+            "ask in several queries"
+        )
 
 
 def _compile_clauses(where: Any, depth: int) -> Test:
@@ -134,8 +158,17 @@ def same(one: Any, other: Any) -> bool:
     if kind == "dict":
         return len(one) == len(other) and all(key in other and same(held, other[key]) for key, held in one.items())
     if kind == "set":
-        return len(one) == len(other) and all(any(same(held, there) for there in other) for held in one)
+        return len(one) == len(other) and _same_members(one, other)
     return _compared(operator.eq, one, other)
+
+
+def _same_members(one: Collection[Any], other: Collection[Any]) -> bool:
+    """Tell whether each member of a set is the same as one of another set.
+
+    What is the same is equal, and a set has one member at most that is equal to another: so that one is looked up.
+    """
+    members = {there: there for there in other}
+    return all(same(held, members.get(held, _MISSING)) for held in one)
 
 
 def _compared(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> bool:
@@ -166,7 +199,7 @@ def _check_operand(operand: Any) -> None:
             f"where: no stored value is of type {type(operand).__name__}; compare with its value, or a built-in type"
         )
     parts = [*operand, *operand.values()] if isinstance(operand, dict) else operand
-    if isinstance(operand, (dict, list, tuple, set, frozenset)):
+    if isinstance(operand, _CONTAINERS):
         for part in parts:
             _check_operand(part)
 
@@ -196,8 +229,26 @@ def _ordering(name: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any],
 def _within(operand: Any) -> Test:
     if not isinstance(operand, (list, tuple, set, frozenset)):
         raise InvalidQueryError("where: $in and $nin take a list of values")
-    tests = [_equal(each) for each in operand]
-    return lambda found: any(test(found) for test in tests)
+    scalars, tests = {}, []
+    for each in operand:
+        if isinstance(each, _CONTAINERS):
+            tests.append(_equal(each))
+            continue
+        _check_operand(each)
+        with contextlib.suppress(TypeError):  # a Decimal that signals, and equals nothing
+            scalars[_kind(each), each] = each
+
+    def test(found: Any) -> bool:
+        if found is _MISSING:
+            return False
+        if isinstance(found, _CONTAINERS):
+            return any(test(found) for test in tests)
+        try:
+            return same(found, scalars.get((_kind(found), found), _MISSING))
+        except TypeError:
+            return False
+
+    return test
 
 
 def _not_within(operand: Any) -> Test:

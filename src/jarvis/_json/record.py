@@ -127,7 +127,7 @@ class Draft:
             entry.id,
             entry.category,
             entry.key,
-            body.value or {},  # which is never None here
+            {} if body.value is None else body.value,  # which is never None here
             body.tags,
             entry.entity_type,
             entry.entity_id,

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jarvis import _files
+from jarvis import _files, erasure
 from jarvis._files import explaining
-from jarvis._json.record import encode
-from jarvis.erasure import SEARCHED_BYTES, Search
+from jarvis.erasure import MOST_SEARCHED, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from jarvis.erasure import Search
 
 
 def keep_copy(path: str, data: bytes) -> None:
     """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
     for number in itertools.count(1):
         kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
-        _files.write_whole(kept, [data], keep_existing=True)
+        _files.write_whole(kept, [data], keep_existing=True, strict=True)
         with explaining(kept, "read"):
             if Path(kept).read_bytes() == data:
                 return
@@ -43,7 +43,7 @@ def remove_kept_copies(path: str) -> None:
         for each in found:
             _files.system.unlink(str(each))
         if found:
-            _files.system.sync_directory(str(Path(path).parent))
+            _files.sync_directory(str(Path(path).parent))
 
 
 def remove_leftovers(path: str) -> None:
@@ -53,20 +53,12 @@ def remove_leftovers(path: str) -> None:
 
 
 def search(path: str, ids: Collection[str]) -> Search:
-    """Search every byte of the files that carry the store's name for `ids`, as they are and as JSON escapes them."""
-    needles: set[bytes] = set()
-    for entry_id in ids:
-        plain = entry_id.encode()
-        if len(plain) >= SEARCHED_BYTES:
-            needles |= {plain, encode(entry_id)[1:-1], json.dumps(entry_id).encode()[1:-1]}
+    """Search every byte of the files that carry the store's name for `ids`; see `jarvis.erasure.search`."""
     directory, name = os.path.split(path)
-    files, size, found = [], 0, 0
     with explaining(path, "search the files"):
-        for each in sorted(os.listdir(directory)):
-            if each == name or each.startswith((f"{name}.", f".{name}.")):
-                file = Path(directory, each)
-                data = file.read_bytes()
-                files.append(str(file))
-                size += len(data)
-                found += sum(data.count(needle) for needle in needles)
-    return Search(tuple(files), size, found)
+        ours = [
+            os.path.join(directory, each)
+            for each in sorted(os.listdir(directory))
+            if each == name or each.startswith((f"{name}.", f".{name}."))
+        ]
+        return erasure.search(ours, Wanted(ids, MOST_SEARCHED))

@@ -50,11 +50,19 @@ class Store:
     """
 
     def __init__(
-        self, file_path: Path, *, read_only: bool, sync: bool, busy_timeout_seconds: float, policy: HistoryPolicy
+        self,
+        file_path: Path,
+        *,
+        read_only: bool,
+        sync: bool,
+        busy_timeout_seconds: float,
+        policy: HistoryPolicy,
+        create: bool = True,
     ) -> None:
         self.file_path = file_path
         self._policy = policy
         self._read_only, self._sync, self._timeout = read_only, sync, busy_timeout_seconds
+        self._may_create = create
         self._snapshot: Snapshot | None = None
         self._transactions: dict[tuple[int, int], Transaction] = {}  # by process and thread
         self._gate = Gate()
@@ -224,14 +232,19 @@ class Store:
             gate.call = call
 
     def _open(self) -> Snapshot:
+        _files.check_links(self.file_path)
         path = os.path.realpath(self.file_path)
         if not self._located:
             _files.check_location(Path(path))
             self._located = True
         if self._read_only:
             return self._load(path, None, locked=False)
+        if not self._may_create and not os.path.exists(path):
+            raise _files.absent(path)
         _files.ensure_directory(Path(path).parent)
         if Path(path).exists():
+            if self._sync:
+                _files.try_directory(os.path.dirname(path))
             with contextlib.suppress(StoreBusyError), self._locked(path, 0):  # busy: the next opening tidies up
                 remains.remove_leftovers(path)
                 snapshot = self._load(path, None, locked=True)

@@ -88,6 +88,7 @@ class Database:
         history: how much of the past is kept.
         encryption: whether a new store is encrypted, and a plain one refused, see `jarvis._sqlite.vault.Vault`.
         keys: the sources of its keys.
+        create: make a store that is not there.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Database:
         history: HistoryPolicy,
         encryption: Encryption,
         keys: Sequence[KeySource],
+        create: bool = True,
     ) -> None:
         self._file = StoreFile(
             path,
@@ -108,7 +110,9 @@ class Database:
             busy_timeout_seconds=busy_timeout_seconds,
             encryption=encryption,
             keys=keys,
+            create=create,
         )
+        self.create = create
         self.vault = self._file.vault
         self.file, self.path, self.lock = self._file, self._file.path, self._file.lock
         self.copy: CopyFile | None = None  # that is made of it just now

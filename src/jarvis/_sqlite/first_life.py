@@ -124,7 +124,7 @@ def _keep_copy(connection: apsw.Connection, path: str) -> str:
         while True:
             kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
             if not os.path.exists(kept):
-                _files.put_in_place(temporary, kept, keep_existing=True)
+                _files.put_in_place(temporary, kept, keep_existing=True, strict=True)
                 return kept
             if _same_content(temporary, kept):  # a migration that was killed had come as far as this
                 _files.system.unlink(temporary)

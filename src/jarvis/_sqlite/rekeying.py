@@ -326,7 +326,7 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
             if driver.beginning_of(temporary) != (cipher.PLAIN if key is None else key.salt):
                 raise StoreAccessError(path, "was not rewritten as it was to be; it is as it was")
             _files.sync_file(temporary)
-            _files.put_in_place(temporary, path, keep_existing=False)
+            _files.put_in_place(temporary, path, keep_existing=False, strict=True)
         except apsw.Error as error:
             failure = driver.translated(path, error, "rewrite the kept copy")
         finally:

@@ -386,7 +386,7 @@ def create_store(path: str, key: DataKey | None) -> None:
             finally:
                 connection.close()
             _files.sync_file(temporary)
-            _files.put_in_place(temporary, path, keep_existing=True)
+            _files.put_in_place(temporary, path, keep_existing=True, strict=True)
         except apsw.Error as error:
             _remove(temporary)
             raise driver.translated(path, error, "create the store") from error

@@ -65,9 +65,12 @@ class StoreFile:
         busy_timeout_seconds: float,
         encryption: Encryption = "off",
         keys: Sequence[KeySource] = (),
+        create: bool = True,
     ) -> None:
-        self.path = os.path.realpath(path)
+        self._given = Path(path).absolute()
+        self.path = os.path.realpath(self._given)
         self.read_only = read_only
+        self._may_create = create
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
         self.lock = WriterLock(f"{self.path}.lock", self.path)
@@ -234,6 +237,7 @@ class StoreFile:
 
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
+        _files.check_links(self._given)
         _files.check_location(Path(self.path))
         for _ in range(MAX_TRIES):
             self._await_swap()
@@ -254,6 +258,8 @@ class StoreFile:
         if not os.path.exists(self.path):
             if self.read_only:
                 raise StoreMissingError(self.path, "is not there; open it once without read_only=True to create it")
+            if not self._may_create:
+                raise _files.absent(self.path)
             self._create()
         status = self.status()
         if not stat.S_ISREG(status.st_mode):
@@ -362,7 +368,7 @@ class StoreFile:
                 for path in kept:
                     _files.system.unlink(path)
                 if kept:
-                    _files.system.sync_directory(os.path.dirname(self.path))
+                    _files.sync_directory(os.path.dirname(self.path))
         if left:
             if not self.fold_log(connection, 0):
                 return False
@@ -441,10 +447,22 @@ class StoreFile:
             with _files.explaining(self.path, "create the store"):
                 self._remove_leftovers()
             if not os.path.exists(self.path):
-                schema.create_store(self.path, self.vault.key_to_create())
+                key = self.vault.key_to_create(was_there=self._was_there())
+                schema.create_store(self.path, key)
+                if key is not None:
+                    self.vault.settle([driver.beginning_of(self.path)])
                 self.lock.write_note(Note(Stamp.of(self.status()), 0))
         finally:
             self.lock.release()
+
+    def _was_there(self) -> bool:
+        """Tell whether the lock's file has a note of a store. Of one that nothing else is left of it is taken away."""
+        if self.lock.read_note() in {None, _NOTHING}:
+            return False
+        if os.path.exists(self.vault.path):
+            return True
+        self.lock.write_note(_NOTHING)  # or a creation that is killed behind its keys could not be gone on with
+        return False
 
     def _remove_leftovers(self) -> None:
         _files.remove_leftovers(self.path)

@@ -58,7 +58,7 @@ def swap(path: str, new: str, lock: WriterLock, commit: int, after_swap: Callabl
         except BaseException:
             settle(path, lock)
             raise
-        _files.system.sync_directory(os.path.dirname(path))
+        _files.sync_directory(os.path.dirname(path))
     after_swap()
     lock.write_note(Note(Stamp.of(os.stat(path)), commit))  # or the next opening verifies the whole of it
     settle(path, lock)
@@ -77,7 +77,7 @@ def settle(path: str, lock: WriterLock) -> None:
     with explaining(path, "finish putting the rewritten file in its place"):
         if os.stat(path).st_ino == swap.inode:
             # The name may be in the directory only, and what is written from now on must not go with it.
-            _files.system.sync_directory(os.path.dirname(path))
+            _files.sync_directory(os.path.dirname(path))
             log = f"{path}-wal"
             with contextlib.suppress(FileNotFoundError):
                 if not os.stat(log).st_size:  # nobody was let in, so nothing can be in it

@@ -15,6 +15,7 @@ from jarvis.errors import (
     NoRecoveryWarning,
     NotEncryptedError,
     StoreAccessError,
+    StoreMissingError,
     WrongKeyError,
 )
 
@@ -143,12 +144,17 @@ class Vault:
             "put it back from a backup. No source was tried",
         )
 
-    def key_to_create(self) -> DataKey | None:
+    def key_to_create(self, *, was_there: bool) -> DataKey | None:
         """Return the key of a store that is about to be made, None for a plain one. Needs the writer lock.
 
-        Keys that are there already are kept: the store may have been put elsewhere for a moment.
+        Until `settle` is called, the keys say that it is being made. Keys that say so already are kept: whoever wrote
+        them was killed before it was there.
+
+        Args:
+            was_there: something else says that there was a store.
 
         Raises:
+            StoreMissingError: there are keys of a store that was there.
             KeyUnavailableError: a source has no secret to give, or there is none.
             WrongKeyError: the keys that are there do not open.
         """
@@ -156,9 +162,15 @@ class Vault:
             return None
         found = self.envelope()
         if found is None:
-            found = self.new_envelope(None)
+            found = self.new_envelope("create")
             self.keep(found, keep_existing=True)
             self.suggest_recovery(found)
+        elif was_there or found.change != "create":
+            raise StoreMissingError(
+                self.store,
+                f"is not there, but the keys of an encrypted store are ({self.path}): put the store back; or, to start "
+                f"anew, remove {self.path} and {self.store}.lock, after which nothing opens what they belong to",
+            )
         return self.opener.open(found, found.newest)
 
     def add_sources(self, sources: Sequence[KeySource]) -> None:
@@ -193,7 +205,7 @@ class Vault:
         with _files.explaining(self.path, "remove the keys"):
             _files.remove_leftovers(self.path)
             _files.system.unlink(self.path)
-            _files.system.sync_directory(os.path.dirname(self.path))
+            _files.sync_directory(os.path.dirname(self.path))
 
     def is_changing(self) -> bool:
         """Tell whether a change of the store's keys was begun, and is not known to be over."""
@@ -206,7 +218,7 @@ class Vault:
         Needs the writer lock.
 
         Args:
-            beginnings: of the store and of the copies that are kept beside it.
+            beginnings: of the store, and then of the copies that are kept beside it.
         """
         found = self.envelope()
         if found is None or found.change is None:
@@ -216,6 +228,8 @@ class Vault:
                 return False
             self.remove()
             return True
+        if found.change == "create":  # what was kept beside an earlier store is none of its files
+            beginnings = beginnings[:1]
         if {found.key_with(each) for each in beginnings} != {found.newest}:
             return False
         from jarvis.envelope import with_only

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jarvis._extent import extent_of
 from jarvis.codec.instants import InvalidMomentError, format_moment, parse_moment
 from jarvis.errors import InvalidEntryError
 
@@ -32,10 +33,20 @@ TAG = "$type"
 _HELD = "$value"
 _MARK = b'"$type"'  # is in the bytes of every value that holds a tagged form (and perhaps in others)
 
+_BUDGET = MAX_VALUE_BYTES
+"""What a value may spend before it is looked at whether it explodes: the bytes of long texts, and `_PART` a part."""
+
+_PART = 256  # so that the budget is spent in 30 ms
+_LONG = 4096  # characters, from which on a text is counted by its length
+_NO_LIMIT = 2**80
+
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what JSON readers everywhere keep exactly as integers
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
+
+
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; store parts of it as entries of their own"
 
 
 class _RefusedError(Exception):
@@ -44,6 +55,27 @@ class _RefusedError(Exception):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         self.path: list[str] = []
+
+
+class _SpentError(Exception):
+    """The budget is spent: the value is very large, or explodes."""
+
+
+class Prepared(dict[str, Any]):
+    """Stands for a value whose encoding was made before it was needed, such as before a lock was taken.
+
+    An empty dict: all that is in the value is in `json`.
+
+    Attributes:
+        json: the value, checked, as `encode` has it.
+        packed: that compressed, or None if it stays as it is.
+    """
+
+    __slots__ = ("json", "packed")
+
+    def __init__(self, json: bytes, packed: bytes | None) -> None:
+        super().__init__()
+        self.json, self.packed = json, packed
 
 
 def encode(value: Any, *, field: str = "value") -> bytes:
@@ -90,7 +122,11 @@ def flatten(value: Any, *, field: str = "value") -> Any:
         InvalidEntryError: some part cannot come back exactly; its path is the error's `field`.
     """
     try:
-        return _flatten(value, 0)
+        try:
+            return _flatten(value, 0, [_BUDGET])
+        except _SpentError:
+            check_extent(value, field=field)
+            return _flatten(value, 0, [_NO_LIMIT])
     except _RefusedError as refused:
         path = "".join(reversed(refused.path))
         raise InvalidEntryError(field + path, refused.problem) from None
@@ -98,56 +134,95 @@ def flatten(value: Any, *, field: str = "value") -> Any:
         raise InvalidEntryError(field, "is nested too deep for what is left of the call stack") from None
 
 
-def _flatten(value: Any, depth: int) -> Any:
+def check_extent(value: Any, *, field: str = "value") -> None:
+    """Check that `value` does not explode: that it is neither nested too deep nor sure to be over `MAX_VALUE_BYTES`.
+
+    Each container is looked at once, however often it is held, so this is quick where `flatten` would have no end.
+
+    Raises:
+        InvalidEntryError: it is.
+    """
+    extent = extent_of(value)
+    if extent.height > MAX_DEPTH:
+        raise InvalidEntryError(field, _TOO_DEEP)
+    if extent.least_bytes > MAX_VALUE_BYTES:
+        raise InvalidEntryError(
+            field,
+            f"is over the limit of {MAX_VALUE_BYTES:,} bytes, with its shared parts written out wherever they stand; "
+            "store such a part once, as an entry of its own, and keep its id",
+        )
+
+
+def _flatten(value: Any, depth: int, budget: list[int]) -> Any:
     kind = type(value)
     if kind is str:
-        return value if value.isascii() else _flatten_text(value)
+        return value if len(value) < _LONG and value.isascii() else _flatten_text(value, budget)
     if kind is int:
-        return value if _INT_MIN <= value <= _INT_MAX else {TAG: "int", _HELD: hex(value)}
+        return value if _INT_MIN <= value <= _INT_MAX else _long_form({TAG: "int", _HELD: hex(value)}, budget)
     if kind is bool or value is None:
         return value
     if kind is float:
         return value if math.isfinite(value) else {TAG: "float", _HELD: repr(value)}
     if depth >= MAX_DEPTH:
-        raise _RefusedError(f"is nested deeper than {MAX_DEPTH} levels; store parts of it as entries of their own")
+        raise _RefusedError(_TOO_DEEP)
     if kind is dict:
-        return _flatten_dict(value, depth)
+        return _flatten_dict(value, depth, budget)
     if kind is list:
-        return _flatten_items(value, depth)
+        return _flatten_items(value, depth, budget)
     if kind is tuple or kind is set or kind is frozenset:
-        return {TAG: kind.__name__, _HELD: _flatten_items(list(value), depth)}
-    return _flatten_other(value, kind)
+        return {TAG: kind.__name__, _HELD: _flatten_items(list(value), depth, budget)}
+    return _long_form(_flatten_other(value, kind), budget)
 
 
-def _flatten_dict(value: dict[Any, Any], depth: int) -> Any:
+def _spend(budget: list[int], cost: int) -> None:
+    budget[0] -= cost
+    if budget[0] < 0:
+        raise _SpentError
+
+
+def _long_form(tagged: dict[str, Any], budget: list[int]) -> dict[str, Any]:
+    """Return a tagged form, paid for if it is long."""
+    size = len(tagged[_HELD])
+    if size >= _LONG:
+        _spend(budget, size)
+    return tagged
+
+
+def _flatten_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> Any:
+    budget[0] -= len(value) * _PART + _PART
+    if budget[0] < 0:
+        raise _SpentError
     changed: dict[str, Any] | None = None
     plain_keys = TAG not in value
     for key, held in value.items():
         if type(key) is not str:
             raise _RefusedError(f"has a key of type {type(key).__name__}; keys are str, so use str(key)")
-        if type(held) is str and held.isascii() and key.isascii():  # what most are
-            continue
+        if type(held) is str and len(held) < _LONG and held.isascii() and key.isascii() and len(key) < _LONG:
+            continue  # what most are
         try:
-            flat = _flatten(held, depth + 1)
+            flat = _flatten(held, depth + 1, budget)
         except _RefusedError as refused:
             refused.path.append(f".{_shown(key)}")
             raise
         if flat is not held:
             changed = dict(value) if changed is None else changed
             changed[key] = flat
-        if not key.isascii() and _flatten_text(key) is not key:
+        if (len(key) >= _LONG or not key.isascii()) and _flatten_text(key, budget) is not key:
             plain_keys = False
     result = value if changed is None else changed
     if plain_keys:
         return result
-    return {TAG: "dict", _HELD: [[_flatten(key, 0), held] for key, held in result.items()]}
+    return {TAG: "dict", _HELD: [[_flatten(key, 0, budget), held] for key, held in result.items()]}
 
 
-def _flatten_items(items: list[Any], depth: int) -> list[Any]:
+def _flatten_items(items: list[Any], depth: int, budget: list[int]) -> list[Any]:
+    budget[0] -= len(items) * _PART + _PART
+    if budget[0] < 0:
+        raise _SpentError
     changed: list[Any] | None = None
     for index, held in enumerate(items):
         try:
-            flat = _flatten(held, depth + 1)
+            flat = _flatten(held, depth + 1, budget)
         except _RefusedError as refused:
             refused.path.append(f"[{index}]")
             raise
@@ -157,7 +232,9 @@ def _flatten_items(items: list[Any], depth: int) -> list[Any]:
     return items if changed is None else changed
 
 
-def _flatten_text(text: str) -> Any:
+def _flatten_text(text: str, budget: list[int]) -> Any:
+    if len(text) >= _LONG:
+        _spend(budget, len(text))
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate: UTF-8 has no form for it
@@ -192,7 +269,7 @@ def _flatten_other(value: Any, kind: type) -> Any:
         from pathlib import Path
 
         if kind is type(Path()):
-            return {TAG: "path", _HELD: _flatten_text(str(value))}
+            return {TAG: "path", _HELD: _flatten_text(str(value), [_NO_LIMIT])}
     raise _RefusedError(_why_refused(kind))
 
 

@@ -18,7 +18,15 @@ from jarvis.errors import HistoryUnavailableError, TransactionError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.revision import Signature
-from jarvis.storage_backend import Erases, Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend
+from jarvis.storage_backend import (
+    Erases,
+    Expires,
+    FeedsChanges,
+    KeepsHistory,
+    Namespaced,
+    StorageBackend,
+    Transactional,
+)
 
 Which = str | MemoryQuery | None
 SECRETS = ("there", "changed", "deleted", "expired")
@@ -34,6 +42,21 @@ class Kind(NamedTuple):
     keys: tuple[str, ...] = SECRETS
 
 
+NAMES = (
+    "0b8f5f0e-5f4c-4c1e-9c1a-0d7a3c1f9b2e",
+    "one that is plain ASCII",
+    "żółć żółć żółć",
+    'żółć and a "quote"',
+    '"all of it is quoted"',
+    "\\begins with a backslash",
+    "a\\b\\" * 8,
+    "\\" * 20,
+    "\x01\x1f\t\n\x7f" + "x" * 20,
+    "\x7fżó" * 8,
+    "🦊🦊🦊 beyond the plane",
+    "/slashes/" * 3,
+    "\u2028 and \u2029 and \u0085 end lines",
+)
 KINDS = {
     "id": Kind(lambda ids: ids["changed"], ("changed",)),
     "deleted id": Kind(lambda ids: ids["deleted"], ("deleted",)),
@@ -332,6 +355,24 @@ class ErasurePromises(Promises):
 
         assert searched is not None
         assert searched.found > 0
+
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("size", [0, 2_000, 200_000])
+    def test_a_mention_is_counted_once_however_it_is_written(
+        self, backend: StorageBackend, name: str, size: int
+    ) -> None:
+        self.need(backend, Erases)
+        store = backend.capability(Erases)
+        filling = " ".join(str(number * 7919 % 10_007) for number in range(size // 5))
+        backend.create(MemoryEntry(name, "c", "k", {"n": 1}))
+        backend.create(MemoryEntry("1", "c", "k", {"text": filling, "see": name, "more": [filling]}))
+        with backend.capability(Transactional).transaction():
+            store.erase(name)
+
+        searched = store.finish_erasing([name])
+
+        assert searched is not None
+        assert searched.found == 1
 
     def test_inside_a_transaction_finishing_has_to_wait(self, story: Story) -> None:
         backend = story.memory.backend.capability(Erases)

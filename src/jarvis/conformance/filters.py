@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
+from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidQueryError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.storage_backend import Namespaced, StorageBackend
@@ -335,3 +336,38 @@ class FilterPromises(Promises):
     def test_a_filter_that_means_nothing_is_an_error_that_names_it(self, filters: dict[str, Any]) -> None:
         with pytest.raises(InvalidQueryError, match=next(iter(filters))):
             MemoryQuery(**filters)
+
+    @pytest.mark.parametrize("name", ["$and", "$or"])
+    def test_a_filter_of_shared_conditions_that_explodes_is_refused(self, name: str) -> None:
+        where: dict[str, Any] = {"n": 1}
+        for _ in range(45):
+            where = {name: [where, where]}
+
+        with pytest.raises(InvalidQueryError, match="conditions and operands"):
+            MemoryQuery(where=where)
+
+    @pytest.mark.parametrize("kind", [dict, list, tuple])
+    def test_an_operand_that_explodes_is_refused(self, kind: type) -> None:
+        for condition in (exploding(kind), {"$ne": exploding(kind)}, {"$in": [exploding(kind)]}):
+            with pytest.raises(InvalidQueryError, match="conditions and operands"):
+                MemoryQuery(where={"n": condition})
+
+    def test_a_filter_that_is_nested_without_end_is_refused(self) -> None:
+        endless: dict[str, Any] = {}
+        endless["$not"] = endless
+        deep: Any = 1
+        for _ in range(100_000):
+            deep = [deep]
+
+        for where in (endless, {"n": endless}, {"n": deep}, {"n": {"$in": deep}}):
+            with pytest.raises(InvalidQueryError, match="nested deeper"):
+                MemoryQuery(where=where)
+
+    def test_large_sets_are_compared_member_by_member(self, backend: StorageBackend) -> None:
+        numbers = {(number, str(number)) for number in range(20_000)}
+        backend.create(an_entry("1", value={"set": numbers}))
+        backend.create(an_entry("2", value={"set": {*numbers, "x"} - {(0, "0")}}))
+
+        found = backend.select(MemoryQuery(where={"set": frozenset(numbers)}))
+
+        assert [entry.id for entry in found] == ["1"]

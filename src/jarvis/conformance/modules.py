@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
+from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidEntryError, InvalidQueryError, UnsupportedError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
@@ -206,6 +208,53 @@ class ModulePromises(Promises):
 
         (entry,) = memory.list_memories()
         assert (entry.id, entry.value) == (memory_id, {"a": 1})
+
+    def test_no_verb_lets_a_value_explode(self, memory: MemoryModule) -> None:
+        memory_id = memory.create_memory("c", "k", {"a": 1}, "t")
+        part: Any = exploding(dict)
+        bad = {"v": part}
+        attempts: list[Callable[[], object]] = [
+            lambda: memory.create_memory("c", "k", bad, "t"),
+            lambda: memory.update_memory(memory_id, bad),
+            lambda: memory.merge_memory(memory_id, bad),
+            lambda: memory.merge_memory(memory_id, {"v": exploding(list)}),
+            lambda: memory.modify_memory(memory_id, lambda _: bad),
+            lambda: memory.set_user_preference("theme", bad),
+            lambda: memory.set_device_info(bad),
+            lambda: memory.record_task("1", bad),
+        ]
+        if memory.backend.has_capability(Transactional):
+            attempts.append(lambda: memory.upsert_memory("c", "k", bad))
+        for attempt in attempts:
+            with pytest.raises(InvalidEntryError, match="shared parts") as caught:
+                attempt()
+            assert caught.value.field == "value"
+
+        (entry,) = memory.list_memories()
+        assert (entry.id, entry.value) == (memory_id, {"a": 1})
+
+    def test_a_value_is_checked_before_the_writers_lock_is_waited_for(
+        self, memory: MemoryModule, backend: StorageBackend, open_backend: OpenBackend
+    ) -> None:
+        self.need(backend, Transactional)
+        memory_id = memory.create_memory("c", "k", {"a": 1}, "t")
+        bad: Any = {"a": object()}
+        other = open_backend()
+
+        with other.capability(Transactional).transaction():
+            for attempt in (
+                lambda: memory.create_memory("c", "k", bad, "t"),
+                lambda: memory.upsert_memory("c", "k", bad),
+                lambda: memory.update_memory(memory_id, bad),
+                lambda: memory.set_user_preference("theme", bad),
+                lambda: memory.set_device_info(bad),
+                lambda: memory.record_task("1", bad),
+                lambda: memory.merge_memory(memory_id, {"v": exploding(dict)}),
+            ):
+                with pytest.raises(InvalidEntryError):
+                    attempt()
+
+        other.shutdown()
 
     def test_a_question_that_means_nothing_is_refused(self, memory: MemoryModule) -> None:
         for ask in (

@@ -45,6 +45,14 @@ def nested(depth: int, *, kind: type = dict) -> dict[str, Any]:
     return {"a": inner}
 
 
+def exploding(kind: type) -> Any:
+    """Return sixty dicts, lists or tuples, each holding the one before twice: 2^60 leaves when written out."""
+    part: Any = 1
+    for _ in range(60):
+        part = {"a": part, "b": part} if kind is dict else kind((part, part))
+    return part
+
+
 class _Colour(IntEnum):
     RED = 1
 
@@ -102,6 +110,12 @@ _REFUSED: dict[str, Any] = {
 }
 
 
+_EXPLODING: dict[str, Any] = {
+    **{kind.__name__: exploding(kind) for kind in (dict, list, tuple)},
+    "text": ["x" * 10_000_000] * 1_000,
+}
+
+
 class ValuePromises(Promises):
     """Exact, or refused: never changed."""
 
@@ -146,6 +160,42 @@ class ValuePromises(Promises):
 
         with pytest.raises(InvalidEntryError, match="nested deeper"):
             backend.create(an_entry(value=endless))
+
+    @pytest.mark.parametrize("kind", ["dict", "list", "tuple", "text"])
+    def test_a_value_that_explodes_is_refused(self, backend: StorageBackend, kind: str) -> None:
+        part = _EXPLODING[kind]
+        backend.create(an_entry("before"))
+
+        for attempt in (
+            lambda: backend.create(an_entry(value={"v": part})),
+            lambda: backend.update(an_entry("before", value={"v": part})),
+            lambda: an_entry(value={"v": part}).model_dump(mode="json"),
+        ):
+            with pytest.raises(InvalidEntryError, match="shared parts") as caught:
+                attempt()
+            assert caught.value.field == "value"
+
+        assert backend.list_all() == [an_entry("before")]
+
+    def test_tags_and_authors_that_explode_are_refused(self, backend: StorageBackend) -> None:
+        long = "x" * 1_000_000
+
+        with pytest.raises(InvalidEntryError, match=r"tags\[0\]"):
+            backend.create(an_entry(tags=[long] * 100_000))
+        with pytest.raises(InvalidEntryError, match="tags"):
+            backend.create(an_entry(tags=["x" * 2_000] * 1_000_000))
+        with pytest.raises(InvalidEntryError, match="provenance"):
+            backend.create(an_entry(provenance={str(number): long for number in range(100_000)}))
+
+    def test_a_large_value_with_shared_parts_comes_back(self, backend: StorageBackend) -> None:
+        row = {"at": (1, 2.5), "text": "a b c"}
+        value = {"rows": [row] * 100_000}
+
+        backend.create(an_entry(value=value))
+
+        found = backend.read("1")
+        assert found is not None
+        assert found.value == value
 
     def test_ten_megabytes_come_back_exactly(self, backend: StorageBackend) -> None:
         text = "ab\u00e9\U0001f98a" * 1_250_000
