@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import linecache
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,10 @@ def interrupted(call: Callable[[], object], at: int, handler: Callable[[], objec
         nonlocal lines
         if not frame.f_code.co_filename.startswith(LIBRARY):
             return None
-        if event == "line":
+        # The end of a `with` is a line, too, but nothing comes between it and what it lets go of.
+        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith(
+            "with"
+        ):
             lines += 1
             if lines == at:
                 sys.settrace(None)
