@@ -139,6 +139,12 @@ def open_regular(path: str, flags: int) -> int:
     raise _irregular(path)
 
 
+def read_regular(path: str, most: int = -1) -> bytes:
+    """Return the bytes of one of our files, at most so many; raise as `open_regular` does."""
+    with open(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read(most)
+
+
 def check_regular(path: str) -> None:
     """Raise `StoreAccessError` if something else than a regular file has the name; no-op if nothing has it."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -259,7 +265,7 @@ def write_whole(
 
 def sync_file(path: str) -> None:
     """Return when all that was written to the file at `path`, by whomever, is on the disk."""
-    descriptor = system.open(path, os.O_RDWR)
+    descriptor = open_regular(path, os.O_RDWR)
     try:
         system.sync(descriptor)
     finally:

@@ -154,8 +154,7 @@ def read(path: str) -> Envelope | None:
     """
     with _files.explaining(path, "read the keys"):
         try:
-            with open(path, "rb") as file:
-                held = file.read(_MOST_BYTES + 2)
+            held = _files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
         except FileNotFoundError:
             return None
     try:

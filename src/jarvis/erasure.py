@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from jarvis import _files
+
 UNREACHABLE = (
     "copies of the store that were made elsewhere: backups, snapshots of the file system, replicas",
     "blocks that the file system has freed and not yet overwritten",
@@ -88,7 +90,7 @@ def chunks_of(path: str) -> Iterator[bytes]:
     Raises:
         OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
+    with open(_files.open_regular(path, os.O_RDONLY), "rb") as file:
         while data := file.read(CHUNK):
             yield data
 
@@ -152,7 +154,7 @@ def search(
     if not wanted:
         return Search((), 0, 0)
     for path in paths:
-        if not os.path.isfile(path):
+        if not os.path.isfile(path) or os.path.islink(path):
             continue
         try:
             tail = b""

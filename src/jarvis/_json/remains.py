@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from jarvis import _files, erasure
 from jarvis._files import explaining
 from jarvis.erasure import MOST_SEARCHED, Wanted
+from jarvis.errors import StoreAccessError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,8 +25,8 @@ def keep_copy(path: str, data: bytes) -> None:
     for number in itertools.count(1):
         kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
         _files.write_whole(kept, [data], keep_existing=True, strict=True)
-        with explaining(kept, "read"):
-            if Path(kept).read_bytes() == data:
+        with explaining(kept, "read"), contextlib.suppress(StoreAccessError):  # a link or a pipe is no copy
+            if _files.read_regular(kept) == data:
                 return
 
 

@@ -319,7 +319,7 @@ class Store:
         transaction.erasing = transaction.erasing and bool(remains.kept_copies(path))
         _files.write_whole(path, [_rendered(transaction)], sync=self._sync)
         with contextlib.suppress(OSError):  # it is written; without a stamp the next use reads it
-            descriptor = _files.system.open(path, os.O_RDONLY)
+            descriptor = _files.open_regular(path, os.O_RDONLY)
             self._snapshot = Snapshot(
                 path,
                 Stamp.of(os.fstat(descriptor)),
@@ -376,7 +376,7 @@ def _read_whole(path: str) -> tuple[bytes, Stamp, int]:
     """Return the bytes of the file, their stamp, and the descriptor, still open."""
     for _ in range(_MAX_READS):
         with explaining(path, "read"):
-            descriptor = _files.system.open(path, os.O_RDONLY)
+            descriptor = _files.open_regular(path, os.O_RDONLY)
             try:
                 stamp = Stamp.of(os.fstat(descriptor))
                 with open(descriptor, "rb", closefd=False) as file:

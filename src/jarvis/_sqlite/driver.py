@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis import erasure
+from jarvis import _files, erasure
 from jarvis._sqlite import cipher
 from jarvis.errors import (
     CorruptStoreError,
@@ -188,8 +188,9 @@ def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
     others take away the log that its connections write to (https://sqlite.org/howtocorrupt.html, 2.2).
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no regular file.
     """
+    _files.check_regular(path)
     if "unix" not in apsw.vfs_names():
         yield from erasure.chunks_of(path)
         return

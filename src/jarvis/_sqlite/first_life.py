@@ -123,7 +123,7 @@ def _keep_copy(connection: apsw.Connection, path: str) -> str:
         number = 1
         while True:
             kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
-            if not os.path.exists(kept):
+            if not os.path.lexists(kept):
                 _files.put_in_place(temporary, kept, keep_existing=True, strict=True)
                 return kept
             if _same_content(temporary, kept):  # a migration that was killed had come as far as this
@@ -135,7 +135,7 @@ def _keep_copy(connection: apsw.Connection, path: str) -> str:
 def _same_content(one: str, other: str) -> bool:
     import filecmp
 
-    return filecmp.cmp(one, other, shallow=False)
+    return not os.path.islink(other) and filecmp.cmp(one, other, shallow=False)
 
 
 def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:

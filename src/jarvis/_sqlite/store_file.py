@@ -108,7 +108,9 @@ class StoreFile:
             return False
 
     def connect(self, *, immutable: bool) -> apsw.Connection:
-        """Return a new connection; see `jarvis._sqlite.driver`."""
+        """Return a new connection; see `jarvis._sqlite.driver`. What SQLite would follow, or wait for, is an error."""
+        for suffix in ("", "-wal", "-shm"):
+            _files.check_regular(f"{self.path}{suffix}")
         if self.read_only:
             return driver.connect_read_only(
                 self.path,
@@ -404,7 +406,7 @@ class StoreFile:
     def _sync_log(self) -> None:
         """Make what was done to the log durable."""
         with _files.explaining(self.path, "sync the log"):
-            descriptor = os.open(f"{self.path}-wal", os.O_RDWR)
+            descriptor = _files.open_regular(f"{self.path}-wal", os.O_RDWR)
             try:
                 _files.system.sync(descriptor)
             finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from jarvis import _files
 from jarvis._sqlite import cipher, driver, schema
 from jarvis.entry_record import check_stored
 
@@ -209,7 +210,7 @@ class _Log:
 @contextlib.contextmanager
 def _log(path: str) -> Iterator[_Log | None]:
     try:
-        descriptor = os.open(f"{path}-wal", os.O_RDONLY)
+        descriptor = _files.open_regular(f"{path}-wal", os.O_RDONLY)
     except FileNotFoundError:
         yield None
         return
