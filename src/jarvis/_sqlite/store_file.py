@@ -551,17 +551,18 @@ class StoreFile:
         if version > schema.CURRENT_VERSION:
             raise too_new(self.path, version)
         note = self.lock.read_note()  # before the commit number: a writer may commit in between
+        if note is not None and schema.last_commit(connection) < note.commit:  # also in a copied directory
+            raise driver.corrupt(
+                self.path,
+                f"{note.commit - schema.last_commit(connection)} acknowledged commits are missing: the log with "
+                "its last writes is damaged or gone, or the file is an older one (if you put a backup in its place, "
+                f"remove {os.path.basename(self.lock.path)} too)",
+            )
         if version != schema.CURRENT_VERSION and not (self.read_only and version in schema.READABLE_VERSIONS):
             return False
         if note is None:
             return False
         stamp = Stamp.of(self.status())
-        if note.stamp[1:] == stamp[1:] and schema.last_commit(connection) < note.commit:  # also for a copied directory
-            raise driver.corrupt(
-                self.path,
-                "the log with its last writes is damaged or gone (if you put a backup in its place, "
-                f"remove {os.path.basename(self.lock.path)} too)",
-            )
         return note.stamp == stamp and not self._unsealed and self._log_is_whole(connection)
 
     def _verify(self, connection: apsw.Connection) -> None:
@@ -569,6 +570,7 @@ class StoreFile:
             raise driver.corrupt(self.path, "its write-ahead log breaks off before commits that were acknowledged")
         from jarvis._sqlite import verification
 
+        verification.check_pages(connection, self.path, self._valid_frames(connection) if self.has_log() else 0)
         self._log("verifying %s: it is not as this library left it", self.path)
         verification.verify(connection, self.path, encrypted=self.key() is not None)
 
@@ -577,9 +579,13 @@ class StoreFile:
             return True  # with normal, a power cut may rightly cost the last commits
         from jarvis._sqlite import verification
 
+        lost = verification.lost_commits(self.path, self._valid_frames(connection))
+        return lost <= 1  # one may be a power cut's torn write
+
+    def _valid_frames(self, connection: apsw.Connection) -> int:
         if self.read_only:
-            valid_frames = verification.count_valid_frames(self.path)
-        else:
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
-            valid_frames = driver.count_frames(connection)
-        return verification.lost_commits(self.path, valid_frames) <= 1  # one may be a power cut's torn write
+            from jarvis._sqlite import verification
+
+            return verification.count_valid_frames(self.path)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
+        return driver.count_frames(connection)

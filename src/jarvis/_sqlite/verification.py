@@ -154,6 +154,33 @@ def lost_commits(path: str, valid_frames: int) -> int:
         return sum(header[1] != 0 and header[2:4] == log.salts for header in frames if header)
 
 
+def check_pages(connection: apsw.Connection, path: str, valid_frames: int) -> None:
+    """Compare how many pages there are to be with those that are there: a file and a log of two states do not fit.
+
+    A commit in the log says how many pages the store has. Those that the file does not have yet are in the log; if they
+    are in neither, the file is from before a checkpoint that the log comes after.
+
+    Args:
+        connection: to the store.
+        path: of the store (the log is beside it).
+        valid_frames: how many frames of the log SQLite accepts, 0 if there is no log.
+
+    Raises:
+        CorruptStoreError: they do not fit, or bytes stand behind the last page.
+    """
+    size, page_size = os.stat(path).st_size, int(connection.pragma("page_size"))
+    with _log(path) as log:
+        frames = [] if log is None else [log.frame_header(number) for number in range(valid_frames)]
+    if not all(frames):
+        raise driver.corrupt(path, "its write-ahead log was cut short while it was read")
+    if frames:
+        logged = {frame[0] for frame in frames}
+        if any(page not in logged for page in range(size // page_size + 1, frames[-1][1] + 1)):
+            raise driver.corrupt(path, "the file and its write-ahead log are of two different states")
+    elif size != int(connection.pragma("page_count")) * page_size:
+        raise driver.corrupt(path, "its size is not that of its pages: bytes are missing, or stand behind the last one")
+
+
 def count_valid_frames(path: str) -> int:
     """Return how many frames of the write-ahead log SQLite accepts, without changing a file.
 
