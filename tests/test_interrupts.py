@@ -146,7 +146,9 @@ def test_waits_that_were_given_up_leave_one_thread_at_most(memory: MemoryModule,
 def test_modules_that_are_dropped_leave_no_file_open(tmp_path: Path) -> None:
     def use() -> None:
         for backend_type in ("sqlite", "json"):
-            MemoryModule(storage_dir=tmp_path, backend_type=backend_type).set_user_preference("theme", {})
+            MemoryModule(storage_dir=tmp_path / backend_type, backend_type=backend_type).set_user_preference(
+                "theme", {}
+            )
 
     use()
     gc.collect()
@@ -189,16 +191,17 @@ def test_a_process_that_exits_without_shutdown_says_nothing_and_folds_its_log_in
 import atexit, sys
 from jarvis.persistent_memory import MemoryModule
 for backend_type in ("sqlite", "json"):
-    memory = MemoryModule(storage_dir=sys.argv[1], backend_type=backend_type)
+    memory = MemoryModule(storage_dir=sys.argv[1] + backend_type, backend_type=backend_type)
     memory.record_task("1", {})
     atexit.register(memory.record_task, "at exit", {})
 """
-    shown = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    places = f"{tmp_path}{os.sep}"
+    shown = subprocess.run([sys.executable, "-c", program, places], capture_output=True, text=True, check=True)
 
     assert shown.stderr == ""
-    assert not (tmp_path / "memory.db-wal").exists()
+    assert not (tmp_path / "sqlite" / "memory.db-wal").exists()
     for backend_type in ("sqlite", "json"):
-        assert MemoryModule(storage_dir=tmp_path, backend_type=backend_type).count_memories() == 2
+        assert MemoryModule(storage_dir=tmp_path / backend_type, backend_type=backend_type).count_memories() == 2
 
 
 def test_a_lock_that_was_waited_for_and_dropped_unlocks_nobody_elses(tmp_path: Path) -> None:

@@ -148,11 +148,11 @@ def test_memories_move_between_backends_unchanged(tmp_path: Path) -> None:
         source.record_task("1", {"status": "completed"})
         entries = source.list_memories()
 
-        with MemoryModule(storage_dir=tmp_path, backend_type="json") as target, target.transaction():
+        with MemoryModule(storage_dir=tmp_path / "json", backend_type="json") as target, target.transaction():
             for entry in reversed(list(source.iter_memories())):
                 target.backend.create(entry)
 
-    with MemoryModule(storage_dir=tmp_path, backend_type="json") as target:
+    with MemoryModule(storage_dir=tmp_path / "json", backend_type="json") as target:
         assert target.list_memories() == entries
 
 
