@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,8 @@ from typing import Any
 import pytest
 
 from jarvis import _files, envelope
-from jarvis._sqlite import backing_up, driver
-from jarvis.errors import StoreAccessError, StoreBusyError
+from jarvis._sqlite import backing_up, driver, verification
+from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 from tests.safety import model
 from tests.test_encryption import KEYS, encrypted, filled
@@ -96,15 +99,25 @@ def test_of_two_backups_into_one_directory_one_is_whole(tmp_path: Path, monkeypa
     filled(tmp_path / "data")
     memory, other = encrypted(tmp_path / "data"), encrypted(tmp_path / "data")
 
+    late: list[StoreAccessError] = []
+
+    def back_up_too() -> None:
+        try:
+            other.back_up(tmp_path / "saved")
+        except StoreAccessError as error:
+            late.append(error)
+
+    thread = threading.Thread(target=back_up_too)
+
     def overtake() -> None:
-        other.back_up(tmp_path / "saved")
-        other.rotate_data_key()
+        thread.start()  # which waits for the first one
+        memory.rotate_data_key()
 
-    monkeypatch.setattr(_files, "remove_leftovers", lambda _: None)  # or the other one finds its file gone
     once_before(monkeypatch, backing_up, "_put", overtake)
-    with pytest.raises(StoreAccessError, match="is there already"):
-        memory.back_up(tmp_path / "saved")
+    memory.back_up(tmp_path / "saved")
+    thread.join()
 
+    assert "is there already" in str(late[0])
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {"memory.db", "memory.keys"}
     with encrypted(tmp_path / "saved") as copy:
         assert len(copy.search_memories(category="notes")) == 40
@@ -209,3 +222,75 @@ def test_a_power_cut_meets_a_kept_copy_that_is_whole(tmp_path: Path, order: Orde
     assert "memory.db.first-life" in order.named
     assert not list(tmp_path.glob("*.tmp"))
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+_BACK_UP = """
+import sys
+from pathlib import Path
+from jarvis.errors import StoreAccessError
+from jarvis.persistent_memory import MemoryModule
+memory = MemoryModule(storage_dir=sys.argv[1], backend_type=sys.argv[2],
+    keys=[lambda: bytes([7]) * 32] if sys.argv[3] == "on" else [])
+for number in range(8):
+    try:
+        print(memory.back_up(Path(sys.argv[4]) / str(number)))
+    except StoreAccessError:
+        pass
+"""
+
+
+@pytest.mark.parametrize(("backend_type", "encryption"), [("sqlite", "off"), ("sqlite", "on"), ("json", "off")])
+def test_each_backup_that_processes_make_at_once_is_whole(backend_type: str, encryption: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"encryption": "on", "keys": [lambda: bytes([7]) * 32]} if encryption == "on" else {}
+    memory = MemoryModule(storage_dir=tmp_path / "data", backend_type=backend_type, **options)
+    memory.set_user_preference("theme", {"mode": "dark"})
+    arguments = [str(tmp_path / "data"), backend_type, encryption, str(tmp_path / "saved")]
+    children = [
+        subprocess.Popen([sys.executable, "-c", _BACK_UP, *arguments], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    paths = [path for child in children for path in child.communicate(timeout=120)[0].split()]
+
+    assert len(paths) == 8
+    for path in paths:
+        copy = MemoryModule(storage_dir=Path(path).parent, backend_type=backend_type, **options)
+        assert copy.get_user_preferences() == {"theme": {"mode": "dark"}}
+        copy.shutdown()
+
+
+@pytest.mark.parametrize("is_pending", [False, True], ids=["plain", "while an erasure waits"])
+def test_every_page_of_a_backup_has_its_checksum(is_pending: bool, tmp_path: Path) -> None:
+    """Over 2 MB the backup's cache is full, and pages are written before the first one, that has to be there."""
+    memory = MemoryModule(storage_dir=tmp_path / "data", durability="normal")
+    with memory.transaction():
+        for number in range(3000):
+            memory.create_memory("notes", str(number), {"text": "x" * 600 + str(number)}, "note", tags=["a"])
+    reading = memory.iter_memories()
+    next(reading)
+    if is_pending:
+        assert memory.erase_memory(memory.list_memories(limit=1)[0].id).state == "pending"
+
+    copy = memory.back_up(tmp_path / "saved")
+
+    connection = driver.opened(str(copy), None)
+    verification.verify(connection, str(copy), encrypted=False)
+    connection.close()
+    reading.close()  # type: ignore[attr-defined]  # it is a generator
+
+
+def test_a_backup_of_what_is_damaged_is_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "data")
+    memory = encrypted(tmp_path / "data")
+    real = backing_up._verify
+
+    def damaged(database: Any, temporary: str, key: Any) -> None:
+        with open(temporary, "r+b") as file:
+            file.seek(-600, os.SEEK_END)
+            file.write(b"\0" * 8)
+        real(database, temporary, key)
+
+    monkeypatch.setattr(backing_up, "_verify", damaged)
+    with pytest.raises(CorruptStoreError):
+        memory.back_up(tmp_path / "saved")
+
+    assert list((tmp_path / "saved").iterdir()) == []

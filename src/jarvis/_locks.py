@@ -15,7 +15,7 @@ from jarvis._lock_file import LockFile, Note, Swap
 from jarvis.errors import StoreBusyError, TransactionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Member = TypeVar("Member")
 
@@ -341,6 +341,26 @@ class _Waiter:
     def _finish(self) -> None:
         self._over = True
         os.close(self.descriptor)  # which unlocks it
+
+
+@contextlib.contextmanager
+def held_for_once(path: str, guarded: str, timeout_seconds: float) -> Iterator[None]:
+    """Hold the lock with the file at `path` during a block, and remove the file behind it.
+
+    Raises:
+        StoreBusyError: somebody else held it for longer than `timeout_seconds`.
+    """
+    lock = WriterLock(path, guarded)
+    try:
+        lock.acquire(timeout_seconds)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                _files.system.unlink(path)
+    finally:
+        lock.release()
+        lock.close()
 
 
 def _are_threads_green() -> bool:

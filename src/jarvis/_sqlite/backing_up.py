@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis import _files
-from jarvis._sqlite import change_log, cipher, driver
-from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
+from jarvis._locks import held_for_once
+from jarvis._sqlite import change_log, cipher, driver, verification
+from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, StoreError
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
@@ -25,23 +26,35 @@ _MANY_TRIES = 20
 def back_up(database: Database, directory: Path) -> Path:
     """Write the store as it is now into a directory, as a file of the same name; return its path.
 
-    Readers and writers go on. The copy is encrypted as the store is, and its file of keys comes along.
+    Readers and writers go on. The copy is encrypted as the store is, and its file of keys comes along. It is read again
+    and compared whole, O(store), before it has its name; whoever else writes a store to that place waits meanwhile.
 
     Raises:
         StoreAccessError: the directory holds such a file already.
+        CorruptStoreError: what was copied is damaged; nothing was kept.
         StoreError: the store cannot be read, or the copy cannot be written.
     """
     target = directory / os.path.basename(database.path)
     keys = directory / os.path.basename(database.vault.path)
-    for path in (target, keys, Path(f"{target}-wal")):  # the log of another store would be taken for the copy's
-        if path.exists():
-            raise _taken(path)
+
+    def check() -> None:
+        for path in (target, keys, Path(f"{target}-wal")):  # the log of another store would be taken for the copy's
+            if os.path.lexists(path):
+                raise _taken(path)
+
+    check()
     _files.ensure_directory(directory.absolute())
-    with _files.explaining(target, "write the backup"):
+    temporaries = (_files.temporary_path(str(target)), _files.temporary_path(str(keys)))
+    lock = str(target.with_name(f".{target.name}.saving.lock"))
+    with (
+        _files.explaining(target, "write the backup"),
+        held_for_once(lock, str(target), database.busy_timeout_seconds),
+    ):
+        check()  # again: somebody else may have made a backup meanwhile
+        with contextlib.suppress(FileNotFoundError):
+            _files.system.unlink(f"{target}.lock")  # which may know of a store that was there, and went further
         _files.remove_leftovers(str(target))
         _files.remove_leftovers(str(keys))
-    temporaries = (_files.temporary_path(str(target)), _files.temporary_path(str(keys)))
-    with _files.explaining(target, "write the backup"):
         try:
             for _ in range(_MANY_TRIES):
                 if _copied(database, *temporaries):
@@ -90,6 +103,22 @@ def _key_of(database: Database, session: Session) -> tuple[DataKey | None, Envel
     return held if database.identity() == session.identity else None
 
 
+def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
+    """Read the copy from the disk, and compare all that can be compared."""
+    try:
+        written = driver.connect_read_only(
+            temporary, key=key, immutable=True, checksums=True, busy_timeout_seconds=0, views=lambda _: ""
+        )
+        try:
+            verification.verify(written, temporary, encrypted=key is not None)
+        finally:
+            written.close()
+    except apsw.Error as error:
+        raise driver.translated(database.path, error, "read the backup that was just written") from error
+    except CorruptStoreError as error:
+        raise CorruptStoreError(database.path, f"cannot be backed up, for the copy {error.problem}") from None
+
+
 def _copied(database: Database, temporary: str, keys: str) -> bool:
     """Write the copy and its keys; False if the store was replaced, or written where no lock can be had, meanwhile."""
     with database.snapshot() as session, _files.explaining(temporary, "write the backup"):
@@ -102,6 +131,11 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
             copy = driver.opened(temporary, key)
             try:
                 copy.execute("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").fetchall()
+                if key is None:
+                    # The checksum layer learns from the first page that there is room for checksums. The backup writes
+                    # that page last, and others before, when its cache of 2 MB is full.
+                    copy.reserve_bytes(reserve=driver.RESERVED_BYTES)
+                    copy.execute("CREATE TABLE first (page); DROP TABLE first").fetchall()
                 with copy.backup("main", session.connection, "main") as backup:
                     backup.step(-1)
                 for sql in change_log.ending(change_log.of(copy)):  # of a move that is none of the copy's
@@ -116,6 +150,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
             raise driver.translated(temporary, error, "write the backup") from error
         if database.is_disturbed(session):
             return False
+        _verify(database, temporary, key)
         _files.sync_file(temporary)
     if key is not None:
         from jarvis import envelope as keeping

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis import _files
-from jarvis._locks import WriterLock
+from jarvis._locks import held_for_once
 from jarvis._sqlite import change_log, copy_file, driver
 from jarvis._sqlite.mover import Mover, UnequalError
 from jarvis._sqlite.session import read_only
@@ -117,17 +116,9 @@ def move(
 @contextlib.contextmanager
 def _only_one(database: Database) -> Iterator[None]:
     """Keep other processes and threads from moving the same store."""
-    lock = WriterLock(copy_file.lock_of(database.path), database.path)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            lock.acquire(0)
+            stack.enter_context(held_for_once(copy_file.lock_of(database.path), database.path, 0))
         except StoreBusyError:
             raise StoreBusyError(database.path, "is being moved by somebody else; let that finish") from None
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                _files.system.unlink(lock.path)
-    finally:
-        lock.release()
-        lock.close()
+        yield
