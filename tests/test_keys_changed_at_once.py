@@ -25,6 +25,7 @@ from jarvis.errors import (
 )
 from jarvis.keys import EnvironmentKey, KeyFunction
 from jarvis.persistent_memory import MemoryModule
+from jarvis.rewriting import RewriteProgress
 from tests.safety import model
 from tests.test_encryption import KEYS, encrypted, key, other_key
 
@@ -268,3 +269,33 @@ def test_the_key_is_in_no_log_of_sqlite_where_a_kept_copy_cannot_be_written(tmp_
     assert "cannot rewrite the kept copy" in shown.stdout
     for spoken in (pages, pages.encode().hex(), f"x'{pages}".encode().hex()):
         assert spoken not in (shown.stdout + shown.stderr).lower()
+
+
+@pytest.mark.parametrize("stage", ["copy", "index", "verify", "swap"])
+@pytest.mark.parametrize("verb", ["encrypt_store", "decrypt_store", "rotate_data_key"])
+def test_an_erasure_behind_a_change_that_was_broken_off_is_finished(verb: str, stage: str, tmp_path: Path) -> None:
+    secret = "QWERTZUIOP123"
+    memory, _ = begun(tmp_path, plain=verb == "encrypt_store")
+    with memory.transaction():
+        for number in range(400):
+            memory.create_memory("secrets", str(number), {"text": secret * 60}, "secret")
+
+    def break_at(progress: RewriteProgress) -> None:
+        if progress.stage == stage:
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        getattr(memory, verb)(progress=break_at)
+    receipt = memory.erase_memories(category="secrets")
+    memory.shutdown()
+
+    assert receipt.state == "done"
+    assert [path.name for path in _files_of(tmp_path) if secret.encode() in path.read_bytes()] == []
+    assert sum(path.stat().st_size for path in _files_of(tmp_path)) < 200_000
+    assert not any(".moving" in path.name for path in _files_of(tmp_path))
+    getattr(memory, verb)()
+    assert memory.get_user_preferences() == HELD
+
+
+def _files_of(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]

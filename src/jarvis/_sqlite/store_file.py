@@ -18,7 +18,7 @@ import apsw
 from jarvis import _files
 from jarvis._files import Stamp
 from jarvis._lock_file import Note
-from jarvis._locks import WriterLock
+from jarvis._locks import WriterLock, held_for_once
 from jarvis._sqlite import change_log, cipher, copy_file, driver, migrations, schema
 from jarvis._sqlite.session import too_new
 from jarvis._sqlite.vault import Vault
@@ -353,10 +353,8 @@ class StoreFile:
             apsw.Error, StoreError: a step failed; the store still knows of it.
         """
         left = schema.erasing(connection)
-        if left:
-            if change_log.run(change_log.of(connection)) is not None:
-                return False  # the copy that is made just now may hold it; it has the same to do when it is the store
-            copy_file.remove(self.path)
+        if left and not self._drop_copy(connection):
+            return False  # the copy that is made just now may hold it; it has the same to do when it is the store
         if left & schema.COMPACTING:
             schema.remove_unused_names(connection)
             connection.execute("VACUUM").fetchall()
@@ -375,6 +373,22 @@ class StoreFile:
             if not self.fold_log(connection, 0):
                 return False
             schema.set_erasing(connection, 0)
+        return True
+
+    def _drop_copy(self, connection: apsw.Connection) -> bool:
+        """Remove the copy of a move that nobody makes any more, and end its notes; return whether nobody does.
+
+        That changes are noted says only that a move was begun. Its lock says whether it goes on. Needs the writer lock.
+        """
+        try:
+            with held_for_once(copy_file.lock_of(self.path), self.path, 0):
+                endings = change_log.ending(change_log.of(connection))
+                with connection:
+                    for sql in endings:
+                        connection.execute(sql).fetchall()
+                copy_file.remove(self.path)
+        except StoreBusyError:
+            return False
         return True
 
     def fold_log(self, connection: apsw.Connection, patience_seconds: float) -> bool:
