@@ -128,7 +128,7 @@ class LockFile:
 
     def is_swap_open(self, held: int) -> bool:
         """Tell the holder, whose descriptor is given, whether a swap was begun that is not over."""
-        if _read_at(held, 1, _NOTE_BYTES) != b"0":
+        if _read_at(held, 1, _NOTE_BYTES) in (b"1", b" ", b""):
             return False
         swap = self.read_swap()
         return swap is not None and not swap.is_over
@@ -153,16 +153,16 @@ class LockFile:
         self._write(_MARK_AT, b"%015x%d" % (token, is_over), identity, size)
 
     def commit_in_flight(self) -> bytes | None:
-        """Return the name of the commit that is in flight, None if there is none. About 1 µs."""
+        """Return the name of the commit that is in flight, None if there is none. About 1 µs.
+
+        One that is just being said may be read torn: it is dated after that, so nobody has to wait for it.
+        """
         now = time.monotonic()
         if self._reader is None or now - self._looked > _LOOK_SECONDS:
             self._look(now)
         if self._reader is None:
             return None
-        for _ in range(3):
-            found = _read_at(self._reader, _MARK_BYTES, _MARK_AT)
-            if found == _read_at(self._reader, _MARK_BYTES, _MARK_AT) or found[-1:] == b"1":
-                break  # else a holder was just writing it
+        found = _read_at(self._reader, _MARK_BYTES, _MARK_AT)
         return found if found[-1:] == b"0" else None
 
     def _look(self, now: float) -> None:
@@ -187,14 +187,15 @@ class LockFile:
             os.close(descriptor)
 
     def _write(self, start: int, data: bytes, identity: tuple[int, int], size: int) -> None:
+        try:
+            if self._page is not None and self._page_identity == identity and size >= _ALL_BYTES:
+                self._put(start, data)
+                return
+        except OSError:  # somebody has cut the file short just now
+            pass
         with explaining(self.path, "write"):
-            if self._page is None or self._page_identity != identity or size < _ALL_BYTES:
-                self._map(identity)
-            try:
-                self._put(start, data)
-            except OSError:  # somebody has cut the file short just now
-                self._map(identity)
-                self._put(start, data)
+            self._map(identity)
+            self._put(start, data)
 
     def _put(self, start: int, data: bytes) -> None:
         page = self._page
@@ -217,12 +218,12 @@ class LockFile:
     def _map(self, identity: tuple[int, int]) -> None:
         """Map the file, on a descriptor of its own: the one that is locked must have no copy.
 
-        What holds something else than a holder writes is not ours: another name of somebody's file.
+        What has several names, and holds something else than a holder writes, is not ours but somebody's file.
         """
         self._page = None
         descriptor = _files.open_regular(self.path, os.O_RDWR)
         try:
-            if not _OURS.fullmatch(os.read(descriptor, _MARK_AT)):
+            if os.fstat(descriptor).st_nlink > 1 and not _OURS.fullmatch(os.read(descriptor, _MARK_AT)):
                 raise StoreAccessError(
                     self.path, "is no file of a lock, but holds something else; move it away, it is made again"
                 )

@@ -161,8 +161,10 @@ class WriterLock:
         """Say that the commit in flight is over; no-op if there is none."""
         token, self._announced = self._announced, None
         if token is not None:
-            with contextlib.suppress(OSError):  # a reader finds out by itself that nobody holds the lock any more
+            try:
                 self._file.mark(token, is_over=True, identity=self._identity, size=self._size)
+            except OSError:  # a reader finds out by itself that nobody holds the lock any more
+                return
 
     def await_commit(self, timeout_seconds: float) -> None:
         """Return when the commit is over that is in flight now, if there is any; later ones are not waited for.

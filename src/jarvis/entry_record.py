@@ -65,21 +65,37 @@ class Encoded(NamedTuple):
 _UTC = "+00:00"
 _NO_VALUE = "[null,"  # how a body begins whose value is elsewhere
 _CREATED = ("module", "task_id", "created_at")
+_FEW, _SHORT = 8, 200
+_SCALARS = frozenset((int, float, bool, type(None)))
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Body)
 _named_decoder = msgspec.json.Decoder(_NamedBody)
 _value_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-def prepare(value: dict[str, Any], compression: Mode) -> Prepared:
+def prepare(value: dict[str, Any], compression: Mode) -> dict[str, Any]:
     """Return what stands for `value` in an entry that is to be stored: its encoding, compressed as `encode_entry` does.
+
+    A few short texts and numbers stand for themselves: to encode them takes no longer than to prepare that.
 
     Raises:
         InvalidEntryError: it cannot be stored exactly, or is over `jarvis.codec.MAX_VALUE_BYTES`; the error names it.
     """
+    if _is_small(value):
+        return value
     check_value(value)
     json = encode(value)
     return Prepared(json, compress(json, compression))
+
+
+def _is_small(value: object) -> bool:
+    if type(value) is not dict or len(value) > _FEW:
+        return False
+    for key, held in value.items():
+        kind = type(held)
+        if type(key) is not str or (kind not in _SCALARS and (kind is not str or len(held) > _SHORT)):
+            return False
+    return True
 
 
 def make_body(entry: MemoryEntry) -> tuple[Body, int]:

@@ -823,7 +823,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
         atomic between the threads of this module only.
         """
         backend, gate = self.backend, self._gate
-        gate.check(backend)
+        if gate.call is not None:
+            gate.check(backend)
         try:
             gate.call = sys._getframe()
             if not backend.has_capability(Transactional):

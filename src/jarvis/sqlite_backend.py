@@ -150,6 +150,8 @@ class SQLiteBackend(StorageBackend):
         )
         self._compression: Compression = checked("compression", compression)
         self._reader = Reader(self._database, self.namespace, None)
+        kind = type(self)  # a subclass's own verb is given the value itself
+        self._takes_prepared = kind.create is SQLiteBackend.create and kind.update is SQLiteBackend.update
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.db_path)!r}, namespace={self.namespace!r})"
@@ -210,10 +212,9 @@ class SQLiteBackend(StorageBackend):
     # --- faster than the defaults ----------------------------------------------------------------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
-        kind = type(self)
-        if kind.create is SQLiteBackend.create and kind.update is SQLiteBackend.update:
+        if self._takes_prepared:
             return prepare(value, self._compression)
-        return super().prepare(value)  # a subclass's own verb is given the value itself
+        return super().prepare(value)
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def found(session: Session) -> list[MemoryEntry]:
@@ -263,33 +264,29 @@ class SQLiteBackend(StorageBackend):
             yield
 
     def moment(self, now: datetime) -> datetime:
-        def moment(session: Session) -> datetime:
-            instant, then = (now - EPOCH) // MICROSECOND, now
-            if instant <= session.made:
-                instant = session.made + 1
-                then = EPOCH + timedelta(0, 0, instant)
-            session.made_at(instant)
-            return then.astimezone(UTC)
-
-        return self._database.within(moment)
+        session = self._database.own_session()
+        instant = (now - EPOCH) // MICROSECOND
+        if instant <= session.made:
+            instant = session.made + 1
+            now = EPOCH + timedelta(0, 0, instant)
+        session.made_at(instant)
+        return now.astimezone(UTC)
 
     def change(self, work: Callable[[], Result]) -> Result:
-        return self._database.change(lambda _: self._database.letting_in(work))
+        return self._database.change_as_one(work)
 
     # --- KeepsHistory ----------------------------------------------------------------------------
 
     def sign(self, signature: Signature) -> None:
-        def sign(session: Session) -> None:
-            session.signature = signature
-
-        self._database.within(sign)
+        self._database.own_session().signature = signature
 
     def complete(self, now: datetime) -> None:
-        if self._database.within(lambda session: session.commit_number == session.began):
+        session = self._database.own_session()
+        if session.commit_number == session.began:
             return
         self._database.announce()
         instant = max(instant_of(now), self._reader.now())
-        if instant > self._database.within(lambda session: session.made):
+        if instant > session.made:
             self.moment(datetime_of(instant))
 
     def announce(self) -> None:

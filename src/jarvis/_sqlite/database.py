@@ -178,9 +178,29 @@ class Database:
         return (thread.call is not None and thread.is_closed()) or self._is_of_another_task(thread.session)
 
     def _is_of_another_task(self, session: Session | None) -> bool:
+        # While a change is made no other task runs, so that need not be asked again and again.
         return bool(
-            session is not None and session.depth and self.lock.is_mine() and session.task is not current_task()
+            session is not None
+            and session.depth
+            and not session.joined
+            and session.task is not current_task()
+            and self.lock.is_mine()
         )
+
+    def _own(self, thread: _Thread) -> Session | None:
+        """Return the connection on which the caller, who is about to write, has a transaction open, or None.
+
+        Raises:
+            TransactionError: it interrupts a call, or meets another task's transaction.
+        """
+        if thread.call is not None:
+            thread.check(self.path)
+        session = thread.session
+        if session is None or not session.depth or not self.lock.is_mine():
+            return None
+        if not session.joined and session.task is not current_task():
+            raise foreign_task(self.path)
+        return session
 
     def _distrust(self) -> None:
         """Let every connection be opened anew, and the file be verified before."""
@@ -210,7 +230,7 @@ class Database:
         if self.read_only:
             raise read_only(self.path)
         thread = self._thread
-        self._refuse(thread)
+        self._own(thread)
         closing = call or sys._getframe()
         try:
             thread.call = closing
@@ -261,7 +281,7 @@ class Database:
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
         thread = self._thread
-        self._refuse(thread)
+        self._own(thread)
         try:
             thread.call = sys._getframe(2)  # of the function whose block this is
             session = self._enter()
@@ -274,13 +294,6 @@ class Database:
                 self._leave(session)
         finally:
             thread.call = None
-
-    def _refuse(self, thread: _Thread) -> None:
-        """Raise `TransactionError` if the caller interrupts a call, or meets another task's transaction."""
-        if thread.call is not None:
-            thread.check(self.path)
-        if self._is_of_another_task(thread.session):
-            raise foreign_task(self.path)
 
     def _lock_out(self, session: Session, patience_seconds: float) -> tuple[Session, os.stat_result]:
         """Take the writers' lock; return the thread's connection, a new one if the file was replaced, and its status.
@@ -315,8 +328,7 @@ class Database:
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
         thread = self._thread
-        self._refuse(thread)
-        session = self.in_transaction()
+        session = self._own(thread)
         if session is None and self.read_only:
             raise read_only(self.path)
         try:
@@ -347,18 +359,23 @@ class Database:
         Raises:
             TransactionError: it has none.
         """
-        session, thread = self.in_transaction(), self._thread
-        if session is None:
-            raise no_transaction(self.path)
+        session, thread = self.own_session(), self._thread
         try:
             thread.call = sys._getframe()
             return work(session)
         finally:
             thread.call = None
 
+    def own_session(self) -> Session:
+        """Return the connection on which the caller has a transaction open; raise `TransactionError` if it has none."""
+        session = self._own(self._thread)
+        if session is None:
+            raise no_transaction(self.path)
+        return session
+
     def announce(self) -> None:
         """Say that the caller's transaction is about to end: what it is dated by is read after this."""
-        if self.within(lambda session: session.depth) == 1:
+        if self.own_session().depth == 1:
             self.lock.announce()
 
     def await_commit(self) -> None:
@@ -370,6 +387,13 @@ class Database:
         """
         if not self.in_transaction():
             self.lock.await_commit(self.busy_timeout_seconds)
+
+    def change_as_one(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
+        session = self._own(self._thread)
+        if session is None:
+            return self.change(lambda _: self.letting_in(work))
+        return work() if session.joined else self._joined(session, lambda _: work())
 
     def letting_in(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
@@ -510,7 +534,7 @@ class Database:
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
         thread = self._thread
-        self._refuse(thread)
+        self._own(thread)
         try:
             thread.call = sys._getframe(2)  # of the function whose block this is
             self._file.take_lock(self.busy_timeout_seconds)
@@ -523,8 +547,7 @@ class Database:
         """Raise the error of who may not replace files of the store: a reader, or somebody inside a transaction."""
         if self.read_only:
             raise read_only(self.path)
-        self._refuse(self._thread)
-        if self.in_transaction():
+        if self._own(self._thread):
             raise TransactionError(f"{self.path}: that cannot be done inside a transaction; leave it first")
 
     def in_transaction(self) -> Session | None:
