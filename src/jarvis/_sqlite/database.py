@@ -261,6 +261,8 @@ class Database:
             if (before.st_dev, before.st_ino) != session.identity:
                 mine.epoch = session.epoch = -1  # the file was replaced: this is called again, with a new connection
                 return
+            if own.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
+                return
             commit = self._shared.join(own)
             session.begin()
             session.joined = True
