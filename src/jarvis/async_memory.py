@@ -30,15 +30,16 @@ from jarvis.errors import TransactionError
 from jarvis.forgetting import Lifetime
 from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
+from jarvis.ongoing import closed
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
 from jarvis.recompression import Progress, Recompression
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Difference, Revision
 from jarvis.rewriting import RewriteProgress, Rewritten
 from jarvis.settings import Compression, Encryption, HistoryPolicy, RetentionRule
-from jarvis.storage_backend import FeedsChanges, StorageBackend, WakesWatchers
+from jarvis.storage_backend import StorageBackend
 from jarvis.sweeping import Sweeper
-from jarvis.watching import BATCH, INTERVAL_SECONDS
+from jarvis.watching import INTERVAL_SECONDS, Watch
 
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
 
@@ -670,6 +671,7 @@ class AsyncMemoryModule:
             as_of=as_of,
             include_archived=include_archived,
         )
+        activity = self._memory._ongoing.begin()
         fetch: asyncio.Future[list[MemoryEntry]] | None = None
         try:
             while True:
@@ -678,6 +680,8 @@ class AsyncMemoryModule:
                 if not batch:
                     return
                 for entry in batch:
+                    if activity.is_over:
+                        raise closed(self.backend)
                     yield entry
         finally:
             if fetch is not None and not fetch.done():  # cancelled: the thread is still at it
@@ -686,30 +690,23 @@ class AsyncMemoryModule:
             await _settled(asyncio.ensure_future(self._read(_close, entries)))
 
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
-        feed, waker = self._memory._watched()
-        start: asyncio.Future[int] | int
-        start = self._started(feed.last_position) if since is None else position_of(since)
-        return self._watching(feed, waker, start, idle_seconds)
+        position, watch = None if since is None else position_of(since), self._memory._watch()
+        start = self._started(functools.partial(watch.begin, position))
+        return self._watching(watch, start, idle_seconds)
 
     async def _watching(
-        self,
-        feed: FeedsChanges,
-        waker: WakesWatchers,
-        start: asyncio.Future[int] | int,
-        idle_seconds: float | None,
+        self, watch: Watch, start: asyncio.Future[None], idle_seconds: float | None
     ) -> AsyncIterator[Change]:
-        position = start if isinstance(start, int) else await asyncio.shield(start)  # see `Workers.call_first`
+        await asyncio.shield(start)  # see `Workers.call_first`
         quiet = 0.0
-        while True:
-            pulse = await self._read(waker.pulse)
-            reached = await self._read(feed.last_position)
-            found = await self._read(feed.changes, position, BATCH)
+        while not watch.is_over:
+            found = await self._read(watch.look)
             for change in found:
-                position, quiet = position_of(change.cursor), 0.0
+                quiet = 0.0
                 yield change
-            if not found:
-                position = max(position, reached)
-            while not found and pulse == await self._read(waker.pulse):
+                if watch.is_over:
+                    return
+            while not found and await self._read(watch.is_still):
                 if idle_seconds is not None and quiet >= idle_seconds:
                     return
                 await asyncio.sleep(INTERVAL_SECONDS)

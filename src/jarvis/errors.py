@@ -187,6 +187,10 @@ class StoreBusyError(StoreError, TimeoutError):
     """Another writer kept the store locked for longer than the busy timeout."""
 
 
+class StoreClosedError(StoreError):
+    """The memory was shut down while an iteration was open; begin it again, which opens the store."""
+
+
 class ReadOnlyStoreError(StoreError, PermissionError):
     """A write was asked of a store that is open read-only or may not be written."""
 

@@ -12,9 +12,10 @@ from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
 from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.memory_entry import asked_limit, asked_text
+from jarvis.ongoing import Ongoing
 from jarvis.revision import Difference, Revision
 from jarvis.storage_backend import FeedsChanges, KeepsHistory, StorageBackend, WakesWatchers
-from jarvis.watching import watching
+from jarvis.watching import Watch, watching
 
 Result = TypeVar("Result")
 
@@ -23,6 +24,7 @@ class LooksBack:
     """See, compare, restore and undo changes, and follow them. Needs a backend that keeps history, or has a feed."""
 
     backend: StorageBackend
+    _ongoing: Ongoing
 
     if TYPE_CHECKING:  # what MemoryModule has
 
@@ -163,7 +165,8 @@ class LooksBack:
         """Yield what happens in this namespace, by any process, as it happens: within a tenth of a second.
 
         Nothing is skipped and nothing given twice, also when you go on from the cursor of the last change
-        after a restart. Waiting takes about four thousandths of a core. It ends when you leave the loop.
+        after a restart. Waiting takes about four thousandths of a core. It ends when you leave the loop, and behind
+        `shutdown`, also by another thread.
 
         Args:
             since: begin behind this cursor; None means now, which is when this is called.
@@ -173,12 +176,12 @@ class LooksBack:
             CursorExpiredError, InvalidQueryError: as `changes` does.
             UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
         """
-        feed, waker = self._watched()
-        position = feed.last_position() if since is None else position_of(since)
-        return watching(feed, waker, position, idle_seconds)
+        position, watch = None if since is None else position_of(since), self._watch()
+        watch.begin(position)
+        return watching(watch, idle_seconds)
 
-    def _watched(self) -> tuple[FeedsChanges, WakesWatchers]:
-        return ask(self.backend, FeedsChanges), ask(self.backend, WakesWatchers)
+    def _watch(self) -> Watch:
+        return Watch(ask(self.backend, FeedsChanges), ask(self.backend, WakesWatchers), self._ongoing.begin())
 
 
 def _check_versions(*versions: int) -> None:
