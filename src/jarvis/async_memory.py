@@ -23,7 +23,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import msgspec
 
 from jarvis._awaited import Lane, Workers
-from jarvis.change import Change, position_of
+from jarvis.change import Change
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt
 from jarvis.errors import TransactionError
@@ -690,8 +690,8 @@ class AsyncMemoryModule:
             await _settled(asyncio.ensure_future(self._read(_close, entries)))
 
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
-        position, watch = None if since is None else position_of(since), self._memory._watch()
-        start = self._started(functools.partial(watch.begin, position))
+        watch = self._memory._watch(since)
+        start = self._started(functools.partial(watch.begin, since))
         return self._watching(watch, start, idle_seconds)
 
     async def _watching(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis import _files
-from jarvis._sqlite import change_log, cipher, driver
+from jarvis._sqlite import change_log, cipher, driver, schema
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
                     backup.step(-1)
                 for sql in change_log.ending(change_log.of(copy)):  # of a move that is none of the copy's
                     copy.execute(sql).fetchall()
+                schema.mark_copied(copy)
                 if key is not None:
                     cipher.check(copy, driver.beginning_of(temporary), key, temporary)
             finally:
