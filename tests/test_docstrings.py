@@ -73,6 +73,7 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.Erases,
         storage_backend.Expires,
         storage_backend.FeedsChanges,
+        storage_backend.MarksCursors,
         storage_backend.WakesWatchers,
         storage_backend.BacksUp,
         storage_backend.Encrypts,

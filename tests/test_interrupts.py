@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ import pytest
 
 from jarvis._sqlite.session import Session
 from jarvis.async_memory import AsyncMemoryModule
-from jarvis.errors import StoreBusyError, TransactionError
+from jarvis.change import Change
+from jarvis.errors import StoreBusyError, StoreClosedError, TransactionError
 from jarvis.persistent_memory import MemoryModule
 
 
@@ -236,6 +240,44 @@ def test_a_lock_that_was_waited_for_and_dropped_unlocks_nobody_elses(tmp_path: P
     assert rival.count_memories() == 1
 
 
+def _open_files(directory: Path) -> int:
+    """Return how many files of a directory this process has open."""
+    return sum(os.path.realpath(each).startswith(str(directory)) for each in Path("/proc/self/fd").glob("*"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="sends itself signals")
+@pytest.mark.parametrize("backend_type", ["sqlite", "json"])
+def test_a_signal_handler_may_shut_down_what_it_interrupts(tmp_path: Path, backend_type: str) -> None:
+    memory = MemoryModule(storage_dir=tmp_path, backend_type=backend_type)
+    with memory.transaction():
+        for number in range(500):
+            memory.record_task(str(number), {"n": number})
+    fired: list[int] = []
+
+    def shut_down(*_: object) -> None:
+        memory.shutdown()
+        fired.append(1)
+
+    def walk() -> None:
+        while not fired:
+            for _ in memory.iter_memories(where={"n": {"$gt": 490}}):
+                pass
+
+    usual = signal.signal(signal.SIGALRM, shut_down)
+    try:
+        for number in range(20):
+            fired.clear()
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + number / 5000)
+            with contextlib.suppress(StoreClosedError):
+                walk()
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+
+    assert memory.count_memories() == 500
+    memory.shutdown()
+    assert _open_files(tmp_path) == 0
+
+
 class TestTasks:
     def test_a_task_that_outlives_a_savepoint_is_told(self, tmp_path: Path) -> None:
         async def story() -> list[str]:
@@ -305,6 +347,48 @@ class TestTasks:
                 return outcomes
 
         assert set(asyncio.run(story())) == {"CancelledError"}
+
+    @pytest.mark.parametrize("backend_type", ["sqlite", "json"])
+    def test_a_shutdown_ends_what_another_task_iterates_over(self, tmp_path: Path, backend_type: str) -> None:
+        async def story() -> tuple[int, int]:
+            memory = AsyncMemoryModule(storage_dir=tmp_path, backend_type=backend_type)
+            async with memory.transaction():
+                for number in range(300):
+                    await memory.record_task(str(number), {})
+            iteration = memory.iter_memories()
+            await anext(iteration)
+            await asyncio.create_task(memory.shutdown())
+            with pytest.raises(StoreClosedError):
+                await anext(iteration)
+            names = _open_files(tmp_path)
+            count = len([entry async for entry in memory.iter_memories()])
+            await memory.shutdown()
+            return names, count
+
+        assert asyncio.run(story()) == (0, 300)
+
+    @pytest.mark.parametrize("is_left", [False, True], ids=["shutdown", "left-block"])
+    def test_a_shutdown_ends_a_watch_that_another_task_awaits(self, tmp_path: Path, is_left: bool) -> None:
+        async def story() -> tuple[list[str | None], list[str | None], int]:
+            memory = AsyncMemoryModule(storage_dir=tmp_path)
+
+            async def follow(watch: AsyncIterator[Change]) -> list[str | None]:
+                return [change.key async for change in watch]
+
+            await memory.bootstrap()
+            tasks = [asyncio.create_task(follow(each.watch())) for each in (memory, memory.for_namespace("default"))]
+            await asyncio.sleep(0)
+            await memory.set_user_preference("theme", {})
+            await asyncio.sleep(0.2)
+            if is_left:
+                async with memory:
+                    pass
+            else:
+                await memory.shutdown()
+            seen = await asyncio.wait_for(asyncio.gather(*tasks), 10)
+            return seen[0], seen[1], _open_files(tmp_path)
+
+        assert asyncio.run(story()) == (["theme"], ["theme"], 0)
 
     def test_a_loop_that_closes_while_a_task_waits_leaves_no_lock(self, tmp_path: Path) -> None:
         holder = MemoryModule(storage_dir=tmp_path)

@@ -24,6 +24,7 @@ from jarvis import _files
 from jarvis._json import file as json_file
 from jarvis._json import past as json_past
 from jarvis._json import record as json_record
+from jarvis.change import FIRST_GENERATION
 from jarvis.codec import instant_of
 from jarvis.config import HistoryPolicy
 from jarvis.errors import (
@@ -200,7 +201,8 @@ def test_an_empty_store_is_a_readable_file(path: Path, backend: JSONBackend) -> 
 
     document = unsealed(path)
     clock = {"commit": 0, "made": None, "begins": None, "fed_from": 0}
-    assert document == {"format": 3, "entries": {}, "clock": clock}
+    assert document["clock"].pop("generation") >= FIRST_GENERATION
+    assert document == {"format": 4, "entries": {}, "clock": {**clock, "copied": 0}}
 
 
 def test_a_namespace_without_entries_and_past_is_not_in_the_file(path: Path, backend: JSONBackend) -> None:
@@ -497,7 +499,7 @@ def test_a_name_that_stands_twice_in_a_file_without_checksum_is_damage(path: Pat
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
-    newer = json.dumps({"format": 4, "tables": [], "checksum": "sha1024:…"}).encode()
+    newer = json.dumps({"format": 5, "tables": [], "checksum": "sha1024:…"}).encode()
     path.write_bytes(newer)
 
     with pytest.raises(StoreTooNewError):
@@ -587,7 +589,7 @@ def test_migration_keeps_the_old_bytes_beside_the_store(path: Path, backend: JSO
     backend.bootstrap()
 
     assert Path(f"{path}.first-life").read_bytes() == old
-    assert unsealed(path)["format"] == 3
+    assert unsealed(path)["format"] == 4
 
 
 def test_migration_never_replaces_another_kept_copy(path: Path) -> None:

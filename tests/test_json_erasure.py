@@ -292,7 +292,7 @@ def test_a_file_edited_by_hand_may_say_that_copies_are_to_be_removed(path: Path,
     backend.create(MemoryEntry("1", "c", "k", {}))
     document = document_of(path)
     del document["checksum"]
-    for number, refused in ((2, True), (3, False)):
+    for number, refused in ((2, True), (4, False)):
         path.write_text(json.dumps({**document, "format": number, "erasing": True}))
         if refused:
             with pytest.raises(CorruptStoreError):

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from jarvis.change import position_of
 from jarvis.codec import instant_of
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR as START
@@ -65,7 +67,7 @@ def test_the_file_shows_when_an_entry_expires(path: Path, memory: MemoryModule) 
 
     document = document_of(path)
 
-    assert document["format"] == 3
+    assert document["format"] == 4
     assert document["history"][0]["entry"]["expires_at"] == "2100-01-01T01:00:00.000001+00:00"
     assert document["entries"][whole]["expires_at"] == "2100-01-01T01:00:00+00:00"
     assert "expires_at" not in document["entries"][kept]
@@ -230,7 +232,7 @@ def after_a_second() -> datetime:
 # --- files of other versions, and those edited by hand --------------------------------------------
 
 
-def test_a_file_of_format_2_opens_with_its_past_and_is_written_as_format_3(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_file_of_format_2_opens_with_its_past_and_is_written_as_format_4(tmp_path: Path, clock: FakeClock) -> None:
     path = Path(shutil.copy(FORMAT_2, tmp_path / "memory.json"))
     old = document_of(path)
     assert old["format"] == 2
@@ -241,8 +243,9 @@ def test_a_file_of_format_2_opens_with_its_past_and_is_written_as_format_3(tmp_p
     memory.create_memory("c", "k", {}, "t", ttl=1)
 
     new = document_of(path)
-    assert new["format"] == 3
-    assert lived.changes() == changes
+    assert new["format"] == 4
+    numbered = [replace(each, cursor=str(position_of(each.cursor))) for each in lived.changes()]
+    assert numbered == changes
     assert new["namespaces"]["lived"] == old["namespaces"]["lived"]
     memory.shutdown()
 

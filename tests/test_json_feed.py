@@ -16,7 +16,7 @@ import pytest
 
 from jarvis._json import event as json_event
 from jarvis._json import record as json_record
-from jarvis.change import Change, Kind
+from jarvis.change import Change, Kind, cursor_of, position_of
 from jarvis.config import HistoryPolicy
 from jarvis.errors import CursorExpiredError
 from jarvis.json_backend import JSONBackend
@@ -51,8 +51,9 @@ def an_entry(entry_id: str = "1", **fields: Any) -> MemoryEntry:
 
 
 def told(backend: JSONBackend, after: int = 0, limit: int = MANY) -> list[tuple[str, ...]]:
-    """Return what the feed tells in short: cursor, operation, id and version."""
-    return [(each.cursor, each.operation, f"{each.memory_id} {each.version}") for each in backend.changes(after, limit)]
+    """Return what the feed tells in short: number, operation, id and version."""
+    found = backend.changes(after, limit)
+    return [(str(position_of(each.cursor)), each.operation, f"{each.memory_id} {each.version}") for each in found]
 
 
 @contextlib.contextmanager
@@ -133,7 +134,7 @@ def test_every_kind_of_change_is_told_in_order_with_its_author_and_reason(path: 
     ]
     expected = [
         Change(
-            cursor=str(number + 1),
+            cursor=cursor_of(number + 1, document_of(path)["clock"]["generation"]),
             operation=kind,
             memory_id="1",
             version=version,
@@ -269,7 +270,7 @@ def test_a_number_that_was_told_is_not_given_again(path: Path, backend: JSONBack
     cursors: list[int] = []
     ways: list[Callable[[], object]] = [
         lambda: cursors.append(backend.last_position()),
-        lambda: cursors.append(int(backend.changes(0, MANY)[-1].cursor)),
+        lambda: cursors.append(position_of(backend.changes(0, MANY)[-1].cursor)),
     ]
     for number, note in enumerate(ways):
         with backend.transaction():
@@ -292,7 +293,7 @@ def test_a_cursor_goes_on_across_reopening_and_handles(path: Path) -> None:
             handles[1] = JSONBackend(path)
         if number % 3 == 2:
             after = int(seen[-1]) if seen else 0
-            seen += [each.cursor for each in handles[number % 2].changes(after, MANY)]
+            seen += [str(position_of(each.cursor)) for each in handles[number % 2].changes(after, MANY)]
 
     assert seen == [str(number) for number in range(1, 19)]
 
@@ -315,15 +316,15 @@ def test_a_follower_of_four_processes_misses_nothing_and_reads_nothing_twice(pat
     seen: list[Change] = []
     while True:
         working = any(writer.poll() is None for writer in writers)
-        after = int(seen[-1].cursor) if seen else 0
+        after = position_of(seen[-1].cursor) if seen else 0
         page = follower.changes(after, 7)
-        assert all(int(each.cursor) > after for each in page)
+        assert all(position_of(each.cursor) > after for each in page)
         seen += page
         if not page and not working:
             break
 
     assert [writer.returncode for writer in writers] == [0] * 4
-    assert [each.cursor for each in seen] == [str(number) for number in range(1, 201)]
+    assert [str(position_of(each.cursor)) for each in seen] == [str(number) for number in range(1, 201)]
     for name in range(4):
         own = [each.memory_id for each in seen if str(each.memory_id).startswith(f"{name}-")]
         assert own == [f"{name}-{number}" for number in range(50)]
@@ -351,7 +352,7 @@ def test_pruning_by_number_keeps_what_happened(path: Path, backend: JSONBackend)
             *(("update", number + 3, f"k{number}") for number in range(4)),
             ("delete", 6, "k4"),
         ]
-        assert [each.cursor for each in found] == [str(number) for number in range(1, 8)]
+        assert [str(position_of(each.cursor)) for each in found] == [str(number) for number in range(1, 8)]
         assert found[0].timestamp == START
         assert (found[0].module, found[0].task_id, found[0].reason) == ("maker", None, "asked for")
         assert {(each.module, each.reason) for each in found[1:-1]} == {("ui", "a reason to update")}
@@ -388,7 +389,7 @@ def test_age_drops_what_happened_and_the_feed_begins_behind_it(path: Path) -> No
         for after in (0, 1):
             with pytest.raises(CursorExpiredError) as caught:
                 store.changes(after, 1)
-            assert (caught.value.cursor, caught.value.earliest) == (str(after), "2")
+            assert (caught.value.cursor, position_of(caught.value.earliest or "")) == (str(after), 2)
     assert backend.prune(START + 99 * DAY, 10) == 2
     assert (backend.first_position(), told(backend, 4)) == (4, [])
     assert "events" not in document_of(path)
@@ -520,7 +521,7 @@ def test_erasing_leaves_only_that_it_was_done(path: Path) -> None:
     for store in (backend, JSONBackend(path, read_only=True)):
         assert store.for_namespace("alice").changes(0, MANY) == [
             Change(
-                cursor=str(store.last_position()),
+                cursor=store.newest_cursor(),
                 operation="erase",
                 timestamp=moment,
                 module="ui",
@@ -540,7 +541,8 @@ def test_a_past_without_a_present_is_told_to_be_erased_and_nothing_is_not(path: 
     few.create(an_entry("basalt"))
     few.delete("basalt")
     assert few.erase_namespace("default") == 0
-    assert [(each.operation, each.count, each.cursor) for each in few.changes(0, MANY)] == [("erase", 1, "3")]
+    (erased,) = few.changes(0, MANY)
+    assert (erased.operation, erased.count, position_of(erased.cursor)) == ("erase", 1, 3)
     before = path.read_bytes()
     assert few.erase_namespace("default") == 0
     assert path.read_bytes() == before
@@ -818,7 +820,7 @@ class Diary:
             )
             for store in (self.backend.for_namespace(name), JSONBackend(self.path, read_only=True, namespace=name)):
                 found = [
-                    (int(each.cursor), each.operation, each.memory_id, each.version)
+                    (position_of(each.cursor), each.operation, each.memory_id, each.version)
                     for each in store.changes(after, limit)
                 ]
                 assert found == [each for each in self.done[name] if each[0] > after][:limit]

@@ -698,7 +698,7 @@ def test_a_past_without_a_present_is_erased_too(path: Path, backend: JSONBackend
 # --- older files ---------------------------------------------------------------------------------
 
 
-def test_a_file_of_format_1_is_read_as_it_is_and_written_as_format_2(tmp_path: Path) -> None:
+def test_a_file_of_format_1_is_read_as_it_is_and_written_as_format_4(tmp_path: Path) -> None:
     path = Path(shutil.copy(VERSION_1, tmp_path / "memory.json"))
     reader = JSONBackend(path, read_only=True)
     assert reader.list_all() == reader.for_namespace("alice").list_all() == entries()
@@ -714,7 +714,7 @@ def test_a_file_of_format_1_is_read_as_it_is_and_written_as_format_2(tmp_path: P
     assert path.read_bytes() == VERSION_1.read_bytes()
     delete(backend, START, "id-3")
     document = document_of(path)
-    assert document["format"] == 3
+    assert document["format"] == 4
     assert document["clock"]["begins"] == instant_of(newest)
     assert document["entries"] == {
         key: held for key, held in json.loads(VERSION_1.read_bytes())["entries"].items() if key != "id-3"

@@ -251,3 +251,24 @@ def _join(threads: list[threading.Thread]) -> None:
 
 def _run(count: int, work: Callable[[int], object]) -> None:
     _join(_start(count, work))
+
+
+def test_a_write_is_made_once_also_by_threads_that_open_the_store(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path)
+    memory.bootstrap()
+    for _ in range(60):  # without the check, some of these are made twice
+        memory.shutdown()
+        (tmp_path / "memory.db.lock").unlink()  # so it is verified under the lock, which is given back then
+        together = threading.Barrier(4)
+
+        def write(together: threading.Barrier = together) -> None:
+            together.wait()
+            memory.record_task("1", {})
+
+        threads = [threading.Thread(target=write) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert memory.count_memories() == 240

@@ -1,4 +1,8 @@
-"""Calls of an event loop made in a few threads: a hop between threads costs more than a read, so few are made."""
+"""Calls of an event loop made in a few threads: a hop between threads costs more than a read, so few are made.
+
+Each call is in one of three lanes, which have threads of their own: what may wait for the store's writers, or takes
+long, never keeps a read waiting.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,27 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
-WORKERS = 4
-"""Threads of one memory: readers overlap, writers queue at the store's lock anyway."""
+Lane = Literal["read", "change", "long"]
+
+THREADS: dict[Lane, int] = {"read": 4, "change": 4, "long": 16}
+"""Threads of one memory: readers overlap, writers queue at the store's lock anyway. Long calls have one each, but not
+more than a process has files for: a connection to a SQLite store takes three."""
 
 _PATIENCE_SECONDS = 0.002
 
 
 class _Line:
-    """The calls of one event loop that wait for a thread, and the outcomes that wait for the loop.
+    """The calls of one event loop in one lane that wait for a thread, and the outcomes that wait for the loop.
 
     A thread takes one call after the other, and wakes the loop once for all that is done until it
     looks: a hop between threads costs more than a read. Another thread helps when a call has waited
-    for `_PATIENCE_SECONDS`, because the one before it waits for the disk.
+    for `_PATIENCE_SECONDS`, because the one before it waits for the disk. A long call gets its thread at once.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, workers: Workers) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, workers: Workers, lane: Lane) -> None:
+        self._lane = lane
         self._loop = weakref.ref(loop)
         self._workers = weakref.ref(workers)
         self._calls: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
@@ -39,7 +47,7 @@ class _Line:
         """Return a future of what `call` returns, called in a thread."""
         future = loop.create_future()
         self._calls.append((future, call))
-        if not self._threads:
+        if not self._threads or self._lane == "long":
             self._help()
         elif not self._is_watched:
             self._is_watched = True
@@ -57,11 +65,11 @@ class _Line:
     def _help(self) -> None:
         workers = self._workers()
         with self._mutex:
-            if self._threads == WORKERS or workers is None:
+            if self._threads == THREADS[self._lane] or workers is None:
                 return
             self._threads += 1
         try:
-            workers.pool().submit(self._work)
+            workers.start(self._lane, self._work)
         except BaseException:
             with self._mutex:
                 self._threads -= 1
@@ -108,29 +116,82 @@ class Workers:
     """The threads of one memory and its siblings, started when first needed, in each process anew."""
 
     def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._pid = 0
-        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = weakref.WeakKeyDictionary()
+        self._mutex = threading.Lock()
+        self._begin()
 
-    def call(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Return a future of what `call` returns, called in one of the threads."""
+    def _begin(self) -> None:
+        """Have no thread and no call: a forked child has none of its parent's."""
+        self._pid = os.getpid()
+        self._pools: dict[Lane, ThreadPoolExecutor] = {}
+        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Lane, _Line]]
+        self._lines = weakref.WeakKeyDictionary()
+        self._fences: list[threading.Event] = []
+
+    def call(self, lane: Lane, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Return a future of what `call` returns, called in one of the threads of its lane."""
         loop = asyncio.get_running_loop()
         if self._pid != os.getpid():
-            self._lines = weakref.WeakKeyDictionary()
-            self.pool()
-        line = self._lines.get(loop)
+            self._mutex = threading.Lock()
+            self._begin()
+        lines = self._lines.get(loop)
+        if lines is None:
+            lines = self._lines[loop] = {}
+        line = lines.get(lane)
         if line is None:
-            line = self._lines[loop] = _Line(loop, self)
-        return line.call(loop, call)
+            line = lines[lane] = _Line(loop, self, lane)
+        return line.call(loop, call if lane == "read" or not self._fences else self.behind(call))
 
-    def pool(self) -> ThreadPoolExecutor:
-        """Return the threads, started anew in a forked child."""
-        if self._pool is None or self._pid != os.getpid():  # a forked child has none of its parent's threads
-            self._pool, self._pid = ThreadPoolExecutor(WORKERS, thread_name_prefix="jarvis-memory"), os.getpid()
-        return self._pool
+    def call_first(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Return a future of what `call`, which reads, returns; no change that is called later is made before it.
+
+        Do not cancel the future: then it would not be called, and they would wait for ever.
+        """
+        fence = threading.Event()
+
+        def made() -> Any:
+            try:
+                return call()
+            finally:
+                fence.set()
+
+        future = self.call("read", made)
+        with self._mutex:
+            self._fences.append(fence)
+        return future
+
+    def behind(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """Return `call`, which waits, in its thread, for all that `call_first` was given up to now."""
+        if not self._fences or self._pid != os.getpid():
+            return call
+        with self._mutex:
+            self._fences[:] = fences = [fence for fence in self._fences if not fence.is_set()]
+
+        def behind_them() -> Any:
+            for fence in fences:
+                fence.wait()
+            return call()
+
+        return behind_them if fences else call
+
+    def start(self, lane: Lane, work: Callable[[], None]) -> None:
+        """Have `work` done in a thread of the lane: for a long call one that ends with it, so its connection does."""
+        if lane == "long":
+            pool = ThreadPoolExecutor(1, thread_name_prefix="jarvis-memory-long")
+            pool.submit(work)
+            pool.shutdown(wait=False)
+            return
+        with self._mutex:
+            pool_of_lane = self._pools.get(lane)
+            if pool_of_lane is None:
+                name = f"jarvis-memory-{lane}"
+                pool_of_lane = self._pools[lane] = ThreadPoolExecutor(THREADS[lane], thread_name_prefix=name)
+            pool_of_lane.submit(work)
 
     def stop(self) -> None:
         """Let the threads end when they have nothing left to do."""
-        pool, self._pool = self._pool, None
-        if pool is not None and self._pid == os.getpid():
+        if self._pid != os.getpid():
+            return
+        with self._mutex:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
             pool.shutdown(wait=False)

@@ -13,7 +13,7 @@ import functools
 import itertools
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,23 +22,24 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import msgspec
 
-from jarvis._awaited import Workers
-from jarvis.change import Change, position_of
+from jarvis._awaited import Lane, Workers
+from jarvis.change import Change
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt
 from jarvis.errors import TransactionError
 from jarvis.forgetting import Lifetime
 from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
+from jarvis.ongoing import closed
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
 from jarvis.recompression import Progress, Recompression
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Difference, Revision
 from jarvis.rewriting import RewriteProgress, Rewritten
 from jarvis.settings import Compression, Encryption, HistoryPolicy, RetentionRule
-from jarvis.storage_backend import FeedsChanges, StorageBackend, WakesWatchers
+from jarvis.storage_backend import StorageBackend
 from jarvis.sweeping import Sweeper
-from jarvis.watching import BATCH, INTERVAL_SECONDS
+from jarvis.watching import INTERVAL_SECONDS, Watch
 
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
 
@@ -149,31 +150,43 @@ class AsyncMemoryModule:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._memory, self._workers = state["memory"], Workers()
 
-    async def _run(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    def _read(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
+        """Await a call that waits for no writer."""
+        return self._called("read", call, *args, **kwargs)
+
+    def _write(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
+        """Await a call that may wait for the writers' lock."""
+        return self._called("change", call, *args, **kwargs)
+
+    def _work(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
+        """Await a call that may take long."""
+        return self._called("long", call, *args, **kwargs)
+
+    async def _called(self, lane: Lane, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         bound = functools.partial(contextvars.copy_context().run, call, *args, **kwargs)
         level = _levels.get().get(id(self._workers))
         if level is None or level.is_detached:
-            result: Result = await self._workers.call(bound)
+            result: Result = await self._workers.call(lane, bound)
             return result
         async with level.turn:
             level.check()
             return await _in_thread(level.thread, bound)
 
     def _started(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
-        """Return the future of a call that comes before all that are made from now on."""
+        """Return the future of a reading call that comes before all changes that are called from now on."""
         level = _levels.get().get(id(self._workers))
         if level is None or level.is_detached:
-            return self._workers.call(functools.partial(contextvars.copy_context().run, call))
-        return asyncio.ensure_future(self._run(call))
+            return self._workers.call_first(functools.partial(contextvars.copy_context().run, call))
+        return asyncio.ensure_future(self._read(call))
 
     # --- the verbs: what each does is said once, in MemoryModule ---------------------------------
 
     async def bootstrap(self) -> None:
-        return await self._run(self._memory.bootstrap)
+        return await self._write(self._memory.bootstrap)
 
     async def recompress(self, progress: Progress | None = None) -> Recompression:
         """As there; `progress` is called in the thread that does it."""
-        return await self._run(self._memory.recompress, progress)
+        return await self._work(self._memory.recompress, progress)
 
     async def create_memory(
         self,
@@ -190,7 +203,7 @@ class AsyncMemoryModule:
         expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
-        return await self._run(
+        return await self._write(
             self._memory.create_memory,
             category,
             key,
@@ -220,7 +233,7 @@ class AsyncMemoryModule:
         expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
-        return await self._run(
+        return await self._write(
             self._memory.upsert_memory,
             category,
             key,
@@ -246,7 +259,7 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> str:
-        return await self._run(
+        return await self._write(
             self._memory.set_user_preference,
             key,
             value,
@@ -265,7 +278,9 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> str:
-        return await self._run(self._memory.set_device_info, device_info, module=module, task_id=task_id, reason=reason)
+        return await self._write(
+            self._memory.set_device_info, device_info, module=module, task_id=task_id, reason=reason
+        )
 
     async def record_task(
         self,
@@ -278,7 +293,7 @@ class AsyncMemoryModule:
         module: str | None = None,
         reason: str | None = None,
     ) -> str:
-        return await self._run(
+        return await self._write(
             self._memory.record_task,
             task_id,
             task_data,
@@ -290,25 +305,25 @@ class AsyncMemoryModule:
         )
 
     async def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
-        return await self._run(self._memory.get_memory, memory_id, as_of=as_of)
+        return await self._read(self._memory.get_memory, memory_id, as_of=as_of)
 
     async def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
-        return await self._run(self._memory.get_memory_by_key, key, as_of=as_of)
+        return await self._read(self._memory.get_memory_by_key, key, as_of=as_of)
 
     async def get_memories_by_category(self, category: str, *, include_archived: bool = False) -> list[MemoryEntry]:
-        return await self._run(self._memory.get_memories_by_category, category, include_archived=include_archived)
+        return await self._read(self._memory.get_memories_by_category, category, include_archived=include_archived)
 
     async def get_memories_by_entity(
         self, entity_type: str, entity_id: str | None = None, *, include_archived: bool = False
     ) -> list[MemoryEntry]:
-        return await self._run(
+        return await self._read(
             self._memory.get_memories_by_entity, entity_type, entity_id, include_archived=include_archived
         )
 
     async def get_memories_by_tags(
         self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any", include_archived: bool = False
     ) -> list[MemoryEntry]:
-        return await self._run(
+        return await self._read(
             self._memory.get_memories_by_tags, tags, tags_match=tags_match, include_archived=include_archived
         )
 
@@ -329,7 +344,7 @@ class AsyncMemoryModule:
         as_of: datetime | None = None,
         include_archived: bool = False,
     ) -> list[MemoryEntry]:
-        return await self._run(
+        return await self._read(
             self._memory.search_memories,
             category,
             entity_type,
@@ -361,7 +376,7 @@ class AsyncMemoryModule:
         as_of: datetime | None = None,
         include_archived: bool = False,
     ) -> int:
-        return await self._run(
+        return await self._read(
             self._memory.count_memories,
             category,
             entity_type,
@@ -379,20 +394,20 @@ class AsyncMemoryModule:
     async def list_memories(
         self, *, limit: int | None = None, after: MemoryEntry | str | None = None, include_archived: bool = False
     ) -> list[MemoryEntry]:
-        return await self._run(self._memory.list_memories, limit=limit, after=after, include_archived=include_archived)
+        return await self._read(self._memory.list_memories, limit=limit, after=after, include_archived=include_archived)
 
     async def get_user_preferences(
         self, *, as_of: datetime | None = None, include_archived: bool = False
     ) -> dict[str, Any]:
-        return await self._run(self._memory.get_user_preferences, as_of=as_of, include_archived=include_archived)
+        return await self._read(self._memory.get_user_preferences, as_of=as_of, include_archived=include_archived)
 
     async def get_device_info(self) -> dict[str, Any]:
-        return await self._run(self._memory.get_device_info)
+        return await self._read(self._memory.get_device_info)
 
     async def get_task_history(
         self, limit: int | None = None, *, as_of: datetime | None = None, include_archived: bool = False
     ) -> list[MemoryEntry]:
-        return await self._run(self._memory.get_task_history, limit, as_of=as_of, include_archived=include_archived)
+        return await self._read(self._memory.get_task_history, limit, as_of=as_of, include_archived=include_archived)
 
     async def update_memory(
         self,
@@ -405,7 +420,7 @@ class AsyncMemoryModule:
         if_version: int | None = None,
         reason: str | None = None,
     ) -> bool:
-        return await self._run(
+        return await self._write(
             self._memory.update_memory, memory_id, value, tags, module, task_id, if_version=if_version, reason=reason
         )
 
@@ -419,7 +434,7 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        return await self._run(
+        return await self._write(
             self._memory.merge_memory,
             memory_id,
             changes,
@@ -439,7 +454,7 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        return await self._run(
+        return await self._write(
             self._memory.modify_memory,
             memory_id,
             change,
@@ -458,45 +473,46 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        return await self._run(
+        return await self._write(
             self._memory.delete_memory, memory_id, if_version=if_version, module=module, task_id=task_id, reason=reason
         )
 
     async def clear_all(
         self, *, erase: bool = False, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> int:
-        return await self._run(self._memory.clear_all, erase=erase, module=module, task_id=task_id, reason=reason)
+        clear = functools.partial(self._memory.clear_all, erase=erase, module=module, task_id=task_id, reason=reason)
+        return await (self._work(clear) if erase else self._write(clear))
 
     async def back_up(self, directory: str | os.PathLike[str]) -> Path:
-        return await self._run(self._memory.back_up, directory)
+        return await self._work(self._memory.back_up, directory)
 
     async def key_slots(self) -> list[SlotInfo]:
-        return await self._run(self._memory.key_slots)
+        return await self._write(self._memory.key_slots)
 
     async def add_key_slot(self, source: KeySource | Callable[[], bytes]) -> int:
-        return await self._run(self._memory.add_key_slot, source)
+        return await self._write(self._memory.add_key_slot, source)
 
     async def remove_key_slot(self, slot_id: int) -> None:
-        return await self._run(self._memory.remove_key_slot, slot_id)
+        return await self._write(self._memory.remove_key_slot, slot_id)
 
     async def encrypt_store(
         self, keys: KeySources = (), *, progress: Callable[[RewriteProgress], None] | None = None
     ) -> Rewritten | None:
-        return await self._run(self._memory.encrypt_store, keys, progress=progress)
+        return await self._work(self._memory.encrypt_store, keys, progress=progress)
 
     async def decrypt_store(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
-        return await self._run(self._memory.decrypt_store, progress=progress)
+        return await self._work(self._memory.decrypt_store, progress=progress)
 
     async def rotate_data_key(
         self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
     ) -> Rewritten:
-        return await self._run(self._memory.rotate_data_key, keys=keys, progress=progress)
+        return await self._work(self._memory.rotate_data_key, keys=keys, progress=progress)
 
     async def get_history(self, memory_id: str) -> list[Revision]:
-        return await self._run(self._memory.get_history, memory_id)
+        return await self._read(self._memory.get_history, memory_id)
 
     async def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
-        return await self._run(self._memory.diff_memory, memory_id, from_version, to_version)
+        return await self._read(self._memory.diff_memory, memory_id, from_version, to_version)
 
     async def restore_memory(
         self,
@@ -507,20 +523,20 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        return await self._run(
+        return await self._write(
             self._memory.restore_memory, memory_id, version, module=module, task_id=task_id, reason=reason
         )
 
     async def undo(
         self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> bool:
-        return await self._run(self._memory.undo, memory_id, module=module, task_id=task_id, reason=reason)
+        return await self._write(self._memory.undo, memory_id, module=module, task_id=task_id, reason=reason)
 
     async def prune_history(self, *, limit: int = 1000) -> int:
-        return await self._run(self._memory.prune_history, limit=limit)
+        return await self._write(self._memory.prune_history, limit=limit)
 
     async def plan_retention(self, *, examples: int = 3) -> RetentionPlan:
-        return await self._run(self._memory.plan_retention, examples=examples)
+        return await self._work(self._memory.plan_retention, examples=examples)
 
     async def sweep(
         self,
@@ -530,17 +546,17 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> SweepReport:
-        return await self._run(self._memory.sweep, batch=batch, module=module, task_id=task_id, reason=reason)
+        return await self._work(self._memory.sweep, batch=batch, module=module, task_id=task_id, reason=reason)
 
     def sweep_every(self, interval: timedelta | float) -> Sweeper:
         """Start the thread at once, without waiting for it; its `stop` does wait."""
         return self._memory.sweep_every(interval)
 
     async def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
-        return await self._run(self._memory.changes, since, limit=limit)
+        return await self._read(self._memory.changes, since, limit=limit)
 
     async def newest_cursor(self) -> str:
-        return await self._run(self._memory.newest_cursor)
+        return await self._read(self._memory.newest_cursor)
 
     async def touch_memory(
         self,
@@ -552,7 +568,7 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        return await self._run(
+        return await self._write(
             self._memory.touch_memory,
             memory_id,
             ttl=ttl,
@@ -565,15 +581,15 @@ class AsyncMemoryModule:
     async def purge_expired(
         self, *, limit: int = 1000, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> int:
-        return await self._run(self._memory.purge_expired, limit=limit, module=module, task_id=task_id, reason=reason)
+        return await self._write(self._memory.purge_expired, limit=limit, module=module, task_id=task_id, reason=reason)
 
     async def list_namespaces(self) -> list[str]:
-        return await self._run(self._memory.list_namespaces)
+        return await self._read(self._memory.list_namespaces)
 
     async def erase_memory(
         self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> ErasureReceipt:
-        return await self._run(self._memory.erase_memory, memory_id, module=module, task_id=task_id, reason=reason)
+        return await self._work(self._memory.erase_memory, memory_id, module=module, task_id=task_id, reason=reason)
 
     async def erase_entity(
         self,
@@ -584,7 +600,7 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> ErasureReceipt:
-        return await self._run(
+        return await self._work(
             self._memory.erase_entity, entity_type, entity_id, module=module, task_id=task_id, reason=reason
         )
 
@@ -604,7 +620,7 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> ErasureReceipt:
-        return await self._run(
+        return await self._work(
             self._memory.erase_memories,
             category,
             entity_type,
@@ -623,7 +639,7 @@ class AsyncMemoryModule:
     async def erase_namespace(
         self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> ErasureReceipt:
-        return await self._run(self._memory.erase_namespace, namespace, module=module, task_id=task_id, reason=reason)
+        return await self._work(self._memory.erase_namespace, namespace, module=module, task_id=task_id, reason=reason)
 
     async def iter_memories(
         self,
@@ -657,53 +673,49 @@ class AsyncMemoryModule:
             as_of=as_of,
             include_archived=include_archived,
         )
+        activity = self._memory._ongoing.begin()
         fetch: asyncio.Future[list[MemoryEntry]] | None = None
         try:
             while True:
-                fetch = asyncio.ensure_future(self._run(lambda: list(itertools.islice(entries, _BATCH))))
+                fetch = asyncio.ensure_future(self._read(lambda: list(itertools.islice(entries, _BATCH))))
                 batch = await asyncio.shield(fetch)
                 if not batch:
                     return
                 for entry in batch:
+                    if activity.is_over:
+                        raise closed(self.backend)
                     yield entry
         finally:
             if fetch is not None and not fetch.done():  # cancelled: the thread is still at it
                 with contextlib.suppress(Exception, asyncio.CancelledError):
                     await _settled(fetch)
-            await _settled(asyncio.ensure_future(self._run(_close, entries)))
+            await _settled(asyncio.ensure_future(self._read(_close, entries)))
 
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
-        feed, waker = self._memory._watched()
-        start: asyncio.Future[int] | int
-        start = self._started(feed.last_position) if since is None else position_of(since)
-        return self._watching(feed, waker, start, idle_seconds)
+        watch = self._memory._watch(since)
+        start = self._started(functools.partial(watch.begin, since))
+        return self._watching(watch, start, idle_seconds)
 
     async def _watching(
-        self,
-        feed: FeedsChanges,
-        waker: WakesWatchers,
-        start: asyncio.Future[int] | int,
-        idle_seconds: float | None,
+        self, watch: Watch, start: asyncio.Future[None], idle_seconds: float | None
     ) -> AsyncIterator[Change]:
-        position = start if isinstance(start, int) else await start
+        await asyncio.shield(start)  # see `Workers.call_first`
         quiet = 0.0
-        while True:
-            pulse = await self._run(waker.pulse)
-            reached = await self._run(feed.last_position)
-            found = await self._run(feed.changes, position, BATCH)
+        while not watch.is_over:
+            found = await self._read(watch.look)
             for change in found:
-                position, quiet = position_of(change.cursor), 0.0
+                quiet = 0.0
                 yield change
-            if not found:
-                position = max(position, reached)
-            while not found and pulse == await self._run(waker.pulse):
+                if watch.is_over:
+                    return
+            while not found and await self._read(watch.is_still):
                 if idle_seconds is not None and quiet >= idle_seconds:
                     return
                 await asyncio.sleep(INTERVAL_SECONDS)
                 quiet += INTERVAL_SECONDS
 
     async def shutdown(self) -> None:
-        await self._run(self._memory.shutdown)
+        await self._write(self._memory.shutdown)
         self._workers.stop()
 
     # --- transactions, authors, namespaces -------------------------------------------------------
@@ -730,7 +742,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
 
     def __init__(self, memory: MemoryModule, workers: Workers) -> None:
         self._inner = memory.transaction()
-        self._key = id(workers)
+        self._workers, self._key = workers, id(workers)
         self._settled = threading.Lock()
         self._entered = self._abandoned = False
 
@@ -749,7 +761,8 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
         else:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="jarvis-transaction")
         try:
-            await _in_thread(self._thread, functools.partial(contextvars.copy_context().run, self._enter))
+            enter = functools.partial(contextvars.copy_context().run, self._enter)
+            await _in_thread(self._thread, self._workers.behind(enter))
         except BaseException:
             self._abandon()
             self._end()

@@ -124,19 +124,26 @@ class HistoryUnavailableError(JarvisError, LookupError):
 
 
 class CursorExpiredError(JarvisError, LookupError):
-    """Changes behind the cursor are not known any more: they were pruned, or history was turned off.
+    """Changes behind the cursor are not known: they were pruned, history was turned off, or the store was restored.
 
     Attributes:
         cursor: what was asked for.
         earliest: the cursor from which on all changes are known, or None if no history is kept.
+        is_foreign: the cursor is of another store, or of this one before it was restored from a backup.
     """
 
-    def __init__(self, cursor: str, earliest: str | None) -> None:
-        super().__init__(cursor, earliest)
+    def __init__(self, cursor: str, earliest: str | None, is_foreign: bool = False) -> None:
+        super().__init__(cursor, earliest, is_foreign)
         self.cursor = cursor
         self.earliest = earliest
+        self.is_foreign = is_foreign
 
     def __str__(self) -> str:
+        if self.is_foreign:
+            return (
+                f"since: the cursor {self.cursor} is of another store, or of this one before it was restored; "
+                "read the memories themselves, then go on from newest_cursor()"
+            )
         if self.earliest is None:
             return "since: no history is kept, so changes are not known; read the memories themselves"
         return (
@@ -185,6 +192,10 @@ class StoreMissingError(StoreError, FileNotFoundError):
 
 class StoreBusyError(StoreError, TimeoutError):
     """Another writer kept the store locked for longer than the busy timeout."""
+
+
+class StoreClosedError(StoreError):
+    """The memory was shut down while an iteration was open; begin it again, which opens the store."""
 
 
 class ReadOnlyStoreError(StoreError, PermissionError):

@@ -15,6 +15,7 @@ from jarvis.backend_registry import ask
 from jarvis.erasure import MOST_SEARCHED, ErasureReceipt
 from jarvis.errors import EntryNotFoundError, InvalidEntryError, InvalidQueryError, InvalidSettingError
 from jarvis.memory_entry import NO_MODULE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
+from jarvis.ongoing import Ongoing
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Operation
 from jarvis.settings import ARCHIVED, RetentionRule, checked
@@ -34,6 +35,7 @@ class Forgets:
     backend: StorageBackend
     retention: tuple[RetentionRule, ...]
     _sweepers: list[Sweeper]
+    _ongoing: Ongoing
 
     if TYPE_CHECKING:  # what MemoryModule has
 
@@ -246,13 +248,16 @@ class Forgets:
         At most `batch` memories go in one transaction, each judged in there as it is then, so others write
         in between. A sweep that is killed or fails keeps what was done; another one goes on. Each is a
         change like any other: in the history, in the feed, and with a reason that names the rule if none is
-        given. Being archived leaves a memory its timestamp. Without rules only what has expired goes.
+        given. Being archived leaves a memory its timestamp. Without rules only what has expired goes. `shutdown`
+        ends it behind the transaction it is in.
 
         Raises:
             InvalidQueryError: `batch` is no number from 1 to 10,000.
         """
         _check("batch", batch, 1)
-        return self._sweep(batch, self._author(module, task_id, reason, "retention"), lambda: False)
+        author, activity = self._author(module, task_id, reason, "retention"), self._ongoing.begin()
+        with activity.lock:
+            return self._sweep(batch, author, lambda: activity.is_over)
 
     def sweep_every(self, interval: timedelta | float) -> Sweeper:
         """Start a daemon thread that sweeps now and then after each `interval` (a timedelta, or seconds).

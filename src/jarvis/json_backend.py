@@ -36,6 +36,7 @@ from jarvis.storage_backend import (
     Expires,
     FeedsChanges,
     KeepsHistory,
+    MarksCursors,
     Namespaced,
     Past,
     Settles,
@@ -93,6 +94,7 @@ class JSONBackend(StorageBackend):
         Expires,
         Erases,
         FeedsChanges,
+        MarksCursors,
         Namespaced,
         BacksUp,
         Settles,
@@ -313,6 +315,17 @@ class JSONBackend(StorageBackend):
         with self._decoding():
             return seen.changes(self.namespace, after, limit)
 
+    def changes_since(self, cursor: str, limit: int) -> list[Change]:
+        """Return the first `limit` changes behind a cursor of this store; see `MarksCursors`."""
+        seen = self._store.seen()
+        after = seen.position_in(cursor)
+        with self._decoding():
+            return seen.changes(self.namespace, after, limit)
+
+    def newest_cursor(self) -> str:
+        """Return the cursor of the newest commit; see `MarksCursors`."""
+        return self._store.seen().newest_cursor()
+
     def first_position(self) -> int:
         """Return the smallest number that `changes` takes; raise `CursorExpiredError` if no history is kept."""
         return self._store.seen().first_number()
@@ -364,10 +377,9 @@ class JSONBackend(StorageBackend):
         target = directory / self.file_path.name
         if target.exists():
             raise StoreAccessError(target, "is there already; back up into a directory of its own")
-        self._store.seen()  # what cannot be read is not backed up
+        copy = self._store.copy()
         _files.ensure_directory(directory.absolute())
-        with _files.explaining(self.file_path, "read the store"), open(self.file_path, "rb") as file:
-            _files.write_whole(str(target), (file.read(),), keep_existing=True)
+        _files.write_whole(str(target), (copy,), keep_existing=True)
         return target
 
     # --- inside ----------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ from jarvis._caller import Gate
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
-from jarvis.errors import CursorExpiredError, InvalidQueryError
+from jarvis.errors import InvalidQueryError
 from jarvis.memory_entry import asked_limit, asked_text
+from jarvis.ongoing import Ongoing
 from jarvis.revision import Difference, Revision
-from jarvis.storage_backend import FeedsChanges, KeepsHistory, StorageBackend, WakesWatchers
-from jarvis.watching import watching
+from jarvis.storage_backend import KeepsHistory, StorageBackend, WakesWatchers
+from jarvis.watching import Feed, Watch, watching
 
 Result = TypeVar("Result")
 
@@ -24,6 +25,7 @@ class LooksBack:
     """See, compare, restore and undo changes, and follow them. Needs a backend that keeps history, or has a feed."""
 
     backend: StorageBackend
+    _ongoing: Ongoing
 
     if TYPE_CHECKING:  # what MemoryModule has
 
@@ -133,7 +135,8 @@ class LooksBack:
             limit: at most this many; fewer mean that there are no more just now.
 
         Raises:
-            CursorExpiredError: changes behind the cursor are not known any more; the error names the earliest.
+            CursorExpiredError: changes behind the cursor are not known any more, and the error names the earliest; or
+                the cursor is of before the store was restored from a backup.
             InvalidQueryError: `since` is no cursor, or `limit` no number above 0.
             UnsupportedError: the backend has no feed.
 
@@ -144,16 +147,9 @@ class LooksBack:
         >>> [(change.operation, change.key, change.module) for change in memory.changes(cursor)]
         [('create', 'sound', 'ui')]
         """
-        feed = ask(self.backend, FeedsChanges)
+        feed = Feed(self.backend)
         asked_limit(limit)
-        if since is not None:
-            return feed.changes(position_of(since), limit)
-        while True:
-            try:
-                return feed.changes(feed.first_position(), limit)
-            except CursorExpiredError as error:
-                if error.earliest is None:
-                    raise  # else it was pruned between the two calls: the first one that is known is another now
+        return feed.earliest(limit) if since is None else feed.since(since, limit)
 
     def newest_cursor(self) -> str:
         """Return the cursor of now: behind it lies what has not happened yet.
@@ -161,13 +157,14 @@ class LooksBack:
         Raises:
             UnsupportedError: the backend has no feed.
         """
-        return str(ask(self.backend, FeedsChanges).last_position())
+        return Feed(self.backend).newest()
 
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> Iterator[Change]:
         """Yield what happens in this namespace, by any process, as it happens: within a tenth of a second.
 
         Nothing is skipped and nothing given twice, also when you go on from the cursor of the last change
-        after a restart. Waiting takes about four thousandths of a core. It ends when you leave the loop.
+        after a restart. Waiting takes about four thousandths of a core. It ends when you leave the loop, and behind
+        `shutdown`, also by another thread.
 
         Args:
             since: begin behind this cursor; None means now, which is when this is called.
@@ -177,12 +174,15 @@ class LooksBack:
             CursorExpiredError, InvalidQueryError: as `changes` does.
             UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
         """
-        feed, waker = self._watched()
-        position = feed.last_position() if since is None else position_of(since)
-        return watching(feed, waker, position, idle_seconds)
+        watch = self._watch(since)
+        watch.begin(since)
+        return watching(watch, idle_seconds)
 
-    def _watched(self) -> tuple[FeedsChanges, WakesWatchers]:
-        return ask(self.backend, FeedsChanges), ask(self.backend, WakesWatchers)
+    def _watch(self, since: str | None) -> Watch:
+        feed, waker = Feed(self.backend), ask(self.backend, WakesWatchers)
+        if since is not None:
+            position_of(since)  # what is no cursor is refused at once
+        return Watch(feed, waker, self._ongoing.begin())
 
 
 def _check_versions(*versions: int) -> None:

@@ -39,6 +39,7 @@ from jarvis.memory_entry import (
     check_namespace,
     check_text,
 )
+from jarvis.ongoing import Ongoing
 from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Difference, Operation, Revision
 from jarvis.securing import Secures
@@ -195,7 +196,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             backend = backend.capability(Expires).with_clock(functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
-        self._sweepers = []
+        self._sweepers, self._ongoing = [], Ongoing()
         self._clock = clock
         self._gate = Gate()
         self._plain = _PlainClock()
@@ -218,7 +219,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
-        self._sweepers = []
+        self._sweepers, self._ongoing = [], Ongoing()
         self._gate = Gate()
         self._plain = _PlainClock()
         self._token = id(self._plain)
@@ -233,9 +234,11 @@ class MemoryModule(LooksBack, Forgets, Secures):
         self.backend.bootstrap()
 
     def shutdown(self) -> None:
-        """Release files and locks, and end what `sweep_every` began; any number of times.
+        """Release files and locks; end every watch, iteration and sweep of this memory and its siblings of other
+        namespaces. Any number of times.
 
-        The next call opens the store again.
+        A watch just ends, an iteration raises `StoreClosedError` at its next step, a sweep ends behind its transaction:
+        nothing that was begun before opens the store again. The next call does.
 
         In a signal handler that interrupts a change it releases nothing.
 
@@ -245,8 +248,9 @@ class MemoryModule(LooksBack, Forgets, Secures):
         if self._gate.is_closed():
             return
         self.backend.shutdown()
-        if self._stop_sweeping():
-            self.backend.shutdown()  # which a sweep may have opened again
+        had_any = self._ongoing.end()
+        if self._stop_sweeping() or had_any:
+            self.backend.shutdown()  # which one of them may have opened again, or have kept open
 
     def recompress(self, progress: Progress | None = None) -> Recompression:
         """Store every value of the store, in all namespaces and with the past, as `compression` has it.
@@ -543,23 +547,25 @@ class MemoryModule(LooksBack, Forgets, Secures):
         The iteration sees the store as it was at its first step, whatever is written meanwhile, and
         blocks no writer. Close it, or let it end: while it is open the store's log cannot be folded in.
         Inside a transaction the entries are collected first, so that it sees the transaction's changes.
+
+        Raises:
+            StoreClosedError: at the next step behind `shutdown`, which closes what the iteration has open.
         """
-        return self._seen(as_of).iterate(
-            MemoryQuery(
-                category=category,
-                entity_type=entity_type,
-                entity_id=entity_id,
-                tags=tags,
-                key=key,
-                tags_match=tags_match,
-                since=since,
-                until=until,
-                where=where,
-                limit=limit,
-                after=after,
-                exclude_tags=self._hidden(include_archived, tags),
-            )
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            limit=limit,
+            after=after,
+            exclude_tags=self._hidden(include_archived, tags),
         )
+        return self._ongoing.iterating(self.backend, self._seen(as_of).iterate(query))
 
     def list_memories(
         self, *, limit: int | None = None, after: MemoryEntry | str | None = None, include_archived: bool = False

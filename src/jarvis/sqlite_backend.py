@@ -43,6 +43,7 @@ from jarvis.storage_backend import (
     Expires,
     FeedsChanges,
     KeepsHistory,
+    MarksCursors,
     Namespaced,
     Past,
     Result,
@@ -116,6 +117,7 @@ class SQLiteBackend(StorageBackend):
         Erases,
         Compresses,
         FeedsChanges,
+        MarksCursors,
         WakesWatchers,
         BacksUp,
         Encrypts,
@@ -339,6 +341,15 @@ class SQLiteBackend(StorageBackend):
     # --- FeedsChanges, WakesWatchers -------------------------------------------------------------
 
     def changes(self, after: int, limit: int) -> list[Change]:
+        return self._changes(after, limit)
+
+    def changes_since(self, cursor: str, limit: int) -> list[Change]:
+        return self._changes(cursor, limit)
+
+    def newest_cursor(self) -> str:
+        return self._database.read(feed.newest)
+
+    def _changes(self, after: int | str, limit: int) -> list[Change]:
         def find(session: Session) -> list[Change]:
             with session.standing_still():
                 return feed.changes(session, self.namespace, after, limit)

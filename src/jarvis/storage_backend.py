@@ -34,6 +34,7 @@ __all__ = [
     "Expires",
     "FeedsChanges",
     "KeepsHistory",
+    "MarksCursors",
     "MemoryEntry",
     "MemoryQuery",
     "Namespaced",
@@ -465,6 +466,25 @@ class FeedsChanges(Protocol):
 
     def last_position(self) -> int:
         """Return the number of the newest commit of the store."""
+
+
+class MarksCursors(Protocol):
+    """cursors that name their store: a cursor of before a restore is refused, and not taken for one of after it.
+
+    The store has a generation, a number that is random; a copy that `BacksUp.back_up` made gets another one when it is
+    first opened for writing. `Change.cursor` is made by `jarvis.change.cursor_of`.
+    """
+
+    def changes_since(self, cursor: str, limit: int) -> list[Change]:
+        """Return what `FeedsChanges.changes` does, for a cursor that is checked against the same state of the store.
+
+        Raises:
+            CursorExpiredError: it is of another generation, or some of the changes are not known any more.
+            InvalidQueryError: it is no cursor.
+        """
+
+    def newest_cursor(self) -> str:
+        """Return the cursor of the newest commit of the store."""
 
 
 class WakesWatchers(Protocol):

@@ -8,27 +8,94 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
-from jarvis.storage_backend import FeedsChanges, WakesWatchers
+from jarvis.errors import CursorExpiredError
+from jarvis.ongoing import Activity
+from jarvis.storage_backend import FeedsChanges, MarksCursors, StorageBackend, WakesWatchers
 
 INTERVAL_SECONDS = 0.07
 BATCH = 100
 
 
-def watching(feed: FeedsChanges, waker: WakesWatchers, position: int, idle_seconds: float | None) -> Iterator[Change]:
-    """Yield every change behind `position` as it happens; end when nothing did for `idle_seconds`."""
+class Feed:
+    """The feed of a backend by cursors, which name their store if the backend knows of that."""
+
+    def __init__(self, backend: StorageBackend) -> None:
+        self._feed = ask(backend, FeedsChanges)
+        self._marks = backend.capability(MarksCursors) if backend.has_capability(MarksCursors) else None
+
+    def newest(self) -> str:
+        """Return the cursor of the newest commit."""
+        return str(self._feed.last_position()) if self._marks is None else self._marks.newest_cursor()
+
+    def since(self, cursor: str, limit: int) -> list[Change]:
+        """Return what happened behind a cursor; raise as `MarksCursors.changes_since` does."""
+        position = position_of(cursor)
+        if self._marks is None:
+            return self._feed.changes(position, limit)
+        return self._marks.changes_since(cursor, limit)
+
+    def earliest(self, limit: int) -> list[Change]:
+        """Return the earliest changes that are known."""
+        while True:
+            try:
+                return self._feed.changes(self._feed.first_position(), limit)
+            except CursorExpiredError as error:
+                if error.earliest is None:
+                    raise  # else it was pruned between the two calls: the first one that is known is another now
+
+
+class Watch:
+    """A place in the feed that moves on as it is looked at, until the memory is shut down."""
+
+    def __init__(self, feed: Feed, waker: WakesWatchers, activity: Activity) -> None:
+        self._feed, self._waker, self._activity = feed, waker, activity
+        self._cursor = ""
+        self._pulse: object = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the memory was shut down since the watch was begun."""
+        return self._activity.is_over
+
+    def begin(self, cursor: str | None = None) -> None:
+        """Begin behind a cursor; None for that of the newest commit."""
+        with self._activity.lock:
+            if not self.is_over:
+                self._cursor = self._feed.newest() if cursor is None else cursor
+
+    def look(self) -> list[Change]:
+        """Return what happened since the last look, a batch of it; nothing if the watch is over."""
+        with self._activity.lock:
+            if self.is_over:
+                return []
+            self._pulse = self._waker.pulse()  # before the feed is read: what is committed in between shows later
+            reached = self._feed.newest()
+            found = self._feed.since(self._cursor, BATCH)
+            if found:
+                self._cursor = found[-1].cursor
+            elif position_of(reached) > position_of(self._cursor):
+                self._cursor = reached  # what other namespaces did need not be looked through again
+            return found
+
+    def is_still(self) -> bool:
+        """Tell whether nobody has committed since the last look, and the watch is not over."""
+        with self._activity.lock:
+            return not self.is_over and self._pulse == self._waker.pulse()
+
+
+def watching(watch: Watch, idle_seconds: float | None) -> Iterator[Change]:
+    """Yield every change as it happens; end when nothing did for `idle_seconds`, or the watch is over."""
     last = time.monotonic()
-    while True:
-        pulse = waker.pulse()  # before the feed is read: what is committed in between shows at the next look
-        reached = feed.last_position()
-        found = feed.changes(position, BATCH)
+    while not watch.is_over:
+        found = watch.look()
         for change in found:
-            position = position_of(change.cursor)
             yield change
+            if watch.is_over:
+                return
             last = time.monotonic()
-        if not found:  # what other namespaces did need not be looked through again
-            position = max(position, reached)
-        while not found and pulse == waker.pulse():
+        while not found and watch.is_still():
             if idle_seconds is not None and time.monotonic() - last >= idle_seconds:
                 return
             time.sleep(INTERVAL_SECONDS)

@@ -9,7 +9,7 @@ import msgspec
 
 from jarvis._json.instants import FAR, Instant, Number
 from jarvis._json.record import encode
-from jarvis.change import Change, Kind
+from jarvis.change import Change, Kind, cursor_of
 from jarvis.codec.instants import datetime_of
 from jarvis.memory_entry import DEFAULT_NAMESPACE
 
@@ -36,10 +36,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reason: str | None = None
     count: Annotated[int, msgspec.Meta(ge=0)] = 1
 
-    def change(self) -> Change:
-        """Return the change as callers see it."""
+    def change(self, generation: int) -> Change:
+        """Return the change as callers see it, in a store of this generation."""
         return Change(
-            cursor=str(self.number),
+            cursor=cursor_of(self.number, generation),
             operation=self.operation,
             memory_id=self.id,
             version=self.version,

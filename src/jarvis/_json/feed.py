@@ -47,7 +47,7 @@ def ending(state: State) -> Event:
     )
 
 
-def changes(room: Room, archive: Archive, erasures: Archive, after: int, limit: int) -> list[Change]:
+def changes(room: Room, archive: Archive, erasures: Archive, after: int, limit: int, generation: int) -> list[Change]:
     """Return the first `limit` changes of a namespace with numbers greater than `after`.
 
     Raises:
@@ -61,7 +61,7 @@ def changes(room: Room, archive: Archive, erasures: Archive, after: int, limit: 
         _told(erasures.events, _by_event_number, StoredEvent.event, after),
         key=itemgetter(0),
     )
-    return [tell().change() for _, tell in islice(merged, limit)]
+    return [tell().change(generation) for _, tell in islice(merged, limit)]
 
 
 def _told(

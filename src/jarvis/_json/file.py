@@ -1,6 +1,6 @@
 """The JSON store's file: records to bytes and back, with damage noticed and the first life understood.
 
-Layout, format 3, UTF-8, two spaces of indent; "history", "gaps", "events", "commits" and "erasing" are there
+Layout, format 4, UTF-8, two spaces of indent; "history", "gaps", "events", "commits" and "erasing" are there
 if they hold something::
 
     {
@@ -13,7 +13,9 @@ if they hold something::
       "erased": {digest of a namespace's name: {"entries": {}, "events": [that it was erased]}},
       "clock": {
         "commit": last commit number, "made": last instant given, "begins": where the past does; or null,
-        "fed_from": every change with a greater number than this is known
+        "fed_from": every change with a greater number than this is known,
+        "generation": a random number, in each cursor of the feed,
+        "copied": 1 in a copy that nobody has written to, 2 in a store that was one
       },
       "commits": [{"first", "last", "made"}; see `Span`],
       "erasing": true, if copies of the first life's file are to be removed still,
@@ -21,7 +23,7 @@ if they hold something::
     }
 
 Format 1 has no past: no "history", "gaps", "events", "begins", "fed_from" and "commits". Format 2 has no expiry:
-no "expires_at", and no "expires" in gaps; and no "erasing".
+no "expires_at", and no "expires" in gaps; and no "erasing". Format 3 has no "generation" and no "copied".
 
 A file that ends with a checksum is *sealed*: one wrong byte anywhere and it is refused. A file without
 one was edited by hand (or is the first life's); it is taken as it is, but only if nothing about it is
@@ -46,6 +48,7 @@ from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
 from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record, normalize
+from jarvis.change import new_generation
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment
 from jarvis.errors import CorruptStoreError, StoreTooNewError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, check_namespace
@@ -58,9 +61,12 @@ if TYPE_CHECKING:
 
 Held = TypeVar("Held", "State", "StoredEvent")
 
-FORMAT = 3
-_FORMATS = (1, 2, 3)
+FORMAT = 4
+_FORMATS = (1, 2, 3, 4)
 _EXPIRING = 3  # the first with expiry
+_MARKING = 4  # the first with generations
+
+COPY, RESTORED = 1, 2
 
 _SEAL = re.compile(rb',\n  "checksum": "blake2b:([0-9a-f]{32})"\n}\n\Z')
 _SEAL_BYTES = len(b',\n  "checksum": "blake2b:"\n}\n') + 32
@@ -77,13 +83,24 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The store's counters: the last commit number, and the last instant that was given out, if any.
 
     `begins` is the instant from which on the past is known, if any is kept. All changes are known that have
-    greater numbers than `fed_from`; -1 stands in a file that does not say, of which none is.
+    greater numbers than `fed_from`; -1 stands in a file that does not say, of which none is. `generation` is in each
+    cursor of the feed, 0 if an older version wrote the file. `copied` is `COPY` in a copy that nobody has written to,
+    and `RESTORED` in a store that was one.
     """
 
     commit: Annotated[int, msgspec.Meta(ge=0)]
     made: Annotated[int, msgspec.Meta(le=FAR)] | None
     begins: Annotated[int, msgspec.Meta(le=FAR)] | None = None
     fed_from: Annotated[int, msgspec.Meta(ge=0)] = -1
+    generation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    copied: Annotated[int, msgspec.Meta(ge=0, le=RESTORED)] = 0
+
+    def to_be_written(self) -> Clock:
+        """Return the clock as a store has it that is written to: with a generation, a copy with one of its own."""
+        if self.generation and self.copied != COPY:
+            return self
+        copied = RESTORED if self.copied == COPY else self.copied
+        return msgspec.structs.replace(self, generation=new_generation(), copied=copied)
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -275,6 +292,8 @@ def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
         _check_past(document, archives.values())
         if document.format < _EXPIRING and (document.erasing or _has_expiry(namespaces.values(), archives.values())):
             raise ValueError(f"format {document.format} has no expiry, and no erasure that is not done")
+        if document.format < _MARKING and (document.clock.generation or document.clock.copied):
+            raise ValueError(f"format {document.format} has no generation")
     clock = _clock_after(document, namespaces, archives)
     contents = Contents(namespaces, clock, archives, document.commits, erasing=document.erasing)
     return contents if document.format > 1 else _without_past(contents)
@@ -327,7 +346,8 @@ def _clock_after(
     numbers += [archive.events[-1].number for archive in archives.values() if archive.events]
     numbers += [span.last for span in document.commits[-1:]]
     commit = max(clock.commit, clock.fed_from, *numbers, 0)
-    return Clock(commit, clock.made, clock.begins, commit if clock.fed_from < 0 else clock.fed_from)
+    fed_from = commit if clock.fed_from < 0 else clock.fed_from
+    return msgspec.structs.replace(clock, commit=commit, fed_from=fed_from)
 
 
 def _check_past(document: _Document, archives: Iterable[Archive]) -> None:

@@ -13,9 +13,10 @@ import msgspec
 from jarvis._files import Stamp
 from jarvis._json import feed
 from jarvis._json.event import erasures_of
-from jarvis._json.file import Clock
+from jarvis._json.file import RESTORED, Clock
 from jarvis._json.past import ENDLESS, Archive, PastRoom, Span, cutoff, expired_since, moment_of
 from jarvis._json.room import LiveRoom, Room
+from jarvis.change import cursor_of, position_in
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CursorExpiredError, HistoryUnavailableError
 from jarvis.revision import Cutoff
@@ -99,11 +100,21 @@ class Seen:
             ValueError: an entry is malformed.
         """
         self._check_fed(after)
-        if after < self.clock.fed_from or after > self.clock.commit:  # a cursor of another store, or of a later copy
-            raise CursorExpiredError(str(after), str(self.clock.fed_from))
-        return feed.changes(
-            self.room(namespace), self.archive(namespace), self.archive(erasures_of(namespace)), after, limit
-        )
+        clock = self.clock
+        if after < clock.fed_from or after > clock.commit:  # a cursor of another store, or of a later copy
+            raise CursorExpiredError(str(after), cursor_of(clock.fed_from, clock.generation))
+        room, archive, erasures = self.room(namespace), self.archive(namespace), self.archive(erasures_of(namespace))
+        return feed.changes(room, archive, erasures, after, limit, clock.generation)
+
+    def position_in(self, cursor: str) -> int:
+        """Return the number that a cursor stands for; raise as `jarvis.change.position_in` does."""
+        clock = self.clock
+        earliest = None if clock.begins is None and clock.commit else clock.fed_from
+        return position_in(cursor, clock.generation, is_restored=clock.copied == RESTORED, earliest=earliest)
+
+    def newest_cursor(self) -> str:
+        """Return the cursor of the last commit number."""
+        return cursor_of(self.last_number(), self.clock.generation)
 
     def first_number(self) -> int:
         """Return the smallest number that `changes` takes; raise `CursorExpiredError` if it takes none."""

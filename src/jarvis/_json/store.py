@@ -14,11 +14,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jarvis import _files
 from jarvis._caller import Gate, current_task, foreign_task, no_transaction
 from jarvis._files import Stamp, explaining
 from jarvis._json import remains
-from jarvis._json.file import Clock, Known, parse, render
+from jarvis._json.file import COPY, Clock, Known, parse, render
 from jarvis._json.room import Room
 from jarvis._json.seen import Seen, Snapshot
 from jarvis._json.transaction import Transaction
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from jarvis.erasure import Search
     from jarvis.settings import HistoryPolicy
 
+_BEGINNING = Clock(0, None, None, 0)
 _MAX_READS = 10  # of a file that somebody writes to in place, not as we do
 
 
@@ -202,6 +205,11 @@ class Store:
         finally:
             self._gate.call = None
 
+    def copy(self) -> bytes:
+        """Return the file of a copy of what was committed last; it says that it is a copy."""
+        committed = self._committed()
+        return _rendered(committed, msgspec.structs.replace(committed.clock, copied=COPY))
+
     def shut_down(self) -> None:
         """Forget the state and close the lock's file; a transaction of another thread or task goes on.
 
@@ -250,14 +258,20 @@ class Store:
                 snapshot = self._load(path, None, locked=True)
                 if snapshot.erasing:
                     _finish(path)
-                return snapshot
+                return self._renewed(snapshot)
             return self._load(path, None, locked=False)  # readers wait for no writer
         with self._locked(path):
             remains.remove_leftovers(path)
-            _files.write_whole(
-                path, [render({}, {}, Clock(0, None, None, 0), [], erasing=False)], keep_existing=True, sync=self._sync
-            )
+            empty = render({}, {}, _BEGINNING.to_be_written(), [], erasing=False)
+            _files.write_whole(path, [empty], keep_existing=True, sync=self._sync)
             return self._load(path, None, locked=True)
+
+    def _renewed(self, snapshot: Snapshot) -> Snapshot:
+        """Return the state with a generation of its own if it is a copy, written anew. Needs the writers' lock."""
+        if snapshot.clock.copied != COPY:
+            return snapshot
+        _files.write_whole(snapshot.path, [_rendered(snapshot, snapshot.clock.to_be_written())], sync=self._sync)
+        return self._load(snapshot.path, None, locked=True)
 
     def _refreshed(self, snapshot: Snapshot, *, locked: bool) -> Snapshot:
         """Return the state of the file now: `snapshot` if that is it, else one that is read anew."""
@@ -304,7 +318,7 @@ class Store:
             with self._locked(old.path):
                 return self._load(old.path, None, locked=True)
         remains.keep_copy(old.path, data)  # always synced: nothing else holds what the new file replaces
-        _files.write_whole(old.path, [_rendered(old)])
+        _files.write_whole(old.path, [_rendered(old, old.clock.to_be_written())])
         return self._load(old.path, None, locked=True)
 
     def _commit(self, transaction: Transaction) -> None:
@@ -367,9 +381,9 @@ def _finish(path: str) -> None:
         remains.remove_kept_copies(path)
 
 
-def _rendered(seen: Seen) -> bytes:
+def _rendered(seen: Seen, clock: Clock | None = None) -> bytes:
     records = {name: room.records.values() for name, room in seen.rooms.items()}
-    return render(records, seen.archives, seen.clock, seen.spans, erasing=seen.erasing)
+    return render(records, seen.archives, clock or seen.clock, seen.spans, erasing=seen.erasing)
 
 
 def _read_whole(path: str) -> tuple[bytes, Stamp, int]:

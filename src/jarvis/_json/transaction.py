@@ -14,7 +14,6 @@ import msgspec
 from jarvis._caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
-from jarvis._json.file import Clock
 from jarvis._json.past import EXACT, Archive, Gap, Span, State, keep, widened
 from jarvis._json.record import Record
 from jarvis._json.room import Room
@@ -116,6 +115,7 @@ class Transaction(Seen):
 
     def settle(self) -> None:
         """Note when the changes become visible, which is when this transaction ends; then it may be written."""
+        self.clock = self.clock.to_be_written()
         clock, spans = self.clock, self.spans
         if clock.begins is None:
             self.spans = []
@@ -137,7 +137,8 @@ class Transaction(Seen):
 
     def _set_clock(self, commit: int, made: int | None) -> None:
         begins = made if self._begins_here else self.clock.begins
-        self.clock = Clock(commit, made, None if self._policy.max_revisions == 0 else begins, self.clock.fed_from)
+        begins = None if self._policy.max_revisions == 0 else begins
+        self.clock = msgspec.structs.replace(self.clock, commit=commit, made=made, begins=begins)
 
     # --- changes ---
 

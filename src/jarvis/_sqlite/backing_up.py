@@ -11,7 +11,7 @@ import apsw
 
 from jarvis import _files
 from jarvis._locks import held_for_once
-from jarvis._sqlite import change_log, cipher, driver, verification
+from jarvis._sqlite import change_log, cipher, driver, schema, verification
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, StoreError
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
                     backup.step(-1)
                 for sql in change_log.ending(change_log.of(copy)):  # of a move that is none of the copy's
                     copy.execute(sql).fetchall()
+                schema.mark_copied(copy)
                 if key is not None:
                     cipher.check(copy, driver.beginning_of(temporary), key, temporary)
             finally:

@@ -427,6 +427,8 @@ class Database:
             if not self._is_current(session) or (before.st_dev, before.st_ino) != session.identity:
                 mine.epoch = session.epoch = -1
                 return
+            if own.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
+                return
             commit = self._shared.join(own)
             session.begin()
             self.lock.announce()  # before any of them asks for the time

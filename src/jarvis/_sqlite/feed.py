@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jarvis._sqlite import driver, schema
-from jarvis.change import Change
+from jarvis.change import Change, cursor_of, position_in
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CursorExpiredError
 from jarvis.memory_entry import NO_MODULE, NO_TASK
@@ -110,39 +110,60 @@ def prune(session: Session, before: int, limit: int) -> None:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def changes(session: Session, namespace: str, after: int, limit: int) -> list[Change]:
-    """Return the changes of a namespace behind the number `after`, in their order, at most `limit`.
+def changes(session: Session, namespace: str, after: int | str, limit: int) -> list[Change]:
+    """Return the changes of a namespace behind `after`, a number or a cursor, in their order, at most `limit`.
 
     Inside a transaction those that were committed before it: a number that is taken back may be given to
     another change, and whoever kept it as a cursor would skip that.
 
     Raises:
-        CursorExpiredError: some of them are not known any more.
+        CursorExpiredError: some of them are not known any more, or it is a cursor of another store.
     """
-    begins = first(session, after)
-    if after < begins or after > session.clock_seen().commit_number:  # a cursor of another store, or of a later copy
-        raise CursorExpiredError(str(after), str(begins))
-    last = session.began if session.depth else session.clock_seen().commit_number
+    clock = session.clock_seen()
+    generation, asked = clock.generation, after
+    if isinstance(asked, str):
+        is_known = clock.begins is not None or not clock.commit_number
+        after = position_in(
+            asked,
+            generation,
+            is_restored=clock.copied == schema.RESTORED,
+            earliest=clock.fed_from if is_known else None,
+        )
+    else:
+        after = asked
+    begins = _first(clock, after)
+    if after < begins or after > clock.commit_number:  # a cursor of another store, or of a later copy
+        raise CursorExpiredError(str(asked), cursor_of(begins, generation))
+    last = session.began if session.depth else clock.commit_number
     bound = {"namespace": session.fresh_name_id(namespace), "digest": digest_of(namespace)}
     found: list[Change] = []
     span = max(_LOOKED_AT, 2 * limit)  # an entry that was changed since tells nothing, and is looked at for nothing
     while after < last and len(found) < limit:
         until = min(after + span, last)
         page = {**bound, "after": after, "until": until, "limit": limit - len(found)}
-        found += [_told(session, row) for row in session.rows(_CHANGES, page)]
+        found += [_told(session, row, generation) for row in session.rows(_CHANGES, page)]
         after, span = until, 4 * span
     return found
 
 
 def first(session: Session, after: int) -> int:
     """Return the number behind which every change is known; raise `CursorExpiredError` about `after` if none is."""
+    return _first(session.clock_seen(), after)
+
+
+def newest(session: Session) -> str:
+    """Return the cursor of the newest commit."""
     clock = session.clock_seen()
+    return cursor_of(session.began if session.depth else clock.commit_number, clock.generation)
+
+
+def _first(clock: schema.Clock, after: int) -> int:
     if clock.begins is None and clock.commit_number:
         raise CursorExpiredError(str(after), None)
     return clock.fed_from
 
 
-def _told(session: Session, row: tuple[Any, ...]) -> Change:
+def _told(session: Session, row: tuple[Any, ...], generation: int) -> Change:
     number, made, change, entry_id, category, key, version, other, encoded = row
     count = 1
     if change is None:
@@ -156,7 +177,7 @@ def _told(session: Session, row: tuple[Any, ...]) -> Change:
     try:
         return msgspec.convert(
             {
-                "cursor": str(number),
+                "cursor": cursor_of(number, generation),
                 "operation": operation,
                 "memory_id": entry_id,
                 "version": version,

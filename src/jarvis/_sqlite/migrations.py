@@ -33,6 +33,10 @@ CREATE INDEX revisions_by_expiry ON revisions (expires) WHERE expires IS NOT NUL
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('revisions', 'revisions_by_expiry', '1000 1');
 """
 _TO_VERSION_5 = "ALTER TABLE entries ADD COLUMN packed BLOB;"
+_TO_VERSION_6 = """
+ALTER TABLE clock ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE clock ADD COLUMN copied INTEGER NOT NULL DEFAULT 0;
+"""
 _HISTORY_TO_VERSION_5 = "ALTER TABLE revisions ADD COLUMN packed BLOB;"
 
 
@@ -54,15 +58,17 @@ def migrate(connection: apsw.Connection) -> None:
         else:
             if version < schema.FIRST_WITH_EXPIRY:
                 connection.execute(_HISTORY_TO_VERSION_4).fetchall()
-            connection.execute(_HISTORY_TO_VERSION_5).fetchall()
+            if version < schema.FIRST_WITH_PACKED:
+                connection.execute(_HISTORY_TO_VERSION_5).fetchall()
         if version < schema.FIRST_WITH_EXPIRY:
             connection.execute(_TO_VERSION_4).fetchall()
-        connection.execute(_TO_VERSION_5).fetchall()
+        if version < schema.FIRST_WITH_PACKED:
+            connection.execute(_TO_VERSION_5).fetchall()
+        connection.execute(_TO_VERSION_6).fetchall()
         if version < schema.FIRST_WITH_PAST:
             schema.begin_history(connection, commit, made, generation)
-        elif version < schema.FIRST_WITH_EXPIRY:
-            rows = connection.execute(f"SELECT {schema.CLOCK_COLUMNS} FROM clock").fetchall()
-            connection.execute(schema.WRITE_CLOCK, (*rows[0], schema.clock_checksum(rows[0])))
+        else:
+            schema.begin_generation(connection)
         schema.mark(connection, schema.CURRENT_VERSION)
 
 
@@ -72,14 +78,19 @@ def views_for_reading(connection: apsw.Connection) -> str:
     When a writer migrates it meanwhile, the column of the table comes before the one that is made up, and counts.
     """
     version = schema.read_mark(connection)[1]
-    if not 0 < version < schema.FIRST_WITH_PACKED:
+    if not 0 < version < schema.FIRST_WITH_GENERATION:
         return ""
-    made_up = {"entries": "NULL AS packed", "revisions": "NULL AS packed"}
+    made_up = {}
+    if version < schema.FIRST_WITH_PACKED:
+        made_up = {"entries": "NULL AS packed", "revisions": "NULL AS packed"}
+    clock = "0 AS generation, 0 AS copied"
     if version < schema.FIRST_WITH_EXPIRY:
         made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items()}
-        made_up.update(gaps="NULL AS expires", clock="0 AS erasing")
+        made_up.update(gaps="NULL AS expires")
+        clock = f"0 AS erasing, {clock}"
     if version < schema.FIRST_WITH_PAST:
         del made_up["revisions"], made_up["gaps"]
+    made_up["clock"] = clock
     return "".join(
         f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};" for table, column in made_up.items()
     )

@@ -12,12 +12,13 @@ import apsw
 
 from jarvis import _files
 from jarvis._sqlite import cipher, driver
+from jarvis.change import new_generation
 
 if TYPE_CHECKING:
     from jarvis.codec.sealing import DataKey
 
 APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
-CURRENT_VERSION = 5
+CURRENT_VERSION = 6
 FIRST_WITH_PAST = 3
 """The first version whose stores have a past."""
 
@@ -26,6 +27,12 @@ FIRST_WITH_EXPIRY = 4
 
 FIRST_WITH_PACKED = 5
 """The first version whose values may be compressed."""
+
+FIRST_WITH_GENERATION = 6
+"""The first version whose stores have a generation, see `jarvis.storage_backend.MarksCursors`."""
+
+COPY, RESTORED = 1, 2
+"""What `clock.copied` says: a copy that nobody has written to, and a store that was one."""
 
 COMPACTING, FOLDING, COPIES = 1, 2, 4
 """What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed."""
@@ -47,7 +54,7 @@ FIRST_LIFE_COLUMNS = (
 )
 """Of its one table, ``memories``; the last one was not there from the beginning."""
 
-READABLE_VERSIONS = (1, 2, 3, 4, 5)
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 """What is answered from as it is; only writing, and the past, need `CURRENT_VERSION`."""
 
 
@@ -139,7 +146,9 @@ CREATE TABLE clock (
     begins INTEGER,                   -- from this instant on the past is known; NULL before the first change
     ahead INTEGER NOT NULL DEFAULT 0, -- how far a timestamp that a caller gave lies behind its change, at most
     fed_from INTEGER NOT NULL DEFAULT 0, -- every change with a greater number is known to the feed
-    erasing INTEGER NOT NULL DEFAULT 0  -- what is still to be done so that nothing is left of what was erased
+    erasing INTEGER NOT NULL DEFAULT 0, -- what is still to be done so that nothing is left of what was erased
+    generation INTEGER NOT NULL DEFAULT 0, -- a random number, in each cursor of the feed
+    copied INTEGER NOT NULL DEFAULT 0   -- 1: a copy that nobody has written to; 2: a store that was one
 ) STRICT;
 
 -- What ANALYZE would find in a large store: average rows per prefix of each index. Written once by
@@ -290,14 +299,14 @@ A value that is compressed is NULL there.
 """
 
 CURRENT = f"""{TABLES}
-INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0))}, NULL, 0, 0, 0);
+INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0, 0, 0))}, NULL, 0, 0, 0, 0, 0);
 {HISTORY}{VIEW}"""
 
 _NEWEST = "SELECT max(instant) FROM entries"
-CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing"
+CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing, generation, copied"
 WRITE_CLOCK = (
     "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "
-    "erasing = ?, checksum = ?"
+    "erasing = ?, generation = ?, copied = ?, checksum = ?"
 )
 
 
@@ -329,7 +338,7 @@ def begin_history(connection: apsw.Connection, commit: int, made: int, generatio
     begins = made if commit else None
     if commit:
         connection.execute("INSERT INTO commits (last, first, moment) VALUES (?, 1, ?)", (commit, made))
-    fields = (commit, made, generation, begins, max(newest - made, 0), commit, 0)
+    fields = Clock(commit, made, generation, begins, max(newest - made, 0), commit, 0, new_generation())
     connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
 
@@ -343,6 +352,25 @@ def set_erasing(connection: apsw.Connection, left: int) -> None:
     """Note, in a transaction of its own, what is still to be done about an erasure. Needs the writer lock."""
     with connection:
         _change_clock(connection, erasing=left)
+
+
+def begin_generation(connection: apsw.Connection) -> None:
+    """Give a store that has none its generation. Needs the writer lock."""
+    _change_clock(connection, generation=new_generation())
+
+
+def mark_copied(connection: apsw.Connection) -> None:
+    """Note in a copy that it is one; no-op in a store of a version that has no generation."""
+    if read_mark(connection)[1] >= FIRST_WITH_GENERATION:
+        _change_clock(connection, copied=COPY)
+
+
+def renew_generation(connection: apsw.Connection) -> None:
+    """Give a copy that is opened for writing first a generation of its own; else no-op. Needs the writer lock."""
+    found: Any = connection.execute("SELECT copied FROM clock").fetchall()
+    if found[0][0] == COPY:
+        with connection:
+            _change_clock(connection, generation=new_generation(), copied=RESTORED)
 
 
 def remove_unused_names(connection: apsw.Connection) -> None:
@@ -378,6 +406,7 @@ def create_store(path: str, key: DataKey | None) -> None:
                 if key is None:
                     connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
                 connection.execute(f"BEGIN; {CURRENT}").fetchall()
+                begin_generation(connection)
                 mark(connection, CURRENT_VERSION)
                 connection.execute("COMMIT")
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -435,6 +464,8 @@ class Clock(NamedTuple):
     ahead: int = 0
     fed_from: int = 0
     erasing: int = 0
+    generation: int = 0
+    copied: int = 0
 
 
 _NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"

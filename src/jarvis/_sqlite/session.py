@@ -125,6 +125,7 @@ class Session:
         self._generation = -1
         self._data_version = -1
         self._clock: schema.Clock | None = None  # as it is while nobody else writes
+        self._origin = (0, 0)  # the clock's `generation` and `copied`; valid inside a transaction
         self._clock_moved = False  # since it was read
         self._clock_due = False  # no entry can say it
         self._last_put: tuple[int, int] | None = None  # (row, instant) of the entry that the transaction wrote last
@@ -227,8 +228,9 @@ class Session:
             if self._clock is None:
                 self._clock = schema.clock(self.rows(schema.READ_CLOCK)[0])
             self.commit_number, self.made, generation, self.begins, self.ahead, self.fed_from, self.erasing = (
-                self._clock
+                self._clock[:7]
             )
+            self._origin = self._clock[7:]
             if generation != self._generation:
                 self._generation = generation
                 written_at, ids, texts = self._book.page
@@ -371,7 +373,14 @@ class Session:
     def clock_now(self) -> schema.Clock:
         """Return the clock as the transaction would leave it."""
         return schema.Clock(
-            self.commit_number, self.made, self._generation, self.begins, self.ahead, self.fed_from, self.erasing
+            self.commit_number,
+            self.made,
+            self._generation,
+            self.begins,
+            self.ahead,
+            self.fed_from,
+            self.erasing,
+            *self._origin,
         )
 
     def clock_seen(self) -> schema.Clock:

@@ -518,6 +518,7 @@ class StoreFile:
                 first_life.finish(connection)
             self._verify(connection)
             self._migrate(connection)
+            schema.renew_generation(connection)
             connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy by VACUUM INTO is in another mode
             if self._unsealed:
                 from jarvis._sqlite import verification

@@ -35,7 +35,8 @@ _EVENTS = "SELECT number, made, namespace, change, id, category, key, version, c
 _PLACES = "SELECT r.ended FROM revisions AS r JOIN past_tags AS t ON t.ended = r.ended WHERE t.made != r.made LIMIT 1"
 _FIRST_CLOCK = "checksum, commit_number, made, names_generation"
 _SECOND_CLOCK = f"{_FIRST_CLOCK}, begins, ahead, fed_from"
-_CLOCK = f"{_SECOND_CLOCK}, erasing"
+_THIRD_CLOCK = f"{_SECOND_CLOCK}, erasing"
+_CLOCK = f"{_THIRD_CLOCK}, generation, copied"
 _CHANGES = "SELECT ended, made, change, change_checksum FROM revisions"
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WAL_FRAME = struct.Struct(">6I")
@@ -79,7 +80,8 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
         for *fields, checksum in connection.execute(_EVENTS):
             if schema.event_checksum(tuple(fields)) != checksum:
                 raise driver.corrupt(path, "an event does not match its checksum")
-    clock_columns = _CLOCK if has_expiry else _SECOND_CLOCK if has_past else _FIRST_CLOCK
+    earlier = _THIRD_CLOCK if has_expiry else _SECOND_CLOCK if has_past else _FIRST_CLOCK
+    clock_columns = _CLOCK if version >= schema.FIRST_WITH_GENERATION else earlier
     clocks: list[Any] = connection.execute(f"SELECT {clock_columns} FROM clock").fetchall()
     for checksum, *clock in clocks:
         if schema.clock_checksum(tuple(clock)) != checksum:

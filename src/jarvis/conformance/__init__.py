@@ -25,6 +25,7 @@ from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.modules import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
 from jarvis.conformance.retention import RetentionPromises
+from jarvis.conformance.shutdown import ShutdownPromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
@@ -47,5 +48,6 @@ class BackendContract(
     FeedPromises,
     ModulePromises,
     RetentionPromises,
+    ShutdownPromises,
 ):
     """Every promise. A subclass gives the fixture `open_backend`."""

@@ -1,0 +1,132 @@
+"""What outlives a call: the watches, iterations and sweeps that a module and its siblings have open.
+
+`MemoryModule.shutdown` ends them all, or they would open the store again behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import FrameType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from jarvis.errors import StoreClosedError
+
+if TYPE_CHECKING:
+    from jarvis.memory_entry import MemoryEntry
+    from jarvis.storage_backend import StorageBackend
+
+
+_PAUSE_SECONDS = 0.001
+
+
+class Activity:
+    """One watch, iteration or sweep.
+
+    Attributes:
+        lock: held by a watch or a sweep while it calls the backend, never while it hands something out.
+        is_over: it must not call the backend any more; look at it with the lock.
+    """
+
+    def __init__(self, entries: Iterator[MemoryEntry] | None = None) -> None:
+        self.lock = threading.RLock()  # a signal handler may shut down what its own thread is doing
+        self.is_over = False
+        self._entries = entries
+        self._pid = os.getpid()
+
+    def end(self) -> None:
+        """Wait for a call that is going on, and close what the iteration has open; no-op if it has ended."""
+        self.is_over = True
+        if self._pid == os.getpid():  # else a thread of the parent may have had the lock, and what is open is its
+            with self.lock:
+                _close(self._entries)
+
+
+def _close(entries: Iterator[MemoryEntry] | None) -> None:
+    """Close a generator behind the step that it is in; what is none, of a stranger's backend, is left as it is.
+
+    That it is running takes the place of a lock, which would cost each step of an iteration a tenth more.
+    """
+    while isinstance(entries, GeneratorType):
+        try:
+            entries.close()
+        except ValueError as error:
+            if str(error) != "generator already executing":
+                raise
+            if _is_in(entries):
+                return
+            time.sleep(_PAUSE_SECONDS)  # another thread is in it
+        else:
+            return
+
+
+def _is_in(generator: GeneratorType[Any, Any, Any]) -> bool:
+    """Tell whether this thread is inside the generator: a signal handler, or a function that it calls, shuts down."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame is not generator.gi_frame:
+        frame = frame.f_back
+    return frame is not None
+
+
+class Ongoing:
+    """The activities of one module and its siblings of other namespaces."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._mutex = threading.RLock()  # a signal handler may shut down
+        self._pid = os.getpid()
+        self._activities: weakref.WeakSet[Activity] = weakref.WeakSet()
+
+    def begin(self, entries: Iterator[MemoryEntry] | None = None) -> Activity:
+        """Return a new activity; `entries` are closed when it is ended."""
+        activity = Activity(entries)
+        with self._own_mutex():
+            self._activities.add(activity)
+        return activity
+
+    def end(self) -> bool:
+        """End all, and wait until none calls the backend; return whether there was one."""
+        with self._own_mutex():
+            activities = [each for each in self._activities if not each.is_over]
+            self._activities = weakref.WeakSet()
+        for activity in activities:
+            activity.is_over = True
+        for activity in activities:
+            activity.end()
+        return bool(activities)
+
+    def iterating(self, backend: StorageBackend, entries: Iterator[MemoryEntry]) -> Iterator[MemoryEntry]:
+        """Return an iterator over `entries` that raises `StoreClosedError` behind a shutdown."""
+        return _iterating(self.begin(entries), backend, entries)
+
+    def _own_mutex(self) -> AbstractContextManager[bool]:
+        if self._pid != os.getpid():  # a thread of the parent may have had it when this process was forked
+            known = list(self._activities)
+            self._begin()
+            self._activities.update(known)
+        return self._mutex
+
+
+def _iterating(activity: Activity, backend: StorageBackend, entries: Iterator[MemoryEntry]) -> Iterator[MemoryEntry]:
+    try:
+        for entry in entries:
+            yield entry
+            if activity.is_over:
+                break
+        if activity.is_over:  # also if it was closed just now, by another thread
+            raise closed(backend)
+    finally:
+        activity.end()
+
+
+def closed(backend: StorageBackend) -> StoreClosedError:
+    """Return the error that says that an iteration was ended by a shutdown."""
+    path = getattr(backend, "db_path", None) or getattr(backend, "file_path", None) or backend.name
+    return StoreClosedError(path, "the memory was shut down while this iteration was open; begin it again")
