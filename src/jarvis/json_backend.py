@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from jarvis import _files
 from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
+from jarvis._locks import place_for_copy
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.entry_record import prepare
@@ -375,11 +375,8 @@ class JSONBackend(StorageBackend):
 
     def back_up(self, directory: Path) -> Path:
         target = directory / self.file_path.name
-        if target.exists():
-            raise StoreAccessError(target, "is there already; back up into a directory of its own")
-        copy = self._store.copy()
-        _files.ensure_directory(directory.absolute())
-        _files.write_whole(str(target), (copy,), keep_existing=True)
+        with place_for_copy(target, (), self._options["busy_timeout_seconds"]):
+            self._store.copy(str(target))
         return target
 
     # --- inside ----------------------------------------------------------------------------------

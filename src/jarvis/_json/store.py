@@ -24,9 +24,10 @@ from jarvis._json.file import COPY, Clock, Known, parse, render
 from jarvis._json.room import Room
 from jarvis._json.seen import Seen, Snapshot
 from jarvis._json.transaction import Transaction
-from jarvis._locks import WriterLock
+from jarvis._locks import WriterLock, put_copy
 from jarvis.errors import (
     ReadOnlyStoreError,
+    StoreAccessError,
     StoreBusyError,
     StoreError,
     StoreMissingError,
@@ -205,10 +206,25 @@ class Store:
         finally:
             self._gate.call = None
 
-    def copy(self) -> bytes:
-        """Return the file of a copy of what was committed last; it says that it is a copy."""
-        committed = self._committed()
-        return _rendered(committed, msgspec.structs.replace(committed.clock, copied=COPY))
+    def copy(self, target: str) -> None:
+        """Write what was committed last to `target`, as a copy, which it says; it is read again before it has its name.
+
+        Raises:
+            StoreError: the store cannot be read, the copy cannot be written, or is not what was written.
+        """
+        committed, temporary = self._committed(), _files.temporary_path(target)
+        data = _rendered(committed, msgspec.structs.replace(committed.clock, copied=COPY))
+        with explaining(target, "write the backup"):
+            try:
+                _files.write_whole(temporary, [data])
+                written = _files.read_regular(temporary)
+                parse(target, written, Known({}, {}))
+                if written != data:
+                    raise StoreAccessError(target, "is not what was written to it; nothing was kept, check the disk")
+                put_copy(temporary, target)
+            finally:
+                with contextlib.suppress(OSError):
+                    _files.system.unlink(temporary)
 
     def shut_down(self) -> None:
         """Forget the state and close the lock's file; a transaction of another thread or task goes on.

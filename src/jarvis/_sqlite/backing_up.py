@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis import _files
-from jarvis._locks import held_for_once
+from jarvis._locks import place_for_copy, put_copy
 from jarvis._sqlite import change_log, cipher, driver, schema, verification
-from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, StoreError
+from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
@@ -37,24 +37,9 @@ def back_up(database: Database, directory: Path) -> Path:
     target = directory / os.path.basename(database.path)
     keys = directory / os.path.basename(database.vault.path)
 
-    def check() -> None:
-        for path in (target, keys, Path(f"{target}-wal")):  # the log of another store would be taken for the copy's
-            if os.path.lexists(path):
-                raise _taken(path)
-
-    check()
-    _files.ensure_directory(directory.absolute())
+    beside = (keys, Path(f"{target}-wal"))  # the log of another store would be taken for the copy's
     temporaries = (_files.temporary_path(str(target)), _files.temporary_path(str(keys)))
-    lock = str(target.with_name(f".{target.name}.saving.lock"))
-    with (
-        _files.explaining(target, "write the backup"),
-        held_for_once(lock, str(target), database.busy_timeout_seconds),
-    ):
-        check()  # again: somebody else may have made a backup meanwhile
-        with contextlib.suppress(FileNotFoundError):
-            _files.system.unlink(f"{target}.lock")  # which may know of a store that was there, and went further
-        _files.remove_leftovers(str(target))
-        _files.remove_leftovers(str(keys))
+    with place_for_copy(target, beside, database.busy_timeout_seconds):
         try:
             for _ in range(_MANY_TRIES):
                 if _copied(database, *temporaries):
@@ -70,20 +55,13 @@ def back_up(database: Database, directory: Path) -> Path:
                     _files.system.unlink(temporary)
 
 
-def _taken(path: str | Path) -> StoreAccessError:
-    return StoreAccessError(path, "is there already; back up into a directory of its own")
-
-
 def _put(temporaries: tuple[str, str], targets: tuple[str, str]) -> None:
     """Give copy and keys their names: the keys first, so that no copy is ever without; and both or none."""
     placed = []
     try:
         for temporary, target in zip(reversed(temporaries), reversed(targets), strict=True):
             if os.path.exists(temporary):  # a plain store has no keys
-                inode = os.stat(temporary).st_ino
-                _files.put_in_place(temporary, target, keep_existing=True)
-                if os.stat(target).st_ino != inode:  # somebody else made a backup there meanwhile
-                    raise _taken(target)
+                put_copy(temporary, target)
                 placed.append(target)
     except BaseException:
         for target in placed:
