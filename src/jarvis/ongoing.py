@@ -115,12 +115,18 @@ class Ongoing:
 
 
 def _iterating(activity: Activity, backend: StorageBackend, entries: Iterator[MemoryEntry]) -> Iterator[MemoryEntry]:
+    """Yield the entries; look for the next one before, so that an iteration that has given all just ends."""
     try:
-        for entry in entries:
+        entry = next(entries, None)
+        is_cut = entry is None and activity.is_over  # it was closed just now, by another thread
+        while entry is not None:
+            following = next(entries, None)
+            is_cut = following is None and activity.is_over
             yield entry
-            if activity.is_over:
-                break
-        if activity.is_over:  # also if it was closed just now, by another thread
+            if activity.is_over and following is not None:
+                raise closed(backend)
+            entry = following
+        if is_cut:
             raise closed(backend)
     finally:
         activity.end()
