@@ -70,6 +70,7 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.SharesCommits,
         storage_backend.Namespaced,
         storage_backend.KeepsHistory,
+        storage_backend.Settles,
         storage_backend.Erases,
         storage_backend.Expires,
         storage_backend.FeedsChanges,

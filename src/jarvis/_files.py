@@ -28,7 +28,7 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -119,8 +119,13 @@ def explaining(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
 # --- files of ours, and what somebody may have put in their places ---------------------------------
 
 
-def open_regular(path: str, flags: int) -> int:
+def open_regular(path: str, flags: int, open_file: Callable[[str, int], int] | None = None) -> int:
     """Return a descriptor of one of our files, or raise; no link is followed, and no pipe waited for.
+
+    Args:
+        path: the file.
+        flags: as for `os.open`.
+        open_file: opens it; `system` if it is not given.
 
     Raises:
         StoreAccessError: something else than a regular file has the name; it was not touched.
@@ -128,7 +133,7 @@ def open_regular(path: str, flags: int) -> int:
     """
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = system.open(path, flags) if flags & (os.O_WRONLY | os.O_RDWR) else os.open(path, flags)
+        descriptor = (open_file or system.open)(path, flags)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link; a pipe that nobody reads
             check_regular(path)
@@ -141,7 +146,7 @@ def open_regular(path: str, flags: int) -> int:
 
 def read_regular(path: str, most: int = -1) -> bytes:
     """Return the bytes of one of our files, at most so many; raise as `open_regular` does."""
-    with open(open_regular(path, os.O_RDONLY), "rb") as file:
+    with open(open_regular(path, os.O_RDONLY, os.open), "rb") as file:
         return file.read(most)
 
 

@@ -78,6 +78,12 @@ class LockFile:
         with explaining(self.path, "open the writer lock"):
             return _files.open_regular(self.path, os.O_RDWR | os.O_CREAT)
 
+    def make_ready(self, identity: tuple[int, int], size: int) -> None:
+        """Map the file that a holder has open, before it has anything to say; what hinders it is told then."""
+        if self._page is None or self._page_identity != identity or size < _ALL_BYTES:
+            with contextlib.suppress(OSError):
+                self._map(identity)
+
     def forget(self) -> None:
         """Let go of everything that is open."""
         self._page = None
@@ -174,13 +180,13 @@ class LockFile:
             if reader is not None:
                 os.close(reader)
             with contextlib.suppress(OSError):
-                self._reader = _files.open_regular(self.path, os.O_RDONLY)
+                self._reader = _files.open_regular(self.path, os.O_RDONLY, os.open)
         self._looked = now
 
     # --- bytes -----------------------------------------------------------------------------------
 
     def _read(self, start: int, size: int) -> bytes:
-        descriptor = _files.open_regular(self.path, os.O_RDONLY)
+        descriptor = _files.open_regular(self.path, os.O_RDONLY, os.open)
         try:
             return _read_at(descriptor, size, start)
         finally:

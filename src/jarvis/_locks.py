@@ -84,6 +84,7 @@ class WriterLock:
             if not _try_lock(held):
                 self._wait(deadline, timeout_seconds)
             if self._is_current():
+                self._file.make_ready(self._identity, self._size)
                 return
             if self._held is not None:
                 self._close(self._held)  # somebody removed the file meanwhile: that lock guards nothing
@@ -194,7 +195,7 @@ class WriterLock:
     def _is_free(self) -> bool:
         """Tell whether nobody holds the lock, by taking it for a moment."""
         try:
-            descriptor = _files.open_regular(self.path, os.O_RDONLY)
+            descriptor = _files.open_regular(self.path, os.O_RDONLY, os.open)
         except OSError:
             return True
         try:

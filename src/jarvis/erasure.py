@@ -90,7 +90,7 @@ def chunks_of(path: str) -> Iterator[bytes]:
     Raises:
         OSError: it cannot be read.
     """
-    with open(_files.open_regular(path, os.O_RDONLY), "rb") as file:
+    with open(_files.open_regular(path, os.O_RDONLY, os.open), "rb") as file:
         while data := file.read(CHUNK):
             yield data
 

@@ -122,7 +122,7 @@ class Database:
         self.history = history
         self.epoch = 0
         self._shared = SharedCommit(self.lock, busy_timeout_seconds)
-        self._thread = _Thread()
+        self._local = _Thread()
         self._mutex = threading.RLock()  # never waited for by whoever has the writers' lock: who opens takes both
         self._sessions: set[Session] = set()
         self._names = NameBook()
@@ -145,7 +145,7 @@ class Database:
             StoreError: whatever is wrong with the store.
             TransactionError: the call that this one interrupts is just opening the store.
         """
-        thread = self._thread
+        thread = self._local
         if self._is_aside(thread):
             with self.snapshot() as session:
                 return work(session)
@@ -229,7 +229,7 @@ class Database:
     def _begun(self, call: FrameType | None) -> Iterator[Session]:
         if self.read_only:
             raise read_only(self.path)
-        thread = self._thread
+        thread = self._local
         self._own(thread)
         closing = call or sys._getframe()
         try:
@@ -280,7 +280,7 @@ class Database:
             StoreError: the store is busy, damaged or gone.
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._thread
+        thread = self._local
         self._own(thread)
         try:
             thread.call = sys._getframe(2)  # of the function whose block this is
@@ -327,7 +327,7 @@ class Database:
             StoreError: the store is read-only, busy, full, damaged or gone; nothing of `work` was kept.
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._thread
+        thread = self._local
         session = self._own(thread)
         if session is None and self.read_only:
             raise read_only(self.path)
@@ -359,7 +359,7 @@ class Database:
         Raises:
             TransactionError: it has none.
         """
-        session, thread = self.own_session(), self._thread
+        session, thread = self.own_session(), self._local
         try:
             thread.call = sys._getframe()
             return work(session)
@@ -368,7 +368,7 @@ class Database:
 
     def own_session(self) -> Session:
         """Return the connection on which the caller has a transaction open; raise `TransactionError` if it has none."""
-        session = self._own(self._thread)
+        session = self._own(self._local)
         if session is None:
             raise no_transaction(self.path)
         return session
@@ -390,14 +390,14 @@ class Database:
 
     def change_as_one(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
-        session = self._own(self._thread)
+        session = self._own(self._local)
         if session is None:
             return self.change(lambda _: self.letting_in(work))
         return work() if session.joined else self._joined(session, lambda _: work())
 
     def letting_in(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
-        thread = self._thread
+        thread = self._local
         call = thread.call
         try:
             thread.call = None
@@ -414,7 +414,7 @@ class Database:
 
         If there is no connection (any more), as behind a fork or where the file was replaced, nothing is done.
         """
-        mine = session = self._thread.session
+        mine = session = self._local.session
         if mine is None or session is None or not self._is_current(mine):
             return
         commit = Commit([own])
@@ -460,7 +460,7 @@ class Database:
             return
         finally:
             session.joined = False
-            self._thread.session = mine  # also if an interrupt came into the lending
+            self._local.session = mine  # also if an interrupt came into the lending
             if session.busy:
                 self._leave(session)
             for write in commit.writes[1:]:
@@ -486,7 +486,7 @@ class Database:
                 self.retire(writer)
                 return mine
             self._writer = writer
-        self._thread.session = writer
+        self._local.session = writer
         writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
         return writer
 
@@ -507,7 +507,7 @@ class Database:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Lend a connection of its own, for an iteration that outlives the call; not for transactions."""
-        if self._is_aside(self._thread):
+        if self._is_aside(self._local):
             session = self._open_aside()
         else:
             with self._mutex:
@@ -535,7 +535,7 @@ class Database:
         Raises:
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._thread
+        thread = self._local
         self._own(thread)
         try:
             thread.call = sys._getframe(2)  # of the function whose block this is
@@ -549,7 +549,7 @@ class Database:
         """Raise the error of who may not replace files of the store: a reader, or somebody inside a transaction."""
         if self.read_only:
             raise read_only(self.path)
-        if self._own(self._thread):
+        if self._own(self._local):
             raise TransactionError(f"{self.path}: that cannot be done inside a transaction; leave it first")
 
     def in_transaction(self) -> Session | None:
@@ -557,7 +557,7 @@ class Database:
 
         It has none if it interrupts a call that has, or is another task than the one that opened it.
         """
-        thread = self._thread
+        thread = self._local
         session = thread.session
         if session is None or not session.depth or not self.lock.is_mine() or self._is_aside(thread):
             return None
@@ -565,7 +565,7 @@ class Database:
 
     def when_committed(self, action: Callable[[], None]) -> None:
         """Do something after the calling thread's transaction has committed; never if it is rolled back."""
-        session = self._thread.session
+        session = self._local.session
         if session is not None:
             session.after_commit.append(action)
 
@@ -584,7 +584,7 @@ class Database:
         """
         if self.in_transaction():
             raise TransactionError(f"{self.path}: shutdown() inside a transaction; leave the transaction first")
-        if self._is_aside(self._thread):  # it may have the mutex and the lock
+        if self._is_aside(self._local):  # it may have the mutex and the lock
             self.epoch += 1
             return
         with self._mutex:
@@ -605,7 +605,7 @@ class Database:
 
         With ``look=False`` the caller sees to it that the connection still is one to the file of that name.
         """
-        session = self._thread.session
+        session = self._local.session
         if session is not None and session.pid != os.getpid():
             raise self._forked()
         if session is not None:
@@ -628,8 +628,8 @@ class Database:
         with self._mutex:
             session = self._open()
             session.busy = 1
-            self._thread.session = session
-            self._thread.end = _ThreadEnd(self, session)
+            self._local.session = session
+            self._local.end = _ThreadEnd(self, session)
             return session
 
     def _leave(self, session: Session) -> None:
@@ -816,7 +816,7 @@ class Database:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.connection))
         self._mutex = threading.RLock()
         self._shared = SharedCommit(self.lock, self.busy_timeout_seconds)
-        self._thread = _Thread()
+        self._local = _Thread()
         self._sessions = set()
         self._writer = self._prepared = None
 

@@ -420,7 +420,7 @@ class StoreFile:
     def _sync_log(self) -> None:
         """Make what was done to the log durable."""
         with _files.explaining(self.path, "sync the log"):
-            descriptor = _files.open_regular(f"{self.path}-wal", os.O_RDWR)
+            descriptor = _files.open_regular(f"{self.path}-wal", os.O_RDWR, os.open)
             try:
                 _files.system.sync(descriptor)
             finally:

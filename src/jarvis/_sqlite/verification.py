@@ -239,7 +239,7 @@ class _Log:
 @contextlib.contextmanager
 def _log(path: str) -> Iterator[_Log | None]:
     try:
-        descriptor = _files.open_regular(f"{path}-wal", os.O_RDONLY)
+        descriptor = _files.open_regular(f"{path}-wal", os.O_RDONLY, os.open)
     except FileNotFoundError:
         yield None
         return
