@@ -51,11 +51,12 @@ class Swap(NamedTuple):
 
 _NOTE_BYTES = 128
 _SWAP_BYTES = 128  # behind the note; its first byte says whether it is over
-_MARK_BYTES = 16  # behind the swap; the last byte says whether the commit is over
+_MARK_BYTES = 9  # behind the swap; the last byte says whether the commit is over
 _MARK_AT = _NOTE_BYTES + _SWAP_BYTES
 _ALL_BYTES = _MARK_AT + _MARK_BYTES
 _TORN = Swap(0, 0, False)
 _OURS = re.compile(rb"[0-9 \n\0]*")
+_HAS_READV = hasattr(os, "readv")
 _LOOK_SECONDS = 0.5  # after so long a reader looks whether the file was removed, and another one made
 
 
@@ -68,10 +69,13 @@ class LockFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._page: mmap.mmap | None = None
+        self._view: memoryview | None = None  # of it
         self._page_identity = (0, 0)
         self._pipe: tuple[int, int] | None = None
         self._reader: int | None = None  # a descriptor
         self._looked = 0.0
+        self._swap = b""  # what stands there, as the holder has read it
+        self._mark = b""  # of the commit that the holder has in flight
 
     def open(self) -> int:
         """Return a new descriptor of the file, for writing."""
@@ -86,7 +90,7 @@ class LockFile:
 
     def forget(self) -> None:
         """Let go of everything that is open."""
-        self._page = None
+        self._page = self._view = None
         for descriptor in (*(self._pipe or ()), *(() if self._reader is None else (self._reader,))):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -113,8 +117,10 @@ class LockFile:
     def write_note(self, note: Note, identity: tuple[int, int], size: int) -> None:
         """Leave a note in the file that the holder has open, whose (device, inode) and size are given."""
         fields = (*note.stamp, note.commit)
-        text = b"%d %d %d %d %d" % (*fields, _checksum(fields))
-        self._write(0, text.ljust(_NOTE_BYTES - 1) + b"\n", identity, size)
+        text = (b"%d %d %d %d %d" % (*fields, _checksum(fields))).ljust(_NOTE_BYTES - 1) + b"\n"
+        if self._mark and len(self._swap) == _SWAP_BYTES:  # one write takes less than two
+            text, self._mark = b"%b%b%b1" % (text, self._swap, self._mark), b""
+        self._write(0, text, identity, size)
 
     # --- a swap ----------------------------------------------------------------------------------
 
@@ -134,7 +140,8 @@ class LockFile:
 
     def is_swap_open(self, held: int) -> bool:
         """Tell the holder, whose descriptor is given, whether a swap was begun that is not over."""
-        if _read_at(held, 1, _NOTE_BYTES) in (b"1", b" ", b""):
+        self._swap = _read_at(held, _SWAP_BYTES, _NOTE_BYTES)
+        if self._swap[:1] in (b"1", b" ", b""):
             return False
         swap = self.read_swap()
         return swap is not None and not swap.is_over
@@ -143,6 +150,7 @@ class LockFile:
         """Say that a swap begins or is over; see `jarvis._sqlite.swapping`."""
         fields = (int(is_over), int.from_bytes(os.urandom(7)), inode)
         text = b"%d %d %d %d" % (*fields, _checksum(fields))
+        self._swap = b""
         with explaining(self.path, "write"):
             descriptor = _files.open_regular(self.path, os.O_RDWR)
             try:
@@ -154,9 +162,16 @@ class LockFile:
 
     # --- a commit in flight ----------------------------------------------------------------------
 
-    def mark(self, token: int, *, is_over: bool, identity: tuple[int, int], size: int) -> None:
-        """Say that a commit is in flight, or over, of which `token`, of 15 hexadecimal digits, is the name."""
-        self._write(_MARK_AT, b"%015x%d" % (token, is_over), identity, size)
+    def mark_begin(self, identity: tuple[int, int], size: int) -> None:
+        """Say that a commit is in flight; the time makes its name."""
+        self._mark = time.time_ns().to_bytes(_MARK_BYTES - 1)
+        self._write(_MARK_AT, self._mark + b"0", identity, size)
+
+    def mark_end(self, identity: tuple[int, int], size: int) -> None:
+        """Say that the commit in flight is over; no-op if a note has said so."""
+        if self._mark:
+            self._mark = b""
+            self._write(_MARK_AT + _MARK_BYTES - 1, b"1", identity, size)
 
     def commit_in_flight(self) -> bytes | None:
         """Return the name of the commit that is in flight, None if there is none. About 1 µs.
@@ -168,7 +183,7 @@ class LockFile:
             self._look(now)
         if self._reader is None:
             return None
-        found = _read_at(self._reader, _MARK_BYTES, _MARK_AT)
+        found: bytes = _read_at(self._reader, _MARK_BYTES, _MARK_AT)
         return found if found[-1:] == b"0" else None
 
     def _look(self, now: float) -> None:
@@ -188,7 +203,8 @@ class LockFile:
     def _read(self, start: int, size: int) -> bytes:
         descriptor = _files.open_regular(self.path, os.O_RDONLY, os.open)
         try:
-            return _read_at(descriptor, size, start)
+            found: bytes = _read_at(descriptor, size, start)
+            return found
         finally:
             os.close(descriptor)
 
@@ -204,17 +220,17 @@ class LockFile:
             self._put(start, data)
 
     def _put(self, start: int, data: bytes) -> None:
-        page = self._page
-        if page is None:
+        page, view = self._page, self._view
+        if page is None or view is None:
             return
-        if not hasattr(os, "readv"):  # Windows, where nobody can cut short what is mapped
+        if not _HAS_READV:  # Windows, where nobody can cut short what is mapped
             page[start : start + len(data)] = data
             return
         if self._pipe is None:
             self._pipe = os.pipe()
         try:
             os.write(self._pipe[1], data)
-            os.readv(self._pipe[0], [memoryview(page)[start : start + len(data)]])
+            os.readv(self._pipe[0], (view[start : start + len(data)],))
         except BaseException:  # what is left in the pipe would be the next one's
             pipe, self._pipe = self._pipe, None
             for descriptor in pipe:
@@ -226,7 +242,7 @@ class LockFile:
 
         What has several names, and holds something else than a holder writes, is not ours but somebody's file.
         """
-        self._page = None
+        self._page = self._view = None
         descriptor = _files.open_regular(self.path, os.O_RDWR)
         try:
             if os.fstat(descriptor).st_nlink > 1 and not _OURS.fullmatch(os.read(descriptor, _MARK_AT)):
@@ -235,6 +251,7 @@ class LockFile:
                 )
             _extend(descriptor, _ALL_BYTES)  # so that the mapping has its place on the disk
             self._page = mmap.mmap(descriptor, _ALL_BYTES)
+            self._view = memoryview(self._page)
         finally:
             os.close(descriptor)
         self._page_identity = identity
@@ -244,11 +261,12 @@ def _checksum(fields: Sequence[int]) -> int:
     return binascii.crc32(repr(tuple(fields)).encode())
 
 
-def _read_at(descriptor: int, size: int, start: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(descriptor, size, start)
+def _seek_and_read(descriptor: int, size: int, start: int) -> bytes:
     os.lseek(descriptor, start, os.SEEK_SET)
     return os.read(descriptor, size)
+
+
+_read_at = getattr(os, "pread", _seek_and_read)  # which Windows has not
 
 
 def _extend(descriptor: int, size: int) -> None:

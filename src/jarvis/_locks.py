@@ -23,7 +23,6 @@ Member = TypeVar("Member")
 
 _POLL_SECONDS = 0.002
 _PROBE_SECONDS = 0.02
-_TOKENS = (1 << 60) - 1
 
 
 _locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
@@ -52,7 +51,7 @@ class WriterLock:
         self._identity = (0, 0)  # device and inode of what is held
         self._size = 0
         self._file = LockFile(path)
-        self._announced: int | None = None  # the name of the commit in flight
+        self._has_announced = False  # a commit that is in flight
         self._waiters: list[_Waiter] = []  # at most one: the wait that goes on, wanted or given up
         weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
         _locks.add(self)
@@ -154,17 +153,16 @@ class WriterLock:
         The caller holds the lock; it is over when `settle` or `release` is called. See `await_commit`.
         """
         self._check_held()
-        if self._announced is None:
-            token = time.time_ns() & _TOKENS
-            self._file.mark(token, is_over=False, identity=self._identity, size=self._size)
-            self._announced = token
+        if not self._has_announced:
+            self._file.mark_begin(self._identity, self._size)
+            self._has_announced = True
 
     def settle(self) -> None:
         """Say that the commit in flight is over; no-op if there is none."""
-        token, self._announced = self._announced, None
-        if token is not None:
+        if self._has_announced:
+            self._has_announced = False
             try:
-                self._file.mark(token, is_over=True, identity=self._identity, size=self._size)
+                self._file.mark_end(self._identity, self._size)
             except OSError:  # a reader finds out by itself that nobody holds the lock any more
                 return
 
@@ -294,7 +292,7 @@ class WriterLock:
             self._descriptors.add(waiter.descriptor)
         self._waiters.clear()
         _let_go(self._descriptors, self._waiters)
-        self._held = self._announced = None
+        self._held, self._has_announced = None, False
         self._file.forget()
         self._mutex = threading.RLock()
 

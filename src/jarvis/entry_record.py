@@ -73,27 +73,27 @@ _named_decoder = msgspec.json.Decoder(_NamedBody)
 _value_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-def prepare(value: dict[str, Any], compression: Mode) -> dict[str, Any]:
+def prepare(value: dict[str, Any], compression: Mode) -> Prepared:
     """Return what stands for `value` in an entry that is to be stored: its encoding, compressed as `encode_entry` does.
-
-    A few short texts and numbers stand for themselves: to encode them takes no longer than to prepare that.
 
     Raises:
         InvalidEntryError: it cannot be stored exactly, or is over `jarvis.codec.MAX_VALUE_BYTES`; the error names it.
     """
-    if _is_small(value):
-        return value
     check_value(value)
     json = encode(value)
     return Prepared(json, compress(json, compression))
 
 
-def _is_small(value: object) -> bool:
+def is_small(value: object) -> bool:
+    """Tell whether a value is a few short texts and numbers, which take no longer to encode than to prepare."""
     if type(value) is not dict or len(value) > _FEW:
         return False
-    for key, held in value.items():
+    for held in value.values():
         kind = type(held)
-        if type(key) is not str or (kind not in _SCALARS and (kind is not str or len(held) > _SHORT)):
+        if kind is str:
+            if len(held) > _SHORT:
+                return False
+        elif kind not in _SCALARS:
             return False
     return True
 

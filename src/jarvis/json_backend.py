@@ -18,7 +18,7 @@ from jarvis._json.store import Store
 from jarvis._locks import place_for_copy
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
-from jarvis.entry_record import prepare
+from jarvis.entry_record import is_small, prepare
 from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
@@ -195,6 +195,8 @@ class JSONBackend(StorageBackend):
     # --- faster than the defaults ----------------------------------------------------------------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
+        if is_small(value):
+            return value
         kind = type(self)
         if kind.create is JSONBackend.create and kind.update is JSONBackend.update:
             return prepare(value, "off")

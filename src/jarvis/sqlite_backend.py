@@ -19,7 +19,7 @@ from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, Era
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
-from jarvis.entry_record import encode_entry, prepare
+from jarvis.entry_record import encode_entry, is_small, prepare
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
 from jarvis.errors import InvalidQueryError
@@ -214,6 +214,8 @@ class SQLiteBackend(StorageBackend):
     # --- faster than the defaults ----------------------------------------------------------------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
+        if is_small(value):
+            return value
         if self._takes_prepared:
             return prepare(value, self._compression)
         return super().prepare(value)

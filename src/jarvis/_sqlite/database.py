@@ -240,8 +240,10 @@ class Database:
                 if not level:
                     session, before = self._lock_out(session, self.busy_timeout_seconds)
                 session.begin()
-                if call and not level:
-                    self.lock.announce()
+                if not level:
+                    session.task = current_task()
+                    if call:
+                        self.lock.announce()
                 thread.call = call
                 yield session
                 thread.call = closing
@@ -329,14 +331,22 @@ class Database:
         """
         thread = self._local
         session = self._own(thread)
-        if session is None and self.read_only:
-            raise read_only(self.path)
+        if session is None:
+            return self._shared_change(work)
         try:
             thread.call = sys._getframe()
-            if session is None:
-                result: Result = self._shared.make(work, self._lead, self._be_ready)
-                return result
             return work(session) if session.joined else self._joined(session, work)
+        finally:
+            thread.call = None
+
+    def _shared_change(self, work: Callable[[Session], Result]) -> Result:
+        if self.read_only:
+            raise read_only(self.path)
+        thread = self._local
+        try:
+            thread.call = sys._getframe()
+            result: Result = self._shared.make(work, self._lead, self._be_ready)
+            return result
         finally:
             thread.call = None
 
@@ -392,7 +402,7 @@ class Database:
         """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
         session = self._own(self._local)
         if session is None:
-            return self.change(lambda _: self.letting_in(work))
+            return self._shared_change(lambda _: self.letting_in(work))
         return work() if session.joined else self._joined(session, lambda _: work())
 
     def letting_in(self, work: Callable[[], Result]) -> Result:
@@ -407,7 +417,9 @@ class Database:
 
     def _be_ready(self) -> None:
         """Have a connection of the calling thread, so that it need not be opened while its write has the lead."""
-        self._leave(self._enter(look=False))
+        session = self._local.session
+        if session is None or session.depth or not self._is_current(session) or session.pid != os.getpid():
+            self._leave(self._enter(look=False))
 
     def _lead(self, own: Write) -> None:
         """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone.
@@ -467,7 +479,8 @@ class Database:
                 write.wake()
         for action in after_commit:
             action()
-        self.letting_in(lambda: self._finish_behind(session))
+        if session.erasing:
+            self.letting_in(lambda: self._finish_behind(session))
 
     def _lend_writer(self, mine: Session) -> Session:
         """Lend the calling thread, in place of `mine`, the connection that writes while threads take turns.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from jarvis._caller import current_task
 from jarvis._sqlite import driver, schema
 from jarvis.entry_record import Body, decode_body
 from jarvis.errors import (
@@ -75,7 +74,7 @@ class Session:
         immutable: None, or the stamp of a file that it reads without locks: right only while nobody writes.
         lasting: it belongs to an iteration, which may be left open for ever.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
-        task: which has the transaction open, see `jarvis._caller.current_task`; valid inside one.
+        task: which has the transaction open, see `jarvis._caller.current_task`, if other verbs take part in it.
         is_committed: whether the transaction that was begun last is.
         joined: a change is being made, and whatever is done is part of it.
         commit_number: of the last change, or of the last transaction; valid inside one and right after.
@@ -240,7 +239,6 @@ class Session:
             self._last_put = self._told = self.last_read = self.signature = None
             self.began = self.commit_number
             self.after_commit = []
-            self.task = current_task()
             self.depth = 1
         except BaseException:
             self._roll_back_all()
