@@ -21,6 +21,9 @@ import jarvis
 from jarvis.errors import TransactionError
 from jarvis.persistent_memory import MemoryModule, RetentionRule
 
+# What is raised while a generator is thrown away is swallowed by Python, and pytest would tell of it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 LIBRARY = str(Path(jarvis.__file__).parent)
 
 
