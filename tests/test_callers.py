@@ -195,6 +195,42 @@ def test_a_fork_beside_threads_that_write_is_quick_and_its_child_works(memory: M
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("what", ["back up", "iterate"])
+def test_a_fork_beside_a_long_call_waits_for_it(memory: MemoryModule, what: str, tmp_path: Path) -> None:
+    is_over = threading.Event()
+    with memory.transaction():
+        for number in range(300):
+            memory.create_memory("notes", str(number), {"text": "x" * 300}, "note")
+
+    def work() -> None:
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            if what == "back up":
+                memory.back_up(tmp_path / f"saved-{number}")
+            else:
+                assert len(list(memory.iter_memories())) >= 300
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    failed = 0
+    for _ in range(10):
+        child = os.fork()
+        if not child:
+            try:
+                memory.set_user_preference("child", {})
+                os._exit(0)
+            finally:
+                os._exit(1)
+        failed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+    is_over.set()
+    thread.join()
+
+    assert failed == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_beside_a_writer_that_waits_does_not_wait_for_it(memory: MemoryModule) -> None:
     memory.bootstrap()
     waiting = threading.Thread(target=memory.set_user_preference, args=("waited", {}))

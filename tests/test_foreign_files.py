@@ -20,7 +20,7 @@ from jarvis.persistent_memory import MemoryModule
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and links of POSIX")
 
-SQLITE = ("", "-wal", "-shm", ".lock", ".first-life")
+SQLITE = ("", "-wal", "-shm", "-journal", ".lock", ".first-life")
 BESIDE = (".memory.db.moving", ".memory.db.moving-wal", ".memory.db.moving.lock", ".memory.db.moved-shm", "memory.keys")
 NAMES = [
     *(("sqlite", f"memory.db{suffix}") for suffix in SQLITE),
@@ -109,6 +109,8 @@ def test_a_second_name_of_a_file_is_no_file_of_a_lock(tmp_path: Path) -> None:
         lock.acquire(1)
         with pytest.raises(StoreAccessError, match=r"memory\.json\.lock: is no file of a lock"):
             lock.write_note(Note(_files.Stamp(1, 2, 3), 4))
+        with pytest.raises(StoreAccessError, match="is no file of a lock"):
+            lock.write_swap(1, is_over=False)
     finally:
         lock.release()
 

@@ -49,6 +49,12 @@ def memory(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryModule:
     return memory
 
 
+def _is_uninterrupted(frame: FrameType) -> bool:
+    """Tell whether nothing comes between a line and what is before it: the end of a `with`, the first of a handler."""
+    before, line = (linecache.getline(frame.f_code.co_filename, frame.f_lineno - back).strip() for back in (1, 0))
+    return line.startswith("with ") or before.startswith(("finally:", "except "))
+
+
 def interrupted(call: Callable[[], object], at: int, handler: Callable[[], object]) -> int:
     """Make a call, and the handler's at the n-th line of the library that it comes to; return how many there were."""
     lines = 0
@@ -57,10 +63,7 @@ def interrupted(call: Callable[[], object], at: int, handler: Callable[[], objec
         nonlocal lines
         if not frame.f_code.co_filename.startswith(LIBRARY):
             return None
-        # The end of a `with` is a line, too, but nothing comes between it and what it lets go of.
-        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith(
-            "with"
-        ):
+        if event == "line" and not _is_uninterrupted(frame):
             lines += 1
             if lines == at:
                 sys.settrace(None)

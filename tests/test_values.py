@@ -14,7 +14,7 @@ from jarvis.codec import encode, flatten
 from jarvis.codec.compression import Mode
 from jarvis.conformance.fixtures import an_entry
 from jarvis.entry_record import encode_body, encode_entry, prepare
-from jarvis.errors import InvalidEntryError
+from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.json_backend import JSONBackend
 from jarvis.memory_entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
@@ -119,3 +119,14 @@ def test_a_subclass_that_has_a_create_of_its_own_is_given_the_value(
     memory.shutdown()
 
     assert seen == [{"a": 1}]
+
+
+def test_a_path_of_shared_tuples_is_refused_at_once(tmp_path: Path) -> None:
+    shared: Any = ()
+    for _ in range(22):
+        shared = (shared, shared)
+    memory = MemoryModule(storage_dir=tmp_path)
+
+    for where in ({shared: 1}, {"a": {"$eq": {shared: 1}}}):
+        with pytest.raises(InvalidQueryError):
+            memory.search_memories(where=where)

@@ -64,7 +64,11 @@ def _extent(value: Any, known: dict[int, Extent], depth: int) -> Extent:
     parts, least_bytes, height = 1, 2, 0
     if is_mapping:
         for key in value:
-            least_bytes += len(key) + 3 if type(key) is str else 1
+            if type(key) is str:
+                least_bytes += len(key) + 3
+            else:  # a tuple is a path, and may be of shared parts, too
+                inner = _extent(key, known, depth + 1)
+                parts, least_bytes, height = parts + inner.parts, least_bytes + 1, max(height, inner.height)
     for held in value.values() if is_mapping else value:
         if type(held) in _SMALL:  # as below, without the call
             parts, least_bytes = parts + 1, least_bytes + 2

@@ -17,6 +17,7 @@ import contextlib
 import mmap
 import os
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,13 +67,15 @@ class LockFile:
     Holders of the lock write, one at a time; anybody reads.
     """
 
+    _page: mmap.mmap | None = None
+    _view: memoryview | None = None  # of it
+    _pipe: tuple[int, int] | None = None
+    _readers: tuple[int, ...] = ()  # descriptors, of which the last one is in use: a thread may still read another
+
     def __init__(self, path: str) -> None:
         self.path = path
-        self._page: mmap.mmap | None = None
-        self._view: memoryview | None = None  # of it
         self._page_identity = (0, 0)
-        self._pipe: tuple[int, int] | None = None
-        self._reader: int | None = None  # a descriptor
+        self._looking = threading.Lock()
         self._looked = 0.0
         self._swap = b""  # what stands there, as the holder has read it
         self._mark = b""  # of the commit that the holder has in flight
@@ -91,10 +94,10 @@ class LockFile:
     def forget(self) -> None:
         """Let go of everything that is open."""
         self._page = self._view = None
-        for descriptor in (*(self._pipe or ()), *(() if self._reader is None else (self._reader,))):
+        open_ones, self._pipe, self._readers = (*(self._pipe or ()), *self._readers), None, ()
+        for descriptor in open_ones:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-        self._pipe = self._reader = None
 
     def __del__(self) -> None:
         self.forget()
@@ -154,6 +157,7 @@ class LockFile:
         with explaining(self.path, "write"):
             descriptor = _files.open_regular(self.path, os.O_RDWR)
             try:
+                self._check_ours(descriptor)
                 _extend(descriptor, _NOTE_BYTES)
                 os.lseek(descriptor, _NOTE_BYTES, os.SEEK_SET)
                 _files.system.write(descriptor, text.ljust(_SWAP_BYTES - 1) + b"\n")
@@ -179,24 +183,23 @@ class LockFile:
         One that is just being said may be read torn: it is dated after that, so nobody has to wait for it.
         """
         now = time.monotonic()
-        if self._reader is None or now - self._looked > _LOOK_SECONDS:
-            self._look(now)
-        if self._reader is None:
+        if (not self._readers or now - self._looked > _LOOK_SECONDS) and self._looking.acquire(blocking=False):
+            try:
+                self._look(now)
+            finally:
+                self._looking.release()
+        readers = self._readers
+        if not readers:
             return None
-        found: bytes = _read_at(self._reader, _MARK_BYTES, _MARK_AT)
+        found: bytes = _read_at(readers[-1], _MARK_BYTES, _MARK_AT)
         return found if found[-1:] == b"0" else None
 
     def _look(self, now: float) -> None:
         """Have the file open that has the path now, if any."""
-        reader, self._reader = self._reader, None
-        if reader is not None and os.fstat(reader).st_nlink:
-            self._reader = reader
-        else:
-            if reader is not None:
-                os.close(reader)
-            with contextlib.suppress(OSError):
-                self._reader = _files.open_regular(self.path, os.O_RDONLY, os.open)
         self._looked = now
+        if not self._readers or not os.fstat(self._readers[-1]).st_nlink:
+            with contextlib.suppress(OSError):
+                self._readers = (*self._readers, _files.open_regular(self.path, os.O_RDONLY, os.open))
 
     # --- bytes -----------------------------------------------------------------------------------
 
@@ -237,6 +240,12 @@ class LockFile:
                 os.close(descriptor)
             raise
 
+    def _check_ours(self, descriptor: int) -> None:
+        if os.fstat(descriptor).st_nlink > 1 and not _OURS.fullmatch(os.read(descriptor, _MARK_AT)):
+            raise StoreAccessError(
+                self.path, "is no file of a lock, but holds something else; move it away, it is made again"
+            )
+
     def _map(self, identity: tuple[int, int]) -> None:
         """Map the file, on a descriptor of its own: the one that is locked must have no copy.
 
@@ -245,10 +254,7 @@ class LockFile:
         self._page = self._view = None
         descriptor = _files.open_regular(self.path, os.O_RDWR)
         try:
-            if os.fstat(descriptor).st_nlink > 1 and not _OURS.fullmatch(os.read(descriptor, _MARK_AT)):
-                raise StoreAccessError(
-                    self.path, "is no file of a lock, but holds something else; move it away, it is made again"
-                )
+            self._check_ours(descriptor)
             _extend(descriptor, _ALL_BYTES)  # so that the mapping has its place on the disk
             self._page = mmap.mmap(descriptor, _ALL_BYTES)
             self._view = memoryview(self._page)

@@ -110,6 +110,7 @@ class WriterLock:
         elif holder[0] == os.getpid():
             if self._held is not None:
                 self._close(self._held)
+            self._has_announced = False
             self._mutex = threading.RLock()
 
     def close(self) -> None:
@@ -181,6 +182,7 @@ class WriterLock:
                 f"{self.guarded}: this call interrupts another one of its thread whose change is just being committed; "
                 "what was known at that moment can be told when it has returned"
             )
+        self._refuse_deadlock()
         began = time.monotonic()
         while self._file.commit_in_flight() == name:
             waited = time.monotonic() - began

@@ -12,7 +12,7 @@ from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
 from jarvis.errors import InvalidQueryError
-from jarvis.memory_entry import asked_limit, asked_text
+from jarvis.memory_entry import MOST_VERSIONS, asked_limit, asked_text
 from jarvis.ongoing import Ongoing
 from jarvis.revision import Difference, Revision
 from jarvis.storage_backend import KeepsHistory, StorageBackend, WakesWatchers
@@ -189,3 +189,5 @@ def _check_versions(*versions: int) -> None:
     for version in versions:
         if type(version) is not int:
             raise InvalidQueryError(f"version: takes a whole number, not {type(version).__name__}")
+        if abs(version) >= MOST_VERSIONS:
+            raise InvalidQueryError("version: no memory has so many versions")

@@ -16,6 +16,8 @@ from jarvis.value_filter import Test, check_where, compile_where
 
 DEFAULT_NAMESPACE = "default"
 NO_MODULE, NO_TASK = "unknown", "none"
+MOST_VERSIONS = 2**63
+"""What a store can count; also a number that Python would not print for its length is refused by it."""
 """What stands in the provenance of an entry for an author who is not known."""
 
 MAX_NAME_BYTES = 2_000

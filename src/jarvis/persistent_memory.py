@@ -31,6 +31,7 @@ from jarvis.keys import KeySources
 from jarvis.looking_back import LooksBack
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
+    MOST_VERSIONS,
     NO_MODULE,
     MemoryEntry,
     MemoryQuery,
@@ -860,8 +861,13 @@ class MemoryModule(LooksBack, Forgets, Secures):
         keeps_history = self.backend.has_capability(KeepsHistory)
         with store.transaction():
             yield
-            if keeps_history:
-                self.backend.capability(KeepsHistory).complete(self._now())
+            call = self._gate.call
+            try:
+                self._gate.call = call or sys._getframe()
+                if keeps_history:
+                    self.backend.capability(KeepsHistory).complete(self._now())
+            finally:
+                self._gate.call = call
 
     @contextlib.contextmanager
     def _verb_transaction(self) -> Iterator[None]:
@@ -1037,6 +1043,8 @@ def _time_of(clock: Clock) -> datetime:
 def _check_version(entry: MemoryEntry | None, wanted: int) -> None:
     if type(wanted) is not int:
         raise InvalidQueryError(f"if_version: takes a version, a whole number, not {type(wanted).__name__}")
+    if abs(wanted) >= MOST_VERSIONS:
+        raise InvalidQueryError("if_version: no memory has so many versions")
     if entry is None or entry.version != wanted:
         raise ConflictError(wanted, None if entry is None else entry.version)
 

@@ -244,7 +244,9 @@ class SQLiteBackend(StorageBackend):
         with self._database.snapshot() as session:
             for entry in self._reader.sift(session, query, self._reader.now()):
                 self._database.check_undisturbed(session)
+                session.is_suspended = True
                 yield entry
+                session.is_suspended = False
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         return self._reader.one(NEWEST_OF_KEY, (), key)

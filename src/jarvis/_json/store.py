@@ -237,9 +237,16 @@ class Store:
         transaction = self._open_one()
         if transaction is not None and not self._gate.is_closed() and transaction.task is current_task():
             raise TransactionError(f"{self.file_path}: shutdown() inside a transaction; leave the transaction first")
-        self._snapshot = None
-        for lock in list(self._locks.values()):
-            lock.close()
+        if self._gate.is_closed():
+            self._snapshot = None
+            return
+        try:
+            self._gate.call = sys._getframe()
+            self._snapshot = None
+            for lock in list(self._locks.values()):
+                lock.close()
+        finally:
+            self._gate.call = None
 
     # --- inside ---
 
@@ -269,6 +276,8 @@ class Store:
         if Path(path).exists():
             if self._sync:
                 _files.try_directory(os.path.dirname(path))
+            if self._open_one() is not None:  # of another task of this thread, or what this call interrupts
+                return self._load(path, None, locked=False)
             with contextlib.suppress(StoreBusyError), self._locked(path, 0):  # busy: the next opening tidies up
                 remains.remove_leftovers(path)
                 snapshot = self._load(path, None, locked=True)
@@ -372,6 +381,8 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, path: str, timeout_seconds: float | None = None) -> Iterator[None]:
         lock = self._lock_at(path)
+        if self._open_one() is not None:  # or the end of this would take the lock from who has it
+            raise foreign_task(self.file_path)
         holder = _caller()
         try:
             lock.acquire(self._timeout if timeout_seconds is None else timeout_seconds)

@@ -109,7 +109,7 @@ class CopyFile:
 
     def _opened(self) -> apsw.Connection:
         with explaining(self.path, "open the copy of the store"):
-            for suffix in ("", "-wal", "-shm"):
+            for suffix in ("", "-wal", "-shm", "-journal"):
                 _files.check_regular(f"{self.path}{suffix}")
             is_new = not os.stat(self.path).st_size
         connection = self._make(self.path)

@@ -418,7 +418,13 @@ class Database:
     def _be_ready(self) -> None:
         """Have a connection of the calling thread, so that it need not be opened while its write has the lead."""
         session = self._local.session
-        if session is None or session.depth or not self._is_current(session) or session.pid != os.getpid():
+        if (
+            session is None
+            or session.depth
+            or not self._is_current(session)
+            or session.pid != os.getpid()
+            or session.connection.in_transaction
+        ):
             self._leave(self._enter(look=False))
 
     def _lead(self, own: Write) -> None:
@@ -520,12 +526,8 @@ class Database:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Lend a connection of its own, for an iteration that outlives the call; not for transactions."""
-        if self._is_aside(self._local):
-            session = self._open_aside()
-        else:
-            with self._mutex:
-                session = self._open()
-        session.busy, session.lasting = 1, True
+        session = self._open_aside() if self._is_aside(self._local) else self._opened_again()
+        session.busy = 1
         try:
             yield session
         finally:
@@ -600,16 +602,21 @@ class Database:
         if self._is_aside(self._local):  # it may have the mutex and the lock
             self.epoch += 1
             return
-        with self._mutex:
-            sessions = list(self._sessions)
-            self.epoch += 1
-            self._prepared = None
-            idle = [session for session in sessions if not session.busy and not session.closed]
-            if idle and not self.read_only and os.path.exists(self.path):
-                self._checkpoint(idle)
-            for session in idle:
-                self.retire(session)
-            self.lock.close()
+        thread = self._local
+        try:
+            thread.call = sys._getframe()
+            with self._mutex:
+                sessions = list(self._sessions)
+                self.epoch += 1
+                self._prepared = None
+                idle = [session for session in sessions if not session.busy and not session.closed]
+                if idle and not self.read_only and os.path.exists(self.path):
+                    self._checkpoint(idle)
+                for session in idle:
+                    self.retire(session)
+                self.lock.close()
+        finally:
+            thread.call = None
 
     # --- a call ----------------------------------------------------------------------------------
 
@@ -628,6 +635,10 @@ class Database:
                 session.roll_back(0)  # an exception from outside tore a transaction away from its end
             if not session.depth:
                 session.busy = 0
+                if (
+                    not session.closed and session.connection.in_transaction
+                ):  # an exception from outside kept a reader from ending it
+                    session.roll_back(0)
             session.busy += 1
             try:
                 if session.depth or (self._is_current(session) and (not look or self._is_there(session))):
@@ -689,6 +700,15 @@ class Database:
         else:
             raise StoreBusyError(self.path, "was replaced again and again while it was opened; retry")
         return self._session(connection, status, immutable)
+
+    def _opened_again(self) -> Session:
+        """Return a new connection; what seems damaged is looked at as a whole again, once, as `read` does."""
+        with self._mutex:
+            try:
+                return self._open()
+            except CorruptStoreError:
+                self._distrust()
+                return self._open()
 
     def _open_aside(self) -> Session:
         """Return a new connection for who interrupts a call of the thread, which may have the mutex and the lock."""
@@ -803,7 +823,7 @@ class Database:
         self.epoch += 1
         for session in list(self._sessions):
             mine = session.thread == threading.get_ident()
-            while session.busy and not mine and not session.lasting and time.monotonic() < deadline:
+            while session.busy and not mine and not session.is_suspended and time.monotonic() < deadline:
                 time.sleep(0.001)
             if not session.busy:
                 with contextlib.suppress(StoreError):  # then it counts as one that could not be closed

@@ -66,7 +66,9 @@ class PastView:
             now = self._reader.now()
             for entry in self._reader.sift(session, query, now, self._look(session, query, now)):
                 database.check_undisturbed(session)
+                session.is_suspended = True
                 yield entry
+                session.is_suspended = False
 
     def _one(self, name: str, held: str, present: str) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:

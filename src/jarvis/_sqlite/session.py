@@ -72,7 +72,7 @@ class Session:
         epoch: the `Database.epoch` it was opened in; another one there means that it is stale.
         identity: (device, inode) of the file it has open.
         immutable: None, or the stamp of a file that it reads without locks: right only while nobody writes.
-        lasting: it belongs to an iteration, which may be left open for ever.
+        is_suspended: it belongs to an iteration that has handed out an entry, and may be left open for ever.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
         task: which has the transaction open, see `jarvis._caller.current_task`, if other verbs take part in it.
         is_committed: whether the transaction that was begun last is.
@@ -118,7 +118,7 @@ class Session:
         self.made = 0
         self.closed = False
         self.immutable = immutable
-        self.lasting = False
+        self.is_suspended = False
         self.thread = threading.get_ident()
         self.commit_number = 0
         self._generation = -1

@@ -109,7 +109,7 @@ class StoreFile:
 
     def connect(self, *, immutable: bool) -> apsw.Connection:
         """Return a new connection; see `jarvis._sqlite.driver`. What SQLite would follow, or wait for, is an error."""
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", "-journal"):
             _files.check_regular(f"{self.path}{suffix}")
         if self.read_only:
             return driver.connect_read_only(

@@ -161,6 +161,10 @@ class CallerPromises(Promises):
             task = asyncio.ensure_future(one())
             await is_open.wait()
             shared.shutdown()
+            assert shared.get_user_preferences() == {}
+            assert shared.count_memories() == 0
+            with pytest.raises(TransactionError, match="another task"):
+                shared.set_user_preference("other", {})
             is_over.set()
             await task
 
