@@ -76,6 +76,7 @@ class Session:
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
         task: which has the transaction open, see `jarvis._caller.current_task`, if other verbs take part in it.
         is_committed: whether the transaction that was begun last is.
+        is_still: its reads see one state, see `standing_still`.
         joined: a change is being made, and whatever is done is part of it.
         commit_number: of the last change, or of the last transaction; valid inside one and right after.
         texts: names by their ids, as far as they were looked up; an id never gets another name.
@@ -118,7 +119,7 @@ class Session:
         self.made = 0
         self.closed = False
         self.immutable = immutable
-        self.is_suspended = False
+        self.is_suspended = self.is_still = False
         self.thread = threading.get_ident()
         self.commit_number = 0
         self._generation = -1
@@ -295,6 +296,7 @@ class Session:
 
     def _roll_back_all(self) -> None:
         self.depth, self.task, self._broken, self.after_commit = 0, None, False, []
+        self.is_still = False
         self._names, self.texts = {}, {}
         self._clock = None
         try:
@@ -426,11 +428,13 @@ class Session:
             yield
             return
         try:
+            self.is_still = True
             self.rows("BEGIN")
             yield
         finally:
             if self.connection.in_transaction:
                 self.rows("COMMIT")
+            self.is_still = False
 
     def intern(self, name: str) -> int:
         """Return the id of `name`, giving it one if it has none."""
