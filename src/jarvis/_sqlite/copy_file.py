@@ -83,8 +83,7 @@ class CopyFile:
             StoreError: something is wrong with the copy.
             TransactionError: this process was forked meanwhile; the copying goes on in its parent.
         """
-        if os.getpid() != self._pid:
-            raise TransactionError(f"{self.store}: forked while it was copied, which goes on in the parent process")
+        self.check_process()
         with self._guard:
             try:
                 if self._connection is None:
@@ -97,6 +96,11 @@ class CopyFile:
                 if isinstance(error, apsw.Error):
                     raise driver.translated(self.path, error, "copy the store", errno) from error
                 raise
+
+    def check_process(self) -> None:
+        """Raise `TransactionError` in a process that was forked while the store was copied."""
+        if os.getpid() != self._pid:
+            raise TransactionError(f"{self.store}: forked while it was copied, which goes on in the parent process")
 
     def create(self) -> None:
         """Create the file, of no bytes yet.

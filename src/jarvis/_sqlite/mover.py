@@ -101,7 +101,7 @@ class Mover:
     ) -> None:
         self.database = database
         self.copy = CopyFile(database.path, make)
-        self._report = progress
+        self._progress = progress
         self._patience_seconds = patience_seconds
         self._run = ""
         self._place = Place(0, 0, (), 0)
@@ -113,6 +113,10 @@ class Mover:
         self._rows: dict[str, int] = {}  # of what is compared
         self._digest = 0
         self._locked_seconds = 0.0
+
+    def _report(self, done: RewriteProgress) -> None:
+        self._progress(done)
+        self.copy.check_process()  # the caller's function may have forked
 
     # --- beginning -------------------------------------------------------------------------------
 
