@@ -33,7 +33,7 @@ def current_task() -> object | None:
 
 
 class Gate(threading.local):
-    """Of each thread: the call that lets no other one in, because it is in the middle of something.
+    """Remembers, for each thread, the call during which no other call may write.
 
     The call is known by its frame. So a gate that an interrupt has kept from being opened again is no gate: the call
     is not among those that are going on.

@@ -1,7 +1,7 @@
 """How far a value reaches when it is written out, told without writing it out.
 
 A dict that holds one part twice, which holds another twice, and so on, has 2^60 leaves behind sixty small
-dicts. Whoever walks leaves never comes back; whoever walks each container once is done at once.
+dicts. A walk over the leaves never ends; a walk over the distinct containers ends at once.
 """
 
 from __future__ import annotations
