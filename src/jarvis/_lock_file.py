@@ -7,7 +7,8 @@ synced before.
 
 Holders write to memory that the file is mapped to. A write to the file itself made the sync of the next commit wait for
 that too, 80 µs of 430. But whoever cuts the file short takes the memory away, and a touch of it would then kill the
-process (SIGBUS). So the bytes go through a pipe: where the kernel cannot copy them, that is an error like any other.
+process (SIGBUS). So the kernel copies the bytes there, from a file that only this process knows: where it cannot, that
+is an error like any other.
 """
 
 from __future__ import annotations
@@ -55,10 +56,14 @@ _SWAP_BYTES = 128  # behind the note; its first byte says whether it is over
 _MARK_BYTES = 9  # behind the swap; the last byte says whether the commit is over
 _MARK_AT = _NOTE_BYTES + _SWAP_BYTES
 _ALL_BYTES = _MARK_AT + _MARK_BYTES
+_IN_FLIGHT, _OVER = b"0", b"1"
 _TORN = Swap(0, 0, False)
 _OURS = re.compile(rb"[0-9 \n\0]*")
-_HAS_READV = hasattr(os, "readv")
+_HAS_PREADV = hasattr(os, "preadv")
 _LOOK_SECONDS = 0.5  # after so long a reader looks whether the file was removed, and another one made
+
+
+_Places = dict[str, tuple[memoryview, ...]]  # by what is written there
 
 
 class LockFile:
@@ -67,9 +72,8 @@ class LockFile:
     Holders of the lock write, one at a time; anybody reads.
     """
 
-    _page: mmap.mmap | None = None
-    _view: memoryview | None = None  # of it
-    _pipe: tuple[int, int] | None = None
+    _places: _Places | None = None  # in the memory that the file is mapped to
+    _source: tuple[int, mmap.mmap] | None = None  # what the kernel copies from: a descriptor, and its memory
     _readers: tuple[int, ...] = ()  # descriptors, of which the last one is in use: a thread may still read another
 
     def __init__(self, path: str) -> None:
@@ -77,7 +81,6 @@ class LockFile:
         self._page_identity = (0, 0)
         self._looking = threading.Lock()
         self._looked = 0.0
-        self._swap = b""  # what stands there, as the holder has read it
         self._mark = b""  # of the commit that the holder has in flight
 
     def open(self) -> int:
@@ -87,14 +90,15 @@ class LockFile:
 
     def make_ready(self, identity: tuple[int, int], size: int) -> None:
         """Map the file that a holder has open, before it has anything to say; what hinders it is told then."""
-        if self._page is None or self._page_identity != identity or size < _ALL_BYTES:
+        if self._places is None or self._page_identity != identity or size < _ALL_BYTES:
             with contextlib.suppress(OSError):
                 self._map(identity)
 
     def forget(self) -> None:
         """Let go of everything that is open."""
-        self._page = self._view = None
-        open_ones, self._pipe, self._readers = (*(self._pipe or ()), *self._readers), None, ()
+        self._places = None
+        open_ones = [*self._readers, *((self._source or ())[:1])]
+        self._source, self._readers = None, ()
         for descriptor in open_ones:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -121,9 +125,11 @@ class LockFile:
         """Leave a note in the file that the holder has open, whose (device, inode) and size are given."""
         fields = (*note.stamp, note.commit)
         text = (b"%d %d %d %d %d" % (*fields, _checksum(fields))).ljust(_NOTE_BYTES - 1) + b"\n"
-        if self._mark and len(self._swap) == _SWAP_BYTES:  # one write takes less than two
-            text, self._mark = b"%b%b%b1" % (text, self._swap, self._mark), b""
-        self._write(0, text, identity, size)
+        if self._mark:  # one write takes less than two
+            self._mark = b""
+            self._write("note_and_end", text + _OVER, identity, size)
+        else:
+            self._write("note", text, identity, size)
 
     # --- a swap ----------------------------------------------------------------------------------
 
@@ -143,8 +149,7 @@ class LockFile:
 
     def is_swap_open(self, held: int) -> bool:
         """Tell the holder, whose descriptor is given, whether a swap was begun that is not over."""
-        self._swap = _read_at(held, _SWAP_BYTES, _NOTE_BYTES)
-        if self._swap[:1] in (b"1", b" ", b""):
+        if _read_at(held, 1, _NOTE_BYTES) in (b"1", b" ", b""):
             return False
         swap = self.read_swap()
         return swap is not None and not swap.is_over
@@ -153,7 +158,6 @@ class LockFile:
         """Say that a swap begins or is over; see `jarvis._sqlite.swapping`."""
         fields = (int(is_over), int.from_bytes(os.urandom(7)), inode)
         text = b"%d %d %d %d" % (*fields, _checksum(fields))
-        self._swap = b""
         with explaining(self.path, "write"):
             descriptor = _files.open_regular(self.path, os.O_RDWR)
             try:
@@ -169,13 +173,13 @@ class LockFile:
     def mark_begin(self, identity: tuple[int, int], size: int) -> None:
         """Say that a commit is in flight; the time makes its name."""
         self._mark = time.time_ns().to_bytes(_MARK_BYTES - 1)
-        self._write(_MARK_AT, self._mark + b"0", identity, size)
+        self._write("mark", self._mark + _IN_FLIGHT, identity, size)
 
     def mark_end(self, identity: tuple[int, int], size: int) -> None:
         """Say that the commit in flight is over; no-op if a note has said so."""
         if self._mark:
             self._mark = b""
-            self._write(_MARK_AT + _MARK_BYTES - 1, b"1", identity, size)
+            self._write("end", _OVER, identity, size)
 
     def commit_in_flight(self) -> bytes | None:
         """Return the name of the commit that is in flight, None if there is none. About 1 µs.
@@ -192,7 +196,7 @@ class LockFile:
         if not readers:
             return None
         found: bytes = _read_at(readers[-1], _MARK_BYTES, _MARK_AT)
-        return found if found[-1:] == b"0" else None
+        return found if found[-1:] == _IN_FLIGHT else None
 
     def _look(self, now: float) -> None:
         """Have the file open that has the path now, if any."""
@@ -211,34 +215,27 @@ class LockFile:
         finally:
             os.close(descriptor)
 
-    def _write(self, start: int, data: bytes, identity: tuple[int, int], size: int) -> None:
+    def _write(self, name: str, data: bytes, identity: tuple[int, int], size: int) -> None:
+        """Write `data` to the places of this name, one behind the other."""
         try:
-            if self._page is not None and self._page_identity == identity and size >= _ALL_BYTES:
-                self._put(start, data)
+            if self._places is not None and self._page_identity == identity and size >= _ALL_BYTES:
+                self._put(self._places[name], data)
                 return
         except OSError:  # somebody has cut the file short just now
             pass
         with explaining(self.path, "write"):
-            self._map(identity)
-            self._put(start, data)
+            self._put(self._map(identity)[name], data)
 
-    def _put(self, start: int, data: bytes) -> None:
-        page, view = self._page, self._view
-        if page is None or view is None:
+    def _put(self, places: tuple[memoryview, ...], data: bytes) -> None:
+        if not _HAS_PREADV:  # Windows, where nobody can cut short what is mapped
+            for place in places:
+                place[:], data = data[: len(place)], data[len(place) :]
             return
-        if not _HAS_READV:  # Windows, where nobody can cut short what is mapped
-            page[start : start + len(data)] = data
-            return
-        if self._pipe is None:
-            self._pipe = os.pipe()
-        try:
-            os.write(self._pipe[1], data)
-            os.readv(self._pipe[0], (view[start : start + len(data)],))
-        except BaseException:  # what is left in the pipe would be the next one's
-            pipe, self._pipe = self._pipe, None
-            for descriptor in pipe:
-                os.close(descriptor)
-            raise
+        if self._source is None:
+            self._source = _source()
+        descriptor, memory = self._source
+        memory[: len(data)] = data
+        os.preadv(descriptor, places, 0)
 
     def _check_ours(self, descriptor: int) -> None:
         if os.fstat(descriptor).st_nlink > 1 and not _OURS.fullmatch(os.read(descriptor, _MARK_AT)):
@@ -246,21 +243,41 @@ class LockFile:
                 self.path, "is no file of a lock, but holds something else; move it away, it is made again"
             )
 
-    def _map(self, identity: tuple[int, int]) -> None:
-        """Map the file, on a descriptor of its own: the one that is locked must have no copy.
+    def _map(self, identity: tuple[int, int]) -> _Places:
+        """Map the file and return the places in it.
 
+        That takes a descriptor of its own: the one that is locked must have no copy.
         What has several names, and holds something else than a holder writes, is not ours but somebody's file.
         """
-        self._page = self._view = None
+        self._places = None
         descriptor = _files.open_regular(self.path, os.O_RDWR)
         try:
             self._check_ours(descriptor)
             _extend(descriptor, _ALL_BYTES)  # so that the mapping has its place on the disk
-            self._page = mmap.mmap(descriptor, _ALL_BYTES)
-            self._view = memoryview(self._page)
+            page = memoryview(mmap.mmap(descriptor, _ALL_BYTES))
         finally:
             os.close(descriptor)
+        note, mark, end = page[:_NOTE_BYTES], page[_MARK_AT:], page[_ALL_BYTES - 1 :]
+        self._places = {"note": (note,), "note_and_end": (note, end), "mark": (mark,), "end": (end,)}
         self._page_identity = identity
+        return self._places
+
+
+def _source() -> tuple[int, mmap.mmap]:
+    """Return a file without a name, as (descriptor, the memory that it is mapped to)."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("jarvis-lock")
+    else:
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp()
+        os.unlink(path)
+    try:
+        os.ftruncate(descriptor, _ALL_BYTES)
+        return descriptor, mmap.mmap(descriptor, _ALL_BYTES)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _checksum(fields: Sequence[int]) -> int:

@@ -153,7 +153,6 @@ class WriterLock:
 
         The caller holds the lock; it is over when `settle` or `release` is called. See `await_commit`.
         """
-        self._check_held()
         if not self._has_announced:
             self._file.mark_begin(self._identity, self._size)
             self._has_announced = True

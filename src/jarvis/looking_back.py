@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from jarvis import timeline
-from jarvis._caller import Gate
+from jarvis._caller import Gates
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
@@ -33,7 +33,7 @@ class LooksBack:
         def _change(self, work: Callable[[datetime], Result]) -> Result: ...
         def _now(self) -> datetime: ...
 
-        _gate: Gate
+        _gates: Gates
 
     # --- the past ---------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class LooksBack:
             UnsupportedError: the backend keeps no history.
         """
         asked_limit(limit)
-        self._gate.check(self.backend)
+        self._gates.here.check(self.backend)
         return ask(self.backend, KeepsHistory).prune(self._now(), limit)
 
     # --- what happened -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from jarvis import backend_registry
-from jarvis._caller import Gate
+from jarvis._caller import Gates
 from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
@@ -199,7 +199,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         self.retention = rules_of(retention)
         self._sweepers, self._ongoing = [], Ongoing()
         self._clock = clock
-        self._gate = Gate()
+        self._gates = Gates()
         self._plain = _PlainClock()
         self._token = id(self._plain)
 
@@ -221,7 +221,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
         self._sweepers, self._ongoing = [], Ongoing()
-        self._gate = Gate()
+        self._gates = Gates()
         self._plain = _PlainClock()
         self._token = id(self._plain)
 
@@ -246,7 +246,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Raises:
             TransactionError: the calling thread has a transaction open.
         """
-        if self._gate.is_closed():
+        if self._gates.here.is_closed():
             return
         self.backend.shutdown()
         had_any = self._ongoing.end()
@@ -777,7 +777,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         1000
         """
         store = ask(self.backend, Transactional)
-        self._gate.check(self.backend)
+        self._gates.here.check(self.backend)
         return self._transaction(store)
 
     @contextlib.contextmanager
@@ -829,17 +829,18 @@ class MemoryModule(LooksBack, Forgets, Secures):
         change is not dated before others could see it. On a backend without transactions it is
         atomic between the threads of this module only.
         """
-        backend, gate = self.backend, self._gate
+        backend, gate = self.backend, self._gates.here
         if gate.call is not None:
             gate.check(backend)
         try:
             gate.call = sys._getframe()
+            if backend.has_capability(SharesCommits):
+                moment = backend.capability(Transactional).moment
+                return backend.capability(SharesCommits).change(lambda: work(moment(self._now())))
             if not backend.has_capability(Transactional):
                 with self._plain.lock:
                     return work(self._plain.moment(self._now()))
             store = backend.capability(Transactional)
-            if backend.has_capability(SharesCommits):
-                return backend.capability(SharesCommits).change(lambda: work(store.moment(self._now())))
             with store.transaction():
                 if backend.has_capability(Settles):
                     backend.capability(Settles).announce()
@@ -861,18 +862,19 @@ class MemoryModule(LooksBack, Forgets, Secures):
         keeps_history = self.backend.has_capability(KeepsHistory)
         with store.transaction():
             yield
-            call = self._gate.call
+            gate = self._gates.here
+            call = gate.call
             try:
-                self._gate.call = call or sys._getframe()
+                gate.call = call or sys._getframe()
                 if keeps_history:
                     self.backend.capability(KeepsHistory).complete(self._now())
             finally:
-                self._gate.call = call
+                gate.call = call
 
     @contextlib.contextmanager
     def _verb_transaction(self) -> Iterator[None]:
         """Open a transaction in which nothing takes part that interrupts the function whose block this is."""
-        gate = self._gate
+        gate = self._gates.here
         gate.check(self.backend)
         try:
             gate.call = sys._getframe(2)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jarvis import _files
-from jarvis._caller import Gate, current_task, foreign_task, no_transaction
+from jarvis._caller import Gates, current_task, foreign_task, no_transaction
 from jarvis._files import Stamp, explaining
 from jarvis._json import remains
 from jarvis._json.file import COPY, Clock, Known, parse, render
@@ -69,7 +69,7 @@ class Store:
         self._may_create = create
         self._snapshot: Snapshot | None = None
         self._transactions: dict[tuple[int, int], Transaction] = {}  # by process and thread
-        self._gate = Gate()
+        self._gates = Gates()
         self._locks: dict[str, WriterLock] = {}  # by file: a link may point elsewhere after a shutdown
         self._located = False
 
@@ -78,13 +78,13 @@ class Store:
 
         Who interrupts a call of the thread, or another task's transaction on it, sees the last commit.
         """
-        if self._gate.is_closed() and self._snapshot is None:
+        if self._gates.here.is_closed() and self._snapshot is None:
             raise TransactionError(
                 f"{self.file_path}: this call interrupts another one of its thread that is just opening the store, and "
                 "cannot be answered; call again when that has returned"
             )
         transaction = self._open_one()
-        if transaction is None or self._gate.is_closed() or transaction.task is not current_task():
+        if transaction is None or self._gates.here.is_closed() or transaction.task is not current_task():
             return self._committed()
         return transaction
 
@@ -98,7 +98,7 @@ class Store:
 
     def own_transaction(self) -> Transaction:
         """Return the caller's transaction; raise `TransactionError` if it has none."""
-        self._gate.check(self.file_path)
+        self._gates.here.check(self.file_path)
         transaction = self._open_one()
         if transaction is None:
             raise no_transaction(self.file_path)
@@ -138,7 +138,7 @@ class Store:
     def _begun(self, now: Callable[[], int], call: FrameType | None) -> Iterator[Transaction]:
         if self._read_only:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to write")
-        gate = self._gate
+        gate = self._gates.here
         gate.check(self.file_path)
         transaction = self._open_one()
         if transaction is not None and transaction.task is not current_task():
@@ -191,11 +191,11 @@ class Store:
         """Remove the copies that an erasure left, and search all files for `ids`; None if that has to wait."""
         if self._read_only:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to erase")
-        self._gate.check(self.file_path)
+        self._gates.here.check(self.file_path)
         if self._open_one() is not None:
             return None
         try:
-            self._gate.call = sys._getframe()
+            self._gates.here.call = sys._getframe()
             opened = self._committed()
             with contextlib.suppress(StoreError), self._locked(opened.path):  # busy, or a file cannot be removed
                 remains.remove_leftovers(opened.path)
@@ -204,7 +204,7 @@ class Store:
                 return remains.search(opened.path, ids)
             return None
         finally:
-            self._gate.call = None
+            self._gates.here.call = None
 
     def copy(self, target: str) -> None:
         """Write what was committed last to `target`, as a copy, which it says; it is read again before it has its name.
@@ -235,18 +235,18 @@ class Store:
             TransactionError: the caller has a transaction open.
         """
         transaction = self._open_one()
-        if transaction is not None and not self._gate.is_closed() and transaction.task is current_task():
+        if transaction is not None and not self._gates.here.is_closed() and transaction.task is current_task():
             raise TransactionError(f"{self.file_path}: shutdown() inside a transaction; leave the transaction first")
-        if self._gate.is_closed():
+        if self._gates.here.is_closed():
             self._snapshot = None
             return
         try:
-            self._gate.call = sys._getframe()
+            self._gates.here.call = sys._getframe()
             self._snapshot = None
             for lock in list(self._locks.values()):
                 lock.close()
         finally:
-            self._gate.call = None
+            self._gates.here.call = None
 
     # --- inside ---
 
@@ -254,7 +254,7 @@ class Store:
         snapshot = self._snapshot
         if snapshot is not None:
             return self._refreshed(snapshot, locked=False)
-        gate = self._gate
+        gate = self._gates.here
         call = gate.call
         try:
             gate.call = call or sys._getframe()

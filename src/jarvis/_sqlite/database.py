@@ -73,8 +73,19 @@ class _ThreadEnd:
 class _Thread(Gate):
     """What a thread has of a database: its connection, and the call that is in the middle of something."""
 
-    session: Session | None = None
-    end: _ThreadEnd | None = None
+    __slots__ = ("end", "session")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session: Session | None = None
+        self.end: _ThreadEnd | None = None
+
+
+class _Threads(threading.local):
+    """What each thread has; `here` is of the calling one."""
+
+    def __init__(self) -> None:
+        self.here = _Thread()
 
 
 class Database:
@@ -122,7 +133,7 @@ class Database:
         self.history = history
         self.epoch = 0
         self._shared = SharedCommit(self.lock, busy_timeout_seconds)
-        self._local = _Thread()
+        self._threads = _Threads()
         self._mutex = threading.RLock()  # never waited for by whoever has the writers' lock: who opens takes both
         self._sessions: set[Session] = set()
         self._names = NameBook()
@@ -145,31 +156,34 @@ class Database:
             StoreError: whatever is wrong with the store.
             TransactionError: the call that this one interrupts is just opening the store.
         """
-        thread = self._local
+        thread = self._threads.here
         session = thread.session
-        if (thread.call is not None or (session is not None and session.depth)) and self._is_aside(thread):
+        # What a change asks, which is most of what is asked inside a transaction, nobody else can ask.
+        is_alone = thread.call is None and (session is None or not session.depth or session.joined)
+        if not is_alone and self._is_aside(thread):
             with self.snapshot() as session:
                 return work(session)
         try:
             thread.call = sys._getframe()
-            return self._read(work)
+            for attempt in range(MAX_TRIES):
+                session = self._enter()
+                try:
+                    result = work(session)
+                    if session.immutable is None or self._is_there(session):
+                        return result
+                    session.epoch = -1  # a writer came: what was read without locks may be torn, so read again
+                except CorruptStoreError:
+                    if session.depth or (attempt and session.immutable is None):
+                        raise
+                    self._distrust()  # another program may have written: look at the whole again, once
+                finally:
+                    self._leave(session)
+        except BaseException:
+            if thread.session is None or not thread.session.depth:
+                self._put_right(thread)
+            raise
         finally:
             thread.call = None
-
-    def _read(self, work: Callable[[Session], Result]) -> Result:
-        for attempt in range(MAX_TRIES):
-            session = self._enter()
-            try:
-                result = work(session)
-                if session.immutable is None or self._is_there(session):
-                    return result
-                session.epoch = -1  # a writer came: what was read without locks may be torn, so read again
-            except CorruptStoreError:
-                if session.depth or (attempt and session.immutable is None):
-                    raise
-                self._distrust()  # another program may have written: look at the whole again, once
-            finally:
-                self._leave(session)
         raise StoreBusyError(
             self.path, "writers keep changing it while it is read from where no lock can be had; retry"
         )
@@ -230,13 +244,14 @@ class Database:
     def _begun(self, call: FrameType | None) -> Iterator[Session]:
         if self.read_only:
             raise read_only(self.path)
-        thread = self._local
-        self._own(thread)
+        thread = self._threads.here
+        own = self._own(thread)
+        level = 0 if own is None else own.depth
         closing = call or sys._getframe()
         try:
             thread.call = closing
             session = self._enter()
-            level, after_commit = session.depth, []
+            after_commit: list[Callable[[], None]] = []
             try:
                 if not level:
                     session, before = self._lock_out(session, self.busy_timeout_seconds)
@@ -267,6 +282,12 @@ class Database:
                     self.lock.release_for((session.pid, session.thread))
                     self._shared.wake_next()
                 self._leave(session)
+        except BaseException:
+            if own is None:
+                self._put_right(thread)
+            else:
+                own.roll_back(level)
+            raise
         finally:
             thread.call = None
             del closing  # or the frame would hold itself until the garbage collector comes
@@ -283,7 +304,7 @@ class Database:
             StoreError: the store is busy, damaged or gone.
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._local
+        thread = self._threads.here
         self._own(thread)
         try:
             thread.call = sys._getframe(2)  # of the function whose block this is
@@ -295,6 +316,9 @@ class Database:
                 self.lock.release()
                 self._shared.wake_next()
                 self._leave(session)
+        except BaseException:
+            self._put_right(thread)
+            raise
         finally:
             thread.call = None
 
@@ -330,26 +354,48 @@ class Database:
             StoreError: the store is read-only, busy, full, damaged or gone; nothing of `work` was kept.
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._local
+        thread = self._threads.here
         session = self._own(thread)
         if session is None:
-            return self._shared_change(work)
+            return self._share(work)
         try:
             thread.call = sys._getframe()
             return work(session) if session.joined else self._joined(session, work)
         finally:
             thread.call = None
 
-    def _shared_change(self, work: Callable[[Session], Result]) -> Result:
+    def _share(self, work: Callable[[Session], Result]) -> Result:
         if self.read_only:
             raise read_only(self.path)
-        thread = self._local
+        thread = self._threads.here
         try:
             thread.call = sys._getframe()
             result: Result = self._shared.make(work, self._lead, self._be_ready)
             return result
+        except BaseException:
+            self._put_right(thread)
+            raise
         finally:
             thread.call = None
+
+    def _put_right(self, thread: _Thread) -> None:
+        """End what an exception, raised from outside at any place, has left of a call that was in no transaction.
+
+        Each end of a call is written down twice, where it belongs and here: one exception keeps at most one of the two
+        from being reached. It may find nothing to do, which is what it finds mostly.
+        """
+        session = thread.session
+        if session is not None:
+            if (session.pid, session.thread) != (os.getpid(), threading.get_ident()):
+                return
+            if not session.closed and (session.depth or session.is_still or session.connection.in_transaction):
+                session.roll_back(0)
+            session.joined = False
+            self._leave(session)
+        self.lock.release()
+        while self._mutex._is_owned():  # type: ignore[attr-defined]  # see `WriterLock.is_mine`
+            self._mutex.release()
+        self._shared.wake_next()
 
     def _joined(self, session: Session, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns, as a part of the transaction that is open."""
@@ -370,7 +416,7 @@ class Database:
         Raises:
             TransactionError: it has none.
         """
-        session, thread = self.own_session(), self._local
+        session, thread = self.own_session(), self._threads.here
         try:
             thread.call = sys._getframe()
             return work(session)
@@ -379,7 +425,7 @@ class Database:
 
     def own_session(self) -> Session:
         """Return the connection on which the caller has a transaction open; raise `TransactionError` if it has none."""
-        session = self._own(self._local)
+        session = self._own(self._threads.here)
         if session is None:
             raise no_transaction(self.path)
         return session
@@ -401,14 +447,14 @@ class Database:
 
     def change_as_one(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
-        session = self._own(self._local)
+        session = self._own(self._threads.here)
         if session is None:
-            return self._shared_change(lambda _: self.letting_in(work))
+            return self._share(lambda _: self.letting_in(work))
         return work() if session.joined else self._joined(session, lambda _: work())
 
     def letting_in(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
-        thread = self._local
+        thread = self._threads.here
         call = thread.call
         try:
             thread.call = None
@@ -418,7 +464,7 @@ class Database:
 
     def _be_ready(self) -> None:
         """Have a connection of the calling thread, so that it need not be opened while its write has the lead."""
-        session = self._local.session
+        session = self._threads.here.session
         if (
             session is None
             or session.depth
@@ -433,57 +479,63 @@ class Database:
 
         If there is no connection (any more), as behind a fork or where the file was replaced, nothing is done.
         """
-        mine = session = self._local.session
+        mine = session = self._threads.here.session
         if mine is None or session is None or not self._is_current(mine):
             return
         commit = Commit([own])
         try:
-            if self._shared.is_crowded and self.lock.is_mine():
-                session = self._lend_writer(mine)
-            session.is_committed = False
-            before = self._file.take_lock(self.busy_timeout_seconds)
-            session.busy += 1  # from here on only: while it waits a fork may close it
-            if not self._is_current(session) or (before.st_dev, before.st_ino) != session.identity:
-                mine.epoch = session.epoch = -1
-                return
-            if own.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
-                return
-            commit = self._shared.join(own)
-            session.begin()
-            self.lock.announce()  # before any of them asks for the time
-            session.joined = True
-            for write in commit.writes:
-                made, session.signature = session.commit_number, None
-                try:
-                    write.result = write.work(session)
-                except Exception as error:
-                    if len(commit.writes) == 1 or session.commit_number != made:
-                        raise
-                    write.error = error  # nothing of it was written: it is raised in the thread it belongs to
-            after_commit = session.after_commit
-            self._commit(session, before)
-            commit.is_done = True
-        except BaseException as error:
-            if session.is_committed and not isinstance(error, JarvisError):  # an interrupt behind the commit
+            try:
+                if self._shared.is_crowded and self.lock.is_mine():
+                    session = self._lend_writer(mine)
+                session.is_committed = False
+                before = self._file.take_lock(self.busy_timeout_seconds)
+                session.busy += 1  # from here on only: while it waits a fork may close it
+                if not self._is_current(session) or (before.st_dev, before.st_ino) != session.identity:
+                    mine.epoch = session.epoch = -1
+                    return
+                if own.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
+                    return
+                commit = self._shared.join(own)
+                session.begin()
+                self.lock.announce()  # before any of them asks for the time
+                session.joined = True
+                for write in commit.writes:
+                    made, session.signature = session.commit_number, None
+                    try:
+                        write.result = write.work(session)
+                    except Exception as error:
+                        if len(commit.writes) == 1 or session.commit_number != made:
+                            raise
+                        write.error = error  # nothing of it was written: it is raised in the thread it belongs to
+                after_commit = session.after_commit
+                self._commit(session, before)
                 commit.is_done = True
-                raise
-            session.roll_back(0)
-            if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
-                session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
-            if len(commit.writes) == 1:
-                raise
-            if not isinstance(error, Exception):
-                self._shared.part(commit.writes[1:])
-                raise
-            self._shared.part(commit.writes)
-            return
-        finally:
+            except BaseException as error:
+                if session.is_committed and not isinstance(error, JarvisError):  # an interrupt behind the commit
+                    commit.is_done = True
+                    raise
+                session.roll_back(0)
+                if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
+                    session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
+                if len(commit.writes) == 1:
+                    raise
+                if not isinstance(error, Exception):
+                    self._shared.part(commit.writes[1:])
+                    raise
+                self._shared.part(commit.writes)
+                return
+            finally:
+                session.joined = False
+                self._threads.here.session = mine
+                if session.busy:
+                    self._leave(session)
+                for write in commit.writes[1:]:
+                    write.wake()
+        finally:  # again, see `_put_right`
+            self._threads.here.session = mine
+            if session.depth:
+                session.roll_back(0)
             session.joined = False
-            self._local.session = mine  # also if an interrupt came into the lending
-            if session.busy:
-                self._leave(session)
-            for write in commit.writes[1:]:
-                write.wake()
         for action in after_commit:
             action()
         if session.erasing:
@@ -506,7 +558,7 @@ class Database:
                 self.retire(writer)
                 return mine
             self._writer = writer
-        self._local.session = writer
+        self._threads.here.session = writer
         writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
         return writer
 
@@ -527,11 +579,15 @@ class Database:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Lend a connection of its own, for an iteration that outlives the call; not for transactions."""
-        session = self._open_aside() if self._is_aside(self._local) else self._opened_again()
-        session.busy = 1
+        session = self._open_aside() if self._is_aside(self._threads.here) else self._opened_again()
         try:
-            yield session
-        finally:
+            try:
+                session.busy = 1
+                yield session
+            finally:
+                session.busy = 0
+                self.retire(session)
+        finally:  # again, see `_put_right`
             session.busy = 0
             self.retire(session)
 
@@ -551,12 +607,15 @@ class Database:
         Raises:
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._local
+        thread = self._threads.here
         self._own(thread)
         try:
             thread.call = sys._getframe(2)  # of the function whose block this is
             self._file.take_lock(self.busy_timeout_seconds)
             yield
+        except BaseException:
+            self._put_right(thread)
+            raise
         finally:
             self.lock.release()
             thread.call = None
@@ -565,7 +624,7 @@ class Database:
         """Raise the error of who may not replace files of the store: a reader, or somebody inside a transaction."""
         if self.read_only:
             raise read_only(self.path)
-        if self._own(self._local):
+        if self._own(self._threads.here):
             raise TransactionError(f"{self.path}: that cannot be done inside a transaction; leave it first")
 
     def in_transaction(self) -> Session | None:
@@ -573,7 +632,7 @@ class Database:
 
         It has none if it interrupts a call that has, or is another task than the one that opened it.
         """
-        thread = self._local
+        thread = self._threads.here
         session = thread.session
         if session is None or not session.depth or not self.lock.is_mine() or self._is_aside(thread):
             return None
@@ -581,7 +640,7 @@ class Database:
 
     def when_committed(self, action: Callable[[], None]) -> None:
         """Do something after the calling thread's transaction has committed; never if it is rolled back."""
-        session = self._local.session
+        session = self._threads.here.session
         if session is not None:
             session.after_commit.append(action)
 
@@ -600,10 +659,10 @@ class Database:
         """
         if self.in_transaction():
             raise TransactionError(f"{self.path}: shutdown() inside a transaction; leave the transaction first")
-        if self._is_aside(self._local):  # it may have the mutex and the lock
+        if self._is_aside(self._threads.here):  # it may have the mutex and the lock
             self.epoch += 1
             return
-        thread = self._local
+        thread = self._threads.here
         try:
             thread.call = sys._getframe()
             with self._mutex:
@@ -616,6 +675,9 @@ class Database:
                 for session in idle:
                     self.retire(session)
                 self.lock.close()
+        except BaseException:
+            self._put_right(thread)
+            raise
         finally:
             thread.call = None
 
@@ -626,7 +688,7 @@ class Database:
 
         With ``look=False`` the caller sees to it that the connection still is one to the file of that name.
         """
-        session = self._local.session
+        session = self._threads.here.session
         if session is not None and session.pid != os.getpid():
             raise self._forked()
         if session is not None:
@@ -652,12 +714,12 @@ class Database:
         with self._mutex:
             session = self._open()
             session.busy = 1
-            self._local.session = session
-            self._local.end = _ThreadEnd(self, session)
+            self._threads.here.session = session
+            self._threads.here.end = _ThreadEnd(self, session)
             return session
 
     def _leave(self, session: Session) -> None:
-        session.busy -= 1
+        session.busy = session.busy - 1 if session.depth else 0
         if not session.busy and session.epoch != self.epoch and session.pid == os.getpid():
             self.retire(session)
 
@@ -675,7 +737,6 @@ class Database:
         after = self._file.status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
-        self.lock.settle()
         self._file.leave_word(before, Stamp.of(after), session.commit_number if self.durability == "full" else None)
 
     # --- opening ---------------------------------------------------------------------------------
@@ -849,7 +910,7 @@ class Database:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.connection))
         self._mutex = threading.RLock()
         self._shared = SharedCommit(self.lock, self.busy_timeout_seconds)
-        self._local = _Thread()
+        self._threads = _Threads()
         self._sessions = set()
         self._writer = self._prepared = None
 

@@ -278,7 +278,6 @@ class Session:
         if level == 0:
             self._roll_back_all()
         elif self.depth > level:
-            self.depth = level
             self._last_put = self._told = None
             actions, self.begins, self.ahead, self.fed_from, self.erasing = self._marks[level - 1]
             del self.after_commit[actions:]
@@ -289,6 +288,7 @@ class Session:
                     self.rows(f"RELEASE level_{level}", (), "write")
             except StoreError:  # an interrupt came between its release and our note of it: the whole must go
                 self._broken = True
+            self.depth = level  # last, so that this can be called again if an interrupt kept it from its end
 
     def tear(self) -> None:
         """Refuse to keep the transaction, or the savepoint, that half a change was made in."""

@@ -119,6 +119,7 @@ class SharedCommit:
                 write.wait(min(PATIENCE_SECONDS, max(deadline - now, 0.001)))
         except BaseException:
             self._withdraw(write)
+            self._give_back()  # where an interrupt kept the lead from doing so
             raise
         if write.error is not None:
             raise write.error
@@ -166,8 +167,11 @@ class SharedCommit:
                 write.alone, write.commit, write.error = True, None, None
             lead(write)
         finally:
-            self._lock.release()
-            self.wake_next()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self._lock.release()
+        self.wake_next()
 
     def _withdraw(self, write: Write) -> bool:
         try:

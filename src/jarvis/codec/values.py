@@ -197,8 +197,13 @@ def _flatten_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> Any:
     for key, held in value.items():
         if type(key) is not str:
             raise _RefusedError(f"has a key of type {type(key).__name__}; keys are str, so use str(key)")
-        if type(held) is str and len(held) < _LONG and held.isascii() and key.isascii() and len(key) < _LONG:
-            continue  # what most are
+        kind = type(held)
+        if key.isascii() and len(key) < _LONG:  # what most are
+            if kind is str:
+                if len(held) < _LONG and held.isascii():
+                    continue
+            elif (kind is int and _INT_MIN <= held <= _INT_MAX) or kind is bool or held is None:
+                continue
         try:
             flat = _flatten(held, depth + 1, budget)
         except _RefusedError as refused:
