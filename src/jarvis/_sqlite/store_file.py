@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis import _files
+from jarvis import _files, _location
 from jarvis._files import Stamp
 from jarvis._lock_file import Note
 from jarvis._locks import WriterLock, held_for_once
@@ -239,8 +239,8 @@ class StoreFile:
 
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
-        _files.check_links(self._given)
-        _files.check_location(Path(self.path))
+        _location.check_links(self._given)
+        _location.check_location(Path(self.path))
         for _ in range(MAX_TRIES):
             self._await_swap()
             swap = self.lock.read_swap()
