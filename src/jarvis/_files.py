@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis import _location
+from jarvis import _location, _ownership
 from jarvis._paths import NO_SUCH_SYNC
 from jarvis.errors import (
     ReadOnlyStoreError,
@@ -142,6 +142,47 @@ def open_regular(path: str, flags: int, open_file: Callable[[str, int], int] | N
     raise _irregular(path)
 
 
+def open_or_create(path: str, *models: str) -> int:
+    """Return a descriptor of one of our files for reading and writing, which is made if it is not there.
+
+    Args:
+        path: the file.
+        models: what a new one takes its owner and mode from, see `jarvis._ownership.take_after`.
+
+    Raises:
+        StoreAccessError: something else than a regular file has the name; it was not touched.
+        OSError: it cannot be opened or created.
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return open_regular(path, os.O_RDWR)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            return create(path, *models, flags=os.O_RDWR)
+
+
+def create(path: str, *models: str, flags: int = os.O_WRONLY, private: bool = False) -> int:
+    """Create a file that is not there yet; return its descriptor.
+
+    Args:
+        path: the file.
+        models: what it takes its owner and mode from, see `jarvis._ownership.take_after`.
+        flags: as for `os.open`.
+        private: see there.
+
+    Raises:
+        OSError: it is there, or cannot be created.
+    """
+    descriptor = system.open(path, flags | os.O_CREAT | os.O_EXCL)
+    try:
+        _ownership.take_after(descriptor, path, *models, private=private)
+    except BaseException:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            system.unlink(path)
+        raise
+    return descriptor
+
+
 def read_regular(path: str, most: int = -1) -> bytes:
     """Return the bytes of one of our files, at most so many; raise as `open_regular` does."""
     with open(open_regular(path, os.O_RDONLY, os.open), "rb") as file:
@@ -183,6 +224,7 @@ def ensure_directory(path: Path) -> None:
         with explaining(directory, "create the directory"):
             with contextlib.suppress(FileExistsError):
                 system.make_directory(str(directory))
+                _ownership.take_after_parent(str(directory))
             sync_directory(str(directory.parent))
 
 
@@ -232,13 +274,22 @@ def remove_leftovers(path: str) -> None:
 
 
 def write_whole(
-    path: str, parts: Iterable[bytes], *, keep_existing: bool = False, sync: bool = True, strict: bool = False
+    path: str,
+    parts: Iterable[bytes],
+    *,
+    beside: str | None = None,
+    private: bool = False,
+    keep_existing: bool = False,
+    sync: bool = True,
+    strict: bool = False,
 ) -> None:
     """Write a file so that at any moment, also after a power cut, the old or the new one is there whole.
 
     Args:
         path: the file; its directory exists.
         parts: its content.
+        beside: what it belongs to; a file that takes no other's place takes its owner and mode from that.
+        private: it is for its owner only, whatever mode that has.
         keep_existing: a file that is there already stays, and nothing happens.
         sync: wait for the disk; without, a power cut MAY LOSE BOTH FILES (a killed process loses none).
         strict: see `put_in_place`.
@@ -248,7 +299,7 @@ def write_whole(
     """
     temporary = temporary_path(path)
     with explaining(path, "write"):
-        descriptor = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        descriptor = create(temporary, path, *([] if beside is None else [beside]), private=private)
         try:
             try:
                 for part in parts:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
-from jarvis.errors import OtherStoreWarning, StoreMissingError, UnsafeLocationError, UnsafeLocationWarning
+from jarvis.errors import (
+    OtherStoreWarning,
+    ReadableByOthersWarning,
+    StoreMissingError,
+    UnsafeLocationError,
+    UnsafeLocationWarning,
+)
 
 _NETWORK_TYPES = frozenset(
     (
@@ -17,6 +24,8 @@ _NETWORK_TYPES = frozenset(
 )
 _OTHER_NAMES = {"memory.db": "memory.json", "memory.json": "memory.db"}  # in which two backends keep their stores
 _warned_of: set[str] = set()
+_warned_of_readers: set[str] = set()
+_OTHERS_BITS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _SHARED_TYPES = frozenset(("9p", "virtiofs", "vboxsf", "drvfs", "fuse.vmhgfs-fuse"))  # host and guest see one file
 _SYNCED_NAMES = frozenset(
@@ -86,6 +95,25 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
                 "being written, or put an old copy in its place; choose a directory that is not synchronised"
             )
             return
+
+
+def warn_of_readers(*paths: str) -> None:
+    """Warn of files of a store that others than their owner may read or write: once in a process of each.
+
+    Their modes are left as they are: somebody may have chosen them. No-op on Windows, whose modes say nothing.
+    """
+    for path in paths if os.name == "posix" else ():
+        try:
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+        except OSError:  # whoever opens it gets it, too, and says so
+            continue
+        if mode & _OTHERS_BITS and path not in _warned_of_readers:
+            _warned_of_readers.add(path)
+            warn(
+                f"{path} has the mode {mode:04o}, with which others than its owner may read or write it; it keeps "
+                f"that. If it is not shared on purpose: chmod 600 {path}",
+                ReadableByOthersWarning,
+            )
 
 
 def _warn_of_another_store(path: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
+from jarvis import _ownership
 from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError
 
@@ -135,6 +136,7 @@ class KeyFile:
         source = cls(path)
         descriptor = os.open(source.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            _ownership.take_after(descriptor, str(source.path))
             file.write(f"{new_key()}\n")
             file.flush()
             os.fsync(descriptor)

@@ -267,6 +267,7 @@ class Store:
         path = os.path.realpath(self.file_path)
         if not self._located:
             _location.check_location(Path(path))
+            _location.warn_of_readers(path)
             self._located = True
         if self._read_only:
             return self._load(path, None, locked=False)

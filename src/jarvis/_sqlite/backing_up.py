@@ -104,7 +104,9 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
         if held is None:
             return False
         key, envelope = held
-        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        with contextlib.suppress(FileNotFoundError):  # of the try before
+            _files.system.unlink(temporary)
+        os.close(_files.create(temporary))
         try:
             copy = driver.opened(temporary, key)
             try:

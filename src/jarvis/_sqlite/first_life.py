@@ -110,7 +110,7 @@ def _keep_copy(connection: apsw.Connection, path: str) -> str:
     """Copy the store beside itself, durably; return the copy's path. One that is there already is reused."""
     temporary = _files.temporary_path(path)
     with _files.explaining(path, "keep a copy of the old store"):
-        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.close(_files.create(temporary, path, private=True))
         copy = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.vfs)
         try:
             copy.execute("PRAGMA synchronous = FULL; PRAGMA journal_mode = OFF").fetchall()

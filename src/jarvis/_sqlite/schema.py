@@ -398,7 +398,7 @@ def create_store(path: str, key: DataKey | None) -> None:
     """
     temporary = _files.temporary_path(path)
     with _files.explaining(path, "create the store"):
-        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.close(_files.create(temporary))
         try:
             connection = driver.opened(temporary, key)
             try:

@@ -241,6 +241,7 @@ class StoreFile:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
         _location.check_links(self._given)
         _location.check_location(Path(self.path))
+        _location.warn_of_readers(self.path, self.vault.path)
         for _ in range(MAX_TRIES):
             self._await_swap()
             swap = self.lock.read_swap()

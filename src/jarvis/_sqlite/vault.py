@@ -198,7 +198,7 @@ class Vault:
 
         with _files.explaining(self.path, "write the keys"):
             _files.remove_leftovers(self.path)
-        write(self.path, envelope, keep_existing=keep_existing)
+        write(self.path, envelope, store=self.store, keep_existing=keep_existing)
 
     def remove(self) -> None:
         """Remove the file of keys, durably. Needs the writer lock."""
