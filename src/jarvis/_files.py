@@ -133,7 +133,7 @@ def open_regular(path: str, flags: int, open_file: Callable[[str, int], int] | N
     try:
         descriptor = (open_file or system.open)(path, flags)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link; a pipe that nobody reads
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):  # a link; a pipe that nobody reads
             check_regular(path)
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):

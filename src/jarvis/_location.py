@@ -108,10 +108,12 @@ def warn_of_readers(*paths: str) -> None:
         except OSError:  # whoever opens it gets it, too, and says so
             continue
         if mode & _OTHERS_BITS and path not in _warned_of_readers:
+            import shlex
+
             _warned_of_readers.add(path)
             warn(
                 f"{path} has the mode {mode:04o}, with which others than its owner may read or write it; it keeps "
-                f"that. If it is not shared on purpose: chmod 600 {path}",
+                f"that. If it is not shared on purpose: chmod 600 {shlex.quote(path)}",
                 ReadableByOthersWarning,
             )
 

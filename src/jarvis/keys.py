@@ -174,7 +174,9 @@ class KeyFile:
         except ValueError:
             raise SecretUnavailableError("it is no path") from None
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise SecretUnavailableError(f"others may read or write it; run: chmod 600 {self.path}")
+            import shlex
+
+            raise SecretUnavailableError(f"others may read or write it; run: chmod 600 {shlex.quote(str(self.path))}")
         if len(held) == KEY_BYTES:
             return held
         return _decoded(held.decode("ascii", "replace").strip(), "it does not hold 32 bytes, or their base64 text")

@@ -88,13 +88,13 @@ def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
             temporary, key=key, immutable=True, checksums=True, busy_timeout_seconds=0, views=lambda _: ""
         )
         try:
-            verification.verify(written, temporary, encrypted=key is not None)
+            verification.verify(written, database.path, encrypted=key is not None)
         finally:
             written.close()
     except apsw.Error as error:
         raise driver.translated(database.path, error, "read the backup that was just written") from error
     except CorruptStoreError as error:
-        raise CorruptStoreError(database.path, f"cannot be backed up, for the copy {error.problem}") from None
+        raise CorruptStoreError(database.path, f"cannot be backed up: {error.problem}") from None
 
 
 def _copied(database: Database, temporary: str, keys: str) -> bool:

@@ -277,5 +277,23 @@ def corrupt(path: str, finding: str = "a page fails its checksum or its structur
     return CorruptStoreError(
         path,
         f"is damaged: {finding}; nothing was answered from it and its bytes were left as they are. "
-        f"Restore a backup, or read what is left with: sqlite3 {os.path.basename(path)} .recover",
+        f"Restore a backup{_way_to_read(path)}",
+    )
+
+
+def _way_to_read(path: str) -> str:
+    """Return how other tools read what is left of a plain store; nothing reads what is left of an encrypted one.
+
+    Not ``.recover``: it fails at the tables of a store, which are STRICT, up to SQLite 3.40 at least.
+    """
+    try:
+        if beginning_of(path) != cipher.PLAIN:
+            return ""
+    except OSError:
+        return ""
+    import shlex
+
+    return (
+        f', or read what is left: sqlite3 -readonly {shlex.quote(path)} "SELECT * FROM memories"; where that fails, '
+        '"SELECT key, body FROM entries ORDER BY row", and with DESC at its end, reads up to the damage from both ends'
     )

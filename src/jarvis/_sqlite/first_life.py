@@ -197,8 +197,10 @@ def _check_texts(*texts: object) -> None:
 
 
 def _malformed(path: str, rowid: int) -> CorruptStoreError:
+    import shlex
+
     return CorruptStoreError(
         path,
         f"is a store of the first life whose row {rowid} of table memories cannot be understood; the file was left "
-        f"as it is. Mend or delete that row (sqlite3 {os.path.basename(path)}) and open it again",
+        f"as it is. Mend or delete that row (sqlite3 {shlex.quote(path)}) and open it again",
     )
