@@ -29,6 +29,8 @@ from jarvis.errors import (
 from jarvis.keys import KeyFile, Passphrase
 from jarvis.persistent_memory import MemoryModule
 
+from .safety import processes
+
 WORDS = Passphrase("correct horse battery staple")
 FILES = {"sqlite": "memory.db", "json": "memory.json"}
 needs_sqlite3 = pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the command sqlite3 is not installed")
@@ -210,6 +212,69 @@ def test_an_older_file_is_taken_when_the_lock_is_removed_as_advised(tmp_path: Pa
     assert len(_keys(tmp_path)) == 60
 
 
+@needs_sqlite3
+def test_what_was_restored_from_a_dump_is_taken_over_as_advised(tmp_path: Path) -> None:
+    path = _fill(tmp_path)
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        memory.create_memory("things", "large", {"text": "x" * 5_000}, "thing", tags=["a"])
+        before = memory.list_memories()
+    dump = subprocess.run(["sqlite3", path, ".dump"], capture_output=True, check=True).stdout
+    (tmp_path / "re stored").mkdir()
+    subprocess.run(["sqlite3", tmp_path / "re stored" / "memory.db"], input=dump, check=True)
+
+    for read_only in (True, False):
+        message = _refusal(CorruptStoreError, tmp_path / "re stored", read_only=read_only)
+        assert "restored from a .dump" in message
+        assert "first life" not in message
+    found = re.search(r"(sqlite3 .*), after which", message)
+    assert found is not None
+    subprocess.run(shlex.split(found[1]), check=True, capture_output=True)
+
+    with MemoryModule(storage_dir=tmp_path / "re stored") as memory:
+        assert memory.list_memories() == before
+
+
+# --- what the system lacks ---
+
+
+def test_a_full_disk_is_told_also_where_the_index_of_the_log_has_no_room(tmp_path: Path) -> None:
+    _fill(tmp_path)
+
+    said = processes.end(processes.start("children", "no_room", tmp_path))
+
+    assert said.startswith("StoreFullError")
+    assert "free some space" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no such limit")
+@pytest.mark.parametrize("backend", ["sqlite", "json", "encrypted"])
+def test_a_lack_of_descriptors_is_told_and_needs_only_that_some_are_closed(backend: str, tmp_path: Path) -> None:
+    options = {"encryption": "on", "keys": [KeyFile.create(tmp_path / "key")]} if backend == "encrypted" else {}
+    kind = "json" if backend == "json" else "sqlite"
+    _fill(tmp_path, kind, **options)
+
+    said = processes.end(processes.start("children", "no_descriptors", tmp_path, backend))
+
+    assert said.split("\n")[-2] == "fine", said
+
+
+@pytest.mark.parametrize("length", [1_100, 4_200])
+@pytest.mark.parametrize("backend", ["sqlite", "json", "encrypted"])
+def test_too_long_a_path_is_to_be_chosen_shorter(backend: str, length: int, tmp_path: Path) -> None:
+    options = {"encryption": "on", "keys": [WORDS]} if backend == "encrypted" else {}
+    kind = "json" if backend == "json" else "sqlite"
+    directory = tmp_path
+    while len(str(directory)) < length:
+        directory /= "x" * min(100, max(length - len(str(directory)) - 1, 1))
+
+    if backend == "json" and length < 4_000:
+        assert _keys(directory, kind) == []
+        return
+    message = _refusal(StoreAccessError, directory, kind, **options)
+    assert "choose a shorter" in message
+    assert "owner" not in message
+
+
 # --- a store that is not whole, or not as it is to be ---
 
 
@@ -247,8 +312,9 @@ def test_lost_or_damaged_keys_are_put_back_as_advised(tmp_path: Path) -> None:
     keys.write_bytes(b"{}")
     assert "put a copy of it from a backup in its place" in _refusal(CorruptStoreError, tmp_path, keys=[WORDS])
     keys.unlink()
-    message = _refusal(KeyUnavailableError, tmp_path, keys=[WORDS])
-    assert f"there is no {keys}; put it back from a backup" in message
+    for options in ({"keys": [WORDS]}, {}, {"read_only": True}):
+        message = _refusal(KeyUnavailableError, tmp_path, **options)
+        assert f"there is no {keys}; put it back from a backup" in message
     keys.write_bytes(kept)
 
     assert len(_keys(tmp_path, keys=[WORDS])) == 60

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+_NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
 
 
 class System:
@@ -100,7 +101,29 @@ def translated(path: str | os.PathLike[str], error: OSError, doing: str) -> Stor
         return ReadOnlyStoreError(
             path, f"cannot {doing}: {reason}; check the owner and mode of the file and its directory"
         )
-    return StoreAccessError(path, f"cannot {doing}: {reason}")
+    return StoreAccessError(path, f"cannot {doing}: {reason}{_way_out(error.errno)}")
+
+
+def _way_out(number: int | None) -> str:
+    if number in _NO_DESCRIPTORS:
+        return "; close files that are not needed, or raise the limit (ulimit -n)"
+    if number == errno.ENAMETOOLONG:
+        return "; choose a shorter path"
+    return ""
+
+
+def check_descriptors(least: int = 1) -> None:
+    """Raise OSError if this process cannot open so many more files just now, for want of descriptors."""
+    opened: list[int] = []
+    try:
+        for _ in range(least):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in _NO_DESCRIPTORS:
+            raise
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -263,7 +263,8 @@ class Store:
             gate.call = call
 
     def _open(self) -> Snapshot:
-        _location.check_links(self.file_path)
+        with explaining(self.file_path, "find the store"):
+            _location.check_links(self.file_path)
         path = os.path.realpath(self.file_path)
         if not self._located:
             _location.check_location(Path(path))

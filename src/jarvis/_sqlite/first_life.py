@@ -91,11 +91,7 @@ def finish(connection: apsw.Connection) -> None:
     connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
     connection.execute("VACUUM")
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('entries')")}
-    version = schema.CURRENT_VERSION if "packed" in columns else 4  # unless an earlier version left it here
-    if "entries_by_expiry" not in names:
-        version = 3 if "revisions" in names else 1 if "entries_by_category_key" in names else 2
+    version = schema.version_of_tables(connection)  # an earlier version may have left it here
     connection.execute(f"PRAGMA user_version = {version}")
 
 

@@ -434,8 +434,27 @@ def is_first_life(connection: apsw.Connection) -> bool:
     """Tell whether the file is a store of the first life: unmarked, with its table."""
     if read_mark(connection) != (0, 0):
         return False
-    found = connection.execute("SELECT name FROM pragma_table_info('memories')").fetchall()
-    return {name for (name,) in found}.issuperset(FIRST_LIFE_COLUMNS[:-1])
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'memories'").fetchall():
+        return False  # later stores have a view of that name
+    return columns_of(connection, "memories").issuperset(FIRST_LIFE_COLUMNS[:-1])
+
+
+def columns_of(connection: apsw.Connection, table: str) -> set[str]:
+    """Return the names of the columns of a table or view; none if there is no such one."""
+    found: list[Any] = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+    return {name for (name,) in found}
+
+
+def version_of_tables(connection: apsw.Connection) -> int:
+    """Return of which version the tables of a store are, whatever its header says."""
+    if "generation" in columns_of(connection, "clock"):
+        return FIRST_WITH_GENERATION
+    if "packed" in columns_of(connection, "entries"):
+        return FIRST_WITH_PACKED
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    if "entries_by_expiry" in names:
+        return FIRST_WITH_EXPIRY
+    return FIRST_WITH_PAST if "revisions" in names else 1 if "entries_by_category_key" in names else 2
 
 
 def mark(connection: apsw.Connection, version: int) -> None:

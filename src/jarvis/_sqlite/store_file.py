@@ -239,8 +239,9 @@ class StoreFile:
 
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
-        _location.check_links(self._given)
-        _location.check_location(Path(self.path))
+        with _files.explaining(self.path, "find the store"):
+            _location.check_links(self._given)
+            _location.check_location(Path(self.path))
         _location.warn_of_readers(self.path, self.vault.path)
         for _ in range(MAX_TRIES):
             self._await_swap()
@@ -563,7 +564,7 @@ class StoreFile:
         if application != schema.APPLICATION_ID:
             if schema.is_first_life(connection):
                 return False
-            raise CorruptStoreError(self.path, "is a SQLite file, but no store of jarvis; give another path")
+            raise migrations.unmarked(connection, self.path)
         if version > schema.CURRENT_VERSION:
             raise too_new(self.path, version)
         note = self.lock.read_note()  # before the commit number: a writer may commit in between
