@@ -34,8 +34,9 @@ FIRST_WITH_GENERATION = 6
 COPY, RESTORED = 1, 2
 """What `clock.copied` says: a copy that nobody has written to, and a store that was one."""
 
-COMPACTING, FOLDING, COPIES = 1, 2, 4
-"""What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed."""
+COMPACTING, FOLDING, COPIES, NAMES = 1, 2, 4, 8
+"""What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed, and
+names that nothing has any more, which nobody asked to be erased."""
 
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""

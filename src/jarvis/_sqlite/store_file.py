@@ -19,7 +19,8 @@ from jarvis import _files, _location
 from jarvis._files import Stamp
 from jarvis._lock_file import Note
 from jarvis._locks import WriterLock, held_for_once
-from jarvis._sqlite import change_log, cipher, copy_file, driver, migrations, schema
+from jarvis._sqlite import change_log, cipher, compacting, copy_file, driver, migrations, schema
+from jarvis._sqlite.log_watch import LogWatch
 from jarvis._sqlite.session import too_new
 from jarvis._sqlite.vault import Vault
 from jarvis.errors import (
@@ -74,6 +75,7 @@ class StoreFile:
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
         self.lock = WriterLock(f"{self.path}.lock", self.path)
+        self.log_watch = LogWatch(self.path)
         self.vault = Vault(self.path, encryption, keys)
         self._noted = _NOTHING  # the last note we know of
         self._unsealed = False  # it was verified whole, but may not be written to give its pages their checksums
@@ -355,11 +357,16 @@ class StoreFile:
             apsw.Error, StoreError: a step failed; the store still knows of it.
         """
         left = schema.erasing(connection)
+        if left & schema.NAMES:
+            left &= ~schema.NAMES
+            if not os.path.exists(copy_file.path_of(self.path)):  # what a copy has been given stays; the next time does
+                schema.remove_unused_names(connection)
+            schema.set_erasing(connection, left)
         if left and not self._drop_copy(connection):
             return False  # the copy that is made just now may hold it; it has the same to do when it is the store
         if left & schema.COMPACTING:
             schema.remove_unused_names(connection)
-            connection.execute("VACUUM").fetchall()
+            compacting.compact(connection, self.path, self.key())
             left &= ~schema.COMPACTING
             schema.set_erasing(connection, left)
         if left & schema.COPIES:
