@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -23,6 +25,7 @@ from jarvis.errors import (
     ReadOnlyStoreError,
     StoreAccessError,
     StoreError,
+    StoreFullError,
     StoreMissingError,
     StoreOutdatedError,
 )
@@ -244,6 +247,37 @@ def test_a_full_disk_is_told_also_where_the_index_of_the_log_has_no_room(tmp_pat
 
     assert said.startswith("StoreFullError")
     assert "free some space" in said
+
+
+@pytest.mark.parametrize("limit", ["size=3m", "nr_inodes=20"])
+@pytest.mark.parametrize("backend", ["sqlite", "json", "encrypted"])
+def test_a_disk_on_which_nothing_is_left_is_told_by_every_verb(backend: str, limit: str, tmp_path: Path) -> None:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", limit, "none", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    options = {"encryption": "on", "keys": [WORDS]} if backend == "encrypted" else {}
+    kind = "json" if backend == "json" else "sqlite"
+    try:
+        _fill(tmp_path / "store", kind, **options)
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                with open(tmp_path / f"filler-{number}", "wb", buffering=0) as file:
+                    file.write(b"x" * (4_096 if limit == "size=3m" else 0))
+        memory = _opened(tmp_path / "store", kind, **options)
+        for attempt in (
+            lambda: memory.create_memory("things", "large", {"text": os.urandom(9_000).hex()}, "thing"),
+            lambda: memory.clear_all(erase=True),
+            lambda: memory.back_up(tmp_path / "copy"),
+            lambda: _opened(tmp_path / "new", kind, **options).bootstrap(),
+        ):
+            with pytest.raises(StoreFullError, match="free some space"):
+                attempt()
+        memory.shutdown()
+        for filler in tmp_path.glob("filler-*"):
+            filler.unlink()
+        assert len(_keys(tmp_path / "store", kind, **options)) == 60
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no such limit")

@@ -126,6 +126,16 @@ def check_descriptors(least: int = 1) -> None:
             os.close(descriptor)
 
 
+def check_room(directory: str) -> None:
+    """Raise OSError if the file system of a directory can take no further file, as far as it tells."""
+    if not hasattr(os, "statvfs"):
+        return
+    told = os.statvfs(directory)
+    is_full = (told.f_files and not told.f_favail) or (told.f_blocks and not told.f_bavail)
+    if is_full and not told.f_flag & os.ST_RDONLY:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), directory)
+
+
 @contextlib.contextmanager
 def explaining(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
     """Turn an OSError of the block into a `StoreError` that names `path`."""

@@ -283,6 +283,7 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
     if isinstance(error, apsw.CantOpenError):
         try:
             _files.check_descriptors(_FILES_OF_A_CONNECTION)
+            _files.check_room(os.path.dirname(path))  # for its log, or the index of that
         except OSError as lack:
             return _files.translated(path, lack, doing)
         return StoreAccessError(
