@@ -157,7 +157,7 @@ def test_keys_that_are_not_there_are_missed_by_name(tmp_path: Path) -> None:
 
     with pytest.raises(KeyUnavailableError, match=r"there is no .*memory\.keys; put it back from a backup"):
         encrypted(tmp_path).bootstrap()
-    with pytest.raises(CorruptStoreError):
+    with pytest.raises(KeyUnavailableError, match=r"there is no .*memory\.keys; put it back from a backup"):
         MemoryModule(storage_dir=tmp_path).bootstrap()
     (tmp_path / "elsewhere").rename(tmp_path / "memory.keys")
     assert len(encrypted(tmp_path).search_memories()) == 40

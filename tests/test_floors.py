@@ -13,8 +13,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 
 # From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_identifiers", "_awaited", "_extent", "_paths"),
-    ("keys", "_caller"),
+    ("errors", "_identifiers", "_awaited", "_extent", "_paths", "_ownership"),
+    ("keys", "_caller", "_location"),
     ("settings",),
     ("codec", "value_filter", "config", "_files"),
     ("_lock_file",),

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and where a store may lie.
+"""Files that are whole or not there, made and replaced in one step.
 
 Every operation that touches the disk goes through `system`, so that a test can let the n-th one fail
 or record the order of writes and syncs.
@@ -9,21 +9,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from jarvis import _location, _ownership
 from jarvis._paths import NO_SUCH_SYNC
 from jarvis.errors import (
-    OtherStoreWarning,
     ReadOnlyStoreError,
     StoreAccessError,
     StoreError,
     StoreFullError,
     StoreMissingError,
-    UnsafeLocationError,
     UnsafeLocationWarning,
 )
 
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+_NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
 
 
 class System:
@@ -102,7 +101,39 @@ def translated(path: str | os.PathLike[str], error: OSError, doing: str) -> Stor
         return ReadOnlyStoreError(
             path, f"cannot {doing}: {reason}; check the owner and mode of the file and its directory"
         )
-    return StoreAccessError(path, f"cannot {doing}: {reason}")
+    return StoreAccessError(path, f"cannot {doing}: {reason}{_way_out(error.errno)}")
+
+
+def _way_out(number: int | None) -> str:
+    if number in _NO_DESCRIPTORS:
+        return "; close files that are not needed, or raise the limit (ulimit -n)"
+    if number == errno.ENAMETOOLONG:
+        return "; choose a shorter path"
+    return ""
+
+
+def check_descriptors(least: int = 1) -> None:
+    """Raise OSError if this process cannot open so many more files just now, for want of descriptors."""
+    opened: list[int] = []
+    try:
+        for _ in range(least):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in _NO_DESCRIPTORS:
+            raise
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def check_room(directory: str) -> None:
+    """Raise OSError if the file system of a directory can take no further file, as far as it tells."""
+    if not hasattr(os, "statvfs"):
+        return
+    told = os.statvfs(directory)
+    is_full = (told.f_files and not told.f_favail) or (told.f_blocks and not told.f_bavail)
+    if is_full and not told.f_flag & os.ST_RDONLY:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), directory)
 
 
 @contextlib.contextmanager
@@ -135,13 +166,54 @@ def open_regular(path: str, flags: int, open_file: Callable[[str, int], int] | N
     try:
         descriptor = (open_file or system.open)(path, flags)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link; a pipe that nobody reads
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):  # a link; a pipe that nobody reads
             check_regular(path)
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
     raise _irregular(path)
+
+
+def open_or_create(path: str, *models: str) -> int:
+    """Return a descriptor of one of our files for reading and writing, which is made if it is not there.
+
+    Args:
+        path: the file.
+        models: what a new one takes its owner and mode from, see `jarvis._ownership.take_after`.
+
+    Raises:
+        StoreAccessError: something else than a regular file has the name; it was not touched.
+        OSError: it cannot be opened or created.
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return open_regular(path, os.O_RDWR)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            return create(path, *models, flags=os.O_RDWR)
+
+
+def create(path: str, *models: str, flags: int = os.O_WRONLY, private: bool = False) -> int:
+    """Create a file that is not there yet; return its descriptor.
+
+    Args:
+        path: the file.
+        models: what it takes its owner and mode from, see `jarvis._ownership.take_after`.
+        flags: as for `os.open`.
+        private: see there.
+
+    Raises:
+        OSError: it is there, or cannot be created.
+    """
+    descriptor = system.open(path, flags | os.O_CREAT | os.O_EXCL)
+    try:
+        _ownership.take_after(descriptor, path, *models, private=private)
+    except BaseException:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            system.unlink(path)
+        raise
+    return descriptor
 
 
 def read_regular(path: str, most: int = -1) -> bytes:
@@ -177,7 +249,7 @@ def ensure_directory(path: Path) -> None:
     """Create the directory and its missing parents, each for its owner only, and durably."""
     missing: list[Path] = []
     with explaining(path, "find the directory"):
-        check_links(path)
+        _location.check_links(path)
         while not path.exists() and path != path.parent:
             missing.append(path)
             path = path.parent
@@ -185,6 +257,7 @@ def ensure_directory(path: Path) -> None:
         with explaining(directory, "create the directory"):
             with contextlib.suppress(FileExistsError):
                 system.make_directory(str(directory))
+                _ownership.take_after_parent(str(directory))
             sync_directory(str(directory.parent))
 
 
@@ -203,7 +276,7 @@ def sync_directory(path: str) -> None:
             if error.errno not in NO_SUCH_SYNC:
                 raise
             _can_sync[path] = False
-            _warn(
+            _location.warn(
                 f"{path} lies on a file system that cannot sync a directory ({error.strerror}): a power cut may take "
                 "the last change back, though it was acknowledged; choose a directory on a local disk"
             )
@@ -234,13 +307,22 @@ def remove_leftovers(path: str) -> None:
 
 
 def write_whole(
-    path: str, parts: Iterable[bytes], *, keep_existing: bool = False, sync: bool = True, strict: bool = False
+    path: str,
+    parts: Iterable[bytes],
+    *,
+    beside: str | None = None,
+    private: bool = False,
+    keep_existing: bool = False,
+    sync: bool = True,
+    strict: bool = False,
 ) -> None:
     """Write a file so that at any moment, also after a power cut, the old or the new one is there whole.
 
     Args:
         path: the file; its directory exists.
         parts: its content.
+        beside: what it belongs to; a file that takes no other's place takes its owner and mode from that.
+        private: it is for its owner only, whatever mode that has.
         keep_existing: a file that is there already stays, and nothing happens.
         sync: wait for the disk; without, a power cut MAY LOSE BOTH FILES (a killed process loses none).
         strict: see `put_in_place`.
@@ -250,7 +332,7 @@ def write_whole(
     """
     temporary = temporary_path(path)
     with explaining(path, "write"):
-        descriptor = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        descriptor = create(temporary, path, *([] if beside is None else [beside]), private=private)
         try:
             try:
                 for part in parts:
@@ -328,137 +410,3 @@ class Stamp(NamedTuple):
     def of(cls, status: os.stat_result) -> Stamp:
         """Return the stamp in a stat result."""
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-# --- where a store may lie -----------------------------------------------------------------------
-
-_NETWORK_TYPES = frozenset(
-    (
-        *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "glusterfs", "lustre"),
-        *("gfs", "gfs2", "ocfs2", "beegfs", "davfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse"),
-        *("fuse.davfs", "fuse.glusterfs"),
-    )
-)
-_OTHER_NAMES = {"memory.db": "memory.json", "memory.json": "memory.db"}  # in which two backends keep their stores
-_warned_of: set[str] = set()
-_OCTAL = re.compile(r"\\([0-7]{3})")
-_SHARED_TYPES = frozenset(("9p", "virtiofs", "vboxsf", "drvfs", "fuse.vmhgfs-fuse"))  # host and guest see one file
-_SYNCED_NAMES = frozenset(
-    (
-        *("dropbox", "onedrive", "google drive", "googledrive", "my drive", "mobile documents", "icloud drive"),
-        *("icloudclouddocs", "nextcloud", "owncloud", "pclouddrive", "megasync", "syncthing"),
-    )
-)
-
-
-def check_links(path: Path) -> None:
-    """Check that no link on the way to a store leads nowhere, such as to a disk that is not mounted.
-
-    Whoever creates a store through such a link has two of them when the disk is back.
-
-    Raises:
-        StoreMissingError: one does; the message says which, and where to.
-    """
-    for each in reversed([path, *path.parents]):
-        if each.is_symlink():
-            try:
-                os.stat(each)
-            except FileNotFoundError:
-                raise StoreMissingError(
-                    path,
-                    f"cannot be reached: {each} is a symbolic link to {os.readlink(each)}, which is not there; "
-                    "mount or put back what it points to, or remove the link. Nothing was created",
-                ) from None
-            except OSError:  # whoever opens the store gets it, too, and says so
-                return
-
-
-def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
-    """Refuse a store where its promises cannot hold; warn of one in a synchronised or host-shared folder.
-
-    Warn, too, where the backend was switched and the store of the other one lies beside it: once in a process.
-
-    Locks and the write-ahead log's shared memory do not work between machines, and a program that
-    copies the file about while it is written copies a torn one. Where the file alone is mounted, its log and its
-    lock lie in another place than those of whoever opens the same file there.
-
-    Raises:
-        UnsafeLocationError: `path` is on a network file system, or is a mount of its own (told from `mounts`,
-            which only Linux has; elsewhere from what the file's directory lies on).
-    """
-    known = _mounts(mounts)
-    if str(path) in known or (not known and _is_on_another_device(path)):
-        raise UnsafeLocationError(
-            path,
-            "is mounted as a file alone, so that its log, its lock and what is to take its place lie elsewhere; "
-            f"mount its directory in place of it ({path.parent})",
-        )
-    _warn_of_another_store(path)
-    kind = _file_system_type(path, known)
-    if kind in _NETWORK_TYPES:
-        raise UnsafeLocationError(
-            path,
-            f"lies on a network file system ({kind}), where file locks cannot be trusted; choose a local directory",
-        )
-    if kind in _SHARED_TYPES:
-        _warn(f"{path} lies in a folder shared with the host of this machine ({kind}): open it from one side only")
-    for folder in [path, *path.parents]:
-        name = folder.name.lower()
-        if name in _SYNCED_NAMES or name.startswith("onedrive - ") or (folder / ".stfolder").is_dir():
-            _warn(
-                f"{path} lies in a synchronised folder ({folder}): its program may copy the store while it is "
-                "being written, or put an old copy in its place; choose a directory that is not synchronised"
-            )
-            return
-
-
-def _warn_of_another_store(path: Path) -> None:
-    other = path.with_name(_OTHER_NAMES.get(path.name, path.name))
-    if other == path or str(path) in _warned_of or not other.exists():
-        return
-    _warned_of.add(str(path))
-    _warn(
-        f"{path} is opened, and {other.name} beside it holds the memories of another backend: nothing is taken over "
-        f"from {other}. Open that one, copy what is to be kept, or move it away",
-        OtherStoreWarning,
-    )
-
-
-def _warn(message: str, kind: type[UserWarning] = UnsafeLocationWarning) -> None:
-    import warnings
-
-    warnings.warn(message, kind, stacklevel=4)
-
-
-def _mounts(path: str) -> dict[str, str]:
-    """Return the type of the file system at each mount point, the last one that was mounted there; none if unknown.
-
-    See https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: four signs are written as octal numbers.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
-    except OSError:
-        return {}
-    found: dict[str, str] = {}
-    for line in lines:
-        before, separator, after = line.partition(" - ")
-        if separator:
-            point = _OCTAL.sub(lambda sign: chr(int(sign[1], 8)), before.split(" ")[4])
-            found[point] = after.split(" ")[0]
-    return found
-
-
-def _file_system_type(path: Path, mounts: dict[str, str]) -> str | None:
-    return next((mounts[str(each)] for each in (path, *path.parents) if str(each) in mounts), None)
-
-
-def _is_on_another_device(path: Path) -> bool:
-    """Tell whether a file lies elsewhere than its directory.
-
-    Not asked on Linux, where each file of an overlay may tell the device of the layer below
-    (https://docs.kernel.org/filesystems/overlayfs.html#inode-properties).
-    """
-    try:
-        return path.stat().st_dev != path.parent.stat().st_dev
-    except OSError:
-        return False

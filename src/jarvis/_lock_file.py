@@ -69,15 +69,16 @@ _Places = dict[str, tuple[memoryview, ...]]  # by what is written there
 class LockFile:
     """What stands in the file at a path, which is made when it is first opened for writing.
 
-    Holders of the lock write, one at a time; anybody reads.
+    Holders of the lock write, one at a time; anybody reads. Who may use the guarded file may use this one.
     """
 
     _places: _Places | None = None  # in the memory that the file is mapped to
     _source: tuple[int, mmap.mmap] | None = None  # what the kernel copies from: a descriptor, and its memory
     _readers: tuple[int, ...] = ()  # descriptors, of which the last one is in use: a thread may still read another
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, guarded: str) -> None:
         self.path = path
+        self._guarded = guarded
         self._page_identity = (0, 0)
         self._looking = threading.Lock()
         self._looked = 0.0
@@ -86,7 +87,7 @@ class LockFile:
     def open(self) -> int:
         """Return a new descriptor of the file, for writing."""
         with explaining(self.path, "open the writer lock"):
-            return _files.open_regular(self.path, os.O_RDWR | os.O_CREAT)
+            return _files.open_or_create(self.path, self._guarded)
 
     def make_ready(self, identity: tuple[int, int], size: int) -> None:
         """Map the file that a holder has open, before it has anything to say; what hinders it is told then."""

@@ -50,7 +50,7 @@ class WriterLock:
         self._held: int | None = None
         self._identity = (0, 0)  # device and inode of what is held
         self._size = 0
-        self._file = LockFile(path)
+        self._file = LockFile(path, guarded)
         self._has_announced = False  # a commit that is in flight
         self._waiters: list[_Waiter] = []  # at most one: the wait that goes on, wanted or given up
         weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then

@@ -172,7 +172,7 @@ def read(path: str) -> Envelope | None:
     return envelope
 
 
-def write(path: str, envelope: Envelope, *, keep_existing: bool = False) -> None:
+def write(path: str, envelope: Envelope, *, store: str | None = None, keep_existing: bool = False) -> None:
     """Write the file, durably; the old or the new one is there whole at any moment. Needs the writer lock.
 
     Raises:
@@ -196,7 +196,7 @@ def write(path: str, envelope: Envelope, *, keep_existing: bool = False) -> None
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         why = error if type(error) is ValueError else "a source has a kind or a hint that is no text"
         raise InvalidSettingError(f"{path} cannot hold that: {why}; nothing was written") from None
-    _files.write_whole(path, (content, b"\n"), keep_existing=keep_existing, strict=True)
+    _files.write_whole(path, (content, b"\n"), beside=store, keep_existing=keep_existing, strict=True)
 
 
 def _checksum(envelope: bytes | msgspec.Raw) -> str:

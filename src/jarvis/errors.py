@@ -234,6 +234,10 @@ class OtherStoreWarning(UserWarning):
     """A store of another backend lies in the same directory; nothing is taken over from it."""
 
 
+class ReadableByOthersWarning(UserWarning):
+    """A store's file has a mode with which others may read or write it: it was migrated, restored or shared so."""
+
+
 class NoRecoveryWarning(UserWarning):
     """Only a keyring opens the encrypted store: when its machine or account is lost, so is the store."""
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
+from jarvis import _ownership
 from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError
 
@@ -135,6 +136,7 @@ class KeyFile:
         source = cls(path)
         descriptor = os.open(source.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            _ownership.take_after(descriptor, str(source.path))
             file.write(f"{new_key()}\n")
             file.flush()
             os.fsync(descriptor)
@@ -172,7 +174,9 @@ class KeyFile:
         except ValueError:
             raise SecretUnavailableError("it is no path") from None
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise SecretUnavailableError(f"others may read or write it; run: chmod 600 {self.path}")
+            import shlex
+
+            raise SecretUnavailableError(f"others may read or write it; run: chmod 600 {shlex.quote(str(self.path))}")
         if len(held) == KEY_BYTES:
             return held
         return _decoded(held.decode("ascii", "replace").strip(), "it does not hold 32 bytes, or their base64 text")

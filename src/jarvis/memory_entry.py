@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from jarvis.codec import InvalidMomentError, Prepared, check_extent, instant_of
+from jarvis.codec import InvalidMomentError, Prepared, check_extent, flatten, instant_of
 from jarvis.codec.instants import datetime_of
-from jarvis.codec.values import MAX_VALUE_BYTES
+from jarvis.codec.values import MAX_VALUE_BYTES, why_refused
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.value_filter import Test, check_where, compile_where
 
@@ -340,8 +340,15 @@ def check_entry(entry: MemoryEntry) -> None:
 
 def check_value(value: object) -> None:
     """Check that `value` is a dict; raise `InvalidEntryError` otherwise."""
-    if type(value) is not dict:
-        raise InvalidEntryError("value", f'takes a dict, not {type(value).__name__}; wrap it, such as {{"value": …}}')
+    kind = type(value)
+    if kind is dict:
+        return
+    try:
+        flatten({"value": value})
+    except InvalidEntryError as error:
+        if error.field == "value.value":  # wrapped it would be refused as well
+            raise InvalidEntryError("value", f"takes a dict, not {why_refused(kind)}") from None
+    raise InvalidEntryError("value", f'takes a dict, not {kind.__name__}; wrap it, such as {{"value": …}}')
 
 
 def check_expiry(moment: object) -> int:

@@ -546,7 +546,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """Yield what `search_memories` returns, one by one, in memory that does not grow with their number.
 
         The iteration sees the store as it was at its first step, whatever is written meanwhile, and
-        blocks no writer. Close it, or let it end: while it is open the store's log cannot be folded in.
+        blocks no writer. Close it, or let it end: while it is open the store's log cannot be folded in (it is logged
+        when that has 64 MB).
         Inside a transaction the entries are collected first, so that it sees the transaction's changes.
 
         Raises:

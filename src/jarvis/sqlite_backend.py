@@ -241,7 +241,7 @@ class SQLiteBackend(StorageBackend):
         if self._database.in_transaction():  # its changes are visible to its own connection only
             yield from self.select(query)
             return
-        with self._database.snapshot() as session:
+        with self._database.file.log_watch.reading(), self._database.snapshot() as session:
             for entry in self._reader.sift(session, query, self._reader.now()):
                 self._database.check_undisturbed(session)
                 session.is_suspended = True
@@ -340,7 +340,10 @@ class SQLiteBackend(StorageBackend):
 
     def purge_expired(self, limit: int) -> int:
         with self._database.changing() as session:
-            return expiry.purge(session, self._reader.now(), limit)
+            purged = expiry.purge(session, self._reader.now(), limit)
+            if purged:
+                session.release_names()
+            return purged
 
     # --- FeedsChanges, WakesWatchers -------------------------------------------------------------
 
@@ -436,8 +439,12 @@ class SQLiteBackend(StorageBackend):
         def change(session: Session) -> Result:
             now = self._reader.now()
             result = work(session, now)
-            if session.commit_number % history.EVERY == 0 and expiry.purge(session, now, expiry.AT_ONCE):
-                history.prune(session, session.moment(), history.MOST)
+            if session.commit_number % history.EVERY == 0:
+                expiry.release_names(session)
+                if session.commit_number - session.began <= history.EVERY:  # or the log is that transaction's
+                    self._database.file.log_watch.look()
+                if expiry.purge(session, now, expiry.AT_ONCE):
+                    history.prune(session, session.moment(), history.MOST)
             return result
 
         return self._database.change(change)

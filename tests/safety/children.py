@@ -5,6 +5,7 @@ python -m safety.children PROGRAM ARGUMENT…
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -18,12 +19,14 @@ from functools import partial
 from pathlib import Path
 
 from jarvis.errors import (
+    JarvisError,
     ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
     StoreFullError,
     TransactionError,
 )
+from jarvis.keys import KeyFile
 from jarvis.persistent_memory import MemoryModule
 
 from . import model
@@ -61,6 +64,46 @@ def fill(backend: str, directory: str) -> None:
     kept += 1
     assert len(model.contents(memory)) == kept
     say(f"{kind} {kept}")
+
+
+def no_room(directory: str) -> None:
+    """Open a store for whose log's index there is no room; say the error."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        MemoryModule(storage_dir=directory).list_memories()
+    except JarvisError as error:
+        say(f"{type(error).__name__}: {error}")
+
+
+def no_descriptors(directory: str, backend: str) -> None:
+    """Write with ever more descriptors left, until there are enough; say what was wrong with an error, or "fine"."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    keys = [KeyFile(Path(directory) / "key")] if backend == "encrypted" else []
+    backend_type = "json" if backend == "json" else "sqlite"
+    MemoryModule(storage_dir=directory, backend_type=backend_type, keys=keys).list_memories()  # imports are over
+    for left in range(30):
+        memory = MemoryModule(storage_dir=directory, backend_type=backend_type, keys=keys)
+        taken: list[int] = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            for descriptor in taken[:left]:
+                os.close(descriptor)
+            memory.create_memory("things", f"with {left}", {}, "thing")
+            break
+        except JarvisError as error:
+            message = str(error)
+        finally:
+            for descriptor in taken[left:]:
+                os.close(descriptor)
+        if "Too many open files" not in message or "owner" in message:
+            say(f"with {left}: {message}")
+        memory.create_memory("things", f"after {left}", {}, "thing")
+        memory.shutdown()
+    assert 2 < left < 29
+    say("fine")
 
 
 def refused(backend: str, what: str) -> None:
@@ -333,7 +376,17 @@ def pool(backend: str, directory: str, method: str) -> None:
 PROGRAMS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        *(fill, refused, leave_a_log, create_and_upsert, open_at_once, hold_sqlite, hold_flock),
+        *(
+            fill,
+            no_room,
+            no_descriptors,
+            refused,
+            leave_a_log,
+            create_and_upsert,
+            open_at_once,
+            hold_sqlite,
+            hold_flock,
+        ),
         *(fork_idle, fork_in_transaction, fork_and_be_killed, fork_beside_threads, pool),
     )
 }

@@ -412,7 +412,9 @@ def _read_entry(entry_id: str, fragment: bytes, edited_in: str | None) -> Record
 def _malformed(path: str, place: str, namespace: str, error: Exception) -> CorruptStoreError:
     problem = "a text holds a lone surrogate" if isinstance(error, UnicodeError) else str(error)
     return CorruptStoreError(
-        path, f"{place} of namespace {namespace!r} is malformed: {problem}; restore the file from a copy"
+        path,
+        f"{place} of namespace {namespace!r} is malformed: {problem}; mend or remove it there, or restore the file "
+        "from a copy",
     )
 
 

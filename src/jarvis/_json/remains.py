@@ -24,7 +24,7 @@ def keep_copy(path: str, data: bytes) -> None:
     """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
     for number in itertools.count(1):
         kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
-        _files.write_whole(kept, [data], keep_existing=True, strict=True)
+        _files.write_whole(kept, [data], beside=path, private=True, keep_existing=True, strict=True)
         with explaining(kept, "read"), contextlib.suppress(StoreAccessError):  # a link or a pipe is no copy
             if _files.read_regular(kept) == data:
                 return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis import _files
+from jarvis import _files, _location
 from jarvis._caller import Gates, current_task, foreign_task, no_transaction
 from jarvis._files import Stamp, explaining
 from jarvis._json import remains
@@ -263,10 +263,12 @@ class Store:
             gate.call = call
 
     def _open(self) -> Snapshot:
-        _files.check_links(self.file_path)
+        with explaining(self.file_path, "find the store"):
+            _location.check_links(self.file_path)
         path = os.path.realpath(self.file_path)
         if not self._located:
-            _files.check_location(Path(path))
+            _location.check_location(Path(path))
+            _location.warn_of_readers(path)
             self._located = True
         if self._read_only:
             return self._load(path, None, locked=False)

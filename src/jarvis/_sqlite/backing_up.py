@@ -88,13 +88,13 @@ def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
             temporary, key=key, immutable=True, checksums=True, busy_timeout_seconds=0, views=lambda _: ""
         )
         try:
-            verification.verify(written, temporary, encrypted=key is not None)
+            verification.verify(written, database.path, encrypted=key is not None)
         finally:
             written.close()
     except apsw.Error as error:
         raise driver.translated(database.path, error, "read the backup that was just written") from error
     except CorruptStoreError as error:
-        raise CorruptStoreError(database.path, f"cannot be backed up, for the copy {error.problem}") from None
+        raise CorruptStoreError(database.path, f"cannot be backed up: {error.problem}") from None
 
 
 def _copied(database: Database, temporary: str, keys: str) -> bool:
@@ -104,7 +104,9 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
         if held is None:
             return False
         key, envelope = held
-        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        with contextlib.suppress(FileNotFoundError):  # of the try before
+            _files.system.unlink(temporary)
+        os.close(_files.create(temporary))
         try:
             copy = driver.opened(temporary, key)
             try:

@@ -32,6 +32,15 @@ _START_BYTES = 16
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
+def may_be_sealed(beginning: bytes, size: int) -> bool:
+    """Tell whether a file of this size that begins so may be an encrypted store: with a random salt, in whole pages.
+
+    A plain one whose first bytes are damaged begins with most of `PLAIN` still; other files, with text or zeros.
+    """
+    alike = sum(one == other for one, other in zip(beginning, PLAIN, strict=False))
+    return size > 0 and size % PAGE_BYTES == 0 and alike < SALT_BYTES // 2 and len(set(beginning)) > SALT_BYTES // 2
+
+
 def unlock(connection: apsw.Connection, key: DataKey, path: str) -> None:
     """Give a connection that has read nothing yet the key of its file.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from jarvis import _files
+from jarvis import _files, _ownership
 from jarvis._files import explaining
 from jarvis._sqlite import driver
 from jarvis.errors import StoreError, TransactionError
@@ -109,7 +109,7 @@ class CopyFile:
             StoreError: it cannot be created.
         """
         with explaining(self.path, "create the copy of the store"):
-            os.close(_files.system.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+            os.close(_files.create(self.path, self.store))
 
     def _opened(self) -> apsw.Connection:
         with explaining(self.path, "open the copy of the store"):
@@ -149,16 +149,12 @@ class CopyFile:
             for name in (f"{self.path}-wal", f"{self.path}-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     _files.system.unlink(name)
-            self._take_after()
-            _files.sync_file(self.path)
-
-    def _take_after(self) -> None:
-        """Let the copy have the owner and the mode of the store, or its users are locked out."""
-        status, mine = os.stat(self.store), os.stat(self.path)
-        if hasattr(os, "chown") and (status.st_uid, status.st_gid) != (mine.st_uid, mine.st_gid):
-            os.chown(self.path, status.st_uid, status.st_gid)
-        if status.st_mode != mine.st_mode:
-            os.chmod(self.path, status.st_mode & 0o777)
+            descriptor = _files.open_regular(self.path, os.O_RDWR)
+            try:
+                _ownership.take_after(descriptor, self.path, self.store)  # which may have changed since it was begun
+                _files.system.sync(descriptor)
+            finally:
+                os.close(descriptor)
 
     # --- forks -----------------------------------------------------------------------------------
 

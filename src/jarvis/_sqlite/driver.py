@@ -49,6 +49,8 @@ PRAGMA trusted_schema = OFF;
 """
 
 _MANY_LOOKS = 100
+_FILES_OF_A_CONNECTION = 4
+_JOURNAL_BYTES = len("-journal")
 
 vfs = "cksmvfs"
 """The file layer of SQLite in use: page checksums. A test puts one of its own on top of it."""
@@ -116,6 +118,7 @@ def connect(
 def opened(path: str, key: DataKey | None) -> apsw.Connection:
     """Return a bare connection to a plain file with checksums, or, given its key, to an encrypted one."""
     load_checksums()
+    _check_length(path, vfs if key is None else cipher_vfs)
     if key is None:
         return apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=cipher_vfs)
@@ -150,6 +153,7 @@ def connect_read_only(
     from urllib.parse import quote
 
     load_checksums()
+    _check_length(path, vfs if key is None else cipher_vfs)
     how = "immutable=1" if immutable else "readonly_shm=1"
     connection = apsw.Connection(
         f"file:{quote(path)}?mode=ro&{how}",
@@ -170,6 +174,22 @@ def connect_read_only(
         connection.close()
         raise
     return connection
+
+
+def _check_length(path: str, layer: str | None) -> None:
+    """Raise `StoreAccessError` if SQLite takes no path so long: it would say only that it cannot open it."""
+    size, most = len(os.fsencode(path)), _longest_path(layer) - _JOURNAL_BYTES
+    if size > most:
+        raise StoreAccessError(
+            path,
+            f"cannot be opened: its path has {size:,} bytes, and SQLite takes at most {most:,}; choose a shorter one",
+        )
+
+
+@functools.cache
+def _longest_path(layer: str | None) -> int:
+    known = {details["zName"]: int(details["mxPathname"]) for details in apsw.vfs_details()}
+    return known.get(str(layer), min(known.values()))
 
 
 def _keep_plans(connection: apsw.Connection) -> None:
@@ -204,6 +224,7 @@ def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
             file.xClose()
     except apsw.Error as error:
         os.stat(path)  # raises if it was removed meanwhile
+        _files.check_descriptors()
         raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
 
 
@@ -249,7 +270,8 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
         apsw.SQLITE_IOERR_CORRUPTFS,
     ):
         return corrupt(path)
-    if isinstance(error, apsw.FullError) or system_errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    is_full = isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE  # no room for the log's index
+    if is_full or system_errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(
             path,
             f"cannot {doing}: the disk or a quota is full; nothing of this write was kept, free some space and retry",
@@ -259,6 +281,11 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
             path, f"cannot {doing}: the file or its directory may not be written; check their owner and mode"
         )
     if isinstance(error, apsw.CantOpenError):
+        try:
+            _files.check_descriptors(_FILES_OF_A_CONNECTION)
+            _files.check_room(os.path.dirname(path))  # for its log, or the index of that
+        except OSError as lack:
+            return _files.translated(path, lack, doing)
         return StoreAccessError(
             path,
             f"cannot {doing}: it, or the log beside it, cannot be opened; check the owner and mode of the directory",
@@ -277,5 +304,23 @@ def corrupt(path: str, finding: str = "a page fails its checksum or its structur
     return CorruptStoreError(
         path,
         f"is damaged: {finding}; nothing was answered from it and its bytes were left as they are. "
-        f"Restore a backup, or read what is left with: sqlite3 {os.path.basename(path)} .recover",
+        f"Restore a backup{_way_to_read(path)}",
+    )
+
+
+def _way_to_read(path: str) -> str:
+    """Return how other tools read what is left of a plain store; nothing reads what is left of an encrypted one.
+
+    Not ``.recover``: it fails at the tables of a store, which are STRICT, up to SQLite 3.40 at least.
+    """
+    try:
+        if beginning_of(path) != cipher.PLAIN:
+            return ""
+    except OSError:
+        return ""
+    import shlex
+
+    return (
+        f', or read what is left: sqlite3 -readonly {shlex.quote(path)} "SELECT * FROM memories"; where that fails, '
+        '"SELECT key, body FROM entries ORDER BY row", and with DESC at its end, reads up to the damage from both ends'
     )

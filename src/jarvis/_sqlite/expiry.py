@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 AT_ONCE = 2 * history.EVERY
 """So many entries are purged beside one change in `history.EVERY`: more than that many changes can make."""
 
+_CHANGES_A_PAGE = 8
+_LEAST_CHANGES = 4_096
 _FIELDS = "row, namespace, id, category, key, instant, version, expires, body"
 _DUE = f"SELECT {_FIELDS} FROM entries WHERE expires <= ? ORDER BY expires LIMIT ?"
 _DUE_IN = f"SELECT {_FIELDS} FROM entries WHERE +namespace = ? AND expires <= ? LIMIT ?"
@@ -65,6 +67,18 @@ def purge_namespace(session: Session, namespace: int, now: int) -> None:
     while ended := session.rows(_DUE_ENDED_IN, (namespace, now, _STEP)):
         for row in ended:
             _purge_ended(session, row)
+
+
+def release_names(session: Session) -> None:
+    """Let unused names be removed, if so many changes were made since the last time that it costs each next to nothing.
+
+    To look through a store of 2,250 pages, with 20,000 memories, takes 17 ms, after 18,000 changes: 1 µs each.
+    What is purged takes commit numbers, too, so a period may pass without a look.
+    """
+    pages: int = session.rows("PRAGMA page_count")[0][0]
+    period = max(pages * _CHANGES_A_PAGE, _LEAST_CHANGES)
+    if session.commit_number // period != max(session.commit_number - history.EVERY, 0) // period:
+        session.release_names()
 
 
 def _purge(session: Session, due: tuple[Any, ...]) -> None:

@@ -91,11 +91,7 @@ def finish(connection: apsw.Connection) -> None:
     connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
     connection.execute("VACUUM")
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('entries')")}
-    version = schema.CURRENT_VERSION if "packed" in columns else 4  # unless an earlier version left it here
-    if "entries_by_expiry" not in names:
-        version = 3 if "revisions" in names else 1 if "entries_by_category_key" in names else 2
+    version = schema.version_of_tables(connection)  # an earlier version may have left it here
     connection.execute(f"PRAGMA user_version = {version}")
 
 
@@ -110,7 +106,7 @@ def _keep_copy(connection: apsw.Connection, path: str) -> str:
     """Copy the store beside itself, durably; return the copy's path. One that is there already is reused."""
     temporary = _files.temporary_path(path)
     with _files.explaining(path, "keep a copy of the old store"):
-        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.close(_files.create(temporary, path, private=True))
         copy = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.vfs)
         try:
             copy.execute("PRAGMA synchronous = FULL; PRAGMA journal_mode = OFF").fetchall()
@@ -197,8 +193,10 @@ def _check_texts(*texts: object) -> None:
 
 
 def _malformed(path: str, rowid: int) -> CorruptStoreError:
+    import shlex
+
     return CorruptStoreError(
         path,
         f"is a store of the first life whose row {rowid} of table memories cannot be understood; the file was left "
-        f"as it is. Mend or delete that row (sqlite3 {os.path.basename(path)}) and open it again",
+        f"as it is. Mend or delete that row (sqlite3 {shlex.quote(path)}) and open it again",
     )

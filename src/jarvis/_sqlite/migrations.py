@@ -6,7 +6,8 @@ from typing import Any
 
 import apsw
 
-from jarvis._sqlite import schema
+from jarvis._sqlite import driver, schema
+from jarvis.errors import CorruptStoreError
 
 _TO_VERSION_2 = """
 DROP INDEX entries_by_category_key;
@@ -70,6 +71,24 @@ def migrate(connection: apsw.Connection) -> None:
         else:
             schema.begin_generation(connection)
         schema.mark(connection, schema.CURRENT_VERSION)
+
+
+def unmarked(connection: apsw.Connection, path: str) -> CorruptStoreError:
+    """Return the error that says that a file is not marked as a store, and the way out if it is one all the same.
+
+    What ``.dump`` writes has neither the two numbers of the header nor room for the checksums of pages.
+    """
+    if schema.read_mark(connection) != (0, 0) or "body" not in schema.columns_of(connection, "entries"):
+        return CorruptStoreError(path, "is a SQLite file, but no store of jarvis; give another path")
+    import shlex
+
+    return CorruptStoreError(
+        path,
+        "holds the tables of a store without what marks one, as a file does that was restored from a .dump. Restore a "
+        f'backup; or take this over: sqlite3 {shlex.quote(path)} ".filectrl reserve_bytes {driver.RESERVED_BYTES}" '
+        f'"VACUUM" "PRAGMA application_id = {schema.APPLICATION_ID}" '
+        f'"PRAGMA user_version = {schema.version_of_tables(connection)}", after which the next opening verifies it',
+    )
 
 
 def views_for_reading(connection: apsw.Connection) -> str:

@@ -307,7 +307,7 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
     temporary = _files.temporary_path(database.path)
     failure = None
     with _files.explaining(path, "rewrite the kept copy of the old store"):
-        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.close(_files.create(temporary, path))
         try:
             # If VACUUM cannot open the file it tells SQLite's log the address, and so the key: here it fails before.
             apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.cipher_vfs).close()

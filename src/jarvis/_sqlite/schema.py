@@ -34,8 +34,9 @@ FIRST_WITH_GENERATION = 6
 COPY, RESTORED = 1, 2
 """What `clock.copied` says: a copy that nobody has written to, and a store that was one."""
 
-COMPACTING, FOLDING, COPIES = 1, 2, 4
-"""What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed."""
+COMPACTING, FOLDING, COPIES, NAMES = 1, 2, 4, 8
+"""What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed, and
+names that nothing has any more, which nobody asked to be erased."""
 
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""
@@ -398,7 +399,7 @@ def create_store(path: str, key: DataKey | None) -> None:
     """
     temporary = _files.temporary_path(path)
     with _files.explaining(path, "create the store"):
-        os.close(_files.system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.close(_files.create(temporary))
         try:
             connection = driver.opened(temporary, key)
             try:
@@ -434,8 +435,27 @@ def is_first_life(connection: apsw.Connection) -> bool:
     """Tell whether the file is a store of the first life: unmarked, with its table."""
     if read_mark(connection) != (0, 0):
         return False
-    found = connection.execute("SELECT name FROM pragma_table_info('memories')").fetchall()
-    return {name for (name,) in found}.issuperset(FIRST_LIFE_COLUMNS[:-1])
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'memories'").fetchall():
+        return False  # later stores have a view of that name
+    return columns_of(connection, "memories").issuperset(FIRST_LIFE_COLUMNS[:-1])
+
+
+def columns_of(connection: apsw.Connection, table: str) -> set[str]:
+    """Return the names of the columns of a table or view; none if there is no such one."""
+    found: list[Any] = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+    return {name for (name,) in found}
+
+
+def version_of_tables(connection: apsw.Connection) -> int:
+    """Return of which version the tables of a store are, whatever its header says."""
+    if "generation" in columns_of(connection, "clock"):
+        return FIRST_WITH_GENERATION
+    if "packed" in columns_of(connection, "entries"):
+        return FIRST_WITH_PACKED
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    if "entries_by_expiry" in names:
+        return FIRST_WITH_EXPIRY
+    return FIRST_WITH_PAST if "revisions" in names else 1 if "entries_by_category_key" in names else 2
 
 
 def mark(connection: apsw.Connection, version: int) -> None:

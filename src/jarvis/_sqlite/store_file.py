@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis import _files
+from jarvis import _files, _location
 from jarvis._files import Stamp
 from jarvis._lock_file import Note
 from jarvis._locks import WriterLock, held_for_once
-from jarvis._sqlite import change_log, cipher, copy_file, driver, migrations, schema
+from jarvis._sqlite import change_log, cipher, compacting, copy_file, driver, migrations, schema
+from jarvis._sqlite.log_watch import LogWatch
 from jarvis._sqlite.session import too_new
 from jarvis._sqlite.vault import Vault
 from jarvis.errors import (
@@ -74,6 +75,7 @@ class StoreFile:
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
         self.lock = WriterLock(f"{self.path}.lock", self.path)
+        self.log_watch = LogWatch(self.path)
         self.vault = Vault(self.path, encryption, keys)
         self._noted = _NOTHING  # the last note we know of
         self._unsealed = False  # it was verified whole, but may not be written to give its pages their checksums
@@ -239,8 +241,10 @@ class StoreFile:
 
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
-        _files.check_links(self._given)
-        _files.check_location(Path(self.path))
+        with _files.explaining(self.path, "find the store"):
+            _location.check_links(self._given)
+            _location.check_location(Path(self.path))
+        _location.warn_of_readers(self.path, self.vault.path)
         for _ in range(MAX_TRIES):
             self._await_swap()
             swap = self.lock.read_swap()
@@ -353,11 +357,16 @@ class StoreFile:
             apsw.Error, StoreError: a step failed; the store still knows of it.
         """
         left = schema.erasing(connection)
+        if left & schema.NAMES:
+            left &= ~schema.NAMES
+            if not os.path.exists(copy_file.path_of(self.path)):  # what a copy has been given stays; the next time does
+                schema.remove_unused_names(connection)
+            schema.set_erasing(connection, left)
         if left and not self._drop_copy(connection):
             return False  # the copy that is made just now may hold it; it has the same to do when it is the store
         if left & schema.COMPACTING:
             schema.remove_unused_names(connection)
-            connection.execute("VACUUM").fetchall()
+            compacting.compact(connection, self.path, self.key())
             left &= ~schema.COMPACTING
             schema.set_erasing(connection, left)
         if left & schema.COPIES:
@@ -562,7 +571,7 @@ class StoreFile:
         if application != schema.APPLICATION_ID:
             if schema.is_first_life(connection):
                 return False
-            raise CorruptStoreError(self.path, "is a SQLite file, but no store of jarvis; give another path")
+            raise migrations.unmarked(connection, self.path)
         if version > schema.CURRENT_VERSION:
             raise too_new(self.path, version)
         note = self.lock.read_note()  # before the commit number: a writer may commit in between

@@ -102,7 +102,7 @@ class Vault:
         if beginning == cipher.PLAIN:
             return None
         if envelope is None:
-            self._accept_without_envelope()
+            self._accept_without_envelope(beginning)
             return None
         number = envelope.key_with(beginning)
         if number is None:
@@ -135,9 +135,12 @@ class Vault:
                 "%s is plain, though encryption is on: it was there before; call encrypt_store()", self.store
             )
 
-    def _accept_without_envelope(self) -> None:
+    def _accept_without_envelope(self, beginning: bytes) -> None:
         if self.encryption == "off" and not self.sources:
-            return  # to SQLite it is damaged, and the error says so
+            with _files.explaining(self.store, "find the store"):
+                size = os.stat(self.store).st_size
+            if not cipher.may_be_sealed(beginning, size):
+                return  # to SQLite it is damaged, and the error says so
         raise KeyUnavailableError(
             self.store,
             f"is encrypted, or damaged, and its keys are missing: there is no {self.path}; "
@@ -198,7 +201,7 @@ class Vault:
 
         with _files.explaining(self.path, "write the keys"):
             _files.remove_leftovers(self.path)
-        write(self.path, envelope, keep_existing=keep_existing)
+        write(self.path, envelope, store=self.store, keep_existing=keep_existing)
 
     def remove(self) -> None:
         """Remove the file of keys, durably. Needs the writer lock."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import binascii
 import math
+from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -196,7 +198,7 @@ def _flatten_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> Any:
     plain_keys = TAG not in value
     for key, held in value.items():
         if type(key) is not str:
-            raise _RefusedError(f"has a key of type {type(key).__name__}; keys are str, so use str(key)")
+            raise _RefusedError(f"has a key of type {type(key).__name__}; keys are str, so {_why_no_key(type(key))}")
         kind = type(held)
         if key.isascii() and len(key) < _LONG:  # what most are
             if kind is str:
@@ -275,17 +277,37 @@ def _flatten_other(value: Any, kind: type) -> Any:
 
         if kind is type(Path()):
             return {TAG: "path", _HELD: _flatten_text(str(value), [_NO_LIMIT])}
-    raise _RefusedError(_why_refused(kind))
+    raise _RefusedError(f"is of type {why_refused(kind)}")
 
 
-def _why_refused(kind: type) -> str:
-    for plain in (dict, list, tuple, str, bool, int, float, bytes, bytearray, datetime):
+_WAYS_OUT = {
+    bytearray: "convert it with bytes(...)",
+    datetime: "it would come back as datetime, so convert it with datetime.fromisoformat(it.isoformat())",
+    date: "it would come back as date, so convert it with date.fromisoformat(it.isoformat())",
+    time: "it would come back as time, so convert it with time.fromisoformat(it.isoformat())",
+    timedelta: "it would come back as timedelta, so convert it with timedelta(it.days, it.seconds, it.microseconds)",
+}
+
+
+def why_refused(kind: type) -> str:
+    """Return why a value of this type cannot be stored, and what can be done: the rest of "it is of type"."""
+    if issubclass(kind, Enum):
+        return f"{kind.__name__}: it would not come back as a member, so store its .value, or its .name"
+    for plain in (dict, list, tuple, set, frozenset, str, bool, int, float, bytes):
         if issubclass(kind, plain):
-            way_out = f"it would come back as {plain.__name__}, so convert it with {plain.__name__}(...)"
-            if plain is bytearray:
-                way_out = "convert it with bytes(...)"
-            return f"is of type {kind.__name__}: {way_out}"
-    return f"is of type {kind.__name__}, which cannot be stored; turn it into JSON types or bytes"
+            return f"{kind.__name__}: it would come back as {plain.__name__}, so convert it with {plain.__name__}(...)"
+    if issubclass(kind, Mapping):
+        return f"{kind.__name__}: convert it with dict(...)"
+    for other, way_out in _WAYS_OUT.items():
+        if issubclass(kind, other):
+            return f"{kind.__name__}: {way_out}"
+    return f"{kind.__name__}, which cannot be stored; turn it into JSON types or bytes"
+
+
+def _why_no_key(kind: type) -> str:
+    if issubclass(kind, Enum):
+        return "use the member's .value, if that is a str, or its .name"
+    return "use key.decode()" if kind is bytes else "use str(key)"
 
 
 def _shown(key: str) -> str:

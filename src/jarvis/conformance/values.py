@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, UserDict, defaultdict
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import IntEnum
+from enum import Enum, IntEnum
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -110,6 +111,31 @@ _REFUSED: dict[str, Any] = {
 }
 
 
+class _Moment(datetime):
+    __slots__ = ()
+
+
+class _Word(Enum):
+    YES = "y"
+
+
+_ADVISED: dict[str, tuple[Any, str, Any]] = {  # what is refused, what is advised, and the outcome of that
+    "enum": (_Word.YES, ".value", "y"),
+    "number enum": (_Colour.RED, ".value", 1),
+    "the name of an enum": (_Word.YES, ".name", "YES"),
+    "ordered dict": (OrderedDict(a=1), "dict(...)", {"a": 1}),
+    "default dict": (defaultdict(int, a=1), "dict(...)", {"a": 1}),
+    "user dict": (UserDict(a=1), "dict(...)", {"a": 1}),
+    "proxy of a dict": (MappingProxyType({"a": 1}), "dict(...)", {"a": 1}),
+    "str subclass": (_Text("x"), "str(...)", "x"),
+    "bytearray": (bytearray(b"x"), "bytes(...)", b"x"),
+    "datetime subclass": (
+        _Moment(2026, 1, 1, tzinfo=UTC),
+        "datetime.fromisoformat(it.isoformat())",
+        datetime(2026, 1, 1, tzinfo=UTC),
+    ),
+}
+
 _EXPLODING: dict[str, Any] = {
     **{kind.__name__: exploding(kind) for kind in (dict, list, tuple)},
     "text": ["x" * 10_000_000] * 1_000,
@@ -143,6 +169,32 @@ class ValuePromises(Promises):
 
         assert caught.value.field.startswith("value.list[1].deep")
         assert backend.list_all() == [an_entry("before")]
+
+    @pytest.mark.parametrize("name", _ADVISED)
+    def test_what_a_refusal_advises_is_stored(self, backend: StorageBackend, name: str) -> None:
+        refused, advice, outcome = _ADVISED[name]
+
+        with pytest.raises(InvalidEntryError) as caught:
+            backend.create(an_entry(value={"v": refused}))
+        assert advice in caught.value.problem
+        with pytest.raises(InvalidEntryError) as caught:
+            backend.create(an_entry(value=refused))
+        assert advice in caught.value.problem or "wrap it" in caught.value.problem
+        backend.create(an_entry(value={"v": outcome}))
+        backend.create(an_entry("2", value=outcome if isinstance(outcome, dict) else {"value": outcome}))
+
+        assert [next(iter(entry.value.values())) for entry in backend.list_all() if entry.id == "1"] == [outcome]
+
+    @pytest.mark.parametrize("key", [_Word.YES, b"y"])
+    def test_a_key_is_stored_as_its_refusal_advises(self, backend: StorageBackend, key: Any) -> None:
+        advice = ".value" if isinstance(key, Enum) else "key.decode()"
+
+        with pytest.raises(InvalidEntryError) as caught:
+            backend.create(an_entry(value={key: 1}))
+        assert advice in caught.value.problem
+        backend.create(an_entry(value={key.value if isinstance(key, Enum) else key.decode(): 1}))
+
+        assert [entry.value for entry in backend.list_all()] == [{"y": 1}]
 
     def test_a_value_may_be_nested_to_the_documented_depth_and_no_deeper(self, backend: StorageBackend) -> None:
         for kind in (dict, list, tuple):

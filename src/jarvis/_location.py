@@ -1,0 +1,171 @@
+"""Where a store may lie: not where its promises cannot hold, and with a warning where something may come to it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from jarvis.errors import (
+    OtherStoreWarning,
+    ReadableByOthersWarning,
+    StoreMissingError,
+    UnsafeLocationError,
+    UnsafeLocationWarning,
+)
+
+_NETWORK_TYPES = frozenset(
+    (
+        *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "glusterfs", "lustre"),
+        *("gfs", "gfs2", "ocfs2", "beegfs", "davfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse"),
+        *("fuse.davfs", "fuse.glusterfs"),
+    )
+)
+_OTHER_NAMES = {"memory.db": "memory.json", "memory.json": "memory.db"}  # in which two backends keep their stores
+_warned_of: set[str] = set()
+_warned_of_readers: set[str] = set()
+_OTHERS_BITS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_SHARED_TYPES = frozenset(("9p", "virtiofs", "vboxsf", "drvfs", "fuse.vmhgfs-fuse"))  # host and guest see one file
+_SYNCED_NAMES = frozenset(
+    (
+        *("dropbox", "onedrive", "google drive", "googledrive", "my drive", "mobile documents", "icloud drive"),
+        *("icloudclouddocs", "nextcloud", "owncloud", "pclouddrive", "megasync", "syncthing"),
+    )
+)
+
+
+def check_links(path: Path) -> None:
+    """Check that no link on the way to a store leads nowhere, such as to a disk that is not mounted.
+
+    Whoever creates a store through such a link has two of them when the disk is back.
+
+    Raises:
+        StoreMissingError: one does; the message says which, and where to.
+    """
+    for each in reversed([path, *path.parents]):
+        if each.is_symlink():
+            try:
+                os.stat(each)
+            except FileNotFoundError:
+                raise StoreMissingError(
+                    path,
+                    f"cannot be reached: {each} is a symbolic link to {os.readlink(each)}, which is not there; "
+                    "mount or put back what it points to, or remove the link. Nothing was created",
+                ) from None
+            except OSError:  # whoever opens the store gets it, too, and says so
+                return
+
+
+def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
+    """Refuse a store where its promises cannot hold; warn of one in a synchronised or host-shared folder.
+
+    Warn, too, where the backend was switched and the store of the other one lies beside it: once in a process.
+
+    Locks and the write-ahead log's shared memory do not work between machines, and a program that
+    copies the file about while it is written copies a torn one. Where the file alone is mounted, its log and its
+    lock lie in another place than those of whoever opens the same file there.
+
+    Raises:
+        UnsafeLocationError: `path` is on a network file system, or is a mount of its own (told from `mounts`,
+            which only Linux has; elsewhere from what the file's directory lies on).
+    """
+    known = _mounts(mounts)
+    if str(path) in known or (not known and _is_on_another_device(path)):
+        raise UnsafeLocationError(
+            path,
+            "is mounted as a file alone, so that its log, its lock and what is to take its place lie elsewhere; "
+            f"mount its directory in place of it ({path.parent})",
+        )
+    _warn_of_another_store(path)
+    kind = _file_system_type(path, known)
+    if kind in _NETWORK_TYPES:
+        raise UnsafeLocationError(
+            path,
+            f"lies on a network file system ({kind}), where file locks cannot be trusted; choose a local directory",
+        )
+    if kind in _SHARED_TYPES:
+        warn(f"{path} lies in a folder shared with the host of this machine ({kind}): open it from one side only")
+    for folder in [path, *path.parents]:
+        name = folder.name.lower()
+        if name in _SYNCED_NAMES or name.startswith("onedrive - ") or (folder / ".stfolder").is_dir():
+            warn(
+                f"{path} lies in a synchronised folder ({folder}): its program may copy the store while it is "
+                "being written, or put an old copy in its place; choose a directory that is not synchronised"
+            )
+            return
+
+
+def warn_of_readers(*paths: str) -> None:
+    """Warn of files of a store that others than their owner may read or write: once in a process of each.
+
+    Their modes are left as they are: somebody may have chosen them. No-op on Windows, whose modes say nothing.
+    """
+    for path in paths if os.name == "posix" else ():
+        try:
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+        except OSError:  # whoever opens it gets it, too, and says so
+            continue
+        if mode & _OTHERS_BITS and path not in _warned_of_readers:
+            import shlex
+
+            _warned_of_readers.add(path)
+            warn(
+                f"{path} has the mode {mode:04o}, with which others than its owner may read or write it; it keeps "
+                f"that. If it is not shared on purpose: chmod 600 {shlex.quote(path)}",
+                ReadableByOthersWarning,
+            )
+
+
+def _warn_of_another_store(path: Path) -> None:
+    other = path.with_name(_OTHER_NAMES.get(path.name, path.name))
+    if other == path or str(path) in _warned_of or not other.exists():
+        return
+    _warned_of.add(str(path))
+    warn(
+        f"{path} is opened, and {other.name} beside it holds the memories of another backend: nothing is taken over "
+        f"from {other}. Open that one, copy what is to be kept, or move it away",
+        OtherStoreWarning,
+    )
+
+
+def warn(message: str, kind: type[UserWarning] = UnsafeLocationWarning) -> None:
+    """Tell whoever opens a store, in their own code's line as far as can be told."""
+    import warnings
+
+    warnings.warn(message, kind, stacklevel=4)
+
+
+def _mounts(path: str) -> dict[str, str]:
+    """Return the type of the file system at each mount point, the last one that was mounted there; none if unknown.
+
+    See https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: four signs are written as octal numbers.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for line in lines:
+        before, separator, after = line.partition(" - ")
+        if separator:
+            point = _OCTAL.sub(lambda sign: chr(int(sign[1], 8)), before.split(" ")[4])
+            found[point] = after.split(" ")[0]
+    return found
+
+
+def _file_system_type(path: Path, mounts: dict[str, str]) -> str | None:
+    return next((mounts[str(each)] for each in (path, *path.parents) if str(each) in mounts), None)
+
+
+def _is_on_another_device(path: Path) -> bool:
+    """Tell whether a file lies elsewhere than its directory.
+
+    Not asked on Linux, where each file of an overlay may tell the device of the layer below
+    (https://docs.kernel.org/filesystems/overlayfs.html#inode-properties).
+    """
+    try:
+        return path.stat().st_dev != path.parent.stat().st_dev
+    except OSError:
+        return False
