@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 
 # From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_identifiers", "_awaited", "_extent", "_paths"),
+    ("errors", "_identifiers", "_awaited", "_extent", "_paths", "_sections"),
     ("keys", "_caller"),
     ("settings",),
     ("codec", "value_filter", "config", "_files"),
@@ -27,7 +27,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("timeline", "watching", "retention", "sweeping"),
     ("looking_back", "forgetting", "securing"),
     ("persistent_memory",),
-    ("async_memory", "container"),
+    ("async_memory",),
+    ("container",),
     ("conformance",),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -122,6 +122,13 @@ class AsyncMemoryModule:
         )
         self._workers = Workers()
 
+    @classmethod
+    def of(cls, memory: MemoryModule) -> AsyncMemoryModule:
+        """Return the awaitable face of `memory`: the same store, namespace, retention rules and clock."""
+        face = object.__new__(cls)
+        face.__setstate__({"memory": memory})
+        return face
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.backend!r})"
 
@@ -732,8 +739,8 @@ class AsyncMemoryModule:
 
     def for_namespace(self, namespace: str) -> AsyncMemoryModule:
         """Return a memory of another namespace of the same store, sharing threads and connections."""
-        sibling = object.__new__(type(self))
-        sibling._memory, sibling._workers = self._memory.for_namespace(namespace), self._workers
+        sibling = self.of(self._memory.for_namespace(namespace))
+        sibling._workers = self._workers
         return sibling
 
 

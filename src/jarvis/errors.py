@@ -230,6 +230,10 @@ class UnsafeLocationWarning(UserWarning):
     """The store lies where something may come to it: another program copies it about, or names cannot be synced."""
 
 
+class MisplacedSettingWarning(UserWarning):
+    """A file of settings has keys of the memory outside of the section ``storage``, where nobody reads them."""
+
+
 class OtherStoreWarning(UserWarning):
     """A store of another backend lies in the same directory; nothing is taken over from it."""
 
