@@ -155,9 +155,10 @@ def test_a_relative_directory_is_relative_to_the_file(tmp_path: Path, monkeypatc
     assert storage_of(Path("project/config.yaml")).data_dir == tmp_path / "project" / "kept"
 
 
-def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    yaml_file = written(tmp_path, b"\xef\xbb\xbfstorage: {namespace: alice}")
-    json_file = written(tmp_path, b'\xef\xbb\xbf{"storage": {"namespace": "alice"}}', "config.json")
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    yaml_file = written(tmp_path, "\r\nstorage: {namespace: alice}\r\n".encode(encoding))
+    json_file = written(tmp_path, '{"storage": {"namespace": "alice"}}'.encode(encoding), "config.json")
 
     assert storage_of(yaml_file) == storage_of(json_file) == StorageConfig(namespace="alice")
 

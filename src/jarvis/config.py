@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 
+from jarvis._encodings import encoding_of
 from jarvis._paths import UnfitPathError, absolute
 from jarvis._sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, nearest
@@ -217,7 +218,8 @@ class ConfigLoader:
 
     def _text(self) -> str | None:
         try:
-            return self.path.read_text(encoding="utf-8-sig")
+            data = self.path.read_bytes()
+            return data.decode(encoding_of(data))
         except FileNotFoundError:
             if self.may_be_absent and not self.path.is_symlink():  # a dangling link was meant to be there
                 return None

@@ -27,7 +27,14 @@ from jarvis.errors import (
     StoreAccessError,
     UnsupportedError,
 )
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
+from jarvis.memory_entry import (
+    DEFAULT_NAMESPACE,
+    MemoryEntry,
+    MemoryQuery,
+    asked_instant,
+    check_namespace,
+    check_text,
+)
 from jarvis.revision import Revision, Signature
 from jarvis.settings import Compression, Durability, HistoryPolicy, checked
 from jarvis.storage_backend import (
@@ -288,12 +295,10 @@ class JSONBackend(StorageBackend):
 
     def as_of(self, moment: datetime) -> Past:
         """Return the namespace as it was at `moment`; see `jarvis.storage_backend.KeepsHistory`."""
-        if not isinstance(moment, datetime):
-            raise InvalidQueryError(f"as_of: takes a datetime, not {type(moment).__name__}")
-        try:
-            return _Then(self, max(instant_of(moment), FIRST_INSTANT))
-        except InvalidMomentError as error:
-            raise InvalidQueryError(f"as_of: {error}") from None
+        instant = asked_instant("as_of", moment)
+        if instant is None:
+            raise InvalidQueryError("as_of: takes a datetime, not None")
+        return _Then(self, max(instant, FIRST_INSTANT))
 
     def prune(self, now: datetime, limit: int) -> int:
         """Remove at most `limit` states, of any namespace, that are too old at `now`; return how many."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, instant_of
-from jarvis.codec.instants import datetime_of
+from jarvis.codec.instants import datetime_of, nearest_instant
 from jarvis.codec.values import MAX_VALUE_BYTES
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.value_filter import Test, check_where, compile_where
@@ -72,7 +72,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
     @property
     def order(self) -> tuple[int, int, str]:
         """What lists are sorted by, the greatest first: (instant, commit number, id)."""
-        instant, commit = self.position or (instant_of(self.timestamp), 0)
+        instant, commit = self.position or (nearest_instant(self.timestamp), 0)
         return instant, commit, self.id
 
     @property
@@ -251,6 +251,8 @@ def _check_filter(name: str, held: object) -> None:
 def asked_instant(name: str, moment: datetime | None) -> int | None:
     """Return the instant of a moment that a question names, or None; naive means local time.
 
+    A naive one that has no local time, such as ``datetime.min``, is the end of the calendar that it is close to.
+
     Raises:
         InvalidQueryError: it is no moment.
     """
@@ -259,7 +261,7 @@ def asked_instant(name: str, moment: datetime | None) -> int | None:
     if not isinstance(moment, datetime):
         raise InvalidQueryError(f"{name}: takes a datetime, not {type(moment).__name__}")
     try:
-        return instant_of(moment)
+        return nearest_instant(moment)
     except InvalidMomentError as error:
         raise InvalidQueryError(f"{name}: {error}") from None
 

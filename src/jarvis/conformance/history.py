@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
+from jarvis.conformance.fixtures import FAR, FIRST, LAST, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import (
     ConflictError,
     DuplicateEntryError,
@@ -23,6 +24,8 @@ from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.revision import MISSING, Revision, Signature
 from jarvis.storage_backend import Expires, KeepsHistory, Namespaced, Settles, StorageBackend
+
+_FAR_EAST, _FAR_WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-14))
 
 
 class HistoryPromises(Promises):
@@ -313,6 +316,19 @@ class HistoryPromises(Promises):
             past.get_memory(memory_id, as_of=FAR - timedelta(days=1))
 
         assert caught.value.earliest == FAR
+
+    @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+    def test_the_ends_of_the_calendar_are_the_first_moment_and_the_present(
+        self, past: MemoryModule, in_zone: Callable[[str], None], zone: str
+    ) -> None:
+        in_zone(zone)
+        past.create_memory("c", "k", {}, "t")
+
+        for end in (LAST, LAST.replace(tzinfo=UTC), LAST.replace(tzinfo=_FAR_WEST)):
+            assert past.count_memories(as_of=end) == 1
+        for beginning in (FIRST, FIRST.replace(tzinfo=UTC), FIRST.replace(tzinfo=_FAR_EAST)):
+            with pytest.raises(HistoryUnavailableError, match="0001-01-01"):
+                past.count_memories(as_of=beginning)
 
     def test_what_is_no_moment_is_refused(self, past: MemoryModule) -> None:
         no_moment: Any = "yesterday"
