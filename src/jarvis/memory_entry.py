@@ -10,6 +10,7 @@ import msgspec
 
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, instant_of
 from jarvis.codec.instants import datetime_of, nearest_instant
+from jarvis.codec.json_form import json_form
 from jarvis.codec.values import MAX_VALUE_BYTES
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.value_filter import Test, check_where, compile_where
@@ -82,19 +83,20 @@ class MemoryEntry(msgspec.Struct, eq=False):
         return f"{instant}:{commit}:{entry_id}"
 
     def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
-        """Return the nine fields, the version and the expiry as a dict; with ``mode="json"`` in JSON types only.
+        """Return the nine fields, the version and the expiry as a dict, which shares nothing with the entry.
+
+        With ``mode="json"`` it holds only what JSON can, in the forms that `jarvis.codec.json_form` lists.
 
         Raises:
-            InvalidEntryError: the value, which was not stored, is nested too deep or explodes.
+            InvalidEntryError: the value, which was not stored, is nested too deep or explodes; or in JSON two keys
+                of a dict would be one.
 
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
         'tools'
         """
         check_extent(self.value)
-        dump = {name: _copied(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
-        if mode == "json":
-            dump = msgspec.to_builtins(dump, str_keys=True, enc_hook=str)
-        return dump
+        make = json_form if mode == "json" else _copied
+        return {name: make(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MemoryEntry):
@@ -107,8 +109,11 @@ class MemoryEntry(msgspec.Struct, eq=False):
 def _copied(held: Any) -> Any:
     if type(held) is dict:
         return {key: _copied(each) for key, each in held.items()}
-    if type(held) is list:
-        return [_copied(each) for each in held]
+    kind = type(held)
+    if kind is list or kind is tuple:
+        return kind(map(_copied, held))
+    if kind is set:
+        return set(held)  # what is in it is hashable, and so does not change
     return held
 
 

@@ -40,7 +40,7 @@ _PART = 256  # so that the budget is spent in 30 ms
 _LONG = 4096  # characters, from which on a text is counted by its length
 _NO_LIMIT = 2**80
 
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what JSON readers everywhere keep exactly as integers
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # what JSON readers everywhere keep exactly as integers
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
@@ -158,7 +158,7 @@ def _flatten(value: Any, depth: int, budget: list[int]) -> Any:
     if kind is str:
         return value if len(value) < _LONG and value.isascii() else _flatten_text(value, budget)
     if kind is int:
-        return value if _INT_MIN <= value <= _INT_MAX else _long_form({TAG: "int", _HELD: hex(value)}, budget)
+        return value if INT_MIN <= value <= INT_MAX else _long_form({TAG: "int", _HELD: hex(value)}, budget)
     if kind is bool or value is None:
         return value
     if kind is float:

@@ -300,12 +300,14 @@ class FilterPromises(Promises):
 
     def test_changing_a_filter_that_was_passed_in_changes_no_answer(self, backend: StorageBackend) -> None:
         backend.create(an_entry(value={"n": 1}))
-        where: dict[str, Any] = {"n": {"$in": [1]}}
+        members = {1}
+        where: dict[str, Any] = {"n": {"$in": [1]}, "$and": ({"n": {"$in": members}},)}
         tags = ["ui"]
         query = MemoryQuery(where=where, tags=tags)
 
         where["n"]["$in"].append(2)
         where["m"] = 3
+        members.clear()
         tags.append("x")
 
         assert list(backend.iterate(query)) == backend.select(query) == [an_entry(value={"n": 1})]
