@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("entry_record", "storage_backend", "_sql"),
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
-    ("backend_registry", "authorship", "ongoing"),
+    ("backend_registry", "authorship", "merging", "ongoing"),
     ("timeline", "watching", "retention", "sweeping"),
     ("looking_back", "forgetting", "securing"),
     ("persistent_memory",),

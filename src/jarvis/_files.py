@@ -163,6 +163,21 @@ def _irregular(path: str) -> StoreAccessError:
     )
 
 
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Tell whether something has the name.
+
+    Raises:
+        StoreError: the system does not tell, such as in another user's directory.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise translated(path, error, "look for it") from error
+    return True
+
+
 def absent(path: str | os.PathLike[str]) -> StoreMissingError:
     """Return the error that there is no store where none is to be created."""
     return StoreMissingError(
@@ -178,7 +193,7 @@ def ensure_directory(path: Path) -> None:
     missing: list[Path] = []
     with explaining(path, "find the directory"):
         check_links(path)
-        while not path.exists() and path != path.parent:
+        while not is_there(path) and path != path.parent:
             missing.append(path)
             path = path.parent
     for directory in reversed(missing):
@@ -360,7 +375,7 @@ def check_links(path: Path) -> None:
         StoreMissingError: one does; the message says which, and where to.
     """
     for each in reversed([path, *path.parents]):
-        if each.is_symlink():
+        if os.path.islink(each):
             try:
                 os.stat(each)
             except FileNotFoundError:
@@ -404,7 +419,7 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
         _warn(f"{path} lies in a folder shared with the host of this machine ({kind}): open it from one side only")
     for folder in [path, *path.parents]:
         name = folder.name.lower()
-        if name in _SYNCED_NAMES or name.startswith("onedrive - ") or (folder / ".stfolder").is_dir():
+        if name in _SYNCED_NAMES or name.startswith("onedrive - ") or os.path.isdir(folder / ".stfolder"):
             _warn(
                 f"{path} lies in a synchronised folder ({folder}): its program may copy the store while it is "
                 "being written, or put an old copy in its place; choose a directory that is not synchronised"
@@ -414,7 +429,7 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
 
 def _warn_of_another_store(path: Path) -> None:
     other = path.with_name(_OTHER_NAMES.get(path.name, path.name))
-    if other == path or str(path) in _warned_of or not other.exists():
+    if other == path or str(path) in _warned_of or not os.path.exists(other):
         return
     _warned_of.add(str(path))
     _warn(

@@ -14,7 +14,7 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -22,7 +22,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import msgspec
 
-from jarvis._awaited import Lane, Workers
+from jarvis._awaited import Lane, Workers, one_thread
 from jarvis.change import Change
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt
@@ -52,7 +52,7 @@ Result = TypeVar("Result")
 class _Level:
     """A transaction that a task has open, or a savepoint in it: its thread, and whose turn it is in there."""
 
-    def __init__(self, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, thread: Executor) -> None:
         self.thread = thread
         self.is_over = False
         self.is_detached = False  # it was left from another context, so this one still shows it
@@ -699,7 +699,7 @@ class AsyncMemoryModule:
             await _settled(asyncio.ensure_future(self._read(_close, entries)))
 
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
-        watch = self._memory._watch(since)
+        watch = self._memory._watch(since, idle_seconds)
         start = self._started(functools.partial(watch.begin, since))
         return self._watching(watch, start, idle_seconds)
 
@@ -766,7 +766,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
                 raise
             self._thread = self._outer.thread
         else:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="jarvis-transaction")
+            self._thread = one_thread("jarvis-transaction")
         try:
             enter = functools.partial(contextvars.copy_context().run, self._enter)
             await _in_thread(self._thread, self._workers.behind(enter))
@@ -818,7 +818,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
             self._outer.turn.release()
 
 
-async def _in_thread(thread: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
+async def _in_thread(thread: Executor, call: Callable[[], Result]) -> Result:
     try:
         future = asyncio.get_running_loop().run_in_executor(thread, call)
     except RuntimeError as error:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 import msgspec
 
 from jarvis._encodings import encoding_of
-from jarvis._paths import UnfitPathError, absolute
 from jarvis._sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, nearest
 from jarvis.keys import KeySource
@@ -146,11 +145,8 @@ class ConfigLoader:
 
     def __init__(self, config_path: str | os.PathLike[str] | None = None) -> None:
         self.may_be_absent = config_path is None
-        path = _home() / ".jarvis" / "config.yaml" if config_path is None else Path(config_path)
-        try:
-            self.path = absolute(path)
-        except UnfitPathError as error:
-            raise InvalidSettingError(f"{path}: the path {error}") from None
+        usual = _home() / ".jarvis" / "config.yaml" if config_path is None else config_path
+        self.path: Path = checked("config_path", usual)
         if self.path.suffix.lower() not in _READERS:
             raise InvalidSettingError(f"{self.path}: settings are read from {', '.join(_READERS)} files only")
         self._lines: dict[str, int] = {}
@@ -221,7 +217,7 @@ class ConfigLoader:
             data = self.path.read_bytes()
             return data.decode(encoding_of(data))
         except FileNotFoundError:
-            if self.may_be_absent and not self.path.is_symlink():  # a dangling link was meant to be there
+            if self.may_be_absent and not os.path.islink(self.path):  # a dangling link was meant to be there
                 return None
             self._refuse("there is no such file")
         except OSError as error:

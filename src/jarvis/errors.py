@@ -218,6 +218,10 @@ class KeyUnavailableError(StoreError):
     """The store is encrypted, and no source gave a key; the message says which were tried, and why each had none."""
 
 
+class KeyFileExistsError(StoreError, FileExistsError):
+    """A new key file was to be written where a file is already; that one was left as it is."""
+
+
 class NotEncryptedError(StoreError):
     """The store is plain, and encryption is required of it, or is what its keys say. Nothing was written."""
 

@@ -14,7 +14,7 @@ from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.erasure import MOST_SEARCHED, ErasureReceipt
 from jarvis.errors import EntryNotFoundError, InvalidEntryError, InvalidQueryError, InvalidSettingError
-from jarvis.memory_entry import NO_MODULE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
+from jarvis.memory_entry import NO_MODULE, OUTSIDE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
 from jarvis.ongoing import Ongoing
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Operation
@@ -378,7 +378,10 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
     if expires_at is None:
         return None
     if isinstance(expires_at, datetime) and expires_at.tzinfo is None:
-        expires_at = expires_at.astimezone()
+        try:
+            expires_at = expires_at.astimezone()
+        except (ValueError, OverflowError, OSError):  # of datetime.max, for one, in some time zones
+            raise InvalidEntryError("expires_at", OUTSIDE) from None
     check_expiry(expires_at)
     if expires_at <= now:
         raise InvalidEntryError("expires_at", f"has passed, it is {now.isoformat()}; to forget it now, delete it")

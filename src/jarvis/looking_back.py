@@ -171,14 +171,16 @@ class LooksBack:
             idle_seconds: end when nothing happened for so long; None waits for ever.
 
         Raises:
-            CursorExpiredError, InvalidQueryError: as `changes` does.
+            CursorExpiredError, InvalidQueryError: as `changes` does; or `idle_seconds` is no number from 0 up.
             UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
         """
-        watch = self._watch(since)
+        watch = self._watch(since, idle_seconds)
         watch.begin(since)
         return watching(watch, idle_seconds)
 
-    def _watch(self, since: str | None) -> Watch:
+    def _watch(self, since: str | None, idle_seconds: float | None) -> Watch:
+        if idle_seconds is not None and not (type(idle_seconds) in (int, float) and idle_seconds >= 0):
+            raise InvalidQueryError("idle_seconds: takes a number of seconds from 0 up, or None")
         feed, waker = Feed(self.backend), ask(self.backend, WakesWatchers)
         if since is not None:
             position_of(since)  # what is no cursor is refused at once

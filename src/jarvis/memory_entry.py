@@ -11,7 +11,7 @@ import msgspec
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, instant_of
 from jarvis.codec.instants import datetime_of, nearest_instant
 from jarvis.codec.json_form import json_form
-from jarvis.codec.values import MAX_VALUE_BYTES
+from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.value_filter import Test, check_where, compile_where
 
@@ -88,15 +88,19 @@ class MemoryEntry(msgspec.Struct, eq=False):
         With ``mode="json"`` it holds only what JSON can, in the forms that `jarvis.codec.json_form` lists.
 
         Raises:
-            InvalidEntryError: the value, which was not stored, is nested too deep or explodes; or in JSON two keys
+            InvalidEntryError: a field, which was not stored, is nested too deep or explodes; or in JSON two keys
                 of a dict would be one.
 
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
         'tools'
         """
-        check_extent(self.value)
+        for name in self.__struct_fields__:
+            check_extent(getattr(self, name), field=name)
         make = json_form if mode == "json" else _copied
-        return {name: make(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
+        try:
+            return {name: make(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
+        except RecursionError:
+            raise InvalidEntryError("value", NO_STACK) from None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MemoryEntry):
@@ -160,7 +164,10 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
         if type(self.where) is dict:
             check_where(self.where)
-            msgspec.structs.force_setattr(self, "where", _copied(self.where))
+            try:
+                msgspec.structs.force_setattr(self, "where", _copied(self.where))
+            except RecursionError:
+                raise InvalidQueryError(f"where: {NO_STACK}") from None
         if self.since is not None or self.until is not None or self.where is not None or self.after is not None:
             _ = self.instants, self.test, self.position  # each raises if its filter means nothing
 
@@ -179,14 +186,14 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         """`after` as (instant, commit number, id): entries that come later in a list are smaller."""
         if self.after is None:
             return None
-        if isinstance(self.after, MemoryEntry):
-            return self.after.order
         try:
+            if isinstance(self.after, MemoryEntry):
+                return self.after.order
             instant, commit, entry_id = self.after.split(":", 2)
             if not (abs(place := int(instant)) < _FAR and 0 <= int(commit) < _FAR):
                 raise ValueError("no cursor of ours")
             return place, int(commit), entry_id
-        except (AttributeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             raise InvalidQueryError(
                 "after: takes the last entry of the page before, or its .cursor (an id alone has no place)"
             ) from None
@@ -282,6 +289,17 @@ def asked_text(field: str, text: object) -> str:
     return str.__str__(text)  # of a member of a str enumeration, the text it stands for
 
 
+def asked_name(field: str, name: object) -> str:
+    """Return a name that a question names.
+
+    Raises:
+        InvalidQueryError: it is none, or holds a lone surrogate.
+    """
+    text = asked_text(field, name)
+    _check_filter(field, text)
+    return text
+
+
 def asked_limit(limit: int) -> int:
     """Return how many things are wanted at most.
 
@@ -361,10 +379,16 @@ def check_expiry(moment: object) -> int:
         raise InvalidEntryError("expires_at", f"takes a datetime, not {type(moment).__name__}")
     if moment.tzinfo is None:
         raise InvalidEntryError("expires_at", "takes an aware datetime; give it a time zone, such as datetime.UTC")
-    instant = instant_of(moment)
+    try:
+        instant = instant_of(moment)
+    except InvalidMomentError as error:
+        raise InvalidEntryError("expires_at", str(error)) from None
     if datetime_of(instant) != moment:
-        raise InvalidEntryError("expires_at", "lies outside of the calendar in UTC; None keeps it for ever")
+        raise InvalidEntryError("expires_at", OUTSIDE)
     return instant
+
+
+OUTSIDE = "lies outside of the calendar in UTC; None keeps it for ever"
 
 
 _ONLY_TEXT = {str}

@@ -131,7 +131,7 @@ class Secures:
         >>> done.rows["entries"], memory.get_user_preferences()
         (1, {'theme': {'mode': 'dark'}})
         """
-        return ask(self.backend, Encrypts).encrypt(sources_of(keys), progress)
+        return ask(self.backend, Encrypts).encrypt(sources_of(keys), checked("progress", progress))
 
     def decrypt_store(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
         """Make the encrypted store plain, as `encrypt_store` encrypts it, and remove its file of keys.
@@ -145,7 +145,7 @@ class Secures:
             StoreBusyError: as for `encrypt_store`.
             UnsupportedError: the backend does not encrypt.
         """
-        return ask(self.backend, Encrypts).decrypt(progress)
+        return ask(self.backend, Encrypts).decrypt(checked("progress", progress))
 
     def rotate_data_key(
         self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
@@ -166,4 +166,4 @@ class Secures:
             StoreBusyError: as for `encrypt_store`.
             UnsupportedError: the backend does not encrypt.
         """
-        return ask(self.backend, Encrypts).rotate(sources_of(keys), progress)
+        return ask(self.backend, Encrypts).rotate(sources_of(keys), checked("progress", progress))

@@ -10,8 +10,9 @@ import msgspec
 
 from jarvis.codec import flatten, format_moment, parse_moment, revive
 from jarvis.codec.instants import datetime_of
-from jarvis.codec.values import MAX_VALUE_BYTES
+from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.entry_record import Body, encode_body, make_body, make_entry, may_hold_tags
+from jarvis.errors import InvalidEntryError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
 
 
@@ -139,13 +140,20 @@ class Draft:
             zone,
             None if entry.expires_at is None else datetime_of(check_expiry(entry.expires_at)).isoformat(),
         )
-        if len(encode(self._stored)) > MAX_VALUE_BYTES:
+        try:
+            size = len(encode(self._stored))
+        except RecursionError:
+            raise InvalidEntryError("value", NO_STACK) from None
+        if size > MAX_VALUE_BYTES:
             encode_body(entry)  # refuses by the rule, and in the words, of every backend
 
     def record(self, namespace: str, version: int, commit: int) -> Record:
         """Return the record to store in `namespace`."""
         self._stored.version, self._stored.position = version, (self._instant, commit)
-        return make_record(self._stored, fragment_of(self._stored, namespace))
+        try:
+            return make_record(self._stored, fragment_of(self._stored, namespace))
+        except RecursionError:
+            raise InvalidEntryError("value", NO_STACK) from None
 
 
 def normalize(stored: Stored) -> None:

@@ -55,7 +55,10 @@ def json_form(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(map(json_form, value), key=_encoder.encode)
     if isinstance(value, (datetime, time)):
-        return value.isoformat().replace("+00:00", "Z")
+        try:
+            return value.isoformat().replace("+00:00", "Z")
+        except NotImplementedError:
+            raise InvalidEntryError("value", "has a time zone that tells no offset") from None
     plain = msgspec.to_builtins(value, str_keys=True, enc_hook=str)
     return _text(plain) if type(plain) is str else json_form(plain)
 

@@ -46,6 +46,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 
 
+NO_STACK = "is nested too deep for what is left of the call stack"
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; store parts of it as entries of their own"
 
 
@@ -92,7 +93,10 @@ def encode(value: Any, *, field: str = "value") -> bytes:
 
 def encode_plain(plain: Any, *, field: str = "value") -> bytes:
     """Return what `flatten` gave as bytes; raise `InvalidEntryError` beyond `MAX_VALUE_BYTES`."""
-    encoded = _encoder.encode(plain)
+    try:
+        encoded = _encoder.encode(plain)
+    except RecursionError:
+        raise InvalidEntryError(field, NO_STACK) from None
     if len(encoded) > MAX_VALUE_BYTES:
         raise InvalidEntryError(
             field,
@@ -131,7 +135,7 @@ def flatten(value: Any, *, field: str = "value") -> Any:
         path = "".join(reversed(refused.path))
         raise InvalidEntryError(field + path, refused.problem) from None
     except RecursionError:
-        raise InvalidEntryError(field, "is nested too deep for what is left of the call stack") from None
+        raise InvalidEntryError(field, NO_STACK) from None
 
 
 def check_extent(value: Any, *, field: str = "value") -> None:
@@ -142,7 +146,10 @@ def check_extent(value: Any, *, field: str = "value") -> None:
     Raises:
         InvalidEntryError: it is.
     """
-    extent = extent_of(value)
+    try:
+        extent = extent_of(value)
+    except RecursionError:
+        raise InvalidEntryError(field, NO_STACK) from None
     if extent.height > MAX_DEPTH:
         raise InvalidEntryError(field, _TOO_DEEP)
     if extent.least_bytes > MAX_VALUE_BYTES:

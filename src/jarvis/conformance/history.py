@@ -23,7 +23,7 @@ from jarvis.errors import (
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.revision import MISSING, Revision, Signature
-from jarvis.storage_backend import Expires, KeepsHistory, Namespaced, Settles, StorageBackend
+from jarvis.storage_backend import Erases, Expires, KeepsHistory, Namespaced, Settles, StorageBackend
 
 _FAR_EAST, _FAR_WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-14))
 
@@ -139,6 +139,7 @@ class HistoryPromises(Promises):
             backend.sign(Signature("update"))
 
     def test_namespaces_have_histories_of_their_own(self, past: MemoryModule) -> None:
+        self.need(past.backend, Erases)
         self.need(past.backend, Namespaced)
         other = past.for_namespace("other")
         for memory in (past, other):
@@ -421,6 +422,7 @@ class HistoryPromises(Promises):
         assert meanwhile.value == {"n": 1}
 
     def test_what_an_erased_namespace_held_is_not_known_any_more(self, past: MemoryModule, later: FakeClock) -> None:
+        self.need(past.backend, Erases)
         self.need(past.backend, Namespaced)
         past.create_memory("c", "k", {}, "t")
         then = later.now
@@ -437,6 +439,7 @@ class HistoryPromises(Promises):
         assert past.for_namespace("other").count_memories(as_of=then) == 0
 
     def test_a_question_about_just_now_waits_for_the_change_that_is_dated_before(self, backend: StorageBackend) -> None:
+        self.need(backend, KeepsHistory)
         self.need(backend, Settles)
         self.need(backend, Expires)  # which asks for the time between the date of a change and its end
         reached, going_on = threading.Event(), threading.Event()
@@ -470,6 +473,7 @@ class HistoryPromises(Promises):
         assert answers == [memory.get_user_preferences(as_of=then)] == [{"n": {"n": 1}}]
 
     def test_a_question_about_just_now_is_answered_twice_alike_beside_writers(self, backend: StorageBackend) -> None:
+        self.need(backend, KeepsHistory)
         self.need(backend, Settles)
         memory, is_over = MemoryModule(storage_backend=backend), threading.Event()
         memory.set_user_preference("n", {"n": 0})
@@ -497,6 +501,7 @@ class HistoryPromises(Promises):
         assert [memory.get_user_preferences(as_of=then) for then, _ in asked] == [answer for _, answer in asked]
 
     def test_a_transaction_that_is_open_keeps_no_question_waiting(self, backend: StorageBackend) -> None:
+        self.need(backend, KeepsHistory)
         self.need(backend, Settles)
         memory = MemoryModule(storage_backend=backend)
         memory.set_user_preference("n", {"n": 0})
