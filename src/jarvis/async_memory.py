@@ -76,6 +76,7 @@ class AsyncMemoryModule:
     A call that is cancelled either never started or completes; it leaves nothing half-done. Calls
     inside ``async with memory.transaction():`` run in the one thread that holds the transaction.
 
+    >>> from jarvis.async_memory import AsyncMemoryModule
     >>> import asyncio, tempfile
     >>> async def remember():
     ...     with tempfile.TemporaryDirectory() as directory:

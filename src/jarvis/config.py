@@ -55,6 +55,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
 
+    >>> from jarvis.config import StorageConfig
     >>> StorageConfig(data_dir="/srv/jarvis", durability="normal").durability
     'normal'
     >>> StorageConfig(durability="never")
@@ -113,6 +114,8 @@ class JarvisConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         storage: where and how memories are kept.
 
+    >>> from jarvis.config import JarvisConfig
+    >>> from jarvis.config import StorageConfig
     >>> JarvisConfig(storage=StorageConfig(backend="json")).storage.backend
     'json'
     """
@@ -135,6 +138,8 @@ class ConfigLoader:
     Raises:
         InvalidSettingError: the path has another suffix.
 
+    >>> from jarvis.config import ConfigLoader
+    >>> from pathlib import Path
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     file = Path(directory, "config.yaml")

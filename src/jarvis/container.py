@@ -28,6 +28,7 @@ class Container:
 
     The first configuration that a container loads counts for its whole life.
 
+    >>> from jarvis.container import Container
     >>> import tempfile
     >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -99,12 +100,15 @@ class Container:
 
         The first call may make or open the store, in the calling thread. Raises as `get_memory_module` does.
 
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from jarvis.container import Container
         >>> import asyncio
         >>> container = Container()
         >>> async def remember():
         ...     memory = container.get_async_memory_module(config)
         ...     await memory.set_user_preference("theme", {"mode": "dark"})
-        >>> config = getfixture("tmp_path") / "config.yaml"
+        >>> config = Path(tempfile.mkdtemp()) / "config.yaml"
         >>> _ = config.write_text("storage: {data_dir: data}")
         >>> asyncio.run(remember())
         >>> container.get_memory_module().get_user_preferences()

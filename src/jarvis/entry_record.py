@@ -268,6 +268,12 @@ def decode_entry(
     )
 
 
+def unknown_zone(entry_id: str | None, error: InvalidMomentError) -> str:
+    """Return what is wrong with a store that holds an entry with a time that this machine cannot tell."""
+    which = "an entry" if entry_id is None else f"the entry {entry_id!r}"
+    return f"{which} {error}; or delete or erase it: that needs its id alone"
+
+
 def make_entry(
     entry_id: str,
     category: str,

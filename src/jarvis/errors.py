@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class JarvisError(Exception):
     """The root of the tree.
 
+    >>> from jarvis.errors import InvalidEntryError, JarvisError
     >>> issubclass(InvalidEntryError, JarvisError) and issubclass(InvalidEntryError, ValueError)
     True
     """

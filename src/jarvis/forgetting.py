@@ -73,8 +73,9 @@ class Forgets:
             InvalidEntryError: neither or both are given, `ttl` is not above 0, or `expires_at` has passed.
             UnsupportedError: the backend has no expiry.
 
+        >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> memory_id = memory.set_user_preference("code", {"door": 4711}, ttl=60)
         >>> memory.touch_memory(memory_id, ttl=None)
         True
@@ -137,8 +138,9 @@ class Forgets:
         Raises:
             UnsupportedError: the backend has no erasure.
 
+        >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> memory_id = memory.create_memory("notes", "secret", {"text": "the safe is behind the stove"}, "note")
         >>> receipt = memory.erase_memory(memory_id, reason="asked for")
         >>> receipt.state, receipt.memories, receipt.removed["entries"], receipt.searched.found
@@ -221,10 +223,11 @@ class Forgets:
         Raises:
             InvalidQueryError: `examples` is no number from 0 up.
 
+        >>> import tempfile
         >>> from datetime import timedelta
         >>> from jarvis.persistent_memory import MemoryModule, RetentionRule
         >>> newest = RetentionRule(category="tasks", max_entries=1, keep_tags=("important",))
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"), retention=[newest])
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp(), retention=[newest])
         >>> for name in ("a", "b", "c"):
         ...     _ = memory.record_task(name, {"status": "completed"}, ["important"] if name == "a" else [])
         >>> [(step.count, [entry.key for entry in step.examples]) for step in memory.plan_retention().steps]

@@ -18,7 +18,7 @@ from jarvis._json.store import Store
 from jarvis._locks import place_for_copy
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
-from jarvis.entry_record import is_small, prepare
+from jarvis.entry_record import is_small, prepare, unknown_zone
 from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
@@ -83,6 +83,8 @@ class JSONBackend(StorageBackend):
         InvalidSettingError: an option is unknown or out of range.
         InvalidEntryError: `namespace` cannot be the name of one.
 
+    >>> from jarvis.json_backend import JSONBackend
+    >>> from jarvis.memory_entry import MemoryEntry
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     backend = JSONBackend(directory + "/memory.json")
@@ -431,7 +433,7 @@ class JSONBackend(StorageBackend):
         try:
             yield
         except InvalidMomentError as error:
-            raise StoreAccessError(self.file_path, f"an entry {error}") from None
+            raise StoreAccessError(self.file_path, unknown_zone(error.entry_id, error)) from None
         except ValueError:  # whose message may hold what is stored
             raise CorruptStoreError(self.file_path, "holds an entry that cannot be read; restore a copy") from None
 

@@ -97,8 +97,9 @@ class LooksBack:
             RevisionNotFoundError: what it was before is not known any more.
             UnsupportedError: the backend keeps no history.
 
+        >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
         >>> _ = memory.set_user_preference("theme", {"mode": "light"}, module="ui", reason="asked for")
         >>> memory.get_history(memory_id)[0].reason
@@ -140,8 +141,9 @@ class LooksBack:
             InvalidQueryError: `since` is no cursor, or `limit` no number above 0.
             UnsupportedError: the backend has no feed.
 
+        >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> cursor = memory.newest_cursor()
         >>> _ = memory.set_user_preference("sound", {"on": True}, module="ui")
         >>> [(change.operation, change.key, change.module) for change in memory.changes(cursor)]

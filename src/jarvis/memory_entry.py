@@ -52,6 +52,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
             by the backend, None before an entry was stored.
         expires_at: from this instant on it is absent; None for never. Aware; comes back in UTC.
 
+    >>> from jarvis.memory_entry import MemoryEntry
     >>> entry = MemoryEntry(id="1", category="preferences", key="theme", value={"mode": "dark"})
     >>> entry.value["mode"], entry.tags, entry.version
     ('dark', [], 1)
@@ -91,6 +92,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
             InvalidEntryError: a field, which was not stored, is nested too deep or explodes; or in JSON two keys
                 of a dict would be one.
 
+        >>> from jarvis.memory_entry import MemoryEntry
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
         'tools'
         """
@@ -128,6 +130,8 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     `jarvis.persistent_memory.MemoryModule.search_memories` for what each filter means. `exclude_tags`:
     has none of these tags; ``[]`` excludes nothing.
 
+    >>> from jarvis.memory_entry import MemoryEntry
+    >>> from jarvis.memory_entry import MemoryQuery
     >>> query = MemoryQuery(category="tasks", where={"status": "failed"})
     >>> query.matches(MemoryEntry("1", "tasks", "task_1", {"status": "failed"}))
     True

@@ -138,6 +138,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         UnsupportedError: the backend lacks something that an argument asks for.
         InvalidSettingError: an argument is out of range.
 
+    >>> from jarvis.persistent_memory import MemoryModule
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     with MemoryModule(storage_dir=directory) as memory:
@@ -270,10 +271,13 @@ class MemoryModule(LooksBack, Forgets, Secures):
             UnsupportedError: the backend has no compression.
             TransactionError: the calling thread has a transaction open.
 
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"), compression="off")
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> directory = tempfile.mkdtemp()
+        >>> memory = MemoryModule(storage_dir=directory, compression="off")
         >>> _ = memory.create_memory("notes", "long", {"text": "again and again " * 500}, "note")
         >>> memory.shutdown()
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=directory)
         >>> done = memory.recompress()
         >>> done.entries, done.bytes_before > 5 * done.bytes_after
         (1, True)
@@ -674,7 +678,9 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Raises:
             InvalidEntryError, ConflictError: as `update_memory` does.
 
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> memory_id = memory.set_user_preference("visits", {"count": 1})
         >>> memory.modify_memory(memory_id, lambda value: {"count": value["count"] + 1})
         True
@@ -772,7 +778,9 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Raises:
             UnsupportedError: the backend has no transactions.
 
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> with memory.transaction():
         ...     for number in range(1000):
         ...         _ = memory.record_task(str(number), {"status": "completed"})

@@ -42,6 +42,8 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
 
+    >>> from datetime import timedelta
+    >>> from jarvis.settings import HistoryPolicy
     >>> HistoryPolicy(max_revisions=10, max_age=timedelta(days=7)).max_revisions
     10
     """
@@ -85,6 +87,8 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range, or the rule can govern nothing.
 
+    >>> from datetime import timedelta
+    >>> from jarvis.settings import RetentionRule
     >>> RetentionRule(category="tasks", max_age=timedelta(days=30), keep_tags=("important",)).action
     'delete'
     >>> RetentionRule(category="tasks")

@@ -97,6 +97,9 @@ class SQLiteBackend(StorageBackend):
         InvalidSettingError: an argument is out of range.
         InvalidEntryError: the namespace is no name.
 
+    >>> from jarvis.memory_entry import MemoryEntry
+    >>> from jarvis.sqlite_backend import SQLiteBackend
+    >>> from pathlib import Path
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     backend = SQLiteBackend(Path(directory) / "memory.db")

@@ -25,7 +25,13 @@ Moment = TypeVar("Moment", datetime, time)
 
 
 class InvalidMomentError(ValueError):
-    """A datetime or time cannot be kept exactly; the message says why."""
+    """A datetime or time cannot be kept exactly; the message says why.
+
+    Attributes:
+        entry_id: of the entry that holds it, where that is known.
+    """
+
+    entry_id: str | None = None
 
 
 def instant_of(moment: datetime) -> int:
