@@ -173,6 +173,7 @@ GOOD: dict[str, Any] = {
     "memory_id": "absent",  # or one that is there, see `_call`
     "module": None,
     "namespace": "alice",
+    "on_unstorable": "repr",
     "progress": None,
     "reason": None,
     "since": None,

@@ -300,6 +300,7 @@ class AsyncMemoryModule:
         expires_at: datetime | None = None,
         module: str | None = None,
         reason: str | None = None,
+        on_unstorable: Literal["raise", "repr"] = "raise",
     ) -> str:
         return await self._write(
             self._memory.record_task,
@@ -310,6 +311,7 @@ class AsyncMemoryModule:
             expires_at=expires_at,
             module=module,
             reason=reason,
+            on_unstorable=on_unstorable,
         )
 
     async def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:

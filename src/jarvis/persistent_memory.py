@@ -18,6 +18,7 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
+from jarvis.codec.unstorable import storable
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -389,18 +390,22 @@ class MemoryModule(LooksBack, Forgets, Secures):
         expires_at: datetime | None = None,
         module: str | None = None,
         reason: str | None = None,
+        on_unstorable: Literal["raise", "repr"] = "raise",
     ) -> str:
         """Store a record of a task, under the key ``task_<task_id>``; return the record's id.
 
         Tagged ``executed`` unless `tags` is given. Recording a task again adds a record. `ttl` and `expires_at` are
         as for `create_memory`.
+
+        With ``on_unstorable="repr"`` a part of `task_data` that cannot be stored is kept as the text that ``repr``
+        gives, up to 1,000 characters, and is no reason to refuse the record: a task that succeeded stays one.
         """
         if type(task_id) is not str:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
         author = self._author(module, task_id, reason, "task_executor")
         tags = ["executed"] if tags is None else _tag_list(tags)
         until = self._expiry(ttl, expires_at)
-        task_data = self.backend.prepare(task_data)
+        task_data = self.backend.prepare(storable(task_data, on_unstorable))
         return self._change(
             lambda moment: self._create(
                 TASKS, f"task_{task_id}", task_data, "task", task_id, tags, until, author, moment

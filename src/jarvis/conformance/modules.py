@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
-from jarvis.conformance.values import exploding
+from jarvis.conformance.values import exploding, identical
 from jarvis.errors import InvalidEntryError, InvalidQueryError, UnsupportedError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import (
@@ -178,6 +178,39 @@ class ModulePromises(Promises):
         assert memory.get_task_history(limit=1) == [third]
         assert memory.get_task_history(limit=0) == []
         assert memory.get_memories_by_entity("task", entity_id="2") == [second]
+
+    def test_a_task_whose_result_cannot_be_stored_can_be_recorded_in_words(self, memory: MemoryModule) -> None:
+        class Answer:
+            def __repr__(self) -> str:
+                return "the answer" * 1_000
+
+        class Silent:
+            def __repr__(self) -> str:
+                raise LookupError
+
+        fine = {"at": NOON, "pair": (1, {2.5})}
+        result: dict[Any, Any] = {"fine": fine, 1: Answer(), "list": [Silent(), {3j}, exploding(dict)]}
+        endless: dict[str, Any] = {"status": "completed"}
+        endless["self"] = endless
+
+        with pytest.raises(InvalidEntryError):
+            memory.record_task("1", {"status": "completed", "result": result})
+        memory.record_task("1", {"status": "completed", "result": result}, on_unstorable="repr")
+        memory.record_task("2", endless, on_unstorable="repr")
+        memory.record_task("3", fine, on_unstorable="repr")
+
+        third, second, first = memory.get_task_history()
+        assert first.value["status"] == second.value["status"] == "completed"
+        assert identical(first.value["result"]["fine"], fine)
+        assert identical(third.value, fine)
+        answer = first.value["result"]["1"]
+        assert (len(answer), answer[:10], answer[-1]) == (1_001, "the answer", "…")
+        assert first.value["result"]["list"][:2] == ["<Silent object>", "{3j}"]
+        assert second.value["self"] == "<dict object>"
+        with pytest.raises(InvalidQueryError, match="on_unstorable"):
+            memory.record_task("4", {}, on_unstorable="str")  # type: ignore[arg-type]  # hostile
+        with pytest.raises(InvalidEntryError, match="value"):
+            memory.record_task("4", object(), on_unstorable="repr")  # type: ignore[arg-type]  # hostile
 
     def test_module_timestamps_grow_while_the_clock_stands_or_goes_back(
         self, memory: MemoryModule, clock: FakeClock
