@@ -371,7 +371,6 @@ def test_what_was_before_the_store_is_not_known(backend: JSONBackend) -> None:
 
     for moment in (
         START - STEP,
-        datetime.min,
         datetime.min.replace(tzinfo=UTC),
         datetime.min.replace(tzinfo=UTC) + DAY,
     ):
