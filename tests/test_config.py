@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
-from jarvis.errors import InvalidSettingError
+from jarvis.errors import InvalidSettingError, MisplacedSettingWarning
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
 
@@ -155,9 +155,10 @@ def test_a_relative_directory_is_relative_to_the_file(tmp_path: Path, monkeypatc
     assert storage_of(Path("project/config.yaml")).data_dir == tmp_path / "project" / "kept"
 
 
-def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    yaml_file = written(tmp_path, b"\xef\xbb\xbfstorage: {namespace: alice}")
-    json_file = written(tmp_path, b'\xef\xbb\xbf{"storage": {"namespace": "alice"}}', "config.json")
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    yaml_file = written(tmp_path, "\r\nstorage: {namespace: alice}\r\n".encode(encoding))
+    json_file = written(tmp_path, '{"storage": {"namespace": "alice"}}'.encode(encoding), "config.json")
 
     assert storage_of(yaml_file) == storage_of(json_file) == StorageConfig(namespace="alice")
 
@@ -436,3 +437,104 @@ def test_the_python_example_in_the_reference_runs() -> None:
     exec(example, names)
 
     assert names["config"].storage.data_dir == Path(os.sep, "srv", "jarvis")
+
+
+# --- slips outside of the section ----------------------------------------------------------------
+
+SLIPS = ["Storage", "STORAGE", '"storage "', '" storage"', "storage\u00a0", '"\\u200bstorage"', "ｓtorage"]
+SLIPS += [
+    "stroage",
+    "storag",
+    "torage",
+    "storagee",
+    "storages",
+    "st0rage",
+    "Stroage",
+    "sotrage",
+    "storaeg",
+    "st\u043erage",
+]
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_a_section_whose_name_is_nearly_ours_is_refused(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, f"other: 1\n{name}:\n  encryption: required\n")
+
+    message = refusal_of(path)
+
+    assert message.startswith(f"{path}, line 2: has no section 'storage' but ")
+    assert message.endswith("write it as storage")
+
+
+@pytest.mark.parametrize("name", ["Storage", "stroage", " storage", "\u00a0storage"])
+def test_a_section_whose_name_is_nearly_ours_is_refused_in_json(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, json.dumps({name: {"backend": "json"}}), "config.json")
+
+    assert refusal_of(path).startswith(f"{path}: has no section 'storage' but ")
+
+
+@pytest.mark.parametrize("name", ["Storage", "stroage"])
+def test_a_name_like_ours_beside_our_section_is_another_parts(tmp_path: Path, name: str) -> None:
+    assert storage_of(written(tmp_path, f"{name}: {{a: 1}}\nstorage: {{namespace: alice}}\n")).namespace == "alice"
+
+
+@pytest.mark.parametrize("name", ["store", "stages", "storage_of_models", "tortage", "data", "''", "[a, b]", "1", "~"])
+def test_a_name_unlike_ours_is_another_parts(tmp_path: Path, name: str) -> None:
+    assert storage_of(written(tmp_path, f"? {name}\n: {{a: 1}}\n")) == StorageConfig()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "storage:\nbackend: json\nnamespace: alice\n",
+        "storage:\n\u00a0\u00a0backend: json\n\u00a0\u00a0namespace: alice\n",
+        "storage: {}\nBackend: json\nNAMESPACE: alice\n",
+        "\nstorage.backend: json\nstorage.namespace: alice\n",
+    ],
+)
+def test_our_keys_outside_of_the_section_are_one_warning(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+
+    with pytest.warns(MisplacedSettingWarning) as warned:
+        storage = storage_of(path)
+
+    assert storage == StorageConfig()
+    (warning,) = warned
+    message = str(warning.message)
+    assert message.startswith(f"{path}: outside of the section 'storage', so not read: ")
+    assert all(part in message for part in ("(line 2)", "(line 3)"))
+    assert warning.filename == __file__
+    assert "alice" not in message
+
+
+def test_our_keys_outside_of_the_section_are_one_warning_in_json(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"backend": "json", "storage": {"namespace": "alice"}}', "config.json")
+
+    with pytest.warns(MisplacedSettingWarning, match="not read: 'backend'; what"):
+        assert storage_of(path) == StorageConfig(namespace="alice")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "encryption: required\n",
+        "Encryption: Required\n",
+        "storage.encryption: required\n",
+        "encrypton: required\n",
+        "\u00a0\u00a0encryption: required\n",
+    ],
+)
+@pytest.mark.parametrize("section", ["", "storage:\n", "storage: {backend: sqlite}\n"])
+def test_encryption_that_is_required_outside_of_the_section_is_refused(tmp_path: Path, text: str, section: str) -> None:
+    path = written(tmp_path, section + text)
+
+    message = refusal_of(path)
+
+    assert message.startswith(f"{path}, line {1 + section.count(chr(10))}: requires encryption outside of the section")
+
+
+def test_encryption_outside_of_the_section_is_a_warning_where_the_section_says_it(tmp_path: Path) -> None:
+    path = written(tmp_path, "encryption: required\nstorage: {encryption: 'on'}\n")
+
+    with pytest.warns(MisplacedSettingWarning, match="'encryption'"):
+        assert storage_of(path).encryption == "on"

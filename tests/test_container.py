@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jarvis.container import Container
-from jarvis.errors import InvalidSettingError, ReadOnlyStoreError, StoreMissingError, UnknownBackendError
+from jarvis.errors import (
+    InvalidSettingError,
+    ReadOnlyStoreError,
+    StoreMissingError,
+    UnknownBackendError,
+    UnsupportedError,
+)
 from jarvis.persistent_memory import MemoryModule
 
 if TYPE_CHECKING:
@@ -184,3 +191,77 @@ def test_a_container_can_be_used_again_after_shutdown(container: Container) -> N
     assert container.get_memory_module() is memory
     memory.set_user_preference("theme", {"mode": "dark"})
     assert container.get_memory_module().get_user_preferences() == {"theme": {"mode": "dark"}}
+
+
+# --- mistakes that only a backend can judge ------------------------------------------------------
+
+
+def test_an_unknown_backend_is_named_with_file_and_line(tmp_path: Path, container: Container) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("storage:\n  data_dir: data\n  backend: mongo\n", encoding="utf-8")
+
+    for make in (container.get_memory_module, container.get_async_memory_module):
+        with pytest.raises(UnknownBackendError) as caught:
+            make(file)
+        assert str(caught.value).startswith(f"{file}, line 3: storage.backend: no backend named 'mongo'")
+
+
+def test_what_the_backend_lacks_is_named_with_file_and_line(tmp_path: Path, container: Container) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("storage:\n  data_dir: data\n  backend: json\n  encryption: required\n", encoding="utf-8")
+
+    with pytest.raises(UnsupportedError) as caught:
+        container.get_memory_module(file)
+
+    assert str(caught.value).startswith(f"{file}, line 3: storage.backend: ")
+
+
+def test_a_namespace_that_is_no_name_is_named_with_file_and_line(tmp_path: Path, container: Container) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text('storage:\n  data_dir: data\n  namespace: "a\\0b"\n', encoding="utf-8")
+
+    with pytest.raises(InvalidSettingError) as caught:
+        container.get_memory_module(file)
+
+    assert str(caught.value).startswith(f"{file}, line 3: storage.namespace: ")
+
+
+# --- awaited -------------------------------------------------------------------------------------
+
+
+def test_the_async_module_is_one_and_has_all_that_the_settings_say(tmp_path: Path, container: Container) -> None:
+    config = written(
+        tmp_path / "config.yaml",
+        "namespace: alice, retention: [{category: tasks, max_entries: 1, action: archive}]",
+    )
+
+    async def remember() -> tuple[int, int]:
+        memory = container.get_async_memory_module(config)
+        for number in range(3):
+            await memory.record_task(str(number), {})
+        report = await memory.sweep()
+        return report.archived, await memory.count_memories(category="tasks")
+
+    assert asyncio.run(remember()) == (2, 1)
+    assert container.get_async_memory_module() is container.get_async_memory_module()
+    assert container.get_async_memory_module().namespace == "alice"
+    assert container.get_memory_module().count_memories(category="tasks") == 1
+    assert (tmp_path / "data" / "persistent_memory" / "memory.db").is_file()
+    container.shutdown()
+
+
+def test_shutting_down_ends_the_threads_of_the_async_module_too(container: Container) -> None:
+    memory = container.get_async_memory_module()
+
+    async def remember() -> None:
+        await memory.set_user_preference("theme", {"mode": "dark"})
+        container.shutdown()
+
+    asyncio.run(remember())
+
+    for thread in threading.enumerate():
+        if thread.name.startswith("jarvis-memory"):
+            thread.join(10)
+            assert not thread.is_alive()
+    assert asyncio.run(memory.get_user_preferences()) == {"theme": {"mode": "dark"}}
+    container.shutdown()

@@ -5,9 +5,25 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import inspect
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from jarvis.async_memory import AsyncMemoryModule
+from jarvis.config import ConfigLoader, JarvisConfig, RetentionRule, StorageConfig
+from jarvis.container import Container
+from jarvis.errors import JarvisError
+from jarvis.json_backend import JSONBackend
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.persistent_memory import HistoryPolicy, MemoryModule
+from jarvis.sqlite_backend import SQLiteBackend
+
+PUBLIC: tuple[type, ...] = (
+    *(AsyncMemoryModule, ConfigLoader, Container, HistoryPolicy, JSONBackend, JarvisConfig, MemoryEntry),
+    *(MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig, JarvisError),
+)
 
 SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 MODULES = sorted(
@@ -18,27 +34,32 @@ MODULES = sorted(
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module_run(name: str, request: pytest.FixtureRequest) -> None:
+def test_the_examples_of_a_module_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     module = importlib.import_module(name)
 
-    failed, _ = doctest.testmod(module, extraglobs={"getfixture": request.getfixturevalue})
+    failed, _ = doctest.testmod(module)
 
     assert failed == 0
 
 
-def test_every_public_class_of_the_interface_has_a_runnable_example() -> None:
-    from jarvis.async_memory import AsyncMemoryModule
-    from jarvis.config import ConfigLoader, JarvisConfig, RetentionRule, StorageConfig
-    from jarvis.container import Container
-    from jarvis.json_backend import JSONBackend
-    from jarvis.memory_entry import MemoryEntry, MemoryQuery
-    from jarvis.persistent_memory import MemoryModule
-    from jarvis.sqlite_backend import SQLiteBackend
+@pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)
+def test_the_examples_of_help_run_as_they_are(
+    kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    runner = doctest.DocTestRunner()
+    described = {kind.__name__: kind, **{name: held for name, held in inspect.getmembers(kind) if name[0] != "_"}}
 
-    for kind in (
-        *(AsyncMemoryModule, ConfigLoader, Container, JSONBackend, JarvisConfig),
-        *(MemoryEntry, MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig),
-    ):
+    for name, held in described.items():
+        text = inspect.getdoc(held) or ""
+        runner.run(doctest.DocTestParser().get_doctest(text, {}, name, None, None))
+
+    assert runner.summarize(verbose=False).failed == 0, capsys.readouterr().out
+
+
+def test_every_public_class_of_the_interface_has_a_runnable_example() -> None:
+    for kind in PUBLIC:
         assert ">>> " in (kind.__doc__ or ""), kind.__name__
 
 

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 
 # From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_identifiers", "_awaited", "_extent", "_paths", "_ownership"),
+    ("errors", "_encodings", "_identifiers", "_awaited", "_extent", "_paths", "_ownership", "_sections"),
     ("keys", "_caller", "_location"),
     ("settings",),
     ("codec", "value_filter", "config", "_files"),
@@ -23,11 +23,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("entry_record", "storage_backend", "_sql"),
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
-    ("backend_registry", "authorship", "ongoing"),
+    ("backend_registry", "authorship", "merging", "ongoing"),
     ("timeline", "watching", "retention", "sweeping"),
     ("looking_back", "forgetting", "securing"),
     ("persistent_memory",),
-    ("async_memory", "container"),
+    ("async_memory",),
+    ("container",),
     ("conformance",),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -335,6 +335,30 @@ def test_a_file_edited_by_hand_is_taken_once_its_checksum_is_removed(path: Path,
     assert found.value == {"mode": "light", "ratio": 1.1, "escaped": "\u2028"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("kind", ["sealed", "edited", "first life"])
+def test_a_file_that_was_saved_with_a_byte_order_mark_is_read(path: Path, kind: str, encoding: str) -> None:
+    text = filled(path).decode()
+    if kind == "edited":
+        text = json.dumps(unsealed(path), ensure_ascii=False)
+    if kind == "first life":
+        entry: dict[str, Any] = dict.fromkeys(("category", "key", "entity_type"), "größe")
+        entry |= {"id": "1", "value": {}, "tags": []}
+        entry |= {"entity_id": None, "timestamp": "2024-01-15T10:30:00", "provenance": {}}
+        text = json.dumps({"entries": {"1": entry}})
+    path.write_text(text, encoding="utf-8")
+    before = JSONBackend(path).list_all()
+    path.write_bytes((("\ufeff" if encoding.endswith("be") else "") + text).encode(encoding))
+
+    backend = JSONBackend(path)
+    assert backend.list_all() == before != []
+    backend.create(an_entry("new"))
+
+    assert path.read_bytes().startswith(b"{")
+    assert len(JSONBackend(path, read_only=True).list_all()) == len(before) + 1
+    backend.shutdown()
+
+
 def test_the_message_about_a_wrong_checksum_says_the_way_out(path: Path) -> None:
     damaged = filled(path).replace(b"dark", b"lark", 1)
 

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 Lane = Literal["read", "change", "long"]
@@ -23,6 +23,45 @@ THREADS: dict[Lane, int] = {"read": 4, "change": 4, "long": 16}
 more than a process has files for: a connection to a SQLite store takes three."""
 
 _PATIENCE_SECONDS = 0.002
+
+
+class InPlace(Executor):
+    """Stands for a thread where none can be started: what is submitted is done at once, by the caller.
+
+    As in a thread, no loop runs in it: it is one caller for `jarvis._caller`, whichever task submits.
+    """
+
+    def __init__(self) -> None:
+        self._is_shut = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return the future, which is done, of a call."""
+        if self._is_shut:
+            raise RuntimeError("it was shut down")
+        future: Future[Any] = Future()
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - it is raised in the task that made the call
+            future.set_exception(error)
+        finally:
+            asyncio._set_running_loop(loop)
+        return future
+
+    def shutdown(self, *_: object, **__: object) -> None:
+        """Take no more calls."""
+        self._is_shut = True
+
+
+def one_thread(name: str) -> Executor:
+    """Return a thread of its own; at the interpreter's exit, where none starts any more, the calling one."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+    try:
+        thread.submit(int)
+    except RuntimeError:
+        return InPlace()
+    return thread
 
 
 class _Line:
@@ -70,6 +109,8 @@ class _Line:
             self._threads += 1
         try:
             workers.start(self._lane, self._work)
+        except RuntimeError:  # at the interpreter's exit no thread starts any more: it is done in the caller's
+            self._work()
         except BaseException:
             with self._mutex:
                 self._threads -= 1

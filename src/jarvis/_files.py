@@ -235,6 +235,21 @@ def _irregular(path: str) -> StoreAccessError:
     )
 
 
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Tell whether something has the name.
+
+    Raises:
+        StoreError: the system does not tell, such as in another user's directory.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise translated(path, error, "look for it") from error
+    return True
+
+
 def absent(path: str | os.PathLike[str]) -> StoreMissingError:
     """Return the error that there is no store where none is to be created."""
     return StoreMissingError(
@@ -250,7 +265,7 @@ def ensure_directory(path: Path) -> None:
     missing: list[Path] = []
     with explaining(path, "find the directory"):
         _location.check_links(path)
-        while not path.exists() and path != path.parent:
+        while not is_there(path) and path != path.parent:
             missing.append(path)
             path = path.parent
     for directory in reversed(missing):

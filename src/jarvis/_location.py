@@ -45,7 +45,7 @@ def check_links(path: Path) -> None:
         StoreMissingError: one does; the message says which, and where to.
     """
     for each in reversed([path, *path.parents]):
-        if each.is_symlink():
+        if os.path.islink(each):
             try:
                 os.stat(each)
             except FileNotFoundError:
@@ -89,7 +89,7 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
         warn(f"{path} lies in a folder shared with the host of this machine ({kind}): open it from one side only")
     for folder in [path, *path.parents]:
         name = folder.name.lower()
-        if name in _SYNCED_NAMES or name.startswith("onedrive - ") or (folder / ".stfolder").is_dir():
+        if name in _SYNCED_NAMES or name.startswith("onedrive - ") or os.path.isdir(folder / ".stfolder"):
             warn(
                 f"{path} lies in a synchronised folder ({folder}): its program may copy the store while it is "
                 "being written, or put an old copy in its place; choose a directory that is not synchronised"
@@ -120,7 +120,7 @@ def warn_of_readers(*paths: str) -> None:
 
 def _warn_of_another_store(path: Path) -> None:
     other = path.with_name(_OTHER_NAMES.get(path.name, path.name))
-    if other == path or str(path) in _warned_of or not other.exists():
+    if other == path or str(path) in _warned_of or not os.path.exists(other):
         return
     _warned_of.add(str(path))
     warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jarvis import _files
 from jarvis._lock_file import LockFile, Note, Swap
-from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError
+from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError, UnsafeLocationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ Member = TypeVar("Member")
 
 _POLL_SECONDS = 0.002
 _PROBE_SECONDS = 0.02
+_NO_LOCKS = frozenset((errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL))
 
 
 _locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
@@ -80,7 +82,7 @@ class WriterLock:
             raise self.busy(timeout_seconds)
         while True:
             held = self._hold(self._open()) if self._held is None else self._held
-            if not _try_lock(held):
+            if not self._try(held):
                 self._wait(deadline, timeout_seconds)
             if self._is_current():
                 self._file.make_ready(self._identity, self._size)
@@ -95,7 +97,10 @@ class WriterLock:
             for waiter in self._waiters:  # one that an interrupt kept from being handed over
                 waiter.give_up()
             if self._held is not None:
-                _unlock(self._held)
+                try:
+                    _unlock(self._held)
+                except OSError:  # closing it unlocks as well
+                    self._close(self._held)
             while self.is_mine():
                 self._mutex.release()
 
@@ -198,7 +203,7 @@ class WriterLock:
         except OSError:
             return True
         try:
-            return _try_lock(descriptor)
+            return self._try(descriptor)
         finally:
             os.close(descriptor)
 
@@ -218,6 +223,17 @@ class WriterLock:
 
     def _open(self) -> int:
         return self._file.open()
+
+    def _try(self, descriptor: int) -> bool:
+        """Take the lock if it is free; return whether it was."""
+        try:
+            return _try_lock(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise _files.translated(self.guarded, error, "lock the store") from error
+            raise UnsafeLocationError(
+                self.guarded, f"lies on a file system that gives no file locks ({error.strerror}); choose another"
+            ) from error
 
     def _hold(self, descriptor: int) -> int:
         self._held = descriptor
@@ -265,7 +281,7 @@ class WriterLock:
 
     def _poll(self, deadline: float, timeout_seconds: float) -> None:
         """Look again and again, for threads that are green: one that waits in the kernel stops all of them."""
-        while self._held is None or not _try_lock(self._held):
+        while self._held is None or not self._try(self._held):
             if time.monotonic() >= deadline:
                 raise self.busy(timeout_seconds)
             time.sleep(_POLL_SECONDS)

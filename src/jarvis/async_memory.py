@@ -14,7 +14,7 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -22,7 +22,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import msgspec
 
-from jarvis._awaited import Lane, Workers
+from jarvis._awaited import Lane, Workers, one_thread
 from jarvis.change import Change
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt
@@ -52,7 +52,7 @@ Result = TypeVar("Result")
 class _Level:
     """A transaction that a task has open, or a savepoint in it: its thread, and whose turn it is in there."""
 
-    def __init__(self, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, thread: Executor) -> None:
         self.thread = thread
         self.is_over = False
         self.is_detached = False  # it was left from another context, so this one still shows it
@@ -76,6 +76,7 @@ class AsyncMemoryModule:
     A call that is cancelled either never started or completes; it leaves nothing half-done. Calls
     inside ``async with memory.transaction():`` run in the one thread that holds the transaction.
 
+    >>> from jarvis.async_memory import AsyncMemoryModule
     >>> import asyncio, tempfile
     >>> async def remember():
     ...     with tempfile.TemporaryDirectory() as directory:
@@ -121,6 +122,13 @@ class AsyncMemoryModule:
             clock=clock,
         )
         self._workers = Workers()
+
+    @classmethod
+    def of(cls, memory: MemoryModule) -> AsyncMemoryModule:
+        """Return the awaitable face of `memory`: the same store, namespace, retention rules and clock."""
+        face = object.__new__(cls)
+        face.__setstate__({"memory": memory})
+        return face
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.backend!r})"
@@ -292,6 +300,7 @@ class AsyncMemoryModule:
         expires_at: datetime | None = None,
         module: str | None = None,
         reason: str | None = None,
+        on_unstorable: Literal["raise", "repr"] = "raise",
     ) -> str:
         return await self._write(
             self._memory.record_task,
@@ -302,6 +311,7 @@ class AsyncMemoryModule:
             expires_at=expires_at,
             module=module,
             reason=reason,
+            on_unstorable=on_unstorable,
         )
 
     async def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
@@ -692,7 +702,7 @@ class AsyncMemoryModule:
             await _settled(asyncio.ensure_future(self._read(_close, entries)))
 
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
-        watch = self._memory._watch(since)
+        watch = self._memory._watch(since, idle_seconds)
         start = self._started(functools.partial(watch.begin, since))
         return self._watching(watch, start, idle_seconds)
 
@@ -732,8 +742,8 @@ class AsyncMemoryModule:
 
     def for_namespace(self, namespace: str) -> AsyncMemoryModule:
         """Return a memory of another namespace of the same store, sharing threads and connections."""
-        sibling = object.__new__(type(self))
-        sibling._memory, sibling._workers = self._memory.for_namespace(namespace), self._workers
+        sibling = self.of(self._memory.for_namespace(namespace))
+        sibling._workers = self._workers
         return sibling
 
 
@@ -759,7 +769,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
                 raise
             self._thread = self._outer.thread
         else:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="jarvis-transaction")
+            self._thread = one_thread("jarvis-transaction")
         try:
             enter = functools.partial(contextvars.copy_context().run, self._enter)
             await _in_thread(self._thread, self._workers.behind(enter))
@@ -811,7 +821,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
             self._outer.turn.release()
 
 
-async def _in_thread(thread: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
+async def _in_thread(thread: Executor, call: Callable[[], Result]) -> Result:
     try:
         future = asyncio.get_running_loop().run_in_executor(thread, call)
     except RuntimeError as error:

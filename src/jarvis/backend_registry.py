@@ -47,7 +47,9 @@ def load_backend(name: str) -> type[StorageBackend]:
     ...
     jarvis.errors.UnknownBackendError: no backend named 'zebra'; known: json, sqlite
     """
-    folded = str(name).lower()
+    if not isinstance(name, str):
+        raise UnknownBackendError(f"a backend is named by a text, not by a {type(name).__name__}")
+    folded = name.lower()
     if folded in _BUILT_IN:
         module, attribute = _BUILT_IN[folded]
         built_in: type[StorageBackend] = getattr(import_module(module), attribute)

@@ -7,15 +7,17 @@ says: other sections of it may hold secrets.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 
-from jarvis._paths import UnfitPathError, absolute
-from jarvis.errors import InvalidSettingError, nearest
+from jarvis._encodings import encoding_of
+from jarvis._sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
+from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, nearest
 from jarvis.keys import KeySource
 from jarvis.settings import Compression, Durability, Encryption, HistoryPolicy, Pairs, RetentionRule, checked, kind_of
 
@@ -53,6 +55,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
 
+    >>> from jarvis.config import StorageConfig
     >>> StorageConfig(data_dir="/srv/jarvis", durability="normal").durability
     'normal'
     >>> StorageConfig(durability="never")
@@ -111,6 +114,8 @@ class JarvisConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         storage: where and how memories are kept.
 
+    >>> from jarvis.config import JarvisConfig
+    >>> from jarvis.config import StorageConfig
     >>> JarvisConfig(storage=StorageConfig(backend="json")).storage.backend
     'json'
     """
@@ -133,6 +138,8 @@ class ConfigLoader:
     Raises:
         InvalidSettingError: the path has another suffix.
 
+    >>> from jarvis.config import ConfigLoader
+    >>> from pathlib import Path
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     file = Path(directory, "config.yaml")
@@ -143,32 +150,35 @@ class ConfigLoader:
 
     def __init__(self, config_path: str | os.PathLike[str] | None = None) -> None:
         self.may_be_absent = config_path is None
-        path = _home() / ".jarvis" / "config.yaml" if config_path is None else Path(config_path)
-        try:
-            self.path = absolute(path)
-        except UnfitPathError as error:
-            raise InvalidSettingError(f"{path}: the path {error}") from None
+        usual = _home() / ".jarvis" / "config.yaml" if config_path is None else config_path
+        self.path: Path = checked("config_path", usual)
         if self.path.suffix.lower() not in _READERS:
             raise InvalidSettingError(f"{self.path}: settings are read from {', '.join(_READERS)} files only")
+        self._lines: dict[str, int] = {}
 
     def load(self) -> JarvisConfig:
         """Return the settings of the file as it is now.
 
         A directory that the file gives as a relative path is relative to the file. Sections other
-        than ``storage`` are not looked at.
+        than ``storage`` are not looked at; `MisplacedSettingWarning` tells of our keys beside them.
 
         Raises:
             InvalidSettingError: the file was asked for and is absent, cannot be read, is malformed,
-                or its ``storage`` section holds an unknown key or an unfit value.
+                or its ``storage`` section holds an unknown key or an unfit value; or there is no such section and one
+                that is nearly named so, or ``encryption: required`` stands outside of it and none inside.
         """
         text = self._text()
-        settings = _READERS[self.path.suffix.lower()](self, text) if text is not None else []
+        tops, settings = _READERS[self.path.suffix.lower()](self, text) if text is not None else ([], [])
+        self._check_top(tops, [setting.key for setting in settings])
+        self._lines = {}
         values: dict[str, Any] = {}
         for key, value, line in settings:
             if not isinstance(key, str) or key not in StorageConfig.__struct_fields__:
                 known = StorageConfig.__struct_fields__
                 hint = nearest(str(key), known) or f"; known: {', '.join(known)}"
                 self._refuse(f"storage has no key {key!r}{hint}", line)
+            if line is not None:
+                self._lines[key] = line
             try:
                 values[key] = _accepted(key, value, self.path.parent)
             except InvalidSettingError as error:
@@ -178,11 +188,41 @@ class ConfigLoader:
         except InvalidSettingError as error:  # of settings that do not go together
             self._refuse(str(error))
 
+    def place(self, key: str) -> str:
+        """Return where the file that was loaded last sets `key`: its path, and the line where the parser knows it."""
+        line = self._lines.get(key)
+        return str(self.path) if line is None else f"{self.path}, line {line}"
+
+    def _check_top(self, tops: list[Top], keys: list[object]) -> None:
+        """Check that nothing at the top of the file is a slip of what should be in our section, whose keys are given.
+
+        Raises:
+            InvalidSettingError: something is, and the defaults would be silently taken in its place.
+        """
+        slip = misspelt_section(tops)
+        if slip is not None:
+            self._refuse(f"has no section {SECTION!r} but {slip.name!r}; write it as {SECTION}", slip.line)
+        demand = demands_encryption(tops)
+        if demand is not None and "encryption" not in keys:
+            self._refuse(
+                f"requires encryption outside of the section {SECTION!r}; indent it under {SECTION}:", demand.line
+            )
+        strays = misplaced(tops, StorageConfig.__struct_fields__)
+        if strays:
+            listed = ", ".join(f"{top.name!r}" + (f" (line {top.line})" if top.line else "") for top in strays)
+            warnings.warn(
+                f"{self.path}: outside of the section {SECTION!r}, so not read: {listed}; what is meant for the memory "
+                f"goes under {SECTION}:",
+                MisplacedSettingWarning,
+                stacklevel=3,
+            )
+
     def _text(self) -> str | None:
         try:
-            return self.path.read_text(encoding="utf-8-sig")
+            data = self.path.read_bytes()
+            return data.decode(encoding_of(data))
         except FileNotFoundError:
-            if self.may_be_absent and not self.path.is_symlink():  # a dangling link was meant to be there
+            if self.may_be_absent and not os.path.islink(self.path):  # a dangling link was meant to be there
                 return None
             self._refuse("there is no such file")
         except OSError as error:
@@ -197,14 +237,17 @@ class ConfigLoader:
 
     # --- from text to the settings in `storage` ---
 
-    def _read_yaml(self, text: str) -> list[_Setting]:
+    def _read_yaml(self, text: str) -> _Contents:
         import yaml  # 15 ms, for those only who have a file
 
         try:
             loader = yaml.SafeLoader(text)
             root = loader.get_single_node()
-            section = self._yaml_section(root) if root is not None else None
-            return self._yaml_settings(loader, section) if section is not None else []
+            if root is None or root.tag == "tag:yaml.org,2002:null":
+                return [], []
+            section = self._yaml_section(root)
+            tops = [Top(name.value, _scalar(value), name.start_mark.line + 1) for name, value in root.value]
+            return tops, self._yaml_settings(loader, section) if section is not None else []
         except yaml.reader.ReaderError as error:
             self._refuse("holds a character that YAML does not allow", text.count("\n", 0, error.position) + 1)
         except yaml.MarkedYAMLError as error:
@@ -217,11 +260,9 @@ class ConfigLoader:
         """Return ours among the sections; nothing becomes an object, so others may use tags of their own."""
         import yaml
 
-        if root.tag == "tag:yaml.org,2002:null":
-            return None
         if not isinstance(root, yaml.MappingNode):
             self._refuse("must be a mapping of sections", root.start_mark.line + 1)
-        sections = [value for name, value in root.value if name.value == "storage"]
+        sections = [value for name, value in root.value if name.value == SECTION]
         if len(sections) > 1:
             self._refuse("has the section 'storage' twice", sections[1].start_mark.line + 1)
         if not sections or sections[0].tag == "tag:yaml.org,2002:null":
@@ -244,11 +285,11 @@ class ConfigLoader:
             settings.append(setting)
         return settings
 
-    def _read_json(self, text: str) -> list[_Setting]:
+    def _read_json(self, text: str) -> _Contents:
         import json
 
         if not text.strip():
-            return []
+            return [], []
         try:
             root = json.loads(text, object_pairs_hook=Pairs)
         except json.JSONDecodeError as error:
@@ -258,18 +299,19 @@ class ConfigLoader:
         except RecursionError:
             self._refuse("is nested too deeply")
         if root is None:
-            return []
+            return [], []
         if not isinstance(root, Pairs):
             self._refuse("must be an object of sections")
-        sections = [value for name, value in root.pairs if name == "storage"]
+        sections = [value for name, value in root.pairs if name == SECTION]
         if len(sections) > 1:
             self._refuse("has the section 'storage' twice")
+        tops = [Top(name, value if isinstance(value, str) else None, None) for name, value in root.pairs]
         if not sections or sections[0] is None:
-            return []
+            return tops, []
         if not isinstance(sections[0], Pairs):
             self._refuse("storage must be an object of keys")
         self._refuse_repeated([(name, None) for name, _ in sections[0].pairs])
-        return [_Setting(name, value, None) for name, value in sections[0].pairs]
+        return tops, [_Setting(name, value, None) for name, value in sections[0].pairs]
 
     def _refuse_repeated(self, keys: list[tuple[object, int | None]]) -> None:
         seen: list[object] = []
@@ -279,7 +321,7 @@ class ConfigLoader:
             seen.append(key)
 
 
-_READERS: dict[str, Callable[[ConfigLoader, str], list[_Setting]]] = {
+_READERS: dict[str, Callable[[ConfigLoader, str], _Contents]] = {
     ".yaml": ConfigLoader._read_yaml,
     ".yml": ConfigLoader._read_yaml,
     ".json": ConfigLoader._read_json,
@@ -290,6 +332,13 @@ class _Setting(NamedTuple):
     key: object
     value: object
     line: int | None
+
+
+_Contents: TypeAlias = tuple[list[Top], list[_Setting]]
+
+
+def _scalar(node: Node) -> str | None:
+    return node.value if isinstance(node.value, str) else None
 
 
 def _quotable(error: Exception) -> str:

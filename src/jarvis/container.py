@@ -7,13 +7,14 @@ import threading
 from typing import TYPE_CHECKING
 
 from jarvis.config import ConfigLoader
+from jarvis.errors import InvalidEntryError, InvalidSettingError, UnknownBackendError, UnsupportedError
 from jarvis.persistent_memory import MemoryModule
 
 if TYPE_CHECKING:
     from os import PathLike
-    from pathlib import Path
 
-    from jarvis.config import JarvisConfig
+    from jarvis.async_memory import AsyncMemoryModule
+    from jarvis.config import JarvisConfig, StorageConfig
     from jarvis.sweeping import Sweeper
 
 _log = logging.getLogger("jarvis.container")
@@ -27,6 +28,7 @@ class Container:
 
     The first configuration that a container loads counts for its whole life.
 
+    >>> from jarvis.container import Container
     >>> import tempfile
     >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -43,8 +45,9 @@ class Container:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._config: JarvisConfig | None = None
-        self._config_file: Path | None = None
+        self._loader: ConfigLoader | None = None
         self._memory_module: MemoryModule | None = None
+        self._async_memory_module: AsyncMemoryModule | None = None
         self._sweeper: Sweeper | None = None
 
     def get_config(self, config_path: str | PathLike[str] | None = None) -> JarvisConfig:
@@ -56,14 +59,18 @@ class Container:
             InvalidSettingError: as `ConfigLoader.load` does; the next call tries again.
         """
         with self._lock:
-            if self._config is None:
-                loader = ConfigLoader(config_path)
-                self._config, self._config_file = loader.load(), loader.path
-            elif config_path is not None:
-                asked_for = ConfigLoader(config_path).path
-                if asked_for != self._config_file:
-                    _log.warning("ignored %s: this container is configured from %s", asked_for, self._config_file)
-            return self._config
+            return self._loaded(config_path)[0]
+
+    def _loaded(self, config_path: str | PathLike[str] | None) -> tuple[JarvisConfig, ConfigLoader]:
+        """Return the settings, and what has read them."""
+        if self._config is None or self._loader is None:
+            loader = ConfigLoader(config_path)
+            self._config, self._loader = loader.load(), loader
+        elif config_path is not None:
+            asked_for = ConfigLoader(config_path).path
+            if asked_for != self._loader.path:
+                _log.warning("ignored %s: this container is configured from %s", asked_for, self._loader.path)
+        return self._config, self._loader
 
     def get_memory_module(self, config_path: str | PathLike[str] | None = None) -> MemoryModule:
         """Return the one memory module of this container, ready for use, and swept as the settings say.
@@ -72,41 +79,82 @@ class Container:
         configured ``data_dir``; `config_path` is as for `get_config`.
 
         Raises:
-            InvalidSettingError: as `ConfigLoader.load` does.
-            UnknownBackendError: no backend has the configured name.
+            InvalidSettingError: as `ConfigLoader.load` does, or the namespace is no name that a store can hold.
+            UnknownBackendError: no backend has the configured name; the message says where it stands.
             UnsupportedError: the configured backend lacks something that the settings ask for.
             StoreError: the store cannot be opened. After any error the next call tries again.
         """
         with self._lock:
-            storage = self.get_config(config_path).storage
+            config, loader = self._loaded(config_path)
+            storage = config.storage
             if self._memory_module is None:
-                module = MemoryModule(
-                    storage_dir=storage.data_dir / STORE_DIRECTORY,
-                    backend_type=storage.backend,
-                    namespace=storage.namespace,
-                    read_only=storage.read_only,
-                    durability=storage.durability,
-                    busy_timeout_seconds=storage.busy_timeout_seconds,
-                    history=storage.history,
-                    encryption=storage.encryption,
-                    keys=storage.keys,
-                    compression=storage.compression,
-                    create=storage.create,
-                    retention=storage.retention,
-                )
+                module = _made(storage, loader)
                 module.bootstrap()
                 self._memory_module = module
             if storage.sweep_every is not None and (self._sweeper is None or not self._sweeper.is_running):
                 self._sweeper = self._memory_module.sweep_every(storage.sweep_every)
             return self._memory_module
 
+    def get_async_memory_module(self, config_path: str | PathLike[str] | None = None) -> AsyncMemoryModule:
+        """Return the one awaitable face of what `get_memory_module` returns, ready for use: the same in all it does.
+
+        The first call may make or open the store, in the calling thread. Raises as `get_memory_module` does.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from jarvis.container import Container
+        >>> import asyncio
+        >>> container = Container()
+        >>> async def remember():
+        ...     memory = container.get_async_memory_module(config)
+        ...     await memory.set_user_preference("theme", {"mode": "dark"})
+        >>> config = Path(tempfile.mkdtemp()) / "config.yaml"
+        >>> _ = config.write_text("storage: {data_dir: data}")
+        >>> asyncio.run(remember())
+        >>> container.get_memory_module().get_user_preferences()
+        {'theme': {'mode': 'dark'}}
+        >>> container.shutdown()
+        """
+        from jarvis.async_memory import AsyncMemoryModule  # asyncio, for those only who await
+
+        with self._lock:
+            memory = self.get_memory_module(config_path)
+            if self._async_memory_module is None:
+                self._async_memory_module = AsyncMemoryModule.of(memory)
+            return self._async_memory_module
+
     def shutdown(self) -> None:
         """Close what was opened, and sweep no more; no-op if nothing was opened.
 
-        Settings and module stay what they are: whoever still holds the module, or asks for it again,
+        Settings and modules stay what they are: whoever still holds a module, or asks for it again,
         uses the same one, and its next call opens the store again.
         """
         with self._lock:
-            module = self._memory_module
+            module, async_module = self._memory_module, self._async_memory_module
         if module is not None:
             module.shutdown()
+        if async_module is not None:
+            async_module._workers.stop()  # what awaits the same is `AsyncMemoryModule.shutdown`
+
+
+def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
+    """Return a module as the settings have it; an error about one of them says where it stands."""
+    try:
+        return MemoryModule(
+            storage_dir=storage.data_dir / STORE_DIRECTORY,
+            backend_type=storage.backend,
+            namespace=storage.namespace,
+            read_only=storage.read_only,
+            durability=storage.durability,
+            busy_timeout_seconds=storage.busy_timeout_seconds,
+            history=storage.history,
+            encryption=storage.encryption,
+            keys=storage.keys,
+            compression=storage.compression,
+            create=storage.create,
+            retention=storage.retention,
+        )
+    except (UnknownBackendError, UnsupportedError) as error:
+        raise type(error)(f"{loader.place('backend')}: storage.backend: {error}") from error
+    except InvalidEntryError as error:
+        raise InvalidSettingError(f"{loader.place('namespace')}: storage.{error}") from error

@@ -14,7 +14,7 @@ import msgspec
 
 from jarvis.codec import InvalidMomentError, Prepared, encode, flatten, format_moment, instant_of, parse_moment, revive
 from jarvis.codec.compression import THRESHOLD_BYTES, Mode, compress, decompress
-from jarvis.codec.values import MAX_VALUE_BYTES
+from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import InvalidEntryError
 from jarvis.memory_entry import MemoryEntry, check_entry, check_value
 
@@ -181,7 +181,10 @@ def _without_value(body: Body) -> bytes:
 
 
 def _encode(body: Body) -> bytes:
-    encoded = _encoder.encode(body)
+    try:
+        encoded = _encoder.encode(body)
+    except RecursionError:
+        raise InvalidEntryError("value", NO_STACK) from None
     if len(encoded) > MAX_VALUE_BYTES:
         raise InvalidEntryError(
             "value",
@@ -263,6 +266,12 @@ def decode_entry(
         expires_at,
         plain=not has_tags,
     )
+
+
+def unknown_zone(entry_id: str | None, error: InvalidMomentError) -> str:
+    """Return what is wrong with a store that holds an entry with a time that this machine cannot tell."""
+    which = "an entry" if entry_id is None else f"the entry {entry_id!r}"
+    return f"{which} {error}; or delete or erase it: that needs its id alone"
 
 
 def make_entry(

@@ -391,7 +391,11 @@ def _derived(derivation: Derivation, secret: bytes, slot: int) -> bytes:
         from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     except ImportError:
         raise missing() from None
-    return Argon2id(salt=derivation.salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(secret)
+    argon = Argon2id(salt=derivation.salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+    try:
+        return argon.derive(secret)
+    except MemoryError:  # the file of keys may be forged; what is not may be too much for this machine
+        raise SecretUnavailableError(f"its slot takes {memory:,} KiB of memory, more than is free") from None
 
 
 def _bound(store: str, slot: Slot, number: int) -> bytes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class JarvisError(Exception):
     """The root of the tree.
 
+    >>> from jarvis.errors import InvalidEntryError, JarvisError
     >>> issubclass(InvalidEntryError, JarvisError) and issubclass(InvalidEntryError, ValueError)
     True
     """
@@ -218,6 +219,10 @@ class KeyUnavailableError(StoreError):
     """The store is encrypted, and no source gave a key; the message says which were tried, and why each had none."""
 
 
+class KeyFileExistsError(StoreError, FileExistsError):
+    """A new key file was to be written where a file is already; that one was left as it is."""
+
+
 class NotEncryptedError(StoreError):
     """The store is plain, and encryption is required of it, or is what its keys say. Nothing was written."""
 
@@ -228,6 +233,10 @@ class UnsafeLocationError(StoreError):
 
 class UnsafeLocationWarning(UserWarning):
     """The store lies where something may come to it: another program copies it about, or names cannot be synced."""
+
+
+class MisplacedSettingWarning(UserWarning):
+    """A file of settings has keys of the memory outside of the section ``storage``, where nobody reads them."""
 
 
 class OtherStoreWarning(UserWarning):

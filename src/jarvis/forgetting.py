@@ -14,7 +14,7 @@ from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.erasure import MOST_SEARCHED, ErasureReceipt
 from jarvis.errors import EntryNotFoundError, InvalidEntryError, InvalidQueryError, InvalidSettingError
-from jarvis.memory_entry import NO_MODULE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
+from jarvis.memory_entry import NO_MODULE, OUTSIDE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
 from jarvis.ongoing import Ongoing
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.revision import Operation
@@ -73,8 +73,9 @@ class Forgets:
             InvalidEntryError: neither or both are given, `ttl` is not above 0, or `expires_at` has passed.
             UnsupportedError: the backend has no expiry.
 
+        >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> memory_id = memory.set_user_preference("code", {"door": 4711}, ttl=60)
         >>> memory.touch_memory(memory_id, ttl=None)
         True
@@ -137,8 +138,9 @@ class Forgets:
         Raises:
             UnsupportedError: the backend has no erasure.
 
+        >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> memory_id = memory.create_memory("notes", "secret", {"text": "the safe is behind the stove"}, "note")
         >>> receipt = memory.erase_memory(memory_id, reason="asked for")
         >>> receipt.state, receipt.memories, receipt.removed["entries"], receipt.searched.found
@@ -221,10 +223,11 @@ class Forgets:
         Raises:
             InvalidQueryError: `examples` is no number from 0 up.
 
+        >>> import tempfile
         >>> from datetime import timedelta
         >>> from jarvis.persistent_memory import MemoryModule, RetentionRule
         >>> newest = RetentionRule(category="tasks", max_entries=1, keep_tags=("important",))
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"), retention=[newest])
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp(), retention=[newest])
         >>> for name in ("a", "b", "c"):
         ...     _ = memory.record_task(name, {"status": "completed"}, ["important"] if name == "a" else [])
         >>> [(step.count, [entry.key for entry in step.examples]) for step in memory.plan_retention().steps]
@@ -378,7 +381,10 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
     if expires_at is None:
         return None
     if isinstance(expires_at, datetime) and expires_at.tzinfo is None:
-        expires_at = expires_at.astimezone()
+        try:
+            expires_at = expires_at.astimezone()
+        except (ValueError, OverflowError, OSError):  # of datetime.max, for one, in some time zones
+            raise InvalidEntryError("expires_at", OUTSIDE) from None
     check_expiry(expires_at)
     if expires_at <= now:
         raise InvalidEntryError("expires_at", f"has passed, it is {now.isoformat()}; to forget it now, delete it")

@@ -18,7 +18,7 @@ from jarvis._json.store import Store
 from jarvis._locks import place_for_copy
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
-from jarvis.entry_record import is_small, prepare
+from jarvis.entry_record import is_small, prepare, unknown_zone
 from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
@@ -27,7 +27,14 @@ from jarvis.errors import (
     StoreAccessError,
     UnsupportedError,
 )
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace, check_text
+from jarvis.memory_entry import (
+    DEFAULT_NAMESPACE,
+    MemoryEntry,
+    MemoryQuery,
+    asked_instant,
+    check_namespace,
+    check_text,
+)
 from jarvis.revision import Revision, Signature
 from jarvis.settings import Compression, Durability, HistoryPolicy, checked
 from jarvis.storage_backend import (
@@ -76,6 +83,8 @@ class JSONBackend(StorageBackend):
         InvalidSettingError: an option is unknown or out of range.
         InvalidEntryError: `namespace` cannot be the name of one.
 
+    >>> from jarvis.json_backend import JSONBackend
+    >>> from jarvis.memory_entry import MemoryEntry
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     backend = JSONBackend(directory + "/memory.json")
@@ -288,12 +297,10 @@ class JSONBackend(StorageBackend):
 
     def as_of(self, moment: datetime) -> Past:
         """Return the namespace as it was at `moment`; see `jarvis.storage_backend.KeepsHistory`."""
-        if not isinstance(moment, datetime):
-            raise InvalidQueryError(f"as_of: takes a datetime, not {type(moment).__name__}")
-        try:
-            return _Then(self, max(instant_of(moment), FIRST_INSTANT))
-        except InvalidMomentError as error:
-            raise InvalidQueryError(f"as_of: {error}") from None
+        instant = asked_instant("as_of", moment)
+        if instant is None:
+            raise InvalidQueryError("as_of: takes a datetime, not None")
+        return _Then(self, max(instant, FIRST_INSTANT))
 
     def prune(self, now: datetime, limit: int) -> int:
         """Remove at most `limit` states, of any namespace, that are too old at `now`; return how many."""
@@ -426,7 +433,7 @@ class JSONBackend(StorageBackend):
         try:
             yield
         except InvalidMomentError as error:
-            raise StoreAccessError(self.file_path, f"an entry {error}") from None
+            raise StoreAccessError(self.file_path, unknown_zone(error.entry_id, error)) from None
         except ValueError:  # whose message may hold what is stored
             raise CorruptStoreError(self.file_path, "holds an entry that cannot be read; restore a copy") from None
 

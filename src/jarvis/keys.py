@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from jarvis import _ownership
 from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
-from jarvis.errors import InvalidSettingError
+from jarvis.errors import InvalidSettingError, KeyFileExistsError, StoreAccessError
 
 KEY_BYTES = 32
 """A key has 256 bits."""
@@ -118,10 +118,13 @@ class KeyFile:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        if not isinstance(path, str | os.PathLike) or not (name := os.fspath(path)) or "\0" in os.fsdecode(name):
             raise InvalidSettingError("a key file needs its path")
         try:
             self.path = Path(os.path.abspath(absolute(path)))
+            os.fsencode(self.path)
+        except UnicodeEncodeError:
+            raise InvalidSettingError("a key file needs a path of characters that names of files have here") from None
         except UnfitPathError as error:
             raise InvalidSettingError(f"the path of a key file {error}") from None
 
@@ -130,27 +133,36 @@ class KeyFile:
         """Write a new random key to a file that is not there yet, for its owner only, and return it as a source.
 
         Raises:
-            FileExistsError: there is such a file; it stays as it is.
-            OSError: it cannot be written.
+            KeyFileExistsError: there is such a file; it stays as it is.
+            StoreAccessError: it cannot be written.
         """
         source = cls(path)
-        descriptor = os.open(source.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            source._write(new_key())
+        except FileExistsError:
+            raise KeyFileExistsError(source.path, "is there already, and stays as it is; choose another name") from None
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise StoreAccessError(source.path, f"cannot write the key file: {reason}; choose another place") from error
+        return source
+
+    def _write(self, key: str) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            _ownership.take_after(descriptor, str(source.path))
-            file.write(f"{new_key()}\n")
+            _ownership.take_after(descriptor, str(self.path))
+            file.write(f"{key}\n")
             file.flush()
             os.fsync(descriptor)
         if os.name == "posix":  # or a power cut takes the name of the file, and with it the store
-            directory = os.open(source.path.parent, os.O_RDONLY)
+            directory = os.open(self.path.parent, os.O_RDONLY)
             try:
                 os.fsync(directory)
             except OSError as error:
                 if error.errno not in NO_SUCH_SYNC:
-                    os.unlink(source.path)  # nobody was told of the key, and the next try is to find the place free
+                    os.unlink(self.path)  # nobody was told of the key, and the next try is to find the place free
                     raise
             finally:
                 os.close(directory)
-        return source
 
     @property
     def hint(self) -> str:

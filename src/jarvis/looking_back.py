@@ -97,8 +97,9 @@ class LooksBack:
             RevisionNotFoundError: what it was before is not known any more.
             UnsupportedError: the backend keeps no history.
 
+        >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
         >>> _ = memory.set_user_preference("theme", {"mode": "light"}, module="ui", reason="asked for")
         >>> memory.get_history(memory_id)[0].reason
@@ -140,8 +141,9 @@ class LooksBack:
             InvalidQueryError: `since` is no cursor, or `limit` no number above 0.
             UnsupportedError: the backend has no feed.
 
+        >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> cursor = memory.newest_cursor()
         >>> _ = memory.set_user_preference("sound", {"on": True}, module="ui")
         >>> [(change.operation, change.key, change.module) for change in memory.changes(cursor)]
@@ -171,14 +173,16 @@ class LooksBack:
             idle_seconds: end when nothing happened for so long; None waits for ever.
 
         Raises:
-            CursorExpiredError, InvalidQueryError: as `changes` does.
+            CursorExpiredError, InvalidQueryError: as `changes` does; or `idle_seconds` is no number from 0 up.
             UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
         """
-        watch = self._watch(since)
+        watch = self._watch(since, idle_seconds)
         watch.begin(since)
         return watching(watch, idle_seconds)
 
-    def _watch(self, since: str | None) -> Watch:
+    def _watch(self, since: str | None, idle_seconds: float | None) -> Watch:
+        if idle_seconds is not None and not (type(idle_seconds) in (int, float) and idle_seconds >= 0):
+            raise InvalidQueryError("idle_seconds: takes a number of seconds from 0 up, or None")
         feed, waker = Feed(self.backend), ask(self.backend, WakesWatchers)
         if since is not None:
             position_of(since)  # what is no cursor is refused at once

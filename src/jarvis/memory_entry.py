@@ -9,8 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, flatten, instant_of
-from jarvis.codec.instants import datetime_of
-from jarvis.codec.values import MAX_VALUE_BYTES, why_refused
+from jarvis.codec.instants import datetime_of, nearest_instant
+from jarvis.codec.json_form import json_form
+from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK, why_refused
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.value_filter import Test, check_where, compile_where
 
@@ -51,6 +52,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
             by the backend, None before an entry was stored.
         expires_at: from this instant on it is absent; None for never. Aware; comes back in UTC.
 
+    >>> from jarvis.memory_entry import MemoryEntry
     >>> entry = MemoryEntry(id="1", category="preferences", key="theme", value={"mode": "dark"})
     >>> entry.value["mode"], entry.tags, entry.version
     ('dark', [], 1)
@@ -72,7 +74,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
     @property
     def order(self) -> tuple[int, int, str]:
         """What lists are sorted by, the greatest first: (instant, commit number, id)."""
-        instant, commit = self.position or (instant_of(self.timestamp), 0)
+        instant, commit = self.position or (nearest_instant(self.timestamp), 0)
         return instant, commit, self.id
 
     @property
@@ -82,19 +84,25 @@ class MemoryEntry(msgspec.Struct, eq=False):
         return f"{instant}:{commit}:{entry_id}"
 
     def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
-        """Return the nine fields, the version and the expiry as a dict; with ``mode="json"`` in JSON types only.
+        """Return the nine fields, the version and the expiry as a dict, which shares nothing with the entry.
+
+        With ``mode="json"`` it holds only what JSON can, in the forms that `jarvis.codec.json_form` lists.
 
         Raises:
-            InvalidEntryError: the value, which was not stored, is nested too deep or explodes.
+            InvalidEntryError: a field, which was not stored, is nested too deep or explodes; or in JSON two keys
+                of a dict would be one.
 
+        >>> from jarvis.memory_entry import MemoryEntry
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
         'tools'
         """
-        check_extent(self.value)
-        dump = {name: _copied(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
-        if mode == "json":
-            dump = msgspec.to_builtins(dump, str_keys=True, enc_hook=str)
-        return dump
+        for name in self.__struct_fields__:
+            check_extent(getattr(self, name), field=name)
+        make = json_form if mode == "json" else _copied
+        try:
+            return {name: make(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
+        except RecursionError:
+            raise InvalidEntryError("value", NO_STACK) from None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MemoryEntry):
@@ -107,8 +115,11 @@ class MemoryEntry(msgspec.Struct, eq=False):
 def _copied(held: Any) -> Any:
     if type(held) is dict:
         return {key: _copied(each) for key, each in held.items()}
-    if type(held) is list:
-        return [_copied(each) for each in held]
+    kind = type(held)
+    if kind is list or kind is tuple:
+        return kind(map(_copied, held))
+    if kind is set:
+        return set(held)  # what is in it is hashable, and so does not change
     return held
 
 
@@ -119,6 +130,8 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     `jarvis.persistent_memory.MemoryModule.search_memories` for what each filter means. `exclude_tags`:
     has none of these tags; ``[]`` excludes nothing.
 
+    >>> from jarvis.memory_entry import MemoryEntry
+    >>> from jarvis.memory_entry import MemoryQuery
     >>> query = MemoryQuery(category="tasks", where={"status": "failed"})
     >>> query.matches(MemoryEntry("1", "tasks", "task_1", {"status": "failed"}))
     True
@@ -155,7 +168,10 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
         if type(self.where) is dict:
             check_where(self.where)
-            msgspec.structs.force_setattr(self, "where", _copied(self.where))
+            try:
+                msgspec.structs.force_setattr(self, "where", _copied(self.where))
+            except RecursionError:
+                raise InvalidQueryError(f"where: {NO_STACK}") from None
         if self.since is not None or self.until is not None or self.where is not None or self.after is not None:
             _ = self.instants, self.test, self.position  # each raises if its filter means nothing
 
@@ -174,14 +190,14 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         """`after` as (instant, commit number, id): entries that come later in a list are smaller."""
         if self.after is None:
             return None
-        if isinstance(self.after, MemoryEntry):
-            return self.after.order
         try:
+            if isinstance(self.after, MemoryEntry):
+                return self.after.order
             instant, commit, entry_id = self.after.split(":", 2)
             if not (abs(place := int(instant)) < _FAR and 0 <= int(commit) < _FAR):
                 raise ValueError("no cursor of ours")
             return place, int(commit), entry_id
-        except (AttributeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             raise InvalidQueryError(
                 "after: takes the last entry of the page before, or its .cursor (an id alone has no place)"
             ) from None
@@ -251,6 +267,8 @@ def _check_filter(name: str, held: object) -> None:
 def asked_instant(name: str, moment: datetime | None) -> int | None:
     """Return the instant of a moment that a question names, or None; naive means local time.
 
+    A naive one that has no local time, such as ``datetime.min``, is the end of the calendar that it is close to.
+
     Raises:
         InvalidQueryError: it is no moment.
     """
@@ -259,7 +277,7 @@ def asked_instant(name: str, moment: datetime | None) -> int | None:
     if not isinstance(moment, datetime):
         raise InvalidQueryError(f"{name}: takes a datetime, not {type(moment).__name__}")
     try:
-        return instant_of(moment)
+        return nearest_instant(moment)
     except InvalidMomentError as error:
         raise InvalidQueryError(f"{name}: {error}") from None
 
@@ -273,6 +291,17 @@ def asked_text(field: str, text: object) -> str:
     if not isinstance(text, str):
         raise InvalidQueryError(f"{field}: takes a str, not {type(text).__name__}")
     return str.__str__(text)  # of a member of a str enumeration, the text it stands for
+
+
+def asked_name(field: str, name: object) -> str:
+    """Return a name that a question names.
+
+    Raises:
+        InvalidQueryError: it is none, or holds a lone surrogate.
+    """
+    text = asked_text(field, name)
+    _check_filter(field, text)
+    return text
 
 
 def asked_limit(limit: int) -> int:
@@ -361,10 +390,16 @@ def check_expiry(moment: object) -> int:
         raise InvalidEntryError("expires_at", f"takes a datetime, not {type(moment).__name__}")
     if moment.tzinfo is None:
         raise InvalidEntryError("expires_at", "takes an aware datetime; give it a time zone, such as datetime.UTC")
-    instant = instant_of(moment)
+    try:
+        instant = instant_of(moment)
+    except InvalidMomentError as error:
+        raise InvalidEntryError("expires_at", str(error)) from None
     if datetime_of(instant) != moment:
-        raise InvalidEntryError("expires_at", "lies outside of the calendar in UTC; None keeps it for ever")
+        raise InvalidEntryError("expires_at", OUTSIDE)
     return instant
+
+
+OUTSIDE = "lies outside of the calendar in UTC; None keeps it for ever"
 
 
 _ONLY_TEXT = {str}

@@ -7,7 +7,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -18,7 +18,7 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
-from jarvis.codec import check_extent
+from jarvis.codec.unstorable import storable
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -35,11 +35,13 @@ from jarvis.memory_entry import (
     NO_MODULE,
     MemoryEntry,
     MemoryQuery,
+    asked_name,
     asked_text,
     check_name,
     check_namespace,
     check_text,
 )
+from jarvis.merging import check_changes, merged
 from jarvis.ongoing import Ongoing
 from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Difference, Operation, Revision
@@ -137,6 +139,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         UnsupportedError: the backend lacks something that an argument asks for.
         InvalidSettingError: an argument is out of range.
 
+    >>> from jarvis.persistent_memory import MemoryModule
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     with MemoryModule(storage_dir=directory) as memory:
@@ -175,7 +178,9 @@ class MemoryModule(LooksBack, Forgets, Secures):
             "compression": compression,
             "create": create,
         }
-        asked_for = {name: held for name, held in options.items() if held != _USUAL[name]}
+        asked_for = {name: held for name, held in options.items() if not _is_usual(name, held)}
+        if not callable(clock):
+            raise InvalidSettingError(f"clock: takes a function, not {type(clock).__name__}")
         if storage_backend is None:
             if namespace != DEFAULT_NAMESPACE:
                 asked_for["namespace"] = namespace
@@ -267,15 +272,18 @@ class MemoryModule(LooksBack, Forgets, Secures):
             UnsupportedError: the backend has no compression.
             TransactionError: the calling thread has a transaction open.
 
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"), compression="off")
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> directory = tempfile.mkdtemp()
+        >>> memory = MemoryModule(storage_dir=directory, compression="off")
         >>> _ = memory.create_memory("notes", "long", {"text": "again and again " * 500}, "note")
         >>> memory.shutdown()
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> memory = MemoryModule(storage_dir=directory)
         >>> done = memory.recompress()
         >>> done.entries, done.bytes_before > 5 * done.bytes_after
         (1, True)
         """
-        return ask(self.backend, Compresses).recompress(progress)
+        return ask(self.backend, Compresses).recompress(checked("progress", progress))
 
     # --- creating --------------------------------------------------------------------------------
 
@@ -382,18 +390,22 @@ class MemoryModule(LooksBack, Forgets, Secures):
         expires_at: datetime | None = None,
         module: str | None = None,
         reason: str | None = None,
+        on_unstorable: Literal["raise", "repr"] = "raise",
     ) -> str:
         """Store a record of a task, under the key ``task_<task_id>``; return the record's id.
 
         Tagged ``executed`` unless `tags` is given. Recording a task again adds a record. `ttl` and `expires_at` are
         as for `create_memory`.
+
+        With ``on_unstorable="repr"`` a part of `task_data` that cannot be stored is kept as the text that ``repr``
+        gives, up to 1,000 characters, and is no reason to refuse the record: a task that succeeded stays one.
         """
         if type(task_id) is not str:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
         author = self._author(module, task_id, reason, "task_executor")
         tags = ["executed"] if tags is None else _tag_list(tags)
         until = self._expiry(ttl, expires_at)
-        task_data = self.backend.prepare(task_data)
+        task_data = self.backend.prepare(storable(task_data, on_unstorable))
         return self._change(
             lambda moment: self._create(
                 TASKS, f"task_{task_id}", task_data, "task", task_id, tags, until, author, moment
@@ -411,8 +423,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
     def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
         """Return the newest memory with this key, in any category, or None."""
         if as_of is None:
-            return self.backend.newest_of_key(asked_text("key", key))
-        return self._past(as_of).newest_of_key(asked_text("key", key))
+            return self.backend.newest_of_key(asked_name("key", key))
+        return self._past(as_of).newest_of_key(asked_name("key", key))
 
     def get_memories_by_category(self, category: str, *, include_archived: bool = False) -> list[MemoryEntry]:
         """Return every memory of the category."""
@@ -649,11 +661,9 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Raises:
             InvalidEntryError, ConflictError: as `update_memory` does.
         """
-        if not isinstance(changes, Mapping):
-            raise InvalidEntryError("changes", f"takes a dict, not {type(changes).__name__}")
-        check_extent(changes)
+        check_changes(changes)
         author = self._author(module, task_id, reason)
-        return self._revise(memory_id, lambda entry: _merged(entry.value, changes), None, author, if_version)
+        return self._revise(memory_id, lambda entry: merged(entry.value, changes), None, author, if_version)
 
     def modify_memory(
         self,
@@ -674,13 +684,17 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Raises:
             InvalidEntryError, ConflictError: as `update_memory` does.
 
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> memory_id = memory.set_user_preference("visits", {"count": 1})
         >>> memory.modify_memory(memory_id, lambda value: {"count": value["count"] + 1})
         True
         >>> memory.get_user_preferences()["visits"]
         {'count': 2}
         """
+        if not callable(change):
+            raise InvalidEntryError("change", f"takes a function, not {type(change).__name__}")
         author = self._author(module, task_id, reason)
         memory_id = asked_text("memory_id", memory_id)
         if not self.backend.has_capability(Transactional):
@@ -770,7 +784,9 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Raises:
             UnsupportedError: the backend has no transactions.
 
-        >>> memory = MemoryModule(storage_dir=getfixture("tmp_path"))
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
         >>> with memory.transaction():
         ...     for number in range(1000):
         ...         _ = memory.record_task(str(number), {"status": "completed"})
@@ -850,7 +866,10 @@ class MemoryModule(LooksBack, Forgets, Secures):
             gate.call = None
 
     def _now(self) -> datetime:
-        return _time_of(self._clock)
+        now = _time_of(self._clock)
+        if now.year == MAXYEAR:  # a change dated so would be the newest for ever
+            raise InvalidSettingError("clock: stands at the end of the calendar; set the clock of this machine right")
+        return now
 
     def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> datetime | None:
         if ttl is None and expires_at is None:
@@ -1036,11 +1055,19 @@ class MemoryModule(LooksBack, Forgets, Secures):
         return self._change(upsert)
 
 
+def _is_usual(name: str, held: object) -> bool:
+    usual = _USUAL[name]
+    return held is usual or (isinstance(held, bool | int | float | str | tuple | HistoryPolicy) and held == usual)
+
+
 def _time_of(clock: Clock) -> datetime:
     now = clock()
     if not isinstance(now, datetime) or now.tzinfo is None:
         raise InvalidSettingError("clock: must return an aware datetime")
-    return now.astimezone(UTC)
+    try:
+        return now.astimezone(UTC)
+    except (OverflowError, ValueError, NotImplementedError):
+        raise InvalidSettingError("clock: tells a time that lies outside of the calendar in UTC") from None
 
 
 def _check_version(entry: MemoryEntry | None, wanted: int) -> None:
@@ -1050,19 +1077,6 @@ def _check_version(entry: MemoryEntry | None, wanted: int) -> None:
         raise InvalidQueryError("if_version: no memory has so many versions")
     if entry is None or entry.version != wanted:
         raise ConflictError(wanted, None if entry is None else entry.version)
-
-
-def _merged(value: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(value)
-    for key, held in changes.items():
-        if held is None:
-            merged.pop(key, None)
-        elif isinstance(held, Mapping):
-            before = merged.get(key)
-            merged[key] = _merged(before if type(before) is dict else {}, held)
-        else:
-            merged[key] = held
-    return merged
 
 
 def _log(decision: str, count: int, author: Author) -> None:

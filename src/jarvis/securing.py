@@ -35,8 +35,10 @@ class Secures:
             StoreBusyError: writers keep changing what a read-only module reads without locks; call it again.
             UnsupportedError: the backend makes no backups.
 
+        >>> import tempfile
+        >>> from pathlib import Path
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> tmp_path = getfixture("tmp_path")
+        >>> tmp_path = Path(tempfile.mkdtemp())
         >>> memory = MemoryModule(storage_dir=tmp_path)
         >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
         >>> memory.back_up(tmp_path / "monday").name
@@ -68,9 +70,11 @@ class Secures:
             InvalidSettingError: it is no source, the file of keys cannot hold what it says of itself, or there are 64.
             UnsupportedError: the backend does not encrypt.
 
+        >>> import tempfile
+        >>> from pathlib import Path
         >>> from jarvis.keys import KeyFile, Passphrase
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> tmp_path = getfixture("tmp_path")
+        >>> tmp_path = Path(tempfile.mkdtemp())
         >>> key = KeyFile.create(tmp_path / "key")
         >>> memory = MemoryModule(storage_dir=tmp_path / "new", encryption="on", keys=[key])
         >>> memory.bootstrap()
@@ -122,16 +126,18 @@ class Secures:
                 too long; call it again.
             UnsupportedError: the backend does not encrypt.
 
+        >>> import tempfile
+        >>> from pathlib import Path
         >>> from jarvis.keys import KeyFile
         >>> from jarvis.persistent_memory import MemoryModule
-        >>> tmp_path = getfixture("tmp_path")
+        >>> tmp_path = Path(tempfile.mkdtemp())
         >>> memory = MemoryModule(storage_dir=tmp_path / "store")
         >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
         >>> done = memory.encrypt_store([KeyFile.create(tmp_path / "its-key")])
         >>> done.rows["entries"], memory.get_user_preferences()
         (1, {'theme': {'mode': 'dark'}})
         """
-        return ask(self.backend, Encrypts).encrypt(sources_of(keys), progress)
+        return ask(self.backend, Encrypts).encrypt(sources_of(keys), checked("progress", progress))
 
     def decrypt_store(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
         """Make the encrypted store plain, as `encrypt_store` encrypts it, and remove its file of keys.
@@ -145,7 +151,7 @@ class Secures:
             StoreBusyError: as for `encrypt_store`.
             UnsupportedError: the backend does not encrypt.
         """
-        return ask(self.backend, Encrypts).decrypt(progress)
+        return ask(self.backend, Encrypts).decrypt(checked("progress", progress))
 
     def rotate_data_key(
         self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
@@ -166,4 +172,4 @@ class Secures:
             StoreBusyError: as for `encrypt_store`.
             UnsupportedError: the backend does not encrypt.
         """
-        return ask(self.backend, Encrypts).rotate(sources_of(keys), progress)
+        return ask(self.backend, Encrypts).rotate(sources_of(keys), checked("progress", progress))

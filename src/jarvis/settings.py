@@ -42,6 +42,8 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
 
+    >>> from datetime import timedelta
+    >>> from jarvis.settings import HistoryPolicy
     >>> HistoryPolicy(max_revisions=10, max_age=timedelta(days=7)).max_revisions
     10
     """
@@ -85,6 +87,8 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range, or the rule can govern nothing.
 
+    >>> from datetime import timedelta
+    >>> from jarvis.settings import RetentionRule
     >>> RetentionRule(category="tasks", max_age=timedelta(days=30), keep_tags=("important",)).action
     'delete'
     >>> RetentionRule(category="tasks")
@@ -177,9 +181,29 @@ def _directory(value: object, base: Path | None, *, has_variables: bool) -> Path
     if not name or "\0" in name:
         raise _UnfitError("must be a path: it is empty or holds a NUL character")
     try:
-        return absolute(name, base=base, variables=has_variables)
+        path = absolute(name, base=base, variables=has_variables)
+        os.fsencode(path)
     except UnfitPathError as error:
         raise _UnfitError(str(error)) from None
+    except UnicodeEncodeError:
+        raise _UnfitError("must be a path: it holds a character that no name of a file here can have") from None
+    return path
+
+
+def check_utf8(path: Path, key: str) -> Path:
+    """Return `path` if its name is UTF-8, which SQLite's files need; `key` is what it was given as.
+
+    Raises:
+        InvalidSettingError: it is not, such as a directory that was named in Latin-1.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise InvalidSettingError(
+            f"{key} must be a path in UTF-8: the backend 'sqlite' can use no other; rename {os.fspath(path)!a}, "
+            "or use the backend 'json'"
+        ) from None
+    return path
 
 
 def _text(value: object) -> str:
@@ -226,6 +250,12 @@ def _compression(value: object) -> str:
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
         raise _UnfitError(f"must be true or false, not {kind_of(value)}")
+    return value
+
+
+def _progress(value: object) -> object:
+    if value is not None and not callable(value):
+        raise _UnfitError(f"must be a function or None, not {kind_of(value)}")
     return value
 
 
@@ -329,6 +359,7 @@ _PATHS = {  # and whether it comes from a file of settings, which is no shell an
     "db_path": False,
     "file_path": False,
     "directory": False,
+    "config_path": False,
     "data_dir": True,
     "logs_dir": True,
 }
@@ -345,4 +376,5 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "sweep_every": _sweep_every,
     "encryption": _encryption,
     "keys": _keys,
+    "progress": _progress,
 }

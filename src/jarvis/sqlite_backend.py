@@ -18,7 +18,7 @@ from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
-from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of, instant_of
+from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
 from jarvis.entry_record import encode_entry, is_small, prepare
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
@@ -34,7 +34,7 @@ from jarvis.memory_entry import (
 from jarvis.recompression import Progress, Recompression
 from jarvis.revision import Revision, Signature
 from jarvis.rewriting import RewriteProgress, Rewritten
-from jarvis.settings import Compression, Durability, Encryption, HistoryPolicy, checked
+from jarvis.settings import Compression, Durability, Encryption, HistoryPolicy, check_utf8, checked
 from jarvis.storage_backend import (
     BacksUp,
     Compresses,
@@ -97,6 +97,9 @@ class SQLiteBackend(StorageBackend):
         InvalidSettingError: an argument is out of range.
         InvalidEntryError: the namespace is no name.
 
+    >>> from jarvis.memory_entry import MemoryEntry
+    >>> from jarvis.sqlite_backend import SQLiteBackend
+    >>> from pathlib import Path
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     backend = SQLiteBackend(Path(directory) / "memory.db")
@@ -138,7 +141,7 @@ class SQLiteBackend(StorageBackend):
         compression: Compression = "auto",
         create: bool = True,
     ) -> None:
-        self.db_path: Path = checked("db_path", db_path)
+        self.db_path: Path = check_utf8(checked("db_path", db_path), "db_path")
         self.namespace = check_namespace(namespace)
         self._database = Database(
             self.db_path,
@@ -273,7 +276,7 @@ class SQLiteBackend(StorageBackend):
         session = self._database.own_session()
         instant = (now - EPOCH) // MICROSECOND
         if instant <= session.made:
-            instant = session.made + 1
+            instant = min(session.made + 1, LAST_INSTANT)  # commit numbers tell the order there
             now = EPOCH + timedelta(0, 0, instant)
         session.made_at(instant)
         return now.astimezone(UTC)
@@ -404,7 +407,7 @@ class SQLiteBackend(StorageBackend):
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 
     def back_up(self, directory: Path) -> Path:
-        return backing_up.back_up(self._database, directory)
+        return backing_up.back_up(self._database, check_utf8(directory, "directory"))
 
     def key_slots(self) -> list[SlotInfo]:
         return rekeying.slots(self._database)

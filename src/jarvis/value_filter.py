@@ -50,7 +50,10 @@ def compile_where(where: Mapping[Any, Any]) -> Test:
     False
     """
     check_where(where)
-    return _compile_clauses(where, 0)
+    try:
+        return _compile_clauses(where, 0)
+    except RecursionError:
+        raise _no_stack() from None
 
 
 def check_where(where: object) -> None:
@@ -59,7 +62,10 @@ def check_where(where: object) -> None:
     Raises:
         InvalidQueryError: it is.
     """
-    extent = extent_of(where)
+    try:
+        extent = extent_of(where)
+    except RecursionError:
+        raise _no_stack() from None
     if extent.height > _TALLEST:
         raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
     if extent.parts > MAX_FILTER_PARTS:
@@ -67,6 +73,10 @@ def check_where(where: object) -> None:
             f"where: has over {MAX_FILTER_PARTS:,} conditions and operands, one that is there twice counted twice; "
             "ask in several queries"
         )
+
+
+def _no_stack() -> InvalidQueryError:
+    return InvalidQueryError("where: it, or a value, is nested too deep for what is left of the call stack")
 
 
 def _compile_clauses(where: Any, depth: int) -> Test:
@@ -153,12 +163,15 @@ def same(one: Any, other: Any) -> bool:
     kind = _kind(one)
     if kind != _kind(other):
         return False
-    if kind in ("list", "tuple"):
-        return len(one) == len(other) and all(map(same, one, other))
-    if kind == "dict":
-        return len(one) == len(other) and all(key in other and same(held, other[key]) for key, held in one.items())
-    if kind == "set":
-        return len(one) == len(other) and _same_members(one, other)
+    try:
+        if kind in ("list", "tuple"):
+            return len(one) == len(other) and all(map(same, one, other))
+        if kind == "dict":
+            return len(one) == len(other) and all(key in other and same(held, other[key]) for key, held in one.items())
+        if kind == "set":
+            return len(one) == len(other) and _same_members(one, other)
+    except RecursionError:
+        raise _no_stack() from None
     return _compared(operator.eq, one, other)
 
 

@@ -1,7 +1,7 @@
 """The JSON store's file: records to bytes and back, with damage noticed and the first life understood.
 
-Layout, format 4, UTF-8, two spaces of indent; "history", "gaps", "events", "commits" and "erasing" are there
-if they hold something::
+Layout, format 4, UTF-8 (what an editor saved with a byte order mark is read, too), two spaces of indent; "history",
+"gaps", "events", "commits" and "erasing" are there if they hold something::
 
     {
       "format": 3,
@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from jarvis._encodings import encoding_of
 from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
@@ -227,6 +228,9 @@ def parse(path: str, data: bytes, known: Known) -> Contents:
     if not data:
         raise CorruptStoreError(path, "is empty, which a store never is: it is damaged; restore it from a copy")
     try:
+        encoding = encoding_of(data)
+        if encoding != "utf-8":  # an editor has put a byte order mark in front, perhaps nothing else
+            data = data.decode(encoding).encode()
         seal = _SEAL.search(data, max(len(data) - _SEAL_BYTES, 0))
         if seal is None:
             return _parse_unsealed(path, data)

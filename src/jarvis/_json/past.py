@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from jarvis._json.instants import Instant, Number
-from jarvis._json.record import Provenance, Record, Stored, by_number, encode, fragment_of, make_record, normalize
-from jarvis.codec import revive
+from jarvis._json.record import (
+    Provenance,
+    Record,
+    Stored,
+    by_number,
+    encode,
+    fragment_of,
+    make_record,
+    normalize,
+    revived,
+)
 from jarvis.entry_record import may_hold_tags
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.revision import REMOVALS, Cutoff, Operation, Revision, Signature
@@ -73,7 +82,7 @@ class State(Record, frozen=True):
     def value(self) -> Any:
         """The value, decoded anew."""
         value = _decode_kept(self.fragment).entry.value
-        return revive(value) if may_hold_tags(self.fragment) else value
+        return revived(value, self.id) if may_hold_tags(self.fragment) else value
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -8,11 +8,21 @@ from typing import Annotated, Any
 
 import msgspec
 
-from jarvis.codec import flatten, format_moment, parse_moment, revive
+from jarvis.codec import InvalidMomentError, flatten, format_moment, parse_moment, revive
 from jarvis.codec.instants import datetime_of
-from jarvis.codec.values import MAX_VALUE_BYTES
+from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.entry_record import Body, encode_body, make_body, make_entry, may_hold_tags
+from jarvis.errors import InvalidEntryError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
+
+
+def revived(value: Any, entry_id: str) -> Any:
+    """Return what `jarvis.codec.revive` does; its error about a moment says which entry it is about."""
+    try:
+        return revive(value)
+    except InvalidMomentError as error:
+        error.entry_id = entry_id
+        raise
 
 
 class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -41,6 +51,13 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     def entry(self, *, plain: bool) -> MemoryEntry:
         """Return the entry, built of the parts of this object; raise ValueError if it is malformed."""
         body = Body(self.value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone))
+        try:
+            return self._entry(body, plain=plain)
+        except InvalidMomentError as error:
+            error.entry_id = self.id
+            raise
+
+    def _entry(self, body: Body, *, plain: bool) -> MemoryEntry:
         return make_entry(
             self.id,
             self.category,
@@ -82,7 +99,7 @@ class Record(msgspec.Struct, frozen=True):
     def value(self) -> Any:
         """The value, decoded anew."""
         value = decode_stored(self.fragment).value
-        return revive(value) if may_hold_tags(self.fragment) else value
+        return revived(value, self.id) if may_hold_tags(self.fragment) else value
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -139,13 +156,20 @@ class Draft:
             zone,
             None if entry.expires_at is None else datetime_of(check_expiry(entry.expires_at)).isoformat(),
         )
-        if len(encode(self._stored)) > MAX_VALUE_BYTES:
+        try:
+            size = len(encode(self._stored))
+        except RecursionError:
+            raise InvalidEntryError("value", NO_STACK) from None
+        if size > MAX_VALUE_BYTES:
             encode_body(entry)  # refuses by the rule, and in the words, of every backend
 
     def record(self, namespace: str, version: int, commit: int) -> Record:
         """Return the record to store in `namespace`."""
         self._stored.version, self._stored.position = version, (self._instant, commit)
-        return make_record(self._stored, fragment_of(self._stored, namespace))
+        try:
+            return make_record(self._stored, fragment_of(self._stored, namespace))
+        except RecursionError:
+            raise InvalidEntryError("value", NO_STACK) from None
 
 
 def normalize(stored: Stored) -> None:

@@ -272,10 +272,10 @@ class Store:
             self._located = True
         if self._read_only:
             return self._load(path, None, locked=False)
-        if not self._may_create and not os.path.exists(path):
+        if not (is_there := _files.is_there(path)) and not self._may_create:
             raise _files.absent(path)
         _files.ensure_directory(Path(path).parent)
-        if Path(path).exists():
+        if is_there:
             if self._sync:
                 _files.try_directory(os.path.dirname(path))
             if self._open_one() is not None:  # of another task of this thread, or what this call interrupts

@@ -19,7 +19,7 @@ from jarvis._json.record import Record
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
-from jarvis.codec.instants import EPOCH, MICROSECOND, datetime_of
+from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
 from jarvis.erasure import Erased
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.revision import Operation, Signature
@@ -102,7 +102,7 @@ class Transaction(Seen):
         instant = instant_of(now)
         made = self.clock.made
         if made is not None and instant <= made:
-            instant = made + 1
+            instant = min(made + 1, LAST_INSTANT)  # commit numbers tell the order there
             now = EPOCH + instant * MICROSECOND
         self._set_clock(self.clock.commit, instant)
         self._told = True

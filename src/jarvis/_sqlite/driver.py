@@ -26,6 +26,7 @@ from jarvis.errors import (
     StoreBusyError,
     StoreError,
     StoreFullError,
+    UnsupportedError,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ cipher_vfs: str | None = None
 
 @functools.cache
 def load_checksums() -> None:
-    """Register the checksumming file layer, once per process, without making it everybody's default."""
+    """Register the checksumming file layer, once per process, without making it everybody's default.
+
+    Raises:
+        UnsupportedError: apsw's wheel is not there as a whole, such as in a bundle that left out its libraries.
+    """
     default = apsw.vfs_names()[0]
     connection = apsw.Connection(":memory:")
     # Where `apsw.sqlite_extra` finds it, whose import takes 9 ms; SQLite adds the suffix.
@@ -70,12 +75,26 @@ def load_checksums() -> None:
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1)
         connection.load_extension(library)
     except apsw.ExtensionLoadingError:
-        from apsw import sqlite_extra
-
-        sqlite_extra.load(connection, "cksumvfs")
+        _load_extra(connection)
     finally:
         connection.close()
     apsw.set_default_vfs(default)
+
+
+def _load_extra(connection: apsw.Connection) -> None:
+    """Load the file layer from where apsw says that it is."""
+    try:
+        from apsw import sqlite_extra
+
+        try:
+            sqlite_extra.load(connection, "cksumvfs")
+        except sqlite_extra.NotAvailable as error:
+            raise LookupError from error
+    except (ImportError, OSError, ValueError, LookupError, apsw.Error) as error:
+        raise UnsupportedError(
+            "the backend 'sqlite' lacks the library cksumvfs of the package apsw-sqlite3mc; bundle all files of the "
+            "package (with PyInstaller: --collect-all apsw), or install it anew"
+        ) from error
 
 
 def connect(

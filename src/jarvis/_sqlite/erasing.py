@@ -125,7 +125,7 @@ def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str
     found: dict[str, None] = {}
     if statement is not None:
         for entry_id, body, packed in session.each(*statement):
-            if entry_id not in found and (test is None or test(reader.value(body, packed))):
+            if entry_id not in found and (test is None or test(reader.value(entry_id, body, packed))):
                 found[entry_id] = None
     given = {name: getattr(query, name) for name in ("category", "key", "entity_type", "entity_id")}
     given = {name: held for name, held in given.items() if held is not None}

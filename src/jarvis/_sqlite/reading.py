@@ -12,7 +12,7 @@ from jarvis._sql.select import COLUMNS, LIVE, Statement, select
 from jarvis._sqlite import driver
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
-from jarvis.entry_record import decode_entry, decode_value
+from jarvis.entry_record import decode_entry, decode_value, unknown_zone
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery, check_name
 
@@ -94,7 +94,7 @@ class Reader:
         if statement is None:
             return
         for row in session.each(*statement):
-            if test is not None and not test(self.value(row[-2], row[-1])):
+            if test is not None and not test(self.value(row[1], row[-2], row[-1])):
                 continue
             yield self.entries(session, (row,))[0]
             if left is not None:
@@ -137,7 +137,7 @@ class Reader:
                     )
                 )
         except InvalidMomentError as error:
-            raise StoreAccessError(self.database.path, f"an entry {error}") from None
+            raise self._unknown_zone(entry_id, error) from None
         except (ValueError, TypeError, OverflowError):  # whose message may hold what is stored
             raise self.undecodable() from None
         finally:
@@ -145,14 +145,17 @@ class Reader:
                 gc.enable()
         return built
 
-    def value(self, body: str, packed: bytes | None) -> Any:
+    def value(self, entry_id: str, body: str, packed: bytes | None) -> Any:
         """Return the value of a stored entry; raise `StoreError` if there is none."""
         try:
             return decode_value(body, packed)
         except InvalidMomentError as error:
-            raise StoreAccessError(self.database.path, f"an entry {error}") from None
+            raise self._unknown_zone(entry_id, error) from None
         except (ValueError, TypeError, OverflowError):
             raise self.undecodable() from None
+
+    def _unknown_zone(self, entry_id: str, error: InvalidMomentError) -> StoreAccessError:
+        return StoreAccessError(self.database.path, unknown_zone(entry_id, error))
 
     def undecodable(self) -> CorruptStoreError:
         """Return the error that a row cannot be decoded."""

@@ -261,7 +261,7 @@ class StoreFile:
         raise self._restless()
 
     def _prepare(self) -> tuple[int, int]:
-        if not os.path.exists(self.path):
+        if not _files.is_there(self.path):
             if self.read_only:
                 raise StoreMissingError(self.path, "is not there; open it once without read_only=True to create it")
             if not self._may_create:

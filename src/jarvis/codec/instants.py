@@ -6,7 +6,7 @@ A naive datetime means local time; its instant is fixed with the offset in force
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
+from datetime import MINYEAR, UTC, datetime, time, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -18,30 +18,56 @@ MICROSECOND = timedelta(microseconds=1)
 FIRST_INSTANT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 """The first instant that has a date in UTC."""
 
-_LAST_INSTANT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+LAST_INSTANT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+"""The last one."""
 
 Moment = TypeVar("Moment", datetime, time)
 
 
 class InvalidMomentError(ValueError):
-    """A datetime or time cannot be kept exactly; the message says why."""
+    """A datetime or time cannot be kept exactly; the message says why.
+
+    Attributes:
+        entry_id: of the entry that holds it, where that is known.
+    """
+
+    entry_id: str | None = None
 
 
 def instant_of(moment: datetime) -> int:
     """Return the instant of `moment`: microseconds since 1970 UTC; naive means local time.
 
     Raises:
-        InvalidMomentError: a naive time so close to year 1 or 9999 that its offset leaves the calendar.
+        InvalidMomentError: a naive time so close to year 1 or 9999 that its offset leaves the calendar, or a time
+            zone that tells no offset.
 
     >>> instant_of(datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc))
     1000000
     """
-    if moment.tzinfo is None or moment.utcoffset() is None:
-        try:
+    try:
+        if moment.tzinfo is None or moment.utcoffset() is None:
             moment = moment.astimezone()
-        except (ValueError, OverflowError, OSError) as error:
-            raise InvalidMomentError("is too close to the end of the calendar to have a local time") from error
-    return (moment - EPOCH) // MICROSECOND
+        return (moment - EPOCH) // MICROSECOND
+    except (ValueError, OverflowError, OSError) as error:
+        raise InvalidMomentError("is too close to the end of the calendar to have a local time") from error
+    except (NotImplementedError, TypeError) as error:
+        raise InvalidMomentError("has a time zone that tells no offset") from error
+
+
+def nearest_instant(moment: datetime) -> int:
+    """Return what `instant_of` does, or for a naive time that it refuses the end of the calendar that it is close to.
+
+    That is for questions: ``datetime.min`` and ``datetime.max`` mean "from the first on" and "to the last" everywhere.
+
+    Raises:
+        InvalidMomentError: a time zone that tells no offset.
+    """
+    try:
+        return instant_of(moment)
+    except InvalidMomentError:
+        if moment.tzinfo is not None:
+            raise
+        return FIRST_INSTANT if moment.year == MINYEAR else LAST_INSTANT
 
 
 def datetime_of(instant: int) -> datetime:
@@ -50,7 +76,7 @@ def datetime_of(instant: int) -> datetime:
     >>> datetime_of(1000000).isoformat()
     '1970-01-01T00:00:01+00:00'
     """
-    return EPOCH + timedelta(0, 0, min(max(instant, FIRST_INSTANT), _LAST_INSTANT))
+    return EPOCH + timedelta(0, 0, min(max(instant, FIRST_INSTANT), LAST_INSTANT))
 
 
 def format_moment(moment: Moment) -> tuple[str, int, str | None]:

@@ -42,12 +42,13 @@ _PART = 256  # so that the budget is spent in 30 ms
 _LONG = 4096  # characters, from which on a text is counted by its length
 _NO_LIMIT = 2**80
 
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what JSON readers everywhere keep exactly as integers
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # what JSON readers everywhere keep exactly as integers
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 
 
+NO_STACK = "is nested too deep for what is left of the call stack"
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; store parts of it as entries of their own"
 
 
@@ -94,7 +95,10 @@ def encode(value: Any, *, field: str = "value") -> bytes:
 
 def encode_plain(plain: Any, *, field: str = "value") -> bytes:
     """Return what `flatten` gave as bytes; raise `InvalidEntryError` beyond `MAX_VALUE_BYTES`."""
-    encoded = _encoder.encode(plain)
+    try:
+        encoded = _encoder.encode(plain)
+    except RecursionError:
+        raise InvalidEntryError(field, NO_STACK) from None
     if len(encoded) > MAX_VALUE_BYTES:
         raise InvalidEntryError(
             field,
@@ -133,7 +137,7 @@ def flatten(value: Any, *, field: str = "value") -> Any:
         path = "".join(reversed(refused.path))
         raise InvalidEntryError(field + path, refused.problem) from None
     except RecursionError:
-        raise InvalidEntryError(field, "is nested too deep for what is left of the call stack") from None
+        raise InvalidEntryError(field, NO_STACK) from None
 
 
 def check_extent(value: Any, *, field: str = "value") -> None:
@@ -144,7 +148,10 @@ def check_extent(value: Any, *, field: str = "value") -> None:
     Raises:
         InvalidEntryError: it is.
     """
-    extent = extent_of(value)
+    try:
+        extent = extent_of(value)
+    except RecursionError:
+        raise InvalidEntryError(field, NO_STACK) from None
     if extent.height > MAX_DEPTH:
         raise InvalidEntryError(field, _TOO_DEEP)
     if extent.least_bytes > MAX_VALUE_BYTES:
@@ -160,7 +167,7 @@ def _flatten(value: Any, depth: int, budget: list[int]) -> Any:
     if kind is str:
         return value if len(value) < _LONG and value.isascii() else _flatten_text(value, budget)
     if kind is int:
-        return value if _INT_MIN <= value <= _INT_MAX else _long_form({TAG: "int", _HELD: hex(value)}, budget)
+        return value if INT_MIN <= value <= INT_MAX else _long_form({TAG: "int", _HELD: hex(value)}, budget)
     if kind is bool or value is None:
         return value
     if kind is float:
@@ -204,7 +211,7 @@ def _flatten_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> Any:
             if kind is str:
                 if len(held) < _LONG and held.isascii():
                     continue
-            elif (kind is int and _INT_MIN <= held <= _INT_MAX) or kind is bool or held is None:
+            elif (kind is int and INT_MIN <= held <= INT_MAX) or kind is bool or held is None:
                 continue
         try:
             flat = _flatten(held, depth + 1, budget)

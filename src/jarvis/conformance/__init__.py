@@ -6,6 +6,9 @@ what needs a capability that it lacks is skipped and says so. Run pytest with
 
 Example::
 
+    import pytest
+    from jarvis.conformance import BackendContract, machine
+
     class TestMyBackend(BackendContract):
         @pytest.fixture
         def open_backend(self, tmp_path):
@@ -13,6 +16,13 @@ Example::
 
     TestMyBackendMachine = machine(lambda directory: MyBackend(directory / "store")).TestCase
 """
+
+import pkgutil
+
+import pytest
+
+# Failed asserts show their values only in modules that pytest knows of before they are imported.
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
 from jarvis.conformance.callers import CallerPromises
 from jarvis.conformance.compression import CompressionPromises

@@ -289,6 +289,7 @@ class ExpiryPromises(Promises):
     # --- purging ---
 
     def test_purging_is_bounded_and_tells_the_feed(self, mortal: MemoryModule, later: FakeClock) -> None:
+        self.need(mortal.backend, KeepsHistory)
         self.need(mortal.backend, FeedsChanges)
         ids = [mortal.create_memory("c", f"k{number}", {"n": number}, "t", ttl=number + 1) for number in range(5)]
         mortal.update_memory(ids[0], {"n": 10}, module="changer")

@@ -13,7 +13,15 @@ from jarvis.change import Change
 from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import CursorExpiredError, HistoryUnavailableError, InvalidQueryError
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import FeedsChanges, KeepsHistory, Namespaced, StorageBackend, WakesWatchers
+from jarvis.storage_backend import (
+    Erases,
+    FeedsChanges,
+    KeepsHistory,
+    Namespaced,
+    StorageBackend,
+    Transactional,
+    WakesWatchers,
+)
 
 
 class FeedPromises(Promises):
@@ -31,6 +39,7 @@ class FeedPromises(Promises):
         return MemoryModule(storage_backend=backend, clock=later)
 
     def test_every_kind_of_change_is_told_in_order(self, fed: MemoryModule, later: FakeClock) -> None:
+        self.need(fed.backend, KeepsHistory)
         memory_id = fed.create_memory("c", "k", {"n": 1}, "t", module="maker", task_id="task", reason="needed")
         later.step(hours=1)
         fed.update_memory(memory_id, {"n": 2}, module="changer", reason="better")
@@ -78,6 +87,7 @@ class FeedPromises(Promises):
         again.shutdown()
 
     def test_what_is_taken_back_is_not_told(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Transactional)
         fed.create_memory("c", "first", {}, "t")
         with contextlib.suppress(KeyError), fed.transaction():
             fed.create_memory("c", "never", {}, "t")
@@ -104,6 +114,7 @@ class FeedPromises(Promises):
         assert [each.key for each in alice.changes()] == ["hers"]
 
     def test_of_what_was_erased_only_that_is_told(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Erases)
         self.need(fed.backend, Namespaced)
         alice = fed.for_namespace("alice")
         memory_id = alice.create_memory("c", "secret", {}, "t")
@@ -164,6 +175,7 @@ class FeedPromises(Promises):
         again.shutdown()
 
     def test_erasing_nothing_is_no_change_and_every_other_erasure_stays(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Erases)
         self.need(fed.backend, Namespaced)
         fed.create_memory("c", "k", {}, "t")
         for _ in range(2):
@@ -177,6 +189,7 @@ class FeedPromises(Promises):
     def test_what_was_before_an_erasure_stays_unknown_when_the_feed_forgets_it(
         self, fed: MemoryModule, later: FakeClock
     ) -> None:
+        self.need(fed.backend, Erases)
         for protocol in (Namespaced, KeepsHistory):
             self.need(fed.backend, protocol)
         fed.create_memory("c", "secret", {}, "t")
@@ -193,6 +206,8 @@ class FeedPromises(Promises):
         assert fed.count_memories(as_of=FAR + timedelta(days=2)) == 0
 
     def test_who_erased_is_told_and_not_who_changed_before(self, fed: MemoryModule) -> None:
+        self.need(fed.backend, Erases)
+        self.need(fed.backend, KeepsHistory)
         self.need(fed.backend, Namespaced)
         alice = fed.for_namespace("alice")
         memory_id = alice.create_memory("c", "k", {}, "t")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
+from jarvis.conformance.fixtures import FIRST, LAST, NOON, OpenBackend, Promises, an_entry
 from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidQueryError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
@@ -183,6 +184,21 @@ class FilterPromises(Promises):
             self._agree(backend, crowd, query)
             self._agree(backend, crowd, MemoryQuery(since=query.since, until=query.until, tags=["ui"], limit=5))
 
+    @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+    def test_the_ends_of_the_calendar_are_moments_to_ask_about_in_every_zone(
+        self, backend: StorageBackend, crowd: list[MemoryEntry], in_zone: Callable[[str], None], zone: str
+    ) -> None:
+        in_zone(zone)
+        day = timedelta(days=1)
+
+        for since in (FIRST, FIRST + day / 2, FIRST.replace(tzinfo=UTC), None):
+            for until in (LAST, LAST - day / 2, LAST.replace(tzinfo=UTC), None):
+                query = MemoryQuery(since=since, until=until)
+                self._agree(backend, crowd, query)
+                assert backend.count(query) == len(crowd)
+        assert backend.count(MemoryQuery(since=LAST)) == backend.count(MemoryQuery(until=FIRST)) == 0
+        assert backend.count(MemoryQuery(after=an_entry(timestamp=LAST))) == len(crowd)
+
     def test_value_filters_mean_the_same_as_in_plain_python(
         self, backend: StorageBackend, crowd: list[MemoryEntry]
     ) -> None:
@@ -284,12 +300,14 @@ class FilterPromises(Promises):
 
     def test_changing_a_filter_that_was_passed_in_changes_no_answer(self, backend: StorageBackend) -> None:
         backend.create(an_entry(value={"n": 1}))
-        where: dict[str, Any] = {"n": {"$in": [1]}}
+        members = {1}
+        where: dict[str, Any] = {"n": {"$in": [1]}, "$and": ({"n": {"$in": members}},)}
         tags = ["ui"]
         query = MemoryQuery(where=where, tags=tags)
 
         where["n"]["$in"].append(2)
         where["m"] = 3
+        members.clear()
         tags.append("x")
 
         assert list(backend.iterate(query)) == backend.select(query) == [an_entry(value={"n": 1})]

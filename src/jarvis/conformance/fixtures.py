@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ OpenBackend = Callable[[], StorageBackend]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
 """Ahead of the system's time, which stands for what nobody gave a moment."""
+FIRST, LAST = datetime.min, datetime.max  # noqa: DTZ901 - naive is what is meant
 
 
 class FakeClock:
@@ -79,6 +81,20 @@ class Promises:
     def memory(self, backend: StorageBackend, clock: FakeClock) -> MemoryModule:
         """Return a module on `backend`, with a clock that stands still."""
         return MemoryModule(storage_backend=backend, clock=clock)
+
+    @pytest.fixture
+    def in_zone(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+        """Return a function that moves this machine to a time zone, until the end of the test."""
+        if not hasattr(time, "tzset"):
+            pytest.skip("the zone of a process cannot be set here")
+
+        def move(zone: str) -> None:
+            patch.setenv("TZ", zone)
+            time.tzset()
+
+        with monkeypatch.context() as patch:
+            yield move
+        time.tzset()
 
     def need(self, backend: StorageBackend, protocol: type) -> None:
         """Skip the test, saying so, if the backend lacks the capability."""

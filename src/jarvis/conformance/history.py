@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
+from jarvis.conformance.fixtures import FAR, FIRST, LAST, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import (
     ConflictError,
     DuplicateEntryError,
@@ -22,7 +23,9 @@ from jarvis.errors import (
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.revision import MISSING, Revision, Signature
-from jarvis.storage_backend import Expires, KeepsHistory, Namespaced, Settles, StorageBackend
+from jarvis.storage_backend import Erases, Expires, KeepsHistory, Namespaced, Settles, StorageBackend
+
+_FAR_EAST, _FAR_WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-14))
 
 
 class HistoryPromises(Promises):
@@ -136,6 +139,7 @@ class HistoryPromises(Promises):
             backend.sign(Signature("update"))
 
     def test_namespaces_have_histories_of_their_own(self, past: MemoryModule) -> None:
+        self.need(past.backend, Erases)
         self.need(past.backend, Namespaced)
         other = past.for_namespace("other")
         for memory in (past, other):
@@ -314,6 +318,19 @@ class HistoryPromises(Promises):
 
         assert caught.value.earliest == FAR
 
+    @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+    def test_the_ends_of_the_calendar_are_the_first_moment_and_the_present(
+        self, past: MemoryModule, in_zone: Callable[[str], None], zone: str
+    ) -> None:
+        in_zone(zone)
+        past.create_memory("c", "k", {}, "t")
+
+        for end in (LAST, LAST.replace(tzinfo=UTC), LAST.replace(tzinfo=_FAR_WEST)):
+            assert past.count_memories(as_of=end) == 1
+        for beginning in (FIRST, FIRST.replace(tzinfo=UTC), FIRST.replace(tzinfo=_FAR_EAST)):
+            with pytest.raises(HistoryUnavailableError, match="0001-01-01"):
+                past.count_memories(as_of=beginning)
+
     def test_what_is_no_moment_is_refused(self, past: MemoryModule) -> None:
         no_moment: Any = "yesterday"
         with pytest.raises(InvalidQueryError, match="as_of"):
@@ -405,6 +422,7 @@ class HistoryPromises(Promises):
         assert meanwhile.value == {"n": 1}
 
     def test_what_an_erased_namespace_held_is_not_known_any_more(self, past: MemoryModule, later: FakeClock) -> None:
+        self.need(past.backend, Erases)
         self.need(past.backend, Namespaced)
         past.create_memory("c", "k", {}, "t")
         then = later.now
@@ -421,6 +439,7 @@ class HistoryPromises(Promises):
         assert past.for_namespace("other").count_memories(as_of=then) == 0
 
     def test_a_question_about_just_now_waits_for_the_change_that_is_dated_before(self, backend: StorageBackend) -> None:
+        self.need(backend, KeepsHistory)
         self.need(backend, Settles)
         self.need(backend, Expires)  # which asks for the time between the date of a change and its end
         reached, going_on = threading.Event(), threading.Event()
@@ -454,6 +473,7 @@ class HistoryPromises(Promises):
         assert answers == [memory.get_user_preferences(as_of=then)] == [{"n": {"n": 1}}]
 
     def test_a_question_about_just_now_is_answered_twice_alike_beside_writers(self, backend: StorageBackend) -> None:
+        self.need(backend, KeepsHistory)
         self.need(backend, Settles)
         memory, is_over = MemoryModule(storage_backend=backend), threading.Event()
         memory.set_user_preference("n", {"n": 0})
@@ -487,6 +507,7 @@ class HistoryPromises(Promises):
         assert [again for _, again in answers] == [answer for answer, _ in answers]
 
     def test_a_transaction_that_is_open_keeps_no_question_waiting(self, backend: StorageBackend) -> None:
+        self.need(backend, KeepsHistory)
         self.need(backend, Settles)
         memory = MemoryModule(storage_backend=backend)
         memory.set_user_preference("n", {"n": 0})

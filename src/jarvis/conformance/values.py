@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import OrderedDict, UserDict, defaultdict
@@ -13,10 +14,11 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from jarvis.codec import MAX_DEPTH
-from jarvis.conformance.fixtures import OpenBackend, Promises, an_entry
+from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidEntryError
 from jarvis.storage_backend import StorageBackend
 
@@ -159,6 +161,65 @@ class ValuePromises(Promises):
         assert reopened is not None
         assert identical(at_once.value, {"v": _EXACT[name]})
         assert identical(reopened.value, {"v": _EXACT[name]})
+
+    @pytest.mark.parametrize("name", _EXACT)
+    def test_a_dump_shares_nothing_with_its_entry_and_is_exact(self, backend: StorageBackend, name: str) -> None:
+        value = {"v": _EXACT[name], "pair": ({"list": [1], "set": {1}},)}
+        backend.create(an_entry(value=value, tags=["a"]))
+        entry = backend.read("1")
+        assert entry is not None
+
+        dump = entry.model_dump()
+
+        assert identical(dump["value"], value)
+        dump["tags"].append("b")
+        dump["provenance"].clear()
+        dump["value"]["pair"][0]["list"].append(2)
+        dump["value"]["pair"][0]["set"].add(2)
+        dump["value"].clear()
+        assert identical(entry.value, value)
+        assert (entry.tags, len(entry.provenance)) == (["a"], 3)
+
+    @pytest.mark.parametrize("name", _EXACT)
+    def test_a_dump_in_json_types_is_json_everywhere(self, backend: StorageBackend, name: str) -> None:
+        backend.create(an_entry(value={"v": _EXACT[name], "set": {(1, 2), (1,)}}))
+        entry = backend.read("1")
+        assert entry is not None
+
+        dump = entry.model_dump(mode="json")
+
+        text = json.dumps(dump, allow_nan=False, ensure_ascii=False).encode()
+        assert identical(json.loads(text), dump)
+        assert identical(msgspec.json.decode(msgspec.json.encode(dump)), dump)
+        assert dump["value"]["set"] == [[1, 2], [1]]
+
+    def test_a_dump_in_json_types_has_the_documented_forms(self) -> None:
+        berlin = datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=1)))
+        forms = [
+            ((1, (2,)), [1, [2]]),
+            ({"b", "a"}, ["a", "b"]),
+            (frozenset(), []),
+            (float("nan"), "NaN"),
+            (float("inf"), "Infinity"),
+            (-float("inf"), "-Infinity"),
+            (2**64, "0x10000000000000000"),
+            (2**64 - 1, 2**64 - 1),
+            ("\ud800é", "\\ud800é"),
+            ({"\ud800": 1}, {"\\ud800": 1}),
+            (NOON, "2026-03-01T12:00:00Z"),
+            (berlin, "2026-03-01T12:00:00+01:00"),
+            (date(2026, 3, 1), "2026-03-01"),
+            (time(12, tzinfo=UTC), "12:00:00Z"),
+            (timedelta(seconds=-90), "-PT90S"),
+            (b"\xff", "/w=="),
+            (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+            (Decimal("1.50"), "1.50"),
+            (Path("a/\ud800"), str(Path("a/\\ud800"))),
+        ]
+        for held, form in forms:
+            assert identical(an_entry(value={"v": held}).model_dump(mode="json")["value"]["v"], form)
+        with pytest.raises(InvalidEntryError, match="two keys"):
+            an_entry(value={"\ud800": 1, "\\ud800": 2}).model_dump(mode="json")
 
     @pytest.mark.parametrize("name", _REFUSED)
     def test_what_cannot_come_back_is_refused_with_its_path(self, backend: StorageBackend, name: str) -> None:

@@ -1,0 +1,85 @@
+"""What cannot be stored, told in words: for a record that matters more than each of its parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jarvis._extent import extent_of
+from jarvis.codec.values import MAX_DEPTH, flatten
+from jarvis.errors import InvalidEntryError, InvalidQueryError
+
+LONGEST_REPR = 1_000
+"""Characters; what is longer is cut, and ends in ``…``."""
+
+_MOST_PARTS = 100_000  # of a container; what has more, such as one that explodes, is told by its type alone
+
+
+def storable(value: Any, on_unstorable: str) -> Any:
+    """Return `value` as it is, or with ``"repr"`` what `with_reprs` makes of it.
+
+    Raises:
+        InvalidQueryError: `on_unstorable` is neither ``"raise"`` nor ``"repr"``.
+    """
+    if on_unstorable == "raise":
+        return value
+    if on_unstorable != "repr":
+        raise InvalidQueryError('on_unstorable: takes "raise" or "repr"')
+    return with_reprs(value)
+
+
+def with_reprs(value: Any) -> Any:
+    """Return `value`, or a copy in which each part that cannot be stored is text: what ``repr`` says of it.
+
+    So is a key that is no text. What could be stored stays as it is.
+
+    >>> with_reprs({"code": 0, "result": {1: object}})
+    {'code': 0, 'result': {'1': "<class 'object'>"}}
+    """
+    if _is_storable(value):
+        return value
+    told = _told(value, 0, {})
+    if type(told) is dict and not _is_storable(told):  # its parts are too large or too deep together
+        return {key: held if type(held) is str else _repr(held) for key, held in told.items()}
+    return told
+
+
+def _is_storable(value: Any) -> bool:
+    try:
+        flatten(value)
+    except InvalidEntryError:
+        return False
+    return True
+
+
+def _told(value: Any, depth: int, known: dict[int, Any]) -> Any:
+    """Return `value` with reprs; each container is walked once, however often it is held (`known`, by identity)."""
+    kind = type(value)
+    if kind not in (dict, list, tuple):
+        return value if _is_storable(value) else _repr(value)
+    if id(value) not in known:
+        known[id(value)] = _type_of(value)  # for whoever meets it inside of itself
+        if depth < MAX_DEPTH:
+            if kind is dict:
+                told: Any = {_key(key): _told(held, depth + 1, known) for key, held in value.items()}
+            else:
+                told = kind([_told(held, depth + 1, known) for held in value])
+            if extent_of(told).parts <= _MOST_PARTS:
+                known[id(value)] = told
+    return known[id(value)]
+
+
+def _key(key: Any) -> str:
+    return key if type(key) is str else _repr(key)
+
+
+def _type_of(value: Any) -> str:
+    return f"<{type(value).__name__} object>"
+
+
+def _repr(value: Any) -> str:
+    """Return what ``repr`` says, cut; of what explodes, or has no such word, only its type."""
+    try:
+        text = repr(value) if extent_of(value).parts <= _MOST_PARTS else _type_of(value)
+    except Exception:  # noqa: BLE001 - of anybody's class
+        text = _type_of(value)
+    return text if len(text) <= LONGEST_REPR else f"{text[:LONGEST_REPR]}…"

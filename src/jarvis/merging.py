@@ -1,0 +1,45 @@
+"""A JSON merge patch: changes that are laid over a value (https://www.rfc-editor.org/rfc/rfc7396)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jarvis.codec import check_extent
+from jarvis.codec.values import NO_STACK
+from jarvis.errors import InvalidEntryError
+
+
+def check_changes(changes: object) -> None:
+    """Check that `changes` is a mapping that can be walked; raise `InvalidEntryError` otherwise."""
+    if not isinstance(changes, Mapping):
+        raise InvalidEntryError("changes", f"takes a dict, not {type(changes).__name__}")
+    check_extent(changes)
+
+
+def merged(value: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a new value: what is a mapping on both sides is merged, what is None removed, all else replaced.
+
+    Raises:
+        InvalidEntryError: `changes` is nested too deep for what is left of the call stack.
+
+    >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"b": None, "d": 3}})
+    {'a': {'c': 2, 'd': 3}}
+    """
+    try:
+        return _merged(value, changes)
+    except RecursionError:
+        raise InvalidEntryError("changes", NO_STACK) from None
+
+
+def _merged(value: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(value)
+    for key, held in changes.items():
+        if held is None:
+            result.pop(key, None)
+        elif isinstance(held, Mapping):
+            before = result.get(key)
+            result[key] = _merged(before if type(before) is dict else {}, held)
+        else:
+            result[key] = held
+    return result

@@ -1,0 +1,454 @@
+"""No verb answers any input with an error that is not ours: ``except JarvisError`` catches them all.
+
+Verbs and their arguments are found by inspection. A new verb whose arguments have no good example here fails the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import inspect
+import itertools
+import sys
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jarvis.async_memory import AsyncMemoryModule
+from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
+from jarvis.conformance.values import exploding, nested
+from jarvis.container import Container
+from jarvis.errors import JarvisError
+from jarvis.json_backend import JSONBackend
+from jarvis.keys import KeyFile, KeyFunction
+from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
+from jarvis.sqlite_backend import SQLiteBackend
+from jarvis.storage_backend import StorageBackend
+
+
+class _Colour(enum.Enum):
+    RED = "red"
+
+
+class _Name(str):
+    pass
+
+
+class _Nowhere(tzinfo):
+    """A time zone that does not know where it is."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return None
+
+    dst = tzname = utcoffset  # type: ignore[assignment]  # hostile
+
+
+class _Anything:
+    def __init__(self, *_: object) -> None:
+        pass
+
+
+def _endless(kind: type) -> Any:
+    part: Any = {} if kind is dict else []
+    part.update(a=part) if kind is dict else part.append(part)
+    return part
+
+
+def _deep(kind: type, depth: int = 100_000) -> Any:
+    part: Any = 1
+    for _ in range(depth):
+        part = {"a": part} if kind is dict else kind([part])
+    return part
+
+
+FIRST, LAST = datetime.min, datetime.max
+
+ANYTHING: dict[str, Any] = {
+    "None": None,
+    "True": True,
+    "0": 0,
+    "-1": -1,
+    "2**31": 2**31,
+    "2**63": 2**63,
+    "-2**63 - 1": -(2**63) - 1,
+    "10**5000": 10**5000,
+    "1.5": 1.5,
+    "1e308": 1e308,
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "-inf": float("-inf"),
+    "complex": 1j,
+    "a signalling decimal": Decimal("sNaN"),
+    "empty text": "",
+    "text": "x",
+    "NUL": "a\0b",
+    "half an emoji": "\ud83d",
+    "long text": "é" * 3_000,
+    "a subclass of str": _Name("x"),
+    "bytes": b"\xff",
+    "bytearray": bytearray(b"x"),
+    "list": [],
+    "list of None": [None],
+    "list of half an emoji": ["\ud83d"],
+    "list of lists": [[]],
+    "many": ["x"] * 1_000,
+    "tuple": (1,),
+    "set": {1},
+    "dict": {},
+    "dict of a number": {1: 1},
+    "dict of half an emoji": {"\ud83d": "\ud83d"},
+    "dict of an object": {"a": object()},
+    "an operator": {"$gt": 1},
+    "operators": {"a": {"$gt": []}, "b": {"$in": 1}},
+    "ordered dict": OrderedDict(a=1),
+    "read-only dict": types.MappingProxyType({"a": 1}),
+    "endless dict": _endless(dict),
+    "endless list": _endless(list),
+    "deep dict": _deep(dict),
+    "deep list": _deep(list),
+    "deep tuple": _deep(tuple),
+    "a dict as deep as may be": nested(100),
+    "a dict too deep": nested(101),
+    "a dict of a deep list": {"a": _deep(list)},
+    "exploding": exploding(dict),
+    "exploding list": exploding(list),
+    "object": object(),
+    "class": _Anything,
+    "function": lambda *_: None,
+    "function of a number": lambda *_: 1,
+    "generator": (number for number in range(3)),
+    "member": _Colour.RED,
+    "date": date(2026, 3, 1),
+    "first": FIRST,
+    "last": LAST,
+    "first in UTC": FIRST.replace(tzinfo=UTC),
+    "last in UTC": LAST.replace(tzinfo=UTC),
+    "first far in the east": FIRST.replace(tzinfo=timezone(timedelta(hours=14))),
+    "last far in the west": LAST.replace(tzinfo=timezone(timedelta(hours=-14))),
+    "nowhere": LAST.replace(tzinfo=_Nowhere()),
+    "no zone": datetime(2026, 3, 1, tzinfo=tzinfo()),  # type: ignore[abstract]  # hostile
+    "shortest": timedelta.min,
+    "longest": timedelta.max,
+    "path": Path("x"),
+    "path with NUL": Path("a\0b"),
+    "path with half an emoji": Path("\ud83d"),
+    "long path": "x/" * 3_000,
+    "long name": "x" * 300,
+    "unknown home": "~no-such-user/x",
+    "entry": MemoryEntry("1", "c", "k", {}),
+    "entry of nothing": MemoryEntry(None, None, None, None, None, None, 1, None, None, None, None, 1),  # type: ignore[arg-type]  # hostile
+    "query": MemoryQuery(),
+}
+
+GOOD: dict[str, Any] = {
+    "after": None,
+    "as_of": None,
+    "batch": 10,
+    "category": "tasks",
+    "change": lambda value: value,
+    "changes": {"a": 1},
+    "device_info": {"os": "linux"},
+    "directory": "copies",
+    "entity_id": "1",
+    "entity_type": "task",
+    "erase": False,
+    "examples": 1,
+    "expires_at": None,
+    "from_version": 1,
+    "idle_seconds": 0.0,
+    "if_version": None,
+    "include_archived": False,
+    "interval": 60,
+    "key": "k",
+    "keys": (),
+    "limit": 10,
+    "memory_id": "absent",  # or one that is there, see `_call`
+    "module": None,
+    "namespace": "alice",
+    "on_unstorable": "repr",
+    "progress": None,
+    "reason": None,
+    "since": None,
+    "slot_id": 1,
+    "source": KeyFunction(lambda: b"k" * 32),
+    "tags": None,
+    "tags_match": "any",
+    "task_data": {"status": "completed"},
+    "task_id": "1",
+    "to_version": 1,
+    "ttl": None,
+    "until": None,
+    "value": {"a": 1},
+    "version": 1,
+    "where": None,
+}
+"""A good argument for each parameter of a verb."""
+
+Arguments = dict[str, Any]
+
+
+def _verbs(kind: type) -> dict[str, list[str]]:
+    """Return the public verbs of a class, each with its parameters."""
+    return {
+        name: [parameter for parameter in inspect.signature(verb).parameters if parameter != "self"]
+        for name, verb in inspect.getmembers(kind, callable)
+        if not name.startswith("_") and name != "of"
+    }
+
+
+VERBS = _verbs(MemoryModule)
+
+
+def test_every_parameter_of_every_verb_has_a_good_argument() -> None:
+    asked = {parameter for parameters in VERBS.values() for parameter in parameters}
+
+    assert asked == set(GOOD)
+    assert VERBS.keys() == _verbs(AsyncMemoryModule).keys()
+
+
+def _attempts(verb: str, memory_id: str) -> Iterator[tuple[str, Arguments]]:
+    """Yield what a verb is called with: each time one argument is hostile, and all others are good."""
+    good = {parameter: GOOD[parameter] for parameter in VERBS[verb]}
+    if "memory_id" in good:
+        good["memory_id"] = memory_id
+    if "ttl" in good and verb == "touch_memory":
+        good["ttl"] = 60
+    yield "nothing", good
+    for parameter, (name, held) in itertools.product(good, ANYTHING.items()):
+        arguments = {**good, parameter: held}
+        if parameter == "expires_at":
+            arguments.pop("ttl", None)
+        yield f"{parameter}: {name}", arguments
+
+
+BACKENDS: dict[str, Callable[[], StorageBackend]] = {
+    "sqlite": lambda: SQLiteBackend("memory.db", durability="normal"),
+    "json": lambda: JSONBackend("memory.json", durability="normal"),
+}
+
+
+@pytest.fixture(params=BACKENDS)
+def memory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryModule]:
+    monkeypatch.chdir(tmp_path)
+    memory = MemoryModule(BACKENDS[request.param](), retention=[RetentionRule(category="none", max_entries=1)])
+    memory.create_memory("tasks", "k", {"a": 1}, "task", "1", ["x"])
+    yield memory
+    memory.shutdown()
+
+
+def _there(memory: MemoryModule) -> str:
+    """Return the id of a memory that is there."""
+    return memory.upsert_memory("kept", "kept", {"a": {"b": 1}}, tags=["x"])
+
+
+def _used(verb: str, memory: MemoryModule, result: Any) -> None:
+    """Use what a verb returned as far as it goes."""
+    if verb == "watch":
+        memory.set_user_preference("theme", {})
+        next(result)
+        result.close()
+    elif inspect.isgenerator(result) or isinstance(result, Iterator):
+        list(result)
+    elif verb in ("acting_as", "transaction"):
+        with result:
+            pass
+    elif isinstance(result, MemoryModule):
+        result.list_memories()
+    elif verb == "sweep_every":
+        result.stop()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_raises_nothing_but_our_errors(verb: str, memory: MemoryModule) -> None:
+    foreign = []
+    for what, arguments in _attempts(verb, _there(memory)):
+        try:
+            _used(verb, memory, getattr(memory, verb)(**arguments))
+        except JarvisError:
+            pass
+        except Exception as error:  # noqa: BLE001 - that is what is looked for
+            foreign.append(f"{what}: {type(error).__name__}: {error}"[:200])
+
+    assert not foreign, "\n".join(foreign)
+    assert memory.list_memories() is not None
+
+
+async def _next(result: Any) -> Any:
+    return await anext(result, None)  # it may end before the change is made
+
+
+async def _awaited(verb: str, memory: AsyncMemoryModule, result: Any) -> None:
+    """Use what an asynchronous verb returned as far as it goes."""
+    if inspect.isawaitable(result):
+        await result
+    elif verb == "watch":
+        step = asyncio.ensure_future(_next(result))
+        while not step.done():
+            await memory.set_user_preference("theme", {})
+        await step
+        await result.aclose()
+    elif inspect.isasyncgen(result):
+        [entry async for entry in result]
+    elif verb == "transaction":
+        async with result:
+            pass
+    elif verb == "acting_as":
+        with result:
+            pass
+    elif isinstance(result, AsyncMemoryModule):
+        await result.list_memories()
+    elif verb == "sweep_every":
+        result.stop()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_awaited_verb_raises_nothing_but_our_errors(verb: str, memory: MemoryModule) -> None:
+    async def attempt() -> list[str]:
+        awaited, foreign = AsyncMemoryModule.of(memory), []
+        for what, arguments in _attempts(verb, _there(memory)):
+            try:
+                await _awaited(verb, awaited, getattr(awaited, verb)(**arguments))
+            except JarvisError:
+                pass
+            except Exception as error:  # noqa: BLE001 - that is what is looked for
+                foreign.append(f"{what}: {type(error).__name__}: {error}"[:200])
+        await awaited.shutdown()
+        return foreign
+
+    foreign = asyncio.run(attempt())
+
+    assert not foreign, "\n".join(foreign)
+
+
+# --- what makes a module, and what it is made of -------------------------------------------------
+
+MAKERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
+    "module": (MemoryModule, lambda memory: (memory.list_memories(), memory.shutdown())),
+    "async module": (AsyncMemoryModule, lambda memory: asyncio.run(memory.list_memories())),
+    "sqlite": (SQLiteBackend, lambda backend: (backend.list_all(), backend.shutdown())),
+    "json": (JSONBackend, lambda backend: (backend.list_all(), backend.shutdown())),
+    "settings": (StorageConfig, lambda _: None),
+    "all settings": (JarvisConfig, lambda _: None),
+    "loader": (ConfigLoader, lambda loader: loader.load()),
+    "query": (MemoryQuery, lambda query: query.matches(MemoryEntry("1", "c", "k", {}))),
+    "history": (HistoryPolicy, lambda _: None),
+    "rule": (lambda **fields: RetentionRule(**{"category": "c", "max_entries": 1, **fields}), lambda _: None),
+    "container": (
+        lambda config_path=None: Container().get_memory_module(config_path),
+        lambda memory: memory.shutdown(),
+    ),
+    "key file": (lambda path="key": KeyFile(path), lambda _: None),
+    "new key file": (lambda path="key": KeyFile.create(path), lambda _: None),
+}
+
+
+@pytest.mark.filterwarnings("ignore::jarvis.errors.NoRecoveryWarning")
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_is_made_with_a_hostile_argument_raises_nothing_but_our_errors(
+    maker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make, use = MAKERS[maker]
+    parameters = list(inspect.signature(RetentionRule if maker == "rule" else make).parameters)
+    first = {"sqlite": {"db_path": "memory.db"}, "json": {"file_path": "memory.json"}}.get(maker, {})
+
+    foreign = []
+    for parameter, (name, held) in itertools.product(parameters, ANYTHING.items()):
+        try:
+            use(make(**{**first, parameter: held}))
+        except JarvisError:
+            pass
+        except Exception as error:  # noqa: BLE001 - that is what is looked for
+            foreign.append(f"{parameter}: {name}: {type(error).__name__}: {error}"[:200])
+
+    assert not foreign, "\n".join(foreign)
+
+
+def _entry_with(field: str, held: Any) -> MemoryEntry:
+    entry = MemoryEntry("1", "c", "k", {})
+    setattr(entry, field, held)
+    return entry
+
+
+@pytest.mark.parametrize("backend_type", BACKENDS)
+def test_an_entry_of_hostile_parts_raises_nothing_but_our_errors(
+    backend_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend = BACKENDS[backend_type]()
+    backend.create(MemoryEntry("kept", "c", "k", {}))
+
+    foreign = []
+    for field, (name, held) in itertools.product(MemoryEntry.__struct_fields__, ANYTHING.items()):
+        entry = _entry_with(field, held)
+        for what in (backend.create, backend.update, MemoryEntry.model_dump, _json_dump):
+            try:
+                what(entry)
+            except JarvisError:
+                pass
+            except Exception as error:  # noqa: BLE001 - that is what is looked for
+                foreign.append(f"{what.__name__}, {field}: {name}: {type(error).__name__}: {error}"[:200])
+        if backend.read("1") is not None:
+            backend.delete("1")
+    backend.shutdown()
+
+    assert not foreign, "\n".join(foreign)
+
+
+def _json_dump(entry: MemoryEntry) -> dict[str, Any]:
+    return entry.model_dump(mode="json")
+
+
+# --- little stack ----------------------------------------------------------------------------------
+
+
+def _with_frames_left(frames: int, call: Callable[[], Any]) -> str:
+    """Return what becomes of a call that has so many frames of the stack left."""
+    depth, frame = 0, sys._getframe()
+    while frame.f_back is not None:
+        depth, frame = depth + 1, frame.f_back
+
+    def down(more: int) -> Any:
+        return down(more - 1) if more > 0 else call()
+
+    try:
+        down(sys.getrecursionlimit() - depth - frames)
+    except JarvisError as error:
+        return type(error).__name__
+    except RecursionError:
+        return "RecursionError"
+    return "done"
+
+
+@pytest.mark.parametrize("kind", [dict, list, tuple])
+def test_deep_values_and_filters_on_a_deep_stack_are_our_errors(memory: MemoryModule, kind: type) -> None:
+    memory_id = _there(memory)
+    deep: dict[str, Any] = nested(99, kind=kind)
+    calls: dict[str, Callable[[Any], Any]] = {
+        "create": lambda value: memory.create_memory("c", "k", value, "t"),
+        "upsert": lambda value: memory.upsert_memory("c", "k", value),
+        "update": lambda value: memory.update_memory(memory_id, value),
+        "merge": lambda value: memory.merge_memory(memory_id, value),
+        "where": lambda value: memory.search_memories(where=value),
+        "equal": lambda value: memory.search_memories(where={"x": {"$eq": value}}),
+        "dump": lambda value: MemoryEntry("1", "c", "k", value).model_dump(),
+        "json dump": lambda value: MemoryEntry("1", "c", "k", value).model_dump(mode="json"),
+    }
+    for name, call in calls.items():
+        outcomes = set()
+        for frames in range(40, 440, 10):
+            memory.update_memory(memory_id, {})
+            memory.upsert_memory("c", "k", {})
+            if _with_frames_left(frames, partial(call, {})) != "RecursionError":
+                outcomes.add(_with_frames_left(frames, partial(call, deep)))
+        assert "RecursionError" not in outcomes, name
+        assert len(outcomes) > 1 or name in ("where", "equal"), name
