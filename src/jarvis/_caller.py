@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
 
 from jarvis.errors import TransactionError
+
+Result = TypeVar("Result")
 
 
 def current_task() -> object | None:
@@ -30,6 +34,28 @@ def current_task() -> object | None:
         current: object = greenlet.getcurrent()
         return None if current.parent is None else current  # type: ignore[attr-defined]  # of every greenlet
     return None
+
+
+def let_go(lock: threading.RLock) -> None:
+    """Release a lock as often as the calling thread has taken it; no-op if it has not."""
+    while lock._is_owned():  # type: ignore[attr-defined]  # threading.Condition relies on it too
+        lock.release()
+
+
+def holding(lock: threading.RLock, work: Callable[[], Result]) -> Result:
+    """Return what `work` returns, called with the lock taken.
+
+    No exception leaves it taken, at whatever place it is raised from outside: a ``with`` block would, between its last
+    step and the release. What calls this inside of `work`, such as a signal handler, releases the lock.
+    """
+    try:
+        try:
+            lock.acquire()
+            return work()
+        finally:
+            let_go(lock)
+    finally:  # again: one exception keeps at most one of the two from being reached
+        let_go(lock)
 
 
 class Gate:
@@ -86,6 +112,11 @@ def foreign_task(name: object) -> TransactionError:
         f"{name}: another task of this thread has a transaction open, and to wait for it would stop them both; "
         "use AsyncMemoryModule, write in a thread (asyncio.to_thread), or leave the transaction before you await"
     )
+
+
+def torn_transaction(name: object) -> TransactionError:
+    """Return the error of who goes on with a transaction in which a change was left half made."""
+    return TransactionError(f"{name}: an earlier failure took the transaction back; start a new one")
 
 
 def no_transaction(name: object) -> TransactionError:

@@ -23,6 +23,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis import _files
+from jarvis._caller import let_go
 from jarvis._files import Stamp, explaining
 from jarvis.errors import StoreAccessError
 
@@ -80,7 +81,7 @@ class LockFile:
         self.path = path
         self._guarded = guarded
         self._page_identity = (0, 0)
-        self._looking = threading.Lock()
+        self._looking = threading.RLock()
         self._looked = 0.0
         self._mark = b""  # of the commit that the holder has in flight
 
@@ -192,7 +193,7 @@ class LockFile:
             try:
                 self._look(now)
             finally:
-                self._looking.release()
+                let_go(self._looking)
         readers = self._readers
         if not readers:
             return None

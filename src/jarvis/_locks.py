@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, TypeVar
 
 from jarvis import _files
+from jarvis._caller import let_go
 from jarvis._lock_file import LockFile, Note, Swap
 from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError, UnsafeLocationError
 
@@ -94,15 +95,13 @@ class WriterLock:
         """Give the lock to the next waiter; no-op if the calling thread does not hold it."""
         if self.is_mine():
             self.settle()
-            for waiter in self._waiters:  # one that an interrupt kept from being handed over
-                waiter.give_up()
+            self._settle_waiter()  # one that an interrupt kept from being handed over
             if self._held is not None:
                 try:
                     _unlock(self._held)
                 except OSError:  # closing it unlocks as well
                     self._close(self._held)
-            while self.is_mine():
-                self._mutex.release()
+            let_go(self._mutex)
 
     def release_for(self, holder: tuple[int, int]) -> None:
         """Release what the thread with this (process id, thread id) acquired.
@@ -261,23 +260,32 @@ class WriterLock:
         if _are_threads_green():
             self._poll(deadline, timeout_seconds)
             return
-        if self._waiters and not self._waiters[0].take_over():
-            self._waiters.clear()
         try:
-            if not self._waiters:
-                self._waiters.append(_Waiter(self._open))
-                self._waiters[0].start()
-            descriptor = self._waiters[0].wait(max(deadline - time.monotonic(), 0))
-            if descriptor is None:
+            if not self._waiters or not self._waiters[0].take_over():
+                self._waiters[:] = [_Waiter(self._open)]
+                try:
+                    self._waiters[0].start()
+                except RuntimeError:  # the interpreter ends: it starts no more threads
+                    self._poll(deadline, timeout_seconds)
+                    return
+            if not self._waiters[0].wait(max(deadline - time.monotonic(), 0)):
                 raise self.busy(timeout_seconds)
-        except BaseException:
-            for waiter in self._waiters:
+            if self._held is not None:
+                self._close(self._held)
+            self._hold(self._waiters[0].descriptor)
+        finally:
+            self._settle_waiter()
+
+    def _settle_waiter(self) -> None:
+        """Take over what the waiter got if the lock is held by it, else want it no longer. No-op if there is none."""
+        for waiter in self._waiters[:]:
+            if waiter.descriptor == self._held:
+                waiter.hand_over()
+                self._waiters.clear()
+            else:
                 waiter.give_up()
-            raise
-        if self._held is not None:
-            self._close(self._held)
-        self._hold(descriptor)
-        self._waiters.clear()
+                if not waiter.is_started:
+                    self._waiters.clear()
 
     def _poll(self, deadline: float, timeout_seconds: float) -> None:
         """Look again and again, for threads that are green: one that waits in the kernel stops all of them."""
@@ -306,6 +314,7 @@ class WriterLock:
     def _forget(self) -> None:
         """In a forked child: let go of the parent's descriptors without unlocking what it holds."""
         for waiter in self._waiters:
+            waiter.disown()
             self._descriptors.add(waiter.descriptor)
         self._waiters.clear()
         _let_go(self._descriptors, self._waiters)
@@ -315,51 +324,79 @@ class WriterLock:
 
 
 class _Waiter:
-    """A thread that waits for the lock on a descriptor of its own, until somebody wants it or nobody does.
+    """A thread that waits for the lock on a descriptor of its own, until somebody takes it or nobody wants it.
 
-    The descriptor is the waiter's to close until `wait` hands it out.
+    The thread alone closes the descriptor, unless somebody has taken it. There is no lock in here that an interrupt
+    could leave taken: each attribute is written by one side only, the thread or the callers, and whoever writes one
+    looks at the other side's after that.
     """
 
+    descriptor = -1
+    is_started = False
+    _is_wanted, _is_taken = True, False  # the callers'
+    _is_locked, _is_over = False, False  # the thread's
+
     def __init__(self, open_file: Callable[[], int]) -> None:
+        self._got, self._asked = threading.Lock(), threading.Lock()
+        self._got.acquire()
+        self._asked.acquire()
         self.descriptor = open_file()
-        self._settled = threading.Lock()
-        self._got = threading.Event()
-        self._wanted = True
-        self._over = False
-        self._thread = threading.Thread(target=self._run, name="jarvis-writer-lock", daemon=True)
 
     def start(self) -> None:
-        """Begin to wait."""
-        self._thread.start()
+        """Begin to wait; raise RuntimeError if there can be no more threads, such as at the interpreter's end."""
+        threading.Thread(target=self._run, name="jarvis-writer-lock", daemon=True).start()
+        self.is_started = True
 
     def _run(self) -> None:
         _lock(self.descriptor)
-        with self._settled:
-            if self._wanted:
-                self._got.set()
-            else:
-                self._finish()
+        self._is_locked = True
+        _let(self._got)
+        while not self._is_taken:
+            if not self._is_wanted:
+                self._is_over = True
+                if not self._is_wanted:
+                    os.close(self.descriptor)  # which unlocks it
+                    return
+                self._is_over = False  # somebody wants it again
+            self._asked.acquire()
 
     def take_over(self) -> bool:
         """Want it again; False if the thread got the lock meanwhile and let it go."""
-        with self._settled:
-            self._wanted = not self._over
-            return self._wanted
+        self._is_wanted = True
+        if self._is_over:
+            self.give_up()
+            return False
+        return True
 
-    def wait(self, seconds: float) -> int | None:
-        """Wait at most that long; return the descriptor, locked and now the caller's, or None."""
-        return self.descriptor if self._got.wait(seconds) else None
+    def wait(self, seconds: float) -> bool:
+        """Wait at most that long; return whether the descriptor is locked, and can be taken."""
+        return self._is_locked or self._got.acquire(timeout=seconds) or self._is_locked
+
+    def hand_over(self) -> None:
+        """Leave the descriptor to the caller."""
+        self._is_taken = True
+        _let(self._asked)
 
     def give_up(self) -> None:
-        """Want it no longer; let go of it if it was got in this very moment."""
-        with self._settled:
-            self._wanted = False
-            if not self._over and (self._got.is_set() or self._thread.ident is None):
-                self._finish()
+        """Want it no longer: the thread lets go of it as soon as it has got it."""
+        self._is_wanted = False
+        _let(self._asked)
 
-    def _finish(self) -> None:
-        self._over = True
-        os.close(self.descriptor)  # which unlocks it
+    def disown(self) -> None:
+        """In a forked child, where there is no such thread: leave the descriptor to the caller."""
+        self._is_taken = True
+
+    def __del__(self) -> None:
+        if self.descriptor != -1 and not self._is_locked and not self._is_taken:  # it was never started
+            os.close(self.descriptor)
+
+
+def _let(lock: threading.Lock) -> None:
+    """Release a lock that one thread waits for, if it is not released already."""
+    try:
+        lock.release()
+    except RuntimeError:
+        return
 
 
 @contextlib.contextmanager

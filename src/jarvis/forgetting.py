@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from jarvis import retention
+from jarvis._caller import holding
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.erasure import MOST_SEARCHED, ErasureReceipt
@@ -259,8 +260,7 @@ class Forgets:
         """
         _check("batch", batch, 1)
         author, activity = self._author(module, task_id, reason, "retention"), self._ongoing.begin()
-        with activity.lock:
-            return self._sweep(batch, author, lambda: activity.is_over)
+        return holding(activity.lock, lambda: self._sweep(batch, author, lambda: activity.is_over))
 
     def sweep_every(self, interval: timedelta | float) -> Sweeper:
         """Start a daemon thread that sweeps now and then after each `interval` (a timedelta, or seconds).

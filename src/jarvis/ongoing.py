@@ -11,10 +11,11 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from functools import partial
 from types import FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from jarvis._caller import holding
 from jarvis.errors import StoreClosedError
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class Activity:
         """Wait for a call that is going on, and close what the iteration has open; no-op if it has ended."""
         self.is_over = True
         if self._pid == os.getpid():  # else a thread of the parent may have had the lock, and what is open is its
-            with self.lock:
-                _close(self._entries)
+            holding(self.lock, partial(_close, self._entries))
 
 
 def _close(entries: Iterator[MemoryEntry] | None) -> None:
@@ -87,26 +87,28 @@ class Ongoing:
     def begin(self, entries: Iterator[MemoryEntry] | None = None) -> Activity:
         """Return a new activity; `entries` are closed when it is ended."""
         activity = Activity(entries)
-        with self._own_mutex():
-            self._activities.add(activity)
+        holding(self._own_mutex(), lambda: self._activities.add(activity))
         return activity
 
     def end(self) -> bool:
         """End all, and wait until none calls the backend; return whether there was one."""
-        with self._own_mutex():
-            activities = [each for each in self._activities if not each.is_over]
-            self._activities = weakref.WeakSet()
+        activities = holding(self._own_mutex(), self._take_all)
         for activity in activities:
             activity.is_over = True
         for activity in activities:
             activity.end()
         return bool(activities)
 
+    def _take_all(self) -> list[Activity]:
+        activities = [each for each in self._activities if not each.is_over]
+        self._activities = weakref.WeakSet()
+        return activities
+
     def iterating(self, backend: StorageBackend, entries: Iterator[MemoryEntry]) -> Iterator[MemoryEntry]:
         """Return an iterator over `entries` that raises `StoreClosedError` behind a shutdown."""
         return _iterating(self.begin(entries), backend, entries)
 
-    def _own_mutex(self) -> AbstractContextManager[bool]:
+    def _own_mutex(self) -> threading.RLock:
         if self._pid != os.getpid():  # a thread of the parent may have had it when this process was forked
             known = list(self._activities)
             self._begin()

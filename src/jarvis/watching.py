@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from jarvis._caller import holding
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
 from jarvis.errors import CursorExpiredError
@@ -61,28 +62,31 @@ class Watch:
 
     def begin(self, cursor: str | None = None) -> None:
         """Begin behind a cursor; None for that of the newest commit."""
-        with self._activity.lock:
-            if not self.is_over:
-                self._cursor = self._feed.newest() if cursor is None else cursor
+        holding(self._activity.lock, lambda: self._begin(cursor))
+
+    def _begin(self, cursor: str | None) -> None:
+        if not self.is_over:
+            self._cursor = self._feed.newest() if cursor is None else cursor
 
     def look(self) -> list[Change]:
         """Return what happened since the last look, a batch of it; nothing if the watch is over."""
-        with self._activity.lock:
-            if self.is_over:
-                return []
-            self._pulse = self._waker.pulse()  # before the feed is read: what is committed in between shows later
-            reached = self._feed.newest()
-            found = self._feed.since(self._cursor, BATCH)
-            if found:
-                self._cursor = found[-1].cursor
-            elif position_of(reached) > position_of(self._cursor):
-                self._cursor = reached  # what other namespaces did need not be looked through again
-            return found
+        return holding(self._activity.lock, self._look)
+
+    def _look(self) -> list[Change]:
+        if self.is_over:
+            return []
+        self._pulse = self._waker.pulse()  # before the feed is read: what is committed in between shows later
+        reached = self._feed.newest()
+        found = self._feed.since(self._cursor, BATCH)
+        if found:
+            self._cursor = found[-1].cursor
+        elif position_of(reached) > position_of(self._cursor):
+            self._cursor = reached  # what other namespaces did need not be looked through again
+        return found
 
     def is_still(self) -> bool:
         """Tell whether nobody has committed since the last look, and the watch is not over."""
-        with self._activity.lock:
-            return not self.is_over and self._pulse == self._waker.pulse()
+        return holding(self._activity.lock, lambda: not self.is_over and self._pulse == self._waker.pulse())
 
 
 def watching(watch: Watch, idle_seconds: float | None) -> Iterator[Change]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import resource
 import shutil
 import signal
@@ -14,9 +15,11 @@ import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jarvis.errors import (
     JarvisError,
@@ -28,6 +31,7 @@ from jarvis.errors import (
 )
 from jarvis.keys import KeyFile
 from jarvis.persistent_memory import MemoryModule
+from jarvis.settings import HistoryPolicy
 
 from . import model
 
@@ -40,6 +44,67 @@ def say(line: object) -> None:
 
 def await_line() -> None:
     assert sys.stdin.readline(), "the parent has gone"
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+def opened(kind: str, directory: str | Path, *, busy_timeout_seconds: float) -> MemoryModule:
+    """Return a store of this kind (``sqlite``, ``json``, or ``sealed``: SQLite, encrypted), which forgets its past."""
+    sealed: dict[str, Any] = {"encryption": "on", "keys": [partial(bytes, range(32))]} if kind == "sealed" else {}
+    return MemoryModule(
+        storage_dir=directory,
+        backend_type="json" if kind == "json" else "sqlite",
+        durability="normal",
+        history=HistoryPolicy(max_revisions=2),
+        busy_timeout_seconds=busy_timeout_seconds,
+        **sealed,
+    )
+
+
+def rival(kind: str, directory: str) -> None:
+    """Write, or hold the writers' lock for 3 ms, each time that is asked for."""
+    memory = opened(kind, directory, busy_timeout_seconds=1)
+    memory.bootstrap()
+    say("ready")
+    for line in sys.stdin:
+        try:
+            if line == "hold\n":
+                with memory.transaction():
+                    say("held")
+                    time.sleep(0.003)
+            else:
+                memory.set_user_preference("rival", {})
+                say("kept")
+        except JarvisError as error:
+            say(repr(error))
+
+
+def interrupted(kind: str, directory: str, name: str, count: str) -> None:
+    """Write while signals raise at random moments; say how many did, and the keys that were acknowledged."""
+    memory, chance = opened(kind, directory, busy_timeout_seconds=30), random.Random(name)
+    memory.bootstrap()
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    interrupts, kept = 0, []
+    for number in range(int(count)):
+        key = f"{name}-{number}"
+        try:
+            signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00005, 0.002))
+            memory.create_memory("new", key, {}, "t")
+            kept.append(key)
+            with memory.transaction():
+                memory.create_memory("pair", key, {}, "t", tags=[name])
+                memory.create_memory("pair", key, {}, "t", tags=[name])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupt:
+            interrupts += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    say(" ".join([str(interrupts), *kept]))
 
 
 def fill(backend: str, directory: str) -> None:
@@ -387,6 +452,7 @@ PROGRAMS: dict[str, Callable[..., None]] = {
             hold_sqlite,
             hold_flock,
         ),
+        *(rival, interrupted),
         *(fork_idle, fork_in_transaction, fork_and_be_killed, fork_beside_threads, pool),
     )
 }

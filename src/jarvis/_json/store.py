@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jarvis import _files, _location
-from jarvis._caller import Gates, current_task, foreign_task, no_transaction
+from jarvis._caller import Gates, current_task, foreign_task, no_transaction, torn_transaction
 from jarvis._files import Stamp, explaining
 from jarvis._json import remains
 from jarvis._json.file import COPY, Clock, Known, parse, render
@@ -26,6 +26,7 @@ from jarvis._json.seen import Seen, Snapshot
 from jarvis._json.transaction import Transaction
 from jarvis._locks import WriterLock, put_copy
 from jarvis.errors import (
+    JarvisError,
     ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
@@ -86,6 +87,7 @@ class Store:
         transaction = self._open_one()
         if transaction is None or self._gates.here.is_closed() or transaction.task is not current_task():
             return self._committed()
+        self._check_whole(transaction)
         return transaction
 
     def _open_one(self) -> Transaction | None:
@@ -105,6 +107,10 @@ class Store:
         if transaction.task is not current_task():
             raise foreign_task(self.file_path)
         return transaction
+
+    def _check_whole(self, transaction: Transaction) -> None:
+        if transaction.is_torn:
+            raise torn_transaction(self.file_path)
 
     def announce(self) -> None:
         """Say that the caller's transaction is about to end: what it is dated by is read after this."""
@@ -141,12 +147,14 @@ class Store:
         gate = self._gates.here
         gate.check(self.file_path)
         transaction = self._open_one()
-        if transaction is not None and transaction.task is not current_task():
-            raise foreign_task(self.file_path)
+        if transaction is not None:
+            if transaction.task is not current_task():
+                raise foreign_task(self.file_path)
+            self._check_whole(transaction)
         closing = call or sys._getframe()
         try:
             gate.call = closing
-            with self._savepoint(transaction) if transaction is not None else self._opened(now) as inner:
+            with self._opened(now) if transaction is None else _savepoint(transaction, is_open=call is None) as inner:
                 try:
                     if call and transaction is None:
                         self._lock_of(inner).announce()
@@ -159,20 +167,6 @@ class Store:
             del closing  # or the frame would hold itself, and what it knows, until the garbage collector comes
 
     @contextlib.contextmanager
-    def _savepoint(self, transaction: Transaction) -> Iterator[Transaction]:
-        mark, signature = transaction.mark, transaction.signature
-        transaction.depth += 1
-        try:
-            yield transaction
-            _check_leaving(transaction)
-        except BaseException:
-            transaction.take_back(mark)
-            raise
-        finally:
-            transaction.depth -= 1
-            transaction.signature = signature
-
-    @contextlib.contextmanager
     def _opened(self, now: Callable[[], int]) -> Iterator[Transaction]:
         opened = self._committed()
         with self._locked(opened.path):
@@ -181,11 +175,12 @@ class Store:
             try:
                 yield transaction
                 _check_leaving(transaction)
+                self._check_whole(transaction)
                 transaction.purge_some(now())
                 if transaction.is_changed:
                     self._commit(transaction)
             finally:
-                del self._transactions[transaction.owner]
+                self._transactions.pop(transaction.owner, None)
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         """Remove the copies that an erasure left, and search all files for `ids`; None if that has to wait."""
@@ -387,14 +382,40 @@ class Store:
             raise foreign_task(self.file_path)
         holder = _caller()
         try:
-            lock.acquire(self._timeout if timeout_seconds is None else timeout_seconds)
-            yield
-        finally:
-            lock.release_for(holder)
+            try:
+                lock.acquire(self._timeout if timeout_seconds is None else timeout_seconds)
+                yield
+            finally:
+                lock.release_for(holder)
+        finally:  # again: one exception from outside keeps at most one of the two from being reached
+            lock.release()
 
 
 def _caller() -> tuple[int, int]:
     return os.getpid(), threading.get_ident()
+
+
+@contextlib.contextmanager
+def _savepoint(transaction: Transaction, *, is_open: bool) -> Iterator[Transaction]:
+    """Open a savepoint, for a block in which others take part or for one change.
+
+    What is no error of ours may have come at any place of a change, which is then half made.
+    """
+    mark, depth, signature = transaction.mark, transaction.depth, transaction.signature
+    try:
+        transaction.depth = depth + 1
+        yield transaction
+        _check_leaving(transaction)
+    except BaseException as error:
+        was_torn, transaction.is_torn = transaction.is_torn, True  # as it is where this does not come to its end
+        transaction.take_back(mark)
+        transaction.is_torn = was_torn or not (is_open or isinstance(error, JarvisError))
+        raise
+    finally:
+        try:
+            transaction.depth, transaction.signature = depth, signature
+        finally:  # again, see `Store._locked`
+            transaction.depth, transaction.signature = depth, signature
 
 
 def _check_leaving(transaction: Transaction) -> None:

@@ -49,6 +49,7 @@ class Transaction(Seen):
         task: the caller's task, see `jarvis._caller.current_task`.
         depth: how many savepoints are open in it.
         signature: who makes the changes; None if nobody said.
+        is_torn: a change was left half made, so nothing of it is kept.
         erases: something was erased, so nothing that killed writers left may stay.
     """
 
@@ -56,6 +57,7 @@ class Transaction(Seen):
         super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
         self.owner, self.task = owner, current_task()
         self.depth = 0
+        self.is_torn = False
         self.base = base
         self.signature: Signature | None = None
         self.erases = False

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
-from jarvis._caller import Gate, current_task, foreign_task, no_transaction
+from jarvis._caller import Gate, current_task, foreign_task, let_go, no_transaction
 from jarvis._files import Stamp
 from jarvis._locks import listed
 from jarvis._sqlite import driver
@@ -393,8 +393,8 @@ class Database:
             session.joined = False
             self._leave(session)
         self.lock.release()
-        while self._mutex._is_owned():  # type: ignore[attr-defined]  # see `WriterLock.is_mine`
-            self._mutex.release()
+        for mutex in (self._mutex, *(each.guard for each in list(self._sessions))):
+            let_go(mutex)
         self._shared.wake_next()
 
     def _joined(self, session: Session, work: Callable[[Session], Result]) -> Result:
@@ -866,7 +866,7 @@ class Database:
                 with contextlib.suppress(apsw.BusyError):  # of readers: what they do not need was folded in
                     last.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                     last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-                self.retire(last)
+            self.retire(last)
             self._file.leave_word(before, Stamp.of(self._file.status()), None)
         except (apsw.BusyError, StoreBusyError):
             pass  # somebody reads or writes: the log stays, and a later checkpoint folds it in

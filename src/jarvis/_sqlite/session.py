@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
+from jarvis._caller import holding, torn_transaction
 from jarvis._sqlite import driver, schema
 from jarvis.entry_record import Body, decode_body
 from jarvis.errors import (
@@ -18,7 +19,6 @@ from jarvis.errors import (
     StoreAccessError,
     StoreError,
     StoreTooNewError,
-    TransactionError,
 )
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Session:
             TransactionError: the transaction this belongs to was already taken back by a failure.
         """
         if self._broken:
-            raise TransactionError(f"{self.path}: an earlier failure took the transaction back; start a new one")
+            raise torn_transaction(self.path)
         try:
             return self._cursor.execute(sql, bindings).fetchall()
         except apsw.Error as error:
@@ -197,7 +197,7 @@ class Session:
 
     def _check_whole(self) -> None:
         if self._broken:
-            raise TransactionError(f"{self.path}: an earlier failure took the transaction back; start a new one")
+            raise torn_transaction(self.path)
 
     def failed(self, error: apsw.Error, doing: str) -> Exception:
         """Return the error of ours for the driver's `error`; notice if it ended the transaction."""
@@ -491,14 +491,16 @@ class Session:
         """Close the connection, in the process that opened it; no-op if it is closed."""
         if self.pid != os.getpid():
             return
-        with self.guard:
-            if self.closed:
-                return
-            self.closed = True
-            try:
-                self.connection.close(True)
-            except apsw.Error as error:
-                raise StoreAccessError(self.path, "the connection could not be closed") from error
+        holding(self.guard, self._close)
+
+    def _close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            self.connection.close(True)
+        except apsw.Error as error:
+            raise StoreAccessError(self.path, "the connection could not be closed") from error
 
 
 def too_new(path: str, version: int) -> StoreTooNewError:

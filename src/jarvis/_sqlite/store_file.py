@@ -10,12 +10,14 @@ import os
 import stat
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
 
 from jarvis import _files, _location
+from jarvis._caller import holding
 from jarvis._files import Stamp
 from jarvis._lock_file import Note
 from jarvis._locks import WriterLock, held_for_once
@@ -176,25 +178,30 @@ class StoreFile:
         """
         for tried in range(1, MAX_TRIES + 1):
             self._await_swap()
-            with _openings.setdefault(self.path, threading.RLock()):
-                swap = self.lock.read_swap()
-                if swap is not None and not swap.is_over:
-                    continue
-                status, immutable = self.status(), self.read_only and not self.has_log()
-                connection = None
-                try:
-                    connection = self.connect(immutable=immutable)
-                    connection.execute("PRAGMA user_version").fetchall()
-                    if self.lock.read_swap() == swap:
-                        return connection, status, immutable
-                    connection.close()
-                except BaseException as error:
-                    if connection is not None:
-                        connection.close()
-                    is_ours = isinstance(error, (apsw.Error, StoreError))
-                    if not is_ours or (self.lock.read_swap() == swap and not self._may_pass(error, tried)):
-                        raise
+            opened = holding(_openings.setdefault(self.path, threading.RLock()), partial(self._try_opening, tried))
+            if opened is not None:
+                return opened
         raise self._restless()
+
+    def _try_opening(self, tried: int) -> tuple[apsw.Connection, os.stat_result, bool] | None:
+        swap = self.lock.read_swap()
+        if swap is not None and not swap.is_over:
+            return None
+        status, immutable = self.status(), self.read_only and not self.has_log()
+        connection = None
+        try:
+            connection = self.connect(immutable=immutable)
+            connection.execute("PRAGMA user_version").fetchall()
+            if self.lock.read_swap() == swap:
+                return connection, status, immutable
+            connection.close()
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            is_ours = isinstance(error, (apsw.Error, StoreError))
+            if not is_ours or (self.lock.read_swap() == swap and not self._may_pass(error, tried)):
+                raise
+        return None
 
     def _may_pass(self, error: BaseException, tried: int) -> bool:
         """Tell whether a reader should try again: a writer was just making the index of the log; wait a moment."""
