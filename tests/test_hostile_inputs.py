@@ -9,6 +9,8 @@ import asyncio
 import enum
 import inspect
 import itertools
+import json
+import sqlite3
 import sys
 import types
 from collections import OrderedDict
@@ -25,7 +27,7 @@ from jarvis.async_memory import AsyncMemoryModule
 from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
 from jarvis.conformance.values import exploding, nested
 from jarvis.container import Container
-from jarvis.errors import JarvisError
+from jarvis.errors import CorruptStoreError, JarvisError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
@@ -452,3 +454,73 @@ def test_deep_values_and_filters_on_a_deep_stack_are_our_errors(memory: MemoryMo
                 outcomes.add(_with_frames_left(frames, partial(call, deep)))
         assert "RecursionError" not in outcomes, name
         assert len(outcomes) > 1 or name in ("where", "equal"), name
+
+
+READERS: dict[str, Callable[[MemoryModule, str], Any]] = {
+    "get": lambda memory, memory_id: memory.get_memory(memory_id),
+    "by key": lambda memory, _: memory.get_memory_by_key("kept"),
+    "list": lambda memory, _: memory.list_memories(),
+    "search": lambda memory, _: memory.search_memories(where={"b": 1}),
+    "iterate": lambda memory, _: list(memory.iter_memories()),
+    "count": lambda memory, _: memory.count_memories(where={"b": 1}),
+    "history": lambda memory, memory_id: memory.get_history(memory_id),
+    "difference": lambda memory, memory_id: memory.diff_memory(memory_id, 1, 2),
+    "as of": lambda memory, _: memory.search_memories(as_of=list(memory.changes())[-2].timestamp),
+    "changes": lambda memory, _: list(memory.changes(since=None)),
+    "modify": lambda memory, memory_id: memory.modify_memory(memory_id, lambda value: value),
+    "touch": lambda memory, memory_id: memory.touch_memory(memory_id, ttl=60),
+    "restore": lambda memory, memory_id: memory.restore_memory(memory_id, 1),
+    "undo": lambda memory, memory_id: memory.undo(memory_id),
+    "open": lambda memory, _: (memory.shutdown(), memory.list_memories()),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("size", [0, 3_000])
+@pytest.mark.parametrize("kind", [dict, tuple])
+def test_what_is_deep_is_read_or_is_our_error_on_a_deep_stack_and_never_damage(
+    memory: MemoryModule, kind: type, size: int, name: str
+) -> None:
+    memory_id = memory.create_memory("c", "kept", {**nested(99, kind=kind), "text": "x" * size}, "t")
+    memory.update_memory(memory_id, {**nested(99, kind=kind), "text": "y" * size})
+    read = partial(READERS[name], memory, memory_id)
+
+    outcomes = {_with_frames_left(frames, read) for frames in range(45, 450, 5)}
+
+    assert outcomes & {"StackFullError", "InvalidEntryError", "done"}
+    assert not outcomes & {"RecursionError", "CorruptStoreError", "InvalidSettingError"}
+    assert _with_frames_left(700, read) == "done"
+    assert memory.get_memory(memory_id) is not None
+
+
+def test_a_record_in_words_of_a_deep_result_is_our_error_on_a_deep_stack(memory: MemoryModule) -> None:
+    result = nested(98, kind=tuple)
+    record = partial(memory.record_task, "1", {"result": result, "other": object()}, on_unstorable="repr")
+
+    assert {_with_frames_left(frames, record) for frames in range(45, 700, 5)} == {"InvalidEntryError", "done"}
+
+
+def test_a_file_that_is_nested_deeper_than_anything_of_ours_is_damage(tmp_path: Path) -> None:
+    deep = "[" * 5_000 + "]" * 5_000
+    entry = MemoryEntry("1", "c", "k", {"a": "HERE"}).model_dump(mode="json")
+    first_life = {name: held for name, held in entry.items() if name not in ("version", "expires_at", "position")}
+    for text in (
+        deep,
+        json.dumps({"entries": {"1": {**first_life, "timestamp": "2026-03-01T12:00:00"}}}).replace('"HERE"', deep),
+    ):
+        (tmp_path / "memory.json").write_text(text)
+        with pytest.raises(CorruptStoreError, match="nested deeper than a value ever is"):
+            JSONBackend(tmp_path / "memory.json").bootstrap()
+
+    path = tmp_path / "memory.db"
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "CREATE TABLE memories (id TEXT PRIMARY KEY, category TEXT, key TEXT, value TEXT, tags TEXT, entity_type TEXT,"
+        " entity_id TEXT, timestamp TEXT, provenance TEXT, created_at TEXT)"
+    )
+    row = ("1", "c", "k", f'{{"a": {deep}}}', "[]", "t", None, "2026-03-01T12:00:00", "{}", "")
+    connection.execute("INSERT INTO memories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    connection.commit()
+    connection.close()
+    with pytest.raises(CorruptStoreError, match="row 1 of table memories"):
+        SQLiteBackend(path).bootstrap()

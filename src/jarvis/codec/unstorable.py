@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jarvis._extent import extent_of
-from jarvis.codec.values import MAX_DEPTH, flatten
+from jarvis.codec.values import MAX_DEPTH, NO_STACK, flatten
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 
 LONGEST_REPR = 1_000
@@ -37,9 +37,12 @@ def with_reprs(value: Any) -> Any:
     """
     if _is_storable(value):
         return value
-    told = _told(value, 0, {})
-    if type(told) is dict and not _is_storable(told):  # its parts are too large or too deep together
-        return {key: held if type(held) is str else _repr(held) for key, held in told.items()}
+    try:
+        told = _told(value, 0, {})
+        if type(told) is dict and not _is_storable(told):  # its parts are too large or too deep together
+            return {key: held if type(held) is str else _repr(held) for key, held in told.items()}
+    except RecursionError:
+        raise InvalidEntryError("value", NO_STACK) from None
     return told
 
 
