@@ -14,8 +14,8 @@ import sqlite3
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -149,6 +149,66 @@ ANYTHING: dict[str, Any] = {
     "entry of nothing": MemoryEntry(None, None, None, None, None, None, 1, None, None, None, None, 1),  # type: ignore[arg-type]  # hostile
     "query": MemoryQuery(),
 }
+
+
+class _OwnCodeError(Exception):
+    pass
+
+
+def _own(kind: type, *names: str) -> type:
+    """Return a subclass whose methods of these names raise an error of its own."""
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise _OwnCodeError
+
+    return type(f"Own{kind.__name__}", (kind,), dict.fromkeys(names, refuse))
+
+
+def _looks_like(kind: type) -> Any:
+    """Return an object that only says it is of a kind, as ``Mock(spec=…)`` does."""
+    return type("Stand", (), {"__class__": property(lambda _: kind)})()
+
+
+_EVERY = tuple(
+    f"__{name}__"
+    for name in (
+        *("eq", "hash", "str", "repr", "bool", "len", "iter", "contains", "lt", "le", "gt", "ge"),
+        *("getitem", "index", "int", "float", "fspath", "add", "radd"),
+    )
+)
+_OwnZone = _own(tzinfo, "utcoffset", "dst", "tzname")
+_WrongZone = type("WrongZone", (tzinfo,), dict.fromkeys(("utcoffset", "dst", "tzname"), lambda *_: 5))
+_Tag = type("Tag", (str,), {"__eq__": lambda one, other: str.__eq__(one, other)})  # which makes it unhashable
+_items = _own(Collection, "__iter__", "__len__", "__contains__")
+
+OWN: dict[str, Any] = {
+    "object": _own(object, *_EVERY)(),
+    "str": _own(str, *_EVERY, "encode", "isascii", "split", "lower", "strip")("x"),
+    "a text without a hash": _Tag("x"),
+    "empty str": _own(str, *_EVERY)(""),
+    "int": _own(int, *_EVERY)(1),
+    "float": _own(float, *_EVERY)(1.0),
+    "dict": _own(dict, *_EVERY, "items", "keys", "values", "get")(a=1),
+    "list": _own(list, *_EVERY)(["x"]),
+    "tuple": _own(tuple, *_EVERY)(("x",)),
+    "set": _own(set, *_EVERY)(["x"]),
+    "collection": _items(),
+    "datetime": _own(datetime, *_EVERY, "utcoffset", "astimezone", "isoformat", "replace")(2026, 3, 1),
+    "aware datetime": _own(datetime, *_EVERY, "utcoffset", "astimezone", "isoformat")(2026, 3, 1, tzinfo=UTC),
+    "timedelta": _own(timedelta, *_EVERY, "total_seconds")(1),
+    "zone": datetime(2026, 3, 1, tzinfo=_OwnZone()),
+    "zone of numbers": datetime(2026, 3, 1, tzinfo=_WrongZone()),
+    "time in zone": time(1, tzinfo=_OwnZone()),
+    "in a dict": {"a": _own(dict, *_EVERY, "items")(a=1)},
+    "operand": {"a": {"$gt": datetime(2026, 3, 1, tzinfo=_OwnZone())}},
+    "operands": {"a": {"$in": _items()}},
+    "entry": MemoryEntry("1", "c", "k", {}, timestamp=datetime(2026, 3, 1, tzinfo=_OwnZone())),
+    "entry far away": MemoryEntry("1", "c", "k", {}, position=(10**5000, 1)),
+    "entry of no place": MemoryEntry("1", "c", "k", {}, position=("a",)),  # type: ignore[arg-type]  # hostile
+    **{f"like {kind.__name__}": _looks_like(kind) for kind in (str, int, dict, list, datetime, timedelta, MemoryEntry)},
+}
+
+ANYTHING |= OWN
 
 GOOD: dict[str, Any] = {
     "after": None,
@@ -456,6 +516,11 @@ def test_deep_values_and_filters_on_a_deep_stack_are_our_errors(memory: MemoryMo
         assert len(outcomes) > 1 or name in ("where", "equal"), name
 
 
+def _reopened(memory: MemoryModule) -> StorageBackend:
+    memory.shutdown()
+    return memory.backend
+
+
 READERS: dict[str, Callable[[MemoryModule, str], Any]] = {
     "get": lambda memory, memory_id: memory.get_memory(memory_id),
     "by key": lambda memory, _: memory.get_memory_by_key("kept"),
@@ -471,7 +536,7 @@ READERS: dict[str, Callable[[MemoryModule, str], Any]] = {
     "touch": lambda memory, memory_id: memory.touch_memory(memory_id, ttl=60),
     "restore": lambda memory, memory_id: memory.restore_memory(memory_id, 1),
     "undo": lambda memory, memory_id: memory.undo(memory_id),
-    "open": lambda memory, _: (memory.shutdown(), memory.list_memories()),
+    "open": lambda memory, _: MemoryModule(_reopened(memory)).list_memories(),
 }
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 from jarvis import _ownership
+from jarvis._arguments import own_code
 from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError, KeyFileExistsError, StoreAccessError
 
@@ -118,10 +119,11 @@ class KeyFile:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike) or not (name := os.fspath(path)) or "\0" in os.fsdecode(name):
-            raise InvalidSettingError("a key file needs its path")
+        with own_code(InvalidSettingError, "key file"):
+            if not isinstance(path, str | os.PathLike) or not (name := os.fspath(path)) or "\0" in os.fsdecode(name):
+                raise InvalidSettingError("a key file needs its path")
         try:
-            self.path = Path(os.path.abspath(absolute(path)))
+            self.path = Path(os.path.abspath(absolute(os.fsdecode(name))))
             os.fsencode(self.path)
         except UnicodeEncodeError:
             raise InvalidSettingError("a key file needs a path of characters that names of files have here") from None
@@ -364,6 +366,7 @@ KeySources = Sequence[KeySource | Callable[[], bytes]]
 """What ``keys=`` takes."""
 
 
+@own_code(InvalidSettingError, "keys")
 def sources_of(keys: object) -> tuple[KeySource, ...]:
     """Return the sources that an argument ``keys=`` gives.
 
@@ -375,6 +378,7 @@ def sources_of(keys: object) -> tuple[KeySource, ...]:
     return tuple(_source(place, held) for place, held in enumerate(keys, 1))
 
 
+@own_code(InvalidSettingError, "keys")
 def _source(place: int, held: object) -> KeySource:
     if isinstance(held, type):
         raise InvalidSettingError(f"keys: item {place} is the class {held.__name__}; call it to make a source of it")

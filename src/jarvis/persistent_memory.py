@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from jarvis import backend_registry
+from jarvis._arguments import is_on, own_code
 from jarvis._caller import Gates
 from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
@@ -40,6 +41,7 @@ from jarvis.memory_entry import (
     check_name,
     check_namespace,
     check_text,
+    is_no_list,
 )
 from jarvis.merging import check_changes, merged
 from jarvis.ongoing import Ongoing
@@ -174,7 +176,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             "busy_timeout_seconds": busy_timeout_seconds,
             "history": history,
             "encryption": encryption,
-            "keys": tuple(keys) if isinstance(keys, list) else keys,
+            "keys": tuple(keys) if type(keys) is list else keys,
             "compression": compression,
             "create": create,
         }
@@ -187,7 +189,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
             backend: Any = backend_registry.open_backend(backend_type, directory, **asked_for)
         else:
-            if not isinstance(storage_backend, StorageBackend):
+            if not issubclass(type(storage_backend), StorageBackend):
                 raise InvalidSettingError(
                     f"storage_backend: takes a StorageBackend, not {type(storage_backend).__name__}; "
                     "a directory goes into storage_dir="
@@ -762,7 +764,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         they and their past are gone for ever, as with `erase_namespace`.
         """
         author = self._author(module, task_id, reason)
-        if erase:
+        if is_on("erase", erase):
             return self._clear_and_erase(author)
 
         def clear(_: datetime) -> int:
@@ -1055,9 +1057,12 @@ class MemoryModule(LooksBack, Forgets, Secures):
         return self._change(upsert)
 
 
+_COMPARED = (bool, int, float, str, tuple, HistoryPolicy)  # what equals another one by no code of a caller
+
+
 def _is_usual(name: str, held: object) -> bool:
     usual = _USUAL[name]
-    return held is usual or (isinstance(held, bool | int | float | str | tuple | HistoryPolicy) and held == usual)
+    return held is usual or (type(held) in _COMPARED and held == usual)
 
 
 def _time_of(clock: Clock) -> datetime:
@@ -1101,6 +1106,9 @@ def _tag_list(tags: Collection[str] | None) -> list[str]:
     """Return tags as the list an entry holds; what is no collection of tags is left to the entry's check."""
     if tags is None:
         return []
-    if isinstance(tags, (str, bytes, Mapping)) or not isinstance(tags, Collection):
+    if type(tags) is list:
+        return tags[:]
+    if is_no_list(tags):
         raise InvalidEntryError("tags", f"takes a list of str, not {type(tags).__name__}")
-    return list(tags)
+    with own_code(InvalidEntryError, "tags"):
+        return list(tags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jarvis._arguments import plain_text
 from jarvis._extent import extent_of
 from jarvis.codec.values import MAX_DEPTH, NO_STACK, flatten
 from jarvis.errors import InvalidEntryError, InvalidQueryError
@@ -20,9 +21,10 @@ def storable(value: Any, on_unstorable: str) -> Any:
     Raises:
         InvalidQueryError: `on_unstorable` is neither ``"raise"`` nor ``"repr"``.
     """
-    if on_unstorable == "raise":
+    asked = plain_text(on_unstorable)
+    if asked == "raise":
         return value
-    if on_unstorable != "repr":
+    if asked != "repr":
         raise InvalidQueryError('on_unstorable: takes "raise" or "repr"')
     return with_reprs(value)
 
