@@ -19,8 +19,9 @@ from typing import Any, ClassVar, Protocol, cast
 
 from jarvis import _ownership
 from jarvis._arguments import own_code
+from jarvis._os_errors import translated
 from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
-from jarvis.errors import InvalidSettingError, KeyFileExistsError, StoreAccessError
+from jarvis.errors import InvalidSettingError, KeyFileExistsError
 
 KEY_BYTES = 32
 """A key has 256 bits."""
@@ -136,7 +137,10 @@ class KeyFile:
 
         Raises:
             KeyFileExistsError: there is such a file; it stays as it is.
-            StoreAccessError: it cannot be written.
+            StoreFullError: there is no room for it.
+            StoreMissingError: its directory is not there.
+            ReadOnlyStoreError: its directory may not be written.
+            StoreAccessError: it cannot be written for another reason.
         """
         source = cls(path)
         try:
@@ -144,27 +148,32 @@ class KeyFile:
         except FileExistsError:
             raise KeyFileExistsError(source.path, "is there already, and stays as it is; choose another name") from None
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise StoreAccessError(source.path, f"cannot write the key file: {reason}; choose another place") from error
+            raise translated(source.path, error, "write the key file") from error
         return source
 
     def _write(self, key: str) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            _ownership.take_after(descriptor, str(self.path))
-            file.write(f"{key}\n")
-            file.flush()
-            os.fsync(descriptor)
-        if os.name == "posix":  # or a power cut takes the name of the file, and with it the store
-            directory = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            except OSError as error:
-                if error.errno not in NO_SUCH_SYNC:
-                    os.unlink(self.path)  # nobody was told of the key, and the next try is to find the place free
-                    raise
-            finally:
-                os.close(directory)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                _ownership.take_after(descriptor, str(self.path))
+                file.write(f"{key}\n")
+                file.flush()
+                os.fsync(descriptor)
+            if os.name == "posix":  # or a power cut takes the name of the file, and with it the store
+                self._sync_directory()
+        except BaseException:
+            os.unlink(self.path)  # nobody was told of the key, and the next try is to find the place free
+            raise
+
+    def _sync_directory(self) -> None:
+        directory = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            if error.errno not in NO_SUCH_SYNC:
+                raise
+        finally:
+            os.close(directory)
 
     @property
     def hint(self) -> str:
