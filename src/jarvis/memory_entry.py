@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import copy
+from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, MutableSet
 from datetime import datetime
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ MAX_TAGS = 500
 """Most tags a query may name."""
 
 _EXACT = ("category", "entity_type", "entity_id", "key")  # filters that are equal, whole
+_CHANGEABLE = (MutableMapping, MutableSequence, MutableSet, tuple)
 _FAR = 2**63  # beyond what a store can count
 
 
@@ -122,6 +124,8 @@ def _copied(held: Any) -> Any:
         return kind(map(_copied, held))
     if kind is set:
         return set(held)  # what is in it is hashable, and so does not change
+    if issubclass(kind, _CHANGEABLE):  # of an entry that was not stored: a stored one has no such type
+        return copy.deepcopy(held)
     return held
 
 
