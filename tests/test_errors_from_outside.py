@@ -237,6 +237,47 @@ def test_a_bundle_without_the_drivers_library_is_an_error_of_ours(tmp_path: Path
     _run(BUNDLED, tmp_path)
 
 
+LATE_LIBRARY = """
+import os, resource, sys
+from jarvis.errors import StoreAccessError, UnsupportedError
+from jarvis.persistent_memory import MemoryModule
+
+memory = MemoryModule(storage_dir=sys.argv[1], durability="normal")
+written = os.path.exists(sys.argv[1] + "/memory.db")
+attempt = memory.list_memories if written else lambda: memory.set_user_preference("long", {"text": "x" * 5_000})
+memory.bootstrap()
+before = resource.getrlimit(resource.RLIMIT_NOFILE)
+if sys.argv[2] == "no descriptors":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        attempt()
+    except StoreAccessError as error:
+        assert "raise the limit" in str(error), error
+    else:
+        raise SystemExit("there were descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+else:
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    sys.modules[name] = None
+    try:
+        attempt()
+    except UnsupportedError as error:
+        assert "collect-all" in str(error), error
+    else:
+        raise SystemExit("the library was there")
+    del sys.modules[name]
+attempt()
+print(len(memory.list_memories()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+@pytest.mark.parametrize("lack", ["no descriptors", "no library"])
+def test_a_library_that_cannot_be_loaded_when_it_is_needed_is_an_error_of_ours(tmp_path: Path, lack: str) -> None:
+    assert _run(LATE_LIBRARY, tmp_path, lack) == "1\n"  # where it is needed to write
+    assert _run(LATE_LIBRARY, tmp_path, lack) == "1\n"  # and to read
+
+
 # --- the ends of time ------------------------------------------------------------------------------
 
 
