@@ -574,7 +574,7 @@ def test_a_file_that_is_nested_deeper_than_anything_of_ours_is_damage(tmp_path: 
         json.dumps({"entries": {"1": {**first_life, "timestamp": "2026-03-01T12:00:00"}}}).replace('"HERE"', deep),
     ):
         (tmp_path / "memory.json").write_text(text)
-        with pytest.raises(CorruptStoreError, match="nested deeper than a value ever is"):
+        with pytest.raises(CorruptStoreError, match=r"deeper|holds no object"):  # as far as this Python reads it
             JSONBackend(tmp_path / "memory.json").bootstrap()
 
     path = tmp_path / "memory.db"

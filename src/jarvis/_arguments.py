@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -54,3 +55,25 @@ def own_code(kind: type[InvalidEntryError | InvalidQueryError | InvalidSettingEr
         if issubclass(kind, InvalidEntryError):
             raise kind(field, problem) from error
         raise kind(f"{field}: {problem}") from error
+
+
+def is_no_list(held: object) -> bool:
+    """Tell whether this can be no list of tags: it is no collection, or is one of characters, bytes or pairs."""
+    kind = type(held)
+    return issubclass(kind, (str, bytes, Mapping)) or not issubclass(kind, Collection)
+
+
+def tag_list(tags: Collection[str] | None) -> list[str]:
+    """Return tags as the list an entry holds; what is in it is left to the entry's check.
+
+    Raises:
+        InvalidEntryError: they are no collection, or it cannot be looked at.
+    """
+    if tags is None:
+        return []
+    if type(tags) is list:
+        return tags[:]
+    if is_no_list(tags):
+        raise InvalidEntryError("tags", f"takes a list of str, not {type(tags).__name__}")
+    with own_code(InvalidEntryError, "tags"):
+        return list(tags)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from jarvis._arguments import own_code, plain_moment, plain_text
+from jarvis._arguments import is_no_list, own_code, plain_moment, plain_text
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, flatten, instant_of
 from jarvis.codec.instants import datetime_of, nearest_instant
 from jarvis.codec.json_form import json_form
@@ -265,12 +265,6 @@ def _asked_tags(name: str, tags: Collection[str]) -> tuple[str, ...]:
     if len(texts) > MAX_TAGS:
         raise InvalidQueryError(f"{name}: takes at most {MAX_TAGS}, not {len(texts)}")
     return tuple(_check_filter(name, text) for text in texts)
-
-
-def is_no_list(held: object) -> bool:
-    """Tell whether this can be no list of tags: it is no collection, or is one of characters, bytes or pairs."""
-    kind = type(held)
-    return issubclass(kind, (str, bytes, Mapping)) or not issubclass(kind, Collection)
 
 
 def _check_filter(name: str, held: object) -> str:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from jarvis import backend_registry
-from jarvis._arguments import is_on, own_code
+from jarvis._arguments import is_on, tag_list
 from jarvis._caller import Gates
 from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
@@ -41,7 +41,6 @@ from jarvis.memory_entry import (
     check_name,
     check_namespace,
     check_text,
-    is_no_list,
 )
 from jarvis.merging import check_changes, merged
 from jarvis.ongoing import Ongoing
@@ -312,7 +311,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was stored.
         """
-        author, tags = self._author(module, task_id, reason), _tag_list(tags)
+        author, tags = self._author(module, task_id, reason), tag_list(tags)
         until = self._expiry(ttl, expires_at)
         value = self.backend.prepare(value)
         return self._change(
@@ -405,7 +404,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         if type(task_id) is not str:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
         author = self._author(module, task_id, reason, "task_executor")
-        tags = ["executed"] if tags is None else _tag_list(tags)
+        tags = ["executed"] if tags is None else tag_list(tags)
         until = self._expiry(ttl, expires_at)
         task_data = self.backend.prepare(storable(task_data, on_unstorable))
         return self._change(
@@ -640,7 +639,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             InvalidEntryError: a field cannot be stored exactly; the memory stays as it was.
             ConflictError: it has another version than `if_version`, or is gone; it stays as it is.
         """
-        tags = None if tags is None else _tag_list(tags)
+        tags = None if tags is None else tag_list(tags)
         author = self._author(module, task_id, reason)
         value = None if value is None else self.backend.prepare(value)
         return self._revise(memory_id, lambda entry: entry.value if value is None else value, tags, author, if_version)
@@ -1041,7 +1040,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             raise InvalidEntryError("value", "takes a dict, not None")
         check_name("category", category)
         check_name("key", key)
-        tags = None if tags is None else _tag_list(tags)
+        tags = None if tags is None else tag_list(tags)
         value = self.backend.prepare(value)
 
         def upsert(moment: datetime) -> str:
@@ -1100,15 +1099,3 @@ class _PlainClock:
     def moment(self, now: datetime) -> datetime:
         self._last = max(now, self._last + timedelta(microseconds=1))
         return self._last
-
-
-def _tag_list(tags: Collection[str] | None) -> list[str]:
-    """Return tags as the list an entry holds; what is no collection of tags is left to the entry's check."""
-    if tags is None:
-        return []
-    if type(tags) is list:
-        return tags[:]
-    if is_no_list(tags):
-        raise InvalidEntryError("tags", f"takes a list of str, not {type(tags).__name__}")
-    with own_code(InvalidEntryError, "tags"):
-        return list(tags)
