@@ -18,6 +18,7 @@ from jarvis.errors import (
     JarvisError,
     KeyFileExistsError,
     StoreAccessError,
+    StoreMissingError,
     UnsafeLocationError,
 )
 from jarvis.keys import KeyFile
@@ -116,10 +117,45 @@ def test_a_key_file_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -
 
     with pytest.raises(KeyFileExistsError, match="there"):
         KeyFile.create(there)
-    with pytest.raises(StoreAccessError, match="cannot write the key file"):
+    with pytest.raises(StoreMissingError, match="cannot write the key file"):
         KeyFile.create(tmp_path / "absent" / "key")
+    with pytest.raises(StoreAccessError, match="choose a shorter path"):
+        KeyFile.create(tmp_path / ("x" * 300))
 
     assert there.read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+@pytest.mark.parametrize(("limit", "way_out"), [("FSIZE", "free some space"), ("NOFILE", "raise the limit")])
+def test_a_key_file_for_which_there_is_no_room_leaves_nothing_behind(tmp_path: Path, limit: str, way_out: str) -> None:
+    said = _run(ROOMLESS, tmp_path / "key", limit, way_out)
+
+    assert said == "written\n"
+
+
+ROOMLESS = """
+import os, resource, signal, sys
+from jarvis.errors import StoreAccessError, StoreFullError
+from jarvis.keys import KeyFile
+
+path, name, way_out = sys.argv[1:]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limit = getattr(resource, "RLIMIT_" + name)
+KeyFile.create(path + " before")
+free = os.open(os.devnull, os.O_RDONLY)
+os.close(free)
+before = resource.getrlimit(limit)
+resource.setrlimit(limit, (free if name == "NOFILE" else 0, before[1]))
+try:
+    KeyFile.create(path)
+except (StoreAccessError, StoreFullError) as error:
+    assert way_out in str(error), error
+else:
+    raise SystemExit("there was room")
+resource.setrlimit(limit, before)
+KeyFile.create(path)
+print("written")
+"""
 
 
 # --- no locks, no memory, no library ---------------------------------------------------------------
@@ -199,6 +235,47 @@ def test_a_bundle_without_the_drivers_library_is_an_error_of_ours(tmp_path: Path
     shutil.copytree(source, tmp_path / "apsw", ignore=shutil.ignore_patterns(left_out, "__pycache__"))
 
     _run(BUNDLED, tmp_path)
+
+
+LATE_LIBRARY = """
+import os, resource, sys
+from jarvis.errors import StoreAccessError, UnsupportedError
+from jarvis.persistent_memory import MemoryModule
+
+memory = MemoryModule(storage_dir=sys.argv[1], durability="normal")
+written = os.path.exists(sys.argv[1] + "/memory.db")
+attempt = memory.list_memories if written else lambda: memory.set_user_preference("long", {"text": "x" * 5_000})
+memory.bootstrap()
+before = resource.getrlimit(resource.RLIMIT_NOFILE)
+if sys.argv[2] == "no descriptors":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        attempt()
+    except StoreAccessError as error:
+        assert "raise the limit" in str(error), error
+    else:
+        raise SystemExit("there were descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+else:
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    sys.modules[name] = None
+    try:
+        attempt()
+    except UnsupportedError as error:
+        assert "collect-all" in str(error), error
+    else:
+        raise SystemExit("the library was there")
+    del sys.modules[name]
+attempt()
+print(len(memory.list_memories()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+@pytest.mark.parametrize("lack", ["no descriptors", "no library"])
+def test_a_library_that_cannot_be_loaded_when_it_is_needed_is_an_error_of_ours(tmp_path: Path, lack: str) -> None:
+    assert _run(LATE_LIBRARY, tmp_path, lack) == "1\n"  # where it is needed to write
+    assert _run(LATE_LIBRARY, tmp_path, lack) == "1\n"  # and to read
 
 
 # --- the ends of time ------------------------------------------------------------------------------

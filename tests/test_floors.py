@@ -13,7 +13,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 
 # From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_encodings", "_identifiers", "_awaited", "_extent", "_paths", "_ownership", "_sections"),
+    ("errors",),
+    ("_arguments", "_os_errors", "_encodings", "_identifiers", "_awaited"),
+    ("_extent", "_paths", "_ownership", "_sections"),
     ("keys", "_caller", "_location"),
     ("settings",),
     ("codec", "value_filter", "config", "_files"),

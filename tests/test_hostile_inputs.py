@@ -9,11 +9,13 @@ import asyncio
 import enum
 import inspect
 import itertools
+import json
+import sqlite3
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,7 @@ from jarvis.async_memory import AsyncMemoryModule
 from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
 from jarvis.conformance.values import exploding, nested
 from jarvis.container import Container
-from jarvis.errors import JarvisError
+from jarvis.errors import CorruptStoreError, JarvisError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
@@ -147,6 +149,66 @@ ANYTHING: dict[str, Any] = {
     "entry of nothing": MemoryEntry(None, None, None, None, None, None, 1, None, None, None, None, 1),  # type: ignore[arg-type]  # hostile
     "query": MemoryQuery(),
 }
+
+
+class _OwnCodeError(Exception):
+    pass
+
+
+def _own(kind: type, *names: str) -> type:
+    """Return a subclass whose methods of these names raise an error of its own."""
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise _OwnCodeError
+
+    return type(f"Own{kind.__name__}", (kind,), dict.fromkeys(names, refuse))
+
+
+def _looks_like(kind: type) -> Any:
+    """Return an object that only says it is of a kind, as ``Mock(spec=…)`` does."""
+    return type("Stand", (), {"__class__": property(lambda _: kind)})()
+
+
+_EVERY = tuple(
+    f"__{name}__"
+    for name in (
+        *("eq", "hash", "str", "repr", "bool", "len", "iter", "contains", "lt", "le", "gt", "ge"),
+        *("getitem", "index", "int", "float", "fspath", "add", "radd"),
+    )
+)
+_OwnZone = _own(tzinfo, "utcoffset", "dst", "tzname")
+_WrongZone = type("WrongZone", (tzinfo,), dict.fromkeys(("utcoffset", "dst", "tzname"), lambda *_: 5))
+_Tag = type("Tag", (str,), {"__eq__": lambda one, other: str.__eq__(one, other)})  # which makes it unhashable
+_items = _own(Collection, "__iter__", "__len__", "__contains__")
+
+OWN: dict[str, Any] = {
+    "object": _own(object, *_EVERY)(),
+    "str": _own(str, *_EVERY, "encode", "isascii", "split", "lower", "strip")("x"),
+    "a text without a hash": _Tag("x"),
+    "empty str": _own(str, *_EVERY)(""),
+    "int": _own(int, *_EVERY)(1),
+    "float": _own(float, *_EVERY)(1.0),
+    "dict": _own(dict, *_EVERY, "items", "keys", "values", "get")(a=1),
+    "list": _own(list, *_EVERY)(["x"]),
+    "tuple": _own(tuple, *_EVERY)(("x",)),
+    "set": _own(set, *_EVERY)(["x"]),
+    "collection": _items(),
+    "datetime": _own(datetime, *_EVERY, "utcoffset", "astimezone", "isoformat", "replace")(2026, 3, 1),
+    "aware datetime": _own(datetime, *_EVERY, "utcoffset", "astimezone", "isoformat")(2026, 3, 1, tzinfo=UTC),
+    "timedelta": _own(timedelta, *_EVERY, "total_seconds")(1),
+    "zone": datetime(2026, 3, 1, tzinfo=_OwnZone()),
+    "zone of numbers": datetime(2026, 3, 1, tzinfo=_WrongZone()),
+    "time in zone": time(1, tzinfo=_OwnZone()),
+    "in a dict": {"a": _own(dict, *_EVERY, "items")(a=1)},
+    "operand": {"a": {"$gt": datetime(2026, 3, 1, tzinfo=_OwnZone())}},
+    "operands": {"a": {"$in": _items()}},
+    "entry": MemoryEntry("1", "c", "k", {}, timestamp=datetime(2026, 3, 1, tzinfo=_OwnZone())),
+    "entry far away": MemoryEntry("1", "c", "k", {}, position=(10**5000, 1)),
+    "entry of no place": MemoryEntry("1", "c", "k", {}, position=("a",)),  # type: ignore[arg-type]  # hostile
+    **{f"like {kind.__name__}": _looks_like(kind) for kind in (str, int, dict, list, datetime, timedelta, MemoryEntry)},
+}
+
+ANYTHING |= OWN
 
 GOOD: dict[str, Any] = {
     "after": None,
@@ -452,3 +514,78 @@ def test_deep_values_and_filters_on_a_deep_stack_are_our_errors(memory: MemoryMo
                 outcomes.add(_with_frames_left(frames, partial(call, deep)))
         assert "RecursionError" not in outcomes, name
         assert len(outcomes) > 1 or name in ("where", "equal"), name
+
+
+def _reopened(memory: MemoryModule) -> StorageBackend:
+    memory.shutdown()
+    return memory.backend
+
+
+READERS: dict[str, Callable[[MemoryModule, str], Any]] = {
+    "get": lambda memory, memory_id: memory.get_memory(memory_id),
+    "by key": lambda memory, _: memory.get_memory_by_key("kept"),
+    "list": lambda memory, _: memory.list_memories(),
+    "search": lambda memory, _: memory.search_memories(where={"b": 1}),
+    "iterate": lambda memory, _: list(memory.iter_memories()),
+    "count": lambda memory, _: memory.count_memories(where={"b": 1}),
+    "history": lambda memory, memory_id: memory.get_history(memory_id),
+    "difference": lambda memory, memory_id: memory.diff_memory(memory_id, 1, 2),
+    "as of": lambda memory, _: memory.search_memories(as_of=list(memory.changes())[-2].timestamp),
+    "changes": lambda memory, _: list(memory.changes(since=None)),
+    "modify": lambda memory, memory_id: memory.modify_memory(memory_id, lambda value: value),
+    "touch": lambda memory, memory_id: memory.touch_memory(memory_id, ttl=60),
+    "restore": lambda memory, memory_id: memory.restore_memory(memory_id, 1),
+    "undo": lambda memory, memory_id: memory.undo(memory_id),
+    "open": lambda memory, _: MemoryModule(_reopened(memory)).list_memories(),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("size", [0, 3_000])
+@pytest.mark.parametrize("kind", [dict, tuple])
+def test_what_is_deep_is_read_or_is_our_error_on_a_deep_stack_and_never_damage(
+    memory: MemoryModule, kind: type, size: int, name: str
+) -> None:
+    memory_id = memory.create_memory("c", "kept", {**nested(99, kind=kind), "text": "x" * size}, "t")
+    memory.update_memory(memory_id, {**nested(99, kind=kind), "text": "y" * size})
+    read = partial(READERS[name], memory, memory_id)
+
+    outcomes = {_with_frames_left(frames, read) for frames in range(45, 450, 5)}
+
+    assert outcomes & {"StackFullError", "InvalidEntryError", "done"}
+    assert not outcomes & {"RecursionError", "CorruptStoreError", "InvalidSettingError"}
+    assert _with_frames_left(700, read) == "done"
+    assert memory.get_memory(memory_id) is not None
+
+
+def test_a_record_in_words_of_a_deep_result_is_our_error_on_a_deep_stack(memory: MemoryModule) -> None:
+    result = nested(98, kind=tuple)
+    record = partial(memory.record_task, "1", {"result": result, "other": object()}, on_unstorable="repr")
+
+    assert {_with_frames_left(frames, record) for frames in range(45, 700, 5)} == {"InvalidEntryError", "done"}
+
+
+def test_a_file_that_is_nested_deeper_than_anything_of_ours_is_damage(tmp_path: Path) -> None:
+    deep = "[" * 5_000 + "]" * 5_000
+    entry = MemoryEntry("1", "c", "k", {"a": "HERE"}).model_dump(mode="json")
+    first_life = {name: held for name, held in entry.items() if name not in ("version", "expires_at", "position")}
+    for text in (
+        deep,
+        json.dumps({"entries": {"1": {**first_life, "timestamp": "2026-03-01T12:00:00"}}}).replace('"HERE"', deep),
+    ):
+        (tmp_path / "memory.json").write_text(text)
+        with pytest.raises(CorruptStoreError, match=r"deeper|holds no object"):  # as far as this Python reads it
+            JSONBackend(tmp_path / "memory.json").bootstrap()
+
+    path = tmp_path / "memory.db"
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "CREATE TABLE memories (id TEXT PRIMARY KEY, category TEXT, key TEXT, value TEXT, tags TEXT, entity_type TEXT,"
+        " entity_id TEXT, timestamp TEXT, provenance TEXT, created_at TEXT)"
+    )
+    row = ("1", "c", "k", f'{{"a": {deep}}}', "[]", "t", None, "2026-03-01T12:00:00", "{}", "")
+    connection.execute("INSERT INTO memories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    connection.commit()
+    connection.close()
+    with pytest.raises(CorruptStoreError, match="row 1 of table memories"):
+        SQLiteBackend(path).bootstrap()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict, UserDict, UserList, defaultdict, deque
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -130,3 +133,19 @@ def test_a_path_of_shared_tuples_is_refused_at_once(tmp_path: Path) -> None:
     for where in ({shared: 1}, {"a": {"$eq": {shared: 1}}}):
         with pytest.raises(InvalidQueryError):
             memory.search_memories(where=where)
+
+
+@pytest.mark.parametrize(
+    "changeable",
+    [OrderedDict(a=[1]), defaultdict(list, a=[1]), UserDict(a=[1]), deque([[1]]), bytearray(b"x"), UserList([[1]])],
+    ids=lambda held: type(held).__name__,
+)
+def test_a_dump_shares_nothing_with_an_entry_that_could_not_be_stored(changeable: Any) -> None:
+    value = {"direct": changeable, "in a tuple": ({"a": changeable},)}
+    before = copy.deepcopy(value)
+
+    dump = MemoryEntry("1", "c", "k", value).model_dump()["value"]
+    for held in (dump["direct"], dump["in a tuple"][0]["a"]):
+        next(iter(held.values() if isinstance(held, Mapping) else [held])).append(2)
+
+    assert value == before

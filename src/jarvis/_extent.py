@@ -52,8 +52,8 @@ def _extent(value: Any, known: dict[int, Extent], depth: int) -> Extent:
         return Extent(1, len(value) + 2, 0)
     if kind is int:
         return Extent(1, max(1, value.bit_length() // 4), 0)
-    is_mapping = isinstance(value, Mapping)
-    if not is_mapping and not isinstance(value, _CONTAINERS):
+    is_mapping = issubclass(kind, Mapping)
+    if not is_mapping and not issubclass(kind, _CONTAINERS):
         return _DOT
     found = known.get(id(value))
     if found is not None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis import _location, _ownership
+from jarvis._os_errors import NO_DESCRIPTORS
+from jarvis._os_errors import translated as translated  # part of what this file is for
 from jarvis._paths import NO_SUCH_SYNC
 from jarvis.errors import (
-    ReadOnlyStoreError,
     StoreAccessError,
     StoreError,
-    StoreFullError,
     StoreMissingError,
     UnsafeLocationWarning,
 )
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-_NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
 
 
 class System:
@@ -88,30 +87,6 @@ _can_sync: dict[str, bool] = {}  # by directory, what the first try told
 # --- what the operating system says, in our words -------------------------------------------------
 
 
-def translated(path: str | os.PathLike[str], error: OSError, doing: str) -> StoreError:
-    """Return the error of ours that says what `error` means for the store at `path`."""
-    reason = error.strerror or type(error).__name__
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFullError(
-            path, f"cannot {doing}: {reason}; nothing of this write was kept, free some space and retry"
-        )
-    if error.errno == errno.ENOENT:
-        return StoreMissingError(path, f"cannot {doing}: it is not there")
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return ReadOnlyStoreError(
-            path, f"cannot {doing}: {reason}; check the owner and mode of the file and its directory"
-        )
-    return StoreAccessError(path, f"cannot {doing}: {reason}{_way_out(error.errno)}")
-
-
-def _way_out(number: int | None) -> str:
-    if number in _NO_DESCRIPTORS:
-        return "; close files that are not needed, or raise the limit (ulimit -n)"
-    if number == errno.ENAMETOOLONG:
-        return "; choose a shorter path"
-    return ""
-
-
 def check_descriptors(least: int = 1) -> None:
     """Raise OSError if this process cannot open so many more files just now, for want of descriptors."""
     opened: list[int] = []
@@ -119,7 +94,7 @@ def check_descriptors(least: int = 1) -> None:
         for _ in range(least):
             opened.append(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
-        if error.errno in _NO_DESCRIPTORS:
+        if error.errno in NO_DESCRIPTORS:
             raise
     finally:
         for descriptor in opened:

@@ -36,6 +36,8 @@ def absolute(
     try:
         expanded = Path(name).expanduser()
         return expanded.absolute() if base is None else Path(base).absolute() / expanded
+    except RecursionError:
+        raise
     except RuntimeError:
         raise UnfitPathError("starts with a home directory that is unknown") from None
     except OSError:

@@ -22,6 +22,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import msgspec
 
+from jarvis._arguments import is_on
 from jarvis._awaited import Lane, Workers, one_thread
 from jarvis.change import Change
 from jarvis.envelope import SlotInfo
@@ -490,6 +491,7 @@ class AsyncMemoryModule:
     async def clear_all(
         self, *, erase: bool = False, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> int:
+        erase = is_on("erase", erase)
         clear = functools.partial(self._memory.clear_all, erase=erase, module=module, task_id=task_id, reason=reason)
         return await (self._work(clear) if erase else self._write(clear))
 

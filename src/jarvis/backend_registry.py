@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jarvis._arguments import plain_text
 from jarvis.errors import UnknownBackendError, UnsupportedError, nearest
 from jarvis.storage_backend import StorageBackend
 
@@ -47,9 +48,10 @@ def load_backend(name: str) -> type[StorageBackend]:
     ...
     jarvis.errors.UnknownBackendError: no backend named 'zebra'; known: json, sqlite
     """
-    if not isinstance(name, str):
+    text = plain_text(name)
+    if text is None:
         raise UnknownBackendError(f"a backend is named by a text, not by a {type(name).__name__}")
-    folded = name.lower()
+    name, folded = text, text.lower()
     if folded in _BUILT_IN:
         module, attribute = _BUILT_IN[folded]
         built_in: type[StorageBackend] = getattr(import_module(module), attribute)

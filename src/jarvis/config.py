@@ -124,7 +124,7 @@ class JarvisConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check the section's type."""
-        if not isinstance(self.storage, StorageConfig):
+        if not issubclass(type(self.storage), StorageConfig):
             raise InvalidSettingError(f"storage must be a StorageConfig, not {kind_of(self.storage)}")
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from jarvis.codec import InvalidMomentError, Prepared, encode, flatten, format_moment, instant_of, parse_moment, revive
 from jarvis.codec.compression import THRESHOLD_BYTES, Mode, compress, decompress
+from jarvis.codec.nesting import decoder_of, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import InvalidEntryError
 from jarvis.memory_entry import MemoryEntry, check_entry, check_value
@@ -69,8 +70,8 @@ _FEW, _SHORT = 8, 200
 _SCALARS = frozenset((int, float, bool, type(None)))
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Body)
-_named_decoder = msgspec.json.Decoder(_NamedBody)
-_value_decoder = msgspec.json.Decoder(dict[str, Any])
+_decode_named_body = decoder_of(_NamedBody)
+_decode_value = decoder_of(dict[str, Any])
 
 
 def prepare(value: dict[str, Any], compression: Mode) -> Prepared:
@@ -167,7 +168,7 @@ def repack(body: str, packed: bytes | None, compression: Mode) -> tuple[bytes, b
         smaller = compress(_encoder.encode(held.value), compression)
         return None if smaller is None else (_without_value(held), smaller)
     value = decompress(packed)
-    _value_decoder.decode(value)
+    _decode_value(value)
     if not body.startswith(_NO_VALUE):
         raise ValueError("it has two values")
     if compression == "off":
@@ -195,11 +196,19 @@ def _encode(body: Body) -> bytes:
 
 
 def decode_body(encoded: bytes | str) -> Body:
-    """Return what `encode_body` encoded, its value still plain, or None; raise ValueError if it is none."""
+    """Return what `encode_body` encoded, its value still plain, or None.
+
+    Raises:
+        ValueError: it is none.
+        StackFullError: it is nested too deep for what is left of the call stack.
+    """
     if encoded[:1] in ("{", b"{"):
-        named = _named_decoder.decode(encoded)
+        named = _decode_named_body(encoded)
         return Body(named.value, named.tags, named.provenance, (named.timestamp, named.fold, named.zone))
-    return _decoder.decode(encoded)
+    try:
+        return _decoder.decode(encoded)
+    except RecursionError:
+        raise stack_error(encoded) from None
 
 
 def decode_value(encoded: bytes | str, packed: bytes | None = None) -> Any:
@@ -226,7 +235,7 @@ def _unpack(body: Body, packed: bytes) -> bool:
     if body.value is not None:
         raise ValueError("it has two values")
     value = decompress(packed)
-    body.value = _value_decoder.decode(value)
+    body.value = _decode_value(value)
     return may_hold_tags(value)
 
 

@@ -16,11 +16,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from jarvis import _files
+from jarvis.codec.nesting import stack_error
 from jarvis.codec.sealing import NONCE_BYTES, DataKey, cipher, missing, stretched
 from jarvis.errors import (
     CorruptStoreError,
     InvalidSettingError,
     KeyUnavailableError,
+    StackFullError,
     StoreTooNewError,
     WrongKeyError,
 )
@@ -165,7 +167,9 @@ def read(path: str) -> Envelope | None:
             raise ValueError("the checksum does not fit")
         envelope = _decode(file_.envelope)
         _check(envelope)
-    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        if type(error) is RecursionError and isinstance(stack_error(held), StackFullError):
+            raise StackFullError from None
         raise CorruptStoreError(
             path, "is damaged, so the store beside it cannot be opened; put a copy of it from a backup in its place"
         ) from None

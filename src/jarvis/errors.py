@@ -59,6 +59,13 @@ class UnsupportedError(JarvisError, NotImplementedError):
     """The backend in use lacks a capability; the message names the backends that have it."""
 
 
+class StackFullError(JarvisError, RecursionError):
+    """What is stored is nested too deep to be read with what is left of the call stack. Nothing is damaged."""
+
+    def __str__(self) -> str:
+        return "what is stored is nested too deep for what is left of the call stack; call it from a shallower place"
+
+
 class TransactionError(JarvisError, RuntimeError):
     """A transaction is used where it cannot work, such as from another thread."""
 

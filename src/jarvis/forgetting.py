@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from jarvis import retention
+from jarvis._arguments import is_on, own_code, plain_moment
 from jarvis._caller import holding
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
@@ -85,11 +86,11 @@ class Forgets:
         """
         ask(self.backend, Expires)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        if isinstance(ttl, msgspec.UnsetType) and expires_at is None:
+        if ttl is msgspec.UNSET and expires_at is None:
             raise InvalidEntryError("ttl", "is not given; give it, or expires_at=, or ttl=None to keep it for ever")
         if ttl is None and expires_at is not None:
             raise InvalidEntryError("ttl", "and expires_at exclude each other; give one of them")
-        until = moment_of_expiry(self._now(), None if isinstance(ttl, msgspec.UnsetType) else ttl, expires_at)
+        until = moment_of_expiry(self._now(), None if ttl is msgspec.UNSET else ttl, expires_at)
 
         def touch(_: datetime) -> bool:
             entry = self.backend.read(memory_id)
@@ -270,15 +271,16 @@ class Forgets:
         Raises:
             InvalidSettingError: `interval` is not above 0, or longer than 30 days.
         """
-        if isinstance(interval, float | int) and not isinstance(interval, bool):
-            try:
-                interval = timedelta(seconds=interval)
-            except (ValueError, OverflowError):
-                raise InvalidSettingError("sweep_every: takes a number of seconds up to 30 days") from None
-        if not isinstance(interval, timedelta):
-            raise InvalidSettingError(
-                f"sweep_every: takes a timedelta or a number of seconds, not {type(interval).__name__}"
-            )
+        with own_code(InvalidSettingError, "sweep_every"):
+            if isinstance(interval, float | int) and not isinstance(interval, bool):
+                try:
+                    interval = timedelta(seconds=interval)
+                except (ValueError, OverflowError):
+                    raise InvalidSettingError("sweep_every: takes a number of seconds up to 30 days") from None
+            if not isinstance(interval, timedelta):
+                raise InvalidSettingError(
+                    f"sweep_every: takes a timedelta or a number of seconds, not {type(interval).__name__}"
+                )
         checked("sweep_every", interval)
         author = self._author(None, None, None, "retention")
         sweeper = Sweeper(lambda is_over: self._sweep(_BATCH, author, is_over), interval)
@@ -347,11 +349,12 @@ class Forgets:
 
     def _hidden(self, include_archived: bool, tags: Collection[str] | None = None) -> tuple[str, ...] | None:
         """Return the tags of what a list that asks for `tags` leaves out, or None."""
-        if include_archived or not self._hides_archived():
+        if is_on("include_archived", include_archived) or not self._hides_archived():
             return None
         return None if isinstance(tags, Collection) and ARCHIVED in tags else (ARCHIVED,)
 
 
+@own_code(InvalidSettingError, "retention")
 def rules_of(given: Sequence[RetentionRule]) -> tuple[RetentionRule, ...]:
     """Return the rules that a module is given.
 
@@ -368,6 +371,7 @@ def _check(name: str, number: int, least: int) -> None:
         raise InvalidQueryError(f"{name}: takes a whole number from {least} to {_MANY:,}")
 
 
+@own_code(InvalidEntryError, "expiry")
 def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime | None) -> datetime | None:
     """Return when a memory expires that shall live for `ttl` from `now` on, or until `expires_at`; None for never.
 
@@ -380,7 +384,8 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
         return _end_of(now, ttl)
     if expires_at is None:
         return None
-    if isinstance(expires_at, datetime) and expires_at.tzinfo is None:
+    expires_at = plain_moment(expires_at) or expires_at  # what is no moment is refused below
+    if type(expires_at) is datetime and expires_at.tzinfo is None:
         try:
             expires_at = expires_at.astimezone()
         except (ValueError, OverflowError, OSError):  # of datetime.max, for one, in some time zones

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 from jarvis import _ownership
+from jarvis._arguments import own_code
+from jarvis._os_errors import translated
 from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
-from jarvis.errors import InvalidSettingError, KeyFileExistsError, StoreAccessError
+from jarvis.errors import InvalidSettingError, KeyFileExistsError
 
 KEY_BYTES = 32
 """A key has 256 bits."""
@@ -118,10 +120,11 @@ class KeyFile:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike) or not (name := os.fspath(path)) or "\0" in os.fsdecode(name):
-            raise InvalidSettingError("a key file needs its path")
+        with own_code(InvalidSettingError, "key file"):
+            if not isinstance(path, str | os.PathLike) or not (name := os.fspath(path)) or "\0" in os.fsdecode(name):
+                raise InvalidSettingError("a key file needs its path")
         try:
-            self.path = Path(os.path.abspath(absolute(path)))
+            self.path = Path(os.path.abspath(absolute(os.fsdecode(name))))
             os.fsencode(self.path)
         except UnicodeEncodeError:
             raise InvalidSettingError("a key file needs a path of characters that names of files have here") from None
@@ -134,7 +137,10 @@ class KeyFile:
 
         Raises:
             KeyFileExistsError: there is such a file; it stays as it is.
-            StoreAccessError: it cannot be written.
+            StoreFullError: there is no room for it.
+            StoreMissingError: its directory is not there.
+            ReadOnlyStoreError: its directory may not be written.
+            StoreAccessError: it cannot be written for another reason.
         """
         source = cls(path)
         try:
@@ -142,27 +148,32 @@ class KeyFile:
         except FileExistsError:
             raise KeyFileExistsError(source.path, "is there already, and stays as it is; choose another name") from None
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise StoreAccessError(source.path, f"cannot write the key file: {reason}; choose another place") from error
+            raise translated(source.path, error, "write the key file") from error
         return source
 
     def _write(self, key: str) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            _ownership.take_after(descriptor, str(self.path))
-            file.write(f"{key}\n")
-            file.flush()
-            os.fsync(descriptor)
-        if os.name == "posix":  # or a power cut takes the name of the file, and with it the store
-            directory = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            except OSError as error:
-                if error.errno not in NO_SUCH_SYNC:
-                    os.unlink(self.path)  # nobody was told of the key, and the next try is to find the place free
-                    raise
-            finally:
-                os.close(directory)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                _ownership.take_after(descriptor, str(self.path))
+                file.write(f"{key}\n")
+                file.flush()
+                os.fsync(descriptor)
+            if os.name == "posix":  # or a power cut takes the name of the file, and with it the store
+                self._sync_directory()
+        except BaseException:
+            os.unlink(self.path)  # nobody was told of the key, and the next try is to find the place free
+            raise
+
+    def _sync_directory(self) -> None:
+        directory = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            if error.errno not in NO_SUCH_SYNC:
+                raise
+        finally:
+            os.close(directory)
 
     @property
     def hint(self) -> str:
@@ -364,6 +375,7 @@ KeySources = Sequence[KeySource | Callable[[], bytes]]
 """What ``keys=`` takes."""
 
 
+@own_code(InvalidSettingError, "keys")
 def sources_of(keys: object) -> tuple[KeySource, ...]:
     """Return the sources that an argument ``keys=`` gives.
 
@@ -375,6 +387,7 @@ def sources_of(keys: object) -> tuple[KeySource, ...]:
     return tuple(_source(place, held) for place, held in enumerate(keys, 1))
 
 
+@own_code(InvalidSettingError, "keys")
 def _source(place: int, held: object) -> KeySource:
     if isinstance(held, type):
         raise InvalidSettingError(f"keys: item {place} is the class {held.__name__}; call it to make a source of it")

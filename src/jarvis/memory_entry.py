@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import copy
+from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, MutableSet
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
+from jarvis._arguments import is_no_list, own_code, plain_moment, plain_text
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, flatten, instant_of
 from jarvis.codec.instants import datetime_of, nearest_instant
 from jarvis.codec.json_form import json_form
@@ -29,6 +31,7 @@ MAX_TAGS = 500
 """Most tags a query may name."""
 
 _EXACT = ("category", "entity_type", "entity_id", "key")  # filters that are equal, whole
+_CHANGEABLE = (MutableMapping, MutableSequence, MutableSet, tuple)
 _FAR = 2**63  # beyond what a store can count
 
 
@@ -96,11 +99,12 @@ class MemoryEntry(msgspec.Struct, eq=False):
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
         'tools'
         """
-        for name in self.__struct_fields__:
-            check_extent(getattr(self, name), field=name)
         make = json_form if mode == "json" else _copied
         try:
-            return {name: make(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
+            with own_code(InvalidEntryError, "entry"):
+                for name in self.__struct_fields__:
+                    check_extent(getattr(self, name), field=name)
+                return {name: make(getattr(self, name)) for name in self.__struct_fields__ if name != "position"}
         except RecursionError:
             raise InvalidEntryError("value", NO_STACK) from None
 
@@ -120,6 +124,8 @@ def _copied(held: Any) -> Any:
         return kind(map(_copied, held))
     if kind is set:
         return set(held)  # what is in it is hashable, and so does not change
+    if issubclass(kind, _CHANGEABLE):  # of an entry that was not stored: a stored one has no such type
+        return copy.deepcopy(held)
     return held
 
 
@@ -156,24 +162,28 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in _EXACT:
             held = getattr(self, name)
-            if held is not None:
-                _check_filter(name, held)
+            if held is not None and _check_filter(name, held) is not held:
+                msgspec.structs.force_setattr(self, name, plain_text(held))
         if self.tags is not None:
             msgspec.structs.force_setattr(self, "tags", _asked_tags("tags", self.tags))
         if self.exclude_tags is not None:
             msgspec.structs.force_setattr(self, "exclude_tags", _asked_tags("exclude_tags", self.exclude_tags))
+        if type(self.tags_match) is not str:
+            msgspec.structs.force_setattr(self, "tags_match", plain_text(self.tags_match))
         if self.tags_match not in ("any", "all"):
             raise InvalidQueryError('tags_match: takes "any" or "all"')
         if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < _FAR):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
         if type(self.where) is dict:
-            check_where(self.where)
             try:
+                with own_code(InvalidQueryError, "where"):
+                    check_where(self.where)
                 msgspec.structs.force_setattr(self, "where", _copied(self.where))
             except RecursionError:
                 raise InvalidQueryError(f"where: {NO_STACK}") from None
         if self.since is not None or self.until is not None or self.where is not None or self.after is not None:
-            _ = self.instants, self.test, self.position  # each raises if its filter means nothing
+            with own_code(InvalidQueryError, "filter"):
+                _ = self.instants, self.test, self.position  # each raises if its filter means nothing
 
     @property
     def instants(self) -> tuple[int | None, int | None]:
@@ -191,12 +201,14 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         if self.after is None:
             return None
         try:
-            if isinstance(self.after, MemoryEntry):
-                return self.after.order
-            instant, commit, entry_id = self.after.split(":", 2)
-            if not (abs(place := int(instant)) < _FAR and 0 <= int(commit) < _FAR):
+            if type(self.after) is MemoryEntry:
+                instant, commit, entry_id = self.after.order
+            else:
+                place, number, entry_id = str.split(self.after, ":", 2)  # type: ignore[arg-type]  # caught below
+                instant, commit = int(place), int(number)
+            if not (abs(instant) < _FAR and 0 <= commit < _FAR and type(entry_id) is str):
                 raise ValueError("no cursor of ours")
-            return place, int(commit), entry_id
+            return instant, commit, entry_id
         except (AttributeError, TypeError, ValueError):
             raise InvalidQueryError(
                 "after: takes the last entry of the page before, or its .cursor (an id alone has no place)"
@@ -242,26 +254,29 @@ def _tagged(wanted: frozenset[str], tags: list[str], how: str) -> bool:
 
 def _asked_tags(name: str, tags: Collection[str]) -> tuple[str, ...]:
     """Return a copy of the tags that a question names; raise `InvalidQueryError` if they are none."""
-    if type(tags) is not list and (isinstance(tags, (str, bytes, Mapping)) or not isinstance(tags, Collection)):
-        raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
-    for tag in tags:
-        if not isinstance(tag, str):
+    if type(tags) is not list:
+        if is_no_list(tags):
             raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
-    if len(tags) > MAX_TAGS:
-        raise InvalidQueryError(f"{name}: takes at most {MAX_TAGS}, not {len(tags)}")
-    for tag in tags:
-        _check_filter(name, tag)
-    return tuple(tags)
+        with own_code(InvalidQueryError, name):
+            tags = list(tags)
+    texts = [plain_text(tag) for tag in tags]
+    if None in texts:
+        raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
+    if len(texts) > MAX_TAGS:
+        raise InvalidQueryError(f"{name}: takes at most {MAX_TAGS}, not {len(texts)}")
+    return tuple(_check_filter(name, text) for text in texts)
 
 
-def _check_filter(name: str, held: object) -> None:
-    if not isinstance(held, str):
+def _check_filter(name: str, held: object) -> str:
+    text = held if type(held) is str else plain_text(held)
+    if text is None:
         raise InvalidQueryError(f"{name}: takes a str or None, not {type(held).__name__}")
-    if not held.isascii():
+    if not text.isascii():
         try:
-            held.encode()
+            text.encode()
         except UnicodeEncodeError:
             raise InvalidQueryError(f"{name}: holds a lone surrogate, which no stored name does") from None
+    return text
 
 
 def asked_instant(name: str, moment: datetime | None) -> int | None:
@@ -274,10 +289,11 @@ def asked_instant(name: str, moment: datetime | None) -> int | None:
     """
     if moment is None:
         return None
-    if not isinstance(moment, datetime):
+    plain = plain_moment(moment)
+    if plain is None:
         raise InvalidQueryError(f"{name}: takes a datetime, not {type(moment).__name__}")
     try:
-        return nearest_instant(moment)
+        return nearest_instant(plain)
     except InvalidMomentError as error:
         raise InvalidQueryError(f"{name}: {error}") from None
 
@@ -288,9 +304,12 @@ def asked_text(field: str, text: object) -> str:
     Raises:
         InvalidQueryError: it is none.
     """
-    if not isinstance(text, str):
+    if type(text) is str:
+        return text
+    plain = plain_text(text)  # of a member of a str enumeration, the text it stands for
+    if plain is None:
         raise InvalidQueryError(f"{field}: takes a str, not {type(text).__name__}")
-    return str.__str__(text)  # of a member of a str enumeration, the text it stands for
+    return plain
 
 
 def asked_name(field: str, name: object) -> str:
@@ -299,9 +318,7 @@ def asked_name(field: str, name: object) -> str:
     Raises:
         InvalidQueryError: it is none, or holds a lone surrogate.
     """
-    text = asked_text(field, name)
-    _check_filter(field, text)
-    return text
+    return _check_filter(field, asked_text(field, name))
 
 
 def asked_limit(limit: int) -> int:
@@ -342,9 +359,9 @@ def check_name(field: str, name: object) -> str:
 
 def check_namespace(name: object) -> str:
     """Return `name` if it can be a namespace: a name as for `check_name`, and not empty."""
-    if name == "":
+    if not check_name("namespace", name):
         raise InvalidEntryError("namespace", "is empty")
-    return check_name("namespace", name)
+    return name  # type: ignore[return-value]  # a str, by now
 
 
 def check_entry(entry: MemoryEntry) -> None:
@@ -380,14 +397,15 @@ def check_value(value: object) -> None:
     raise InvalidEntryError("value", f'takes a dict, not {kind.__name__}; wrap it, such as {{"value": …}}')
 
 
-def check_expiry(moment: object) -> int:
+def check_expiry(given: object) -> int:
     """Return the instant of a moment at which an entry may expire.
 
     Raises:
         InvalidEntryError: it is no moment, or has no time zone.
     """
-    if not isinstance(moment, datetime):
-        raise InvalidEntryError("expires_at", f"takes a datetime, not {type(moment).__name__}")
+    moment = plain_moment(given)
+    if moment is None:
+        raise InvalidEntryError("expires_at", f"takes a datetime, not {type(given).__name__}")
     if moment.tzinfo is None:
         raise InvalidEntryError("expires_at", "takes an aware datetime; give it a time zone, such as datetime.UTC")
     try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jarvis._arguments import own_code
 from jarvis.codec import check_extent
 from jarvis.codec.values import NO_STACK
 from jarvis.errors import InvalidEntryError
 
 
+@own_code(InvalidEntryError, "changes")
 def check_changes(changes: object) -> None:
     """Check that `changes` is a mapping that can be walked; raise `InvalidEntryError` otherwise."""
-    if not isinstance(changes, Mapping):
+    if not issubclass(type(changes), Mapping):
         raise InvalidEntryError("changes", f"takes a dict, not {type(changes).__name__}")
     check_extent(changes)
 
@@ -27,7 +29,8 @@ def merged(value: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     {'a': {'c': 2, 'd': 3}}
     """
     try:
-        return _merged(value, changes)
+        with own_code(InvalidEntryError, "changes"):
+            return _merged(value, changes)
     except RecursionError:
         raise InvalidEntryError("changes", NO_STACK) from None
 

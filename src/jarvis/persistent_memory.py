@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from jarvis import backend_registry
+from jarvis._arguments import is_on, tag_list
 from jarvis._caller import Gates
 from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
@@ -174,7 +175,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             "busy_timeout_seconds": busy_timeout_seconds,
             "history": history,
             "encryption": encryption,
-            "keys": tuple(keys) if isinstance(keys, list) else keys,
+            "keys": tuple(keys) if type(keys) is list else keys,
             "compression": compression,
             "create": create,
         }
@@ -187,7 +188,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
             backend: Any = backend_registry.open_backend(backend_type, directory, **asked_for)
         else:
-            if not isinstance(storage_backend, StorageBackend):
+            if not issubclass(type(storage_backend), StorageBackend):
                 raise InvalidSettingError(
                     f"storage_backend: takes a StorageBackend, not {type(storage_backend).__name__}; "
                     "a directory goes into storage_dir="
@@ -310,7 +311,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was stored.
         """
-        author, tags = self._author(module, task_id, reason), _tag_list(tags)
+        author, tags = self._author(module, task_id, reason), tag_list(tags)
         until = self._expiry(ttl, expires_at)
         value = self.backend.prepare(value)
         return self._change(
@@ -403,7 +404,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         if type(task_id) is not str:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
         author = self._author(module, task_id, reason, "task_executor")
-        tags = ["executed"] if tags is None else _tag_list(tags)
+        tags = ["executed"] if tags is None else tag_list(tags)
         until = self._expiry(ttl, expires_at)
         task_data = self.backend.prepare(storable(task_data, on_unstorable))
         return self._change(
@@ -638,7 +639,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             InvalidEntryError: a field cannot be stored exactly; the memory stays as it was.
             ConflictError: it has another version than `if_version`, or is gone; it stays as it is.
         """
-        tags = None if tags is None else _tag_list(tags)
+        tags = None if tags is None else tag_list(tags)
         author = self._author(module, task_id, reason)
         value = None if value is None else self.backend.prepare(value)
         return self._revise(memory_id, lambda entry: entry.value if value is None else value, tags, author, if_version)
@@ -762,7 +763,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         they and their past are gone for ever, as with `erase_namespace`.
         """
         author = self._author(module, task_id, reason)
-        if erase:
+        if is_on("erase", erase):
             return self._clear_and_erase(author)
 
         def clear(_: datetime) -> int:
@@ -1039,7 +1040,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             raise InvalidEntryError("value", "takes a dict, not None")
         check_name("category", category)
         check_name("key", key)
-        tags = None if tags is None else _tag_list(tags)
+        tags = None if tags is None else tag_list(tags)
         value = self.backend.prepare(value)
 
         def upsert(moment: datetime) -> str:
@@ -1055,9 +1056,12 @@ class MemoryModule(LooksBack, Forgets, Secures):
         return self._change(upsert)
 
 
+_COMPARED = (bool, int, float, str, tuple, HistoryPolicy)  # what equals another one by no code of a caller
+
+
 def _is_usual(name: str, held: object) -> bool:
     usual = _USUAL[name]
-    return held is usual or (isinstance(held, bool | int | float | str | tuple | HistoryPolicy) and held == usual)
+    return held is usual or (type(held) in _COMPARED and held == usual)
 
 
 def _time_of(clock: Clock) -> datetime:
@@ -1095,12 +1099,3 @@ class _PlainClock:
     def moment(self, now: datetime) -> datetime:
         self._last = max(now, self._last + timedelta(microseconds=1))
         return self._last
-
-
-def _tag_list(tags: Collection[str] | None) -> list[str]:
-    """Return tags as the list an entry holds; what is no collection of tags is left to the entry's check."""
-    if tags is None:
-        return []
-    if isinstance(tags, (str, bytes, Mapping)) or not isinstance(tags, Collection):
-        raise InvalidEntryError("tags", f"takes a list of str, not {type(tags).__name__}")
-    return list(tags)

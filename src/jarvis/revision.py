@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 
 from jarvis.codec import check_extent
+from jarvis.errors import StackFullError
 from jarvis.memory_entry import MemoryEntry
 
 Operation = Literal["update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
@@ -81,6 +82,7 @@ def differences(before: MemoryEntry, after: MemoryEntry) -> list[Difference]:
 
     Raises:
         InvalidEntryError: a value, which was not stored, is nested too deep or explodes.
+        StackFullError: what is left of the call stack is not enough to compare them.
 
     >>> one = MemoryEntry("1", "c", "k", {"mode": "dark", "sizes": [1, 2]})
     >>> other = MemoryEntry("1", "c", "k", {"mode": "light", "sizes": [1, 2, 3]}, timestamp=one.timestamp)
@@ -89,6 +91,13 @@ def differences(before: MemoryEntry, after: MemoryEntry) -> list[Difference]:
     """
     check_extent(before.value)
     check_extent(after.value)
+    try:
+        return _differences(before, after)
+    except RecursionError:
+        raise StackFullError from None
+
+
+def _differences(before: MemoryEntry, after: MemoryEntry) -> list[Difference]:
     found: list[Difference] = []
     for name in _COMPARED:
         one, other = getattr(before, name), getattr(after, name)

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from jarvis._arguments import own_code
 from jarvis._paths import UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError, nearest
 from jarvis.keys import KeySource, source_from_setting, sources_of
@@ -52,6 +53,7 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_age: timedelta | None = timedelta(days=365)
     cleared_max_age: timedelta | None = timedelta(days=30)
 
+    @own_code(InvalidSettingError, "history")
     def __post_init__(self) -> None:
         """Check every field."""
         if type(self.max_revisions) is not int or not 0 <= self.max_revisions <= _MANY_REVISIONS:
@@ -105,6 +107,7 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
     action: RetentionAction = "delete"
     keep_tags: tuple[str, ...] = ()
 
+    @own_code(InvalidSettingError, "retention")
     def __post_init__(self) -> None:
         """Check every field."""
         for key in ("category", "entity_type", "tag"):
@@ -149,12 +152,13 @@ def checked(key: str, value: object, *, base: Path | None = None) -> Any:
     Raises:
         InvalidSettingError: the value has the wrong type or is out of range.
     """
-    try:
-        if key in _PATHS:
-            return _directory(value, base, has_variables=_PATHS[key])
-        return _CHECKS[key](value)
-    except _UnfitError as unfit:
-        raise InvalidSettingError(f"{key} {unfit}") from None
+    with own_code(InvalidSettingError, key):
+        try:
+            if key in _PATHS:
+                return _directory(value, base, has_variables=_PATHS[key])
+            return _CHECKS[key](value)
+        except _UnfitError as unfit:
+            raise InvalidSettingError(f"{key} {unfit}") from None
 
 
 class Pairs:

@@ -51,7 +51,8 @@ from jarvis._json.past import Archive, Gap, Span, read_state
 from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record, normalize
 from jarvis.change import new_generation
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment
-from jarvis.errors import CorruptStoreError, StoreTooNewError
+from jarvis.codec.nesting import ran_out, stack_error
+from jarvis.errors import CorruptStoreError, StackFullError, StoreTooNewError
 from jarvis.memory_entry import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ def parse(path: str, data: bytes, known: Known) -> Contents:
     Raises:
         CorruptStoreError: the bytes are not, whole and unchanged, what was written.
         StoreTooNewError: a newer version wrote them.
+        StackFullError: they are nested too deep for what is left of the call stack.
     """
     if not data:
         raise CorruptStoreError(path, "is empty, which a store never is: it is damaged; restore it from a copy")
@@ -239,7 +241,10 @@ def parse(path: str, data: bytes, known: Known) -> Contents:
         _refuse_other_formats(path, msgspec.json.decode(data, type=_Versioned).format)
         return _read_document(path, data, known)
     except (ValueError, RecursionError) as error:
-        raise CorruptStoreError(path, f"is not a JSON store: {error}; restore it from a copy") from None
+        problem = stack_error(data) if type(error) is RecursionError else error
+        if ran_out(problem):
+            raise StackFullError from None
+        raise CorruptStoreError(path, f"is not a JSON store: {problem}; restore it from a copy") from None
 
 
 def _parse_unsealed(path: str, data: bytes) -> Contents:
@@ -413,7 +418,9 @@ def _read_entry(entry_id: str, fragment: bytes, edited_in: str | None) -> Record
     return make_record(stored, fragment)
 
 
-def _malformed(path: str, place: str, namespace: str, error: Exception) -> CorruptStoreError:
+def _malformed(path: str, place: str, namespace: str, error: Exception) -> CorruptStoreError | StackFullError:
+    if ran_out(error):
+        return StackFullError()
     problem = "a text holds a lone surrogate" if isinstance(error, UnicodeError) else str(error)
     return CorruptStoreError(
         path,

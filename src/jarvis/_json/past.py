@@ -22,6 +22,7 @@ from jarvis._json.record import (
     normalize,
     revived,
 )
+from jarvis.codec.nesting import decoder_of
 from jarvis.entry_record import may_hold_tags
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.revision import REMOVALS, Cutoff, Operation, Revision, Signature
@@ -111,8 +112,8 @@ class State(Record, frozen=True):
         )
 
 
-_decode_kept = msgspec.json.Decoder(_Kept).decode
-_decode_signed = msgspec.json.Decoder(_Signed).decode
+_decode_kept = decoder_of(_Kept)
+_decode_signed = decoder_of(_Signed)
 _by_ended = attrgetter("ended")
 _by_event_number = attrgetter("number")
 _by_order = attrgetter("order")

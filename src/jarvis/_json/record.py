@@ -10,6 +10,7 @@ import msgspec
 
 from jarvis.codec import InvalidMomentError, flatten, format_moment, parse_moment, revive
 from jarvis.codec.instants import datetime_of
+from jarvis.codec.nesting import decoder_of, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.entry_record import Body, encode_body, make_body, make_entry, may_hold_tags
 from jarvis.errors import InvalidEntryError
@@ -108,7 +109,11 @@ class Record(msgspec.Struct, frozen=True):
 
     def entry(self) -> MemoryEntry:
         """Return the entry, decoded anew; raise ValueError if a tagged form or the time means nothing here."""
-        return decode_stored(self.fragment).entry(plain=not may_hold_tags(self.fragment))
+        try:
+            stored = _decoder.decode(self.fragment)  # without the call: lists take it for each entry
+        except RecursionError:
+            raise stack_error(self.fragment) from None
+        return stored.entry(plain=not may_hold_tags(self.fragment))
 
 
 class Provenance(msgspec.Struct):
@@ -119,8 +124,9 @@ class Provenance(msgspec.Struct):
 
 by_order = attrgetter("order")
 encode = msgspec.json.Encoder().encode
-decode_stored = msgspec.json.Decoder(Stored).decode
-_decode_provenance = msgspec.json.Decoder(Provenance).decode
+_decoder = msgspec.json.Decoder(Stored)
+decode_stored = decoder_of(Stored)
+_decode_provenance = decoder_of(Provenance)
 
 
 def by_number(record: Record) -> int:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from jarvis._sqlite import expiry, feed, history, tagging
 from jarvis._sqlite.schema import row_checksum
-from jarvis.codec import instant_of
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
+from jarvis.memory_entry import check_expiry
 from jarvis.revision import Signature
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def insert(
     namespace_id = session.intern(namespace)
     category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
     commit = session.next_commit()
-    expires = None if entry.expires_at is None else instant_of(entry.expires_at)
+    expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
     checksum = _checksum(namespace, entry, commit, encoded, version, expires)
     body, packed, instant = encoded
     fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, version)
@@ -78,7 +78,7 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encod
     commit = session.next_commit()
     if session.history.max_revisions:
         history.keep(session, namespace_id, (row, old_instant, version), commit, before)
-    expires = None if entry.expires_at is None else instant_of(entry.expires_at)
+    expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
     checksum = _checksum(namespace, entry, commit, encoded, version + 1, expires)
     body, packed, instant = encoded
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)

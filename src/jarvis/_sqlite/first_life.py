@@ -20,8 +20,9 @@ from jarvis import _files
 from jarvis._sqlite import driver, schema
 from jarvis._sqlite.schema import row_checksum
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
+from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.entry_record import Body
-from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
+from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError, StoreAccessError
 from jarvis.memory_entry import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
@@ -146,8 +147,9 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
             _check_texts(entry_id, category, key, entity_type, *([] if entity_id is None else [entity_id]))
             body = _body(value, tags, provenance, created_at, moment)
             encoded = msgspec.json.encode(body).decode()
-        except (ValueError, TypeError, InvalidEntryError):  # its text may hold what is stored
-            raise _malformed(path, rowid) from None
+        except (ValueError, TypeError, InvalidEntryError, RecursionError) as error:  # its text may hold what is stored
+            problem = stack_error(f"{value}{tags}{provenance}") if type(error) is RecursionError else error
+            raise StackFullError() if ran_out(problem) else _malformed(path, rowid) from None
         for name in {DEFAULT_NAMESPACE, category, entity_type, *body.tags}:
             connection.execute(_INTERN, (name,))
         fields = (commit, DEFAULT_NAMESPACE, entry_id, category, key, entity_type, entity_id, instant, 1)

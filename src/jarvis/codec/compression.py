@@ -10,7 +10,9 @@ import functools
 import sys
 from typing import Any, Literal
 
+from jarvis._os_errors import translated
 from jarvis.codec.values import MAX_VALUE_BYTES
+from jarvis.errors import UnsupportedError
 
 Mode = Literal["auto", "off", "max"]
 """How values are stored: ``auto``, compressed fast; ``max``, as small as it gets; ``off``, as they are."""
@@ -57,9 +59,22 @@ def decompress(packed: bytes) -> bytes:
 
 @functools.cache
 def _zstd() -> Any:
-    """Return the zstd module, whose import takes 5 ms: only who has large values pays for it."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
+    """Return the zstd module, whose import takes 5 ms: only who has large values pays for it.
+
+    Raises:
+        UnsupportedError: it is not there, such as in a bundle that was made without it.
+        StoreError: it cannot be read, such as for want of file descriptors.
+    """
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError as error:
+        raise UnsupportedError(
+            f"the library for compression cannot be loaded ({error.name or type(error).__name__}): pip install "
+            "backports.zstd; a bundle takes it along with --collect-all backports.zstd"
+        ) from error
+    except OSError as error:
+        raise translated(error.filename or sys.prefix, error, "load the library for compression") from error
     return zstd

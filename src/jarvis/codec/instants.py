@@ -48,10 +48,10 @@ def instant_of(moment: datetime) -> int:
         if moment.tzinfo is None or moment.utcoffset() is None:
             moment = moment.astimezone()
         return (moment - EPOCH) // MICROSECOND
-    except (ValueError, OverflowError, OSError) as error:
+    except Exception as error:
+        if moment.tzinfo is not None:
+            raise InvalidMomentError("has a time zone that tells no offset") from error
         raise InvalidMomentError("is too close to the end of the calendar to have a local time") from error
-    except (NotImplementedError, TypeError) as error:
-        raise InvalidMomentError("has a time zone that tells no offset") from error
 
 
 def nearest_instant(moment: datetime) -> int:

@@ -57,7 +57,7 @@ def json_form(value: Any) -> Any:
     if isinstance(value, (datetime, time)):
         try:
             return value.isoformat().replace("+00:00", "Z")
-        except NotImplementedError:
+        except Exception:  # noqa: BLE001 - of anybody's time zone
             raise InvalidEntryError("value", "has a time zone that tells no offset") from None
     plain = msgspec.to_builtins(value, str_keys=True, enc_hook=str)
     return _text(plain) if type(plain) is str else json_form(plain)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jarvis._arguments import plain_text
 from jarvis._extent import extent_of
-from jarvis.codec.values import MAX_DEPTH, flatten
+from jarvis.codec.values import MAX_DEPTH, NO_STACK, flatten
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 
 LONGEST_REPR = 1_000
@@ -20,9 +21,10 @@ def storable(value: Any, on_unstorable: str) -> Any:
     Raises:
         InvalidQueryError: `on_unstorable` is neither ``"raise"`` nor ``"repr"``.
     """
-    if on_unstorable == "raise":
+    asked = plain_text(on_unstorable)
+    if asked == "raise":
         return value
-    if on_unstorable != "repr":
+    if asked != "repr":
         raise InvalidQueryError('on_unstorable: takes "raise" or "repr"')
     return with_reprs(value)
 
@@ -37,9 +39,12 @@ def with_reprs(value: Any) -> Any:
     """
     if _is_storable(value):
         return value
-    told = _told(value, 0, {})
-    if type(told) is dict and not _is_storable(told):  # its parts are too large or too deep together
-        return {key: held if type(held) is str else _repr(held) for key, held in told.items()}
+    try:
+        told = _told(value, 0, {})
+        if type(told) is dict and not _is_storable(told):  # its parts are too large or too deep together
+            return {key: held if type(held) is str else _repr(held) for key, held in told.items()}
+    except RecursionError:
+        raise InvalidEntryError("value", NO_STACK) from None
     return told
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from jarvis._extent import extent_of
 from jarvis.codec.instants import InvalidMomentError, format_moment, parse_moment
-from jarvis.errors import InvalidEntryError
+from jarvis.errors import InvalidEntryError, StackFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -330,14 +330,22 @@ def revive(plain: Any) -> Any:
 
     Raises:
         ValueError: a tagged form is unknown or malformed.
+        StackFullError: it is nested too deep for what is left of the call stack.
     """
+    try:
+        return _revive(plain)
+    except RecursionError:
+        raise StackFullError from None
+
+
+def _revive(plain: Any) -> Any:
     kind = type(plain)
     if kind is dict:
         tag = plain.get(TAG)
         if tag is None:
             for key, held in plain.items():
                 if type(held) is dict or type(held) is list:
-                    plain[key] = revive(held)
+                    plain[key] = _revive(held)
             return plain
         try:
             return _REVIVERS[tag](plain)
@@ -348,7 +356,7 @@ def revive(plain: Any) -> Any:
     if kind is list:
         for index, held in enumerate(plain):
             if type(held) is dict or type(held) is list:
-                plain[index] = revive(held)
+                plain[index] = _revive(held)
     return plain
 
 
@@ -367,17 +375,17 @@ def _revive_uuid(plain: dict[str, Any]) -> Any:
 def _revive_path(plain: dict[str, Any]) -> Any:
     from pathlib import Path
 
-    return Path(revive(plain[_HELD]))
+    return Path(_revive(plain[_HELD]))
 
 
 _REVIVERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "int": lambda plain: int(plain[_HELD], 16),
     "float": lambda plain: float(plain[_HELD]),
     "str": lambda plain: bytes.fromhex(plain[_HELD]).decode("utf-8", "surrogatepass"),
-    "dict": lambda plain: {revive(key): revive(held) for key, held in plain[_HELD]},
-    "tuple": lambda plain: tuple(revive(plain[_HELD])),
-    "set": lambda plain: set(revive(plain[_HELD])),
-    "frozenset": lambda plain: frozenset(revive(plain[_HELD])),
+    "dict": lambda plain: {_revive(key): _revive(held) for key, held in plain[_HELD]},
+    "tuple": lambda plain: tuple(_revive(plain[_HELD])),
+    "set": lambda plain: set(_revive(plain[_HELD])),
+    "frozenset": lambda plain: frozenset(_revive(plain[_HELD])),
     "datetime": lambda plain: parse_moment(datetime, plain[_HELD], plain.get("fold", 0), plain.get("zone")),
     "time": lambda plain: parse_moment(time, plain[_HELD], plain.get("fold", 0), plain.get("zone")),
     "date": lambda plain: date.fromisoformat(plain[_HELD]),
