@@ -373,6 +373,8 @@ class StoreFile:
             return False  # the copy that is made just now may hold it; it has the same to do when it is the store
         if left & schema.COMPACTING:
             schema.remove_unused_names(connection)
+            with _files.explaining(self.path, "clean up beside the store"):
+                _files.remove_leftovers(self.path)  # a killed one's holds what was erased
             compacting.compact(connection, self.path, self.key())
             left &= ~schema.COMPACTING
             schema.set_erasing(connection, left)
