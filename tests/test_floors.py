@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("settings",),
     ("codec", "value_filter", "config", "_files"),
     ("_lock_file",),
-    ("memory_entry", "_locks", "change", "erasure", "envelope", "recompression", "rewriting"),
+    ("memory_entry", "_locks", "change", "erasure", "envelope", "recompression", "rewriting", "dating"),
     ("revision",),
     ("entry_record", "storage_backend", "_sql"),
     ("_sqlite", "_json"),

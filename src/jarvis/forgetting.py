@@ -293,7 +293,7 @@ class Forgets:
         backend = backend or self.backend
         store = ask(backend, Erases)
         with self._verb_transaction():
-            moment = ask(self.backend, Transactional).moment(self._now())
+            moment = self._date(ask(self.backend, Transactional).moment)
             self._sign(author, "erase")
             ids, removed = store.erase(which)
         asked = (which,) if isinstance(which, str) else ()

@@ -274,11 +274,11 @@ class SQLiteBackend(StorageBackend):
 
     def moment(self, now: datetime) -> datetime:
         session = self._database.own_session()
-        instant = (now - EPOCH) // MICROSECOND
+        told = instant = (now - EPOCH) // MICROSECOND
         if instant <= session.made:
             instant = min(session.made + 1, LAST_INSTANT)  # commit numbers tell the order there
             now = EPOCH + timedelta(0, 0, instant)
-        session.made_at(instant)
+        session.made_at(instant, told)
         return now.astimezone(UTC)
 
     def change(self, work: Callable[[], Result]) -> Result:
@@ -447,7 +447,7 @@ class SQLiteBackend(StorageBackend):
                 if session.commit_number - session.began <= history.EVERY:  # or the log is that transaction's
                     self._database.file.log_watch.look()
                 if expiry.purge(session, now, expiry.AT_ONCE):
-                    history.prune(session, session.moment(), history.MOST)
+                    history.prune(session, now, history.MOST)
             return result
 
         return self._database.change(change)

@@ -20,6 +20,7 @@ from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
+from jarvis.dating import SKEW_MICROSECONDS
 from jarvis.erasure import Erased
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.revision import Operation, Signature
@@ -46,6 +47,7 @@ class Transaction(Seen):
 
     Attributes:
         owner: (process id, thread id) of the caller that opened it.
+        told: the instant that the clock told when the last moment was given.
         task: the caller's task, see `jarvis._caller.current_task`.
         depth: how many savepoints are open in it.
         signature: who makes the changes; None if nobody said.
@@ -55,6 +57,7 @@ class Transaction(Seen):
     def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
         super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
         self.owner, self.task = owner, current_task()
+        self.told = 0
         self.depth = 0
         self.base = base
         self.signature: Signature | None = None
@@ -99,7 +102,7 @@ class Transaction(Seen):
 
     def moment(self, now: datetime) -> datetime:
         """Return `now`, or a microsecond after the last moment given; see `Transactional.moment`."""
-        instant = instant_of(now)
+        self.told = instant = instant_of(now)
         made = self.clock.made
         if made is not None and instant <= made:
             instant = min(made + 1, LAST_INSTANT)  # commit numbers tell the order there
@@ -131,9 +134,14 @@ class Transaction(Seen):
         made = self.clock.made
         if made is None or made == self.base.clock.made:
             now = time.time_ns() // 1000
-            made = now if made is None else max(now, made + 1)
+            self.told = made = now if made is None else max(now, made + 1)
             self._set_clock(self.clock.commit, made)
         return made
+
+    def _dated(self) -> int:
+        """Return the instant that a change made now is dated by: its moment, or the clock's if that is far behind."""
+        made = self._made()
+        return self.told if made - self.told > SKEW_MICROSECONDS else made
 
     def _set_clock(self, commit: int, made: int | None) -> None:
         begins = made if self._begins_here else self.clock.begins
@@ -163,7 +171,7 @@ class Transaction(Seen):
         for record in records:
             self.remove(namespace, record, "clear")
         if records and self._policy.max_revisions:
-            self.prune(self._made(), _PRUNED_AT_ONCE)
+            self.prune(self.told, _PRUNED_AT_ONCE)
         return len(records)
 
     def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
@@ -196,7 +204,7 @@ class Transaction(Seen):
             (stored for event, stored in events if event.id not in ids),
         )
         self.next_commit()
-        self._instants.add(self._made())
+        self._instants.add(self._dated())
         records = [room.records[entry_id] for entry_id in ids if entry_id in room.records]
         for record in records:
             self._set(namespace, record.id, None)
@@ -247,7 +255,7 @@ class Transaction(Seen):
             module = task_id = reason = None
         return Event(
             number=self.clock.commit,
-            made=self._made(),
+            made=self._dated(),
             operation=operation,
             module=module,
             task_id=task_id,
@@ -329,7 +337,7 @@ class Transaction(Seen):
         for state in self.archive(namespace).of_id.get(record.id, ()):
             self._lose(namespace, state, state.ended, state.made)
             self._drop(namespace, state)
-        number, made = self.clock.commit, self._made()
+        number, made = self.clock.commit, self._dated()
         self._instants.add(made)
         self._lose(namespace, record, number, made)
         self._note_expiry(namespace, record)
@@ -384,7 +392,7 @@ class Transaction(Seen):
 
     def _keep(self, namespace: str, record: Record, operation: Operation) -> None:
         """Keep `record`, which the change with the last number ends, as a past state."""
-        made, most = self._made(), self._policy.max_revisions
+        made, most = self._dated(), self._policy.max_revisions
         self._instants.add(made)
         if most == 0:
             return
@@ -398,7 +406,7 @@ class Transaction(Seen):
                 self._lose(namespace, old, old.ended, old.made)
                 self._drop(namespace, old)
         if number % _PRUNED_EVERY == 0:
-            self.prune(made, _PRUNED_AT_ONCE)
+            self.prune(self.told, _PRUNED_AT_ONCE)
 
     def _begin(self, begins: int, number: int) -> None:
         """Let the past begin at `begins`: the moment of the change `number`, or later."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import apsw
 
 from jarvis._sqlite import driver, schema
+from jarvis.dating import SKEW_MICROSECONDS
 from jarvis.entry_record import Body, decode_body
 from jarvis.errors import (
     JarvisError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jarvis.settings import HistoryPolicy
 
 _KEEP_MOMENT = "INSERT INTO commits (last, first, moment) VALUES (?, ?, ?)"
+_SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
 _INTERN = "INSERT INTO names (name) VALUES (?)"
 _NAME_ID = "SELECT id FROM names WHERE name = ?"
 _NAME = "SELECT name FROM names WHERE id = ?"
@@ -84,6 +86,7 @@ class Session:
             changed nothing since.
         after_commit: what is to be done when the transaction has committed.
         made: instant of the last timestamp the module made; valid inside a transaction.
+        told: the instant that the clock told when that was made, which may be long before; likewise.
         began: the `commit_number` with which the transaction began.
         begins: the instant from which on the past is known, None before the first change; valid inside one.
         ahead: how far a timestamp may lie behind its change, in microseconds; valid inside one.
@@ -116,7 +119,7 @@ class Session:
         self.task: object = None
         self.joined = False
         self.is_committed = False
-        self.made = 0
+        self.made = self.told = 0
         self.closed = False
         self.immutable = immutable
         self.is_suspended = self.is_still = False
@@ -337,19 +340,32 @@ class Session:
             self._let_lie_ahead(instant - self.made)
 
     def removed(self, commit: int) -> None:
-        """Remember that a revision was written that tells of the change with this number, made at `moment`."""
-        self._told = (commit, self.made)
+        """Remember that a revision was written that tells of the change with this number, made at `dated`."""
+        self._told = (commit, self.dated())
 
-    def made_at(self, instant: int) -> None:
+    def made_at(self, instant: int, told: int) -> None:
         """Remember the instant of a timestamp that the module made, to be written with the transaction."""
-        self.made = instant
+        self.made, self.told = instant, told
         self._clock_moved = self._has_moment = True
 
     def moment(self) -> int:
         """Return the instant of a change that is made now: the last one that the module gave, or the time."""
         if not self._has_moment:
-            self.made_at(max(time.time_ns() // 1000, self.made + 1))
+            instant = max(time.time_ns() // 1000, self.made + 1)
+            self.made_at(instant, instant)
         return self.made
+
+    def dated(self) -> int:
+        """Return the instant that a change made now is dated by: its moment, or the clock's if that is far behind."""
+        moment = self.moment()
+        return self.told if moment - self.told > SKEW_MICROSECONDS else moment
+
+    def moment_of(self, commit: int, made: int) -> int:
+        """Return when a change became visible: with others of its transaction, or when it was made."""
+        if self.depth and commit > self.began:
+            return self.made
+        found = self.rows(_SPAN, (commit,))
+        return int(found[0][1]) if found and found[0][0] <= commit else made
 
     def _let_lie_ahead(self, microseconds: int) -> None:
         if microseconds > self.ahead:
