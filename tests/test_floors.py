@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("memory_entry", "_locks", "change", "erasure", "envelope", "recompression", "rewriting", "dating"),
     ("revision",),
     ("entry_record", "storage_backend", "_sql"),
+    ("mending",),
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
     ("backend_registry", "authorship", "merging", "ongoing"),

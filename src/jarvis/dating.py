@@ -1,10 +1,9 @@
-"""Which date a change gets while the clock is behind its store, and what dates become that lie ahead of the clock."""
+"""Which date a change gets while the clock is behind its store."""
 
 from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from jarvis.codec.instants import MICROSECOND
@@ -51,32 +50,3 @@ class Dates:
                 stacklevel=5,
             )
         return self.are_ahead
-
-
-def mended(dates: Mapping[int, int], now: int) -> dict[int, int]:
-    """Return the new dates of those changes that are dated later than `now`.
-
-    They keep their order and, where there is room, the time between them: a run of such changes ends right before the
-    next change that is dated rightly, and begins no earlier than the one before was made.
-
-    Args:
-        dates: the instants of changes by their commit numbers.
-        now: the instant of now.
-
-    >>> mended({1: 10, 2: 900, 3: 905, 4: 30, 5: 990}, 100)
-    {2: 24, 3: 29, 5: 99}
-    """
-    found: dict[int, int] = {}
-    run: list[tuple[int, int]] = []
-    before: int | None = None
-    for number, date in [*sorted(dates.items()), (-1, now)]:
-        if date > now:
-            run.append((number, date))
-        elif before is None or date >= before:  # one that a caller dated back says nothing of when it was made
-            last = run[-1][1] if run else 0
-            for each, ahead in run:
-                new = date - 1 - max(last - ahead, 0)
-                before = new if before is None else max(new, before)
-                found[each] = before
-            run, before = [], date
-    return found

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import MAXYEAR, UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -53,6 +53,7 @@ from jarvis.storage_backend import (
     Erases,
     Expires,
     KeepsHistory,
+    MendsDates,
     Namespaced,
     Past,
     Settles,
@@ -239,6 +240,10 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Optional: every other verb does it by itself.
         """
         self.backend.bootstrap()
+        if self.backend.has_capability(MendsDates):
+            last = self.backend.capability(MendsDates).last_moment()
+            if last is not None:
+                self._dates.look(last, _time_of(self._clock), self.backend)
 
     def shutdown(self) -> None:
         """Release files and locks; end every watch, iteration and sweep of this memory and its siblings of other

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from jarvis._sql.select import LIVE, count, select
-from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, rekeying, repacking
+from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, mending, rekeying, repacking
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
@@ -22,7 +22,7 @@ from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of,
 from jarvis.entry_record import encode_entry, is_small, prepare
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
-from jarvis.errors import InvalidQueryError
+from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
@@ -44,6 +44,7 @@ from jarvis.storage_backend import (
     FeedsChanges,
     KeepsHistory,
     MarksCursors,
+    MendsDates,
     Namespaced,
     Past,
     Result,
@@ -121,6 +122,7 @@ class SQLiteBackend(StorageBackend):
         Compresses,
         FeedsChanges,
         MarksCursors,
+        MendsDates,
         WakesWatchers,
         BacksUp,
         Encrypts,
@@ -347,6 +349,24 @@ class SQLiteBackend(StorageBackend):
             if purged:
                 session.release_names()
             return purged
+
+    # --- MendsDates ------------------------------------------------------------------------------
+
+    def last_moment(self) -> datetime | None:
+        made = self._database.read(lambda session: session.clock_seen().made)
+        return datetime_of(made) if made else None
+
+    def mend_dates(self, signature: Signature) -> int:
+        if self._database.in_transaction():
+            raise TransactionError("mend_dates() is for the outside of transactions: it makes one of its own")
+
+        def mend() -> int:
+            self.sign(signature)
+            return mending.mend(self._database.own_session(), self.for_namespace, self._reader.now())
+
+        with self._database.transaction():
+            self._database.announce()
+            return self._database.change_as_one(mend)
 
     # --- FeedsChanges, WakesWatchers -------------------------------------------------------------
 

@@ -142,6 +142,13 @@ def read_state(fragment: bytes, edited_in: str | None) -> State:
     return _of_record(make_record(stored, fragment), fragment, kept.ended, kept.made, kept.change)
 
 
+def redated(state: State, namespace: str, made: int) -> State:
+    """Return `state` of `namespace` as ended at the instant `made`."""
+    stored = _decode_kept(state.fragment).entry
+    record = make_record(stored, fragment_of(stored, namespace))
+    return _state(record, namespace, state.ended, made, state.change)
+
+
 def _state(record: Record, namespace: str, ended: int, made: int, change: Change) -> State:
     margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
     inner = margin + b"  "

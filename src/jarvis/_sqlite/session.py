@@ -337,7 +337,7 @@ class Session:
         self._last_put = (row, instant)
         self._told = (row, instant) if instant == self.moment() else None
         if instant > self.made:
-            self._let_lie_ahead(instant - self.made)
+            self.let_lie_ahead(instant - self.made)
 
     def removed(self, commit: int) -> None:
         """Remember that a revision was written that tells of the change with this number, made at `dated`."""
@@ -367,7 +367,8 @@ class Session:
         found = self.rows(_SPAN, (commit,))
         return int(found[0][1]) if found and found[0][0] <= commit else made
 
-    def _let_lie_ahead(self, microseconds: int) -> None:
+    def let_lie_ahead(self, microseconds: int) -> None:
+        """Remember that a timestamp lies so far behind its change, if none lies farther."""
         if microseconds > self.ahead:
             self.ahead = microseconds
             self._clock_due = True
@@ -414,6 +415,18 @@ class Session:
         if not self._keeps_past:
             self._keeps_past = bool(self.rows("PRAGMA user_version")[0][0] >= schema.FIRST_WITH_PAST)
         return self._keeps_past
+
+    def begin_past_again(self, instant: int) -> None:
+        """Let moments go on from `instant`, also where later ones were given, and let the past be known from there on.
+
+        Not inside a savepoint, which would not take the moments back.
+        """
+        self.made_at(instant, instant)
+        self.rows("DELETE FROM commits", (), "write")
+        self.rows("DELETE FROM gaps", (), "write")
+        if self.begins is not None:
+            self.rows(_KEEP_MOMENT, (self.commit_number, 1, instant), "write")
+        self.begin_past(None if self.begins is None else instant)
 
     def begin_past(self, instant: int | None) -> None:
         """Let the past be known from this instant on; None for not at all, until another begins it."""
