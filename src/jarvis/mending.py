@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from jarvis.codec.instants import MICROSECOND, InvalidMomentError, datetime_of, instant_of
@@ -11,6 +11,35 @@ from jarvis.storage_backend import StorageBackend
 
 LEAST = timedelta(seconds=1) // MICROSECOND
 """A last moment that is no more ahead of the clock than that comes of changes that were made at once."""
+
+
+class Dated:
+    """The dates of changes by their commit numbers, as far as no caller gave them, and what those ahead become."""
+
+    def __init__(self, now: int, last: int, moment_of: Callable[[int, int], int]) -> None:
+        """Begin with none.
+
+        Args:
+            now: the instant of now.
+            last: the last moment of the store.
+            moment_of: returns the moment of a change with a number, and a date.
+        """
+        self._now, self._last, self._moment_of = now, last, moment_of
+        self._dates: dict[int, int] = {}
+        self._ahead: set[int] = set()
+
+    def add(self, number: int, date: int) -> None:
+        """Note a date of a change, which may have several: an entry can be dated behind another one of its key."""
+        if date > self._now:
+            if not self._now < self._moment_of(number, date) <= self._last or date > self._last:
+                return  # a caller dated it
+            self._ahead.add(number)
+        self._dates[number] = min(date, self._dates.get(number, date))
+
+    def mended(self) -> dict[int, int]:
+        """Return the new dates of the changes that have one ahead of now."""
+        new = mended(self._dates, self._now)
+        return {number: new.get(number, self._dates[number]) for number in self._ahead}
 
 
 def mended(dates: Mapping[int, int], now: int) -> dict[int, int]:
@@ -59,14 +88,16 @@ def redate_all(entries: Iterable[tuple[StorageBackend, str, int | None]], now: i
 
 
 def _redate(entry: MemoryEntry, instant: int | None, now: int) -> bool:
-    if instant is not None:
+    before = instant_of(entry.timestamp)
+    after = before if instant is None else instant
+    if after != before:
         zone = entry.timestamp.tzinfo
-        moment = datetime_of(instant).astimezone(zone)
+        moment = datetime_of(after).astimezone(zone)
         entry.timestamp = moment if zone is not None else moment.replace(tzinfo=None)
-    date = datetime_of(instant_of(entry.timestamp)).isoformat()
+    date = datetime_of(after).isoformat()
     ahead = [name for name in ("created_at", "updated_at") if _is_ahead(entry.provenance.get(name, ""), now)]
     entry.provenance.update(dict.fromkeys(ahead, date))
-    return instant is not None or bool(ahead)
+    return after != before or bool(ahead)
 
 
 def _is_ahead(text: str, now: int) -> bool:

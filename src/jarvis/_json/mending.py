@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from jarvis._json.event import store_event
 from jarvis._json.past import Archive, moment_of, redated
 from jarvis._json.record import by_number
-from jarvis.mending import LEAST, mended, redate_all
+from jarvis.mending import LEAST, Dated, redate_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,22 +34,21 @@ def mend(transaction: Transaction, namespace: Callable[[str], StorageBackend], n
     made = transaction.clock.made
     if made is None or made - now <= LEAST:
         return 0
-    dates: dict[int, int] = {}
+    dated = Dated(now, made, partial(moment_of, transaction.spans))
     for number, date in _dates(transaction):
-        if date <= now or now < moment_of(transaction.spans, number, date) <= made >= date:  # else a caller dated it
-            dates[number] = min(date, dates.get(number, date))
-    new = mended(dates, now)
+        dated.add(number, date)
+    new = dated.mended()
     first = min(new, default=transaction.clock.commit + 1)
-    transaction.begin_past_again(
-        now, {name: _redated(name, archive, new, now) for name, archive in transaction.archives.items()}
-    )
+    transaction.begin_past_again(now)
     records = [
         (by_number(record), name, record.id)
         for name, room in transaction.rooms.items()
         for record in room.records.values()
         if by_number(record) >= first
     ]
-    return redate_all(((namespace(name), entry_id, new.get(number)) for number, name, entry_id in sorted(records)), now)
+    count = redate_all(((namespace(name), entry_id, new.get(each)) for each, name, entry_id in sorted(records)), now)
+    transaction.archives = {name: _redated(name, archive, new, now) for name, archive in transaction.archives.items()}
+    return count
 
 
 def _dates(transaction: Transaction) -> Iterator[tuple[int, int]]:
@@ -71,6 +71,7 @@ def _redated(namespace: str, archive: Archive, new: dict[int, int], now: int) ->
         return store_event(msgspec.structs.replace(event.event(), made=date), namespace)
 
     states = (
-        state if state.made <= now else redated(state, namespace, new.get(state.ended, now)) for state in archive.states
+        redated(state, namespace, new.get(by_number(state)), min(new.get(state.ended, state.made), now))
+        for state in archive.states
     )
     return Archive(states, (), map(dated, archive.events))

@@ -142,9 +142,12 @@ def read_state(fragment: bytes, edited_in: str | None) -> State:
     return _of_record(make_record(stored, fragment), fragment, kept.ended, kept.made, kept.change)
 
 
-def redated(state: State, namespace: str, made: int) -> State:
-    """Return `state` of `namespace` as ended at the instant `made`."""
+def redated(state: State, namespace: str, begun: int | None, made: int) -> State:
+    """Return `state` of `namespace` as begun and ended at these instants; None is as it is. Its timestamp stays."""
+    if (begun is None or begun == state.order[0]) and made == state.made:
+        return state
     stored = _decode_kept(state.fragment).entry
+    stored.position = (stored.position[0] if begun is None else begun, stored.position[1])
     record = make_record(stored, fragment_of(stored, namespace))
     return _state(record, namespace, state.ended, made, state.change)
 

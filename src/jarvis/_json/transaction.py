@@ -116,18 +116,14 @@ class Transaction(Seen):
         if instant_of(now) > self._made():
             self.moment(now)
 
-    def begin_past_again(self, instant: int, archives: dict[str, Archive]) -> None:
+    def begin_past_again(self, instant: int) -> None:
         """Let moments go on from `instant`, also where later ones were given, and let the past be known from there on.
 
         Not where a savepoint may be taken back, which would not take the moments back.
-
-        Args:
-            instant: the moment.
-            archives: by namespace, in the place of those that are there.
         """
         begins = None if self.clock.begins is None else instant
         self.clock = msgspec.structs.replace(self.clock, made=instant, begins=begins)
-        self.archives, self.told, self._told = archives, instant, True
+        self.told, self._told = instant, True
         self.spans = [Span(1, self.clock.commit, instant)] if begins is not None and self.clock.commit else []
 
     def settle(self) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sqlite import schema
-from jarvis.mending import LEAST, mended, redate_all
+from jarvis._sqlite import driver, schema
+from jarvis.mending import LEAST, Dated, redate_all
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
@@ -41,8 +41,16 @@ SELECT n.name, e.id, e.row FROM entries AS e JOIN names AS n ON n.id = e.namespa
 """
 _REVISIONS = "SELECT ended, made, change FROM revisions WHERE made > ?"
 _DATE_REVISION = "UPDATE revisions SET made = ?, change_checksum = ? WHERE ended = ?"
+_NAME = "(SELECT name FROM names WHERE names.id = r.{})"
+_STATES = f"""
+SELECT ended, body, packed, checksum, instant, expires, row, {_NAME.format("namespace")}, id,
+    {_NAME.format("category")}, key, {_NAME.format("entity_type")}, entity_id, version
+FROM revisions AS r WHERE instant > ?
+"""
+_DATE_STATE = "UPDATE revisions SET instant = ?, checksum = ? WHERE ended = ?"
 _DATE_TAGS = """
-UPDATE past_tags SET made = (SELECT made FROM revisions WHERE revisions.ended = past_tags.ended) WHERE made > ?
+UPDATE past_tags SET (instant, made) = (SELECT instant, made FROM revisions WHERE revisions.ended = past_tags.ended)
+WHERE instant > :now OR made > :now
 """
 _EVENTS = "SELECT number, made, namespace, change, id, category, key, version, count FROM events WHERE made > ?"
 _DATE_EVENT = "UPDATE events SET made = ?, checksum = ? WHERE number = ?"
@@ -60,30 +68,39 @@ def mend(session: Session, namespace: Callable[[str], StorageBackend], now: int)
     if session.made - now <= LEAST:
         return 0
     first = session.rows(_FIRST_AHEAD, {"now": now})[0][0]
-    dates = {} if first is None else _dates(session, first, now)
-    new = mended(dates, now)
+    new = {} if first is None else _mended(session, first, now)
     for ended, made, change in session.rows(_REVISIONS, (now,)):
         date = new.get(ended, min(made, now))
         checksum = schema.change_checksum(ended, date, change)
         session.rows(_DATE_REVISION, (date, checksum, ended), "write")
-    session.rows(_DATE_TAGS, (now,), "write")
     for number, made, *fields in session.rows(_EVENTS, (now,)):
         date = new.get(number, min(made, now))
         session.rows(_DATE_EVENT, (date, schema.event_checksum((number, date, *fields)), number), "write")
     session.begin_past_again(now)
     found: list[Any] = [] if first is None else session.rows(_ENTRIES, (first,))
     count = redate_all(((namespace(name), entry_id, new.get(row)) for name, entry_id, row in found), now)
+    _redate_states(session, new, now)
+    session.rows(_DATE_TAGS, {"now": now}, "write")
     session.let_lie_ahead((session.rows(_NEWEST)[0][0] or 0) - now)
     return count
 
 
-def _dates(session: Session, first: int, now: int) -> dict[int, int]:
-    """Return the dates of the changes from number `first` on, and of the last one before."""
-    dates: dict[int, int] = {}
+def _redate_states(session: Session, new: dict[int, int], now: int) -> None:
+    """Date anew when past states began, those too that the mending has ended. What they hold stays as it was."""
+    for ended, body, packed, checksum, instant, expires, row, *names, version in session.rows(_STATES, (now,)):
+        end = (version,) if expires is None else (version, expires)
+        if schema.row_checksum((row, *names, instant, *end), body, packed) != checksum:
+            raise driver.corrupt(session.path, "an entry does not match its checksum")
+        date = new.get(row, instant)
+        session.rows(_DATE_STATE, (date, schema.row_checksum((row, *names, date, *end), body, packed), ended), "write")
+
+
+def _mended(session: Session, first: int, now: int) -> dict[int, int]:
+    """Return the new dates of those changes from number `first` on that are dated ahead."""
+    dated = Dated(now, session.made, session.moment_of)
     before, date = session.rows(_LAST_BEFORE, {"first": first, "now": now})[0]
     if date is not None:
-        dates[before] = date
+        dated.add(before, date)
     for number, date in session.rows(_DATES, {"first": first}):
-        if date <= now or now < session.moment_of(number, date) <= session.made >= date:  # else a caller dated it
-            dates[number] = min(date, dates.get(number, date))
-    return dates
+        dated.add(number, date)
+    return dated.mended()
