@@ -353,6 +353,7 @@ class SQLiteBackend(StorageBackend):
     # --- MendsDates ------------------------------------------------------------------------------
 
     def last_moment(self) -> datetime | None:
+        """Return the last moment that a change was given; None if there was none."""
         made = self._database.read(lambda session: session.clock_seen().made)
         return datetime_of(made) if made else None
 
