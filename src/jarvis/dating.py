@@ -18,6 +18,11 @@ DATED_BACK = "a change was made by then behind one that is dated ahead of the cl
 """Why the past is not known at a moment: in the order of the changes it does not come where the dates have it."""
 
 
+def date_of(moment: int, now: int) -> int:
+    """Return the instant that a change is dated by: its moment, or that of now if it is ahead by more than `SKEW`."""
+    return now if moment - now > SKEW_MICROSECONDS else moment
+
+
 class Dates:
     """The dates of the changes that one module and its siblings make.
 

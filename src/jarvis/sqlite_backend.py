@@ -19,6 +19,7 @@ from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, Era
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
+from jarvis.dating import date_of
 from jarvis.entry_record import encode_entry, is_small, prepare
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
@@ -276,11 +277,12 @@ class SQLiteBackend(StorageBackend):
 
     def moment(self, now: datetime) -> datetime:
         session = self._database.own_session()
-        told = instant = (now - EPOCH) // MICROSECOND
+        date = instant = (now - EPOCH) // MICROSECOND
         if instant <= session.made:
             instant = min(session.made + 1, LAST_INSTANT)  # commit numbers tell the order there
             now = EPOCH + timedelta(0, 0, instant)
-        session.made_at(instant, told)
+            date = date_of(instant, date)
+        session.made_at(instant, date)
         return now.astimezone(UTC)
 
     def change(self, work: Callable[[], Result]) -> Result:

@@ -20,7 +20,7 @@ from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
-from jarvis.dating import SKEW_MICROSECONDS
+from jarvis.dating import date_of
 from jarvis.erasure import Erased
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.revision import Operation, Signature
@@ -47,7 +47,7 @@ class Transaction(Seen):
 
     Attributes:
         owner: (process id, thread id) of the caller that opened it.
-        told: the instant that the clock told when the last moment was given.
+        date: the instant that a change made at the last moment is dated by; see `jarvis.dating.date_of`.
         task: the caller's task, see `jarvis._caller.current_task`.
         depth: how many savepoints are open in it.
         signature: who makes the changes; None if nobody said.
@@ -57,7 +57,7 @@ class Transaction(Seen):
     def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
         super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
         self.owner, self.task = owner, current_task()
-        self.told = 0
+        self.date = 0
         self.depth = 0
         self.base = base
         self.signature: Signature | None = None
@@ -102,11 +102,12 @@ class Transaction(Seen):
 
     def moment(self, now: datetime) -> datetime:
         """Return `now`, or a microsecond after the last moment given; see `Transactional.moment`."""
-        self.told = instant = instant_of(now)
+        self.date = instant = instant_of(now)
         made = self.clock.made
         if made is not None and instant <= made:
             instant = min(made + 1, LAST_INSTANT)  # commit numbers tell the order there
             now = EPOCH + instant * MICROSECOND
+            self.date = date_of(instant, self.date)
         self._set_clock(self.clock.commit, instant)
         self._told = True
         return now
@@ -123,7 +124,7 @@ class Transaction(Seen):
         """
         begins = None if self.clock.begins is None else instant
         self.clock = msgspec.structs.replace(self.clock, made=instant, begins=begins)
-        self.told, self._told = instant, True
+        self.date, self._told = instant, True
         self.spans = [Span(1, self.clock.commit, instant)] if begins is not None and self.clock.commit else []
 
     def settle(self) -> None:
@@ -144,14 +145,14 @@ class Transaction(Seen):
         made = self.clock.made
         if made is None or made == self.base.clock.made:
             now = time.time_ns() // 1000
-            self.told = made = now if made is None else max(now, made + 1)
+            self.date = made = now if made is None else max(now, made + 1)
             self._set_clock(self.clock.commit, made)
         return made
 
     def _dated(self) -> int:
         """Return the instant that a change made now is dated by: its moment, or the clock's if that is far behind."""
-        made = self._made()
-        return self.told if made - self.told > SKEW_MICROSECONDS else made
+        self._made()
+        return self.date
 
     def _set_clock(self, commit: int, made: int | None) -> None:
         begins = made if self._begins_here else self.clock.begins
@@ -181,7 +182,7 @@ class Transaction(Seen):
         for record in records:
             self.remove(namespace, record, "clear")
         if records and self._policy.max_revisions:
-            self.prune(self.told, _PRUNED_AT_ONCE)
+            self.prune(self._dated(), _PRUNED_AT_ONCE)
         return len(records)
 
     def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
@@ -416,7 +417,7 @@ class Transaction(Seen):
                 self._lose(namespace, old, old.ended, old.made)
                 self._drop(namespace, old)
         if number % _PRUNED_EVERY == 0:
-            self.prune(self.told, _PRUNED_AT_ONCE)
+            self.prune(made, _PRUNED_AT_ONCE)
 
     def _begin(self, begins: int, number: int) -> None:
         """Let the past begin at `begins`: the moment of the change `number`, or later."""

@@ -145,7 +145,7 @@ def keep(
     if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again
         _prune_entry(session, namespace, commit)
     if commit % EVERY == 0:
-        prune(session, session.told, MOST)
+        prune(session, made, MOST)
 
 
 def keep_all(session: Session, namespace: int, count: int) -> None:
@@ -157,7 +157,7 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
     checksum = change_checksum(before, made, change)
     session.rows(_KEEP_ALL, {**bound, "change": change, "checksum": checksum}, "write")
     session.next_commit(count)
-    prune(session, session.told, MOST)
+    prune(session, made, MOST)
 
 
 # --- pruning --------------------------------------------------------------------------------------

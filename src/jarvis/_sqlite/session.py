@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import apsw
 
 from jarvis._sqlite import driver, schema
-from jarvis.dating import SKEW_MICROSECONDS
 from jarvis.entry_record import Body, decode_body
 from jarvis.errors import (
     JarvisError,
@@ -86,7 +85,7 @@ class Session:
             changed nothing since.
         after_commit: what is to be done when the transaction has committed.
         made: instant of the last timestamp the module made; valid inside a transaction.
-        told: the instant that the clock told when that was made, which may be long before; likewise.
+        date: the instant that a change made then is dated by: that, or the clock's if it was far behind; likewise.
         began: the `commit_number` with which the transaction began.
         begins: the instant from which on the past is known, None before the first change; valid inside one.
         ahead: how far a timestamp may lie behind its change, in microseconds; valid inside one.
@@ -119,7 +118,7 @@ class Session:
         self.task: object = None
         self.joined = False
         self.is_committed = False
-        self.made = self.told = 0
+        self.made = self.date = 0
         self.closed = False
         self.immutable = immutable
         self.is_suspended = self.is_still = False
@@ -343,9 +342,9 @@ class Session:
         """Remember that a revision was written that tells of the change with this number, made at `dated`."""
         self._told = (commit, self.dated())
 
-    def made_at(self, instant: int, told: int) -> None:
+    def made_at(self, instant: int, date: int) -> None:
         """Remember the instant of a timestamp that the module made, to be written with the transaction."""
-        self.made, self.told = instant, told
+        self.made, self.date = instant, date
         self._clock_moved = self._has_moment = True
 
     def moment(self) -> int:
@@ -357,8 +356,8 @@ class Session:
 
     def dated(self) -> int:
         """Return the instant that a change made now is dated by: its moment, or the clock's if that is far behind."""
-        moment = self.moment()
-        return self.told if moment - self.told > SKEW_MICROSECONDS else moment
+        self.moment()
+        return self.date
 
     def moment_of(self, commit: int, made: int) -> int:
         """Return when a change became visible: with others of its transaction, or when it was made."""
