@@ -158,7 +158,7 @@ def test_past_states_that_are_dated_ahead_hold_up_no_others(open_backend: Open) 
     memory.update_memory(ids[4], {"n": 1})
     clock.step(days=8)
 
-    assert memory.prune_history() == 1
+    assert memory.prune_history(limit=100) == 1
     assert memory.get_history(ids[4]) == []
     assert len(memory.get_history(ids[0])) == 100
     memory.mend_dates()
