@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,8 +278,12 @@ def test_a_store_of_another_backend_beside_it_is_warned_of_once(kind: Kind, tmp_
 def test_other_files_beside_a_store_are_not_warned_of(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("{}")
 
-    SQLiteBackend(tmp_path / "memory.db").bootstrap()
-    SQLiteBackend(tmp_path / "other.db").bootstrap()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", OtherStoreWarning)
+        SQLiteBackend(tmp_path / "memory.db").bootstrap()
+        SQLiteBackend(tmp_path / "other.db").bootstrap()
+
+    assert caught == []
 
 
 # --- a store that is not to be created ---

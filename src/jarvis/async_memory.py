@@ -547,6 +547,11 @@ class AsyncMemoryModule:
     async def prune_history(self, *, limit: int = 1000) -> int:
         return await self._write(self._memory.prune_history, limit=limit)
 
+    async def mend_dates(
+        self, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> int:
+        return await self._write(self._memory.mend_dates, module=module, task_id=task_id, reason=reason)
+
     async def plan_retention(self, *, examples: int = 3) -> RetentionPlan:
         return await self._work(self._memory.plan_retention, examples=examples)
 

@@ -246,6 +246,10 @@ class MisplacedSettingWarning(UserWarning):
     """A file of settings has keys of the memory outside of the section ``storage``, where nobody reads them."""
 
 
+class ClockBehindWarning(UserWarning):
+    """The clock is behind the last change of the store by more than a day: one of them is wrong."""
+
+
 class OtherStoreWarning(UserWarning):
     """A store of another backend lies in the same directory; nothing is taken over from it."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from jarvis._json import mending
 from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
@@ -25,6 +26,7 @@ from jarvis.errors import (
     EntryNotFoundError,
     InvalidQueryError,
     StoreAccessError,
+    TransactionError,
     UnsupportedError,
 )
 from jarvis.memory_entry import (
@@ -44,6 +46,7 @@ from jarvis.storage_backend import (
     FeedsChanges,
     KeepsHistory,
     MarksCursors,
+    MendsDates,
     Namespaced,
     Past,
     Settles,
@@ -104,6 +107,7 @@ class JSONBackend(StorageBackend):
         Erases,
         FeedsChanges,
         MarksCursors,
+        MendsDates,
         Namespaced,
         BacksUp,
         Settles,
@@ -317,6 +321,21 @@ class JSONBackend(StorageBackend):
         """Remove at most `limit` entries that have expired, of any namespace, with their past; return how many."""
         with self._store.changing(self._now) as transaction:
             return transaction.purge(self._now(), limit)
+
+    def last_moment(self) -> datetime | None:
+        """Return the last moment that a change was given; see `jarvis.storage_backend.MendsDates`."""
+        made = self._store.seen().clock.made
+        return None if made is None else datetime_of(made)
+
+    def mend_dates(self, signature: Signature) -> int:
+        """Let no change be dated later than now; see `jarvis.storage_backend.MendsDates`."""
+        with self._store.transaction(self._now), self._decoding():
+            transaction = self._store.own_transaction()
+            if transaction.depth:
+                raise TransactionError("mend_dates() is for the outside of transactions: it makes one of its own")
+            self._store.announce()
+            self.sign(signature)
+            return mending.mend(transaction, self.for_namespace, self._now())
 
     def changes(self, after: int, limit: int) -> list[Change]:
         """Return the first `limit` changes with numbers greater than `after`; see `FeedsChanges`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +16,7 @@ from jarvis.errors import InvalidQueryError
 from jarvis.memory_entry import MOST_VERSIONS, asked_limit, asked_text
 from jarvis.ongoing import Ongoing
 from jarvis.revision import Difference, Revision
-from jarvis.storage_backend import KeepsHistory, StorageBackend, WakesWatchers
+from jarvis.storage_backend import KeepsHistory, MendsDates, StorageBackend, WakesWatchers
 from jarvis.watching import Feed, Watch, watching
 
 Result = TypeVar("Result")
@@ -124,6 +125,41 @@ class LooksBack:
         asked_limit(limit)
         self._gates.here.check(self.backend)
         return ask(self.backend, KeepsHistory).prune(self._now(), limit)
+
+    def mend_dates(self, *, module: str | None = None, task_id: str | None = None, reason: str | None = None) -> int:
+        """Date anew what is dated ahead of the clock, in every namespace; return how many memories got another date.
+
+        For a store that was written to while the clock of its machine was ahead. SET THE CLOCK RIGHT BEFORE. Each such
+        memory is updated: it gets a version, which the feed tells, and a date between those of the changes before
+        and behind it. Past states and the feed are dated anew, too; cursors stay good. As of a moment before
+        this one nothing is known any more; every past state is kept. All or nothing: no-op if all dates have passed.
+
+        Raises:
+            TransactionError: a transaction is open in this thread.
+            UnsupportedError: the backend cannot.
+
+        >>> import tempfile
+        >>> from datetime import UTC, datetime, timedelta
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> directory, ahead = tempfile.mkdtemp(), datetime.now(UTC) + timedelta(days=4000)
+        >>> memory = MemoryModule(storage_dir=directory, clock=lambda: ahead)
+        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> memory = MemoryModule(storage_dir=directory)
+        >>> memory.mend_dates()
+        1
+        >>> memory.get_memory(memory_id).timestamp <= datetime.now(UTC)
+        True
+        """
+        store = ask(self.backend, MendsDates)
+        gate = self._gates.here
+        gate.check(self.backend)
+        self._now()
+        author = self._author(module, task_id, "its date lay ahead of the clock" if reason is None else reason)
+        try:
+            gate.call = sys._getframe()
+            return store.mend_dates(author.signature("update"))
+        finally:
+            gate.call = None
 
     # --- what happened -----------------------------------------------------------------------------
 

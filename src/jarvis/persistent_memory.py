@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import MAXYEAR, UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -19,7 +18,9 @@ from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
 from jarvis.change import Change
+from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.unstorable import storable
+from jarvis.dating import Dates
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -53,6 +54,7 @@ from jarvis.storage_backend import (
     Erases,
     Expires,
     KeepsHistory,
+    MendsDates,
     Namespaced,
     Past,
     Settles,
@@ -206,8 +208,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
         self._sweepers, self._ongoing = [], Ongoing()
         self._clock = clock
         self._gates = Gates()
-        self._plain = _PlainClock()
-        self._token = id(self._plain)
+        self._dates = Dates()
+        self._token = id(self._dates)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.backend!r})"
@@ -228,8 +230,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
         self._sweepers, self._ongoing = [], Ongoing()
         self._gates = Gates()
-        self._plain = _PlainClock()
-        self._token = id(self._plain)
+        self._dates = Dates()
+        self._token = id(self._dates)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -239,6 +241,10 @@ class MemoryModule(LooksBack, Forgets, Secures):
         Optional: every other verb does it by itself.
         """
         self.backend.bootstrap()
+        if self.backend.has_capability(MendsDates):
+            last = self.backend.capability(MendsDates).last_moment()
+            if last is not None:
+                self._dates.look(last, _time_of(self._clock), self.backend)
 
     def shutdown(self) -> None:
         """Release files and locks; end every watch, iteration and sweep of this memory and its siblings of other
@@ -699,7 +705,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         author = self._author(module, task_id, reason)
         memory_id = asked_text("memory_id", memory_id)
         if not self.backend.has_capability(Transactional):
-            with self._plain.lock:
+            with self._dates.lock:
                 return self._modify(memory_id, change, if_version, author)
         with self.transaction():
             return self._modify(memory_id, change, if_version, author)
@@ -853,18 +859,29 @@ class MemoryModule(LooksBack, Forgets, Secures):
         try:
             gate.call = sys._getframe()
             if backend.has_capability(SharesCommits):
-                moment = backend.capability(Transactional).moment
-                return backend.capability(SharesCommits).change(lambda: work(moment(self._now())))
+                given = backend.capability(Transactional).moment
+                return backend.capability(SharesCommits).change(lambda: work(self._date(given)))
             if not backend.has_capability(Transactional):
-                with self._plain.lock:
-                    return work(self._plain.moment(self._now()))
+                with self._dates.lock:
+                    return work(self._date(self._dates.moment))
             store = backend.capability(Transactional)
             with store.transaction():
                 if backend.has_capability(Settles):
                     backend.capability(Settles).announce()
-                return work(store.moment(self._now()))
+                return work(self._date(store.moment))
         finally:
             gate.call = None
+
+    def _date(self, given: Callable[[datetime], datetime]) -> datetime:
+        """Return the moment that the store has `given`, or the clock's if the store is far ahead of that."""
+        now = self._now()
+        moment = given(now)
+        return now if moment > now and self._dates.look(moment, now, self.backend) else moment
+
+    def _behind_its_key(self, key: str, entry_id: str | None, moment: datetime) -> datetime:
+        """Return `moment`, or one right behind the newest other entry with this key: what is written last leads."""
+        others = [each for each in self.backend.select(MemoryQuery(key=key, limit=2)) if each.id != entry_id]
+        return max([moment, *(datetime_of(instant_of(each.timestamp) + 1) for each in others)])
 
     def _now(self) -> datetime:
         now = _time_of(self._clock)
@@ -907,7 +924,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
     def _clear_and_erase(self, author: Author) -> int:
         with self._verb_transaction():
             there = self.backend.count(MemoryQuery())
-            ask(self.backend, Transactional).moment(self._now())
+            self._date(ask(self.backend, Transactional).moment)
             self._sign(author, "erase")
             ask(self.backend, Erases).erase(None)
         ask(self.backend, Erases).finish_erasing(())
@@ -946,6 +963,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
         author: Author,
         moment: datetime,
     ) -> str:
+        if self._dates.are_ahead:
+            moment = self._behind_its_key(key, None, moment)
         entry = MemoryEntry(
             new_id(),
             category,
@@ -1012,6 +1031,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
         moment: datetime,
     ) -> bool:
         """Update an entry that was read just now; return whether it was still there."""
+        if self._dates.are_ahead:
+            moment = self._behind_its_key(entry.key, entry.id, moment)
         entry.value = value
         if tags is not None:
             entry.tags = tags
@@ -1087,15 +1108,3 @@ def _log(decision: str, count: int, author: Author) -> None:
     import logging  # 8 ms to import, which most sessions never need
 
     logging.getLogger("jarvis.memory").info(decision, count, author.module or NO_MODULE)
-
-
-class _PlainClock:
-    """Stands in for `Transactional.moment` on a backend of eight verbs, for one module's threads."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self._last = datetime.min.replace(tzinfo=UTC)
-
-    def moment(self, now: datetime) -> datetime:
-        self._last = max(now, self._last + timedelta(microseconds=1))
-        return self._last

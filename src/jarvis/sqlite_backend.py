@@ -12,17 +12,18 @@ from typing import Any, ClassVar
 import msgspec
 
 from jarvis._sql.select import LIVE, count, select
-from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, rekeying, repacking
+from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, mending, rekeying, repacking
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
+from jarvis.dating import date_of
 from jarvis.entry_record import encode_entry, is_small, prepare
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
-from jarvis.errors import InvalidQueryError
+from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.keys import KeySource, KeySources
 from jarvis.memory_entry import (
     DEFAULT_NAMESPACE,
@@ -44,6 +45,7 @@ from jarvis.storage_backend import (
     FeedsChanges,
     KeepsHistory,
     MarksCursors,
+    MendsDates,
     Namespaced,
     Past,
     Result,
@@ -121,6 +123,7 @@ class SQLiteBackend(StorageBackend):
         Compresses,
         FeedsChanges,
         MarksCursors,
+        MendsDates,
         WakesWatchers,
         BacksUp,
         Encrypts,
@@ -274,11 +277,12 @@ class SQLiteBackend(StorageBackend):
 
     def moment(self, now: datetime) -> datetime:
         session = self._database.own_session()
-        instant = (now - EPOCH) // MICROSECOND
+        date = instant = (now - EPOCH) // MICROSECOND
         if instant <= session.made:
             instant = min(session.made + 1, LAST_INSTANT)  # commit numbers tell the order there
             now = EPOCH + timedelta(0, 0, instant)
-        session.made_at(instant)
+            date = date_of(instant, date)
+        session.made_at(instant, date)
         return now.astimezone(UTC)
 
     def change(self, work: Callable[[], Result]) -> Result:
@@ -347,6 +351,25 @@ class SQLiteBackend(StorageBackend):
             if purged:
                 session.release_names()
             return purged
+
+    # --- MendsDates ------------------------------------------------------------------------------
+
+    def last_moment(self) -> datetime | None:
+        """Return the last moment that a change was given; None if there was none."""
+        made = self._database.read(lambda session: session.clock_seen().made)
+        return datetime_of(made) if made else None
+
+    def mend_dates(self, signature: Signature) -> int:
+        if self._database.in_transaction():
+            raise TransactionError("mend_dates() is for the outside of transactions: it makes one of its own")
+
+        def mend() -> int:
+            self.sign(signature)
+            return mending.mend(self._database.own_session(), self.for_namespace, self._reader.now())
+
+        with self._database.transaction():
+            self._database.announce()
+            return self._database.change_as_one(mend)
 
     # --- FeedsChanges, WakesWatchers -------------------------------------------------------------
 
@@ -447,7 +470,7 @@ class SQLiteBackend(StorageBackend):
                 if session.commit_number - session.began <= history.EVERY:  # or the log is that transaction's
                     self._database.file.log_watch.look()
                 if expiry.purge(session, now, expiry.AT_ONCE):
-                    history.prune(session, session.moment(), history.MOST)
+                    history.prune(session, now, history.MOST)
             return result
 
         return self._database.change(change)

@@ -449,6 +449,24 @@ class Compresses(Protocol):
         """
 
 
+class MendsDates(Protocol):
+    """mendable dates: what is dated ahead of the clock, because it once was ahead, can be dated anew."""
+
+    def last_moment(self) -> datetime | None:
+        """Return the last moment that a change of the store was given; None if there was none."""
+
+    def mend_dates(self, signature: Signature) -> int:
+        """Let no change of the store, in any namespace, be dated later than now; return how many entries changed.
+
+        Those are updates, all in one transaction, made by `signature`. Past states, and what the feed tells, are
+        dated anew as well: in the order of the changes, with the time between them where there is room. Numbers,
+        versions and cursors stay; as of a moment the past is known from now on. No-op if no change is dated later.
+
+        Raises:
+            TransactionError: a transaction is open in this thread.
+        """
+
+
 class FeedsChanges(Protocol):
     """a change feed: what happened, in the order of commits, across processes."""
 

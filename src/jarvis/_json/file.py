@@ -376,9 +376,9 @@ def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
         ended = [state.ended for state in archive.states]
         if any(one >= other for one, other in pairwise(ended)):
             raise ValueError("its history is out of order")
-        _check_instants([state.made for state in archive.states], made, "history")
+        _check_instants(sorted(state.made for state in archive.states), made, "history")
         check_order(archive.events, ended)
-        told = [event.made for event in archive.events if event.operation != "create"]  # that is the entry's timestamp
+        told = sorted(event.made for event in archive.events if event.operation != "create")  # else the entry's own
         _check_instants(told, made, "events")
     for gaps in (document.gaps, *(namespace.gaps for namespace in document.namespaces.values())):
         if len({gap.id for gap in gaps}) != len(gaps):

@@ -143,6 +143,16 @@ def read_state(fragment: bytes, edited_in: str | None) -> State:
     return _of_record(make_record(stored, fragment), fragment, kept.ended, kept.made, kept.change)
 
 
+def redated(state: State, namespace: str, begun: int | None, made: int) -> State:
+    """Return `state` of `namespace` as begun and ended at these instants; None is as it is. Its timestamp stays."""
+    if (begun is None or begun == state.order[0]) and made == state.made:
+        return state
+    stored = _decode_kept(state.fragment).entry
+    stored.position = (stored.position[0] if begun is None else begun, stored.position[1])
+    record = make_record(stored, fragment_of(stored, namespace))
+    return _state(record, namespace, state.ended, made, state.change)
+
+
 def _state(record: Record, namespace: str, ended: int, made: int, change: Change) -> State:
     margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
     inner = margin + b"  "
@@ -312,10 +322,7 @@ class Archive:
 
     def due(self, aged: int, cleared: int) -> Iterator[State]:
         """Yield, ascending, the states that ended before `aged`, or before `cleared` by a clearing."""
-        latest = max(aged, cleared)
-        for state in self.states:
-            if state.made >= latest:  # numbers and instants grow together
-                return
+        for state in self.states:  # all of them: dates do not grow with the numbers behind a clock that was ahead
             if state.made < aged or (state.made < cleared and state.change.operation == "clear"):
                 yield state
 

@@ -15,9 +15,11 @@ from jarvis._json import feed
 from jarvis._json.event import erasures_of
 from jarvis._json.file import RESTORED, Clock
 from jarvis._json.past import ENDLESS, Archive, PastRoom, Span, cutoff, expired_since, moment_of
+from jarvis._json.record import by_order
 from jarvis._json.room import LiveRoom, Room
 from jarvis.change import cursor_of, position_in
 from jarvis.codec.instants import datetime_of
+from jarvis.dating import DATED_BACK, SKEW_MICROSECONDS
 from jarvis.errors import CursorExpiredError, HistoryUnavailableError
 from jarvis.revision import Cutoff
 
@@ -79,6 +81,8 @@ class Seen:
             raise HistoryUnavailableError(
                 datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
             )
+        if instant <= now < clock.made - SKEW_MICROSECONDS and self._is_dated_back(namespace, instant, now):
+            raise HistoryUnavailableError(datetime_of(instant), datetime_of(clock.made), DATED_BACK)
         then = cutoff(self.spans, instant, self.own)
         self._refuse_erased(namespace, then, asked)
         missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
@@ -91,6 +95,20 @@ class Seen:
             raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
         self._refuse_expired(room, archive, then, now, asked)
         return PastRoom(room.live(now), archive, then)
+
+    def _is_dated_back(self, namespace: str, instant: int, now: int) -> bool:
+        """Tell whether a change is dated until `instant` that was made behind others which are ahead of the clock."""
+        ahead = next((span.first for span in self.spans if span.made > now), ENDLESS)
+        archive = self.archive(namespace)
+        made = [
+            (date, number)
+            for date, number, _ in map(by_order, (*self.room(namespace).records.values(), *archive.states))
+        ]
+        made += [(state.made, state.ended) for state in archive.states]
+        made += [
+            (event.made, event.number) for event in (*archive.events, *self.archive(erasures_of(namespace)).events)
+        ]
+        return any(number >= ahead and date <= instant for date, number in made)
 
     def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
         """Return the first `limit` changes of the namespace that have greater numbers than `after`.

@@ -20,6 +20,7 @@ from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
+from jarvis.dating import date_of
 from jarvis.erasure import Erased
 from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.revision import Operation, Signature
@@ -46,6 +47,7 @@ class Transaction(Seen):
 
     Attributes:
         owner: (process id, thread id) of the caller that opened it.
+        date: the instant that a change made at the last moment is dated by; see `jarvis.dating.date_of`.
         task: the caller's task, see `jarvis._caller.current_task`.
         depth: how many savepoints are open in it.
         signature: who makes the changes; None if nobody said.
@@ -56,6 +58,7 @@ class Transaction(Seen):
     def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
         super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
         self.owner, self.task = owner, current_task()
+        self.date = 0
         self.depth = 0
         self.is_torn = False
         self.base = base
@@ -101,11 +104,12 @@ class Transaction(Seen):
 
     def moment(self, now: datetime) -> datetime:
         """Return `now`, or a microsecond after the last moment given; see `Transactional.moment`."""
-        instant = instant_of(now)
+        self.date = instant = instant_of(now)
         made = self.clock.made
         if made is not None and instant <= made:
             instant = min(made + 1, LAST_INSTANT)  # commit numbers tell the order there
             now = EPOCH + instant * MICROSECOND
+            self.date = date_of(instant, self.date)
         self._set_clock(self.clock.commit, instant)
         self._told = True
         return now
@@ -114,6 +118,16 @@ class Transaction(Seen):
         """Give a later moment; a number was given, see `jarvis.storage_backend.KeepsHistory.complete`."""
         if instant_of(now) > self._made():
             self.moment(now)
+
+    def begin_past_again(self, instant: int) -> None:
+        """Let moments go on from `instant`, also where later ones were given, and let the past be known from there on.
+
+        Not where a savepoint may be taken back, which would not take the moments back.
+        """
+        begins = None if self.clock.begins is None else instant
+        self.clock = msgspec.structs.replace(self.clock, made=instant, begins=begins)
+        self.date, self._told = instant, True
+        self.spans = [Span(1, self.clock.commit, instant)] if begins is not None and self.clock.commit else []
 
     def settle(self) -> None:
         """Note when the changes become visible, which is when this transaction ends; then it may be written."""
@@ -133,9 +147,14 @@ class Transaction(Seen):
         made = self.clock.made
         if made is None or made == self.base.clock.made:
             now = time.time_ns() // 1000
-            made = now if made is None else max(now, made + 1)
+            self.date = made = now if made is None else max(now, made + 1)
             self._set_clock(self.clock.commit, made)
         return made
+
+    def _dated(self) -> int:
+        """Return the instant that a change made now is dated by: its moment, or the clock's if that is far behind."""
+        self._made()
+        return self.date
 
     def _set_clock(self, commit: int, made: int | None) -> None:
         begins = made if self._begins_here else self.clock.begins
@@ -165,7 +184,7 @@ class Transaction(Seen):
         for record in records:
             self.remove(namespace, record, "clear")
         if records and self._policy.max_revisions:
-            self.prune(self._made(), _PRUNED_AT_ONCE)
+            self.prune(self._dated(), _PRUNED_AT_ONCE)
         return len(records)
 
     def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
@@ -198,7 +217,7 @@ class Transaction(Seen):
             (stored for event, stored in events if event.id not in ids),
         )
         self.next_commit()
-        self._instants.add(self._made())
+        self._instants.add(self._dated())
         records = [room.records[entry_id] for entry_id in ids if entry_id in room.records]
         for record in records:
             self._set(namespace, record.id, None)
@@ -249,7 +268,7 @@ class Transaction(Seen):
             module = task_id = reason = None
         return Event(
             number=self.clock.commit,
-            made=self._made(),
+            made=self._dated(),
             operation=operation,
             module=module,
             task_id=task_id,
@@ -331,7 +350,7 @@ class Transaction(Seen):
         for state in self.archive(namespace).of_id.get(record.id, ()):
             self._lose(namespace, state, state.ended, state.made)
             self._drop(namespace, state)
-        number, made = self.clock.commit, self._made()
+        number, made = self.clock.commit, self._dated()
         self._instants.add(made)
         self._lose(namespace, record, number, made)
         self._note_expiry(namespace, record)
@@ -386,7 +405,7 @@ class Transaction(Seen):
 
     def _keep(self, namespace: str, record: Record, operation: Operation) -> None:
         """Keep `record`, which the change with the last number ends, as a past state."""
-        made, most = self._made(), self._policy.max_revisions
+        made, most = self._dated(), self._policy.max_revisions
         self._instants.add(made)
         if most == 0:
             return

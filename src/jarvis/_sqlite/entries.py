@@ -95,7 +95,7 @@ def recreate(session: Session, namespace: str, entry: MemoryEntry, encoded: Enco
     version = found[0][0] + 1 if found else 1
     insert(session, namespace, entry, encoded, now, version=version)
     if version > 1:  # else the entry itself tells of its creation
-        place = (session.commit_number, session.moment(), session.intern(namespace))
+        place = (session.commit_number, session.dated(), session.intern(namespace))
         named = (entry.id, session.intern(entry.category), entry.key)
         feed.keep(session, place, feed.signed(session, "create"), named, version)
 

@@ -90,7 +90,7 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
         history.expire_present(session, row)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, named)
-        feed.keep(session, (commit, session.moment(), namespace), _signed(session, expires), named, version)
+        feed.keep(session, (commit, session.dated(), namespace), _signed(session, expires), named, version)
     session.rows(_REMOVE, (row,), "write")
     tagging.take(session, tagging.ids(session, body.tags), (namespace, instant, row))
 

@@ -87,7 +87,7 @@ def keep_created(session: Session, place: Place, body: Body, named: Named) -> No
 
 def keep_erasure(session: Session, namespace: str, count: int) -> None:
     """Keep that a namespace was erased, when and by whom."""
-    place = (session.next_commit(), session.moment(), digest_of(namespace))
+    place = (session.next_commit(), session.dated(), digest_of(namespace))
     if session.signature is not None and session.signature.operation != "erase":
         session.signature = None  # that of an earlier change
     keep(session, place, signed(session, "erase"), (None, None, None), None, count)
@@ -100,8 +100,8 @@ def prune(session: Session, before: int, limit: int) -> None:
         if made >= before:
             break
         last = number
-        if entry_id is None and session.begins is not None and made > session.begins:
-            session.begin_past(made)  # nothing says any more what was erased then
+        if entry_id is None and session.begins is not None:  # nothing says any more what was erased then
+            session.begin_past(max(session.moment_of(number, made), session.begins))
     if last:
         session.rows(_PRUNE, (last,), "write")
         session.feed_from(max(last, session.fed_from))

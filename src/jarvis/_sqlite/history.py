@@ -14,6 +14,7 @@ from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
 from jarvis._sqlite import feed, schema, tagging
 from jarvis._sqlite.schema import CLEARED, change_checksum
 from jarvis.codec.instants import MICROSECOND, datetime_of
+from jarvis.dating import DATED_BACK, SKEW_MICROSECONDS
 from jarvis.errors import HistoryUnavailableError
 from jarvis.revision import Cutoff
 
@@ -50,12 +51,19 @@ NEWEST_OF = {
 
 HAS_EXPIRED = "SELECT 1 FROM entries WHERE namespace = ? AND id = ? AND expires <= ?"
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
-_SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
 _LOOK_BACK = f"""
 SELECT (SELECT last FROM commits WHERE moment <= ?1 ORDER BY moment DESC, last DESC LIMIT 1),
     (SELECT first FROM commits WHERE moment > ?1 ORDER BY moment, last LIMIT 1),
     EXISTS (SELECT 1 FROM gaps), EXISTS (SELECT 1 FROM events WHERE id IS NULL), {schema.CLOCK_FIELDS}
 """
+_DATED_BACK = """
+SELECT 1 FROM entries WHERE row >= :ahead AND instant <= :as_of AND namespace = :namespace
+UNION ALL SELECT 1 FROM revisions WHERE ended >= :ahead AND (made <= :as_of OR (row >= :ahead AND instant <= :as_of))
+    AND namespace = :namespace
+UNION ALL SELECT 1 FROM events WHERE number >= :ahead AND made <= :as_of AND namespace IN (:namespace, :digest)
+LIMIT 1
+"""
+_FIRST_AHEAD = "SELECT first FROM commits WHERE moment > ? ORDER BY moment, last LIMIT 1"
 _ERASED_SINCE = f"""
 SELECT min(number), max(number), max(made) FROM events AS e
 WHERE id IS NULL AND namespace = :digest AND NOT {made_until("e", "number", "made")}
@@ -93,6 +101,7 @@ SELECT {_DOOMED} FROM revisions WHERE namespace = ?1 AND id = ?2
 ORDER BY ended LIMIT min(?3, max(0, (SELECT count(*) FROM revisions WHERE namespace = ?1 AND id = ?2) - ?4))
 """
 _TOO_OLD = f"SELECT {_DOOMED} FROM revisions ORDER BY ended LIMIT ?"
+_TOO_OLD_BEHIND = f"SELECT {_DOOMED} FROM revisions WHERE made < ? ORDER BY ended LIMIT ?"
 _CLEARED = f"""
 SELECT {_DOOMED} FROM revisions WHERE {CLEARED} AND made < ? ORDER BY made LIMIT ?
 """
@@ -130,7 +139,7 @@ def keep(
         is_removal: the change deletes the entry.
     """
     row, instant, version = state
-    made, change = session.moment(), feed.signed(session, "update")
+    made, change = session.dated(), feed.signed(session, "update")
     session.rows(_KEEP, (commit, made, change, change_checksum(commit, made, change), row), "write")
     tagging.keep(session, tags, (namespace, instant, row, commit, made))
     if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again
@@ -141,7 +150,7 @@ def keep(
 
 def keep_all(session: Session, namespace: int, count: int) -> None:
     """Keep the states of all entries of a namespace, which are `count`, before they are removed at once."""
-    before, made = session.commit_number, session.moment()
+    before, made = session.commit_number, session.dated()
     change = feed.signed(session, "clear")
     bound = {"before": before, "made": made, "namespace": namespace}
     session.rows(_KEEP_ALL_TAGS, bound, "write")
@@ -172,10 +181,12 @@ def prune(session: Session, now: int, limit: int) -> int:
     if policy.max_age is not None and pruned < limit:
         before = now - policy.max_age // MICROSECOND
         oldest = session.rows(_TOO_OLD, (limit - pruned,))
+        if oldest and oldest[-1][1] > now:  # dated ahead of the clock: what follows must not wait for them
+            oldest = session.rows(_TOO_OLD_BEHIND, (before, limit - pruned))
         found = [state for state in oldest if state[1] < before]
         begins, pruned = _remove(session, found, begins), pruned + len(found)
         for ended, made in session.rows(_OLD_GAPS, (before, limit))[-1:]:  # where nothing is changed, only they tell
-            moment = _moment_of(session, ended, made)
+            moment = session.moment_of(ended, made)
             begins = moment if begins is None else max(begins, moment)
         feed.prune(session, before, limit)
         if begins is not None and session.begins is not None:  # an erasure may have gone, which the past begins behind
@@ -204,7 +215,7 @@ def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None
             feed.keep_created(session, (row, instant, namespace), body, (entry_id, category, key))
         tagging.take_past(session, tagging.ids(session, body.tags), (namespace, instant, row))
         session.rows(_PRUNE, (ended,), "write")
-        moment = _moment_of(session, ended, made)
+        moment = session.moment_of(ended, made)
         begins = moment if begins is None else max(begins, moment)
     return begins
 
@@ -227,15 +238,7 @@ def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -
 
 def expire_present(session: Session, row: int) -> None:
     """Note that an entry, whose past states were removed by `expire`, goes with the last change."""
-    session.rows(_EXPIRE_INTO_GAP, (session.commit_number, session.moment(), row), "write")
-
-
-def _moment_of(session: Session, commit: int, made: int) -> int:
-    """Return when a change became visible: with others of its transaction, or when it was made."""
-    if session.depth and commit > session.began:
-        return session.made
-    found = session.rows(_SPAN, (commit,))
-    return found[0][1] if found and found[0][0] <= commit else made
+    session.rows(_EXPIRE_INTO_GAP, (session.commit_number, session.dated(), row), "write")
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -271,6 +274,8 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
         return None
     if known.begins is None or instant < known.begins:
         raise unavailable(instant, known.begins)
+    if instant <= now < known.made - SKEW_MICROSECONDS and _is_dated_back(session, namespace, instant, now, held):
+        raise unavailable(instant, known.made, DATED_BACK)
     first = first or _NO_MORE
     if session.depth and session.commit_number > session.began:
         first = min(first, session.began + 1)  # what is not committed yet was not visible to anybody
@@ -281,6 +286,13 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
         _refuse_gaps(session, seen, held)
     _refuse_expired(session, seen, now, held)
     return seen
+
+
+def _is_dated_back(session: Session, namespace: str, instant: int, now: int, held: dict[str, object]) -> bool:
+    """Tell whether a change is dated until `instant` that was made behind others which are dated ahead of the clock."""
+    ahead = session.rows(_FIRST_AHEAD, (now,))
+    bindings = {"as_of": instant, "namespace": held["namespace"], "digest": feed.digest_of(namespace)}
+    return bool(ahead and session.rows(_DATED_BACK, {**bindings, "ahead": ahead[0][0]}))
 
 
 def bound(seen: Cutoff) -> dict[str, int]:
@@ -295,7 +307,7 @@ def _refuse_erased(session: Session, namespace: str, seen: Cutoff, held: dict[st
     first, last, made = session.rows(_ERASED_SINCE, bindings)[0]
     if first is None or ("id" in held and session.rows(_WAS_KNOWN, {**held, "number": first})):
         return
-    raise unavailable(seen.instant, _moment_of(session, last, made), "something was erased")
+    raise unavailable(seen.instant, session.moment_of(last, made), "something was erased")
 
 
 def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> None:
@@ -306,7 +318,7 @@ def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> Non
     for ended, made, expires in session.rows(sql, {**bound(seen), **held}):
         if expires is not None:
             raise unavailable(seen.instant, expires, "what was there then has expired and was purged")
-        raise unavailable(seen.instant, _moment_of(session, ended, made))
+        raise unavailable(seen.instant, session.moment_of(ended, made))
 
 
 def _refuse_expired(session: Session, seen: Cutoff, now: int, held: dict[str, object]) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jarvis.settings import HistoryPolicy
 
 _KEEP_MOMENT = "INSERT INTO commits (last, first, moment) VALUES (?, ?, ?)"
+_SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
 _INTERN = "INSERT INTO names (name) VALUES (?)"
 _NAME_ID = "SELECT id FROM names WHERE name = ?"
 _NAME = "SELECT name FROM names WHERE id = ?"
@@ -84,6 +85,7 @@ class Session:
             changed nothing since.
         after_commit: what is to be done when the transaction has committed.
         made: instant of the last timestamp the module made; valid inside a transaction.
+        date: the instant that a change made then is dated by: that, or the clock's if it was far behind; likewise.
         began: the `commit_number` with which the transaction began.
         begins: the instant from which on the past is known, None before the first change; valid inside one.
         ahead: how far a timestamp may lie behind its change, in microseconds; valid inside one.
@@ -116,7 +118,7 @@ class Session:
         self.task: object = None
         self.joined = False
         self.is_committed = False
-        self.made = 0
+        self.made = self.date = 0
         self.closed = False
         self.immutable = immutable
         self.is_suspended = self.is_still = False
@@ -334,24 +336,38 @@ class Session:
         self._last_put = (row, instant)
         self._told = (row, instant) if instant == self.moment() else None
         if instant > self.made:
-            self._let_lie_ahead(instant - self.made)
+            self.let_lie_ahead(instant - self.made)
 
     def removed(self, commit: int) -> None:
-        """Remember that a revision was written that tells of the change with this number, made at `moment`."""
-        self._told = (commit, self.made)
+        """Remember that a revision was written that tells of the change with this number, made at `dated`."""
+        self._told = (commit, self.dated())
 
-    def made_at(self, instant: int) -> None:
+    def made_at(self, instant: int, date: int) -> None:
         """Remember the instant of a timestamp that the module made, to be written with the transaction."""
-        self.made = instant
+        self.made, self.date = instant, date
         self._clock_moved = self._has_moment = True
 
     def moment(self) -> int:
         """Return the instant of a change that is made now: the last one that the module gave, or the time."""
         if not self._has_moment:
-            self.made_at(max(time.time_ns() // 1000, self.made + 1))
+            instant = max(time.time_ns() // 1000, self.made + 1)
+            self.made_at(instant, instant)
         return self.made
 
-    def _let_lie_ahead(self, microseconds: int) -> None:
+    def dated(self) -> int:
+        """Return the instant that a change made now is dated by: its moment, or the clock's if that is far behind."""
+        self.moment()
+        return self.date
+
+    def moment_of(self, commit: int, made: int) -> int:
+        """Return when a change became visible: with others of its transaction, or when it was made."""
+        if self.depth and commit > self.began:
+            return self.made
+        found = self.rows(_SPAN, (commit,))
+        return int(found[0][1]) if found and found[0][0] <= commit else made
+
+    def let_lie_ahead(self, microseconds: int) -> None:
+        """Remember that a timestamp lies so far behind its change, if none lies farther."""
         if microseconds > self.ahead:
             self.ahead = microseconds
             self._clock_due = True
@@ -398,6 +414,18 @@ class Session:
         if not self._keeps_past:
             self._keeps_past = bool(self.rows("PRAGMA user_version")[0][0] >= schema.FIRST_WITH_PAST)
         return self._keeps_past
+
+    def begin_past_again(self, instant: int) -> None:
+        """Let moments go on from `instant`, also where later ones were given, and let the past be known from there on.
+
+        Not inside a savepoint, which would not take the moments back.
+        """
+        self.made_at(instant, instant)
+        self.rows("DELETE FROM commits", (), "write")
+        self.rows("DELETE FROM gaps", (), "write")
+        if self.begins is not None:
+            self.rows(_KEEP_MOMENT, (self.commit_number, 1, instant), "write")
+        self.begin_past(None if self.begins is None else instant)
 
     def begin_past(self, instant: int | None) -> None:
         """Let the past be known from this instant on; None for not at all, until another begins it."""

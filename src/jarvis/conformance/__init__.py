@@ -26,6 +26,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgut
 
 from jarvis.conformance.callers import CallerPromises
 from jarvis.conformance.compression import CompressionPromises
+from jarvis.conformance.dating import DatingPromises
 from jarvis.conformance.erasure import ErasurePromises
 from jarvis.conformance.expiry import ExpiryPromises
 from jarvis.conformance.feed import FeedPromises
@@ -57,6 +58,7 @@ class BackendContract(
     CompressionPromises,
     FeedPromises,
     ModulePromises,
+    DatingPromises,
     RetentionPromises,
     ShutdownPromises,
 ):

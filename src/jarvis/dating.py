@@ -1,0 +1,57 @@
+"""Which date a change gets while the clock is behind its store."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from datetime import UTC, datetime, timedelta
+
+from jarvis.codec.instants import MICROSECOND
+from jarvis.errors import ClockBehindWarning
+
+SKEW = timedelta(days=1)
+"""A clock that is behind the last moment of its store by more than this was wrong then, or is wrong now."""
+
+SKEW_MICROSECONDS = SKEW // MICROSECOND
+
+DATED_BACK = "a change was made by then behind one that is dated ahead of the clock; see mend_dates()"
+"""Why the past is not known at a moment: in the order of the changes it does not come where the dates have it."""
+
+
+def date_of(moment: int, now: int) -> int:
+    """Return the instant that a change is dated by: its moment, or that of now if it is ahead by more than `SKEW`."""
+    return now if moment - now > SKEW_MICROSECONDS else moment
+
+
+class Dates:
+    """The dates of the changes that one module and its siblings make.
+
+    Attributes:
+        lock: held while a change is made on a backend that has no transactions.
+        are_ahead: the store's last moment lay ahead of the clock by more than `SKEW` when it was last looked at.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.are_ahead = False
+        self._last = datetime.min.replace(tzinfo=UTC)
+        self._has_warned = False
+
+    def moment(self, now: datetime) -> datetime:
+        """Stand in for `Transactional.moment` on a backend of eight verbs, for one module's threads."""
+        self._last = max(now, self._last + timedelta(microseconds=1))
+        return self._last
+
+    def look(self, last: datetime, now: datetime, store: object) -> bool:
+        """Return whether the store's last moment lies ahead of the clock by more than `SKEW`; the first time, warn."""
+        self.are_ahead = last - now > SKEW
+        if self.are_ahead and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{store}: its last change is dated {last.isoformat()}, and the clock says {now.isoformat()}: one of "
+                "them is wrong. If it is the clock, set it right. If not, call mend_dates(); until then memories are "
+                "dated by the clock, and those that are dated ahead lead each list and do not grow old",
+                ClockBehindWarning,
+                stacklevel=5,
+            )
+        return self.are_ahead

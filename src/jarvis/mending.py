@@ -1,0 +1,107 @@
+"""What the dates become that lie ahead of the clock, because it once was ahead itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+
+from jarvis.codec.instants import MICROSECOND, InvalidMomentError, datetime_of, instant_of
+from jarvis.memory_entry import MemoryEntry
+from jarvis.storage_backend import StorageBackend
+
+LEAST = timedelta(seconds=1) // MICROSECOND
+"""A last moment that is no more ahead of the clock than that comes of changes that were made at once."""
+
+
+class Dated:
+    """The dates of changes by their commit numbers, as far as no caller gave them, and what those ahead become."""
+
+    def __init__(self, now: int, last: int, moment_of: Callable[[int, int], int]) -> None:
+        """Begin with none.
+
+        Args:
+            now: the instant of now.
+            last: the last moment of the store.
+            moment_of: returns the moment of a change with a number, and a date.
+        """
+        self._now, self._last, self._moment_of = now, last, moment_of
+        self._dates: dict[int, int] = {}
+        self._ahead: set[int] = set()
+
+    def add(self, number: int, date: int) -> None:
+        """Note a date of a change, which may have several: an entry can be dated behind another one of its key."""
+        if date > self._now:
+            if not self._now < self._moment_of(number, date) <= self._last or date > self._last:
+                return  # a caller dated it
+            self._ahead.add(number)
+        self._dates[number] = min(date, self._dates.get(number, date))
+
+    def mended(self) -> dict[int, int]:
+        """Return the new dates of the changes that have one ahead of now."""
+        new = mended(self._dates, self._now)
+        return {number: new.get(number, self._dates[number]) for number in self._ahead}
+
+
+def mended(dates: Mapping[int, int], now: int) -> dict[int, int]:
+    """Return the new dates of those changes that are dated later than `now`.
+
+    They keep their order and, where there is room, the time between them: a run of such changes ends right before the
+    next change that is dated rightly, and begins no earlier than the one before was made.
+
+    Args:
+        dates: the instants of changes by their commit numbers.
+        now: the instant of now.
+
+    >>> mended({1: 10, 2: 900, 3: 905, 4: 30, 5: 990}, 100)
+    {2: 24, 3: 29, 5: 99}
+    """
+    found: dict[int, int] = {}
+    run: list[tuple[int, int]] = []
+    before: int | None = None
+    for number, date in [*sorted(dates.items()), (-1, now)]:
+        if date > now:
+            run.append((number, date))
+        elif before is None or date >= before:  # one that a caller dated back says nothing of when it was made
+            last = run[-1][1] if run else 0
+            for each, ahead in run:
+                new = date - 1 - max(last - ahead, 0)
+                before = new if before is None else max(new, before)
+                found[each] = before
+            run, before = [], date
+    return found
+
+
+def redate_all(entries: Iterable[tuple[StorageBackend, str, int | None]], now: int) -> int:
+    """Update those entries whose timestamp or provenance is dated ahead of the clock; return how many.
+
+    Args:
+        entries: the backend of its namespace, the id and, if it gets another, the new instant of each.
+        now: the instant of now.
+    """
+    count = 0
+    for backend, entry_id, instant in entries:
+        entry = backend.read(entry_id)
+        if entry is not None and _redate(entry, instant, now):
+            backend.update(entry)
+            count += 1
+    return count
+
+
+def _redate(entry: MemoryEntry, instant: int | None, now: int) -> bool:
+    before = instant_of(entry.timestamp)
+    after = before if instant is None else instant
+    if after != before:
+        zone = entry.timestamp.tzinfo
+        moment = datetime_of(after).astimezone(zone)
+        entry.timestamp = moment if zone is not None else moment.replace(tzinfo=None)
+    date = datetime_of(after).isoformat()
+    ahead = [name for name in ("created_at", "updated_at") if _is_ahead(entry.provenance.get(name, ""), now)]
+    entry.provenance.update(dict.fromkeys(ahead, date))
+    return after != before or bool(ahead)
+
+
+def _is_ahead(text: str, now: int) -> bool:
+    try:
+        return instant_of(datetime.fromisoformat(text)) > now
+    except (ValueError, InvalidMomentError):  # whoever wrote it, it is no date of ours
+        return False
