@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_PLAIN_COLLECTIONS = frozenset((list, tuple, set, frozenset))
+
+
 def plain_text(held: object) -> str | None:
     """Return a text as an exact `str`, whatever its class does; None if it is no text.
 
@@ -71,8 +74,8 @@ def tag_list(tags: Collection[str] | None) -> list[str]:
     """
     if tags is None:
         return []
-    if type(tags) is list:
-        return tags[:]
+    if type(tags) in _PLAIN_COLLECTIONS:
+        return list(tags)
     if is_no_list(tags):
         raise InvalidEntryError("tags", f"takes a list of str, not {type(tags).__name__}")
     with own_code(InvalidEntryError, "tags"):
