@@ -456,7 +456,6 @@ def _drop(*steps: Any) -> Callable[[dict[str, Any]], None]:
         _set("history", 0, "more", 1),
         _set("history", 0, "ended", 0),
         _set("history", 0, "ended", 10**6),
-        _set("history", 1, "made", -1),
         _set("history", 1, "made", 10**17),
         _set("history", 0, "change", {}),
         _set("history", 0, "change", "operation", "devour"),
