@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from jarvis.conformance.compression import PROSE
 from jarvis.conformance.fixtures import NOON, FakeClock
+from jarvis.dating import SKEW
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, HistoryUnavailableError
 from jarvis.memory_entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
@@ -218,6 +219,7 @@ class BackendMachine(RuleBasedStateMachine):
         self.forgets = self.handles[0].has_capability(Expires)
         self.moments: list[tuple[datetime, Model]] = []
         self.last_made: datetime | None = None
+        self.latest = self.clock.now  # that the clock ever told
         self.open_blocks: list[tuple[AbstractContextManager[None], Model, datetime | None]] = []
         self.model = Model()
         self.committed = self.model
@@ -273,9 +275,15 @@ class BackendMachine(RuleBasedStateMachine):
         assert entry is not None
         assert entry.version == version
         assert entry.timestamp >= self.clock.now
-        assert self.last_made is None or entry.timestamp > self.last_made
-        self.last_made = entry.timestamp
+        is_later = self.last_made is None or entry.timestamp > self.last_made
+        assert is_later or self._may_be_ahead()
+        if not self._may_be_ahead():
+            self.last_made = entry.timestamp
         self.model.put(self.namespace, entry, version)
+
+    def _may_be_ahead(self) -> bool:
+        """Tell whether the store may be so far ahead of the clock that changes are dated by the clock."""
+        return self.latest - self.clock.now > SKEW - timedelta(seconds=1)
 
     def _dated(self, verb: Callable[[MemoryEntry], None], entry: MemoryEntry) -> None:
         """Call a verb of the backend, as a change of the clock's time: by the system's all might be too old."""
@@ -304,7 +312,7 @@ class BackendMachine(RuleBasedStateMachine):
         self._check_expiry(memory_id, ttl)
         for name, held in fields.items():
             assert getattr(self._held()[memory_id], name) == held
-        if not self.open_blocks and self.looks_back:  # all that comes now is later than this timestamp
+        if not self.open_blocks and self.looks_back and not self._may_be_ahead():  # what comes now is later than this
             self.moments.append((self._held()[memory_id].timestamp, self.model.copy()))
 
     @rule(
@@ -537,7 +545,7 @@ class BackendMachine(RuleBasedStateMachine):
         moment, then = self.moments[choice % len(self.moments)]
         past: Any = self.backend
         past = past.as_of(moment)
-        is_pruned = self.model.has_pruned(self.namespace, self.max_revisions)
+        is_pruned = self.model.has_pruned(self.namespace, self.max_revisions) or self._may_be_ahead()
         if self.namespace in then.erased:
             with pytest.raises(HistoryUnavailableError):
                 past.select(query)
@@ -661,6 +669,7 @@ class BackendMachine(RuleBasedStateMachine):
             while self.memory.purge_expired():
                 pass
         self.clock.step(seconds=seconds)
+        self.latest = max(self.latest, self.clock.now)
         self.model.expire(self.clock.now)
         self.committed.expire(self.clock.now)
         if not self.looks_back:
