@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
-from jarvis._caller import Gate, current_task, foreign_task, let_go, no_transaction
+from jarvis._caller import Gate, current_task, foreign_task, holding, let_go, no_transaction
 from jarvis._files import Stamp
 from jarvis._locks import listed
 from jarvis._sqlite import driver
@@ -764,12 +764,11 @@ class Database:
 
     def _opened_again(self) -> Session:
         """Return a new connection; what seems damaged is looked at as a whole again, once, as `read` does."""
-        with self._mutex:
-            try:
-                return self._open()
-            except CorruptStoreError:
-                self._distrust()
-                return self._open()
+        try:
+            return holding(self._mutex, self._open)
+        except CorruptStoreError:
+            self._distrust()
+            return holding(self._mutex, self._open)
 
     def _open_aside(self) -> Session:
         """Return a new connection for who interrupts a call of the thread, which may have the mutex and the lock."""
