@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import errno
 import mmap
 import os
 import re
@@ -188,23 +189,30 @@ class LockFile:
 
         One that is just being said may be read torn: it is dated after that, so nobody has to wait for it.
         """
-        now = time.monotonic()
-        if (not self._readers or now - self._looked > _LOOK_SECONDS) and self._looking.acquire(blocking=False):
+        while True:
+            now = time.monotonic()
+            if (not self._readers or now - self._looked > _LOOK_SECONDS) and self._looking.acquire(blocking=False):
+                try:
+                    self._look(now)
+                finally:
+                    let_go(self._looking)
+            readers = self._readers
+            if not readers:
+                return None
             try:
-                self._look(now)
-            finally:
-                let_go(self._looking)
-        readers = self._readers
-        if not readers:
-            return None
-        found: bytes = _read_at(readers[-1], _MARK_BYTES, _MARK_AT)
-        return found if found[-1:] == _IN_FLIGHT else None
+                found: bytes = _read_at(readers[-1], _MARK_BYTES, _MARK_AT)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+                continue  # another thread has just shut down: look again
+            return found if found[-1:] == _IN_FLIGHT else None
 
     def _look(self, now: float) -> None:
         """Have the file open that has the path now, if any."""
         self._looked = now
-        if not self._readers or not os.fstat(self._readers[-1]).st_nlink:
-            with contextlib.suppress(OSError):
+        readers = self._readers
+        with contextlib.suppress(OSError):
+            if not readers or not os.fstat(readers[-1]).st_nlink:
                 self._readers = (*self._readers, _files.open_regular(self.path, os.O_RDONLY, os.open))
 
     # --- bytes -----------------------------------------------------------------------------------
