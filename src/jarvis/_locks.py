@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
@@ -344,7 +345,8 @@ class _Waiter:
 
     def start(self) -> None:
         """Begin to wait; raise RuntimeError if there can be no more threads, such as at the interpreter's end."""
-        threading.Thread(target=self._run, name="jarvis-writer-lock", daemon=True).start()
+        # Thread.start waits for the thread, and turns an exception that lands in that wait into a RuntimeError.
+        _thread.start_new_thread(self._run, ())
         self.is_started = True
 
     def _run(self) -> None:
