@@ -253,6 +253,22 @@ def _run(count: int, work: Callable[[int], object]) -> None:
     _join(_start(count, work))
 
 
+def test_the_connection_that_writes_for_all_is_closed_when_another_takes_its_place(memory: MemoryModule) -> None:
+    database: Any = memory.backend._database  # type: ignore[attr-defined]  # SQLite's
+
+    for _ in range(5):
+        for _ in range(2):  # the second time it is known that they crowd
+            with memory.transaction():
+                threads = _start(4, lambda number: memory.record_task(str(number), {}))
+                _await_waiting(memory, 4)
+            _join(threads)
+        assert database._writer is not None
+        database._distrust()  # as when another program has written
+
+    assert len(database._sessions) <= 2
+    assert memory.count_memories() == 40
+
+
 def test_a_write_is_made_once_also_by_threads_that_open_the_store(tmp_path: Path) -> None:
     memory = MemoryModule(storage_dir=tmp_path)
     memory.bootstrap()

@@ -557,7 +557,9 @@ class Database:
             if not self.lock.is_mine():  # to open took the lock and gave it back: another thread may lead by now
                 self.retire(writer)
                 return mine
-            self._writer = writer
+            old, self._writer = self._writer, writer
+            if old is not None:
+                self.retire(old)
         self._threads.here.session = writer
         writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
         return writer
