@@ -399,4 +399,4 @@ class Stamp(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
         """Return the stamp in a stat result."""
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+        return tuple.__new__(cls, (status.st_ino, status.st_size, status.st_mtime_ns))

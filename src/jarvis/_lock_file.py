@@ -84,18 +84,11 @@ class LockFile:
         self._page_identity = (0, 0)
         self._looking = threading.RLock()
         self._looked = 0.0
-        self._mark = b""  # of the commit that the holder has in flight
 
     def open(self) -> int:
         """Return a new descriptor of the file, for writing."""
         with explaining(self.path, "open the writer lock"):
             return _files.open_or_create(self.path, self._guarded)
-
-    def make_ready(self, identity: tuple[int, int], size: int) -> None:
-        """Map the file that a holder has open, before it has anything to say; what hinders it is told then."""
-        if self._places is None or self._page_identity != identity or size < _ALL_BYTES:
-            with contextlib.suppress(OSError):
-                self._map(identity)
 
     def forget(self) -> None:
         """Let go of everything that is open."""
@@ -124,12 +117,14 @@ class LockFile:
                 return Note(Stamp(*fields[:3]), fields[3])  # four were written by an earlier version
         return None
 
-    def write_note(self, note: Note, identity: tuple[int, int], size: int) -> None:
-        """Leave a note in the file that the holder has open, whose (device, inode) and size are given."""
+    def write_note(self, note: Note, identity: tuple[int, int], size: int, *, is_end: bool) -> None:
+        """Leave a note in the file that the holder has open, whose (device, inode) and size are given.
+
+        With `is_end` it says as well that the commit in flight is over: one write takes less than two.
+        """
         fields = (*note.stamp, note.commit)
         text = (b"%d %d %d %d %d" % (*fields, _checksum(fields))).ljust(_NOTE_BYTES - 1) + b"\n"
-        if self._mark:  # one write takes less than two
-            self._mark = b""
+        if is_end:
             self._write("note_and_end", text + _OVER, identity, size)
         else:
             self._write("note", text, identity, size)
@@ -175,14 +170,11 @@ class LockFile:
 
     def mark_begin(self, identity: tuple[int, int], size: int) -> None:
         """Say that a commit is in flight; the time makes its name."""
-        self._mark = time.time_ns().to_bytes(_MARK_BYTES - 1)
-        self._write("mark", self._mark + _IN_FLIGHT, identity, size)
+        self._write("mark", time.time_ns().to_bytes(_MARK_BYTES - 1) + _IN_FLIGHT, identity, size)
 
     def mark_end(self, identity: tuple[int, int], size: int) -> None:
-        """Say that the commit in flight is over; no-op if a note has said so."""
-        if self._mark:
-            self._mark = b""
-            self._write("end", _OVER, identity, size)
+        """Say that the commit in flight is over."""
+        self._write("end", _OVER, identity, size)
 
     def commit_in_flight(self) -> bytes | None:
         """Return the name of the commit that is in flight, None if there is none. About 1 µs.

@@ -44,12 +44,17 @@ class WriterLock:
     Args:
         path: the lock's file, created when first needed; it may be removed while nobody holds the lock.
         guarded: the file that error messages name.
+
+    Attributes:
+        is_mine: tells whether the calling thread holds the lock.
     """
+
+    is_mine: Callable[[], bool]
 
     def __init__(self, path: str, guarded: str) -> None:
         self.path = path
         self.guarded = guarded
-        self._mutex = threading.RLock()  # of the threads of this process; it knows its owner by itself
+        self._let_in_all_threads()
         self._descriptors: set[int] = set()  # every open one
         self._held: int | None = None
         self._identity = (0, 0)  # device and inode of what is held
@@ -60,9 +65,9 @@ class WriterLock:
         weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
         _locks.add(self)
 
-    def is_mine(self) -> bool:
-        """Tell whether the calling thread holds the lock."""
-        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]  # threading.Condition relies on it too
+    def _let_in_all_threads(self) -> None:
+        self._mutex = threading.RLock()  # of the threads of this process; it knows its owner by itself
+        self.is_mine = self._mutex._is_owned  # type: ignore[attr-defined]  # threading.Condition relies on it too
 
     def try_threads(self) -> bool:
         """Keep this process's other threads out, if none of them has the lock; the first half of `acquire`.
@@ -87,7 +92,6 @@ class WriterLock:
             if not self._try(held):
                 self._wait(deadline, timeout_seconds)
             if self._is_current():
-                self._file.make_ready(self._identity, self._size)
                 return
             if self._held is not None:
                 self._close(self._held)  # somebody removed the file meanwhile: that lock guards nothing
@@ -95,8 +99,12 @@ class WriterLock:
     def release(self) -> None:
         """Give the lock to the next waiter; no-op if the calling thread does not hold it."""
         if self.is_mine():
-            self.settle()
-            self._settle_waiter()  # one that an interrupt kept from being handed over
+            if self._has_announced:
+                self._has_announced = False
+                with contextlib.suppress(OSError):  # a reader finds out by itself that nobody holds the lock any more
+                    self._file.mark_end(self._identity, self._size)
+            if self._waiters:
+                self._settle_waiter()  # one that an interrupt kept from being handed over
             if self._held is not None:
                 try:
                     _unlock(self._held)
@@ -116,7 +124,7 @@ class WriterLock:
             if self._held is not None:
                 self._close(self._held)
             self._has_announced = False
-            self._mutex = threading.RLock()
+            self._let_in_all_threads()
 
     def close(self) -> None:
         """Close the lock's file, if nobody in this process holds the lock; it opens again when needed."""
@@ -136,9 +144,10 @@ class WriterLock:
         return self._file.read_note()
 
     def write_note(self, note: Note) -> None:
-        """Leave a note; the caller holds the lock."""
+        """Leave a note, and say that the commit in flight is over; the caller holds the lock."""
         self._check_held()
-        self._file.write_note(note, self._identity, self._size)
+        self._file.write_note(note, self._identity, self._size, is_end=self._has_announced)
+        self._has_announced = False
 
     def read_swap(self) -> Swap | None:
         """Return what is known of the last swap of the guarded file, None if there was none; anybody may read it."""
@@ -156,20 +165,11 @@ class WriterLock:
     def announce(self) -> None:
         """Say that a commit is in flight: what is dated from here on will be seen when it is over.
 
-        The caller holds the lock; it is over when `settle` or `release` is called. See `await_commit`.
+        The caller holds the lock; it is over when a note is written, or the lock released. See `await_commit`.
         """
         if not self._has_announced:
             self._file.mark_begin(self._identity, self._size)
             self._has_announced = True
-
-    def settle(self) -> None:
-        """Say that the commit in flight is over; no-op if there is none."""
-        if self._has_announced:
-            self._has_announced = False
-            try:
-                self._file.mark_end(self._identity, self._size)
-            except OSError:  # a reader finds out by itself that nobody holds the lock any more
-                return
 
     def await_commit(self, timeout_seconds: float) -> None:
         """Return when the commit is over that is in flight now, if there is any; later ones are not waited for.
@@ -321,7 +321,7 @@ class WriterLock:
         _let_go(self._descriptors, self._waiters)
         self._held, self._has_announced = None, False
         self._file.forget()
-        self._mutex = threading.RLock()
+        self._let_in_all_threads()
 
 
 class _Waiter:

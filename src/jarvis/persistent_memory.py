@@ -1087,6 +1087,8 @@ def _is_usual(name: str, held: object) -> bool:
 
 def _time_of(clock: Clock) -> datetime:
     now = clock()
+    if type(now) is datetime and now.tzinfo is UTC:
+        return now
     if not isinstance(now, datetime) or now.tzinfo is None:
         raise InvalidSettingError("clock: must return an aware datetime")
     try:

@@ -283,7 +283,7 @@ class SQLiteBackend(StorageBackend):
             now = EPOCH + timedelta(0, 0, instant)
             date = date_of(instant, date)
         session.made_at(instant, date)
-        return now.astimezone(UTC)
+        return now if now.tzinfo is UTC else now.astimezone(UTC)
 
     def change(self, work: Callable[[], Result]) -> Result:
         return self._database.change_as_one(work)

@@ -160,6 +160,12 @@ class Database:
         session = thread.session
         # What a change asks, which is most of what is asked inside a transaction, nobody else can ask.
         is_alone = thread.call is None and (session is None or not session.depth or session.joined)
+        if is_alone and session is not None and session.joined and self.lock.is_mine():
+            try:
+                thread.call = sys._getframe()
+                return work(session)
+            finally:
+                thread.call = None
         if not is_alone and self._is_aside(thread):
             with self.snapshot() as session:
                 return work(session)
@@ -468,7 +474,8 @@ class Database:
         if (
             session is None
             or session.depth
-            or not self._is_current(session)
+            or session.epoch != self.epoch
+            or session.closed
             or session.pid != os.getpid()
             or session.is_still
         ):
@@ -479,21 +486,22 @@ class Database:
 
         If there is no connection (any more), as behind a fork or where the file was replaced, nothing is done.
         """
-        mine = session = self._threads.here.session
-        if mine is None or session is None or not self._is_current(mine):
+        thread = self._threads.here
+        mine = session = thread.session
+        if mine is None or session is None:
             return
         commit = Commit([own])
         try:
             try:
                 if self._shared.is_crowded and self.lock.is_mine():
-                    session = self._lend_writer(mine)
+                    session = thread.session = self._lend_writer(mine)
                 session.is_committed = False
                 before = self._file.take_lock(self.busy_timeout_seconds)
                 session.busy += 1  # from here on only: while it waits a fork may close it
                 if not self._is_current(session) or (before.st_dev, before.st_ino) != session.identity:
                     mine.epoch = session.epoch = -1
                     return
-                if own.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
+                if own.commit.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
                     return
                 commit = self._shared.join(own)
                 session.begin()
@@ -526,13 +534,13 @@ class Database:
                 return
             finally:
                 session.joined = False
-                self._threads.here.session = mine
+                thread.session = mine
                 if session.busy:
                     self._leave(session)
                 for write in commit.writes[1:]:
                     write.wake()
         finally:  # again, see `_put_right`
-            self._threads.here.session = mine
+            thread.session = mine
             if session.depth:
                 session.roll_back(0)
             session.joined = False
@@ -542,7 +550,7 @@ class Database:
             self.letting_in(lambda: self._finish_behind(session))
 
     def _lend_writer(self, mine: Session) -> Session:
-        """Lend the calling thread, in place of `mine`, the connection that writes while threads take turns.
+        """Return what writes in place of the calling thread's connection `mine` while threads take turns.
 
         A connection forgets the pages it has when another one writes: each leader would read them anew.
         """
@@ -560,7 +568,6 @@ class Database:
             old, self._writer = self._writer, writer
             if old is not None:
                 self.retire(old)
-        self._threads.here.session = writer
         writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
         return writer
 

@@ -74,7 +74,8 @@ class PastView:
         def find(session: Session) -> MemoryEntry | None:
             namespace = session.fresh_name_id(self._reader.namespace)
             now = self._reader.now()
-            seen = self._cutoff(session, now, {"namespace": namespace, name: held})
+            asked: dict[str, object] = {"namespace": namespace, name: held}
+            seen = history.cutoff(session, self._reader.namespace, self._instant, now, asked)
             if seen is None:
                 return self._reader.found(session, present, (), held, now)
             bound = {"namespace": namespace, "held": held, "now": now, **history.bound(seen)}
@@ -94,9 +95,6 @@ class PastView:
             held["key"] = query.key
         if query.entity_id is not None:
             held["entity_id"] = query.entity_id
-        return self._cutoff(session, now, held)
-
-    def _cutoff(self, session: Session, now: int, held: dict[str, object]) -> Cutoff | None:
         return history.cutoff(session, self._reader.namespace, self._instant, now, held)
 
     def _reading(self, work: Callable[[Session], Result]) -> Result:

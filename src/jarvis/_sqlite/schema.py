@@ -500,6 +500,7 @@ def clock(read: tuple[Any, ...]) -> Clock:
     A change that only adds or replaces an entry, at an instant that the module made, says both
     numbers by that entry, and leaves the clock's page alone; any other change writes the clock.
     """
-    row, instant, *fields = read
-    found = Clock(*fields)
-    return found if row is None or row <= found.commit_number else found._replace(commit_number=row, made=instant)
+    row, instant, commit_number, made, *others = read
+    if row is not None and row > commit_number:
+        commit_number, made = row, instant
+    return Clock(commit_number, made, *others)

@@ -36,11 +36,16 @@ class Commit:
         self.is_done = False
 
 
+NOT_MADE = Commit([])
+"""Of a write that is in no commit yet."""
+
+
 class Write:
     """One caller's write: what to do inside a transaction, and what came of it.
 
     Attributes:
         work: makes the write; it may be called again after a transaction that was taken back.
+        commit: holds it; it is on the disk, or holds that it failed, when that is done.
         alone: it shares no commit, because a commit that it shared failed.
     """
 
@@ -50,15 +55,10 @@ class Write:
         self.work = work
         self.result: Any = None
         self.error: Exception | None = None
-        self.commit: Commit | None = None
+        self.commit = NOT_MADE
         self.alone = False
         self._turn = threading.Lock()
         self._turn.acquire()
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the commit that holds it is on the disk, or holds that it failed."""
-        return self.commit is not None and self.commit.is_done
 
     def wait(self, seconds: float) -> None:
         """Wait for `wake`, at most so long."""
@@ -79,12 +79,15 @@ class SharedCommit:
     Args:
         lock: whoever has it in this process leads.
         timeout_seconds: how long a write waits for its turn.
+
+    Attributes:
+        is_crowded: the last commit was shared.
     """
 
     def __init__(self, lock: WriterLock, timeout_seconds: float) -> None:
         self._lock, self._timeout = lock, timeout_seconds
         self._waiting: deque[Write] = deque()
-        self._crowd = 1
+        self.is_crowded = False
 
     def make(self, work: Callable[[Any], Any], lead: Callable[[Write], None], be_ready: Callable[[], None]) -> Any:
         """Return what `work` returns, or raise what it raises, when the commit that holds it is done.
@@ -103,11 +106,11 @@ class SharedCommit:
         deadline = 0.0
         self._waiting.append(write)
         try:
-            while not write.is_done:
+            while not write.commit.is_done:
                 if self._lock.try_threads():
                     self._take_lead(write, lead)
                     # It was not ready. What nobody else makes meanwhile may fail here, and has its turn again.
-                    if not write.is_done and self._withdraw(write):
+                    if not write.commit.is_done and self._withdraw(write):
                         be_ready()
                         self._waiting.appendleft(write)
                     continue
@@ -125,21 +128,16 @@ class SharedCommit:
             raise write.error
         return write.result
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether the last commit was shared."""
-        return self._crowd > 1
-
     def join(self, own: Write) -> Commit:
         """Return what the leader, whose own write is given, makes in one transaction; it has the lock."""
-        if self._crowd > 1:
+        if self.is_crowded:
             time.sleep(0)  # let those that the last commit has just woken come along: 6 become 8 of 8 threads
         self._withdraw(own)
         writes = [own]
         if not own.alone:
             while self._waiting and len(writes) < MOST and not self._waiting[0].alone:
                 writes.append(self._waiting.popleft())
-        self._crowd = len(writes)
+        self.is_crowded = len(writes) > 1
         commit = Commit(writes)
         for write in writes:
             write.commit, write.error = commit, None
@@ -148,7 +146,7 @@ class SharedCommit:
     def part(self, writes: list[Write]) -> None:
         """Let each of `writes`, whose common transaction was taken back, be made alone by its own caller."""
         for write in writes:
-            write.alone, write.commit, write.error = True, None, None
+            write.alone, write.commit, write.error = True, NOT_MADE, None
         self._waiting.extendleft(reversed(writes))
 
     def wake_next(self) -> None:
@@ -161,17 +159,18 @@ class SharedCommit:
 
     def _take_lead(self, write: Write, lead: Callable[[Write], None]) -> None:
         try:
-            if write.is_done:
-                return
-            if write.commit is not None:  # who led it was torn away before it could part them
-                write.alone, write.commit, write.error = True, None, None
+            if write.commit is not NOT_MADE:
+                if write.commit.is_done:
+                    return
+                write.alone, write.commit, write.error = True, NOT_MADE, None  # who led it was torn away
             lead(write)
         finally:
             self._give_back()
 
     def _give_back(self) -> None:
         self._lock.release()
-        self.wake_next()
+        if self._waiting:
+            self.wake_next()
 
     def _withdraw(self, write: Write) -> bool:
         try:

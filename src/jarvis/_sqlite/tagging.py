@@ -15,7 +15,7 @@ AT_ONCE = 100
 
 def ids(session: Session, tags: list[str]) -> list[int]:
     """Return the ids of tags as names, each once."""
-    return [session.intern(tag) for tag in set(tags)]
+    return [session.intern(tag) for tag in set(tags)] if tags else []
 
 
 def put(session: Session, tags: Sequence[int], entry: tuple[int, int, int, int, int]) -> None:
