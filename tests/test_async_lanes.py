@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from jarvis._awaited import THREADS
+from jarvis._calls.lanes import THREADS
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.persistent_memory import MemoryModule
 

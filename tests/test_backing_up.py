@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from jarvis import _files, envelope
+from jarvis import envelope
+from jarvis._disk import files
 from jarvis._sqlite import backing_up, driver, verification
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError
 from jarvis.persistent_memory import MemoryModule
@@ -128,7 +129,7 @@ def test_a_backup_that_fails_at_the_end_leaves_nothing_and_can_be_made_again(
 ) -> None:
     filled(tmp_path / "data")
     memory = encrypted(tmp_path / "data")
-    real = _files.put_in_place
+    real = files.put_in_place
 
     def failing(temporary: str, path: str, **options: Any) -> None:
         if path.endswith("saved/memory.db"):
@@ -136,7 +137,7 @@ def test_a_backup_that_fails_at_the_end_leaves_nothing_and_can_be_made_again(
         real(temporary, path, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_files, "put_in_place", failing)
+        patch.setattr(files, "put_in_place", failing)
         with pytest.raises(OSError, match="cannot write the backup"):
             memory.back_up(tmp_path / "saved")
 
@@ -144,7 +145,7 @@ def test_a_backup_that_fails_at_the_end_leaves_nothing_and_can_be_made_again(
     assert memory.back_up(tmp_path / "saved").exists()
 
 
-class Order(_files.System):
+class Order(files.System):
     """Sees to it that what gets a name was synced before, and that its directory is before the next name changes."""
 
     def __init__(self) -> None:
@@ -192,7 +193,7 @@ class Order(_files.System):
 @pytest.fixture
 def order(monkeypatch: pytest.MonkeyPatch) -> Iterator[Order]:
     held = Order()
-    monkeypatch.setattr(_files, "system", held)
+    monkeypatch.setattr(files, "system", held)
     yield held
     assert held.wrong == []
     assert held.waiting == ""

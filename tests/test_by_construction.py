@@ -16,7 +16,7 @@ from typing import Any, ClassVar, get_args
 import apsw
 import pytest
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._sql.select import count, select
 from jarvis._sqlite import driver
 from jarvis._sqlite.session import Session
@@ -292,7 +292,7 @@ def test_a_write_is_one_sync_and_a_bulk_load_is_one_too(tmp_path: Path, counting
 
 
 def test_json_writes_its_file_once_in_a_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Counting(_files.System):
+    class Counting(files.System):
         replaced = 0
 
         def replace(self, source: str, target: str) -> None:
@@ -301,7 +301,7 @@ def test_json_writes_its_file_once_in_a_transaction(tmp_path: Path, monkeypatch:
 
     memory = MemoryModule(storage_backend=JSONBackend(tmp_path / "memory.json"))
     memory.create_memory("c", "first", {}, "t")
-    monkeypatch.setattr(_files, "system", system := Counting())
+    monkeypatch.setattr(files, "system", system := Counting())
 
     with memory.transaction():
         for number in range(100):

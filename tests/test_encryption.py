@@ -16,7 +16,8 @@ import apsw
 import msgspec
 import pytest
 
-from jarvis import _files, envelope
+from jarvis import envelope
+from jarvis._disk import files
 from jarvis._sqlite import cipher, driver
 from jarvis.codec.sealing import DataKey
 from jarvis.config import ConfigLoader
@@ -303,7 +304,7 @@ def _cut_off_behind_the_keys(directory: Path, monkeypatch: pytest.MonkeyPatch) -
     class Killed(BaseException):
         pass
 
-    class System(_files.System):
+    class System(files.System):
         def link(self, source: str, target: str) -> None:
             if target.endswith(".db"):
                 raise Killed
@@ -311,7 +312,7 @@ def _cut_off_behind_the_keys(directory: Path, monkeypatch: pytest.MonkeyPatch) -
 
     memory = encrypted(directory)
     with monkeypatch.context() as patch:
-        patch.setattr(_files, "system", System())
+        patch.setattr(files, "system", System())
         with pytest.raises(Killed):
             memory.bootstrap()
     assert (directory / "memory.keys").exists()

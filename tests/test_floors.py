@@ -14,13 +14,12 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 # From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("_arguments", "_os_errors", "_encodings", "_identifiers", "_awaited"),
-    ("_extent", "_paths", "_ownership", "_sections"),
-    ("keys", "_caller", "_location"),
+    ("_calls", "_identifiers", "_extent", "_sections"),
+    ("_disk",),
+    ("keys",),
     ("settings",),
-    ("codec", "value_filter", "config", "_files"),
-    ("_lock_file",),
-    ("memory_entry", "_locks", "change", "erasure", "envelope", "recompression", "rewriting", "dating"),
+    ("codec", "value_filter", "config"),
+    ("memory_entry", "change", "erasure", "envelope", "recompression", "rewriting", "dating"),
     ("revision",),
     ("entry_record", "storage_backend", "_sql"),
     ("mending",),

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from jarvis import _files
-from jarvis._lock_file import Note
-from jarvis._locks import WriterLock
+from jarvis._disk import files
+from jarvis._disk.lock_file import Note
+from jarvis._disk.locks import WriterLock
 from jarvis.errors import StoreAccessError, StoreError
 from jarvis.keys import KeyFunction
 from jarvis.persistent_memory import MemoryModule
@@ -108,7 +108,7 @@ def test_a_second_name_of_a_file_is_no_file_of_a_lock(tmp_path: Path) -> None:
     try:
         lock.acquire(1)
         with pytest.raises(StoreAccessError, match=r"memory\.json\.lock: is no file of a lock"):
-            lock.write_note(Note(_files.Stamp(1, 2, 3), 4))
+            lock.write_note(Note(files.Stamp(1, 2, 3), 4))
         with pytest.raises(StoreAccessError, match="is no file of a lock"):
             lock.write_swap(1, is_over=False)
     finally:

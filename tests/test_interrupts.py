@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from jarvis._locks import _Waiter
+from jarvis._disk.locks import _Waiter
 from jarvis._sqlite.session import Session
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.change import Change

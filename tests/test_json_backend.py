@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._json import file as json_file
 from jarvis._json import past as json_past
 from jarvis._json import record as json_record
@@ -95,7 +95,7 @@ def unsealed(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
-class RecordingSystem(_files.System):
+class RecordingSystem(files.System):
     """Records every file operation; lets the n-th fail, if told so."""
 
     def __init__(self, fail_at: int | None = None, error: int = 5) -> None:
@@ -149,7 +149,7 @@ class RecordingSystem(_files.System):
 def system(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RecordingSystem]:
     def use(fail_at: int | None = None, error: int = 5) -> RecordingSystem:
         recording = RecordingSystem(fail_at, error)
-        monkeypatch.setattr(_files, "system", recording)
+        monkeypatch.setattr(files, "system", recording)
         return recording
 
     return use
@@ -750,14 +750,14 @@ def test_eight_processes_that_open_at_once_migrate_once(path: Path) -> None:
 
 KILLED = """
 import os, sys
-from jarvis import _files
+from jarvis._disk import files
 from jarvis.json_backend import JSONBackend
 
-class Dying(_files.System):
+class Dying(files.System):
     left = int(sys.argv[2])
 
 def dying(name):
-    real = getattr(_files.System, name)
+    real = getattr(files.System, name)
     def operation(self, *arguments):
         Dying.left -= 1
         if Dying.left == 0:
@@ -767,7 +767,7 @@ def dying(name):
 
 for name in ("open", "write", "sync", "sync_directory", "replace", "link", "unlink"):
     setattr(Dying, name, dying(name))
-_files.system = Dying()
+files.system = Dying()
 JSONBackend(sys.argv[1]).bootstrap()
 print("survived")
 """

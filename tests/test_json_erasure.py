@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from jarvis import _files
-from jarvis._locks import WriterLock
+from jarvis._disk import files
+from jarvis._disk.locks import WriterLock
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FakeClock
 from jarvis.errors import CorruptStoreError, HistoryUnavailableError, ReadOnlyStoreError
@@ -231,11 +231,11 @@ def test_a_copy_that_cannot_be_removed_is_left_to_the_next_who_can(
     an_old_store(path, "one", "two")
     backend.bootstrap()
 
-    def refuse(self: _files.System, path: str) -> None:
+    def refuse(self: files.System, path: str) -> None:
         raise OSError(5, "it stays")
 
     with monkeypatch.context() as patched:
-        patched.setattr(_files.System, "unlink", refuse)
+        patched.setattr(files.System, "unlink", refuse)
         erase(backend, "one")
         assert document_of(path)["erasing"] is True
         backend.create(MemoryEntry("3", "c", "k", {}))
@@ -328,15 +328,15 @@ def test_the_past_before_an_erasure_stays_closed_when_the_feed_forgets_it(path: 
 
 KILLED = """
 import os, signal, sys
-from jarvis import _files
+from jarvis._disk import files
 from jarvis.json_backend import JSONBackend
 from jarvis.memory_entry import MemoryQuery
 
-class Dying(_files.System):
+class Dying(files.System):
     left = int(sys.argv[2])
 
 def dying(name):
-    real = getattr(_files.System, name)
+    real = getattr(files.System, name)
     def operation(self, *arguments):
         Dying.left -= 1
         if Dying.left == 0:
@@ -350,7 +350,7 @@ print("opened", flush=True)
 for name in ("open", "write", "sync", "sync_directory", "replace", "link", "unlink"):
     setattr(Dying, name, dying(name))
 if Dying.left:
-    _files.system = Dying()
+    files.system = Dying()
 with backend.transaction():
     erased = backend.erase(MemoryQuery(entity_id="ada"))
 print("erased", flush=True)

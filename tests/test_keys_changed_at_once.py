@@ -239,12 +239,12 @@ def test_the_key_is_in_no_log_of_sqlite_where_a_kept_copy_cannot_be_written(tmp_
         import apsw.ext
         logging.basicConfig(stream=sys.stdout, level=0)
         apsw.ext.log_sqlite(level=logging.DEBUG)
-        from jarvis import _files
+        from jarvis._disk import files
         from jarvis.errors import StoreError
         from jarvis.keys import KeyFunction
         from jarvis.persistent_memory import MemoryModule
 
-        class OutOfDescriptors(_files.System):
+        class OutOfDescriptors(files.System):
             def open(self, path, flags):
                 descriptor = super().open(path, flags)
                 if path.endswith(".tmp") and "memory.db" in path:
@@ -253,7 +253,7 @@ def test_the_key_is_in_no_log_of_sqlite_where_a_kept_copy_cannot_be_written(tmp_
 
         memory = MemoryModule(storage_dir={str(tmp_path)!r})
         memory.bootstrap()
-        _files.system = OutOfDescriptors()
+        files.system = OutOfDescriptors()
         try:
             memory.encrypt_store([KeyFunction(lambda: b"k" * 32)])
         except StoreError as error:

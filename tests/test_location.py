@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jarvis import _location
+from jarvis._disk import location
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.backend_registry import load_backend
 from jarvis.config import ConfigLoader, StorageConfig
@@ -213,9 +213,9 @@ def test_a_file_that_is_mounted_alone_is_refused(name: str, tmp_path: Path) -> N
     escaped = str(path).replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011").replace("\n", r"\012")
 
     with pytest.raises(UnsafeLocationError, match=r"mounted as a file alone.* mount its directory") as caught:
-        _location.check_location(path, mounts=_mountinfo(tmp_path, escaped))
-    _location.check_location(path, mounts=_mountinfo(tmp_path, escaped.removesuffix("/memory.db")))
-    _location.check_location(path, mounts=_mountinfo(tmp_path, f"{escaped}.lock"))
+        location.check_location(path, mounts=_mountinfo(tmp_path, escaped))
+    location.check_location(path, mounts=_mountinfo(tmp_path, escaped.removesuffix("/memory.db")))
+    location.check_location(path, mounts=_mountinfo(tmp_path, f"{escaped}.lock"))
 
     assert str(path) in str(caught.value)
 
@@ -226,9 +226,9 @@ def test_a_store_that_is_mounted_alone_is_not_opened(
     kind: Kind, read_only: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store" / kind.file_name
-    check = _location.check_location
+    check = location.check_location
     mounts = _mountinfo(tmp_path, str(path))
-    monkeypatch.setattr(_location, "check_location", lambda path: check(path, mounts=mounts))
+    monkeypatch.setattr(location, "check_location", lambda path: check(path, mounts=mounts))
 
     with pytest.raises(UnsafeLocationError):
         kind(path, read_only=read_only).bootstrap()
@@ -239,13 +239,13 @@ def test_a_store_that_is_mounted_alone_is_not_opened(
 def test_without_a_table_of_mounts_the_devices_tell(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "none")
     (tmp_path / "memory.db").touch()
-    _location.check_location(tmp_path / "memory.db", mounts=nowhere)
+    location.check_location(tmp_path / "memory.db", mounts=nowhere)
     mounted = next((each for each in (Path("/proc"), Path("/dev/shm")) if each.is_mount()), None)
     if mounted is None:
         pytest.skip("needs something that is mounted")
 
     with pytest.raises(UnsafeLocationError, match="mounted as a file alone"):
-        _location.check_location(mounted, mounts=nowhere)
+        location.check_location(mounted, mounts=nowhere)
 
 
 # --- a store of another backend beside it ---

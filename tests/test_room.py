@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 import pytest
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._sqlite import cipher, expiry
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.keys import KeyFunction
@@ -21,7 +21,7 @@ KEY = KeyFunction(lambda: b"k" * 32)
 SEALED: dict[str, Any] = {"encryption": "on", "keys": [KEY]}
 
 
-class Watching(_files.System):
+class Watching(files.System):
     """Notes what temporary files of stores begin with, and with which mode, when they are removed."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def test_what_is_beside_the_store_meanwhile_is_for_its_owner_only_and_as_encrypt
     system = Watching()
     with MemoryModule(storage_dir=tmp_path, **options) as memory:
         _fill(memory, 1)
-        monkeypatch.setattr(_files, "system", system)
+        monkeypatch.setattr(files, "system", system)
         memory.erase_memories(key="small")
 
     [(beginning, mode)] = system.seen

@@ -16,7 +16,7 @@ from typing import Any, cast
 import apsw
 import pytest
 
-from jarvis._files import Stamp
+from jarvis._disk.files import Stamp
 from jarvis._sqlite import driver, schema, verification
 from jarvis._sqlite.session import Session
 from jarvis.errors import (

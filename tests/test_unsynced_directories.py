@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis.errors import StoreAccessError, StoreError, UnsafeLocationWarning
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
@@ -22,7 +22,7 @@ BOTH = pytest.mark.parametrize("kind", [SQLiteBackend, JSONBackend])
 NOT_OFFERED = ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EBADF")
 
 
-class System(_files.System):
+class System(files.System):
     """A file system that fails to sync directories below one, with an error number; 0 for not at all."""
 
     def __init__(self) -> None:
@@ -39,8 +39,8 @@ class System(_files.System):
 @pytest.fixture
 def system(monkeypatch: pytest.MonkeyPatch) -> System:
     system = System()
-    monkeypatch.setattr(_files, "system", system)
-    monkeypatch.setattr(_files, "_can_sync", {})
+    monkeypatch.setattr(files, "system", system)
+    monkeypatch.setattr(files, "_can_sync", {})
     return system
 
 
@@ -76,7 +76,7 @@ def test_a_sync_that_is_not_offered_is_said_once_and_fails_nothing(
 
 def test_what_a_directory_offers_is_found_out_before_the_first_write(tmp_path: Path, system: System) -> None:
     JSONBackend(tmp_path / "memory.json").create(entry("1"))
-    _files._can_sync.clear()
+    files._can_sync.clear()
     system.number = errno.EINVAL
     backend = JSONBackend(tmp_path / "memory.json")
 
@@ -88,7 +88,7 @@ def test_what_a_directory_offers_is_found_out_before_the_first_write(tmp_path: P
 
 def test_neither_readers_nor_writers_that_sync_nothing_find_it_out(tmp_path: Path, system: System) -> None:
     JSONBackend(tmp_path / "memory.json").create(entry("1"))
-    _files._can_sync.clear()
+    files._can_sync.clear()
     system.number = errno.EINVAL
     tried = len(system.tried)
 
@@ -121,7 +121,7 @@ def test_a_write_that_is_kept_is_acknowledged_also_where_the_sync_fails(
 def test_a_warning_that_was_made_an_error_fails_no_write_that_is_kept(tmp_path: Path, system: System) -> None:
     backend = JSONBackend(tmp_path / "memory.json")
     backend.create(entry("1"))
-    _files._can_sync.clear()  # as if the directory had been mounted anew
+    files._can_sync.clear()  # as if the directory had been mounted anew
     system.number = errno.EINVAL
 
     with warnings.catch_warnings():

@@ -22,8 +22,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import msgspec
 
-from jarvis._arguments import is_on
-from jarvis._awaited import Lane, Workers, one_thread
+from jarvis._calls.arguments import is_on
+from jarvis._calls.lanes import Lane, Workers, one_thread
 from jarvis.change import Change
 from jarvis.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt

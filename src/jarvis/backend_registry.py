@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jarvis._arguments import plain_text
+from jarvis._calls.arguments import plain_text
 from jarvis.errors import UnknownBackendError, UnsupportedError, nearest
 from jarvis.storage_backend import StorageBackend
 

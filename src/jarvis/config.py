@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 
-from jarvis._encodings import encoding_of
+from jarvis._disk.encodings import encoding_of
 from jarvis._sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, nearest
 from jarvis.keys import KeySource

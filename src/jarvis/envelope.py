@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis.codec.nesting import stack_error
 from jarvis.codec.sealing import NONCE_BYTES, DataKey, cipher, missing, stretched
 from jarvis.errors import (
@@ -154,9 +154,9 @@ def read(path: str) -> Envelope | None:
         StoreTooNewError: a newer jarvis wrote it.
         StoreError: it cannot be read.
     """
-    with _files.explaining(path, "read the keys"):
+    with files.explaining(path, "read the keys"):
         try:
-            held = _files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
+            held = files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
         except FileNotFoundError:
             return None
     try:
@@ -200,7 +200,7 @@ def write(path: str, envelope: Envelope, *, store: str | None = None, keep_exist
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         why = error if type(error) is ValueError else "a source has a kind or a hint that is no text"
         raise InvalidSettingError(f"{path} cannot hold that: {why}; nothing was written") from None
-    _files.write_whole(path, (content, b"\n"), beside=store, keep_existing=keep_existing, strict=True)
+    files.write_whole(path, (content, b"\n"), beside=store, keep_existing=keep_existing, strict=True)
 
 
 def _checksum(envelope: bytes | msgspec.Raw) -> str:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from jarvis import _files
+from jarvis._disk import files
 
 UNREACHABLE = (
     "copies of the store that were made elsewhere: backups, snapshots of the file system, replicas",
@@ -90,7 +90,7 @@ def chunks_of(path: str) -> Iterator[bytes]:
     Raises:
         OSError: it cannot be read.
     """
-    with open(_files.open_regular(path, os.O_RDONLY, os.open), "rb") as file:
+    with open(files.open_regular(path, os.O_RDONLY, os.open), "rb") as file:
         while data := file.read(CHUNK):
             yield data
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from jarvis import retention
-from jarvis._arguments import is_on, own_code, plain_moment
-from jarvis._caller import holding
+from jarvis._calls.arguments import is_on, own_code, plain_moment
+from jarvis._calls.caller import holding
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.erasure import MOST_SEARCHED, ErasureReceipt

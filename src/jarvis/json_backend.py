@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from jarvis._disk.locks import place_for_copy
 from jarvis._json import mending
 from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
-from jarvis._locks import place_for_copy
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.entry_record import is_small, prepare, unknown_zone

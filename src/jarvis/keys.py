@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
-from jarvis import _ownership
-from jarvis._arguments import own_code
-from jarvis._os_errors import translated
-from jarvis._paths import NO_SUCH_SYNC, UnfitPathError, absolute
+from jarvis._calls.arguments import own_code
+from jarvis._disk import ownership
+from jarvis._disk.os_errors import translated
+from jarvis._disk.paths import NO_SUCH_SYNC, UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError, KeyFileExistsError
 
 KEY_BYTES = 32
@@ -155,7 +155,7 @@ class KeyFile:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                _ownership.take_after(descriptor, str(self.path))
+                ownership.take_after(descriptor, str(self.path))
                 file.write(f"{key}\n")
                 file.flush()
                 os.fsync(descriptor)

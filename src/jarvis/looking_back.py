@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from jarvis import timeline
-from jarvis._caller import Gates
+from jarvis._calls.caller import Gates
 from jarvis.authorship import Author
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from jarvis._arguments import is_no_list, own_code, plain_moment, plain_text
+from jarvis._calls.arguments import is_no_list, own_code, plain_moment, plain_text
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, flatten, instant_of
 from jarvis.codec.instants import datetime_of, nearest_instant
 from jarvis.codec.json_form import json_form

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jarvis._arguments import own_code
+from jarvis._calls.arguments import own_code
 from jarvis.codec import check_extent
 from jarvis.codec.values import NO_STACK
 from jarvis.errors import InvalidEntryError

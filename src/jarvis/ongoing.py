@@ -15,7 +15,7 @@ from functools import partial
 from types import FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from jarvis._caller import holding
+from jarvis._calls.caller import holding
 from jarvis.errors import StoreClosedError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from jarvis import backend_registry
-from jarvis._arguments import is_on, tag_list
-from jarvis._caller import Gates
+from jarvis._calls.arguments import is_on, tag_list
+from jarvis._calls.caller import Gates
 from jarvis._identifiers import new_id
 from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from jarvis._arguments import own_code
-from jarvis._paths import UnfitPathError, absolute
+from jarvis._calls.arguments import own_code
+from jarvis._disk.paths import UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError, nearest
 from jarvis.keys import KeySource, source_from_setting, sources_of
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from jarvis._caller import holding
+from jarvis._calls.caller import holding
 from jarvis.backend_registry import ask
 from jarvis.change import Change, position_of
 from jarvis.errors import CursorExpiredError

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._sqlite import driver
 
 BASE = "cksmvfs"
@@ -105,13 +105,13 @@ def installed(hook: Hook) -> Iterator[None]:
     global _hook
     driver.load_checksums()
     _seam_vfs()
-    before = driver.vfs, driver.cipher_vfs, _files.system, _hook
+    before = driver.vfs, driver.cipher_vfs, files.system, _hook
     driver.vfs, driver.cipher_vfs = NAME, f"multipleciphers-{BENEATH}"
-    _files.system, _hook = _SeamSystem(), hook
+    files.system, _hook = _SeamSystem(), hook
     try:
         yield
     finally:
-        driver.vfs, driver.cipher_vfs, _files.system, _hook = before
+        driver.vfs, driver.cipher_vfs, files.system, _hook = before
 
 
 @contextlib.contextmanager
@@ -128,7 +128,7 @@ def lifted() -> Iterator[None]:
 # --- the file layer of the JSON store, and of whole files ------------------------------------------------
 
 
-class _SeamSystem(_files.System):
+class _SeamSystem(files.System):
     def __init__(self) -> None:
         self._paths: dict[int, str] = {}
 
@@ -161,7 +161,7 @@ class _SeamSystem(_files.System):
     def sync_directory(self, path: str) -> None:
         operation = Operation("sync_directory", path)
         _hook.before(operation)
-        _files.System().sync_directory(path)
+        files.System().sync_directory(path)
         _hook.done(operation)
 
     def replace(self, source: str, target: str) -> None:

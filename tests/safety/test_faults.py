@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jarvis import _location
+from jarvis._disk import location
 from jarvis.errors import (
     StoreError,
     StoreFullError,
@@ -267,8 +267,8 @@ def _mounted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     mounts.write_text(
         f"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 0:5 / {tmp_path}/store rw - {request.param} server:/a rw\n"
     )
-    check = _location.check_location
-    monkeypatch.setattr(_location, "check_location", lambda path: check(path, mounts=str(mounts)))
+    check = location.check_location
+    monkeypatch.setattr(location, "check_location", lambda path: check(path, mounts=str(mounts)))
 
 
 @pytest.mark.usefixtures("_mounted")

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from jarvis._encodings import encoding_of
+from jarvis._disk.encodings import encoding_of
 from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state

@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jarvis import _files, erasure
-from jarvis._files import explaining
+from jarvis import erasure
+from jarvis._disk import files
+from jarvis._disk.files import explaining
 from jarvis.erasure import MOST_SEARCHED, Wanted
 from jarvis.errors import StoreAccessError
 
@@ -24,9 +25,9 @@ def keep_copy(path: str, data: bytes) -> None:
     """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
     for number in itertools.count(1):
         kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
-        _files.write_whole(kept, [data], beside=path, private=True, keep_existing=True, strict=True)
+        files.write_whole(kept, [data], beside=path, private=True, keep_existing=True, strict=True)
         with explaining(kept, "read"), contextlib.suppress(StoreAccessError):  # a link or a pipe is no copy
-            if _files.read_regular(kept) == data:
+            if files.read_regular(kept) == data:
                 return
 
 
@@ -43,15 +44,15 @@ def remove_kept_copies(path: str) -> None:
     found = kept_copies(path)
     with explaining(path, "remove the copies of the first life's file"):
         for each in found:
-            _files.system.unlink(str(each))
+            files.system.unlink(str(each))
         if found:
-            _files.sync_directory(str(Path(path).parent))
+            files.sync_directory(str(Path(path).parent))
 
 
 def remove_leftovers(path: str) -> None:
     """Remove what killed writers left. Call it under the writer lock only."""
     with explaining(path, "remove what killed writers left"):
-        _files.remove_leftovers(path)
+        files.remove_leftovers(path)
 
 
 def search(path: str, ids: Collection[str]) -> Search:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis._files import Stamp
+from jarvis._disk.files import Stamp
 from jarvis._json import feed
 from jarvis._json.event import erasures_of
 from jarvis._json.file import RESTORED, Clock

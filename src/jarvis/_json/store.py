@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis import _files, _location
-from jarvis._caller import Gates, current_task, foreign_task, no_transaction, torn_transaction
-from jarvis._files import Stamp, explaining
+from jarvis._calls.caller import Gates, current_task, foreign_task, no_transaction, torn_transaction
+from jarvis._disk import files, location
+from jarvis._disk.files import Stamp, explaining
+from jarvis._disk.locks import WriterLock, put_copy
 from jarvis._json import remains
 from jarvis._json.file import COPY, Clock, Known, parse, render
 from jarvis._json.room import Room
 from jarvis._json.seen import Seen, Snapshot
 from jarvis._json.transaction import Transaction
-from jarvis._locks import WriterLock, put_copy
 from jarvis.errors import (
     JarvisError,
     ReadOnlyStoreError,
@@ -207,19 +207,19 @@ class Store:
         Raises:
             StoreError: the store cannot be read, the copy cannot be written, or is not what was written.
         """
-        committed, temporary = self._committed(), _files.temporary_path(target)
+        committed, temporary = self._committed(), files.temporary_path(target)
         data = _rendered(committed, msgspec.structs.replace(committed.clock, copied=COPY))
         with explaining(target, "write the backup"):
             try:
-                _files.write_whole(temporary, [data])
-                written = _files.read_regular(temporary)
+                files.write_whole(temporary, [data])
+                written = files.read_regular(temporary)
                 parse(target, written, Known({}, {}))
                 if written != data:
                     raise StoreAccessError(target, "is not what was written to it; nothing was kept, check the disk")
                 put_copy(temporary, target)
             finally:
                 with contextlib.suppress(OSError):
-                    _files.system.unlink(temporary)
+                    files.system.unlink(temporary)
 
     def shut_down(self) -> None:
         """Forget the state and close the lock's file; a transaction of another thread or task goes on.
@@ -259,20 +259,20 @@ class Store:
 
     def _open(self) -> Snapshot:
         with explaining(self.file_path, "find the store"):
-            _location.check_links(self.file_path)
+            location.check_links(self.file_path)
         path = os.path.realpath(self.file_path)
         if not self._located:
-            _location.check_location(Path(path))
-            _location.warn_of_readers(path)
+            location.check_location(Path(path))
+            location.warn_of_readers(path)
             self._located = True
         if self._read_only:
             return self._load(path, None, locked=False)
-        if not (is_there := _files.is_there(path)) and not self._may_create:
-            raise _files.absent(path)
-        _files.ensure_directory(Path(path).parent)
+        if not (is_there := files.is_there(path)) and not self._may_create:
+            raise files.absent(path)
+        files.ensure_directory(Path(path).parent)
         if is_there:
             if self._sync:
-                _files.try_directory(os.path.dirname(path))
+                files.try_directory(os.path.dirname(path))
             if self._open_one() is not None:  # of another task of this thread, or what this call interrupts
                 return self._load(path, None, locked=False)
             with contextlib.suppress(StoreBusyError), self._locked(path, 0):  # busy: the next opening tidies up
@@ -285,14 +285,14 @@ class Store:
         with self._locked(path):
             remains.remove_leftovers(path)
             empty = render({}, {}, _BEGINNING.to_be_written(), [], erasing=False)
-            _files.write_whole(path, [empty], keep_existing=True, sync=self._sync)
+            files.write_whole(path, [empty], keep_existing=True, sync=self._sync)
             return self._load(path, None, locked=True)
 
     def _renewed(self, snapshot: Snapshot) -> Snapshot:
         """Return the state with a generation of its own if it is a copy, written anew. Needs the writers' lock."""
         if snapshot.clock.copied != COPY:
             return snapshot
-        _files.write_whole(snapshot.path, [_rendered(snapshot, snapshot.clock.to_be_written())], sync=self._sync)
+        files.write_whole(snapshot.path, [_rendered(snapshot, snapshot.clock.to_be_written())], sync=self._sync)
         return self._load(snapshot.path, None, locked=True)
 
     def _refreshed(self, snapshot: Snapshot, *, locked: bool) -> Snapshot:
@@ -313,7 +313,7 @@ class Store:
                 path, "was removed while it was open; put it back, or call shutdown(), after which a new one is made"
             ) from error
         except OSError as error:
-            raise _files.translated(path, error, "read") from error
+            raise files.translated(path, error, "read") from error
 
     def _load(self, path: str, known: Snapshot | None, *, locked: bool) -> Snapshot:
         data, stamp, descriptor = _read_whole(path)
@@ -340,7 +340,7 @@ class Store:
             with self._locked(old.path):
                 return self._load(old.path, None, locked=True)
         remains.keep_copy(old.path, data)  # always synced: nothing else holds what the new file replaces
-        _files.write_whole(old.path, [_rendered(old, old.clock.to_be_written())])
+        files.write_whole(old.path, [_rendered(old, old.clock.to_be_written())])
         return self._load(old.path, None, locked=True)
 
     def _commit(self, transaction: Transaction) -> None:
@@ -353,9 +353,9 @@ class Store:
         if transaction.erases:
             remains.remove_leftovers(path)
         transaction.erasing = transaction.erasing and bool(remains.kept_copies(path))
-        _files.write_whole(path, [_rendered(transaction)], sync=self._sync)
+        files.write_whole(path, [_rendered(transaction)], sync=self._sync)
         with contextlib.suppress(OSError):  # it is written; without a stamp the next use reads it
-            descriptor = _files.open_regular(path, os.O_RDONLY)
+            descriptor = files.open_regular(path, os.O_RDONLY)
             self._snapshot = Snapshot(
                 path,
                 Stamp.of(os.fstat(descriptor)),
@@ -440,7 +440,7 @@ def _read_whole(path: str) -> tuple[bytes, Stamp, int]:
     """Return the bytes of the file, their stamp, and the descriptor, still open."""
     for _ in range(_MAX_READS):
         with explaining(path, "read"):
-            descriptor = _files.open_regular(path, os.O_RDONLY)
+            descriptor = files.open_regular(path, os.O_RDONLY)
             try:
                 stamp = Stamp.of(os.fstat(descriptor))
                 with open(descriptor, "rb", closefd=False) as file:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis._caller import current_task
+from jarvis._calls.caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
 from jarvis._json.past import EXACT, Archive, Gap, Span, State, keep, widened
@@ -48,7 +48,7 @@ class Transaction(Seen):
     Attributes:
         owner: (process id, thread id) of the caller that opened it.
         date: the instant that a change made at the last moment is dated by; see `jarvis.dating.date_of`.
-        task: the caller's task, see `jarvis._caller.current_task`.
+        task: the caller's task, see `jarvis._calls.caller.current_task`.
         depth: how many savepoints are open in it.
         signature: who makes the changes; None if nobody said.
         is_torn: a change was left half made, so nothing of it is kept.

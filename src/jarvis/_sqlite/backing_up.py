@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis import _files
-from jarvis._locks import place_for_copy, put_copy
+from jarvis._disk import files
+from jarvis._disk.locks import place_for_copy, put_copy
 from jarvis._sqlite import change_log, cipher, driver, schema, verification
 from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
 
@@ -38,7 +38,7 @@ def back_up(database: Database, directory: Path) -> Path:
     keys = directory / os.path.basename(database.vault.path)
 
     beside = (keys, Path(f"{target}-wal"))  # the log of another store would be taken for the copy's
-    temporaries = (_files.temporary_path(str(target)), _files.temporary_path(str(keys)))
+    temporaries = (files.temporary_path(str(target)), files.temporary_path(str(keys)))
     with place_for_copy(target, beside, database.busy_timeout_seconds):
         try:
             for _ in range(_MANY_TRIES):
@@ -52,7 +52,7 @@ def back_up(database: Database, directory: Path) -> Path:
         finally:
             for temporary in temporaries:
                 with contextlib.suppress(OSError):
-                    _files.system.unlink(temporary)
+                    files.system.unlink(temporary)
 
 
 def _put(temporaries: tuple[str, str], targets: tuple[str, str]) -> None:
@@ -66,7 +66,7 @@ def _put(temporaries: tuple[str, str], targets: tuple[str, str]) -> None:
     except BaseException:
         for target in placed:
             with contextlib.suppress(OSError):
-                _files.system.unlink(target)
+                files.system.unlink(target)
         raise
 
 
@@ -99,14 +99,14 @@ def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
 
 def _copied(database: Database, temporary: str, keys: str) -> bool:
     """Write the copy and its keys; False if the store was replaced, or written where no lock can be had, meanwhile."""
-    with database.snapshot() as session, _files.explaining(temporary, "write the backup"):
+    with database.snapshot() as session, files.explaining(temporary, "write the backup"):
         held = _key_of(database, session)
         if held is None:
             return False
         key, envelope = held
         with contextlib.suppress(FileNotFoundError):  # of the try before
-            _files.system.unlink(temporary)
-        os.close(_files.create(temporary))
+            files.system.unlink(temporary)
+        os.close(files.create(temporary))
         try:
             copy = driver.opened(temporary, key)
             try:
@@ -132,7 +132,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
         if database.is_disturbed(session):
             return False
         _verify(database, temporary, key)
-        _files.sync_file(temporary)
+        files.sync_file(temporary)
     if key is not None:
         from jarvis import envelope as keeping
 

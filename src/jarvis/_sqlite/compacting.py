@@ -12,7 +12,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._sqlite import driver
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def compact(connection: apsw.Connection, path: str, key: DataKey | None) -> None
     Raises:
         apsw.Error, StoreError: it failed; the store is as it was.
     """
-    temporary = _files.temporary_path(path)
-    with _files.explaining(path, "write the store anew"):
-        os.close(_files.create(temporary, path, private=True))
+    temporary = files.temporary_path(path)
+    with files.explaining(path, "write the store anew"):
+        os.close(files.create(temporary, path, private=True))
         try:
             connection.execute("VACUUM INTO ?", (temporary,)).fetchall()  # with the connection's key, if it has one
             source = driver.opened(temporary, key)
@@ -48,4 +48,4 @@ def compact(connection: apsw.Connection, path: str, key: DataKey | None) -> None
                 source.close()
         finally:
             with contextlib.suppress(OSError):
-                _files.system.unlink(temporary)
+                files.system.unlink(temporary)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from jarvis import _files, _ownership
-from jarvis._files import explaining
+from jarvis._disk import files, ownership
+from jarvis._disk.files import explaining
 from jarvis._sqlite import driver
 from jarvis.errors import StoreError, TransactionError
 
@@ -55,7 +55,7 @@ def remove(store: str) -> None:
     with explaining(path, "remove the copy of the store"):
         for name in (f"{path}-wal", f"{path}-shm", path):
             with contextlib.suppress(FileNotFoundError):
-                _files.system.unlink(name)
+                files.system.unlink(name)
 
 
 class CopyFile:
@@ -109,12 +109,12 @@ class CopyFile:
             StoreError: it cannot be created.
         """
         with explaining(self.path, "create the copy of the store"):
-            os.close(_files.create(self.path, self.store))
+            os.close(files.create(self.path, self.store))
 
     def _opened(self) -> apsw.Connection:
         with explaining(self.path, "open the copy of the store"):
             for suffix in ("", "-wal", "-shm", "-journal"):
-                _files.check_regular(f"{self.path}{suffix}")
+                files.check_regular(f"{self.path}{suffix}")
             is_new = not os.stat(self.path).st_size
         connection = self._make(self.path)
         try:
@@ -148,11 +148,11 @@ class CopyFile:
         with explaining(self.path, "sync the copy of the store"):
             for name in (f"{self.path}-wal", f"{self.path}-shm"):
                 with contextlib.suppress(FileNotFoundError):
-                    _files.system.unlink(name)
-            descriptor = _files.open_regular(self.path, os.O_RDWR)
+                    files.system.unlink(name)
+            descriptor = files.open_regular(self.path, os.O_RDWR)
             try:
-                _ownership.take_after(descriptor, self.path, self.store)  # which may have changed since it was begun
-                _files.system.sync(descriptor)
+                ownership.take_after(descriptor, self.path, self.store)  # which may have changed since it was begun
+                files.system.sync(descriptor)
             finally:
                 os.close(descriptor)
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
-from jarvis._caller import Gate, current_task, foreign_task, holding, let_go, no_transaction
-from jarvis._files import Stamp
-from jarvis._locks import listed
+from jarvis._calls.caller import Gate, current_task, foreign_task, holding, let_go, no_transaction
+from jarvis._disk.files import Stamp
+from jarvis._disk.locks import listed
 from jarvis._sqlite import driver
 from jarvis._sqlite.session import NameBook, Session, read_only
 from jarvis._sqlite.shared_commit import Commit, SharedCommit, Write

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis import _files, erasure
+from jarvis import erasure
+from jarvis._disk import files
 from jarvis._sqlite import cipher
 from jarvis.errors import (
     CorruptStoreError,
@@ -229,7 +230,7 @@ def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
-    _files.check_regular(path)
+    files.check_regular(path)
     if "unix" not in apsw.vfs_names():
         yield from erasure.chunks_of(path)
         return
@@ -243,7 +244,7 @@ def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
             file.xClose()
     except apsw.Error as error:
         os.stat(path)  # raises if it was removed meanwhile
-        _files.check_descriptors()
+        files.check_descriptors()
         raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
 
 
@@ -301,10 +302,10 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
         )
     if isinstance(error, apsw.CantOpenError):
         try:
-            _files.check_descriptors(_FILES_OF_A_CONNECTION)
-            _files.check_room(os.path.dirname(path))  # for its log, or the index of that
+            files.check_descriptors(_FILES_OF_A_CONNECTION)
+            files.check_room(os.path.dirname(path))  # for its log, or the index of that
         except OSError as lack:
-            return _files.translated(path, lack, doing)
+            return files.translated(path, lack, doing)
         return StoreAccessError(
             path,
             f"cannot {doing}: it, or the log beside it, cannot be opened; check the owner and mode of the directory",

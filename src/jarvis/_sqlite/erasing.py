@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis import _files, erasure
+from jarvis import erasure
+from jarvis._disk import files
 from jarvis._sql.select import every_state
 from jarvis._sqlite import feed, tagging
 from jarvis._sqlite.reading import can_be_looked_up
@@ -84,7 +85,7 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> 
 def search(database: Database, reader: Reader, ids: Collection[str]) -> Search:
     """Search every byte of the files of a store for `ids`, and what a search of bytes does not see."""
     wanted = Wanted(ids)
-    with _files.explaining(database.path, "search the files of the store"):
+    with files.explaining(database.path, "search the files of the store"):
         found = erasure.search(database.files(), wanted, database.chunks_of)
     if not wanted:
         return found

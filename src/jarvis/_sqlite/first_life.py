@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import msgspec
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._sqlite import driver, schema
 from jarvis._sqlite.schema import row_checksum
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
@@ -105,9 +105,9 @@ def kept_copies(path: str) -> list[str]:
 
 def _keep_copy(connection: apsw.Connection, path: str) -> str:
     """Copy the store beside itself, durably; return the copy's path. One that is there already is reused."""
-    temporary = _files.temporary_path(path)
-    with _files.explaining(path, "keep a copy of the old store"):
-        os.close(_files.create(temporary, path, private=True))
+    temporary = files.temporary_path(path)
+    with files.explaining(path, "keep a copy of the old store"):
+        os.close(files.create(temporary, path, private=True))
         copy = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.vfs)
         try:
             copy.execute("PRAGMA synchronous = FULL; PRAGMA journal_mode = OFF").fetchall()
@@ -121,10 +121,10 @@ def _keep_copy(connection: apsw.Connection, path: str) -> str:
         while True:
             kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
             if not os.path.lexists(kept):
-                _files.put_in_place(temporary, kept, keep_existing=True, strict=True)
+                files.put_in_place(temporary, kept, keep_existing=True, strict=True)
                 return kept
             if _same_content(temporary, kept):  # a migration that was killed had come as far as this
-                _files.system.unlink(temporary)
+                files.system.unlink(temporary)
                 return kept
             number += 1
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from jarvis._files import Stamp
+from jarvis._disk.files import Stamp
 from jarvis._sqlite import change_log, copy_file, schema, swapping
 from jarvis._sqlite.change_log import Table
 from jarvis._sqlite.copy_file import CopyFile

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis._locks import held_for_once
+from jarvis._disk.locks import held_for_once
 from jarvis._sqlite import change_log, copy_file, driver
 from jarvis._sqlite.mover import Mover, UnequalError
 from jarvis._sqlite.session import read_only

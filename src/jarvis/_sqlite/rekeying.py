@@ -15,7 +15,7 @@ from urllib.parse import quote
 import apsw
 import msgspec
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._sqlite import cipher, driver, first_life, moving
 from jarvis.errors import (
     InvalidSettingError,
@@ -304,10 +304,10 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
     if beginning == (cipher.PLAIN if key is None else key.salt):
         return
     old = database.vault.key_of_copy(beginning)
-    temporary = _files.temporary_path(database.path)
+    temporary = files.temporary_path(database.path)
     failure = None
-    with _files.explaining(path, "rewrite the kept copy of the old store"):
-        os.close(_files.create(temporary, path))
+    with files.explaining(path, "rewrite the kept copy of the old store"):
+        os.close(files.create(temporary, path))
         try:
             # If VACUUM cannot open the file it tells SQLite's log the address, and so the key: here it fails before.
             apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.cipher_vfs).close()
@@ -325,12 +325,12 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
                 connection.close()
             if driver.beginning_of(temporary) != (cipher.PLAIN if key is None else key.salt):
                 raise StoreAccessError(path, "was not rewritten as it was to be; it is as it was")
-            _files.sync_file(temporary)
-            _files.put_in_place(temporary, path, keep_existing=False, strict=True)
+            files.sync_file(temporary)
+            files.put_in_place(temporary, path, keep_existing=False, strict=True)
         except apsw.Error as error:
             failure = driver.translated(path, error, "rewrite the kept copy")
         finally:
             with contextlib.suppress(OSError):
-                _files.system.unlink(temporary)
+                files.system.unlink(temporary)
     if failure is not None:  # and not in the handler: the driver's error may name the key, and would be its context
         raise failure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._sqlite import cipher, driver
 from jarvis.change import new_generation
 
@@ -397,9 +397,9 @@ def create_store(path: str, key: DataKey | None) -> None:
     A store is built under another name, synced and linked into place, so a zero-byte or half-written
     file at `path` is always damage and never a store that is being created.
     """
-    temporary = _files.temporary_path(path)
-    with _files.explaining(path, "create the store"):
-        os.close(_files.create(temporary))
+    temporary = files.temporary_path(path)
+    with files.explaining(path, "create the store"):
+        os.close(files.create(temporary))
         try:
             connection = driver.opened(temporary, key)
             try:
@@ -415,8 +415,8 @@ def create_store(path: str, key: DataKey | None) -> None:
                     cipher.check(connection, driver.beginning_of(temporary), key, temporary)
             finally:
                 connection.close()
-            _files.sync_file(temporary)
-            _files.put_in_place(temporary, path, keep_existing=True, strict=True)
+            files.sync_file(temporary)
+            files.put_in_place(temporary, path, keep_existing=True, strict=True)
         except apsw.Error as error:
             _remove(temporary)
             raise driver.translated(path, error, "create the store") from error
@@ -428,7 +428,7 @@ def create_store(path: str, key: DataKey | None) -> None:
 def _remove(temporary: str) -> None:
     for name in (temporary, f"{temporary}-wal", f"{temporary}-shm"):
         with contextlib.suppress(OSError):  # what stays is removed at the next opening for writing
-            _files.system.unlink(name)
+            files.system.unlink(name)
 
 
 def is_first_life(connection: apsw.Connection) -> bool:

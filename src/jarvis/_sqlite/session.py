@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from jarvis._caller import holding, torn_transaction
+from jarvis._calls.caller import holding, torn_transaction
 from jarvis._sqlite import driver, schema
 from jarvis.entry_record import Body, decode_body
 from jarvis.errors import (
@@ -24,7 +24,7 @@ from jarvis.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jarvis._files import Stamp
+    from jarvis._disk.files import Stamp
     from jarvis.revision import Signature
     from jarvis.settings import HistoryPolicy
 
@@ -75,7 +75,7 @@ class Session:
         immutable: None, or the stamp of a file that it reads without locks: right only while nobody writes.
         is_suspended: it belongs to an iteration that has handed out an entry, and may be left open for ever.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
-        task: which has the transaction open, see `jarvis._caller.current_task`, if other verbs take part in it.
+        task: which has the transaction open, see `jarvis._calls.caller.current_task`, if other verbs take part in it.
         is_committed: whether the transaction that was begun last is.
         is_still: its reads see one state, see `standing_still`.
         joined: a change is being made, and whatever is done is part of it.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jarvis._locks import WriterLock
+    from jarvis._disk.locks import WriterLock
 
 MOST = 128
 """So many writes share a commit: what the last of them waits for the others' work."""

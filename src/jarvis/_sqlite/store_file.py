@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis import _files, _location
-from jarvis._caller import holding
-from jarvis._files import Stamp
-from jarvis._lock_file import Note
-from jarvis._locks import WriterLock, held_for_once
+from jarvis._calls.caller import holding
+from jarvis._disk import files, location
+from jarvis._disk.files import Stamp
+from jarvis._disk.lock_file import Note
+from jarvis._disk.locks import WriterLock, held_for_once
 from jarvis._sqlite import change_log, cipher, compacting, copy_file, driver, migrations, schema
 from jarvis._sqlite.log_watch import LogWatch
 from jarvis._sqlite.session import too_new
@@ -91,7 +91,7 @@ class StoreFile:
                 self.path, "was removed while it was open; put it back, or call shutdown() to start with a new one"
             ) from None
         except OSError as error:
-            raise _files.translated(self.path, error, "find the store") from error
+            raise files.translated(self.path, error, "find the store") from error
 
     def warn(self, message: str, *details: object) -> None:
         """Log what an operator should know."""
@@ -114,7 +114,7 @@ class StoreFile:
     def connect(self, *, immutable: bool) -> apsw.Connection:
         """Return a new connection; see `jarvis._sqlite.driver`. What SQLite would follow, or wait for, is an error."""
         for suffix in ("", "-wal", "-shm", "-journal"):
-            _files.check_regular(f"{self.path}{suffix}")
+            files.check_regular(f"{self.path}{suffix}")
         if self.read_only:
             return driver.connect_read_only(
                 self.path,
@@ -140,7 +140,7 @@ class StoreFile:
         """Return what the store and the copies that are kept beside it begin with, see `driver.beginning_of`."""
         from jarvis._sqlite import first_life
 
-        with _files.explaining(self.path, "read the beginning of the store"):
+        with files.explaining(self.path, "read the beginning of the store"):
             return [driver.beginning_of(path) for path in (self.path, *first_life.kept_copies(self.path))]
 
     def settle_keys(self) -> None:
@@ -160,7 +160,7 @@ class StoreFile:
 
     def key(self) -> DataKey | None:
         """Return the key of the file that has the path now, None if it is plain; raise as `Vault.key_of` does."""
-        with _files.explaining(self.path, "read the beginning of the store"):
+        with files.explaining(self.path, "read the beginning of the store"):
             beginning = driver.beginning_of(self.path)
         return self.vault.key_of(beginning)
 
@@ -248,10 +248,10 @@ class StoreFile:
 
     def prepare(self) -> tuple[int, int]:
         """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
-        with _files.explaining(self.path, "find the store"):
-            _location.check_links(self._given)
-            _location.check_location(Path(self.path))
-        _location.warn_of_readers(self.path, self.vault.path)
+        with files.explaining(self.path, "find the store"):
+            location.check_links(self._given)
+            location.check_location(Path(self.path))
+        location.warn_of_readers(self.path, self.vault.path)
         for _ in range(MAX_TRIES):
             self._await_swap()
             swap = self.lock.read_swap()
@@ -268,11 +268,11 @@ class StoreFile:
         raise self._restless()
 
     def _prepare(self) -> tuple[int, int]:
-        if not _files.is_there(self.path):
+        if not files.is_there(self.path):
             if self.read_only:
                 raise StoreMissingError(self.path, "is not there; open it once without read_only=True to create it")
             if not self._may_create:
-                raise _files.absent(self.path)
+                raise files.absent(self.path)
             self._create()
         status = self.status()
         if not stat.S_ISREG(status.st_mode):
@@ -373,20 +373,20 @@ class StoreFile:
             return False  # the copy that is made just now may hold it; it has the same to do when it is the store
         if left & schema.COMPACTING:
             schema.remove_unused_names(connection)
-            with _files.explaining(self.path, "clean up beside the store"):
-                _files.remove_leftovers(self.path)  # a killed one's holds what was erased
+            with files.explaining(self.path, "clean up beside the store"):
+                files.remove_leftovers(self.path)  # a killed one's holds what was erased
             compacting.compact(connection, self.path, self.key())
             left &= ~schema.COMPACTING
             schema.set_erasing(connection, left)
         if left & schema.COPIES:
             from jarvis._sqlite import first_life
 
-            with _files.explaining(self.path, "remove the kept copy of the old store"):
+            with files.explaining(self.path, "remove the kept copy of the old store"):
                 kept = first_life.kept_copies(self.path)
                 for path in kept:
-                    _files.system.unlink(path)
+                    files.system.unlink(path)
                 if kept:
-                    _files.sync_directory(os.path.dirname(self.path))
+                    files.sync_directory(os.path.dirname(self.path))
         if left:
             if not self.fold_log(connection, 0):
                 return False
@@ -437,10 +437,10 @@ class StoreFile:
 
     def _sync_log(self) -> None:
         """Make what was done to the log durable."""
-        with _files.explaining(self.path, "sync the log"):
-            descriptor = _files.open_regular(f"{self.path}-wal", os.O_RDWR, os.open)
+        with files.explaining(self.path, "sync the log"):
+            descriptor = files.open_regular(f"{self.path}-wal", os.O_RDWR, os.open)
             try:
-                _files.system.sync(descriptor)
+                files.system.sync(descriptor)
             finally:
                 os.close(descriptor)
 
@@ -469,7 +469,7 @@ class StoreFile:
         return cipher.pages_of(chunks, key, is_log=is_log)
 
     def _create(self) -> None:
-        _files.ensure_directory(Path(self.path).parent)
+        files.ensure_directory(Path(self.path).parent)
         try:
             self.lock.acquire(self.busy_timeout_seconds)
             if self.has_log() and not os.path.exists(self.path):
@@ -478,7 +478,7 @@ class StoreFile:
                     f"is not there, but the log with its last writes is ({self.path}-wal); "
                     "put the store back, or remove the log to start anew",
                 )
-            with _files.explaining(self.path, "create the store"):
+            with files.explaining(self.path, "create the store"):
                 self._remove_leftovers()
             if not os.path.exists(self.path):
                 key = self.vault.key_to_create(was_there=self._was_there())
@@ -499,8 +499,8 @@ class StoreFile:
         return False
 
     def _remove_leftovers(self) -> None:
-        _files.remove_leftovers(self.path)
-        _files.remove_leftovers(self.vault.path)
+        files.remove_leftovers(self.path)
+        files.remove_leftovers(self.vault.path)
 
     def _acquire(self, identity: tuple[int, int], timeout_seconds: float) -> None:
         """Wait for the lock, as `WriterLock.acquire`; raise `ReplacedError` if the store is another file by then."""
@@ -524,7 +524,7 @@ class StoreFile:
             self._acquire(identity, self.busy_timeout_seconds)
             if self._is_as_we_left_it(connection):  # by now: another process has just verified or migrated it
                 return
-            with _files.explaining(self.path, "clean up beside the store"):
+            with files.explaining(self.path, "clean up beside the store"):
                 self._remove_leftovers()
             if schema.is_first_life(connection):
                 from jarvis._sqlite import first_life

@@ -23,14 +23,14 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from jarvis import _files
-from jarvis._files import Stamp, explaining
-from jarvis._lock_file import Note
+from jarvis._disk import files
+from jarvis._disk.files import Stamp, explaining
+from jarvis._disk.lock_file import Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jarvis._locks import WriterLock
+    from jarvis._disk.locks import WriterLock
 
 
 def swap(path: str, new: str, lock: WriterLock, commit: int, after_swap: Callable[[], None]) -> None:
@@ -53,12 +53,12 @@ def swap(path: str, new: str, lock: WriterLock, commit: int, after_swap: Callabl
     with explaining(path, "put the rewritten file in its place"):
         try:
             lock.write_swap(inode, is_over=False)
-            _files.system.replace(f"{path}-shm", _aside(path))
-            _files.system.replace(new, path)
+            files.system.replace(f"{path}-shm", _aside(path))
+            files.system.replace(new, path)
         except BaseException:
             settle(path, lock)
             raise
-        _files.sync_directory(os.path.dirname(path))
+        files.sync_directory(os.path.dirname(path))
     after_swap()
     lock.write_note(Note(Stamp.of(os.stat(path)), commit))  # or the next opening verifies the whole of it
     settle(path, lock)
@@ -77,15 +77,15 @@ def settle(path: str, lock: WriterLock) -> None:
     with explaining(path, "finish putting the rewritten file in its place"):
         if os.stat(path).st_ino == swap.inode:
             # The name may be in the directory only, and what is written from now on must not go with it.
-            _files.sync_directory(os.path.dirname(path))
+            files.sync_directory(os.path.dirname(path))
             log = f"{path}-wal"
             with contextlib.suppress(FileNotFoundError):
                 if not os.stat(log).st_size:  # nobody was let in, so nothing can be in it
-                    _files.system.unlink(log)
+                    files.system.unlink(log)
             with contextlib.suppress(FileNotFoundError):
-                _files.system.unlink(aside)
+                files.system.unlink(aside)
         elif os.path.exists(aside):
-            _files.system.replace(aside, f"{path}-shm")
+            files.system.replace(aside, f"{path}-shm")
     lock.write_swap(swap.inode, is_over=True)
 
 

@@ -6,8 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from jarvis import _files
-from jarvis._files import Stamp
+from jarvis._disk import files
+from jarvis._disk.files import Stamp
 from jarvis._sqlite import cipher
 from jarvis.errors import (
     CorruptStoreError,
@@ -65,7 +65,7 @@ class Vault:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _files.translated(self.path, error, "find the keys") from error
+            raise files.translated(self.path, error, "find the keys") from error
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
             raise StoreAccessError(self.path, "is no regular file; put the file of keys there")
         stamp = Stamp.of(status)
@@ -137,7 +137,7 @@ class Vault:
 
     def _accept_without_envelope(self, beginning: bytes) -> None:
         if self.encryption == "off" and not self.sources:
-            with _files.explaining(self.store, "find the store"):
+            with files.explaining(self.store, "find the store"):
                 size = os.stat(self.store).st_size
             if not cipher.may_be_sealed(beginning, size):
                 return  # to SQLite it is damaged, and the error says so
@@ -199,16 +199,16 @@ class Vault:
         """Write the file of keys, durably, and remove what a killed process left of one. Needs the writer lock."""
         from jarvis.envelope import write
 
-        with _files.explaining(self.path, "write the keys"):
-            _files.remove_leftovers(self.path)
+        with files.explaining(self.path, "write the keys"):
+            files.remove_leftovers(self.path)
         write(self.path, envelope, store=self.store, keep_existing=keep_existing)
 
     def remove(self) -> None:
         """Remove the file of keys, durably. Needs the writer lock."""
-        with _files.explaining(self.path, "remove the keys"):
-            _files.remove_leftovers(self.path)
-            _files.system.unlink(self.path)
-            _files.sync_directory(os.path.dirname(self.path))
+        with files.explaining(self.path, "remove the keys"):
+            files.remove_leftovers(self.path)
+            files.system.unlink(self.path)
+            files.sync_directory(os.path.dirname(self.path))
 
     def is_changing(self) -> bool:
         """Tell whether a change of the store's keys was begun, and is not known to be over."""

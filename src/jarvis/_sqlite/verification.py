@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from jarvis import _files
+from jarvis._disk import files
 from jarvis._sqlite import cipher, driver, schema
 from jarvis.entry_record import check_stored
 
@@ -239,7 +239,7 @@ class _Log:
 @contextlib.contextmanager
 def _log(path: str) -> Iterator[_Log | None]:
     try:
-        descriptor = _files.open_regular(f"{path}-wal", os.O_RDONLY, os.open)
+        descriptor = files.open_regular(f"{path}-wal", os.O_RDONLY, os.open)
     except FileNotFoundError:
         yield None
         return

@@ -10,7 +10,7 @@ import functools
 import sys
 from typing import Any, Literal
 
-from jarvis._os_errors import translated
+from jarvis._disk.os_errors import translated
 from jarvis.codec.values import MAX_VALUE_BYTES
 from jarvis.errors import UnsupportedError
 

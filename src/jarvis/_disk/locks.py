@@ -12,9 +12,9 @@ import time
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
-from jarvis import _files
-from jarvis._caller import let_go
-from jarvis._lock_file import LockFile, Note, Swap
+from jarvis._calls.caller import let_go
+from jarvis._disk import files
+from jarvis._disk.lock_file import LockFile, Note, Swap
 from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError, UnsafeLocationError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class WriterLock:
     never holds, and never keeps alive, a lock of its parent. An exception that arrives from outside,
     such as KeyboardInterrupt, at any place in here leaves nothing that `release` does not put right.
 
-    In its file stands what its holders say, see `jarvis._lock_file`.
+    In its file stands what its holders say, see `jarvis._disk.lock_file`.
 
     Args:
         path: the lock's file, created when first needed; it may be removed while nobody holds the lock.
@@ -199,7 +199,7 @@ class WriterLock:
     def _is_free(self) -> bool:
         """Tell whether nobody holds the lock, by taking it for a moment."""
         try:
-            descriptor = _files.open_regular(self.path, os.O_RDONLY, os.open)
+            descriptor = files.open_regular(self.path, os.O_RDONLY, os.open)
         except OSError:
             return True
         try:
@@ -230,7 +230,7 @@ class WriterLock:
             return _try_lock(descriptor)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise _files.translated(self.guarded, error, "lock the store") from error
+                raise files.translated(self.guarded, error, "lock the store") from error
             raise UnsafeLocationError(
                 self.guarded, f"lies on a file system that gives no file locks ({error.strerror}); choose another"
             ) from error
@@ -415,7 +415,7 @@ def held_for_once(path: str, guarded: str, timeout_seconds: float) -> Iterator[N
             yield
         finally:
             with contextlib.suppress(OSError):
-                _files.system.unlink(path)
+                files.system.unlink(path)
     finally:
         lock.release()
         lock.close()
@@ -431,21 +431,21 @@ def place_for_copy(target: Path, beside: Sequence[Path], timeout_seconds: float)
         StoreError: the directory cannot be made.
     """
     _check_free(target, *beside)
-    _files.ensure_directory(target.parent.absolute())
+    files.ensure_directory(target.parent.absolute())
     lock = str(target.with_name(f".{target.name}.saving.lock"))
-    with _files.explaining(target, "write the backup"), held_for_once(lock, str(target), timeout_seconds):
+    with files.explaining(target, "write the backup"), held_for_once(lock, str(target), timeout_seconds):
         _check_free(target, *beside)  # somebody else may have written one meanwhile
         with contextlib.suppress(FileNotFoundError):
-            _files.system.unlink(f"{target}.lock")  # which may know of a store that was there, and went further
+            files.system.unlink(f"{target}.lock")  # which may know of a store that was there, and went further
         for path in (target, *beside):
-            _files.remove_leftovers(str(path))
+            files.remove_leftovers(str(path))
         yield
 
 
 def put_copy(temporary: str, target: str) -> None:
     """Give a finished copy its name; raise `StoreAccessError` if somebody has made a store of that name meanwhile."""
     inode = os.stat(temporary).st_ino
-    _files.put_in_place(temporary, target, keep_existing=True)
+    files.put_in_place(temporary, target, keep_existing=True)
     if os.stat(target).st_ino != inode:
         raise _taken(target)
 

@@ -23,9 +23,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis import _files
-from jarvis._caller import let_go
-from jarvis._files import Stamp, explaining
+from jarvis._calls.caller import let_go
+from jarvis._disk import files
+from jarvis._disk.files import Stamp, explaining
 from jarvis.errors import StoreAccessError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class LockFile:
     def open(self) -> int:
         """Return a new descriptor of the file, for writing."""
         with explaining(self.path, "open the writer lock"):
-            return _files.open_or_create(self.path, self._guarded)
+            return files.open_or_create(self.path, self._guarded)
 
     def forget(self) -> None:
         """Let go of everything that is open."""
@@ -157,12 +157,12 @@ class LockFile:
         fields = (int(is_over), int.from_bytes(os.urandom(7)), inode)
         text = b"%d %d %d %d" % (*fields, _checksum(fields))
         with explaining(self.path, "write"):
-            descriptor = _files.open_regular(self.path, os.O_RDWR)
+            descriptor = files.open_regular(self.path, os.O_RDWR)
             try:
                 self._check_ours(descriptor)
                 _extend(descriptor, _NOTE_BYTES)
                 os.lseek(descriptor, _NOTE_BYTES, os.SEEK_SET)
-                _files.system.write(descriptor, text.ljust(_SWAP_BYTES - 1) + b"\n")
+                files.system.write(descriptor, text.ljust(_SWAP_BYTES - 1) + b"\n")
             finally:
                 os.close(descriptor)
 
@@ -205,12 +205,12 @@ class LockFile:
         readers = self._readers
         with contextlib.suppress(OSError):
             if not readers or not os.fstat(readers[-1]).st_nlink:
-                self._readers = (*self._readers, _files.open_regular(self.path, os.O_RDONLY, os.open))
+                self._readers = (*self._readers, files.open_regular(self.path, os.O_RDONLY, os.open))
 
     # --- bytes -----------------------------------------------------------------------------------
 
     def _read(self, start: int, size: int) -> bytes:
-        descriptor = _files.open_regular(self.path, os.O_RDONLY, os.open)
+        descriptor = files.open_regular(self.path, os.O_RDONLY, os.open)
         try:
             found: bytes = _read_at(descriptor, size, start)
             return found
@@ -252,7 +252,7 @@ class LockFile:
         What has several names, and holds something else than a holder writes, is not ours but somebody's file.
         """
         self._places = None
-        descriptor = _files.open_regular(self.path, os.O_RDWR)
+        descriptor = files.open_regular(self.path, os.O_RDWR)
         try:
             self._check_ours(descriptor)
             _extend(descriptor, _ALL_BYTES)  # so that the mapping has its place on the disk
@@ -298,4 +298,4 @@ def _extend(descriptor: int, size: int) -> None:
     """Let a file be at least so long, with spaces."""
     missing = size - os.lseek(descriptor, 0, os.SEEK_END)
     if missing > 0:
-        _files.system.write(descriptor, b" " * missing)
+        files.system.write(descriptor, b" " * missing)

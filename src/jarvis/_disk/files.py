@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis import _location, _ownership
-from jarvis._os_errors import NO_DESCRIPTORS
-from jarvis._os_errors import translated as translated  # part of what this file is for
-from jarvis._paths import NO_SUCH_SYNC
+from jarvis._disk import location, ownership
+from jarvis._disk.os_errors import NO_DESCRIPTORS
+from jarvis._disk.os_errors import translated as translated  # part of what this file is for
+from jarvis._disk.paths import NO_SUCH_SYNC
 from jarvis.errors import (
     StoreAccessError,
     StoreError,
@@ -155,7 +155,7 @@ def open_or_create(path: str, *models: str) -> int:
 
     Args:
         path: the file.
-        models: what a new one takes its owner and mode from, see `jarvis._ownership.take_after`.
+        models: what a new one takes its owner and mode from, see `jarvis._disk.ownership.take_after`.
 
     Raises:
         StoreAccessError: something else than a regular file has the name; it was not touched.
@@ -173,7 +173,7 @@ def create(path: str, *models: str, flags: int = os.O_WRONLY, private: bool = Fa
 
     Args:
         path: the file.
-        models: what it takes its owner and mode from, see `jarvis._ownership.take_after`.
+        models: what it takes its owner and mode from, see `jarvis._disk.ownership.take_after`.
         flags: as for `os.open`.
         private: see there.
 
@@ -182,7 +182,7 @@ def create(path: str, *models: str, flags: int = os.O_WRONLY, private: bool = Fa
     """
     descriptor = system.open(path, flags | os.O_CREAT | os.O_EXCL)
     try:
-        _ownership.take_after(descriptor, path, *models, private=private)
+        ownership.take_after(descriptor, path, *models, private=private)
     except BaseException:
         os.close(descriptor)
         with contextlib.suppress(OSError):
@@ -239,7 +239,7 @@ def ensure_directory(path: Path) -> None:
     """Create the directory and its missing parents, each for its owner only, and durably."""
     missing: list[Path] = []
     with explaining(path, "find the directory"):
-        _location.check_links(path)
+        location.check_links(path)
         while not is_there(path) and path != path.parent:
             missing.append(path)
             path = path.parent
@@ -247,7 +247,7 @@ def ensure_directory(path: Path) -> None:
         with explaining(directory, "create the directory"):
             with contextlib.suppress(FileExistsError):
                 system.make_directory(str(directory))
-                _ownership.take_after_parent(str(directory))
+                ownership.take_after_parent(str(directory))
             sync_directory(str(directory.parent))
 
 
@@ -266,7 +266,7 @@ def sync_directory(path: str) -> None:
             if error.errno not in NO_SUCH_SYNC:
                 raise
             _can_sync[path] = False
-            _location.warn(
+            location.warn(
                 f"{path} lies on a file system that cannot sync a directory ({error.strerror}): a power cut may take "
                 "the last change back, though it was acknowledged; choose a directory on a local disk"
             )

@@ -28,7 +28,7 @@ _PATIENCE_SECONDS = 0.002
 class InPlace(Executor):
     """Stands for a thread where none can be started: what is submitted is done at once, by the caller.
 
-    As in a thread, no loop runs in it: it is one caller for `jarvis._caller`, whichever task submits.
+    As in a thread, no loop runs in it: it is one caller for `jarvis._calls.caller`, whichever task submits.
     """
 
     def __init__(self) -> None:
