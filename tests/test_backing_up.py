@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from jarvis import envelope
 from jarvis._disk import files
 from jarvis._sqlite import backing_up, driver, verification
+from jarvis.encryption import envelope
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 from tests.safety import model

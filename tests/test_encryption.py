@@ -16,13 +16,13 @@ import apsw
 import msgspec
 import pytest
 
-from jarvis import envelope
 from jarvis._disk import files
 from jarvis._sqlite import cipher, driver
-from jarvis.codec.sealing import DataKey
 from jarvis.config import ConfigLoader
 from jarvis.container import Container
-from jarvis.envelope import Opener
+from jarvis.encryption import envelope
+from jarvis.encryption.data_key import DataKey
+from jarvis.encryption.envelope import Opener
 from jarvis.errors import (
     CorruptStoreError,
     InvalidSettingError,

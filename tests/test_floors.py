@@ -14,12 +14,13 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 # From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("_calls", "_identifiers", "_extent", "_sections"),
+    ("_calls", "_identifiers", "_sections"),
     ("_disk",),
     ("keys",),
     ("settings",),
-    ("codec", "value_filter", "config"),
-    ("memory_entry", "change", "erasure", "envelope", "recompression", "rewriting", "dating"),
+    ("codec", "config"),
+    ("value_filter", "encryption"),
+    ("memory_entry", "change", "erasure", "recompression", "rewriting", "dating"),
     ("revision",),
     ("entry_record", "storage_backend", "_sql"),
     ("mending",),

@@ -22,10 +22,10 @@ import keyring.errors
 import msgspec
 import pytest
 
-from jarvis import envelope
-from jarvis.codec.sealing import DataKey, UnsealError, pack, unpack
 from jarvis.config import StorageConfig
-from jarvis.envelope import Envelope, Opener, Slot
+from jarvis.encryption import envelope
+from jarvis.encryption.data_key import DataKey, UnsealError, pack, unpack
+from jarvis.encryption.envelope import Envelope, Opener, Slot
 from jarvis.errors import (
     CorruptStoreError,
     InvalidSettingError,

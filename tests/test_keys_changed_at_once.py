@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from jarvis import envelope
 from jarvis._sqlite import cipher, driver, moving
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.store_file import StoreFile
-from jarvis.envelope import Opener
+from jarvis.encryption import envelope
+from jarvis.encryption.envelope import Opener
 from jarvis.errors import (
     InvalidSettingError,
     KeyUnavailableError,

@@ -25,7 +25,7 @@ import msgspec
 from jarvis._calls.arguments import is_on
 from jarvis._calls.lanes import Lane, Workers, one_thread
 from jarvis.change import Change
-from jarvis.envelope import SlotInfo
+from jarvis.encryption.envelope import SlotInfo
 from jarvis.erasure import ErasureReceipt
 from jarvis.errors import TransactionError
 from jarvis.forgetting import Lifetime

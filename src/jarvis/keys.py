@@ -1,7 +1,7 @@
 """Where the key of an encrypted store comes from: the sources that are given as ``keys=``.
 
 A source gives a *secret*, which opens one slot of the file ``memory.keys`` beside the store; that holds
-the store's own key, see `jarvis.envelope`. No secret stands in a message, a representation or a log.
+the store's own key, see `jarvis.encryption.envelope`. No secret stands in a message, a representation or a log.
 
     from jarvis.keys import EnvironmentKey, Passphrase
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jarvis.backend_registry import ask
-from jarvis.envelope import SlotInfo
+from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidSettingError
 from jarvis.keys import KeySource, KeySources, sources_of
 from jarvis.rewriting import RewriteProgress, Rewritten

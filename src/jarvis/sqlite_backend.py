@@ -20,8 +20,8 @@ from jarvis._sqlite.session import Session
 from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
 from jarvis.dating import date_of
+from jarvis.encryption.envelope import SlotInfo
 from jarvis.entry_record import encode_entry, is_small, prepare
-from jarvis.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
 from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.keys import KeySource, KeySources

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from jarvis.change import Change
 from jarvis.codec import flatten
-from jarvis.envelope import SlotInfo
+from jarvis.encryption.envelope import SlotInfo
 from jarvis.erasure import Erased, Search
 from jarvis.errors import UnsupportedError
 from jarvis.keys import KeySource

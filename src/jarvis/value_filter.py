@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, time
 from typing import Any
 
-from jarvis._extent import extent_of
+from jarvis.codec.extent import extent_of
 from jarvis.errors import InvalidQueryError, nearest
 
 Test = Callable[[Any], bool]

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from jarvis import envelope
 from jarvis._sqlite import cipher, driver
-from jarvis.envelope import Opener
+from jarvis.encryption import envelope
+from jarvis.encryption.envelope import Opener
 from jarvis.errors import (
     InvalidSettingError,
     JarvisError,

@@ -17,8 +17,8 @@ from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
     from jarvis._sqlite.session import Session
-    from jarvis.codec.sealing import DataKey
-    from jarvis.envelope import Envelope
+    from jarvis.encryption.data_key import DataKey
+    from jarvis.encryption.envelope import Envelope
 
 _MANY_TRIES = 20
 
@@ -134,7 +134,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
         _verify(database, temporary, key)
         files.sync_file(temporary)
     if key is not None:
-        from jarvis import envelope as keeping
+        from jarvis.encryption import envelope as keeping
 
         number = None if envelope is None else envelope.key_with(key.salt)
         if envelope is None or number is None:

@@ -17,7 +17,7 @@ from jarvis.errors import StoreAccessError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jarvis.codec.sealing import DataKey
+    from jarvis.encryption.data_key import DataKey
 
 PLAIN = b"SQLite format 3\0"
 """What a plain file begins with, where an encrypted one has its salt."""

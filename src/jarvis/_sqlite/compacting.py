@@ -18,7 +18,7 @@ from jarvis._sqlite import driver
 if TYPE_CHECKING:
     import apsw
 
-    from jarvis.codec.sealing import DataKey
+    from jarvis.encryption.data_key import DataKey
 
 
 def compact(connection: apsw.Connection, path: str, key: DataKey | None) -> None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jarvis._sqlite.copy_file import CopyFile
-    from jarvis.codec.sealing import DataKey
+    from jarvis.encryption.data_key import DataKey
     from jarvis.keys import KeySource
     from jarvis.settings import Encryption, HistoryPolicy
 

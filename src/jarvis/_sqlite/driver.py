@@ -31,7 +31,7 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from jarvis.codec.sealing import DataKey
+    from jarvis.encryption.data_key import DataKey
 
 RESERVED_BYTES = 8
 """Bytes at the end of each page for its checksum (https://sqlite.org/cksumvfs.html)."""

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from jarvis._sqlite.database import Database
     from jarvis._sqlite.vault import Vault
-    from jarvis.codec.sealing import DataKey
-    from jarvis.envelope import Envelope, SlotInfo
+    from jarvis.encryption.data_key import DataKey
+    from jarvis.encryption.envelope import Envelope, SlotInfo
     from jarvis.keys import KeySource
     from jarvis.rewriting import RewriteProgress, Rewritten
 
@@ -48,7 +48,7 @@ class _CalledOffError(Exception):
 
 def slots(database: Database) -> list[SlotInfo]:
     """Return the ways to the store's key, none if it is plain; an encrypted one need not be opened for that."""
-    from jarvis.envelope import SlotInfo
+    from jarvis.encryption.envelope import SlotInfo
 
     found = database.vault.envelope()
     if found is None and os.path.exists(database.path):
@@ -63,7 +63,7 @@ def add_slot(database: Database, source: KeySource) -> int:
         KeyUnavailableError: the source has no secret to give.
         NotEncryptedError: the store is plain.
     """
-    from jarvis import envelope
+    from jarvis.encryption import envelope
 
     database.check_may_rewrite()
     opener = database.vault.opener
@@ -78,7 +78,7 @@ def remove_slot(database: Database, slot_id: int) -> None:
         InvalidSettingError: there is no such slot, or it is the last one.
         NotEncryptedError: the store is plain.
     """
-    from jarvis import envelope
+    from jarvis.encryption import envelope
 
     database.check_may_rewrite()
     path = database.vault.path
@@ -155,7 +155,7 @@ def rotate(
         WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
         StoreError: see `jarvis._sqlite.moving.move`; the store is as it was.
     """
-    from jarvis import envelope
+    from jarvis.encryption import envelope
 
     vault = database.vault
     _begin(database)
@@ -218,7 +218,7 @@ def _now(database: Database) -> tuple[Envelope | None, int | None]:
 
 def _opens(vault: Vault, found: Envelope, source: KeySource) -> bool:
     """Tell whether one source by itself opens a slot."""
-    from jarvis.envelope import Opener
+    from jarvis.encryption.envelope import Opener
 
     try:
         Opener(vault.path, [source]).open(found, found.newest)
@@ -240,7 +240,7 @@ def _call_off(database: Database, found: Envelope, number: int | None) -> None:
     Raises:
         StoreBusyError: somebody else has ended it meanwhile, or is at it; nothing was given up.
     """
-    from jarvis.envelope import with_only
+    from jarvis.encryption.envelope import with_only
 
     vault = database.vault
     moving.abandon(database)

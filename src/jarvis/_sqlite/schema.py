@@ -15,7 +15,7 @@ from jarvis._sqlite import cipher, driver
 from jarvis.change import new_generation
 
 if TYPE_CHECKING:
-    from jarvis.codec.sealing import DataKey
+    from jarvis.encryption.data_key import DataKey
 
 APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
 CURRENT_VERSION = 6

@@ -38,7 +38,7 @@ from jarvis.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from jarvis.codec.sealing import DataKey
+    from jarvis.encryption.data_key import DataKey
     from jarvis.keys import KeySource
     from jarvis.settings import Encryption
 

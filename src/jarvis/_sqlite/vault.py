@@ -22,8 +22,8 @@ from jarvis.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jarvis.codec.sealing import DataKey
-    from jarvis.envelope import Change, Envelope, Opener
+    from jarvis.encryption.data_key import DataKey
+    from jarvis.encryption.envelope import Change, Envelope, Opener
     from jarvis.keys import KeySource
     from jarvis.settings import Encryption
 
@@ -53,13 +53,13 @@ class Vault:
     def opener(self) -> Opener:
         """What opens slots in this process."""
         if self._opener is None:
-            from jarvis.envelope import Opener
+            from jarvis.encryption.envelope import Opener
 
             self._opener = Opener(self.path, self.sources)
         return self._opener
 
     def envelope(self) -> Envelope | None:
-        """Return what the file of keys holds now, or None if there is none; raise as `jarvis.envelope.read`."""
+        """Return what the file of keys holds now, or None if there is none; raise as `envelope.read`."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
@@ -70,7 +70,7 @@ class Vault:
             raise StoreAccessError(self.path, "is no regular file; put the file of keys there")
         stamp = Stamp.of(status)
         if self._read is None or self._read[0] != stamp:
-            from jarvis import envelope
+            from jarvis.encryption import envelope
 
             found = envelope.read(self.path)
             if found is None:
@@ -83,7 +83,7 @@ class Vault:
 
         Raises:
             NotEncryptedError: it is plain, and is not to be.
-            WrongKeyError, KeyUnavailableError: see `jarvis.envelope.Opener.open`.
+            WrongKeyError, KeyUnavailableError: see `jarvis.encryption.envelope.Opener.open`.
             CorruptStoreError: it, or the file of keys, is damaged.
         """
         envelope = self.envelope()
@@ -191,13 +191,13 @@ class Vault:
         Raises:
             KeyUnavailableError: a source has no secret to give, or there is none.
         """
-        from jarvis import envelope
+        from jarvis.encryption import envelope
 
         return envelope.make(self.opener, self.sources or _usual_sources(), change)[0]
 
     def keep(self, envelope: Envelope, *, keep_existing: bool = False) -> None:
         """Write the file of keys, durably, and remove what a killed process left of one. Needs the writer lock."""
-        from jarvis.envelope import write
+        from jarvis.encryption.envelope import write
 
         with files.explaining(self.path, "write the keys"):
             files.remove_leftovers(self.path)
@@ -235,7 +235,7 @@ class Vault:
             beginnings = beginnings[:1]
         if {found.key_with(each) for each in beginnings} != {found.newest}:
             return False
-        from jarvis.envelope import with_only
+        from jarvis.encryption.envelope import with_only
 
         self.keep(with_only(found, found.newest))
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jarvis._calls.arguments import plain_text
-from jarvis._extent import extent_of
+from jarvis.codec.extent import extent_of
 from jarvis.codec.values import MAX_DEPTH, NO_STACK, flatten
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jarvis._extent import extent_of
+from jarvis.codec.extent import extent_of
 from jarvis.codec.instants import InvalidMomentError, format_moment, parse_moment
 from jarvis.errors import InvalidEntryError, StackFullError
 

@@ -17,7 +17,7 @@ import msgspec
 
 from jarvis._disk import files
 from jarvis.codec.nesting import stack_error
-from jarvis.codec.sealing import NONCE_BYTES, DataKey, cipher, missing, stretched
+from jarvis.encryption.data_key import NONCE_BYTES, DataKey, cipher, missing, stretched
 from jarvis.errors import (
     CorruptStoreError,
     InvalidSettingError,
