@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from jarvis.codec.instants import MICROSECOND, InvalidMomentError, datetime_of, instant_of
 from jarvis.memory_entry import MemoryEntry
-from jarvis.storage_backend import StorageBackend
 
 LEAST = timedelta(seconds=1) // MICROSECOND
 """A last moment that is no more ahead of the clock than that comes of changes that were made at once."""
+
+
+class Entries(Protocol):
+    """Where the entries of a namespace are, such as a backend."""
+
+    def read(self, entry_id: str) -> MemoryEntry | None:
+        """Return the entry with this id, or None."""
+
+    def update(self, entry: MemoryEntry) -> None:
+        """Store `entry` in place of the one with its id."""
 
 
 class Dated:
@@ -71,11 +81,11 @@ def mended(dates: Mapping[int, int], now: int) -> dict[int, int]:
     return found
 
 
-def redate_all(entries: Iterable[tuple[StorageBackend, str, int | None]], now: int) -> int:
+def redate_all(entries: Iterable[tuple[Entries, str, int | None]], now: int) -> int:
     """Update those entries whose timestamp or provenance is dated ahead of the clock; return how many.
 
     Args:
-        entries: the backend of its namespace, the id and, if it gets another, the new instant of each.
+        entries: where it is, the id and, if it gets another, the new instant of each.
         now: the instant of now.
     """
     count = 0

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from jarvis._json.event import StoredEvent
     from jarvis._json.transaction import Transaction
-    from jarvis.storage_backend import StorageBackend
+    from jarvis.mending import Entries
 
 
-def mend(transaction: Transaction, namespace: Callable[[str], StorageBackend], now: int) -> int:
+def mend(transaction: Transaction, namespace: Callable[[str], Entries], now: int) -> int:
     """Mend the dates of the store; return how many entries got another. No-op if its last moment has passed.
 
     Args:

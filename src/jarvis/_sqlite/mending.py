@@ -15,7 +15,7 @@ from jarvis.mending import LEAST, Dated, redate_all
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
-    from jarvis.storage_backend import StorageBackend
+    from jarvis.mending import Entries
 
 _FIRST_AHEAD = """
 SELECT min(number) FROM (
@@ -57,7 +57,7 @@ _DATE_EVENT = "UPDATE events SET made = ?, checksum = ? WHERE number = ?"
 _NEWEST = "SELECT max(instant) FROM entries"
 
 
-def mend(session: Session, namespace: Callable[[str], StorageBackend], now: int) -> int:
+def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int:
     """Mend the dates of the store; return how many entries got another. No-op if its last moment has passed.
 
     Args:
