@@ -32,8 +32,8 @@ from benchmarks.corpus import record
 from benchmarks.systems import open_system
 from benchmarks.systems.system import System
 from benchmarks.worker import load
-from jarvis._identifiers import new_id
 from jarvis._sqlite import driver, schema
+from jarvis.model.identifiers import new_id
 
 SIZE = 10_000
 TYPE_INDEX = "CREATE INDEX entries_by_type ON entries (namespace, entity_type, instant);\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 
 

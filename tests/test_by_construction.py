@@ -22,9 +22,9 @@ from jarvis._sqlite import driver
 from jarvis._sqlite.session import Session
 from jarvis.conformance.compression import prose
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.options import Compression
 from jarvis.persistent_memory import MemoryModule
-from jarvis.settings import Compression
 from jarvis.sqlite_backend import SQLiteBackend
 
 ENTRIES = 20_000

@@ -27,7 +27,6 @@ from jarvis.config import ConfigLoader, HistoryPolicy, StorageConfig
 from jarvis.conformance.compression import LARGE, PROSE, prose
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.conformance.values import identical
-from jarvis.entry_record import encode_entry, repack
 from jarvis.errors import (
     CorruptStoreError,
     InvalidSettingError,
@@ -36,9 +35,10 @@ from jarvis.errors import (
     UnsupportedError,
 )
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.options import COMPRESSIONS
+from jarvis.model.record import encode_entry, repack
 from jarvis.persistent_memory import MemoryModule
-from jarvis.settings import COMPRESSIONS
 from jarvis.sqlite_backend import SQLiteBackend
 
 NOISE = random.Random(7).randbytes(5_000)

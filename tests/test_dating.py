@@ -18,7 +18,7 @@ from jarvis.async_memory import AsyncMemoryModule
 from jarvis.conformance.fixtures import NOON, FakeClock, an_entry
 from jarvis.errors import ClockBehindWarning, ReadOnlyStoreError, StoreAccessError
 from jarvis.json_backend import JSONBackend
-from jarvis.mending import mended
+from jarvis.model.mending import mended
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 

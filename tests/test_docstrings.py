@@ -16,7 +16,7 @@ from jarvis.config import ConfigLoader, JarvisConfig, RetentionRule, StorageConf
 from jarvis.container import Container
 from jarvis.errors import JarvisError
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 

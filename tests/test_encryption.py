@@ -438,7 +438,7 @@ def test_an_erasure_searches_what_the_pages_hold(tmp_path: Path) -> None:
     ids = filled(tmp_path)
     memory = encrypted(tmp_path)
     database = memory.backend._database  # type: ignore[attr-defined]  # what the search reads is not to be seen else
-    from jarvis.erasure import search
+    from jarvis.model.erasure import search
 
     assert search(database.files(), ids, database.chunks_of).found >= len(ids)
     receipt = memory.erase_memory(ids[0])

@@ -26,11 +26,11 @@ from jarvis._sqlite.store_file import StoreFile
 from jarvis.codec import encode
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock
-from jarvis.erasure import Wanted, search
 from jarvis.errors import EntryNotFoundError, HistoryUnavailableError, InvalidEntryError
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.erasure import Wanted, search
+from jarvis.model.options import Compression
 from jarvis.persistent_memory import MemoryModule
-from jarvis.settings import Compression
 from jarvis.sqlite_backend import _NAMESPACES, SQLiteBackend
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from jarvis.async_memory import AsyncMemoryModule
-from jarvis.change import FIRST_GENERATION, cursor_of, new_generation, position_in, position_of
 from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.keys import KeyFunction
+from jarvis.model.change import FIRST_GENERATION, cursor_of, new_generation, position_in, position_of
 from jarvis.persistent_memory import MemoryModule
 
 Open = Callable[..., MemoryModule]

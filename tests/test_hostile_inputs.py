@@ -30,7 +30,7 @@ from jarvis.container import Container
 from jarvis.errors import CorruptStoreError, JarvisError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import StorageBackend

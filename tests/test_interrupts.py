@@ -22,8 +22,8 @@ import pytest
 from jarvis._disk.locks import _Waiter
 from jarvis._sqlite.session import Session
 from jarvis.async_memory import AsyncMemoryModule
-from jarvis.change import Change
 from jarvis.errors import StoreBusyError, StoreClosedError, TransactionError
+from jarvis.model.change import Change
 from jarvis.persistent_memory import MemoryModule
 
 

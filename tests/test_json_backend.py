@@ -24,7 +24,6 @@ from jarvis._disk import files
 from jarvis._json import file as json_file
 from jarvis._json import past as json_past
 from jarvis._json import record as json_record
-from jarvis.change import FIRST_GENERATION
 from jarvis.codec import instant_of
 from jarvis.config import HistoryPolicy
 from jarvis.errors import (
@@ -41,8 +40,9 @@ from jarvis.errors import (
     TransactionError,
 )
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
-from jarvis.revision import Signature
+from jarvis.model.change import FIRST_GENERATION
+from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.revision import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -988,7 +988,7 @@ def test_a_full_disk_is_named_and_keeps_the_old_state(
 WRITER = """
 import sys
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 backend = JSONBackend(sys.argv[1], durability="normal")
 for number in range(int(sys.argv[3])):
     backend.create(MemoryEntry(f"{sys.argv[2]}-{number}", "tasks", "k", {"n": number}))
@@ -1303,7 +1303,7 @@ FORKED = """
 import os, sys
 from jarvis.errors import StoreBusyError, TransactionError
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 backend = JSONBackend(sys.argv[1], busy_timeout_seconds=0)
 backend.create(MemoryEntry("1", "tasks", "k", {}))
 child = None

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from jarvis.change import position_of
 from jarvis.codec import instant_of
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR as START
 from jarvis.conformance.fixtures import FakeClock
 from jarvis.errors import CorruptStoreError, DuplicateEntryError, HistoryUnavailableError
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.change import position_of
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 
 FORMAT_2 = Path(__file__).parent / "stores" / "version-3.json"

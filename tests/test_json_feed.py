@@ -16,12 +16,12 @@ import pytest
 
 from jarvis._json import event as json_event
 from jarvis._json import record as json_record
-from jarvis.change import Change, Kind, cursor_of, position_of
 from jarvis.config import HistoryPolicy
 from jarvis.errors import CursorExpiredError
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry
-from jarvis.revision import Operation, Signature
+from jarvis.model.change import Change, Kind, cursor_of, position_of
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.revision import Operation, Signature
 from jarvis.storage_backend import FeedsChanges
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def test_a_cursor_goes_on_across_reopening_and_handles(path: Path) -> None:
 WRITER = """
 import sys
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 
 backend = JSONBackend(sys.argv[1], durability="normal")
 for number in range(50):

@@ -27,8 +27,8 @@ from jarvis.errors import (
     TransactionError,
 )
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
-from jarvis.revision import Revision, Signature
+from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.revision import Revision, Signature
 from jarvis.storage_backend import KeepsHistory, Past
 from tests.stores.make import entries
 

@@ -24,8 +24,8 @@ from jarvis.errors import (
     WrongKeyError,
 )
 from jarvis.keys import EnvironmentKey, KeyFunction
+from jarvis.model.rewriting import RewriteProgress
 from jarvis.persistent_memory import MemoryModule
-from jarvis.rewriting import RewriteProgress
 from tests.safety import model
 from tests.test_encryption import KEYS, encrypted, key, other_key
 

@@ -19,7 +19,7 @@ from jarvis.container import Container
 from jarvis.errors import InvalidSettingError, OtherStoreWarning, StoreMissingError, UnsafeLocationError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 

@@ -27,9 +27,9 @@ from jarvis.errors import (
     StoreFullError,
     TransactionError,
 )
+from jarvis.model.rewriting import RewriteProgress as MoveProgress
+from jarvis.model.rewriting import Rewritten as Moved
 from jarvis.persistent_memory import MemoryModule
-from jarvis.rewriting import RewriteProgress as MoveProgress
-from jarvis.rewriting import Rewritten as Moved
 from jarvis.sqlite_backend import SQLiteBackend
 
 from .safety import model, processes

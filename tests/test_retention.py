@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from jarvis.async_memory import AsyncMemoryModule
-from jarvis.authorship import NOBODY
 from jarvis.config import ConfigLoader, RetentionRule, StorageConfig
 from jarvis.container import Container
 from jarvis.errors import InvalidSettingError, ReadOnlyStoreError
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.author import NOBODY
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)

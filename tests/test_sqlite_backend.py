@@ -27,7 +27,7 @@ from jarvis.errors import (
     StoreTooNewError,
     TransactionError,
 )
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 

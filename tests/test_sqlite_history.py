@@ -15,7 +15,6 @@ import pytest
 
 from jarvis._sqlite import feed, history, schema
 from jarvis._sqlite.session import Session
-from jarvis.change import Change
 from jarvis.conformance.fixtures import FakeClock, an_entry
 from jarvis.errors import (
     CorruptStoreError,
@@ -24,6 +23,7 @@ from jarvis.errors import (
     InvalidSettingError,
     RevisionNotFoundError,
 )
+from jarvis.model.change import Change
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import KeepsHistory

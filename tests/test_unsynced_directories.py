@@ -14,7 +14,7 @@ from jarvis._disk import files
 from jarvis.errors import StoreAccessError, StoreError, UnsafeLocationWarning
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 

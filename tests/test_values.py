@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from jarvis.codec import encode, flatten
 from jarvis.codec.compression import Mode
 from jarvis.conformance.fixtures import an_entry
-from jarvis.entry_record import encode_body, encode_entry, prepare
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.json_backend import JSONBackend
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.record import encode_body, encode_entry, prepare
+from jarvis.model.value_filter import _kind, compile_where, same
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
-from jarvis.value_filter import _kind, compile_where, same
 
 _SCALARS = (
     st.sampled_from([0, 1, True, False, 1.0, 0.0, -0.0, float("nan"), Decimal(1), Decimal("NaN"), "1", b"1", None])

@@ -24,20 +24,20 @@ import msgspec
 
 from jarvis._calls.arguments import is_on
 from jarvis._calls.lanes import Lane, Workers, one_thread
-from jarvis.change import Change
 from jarvis.encryption.envelope import SlotInfo
-from jarvis.erasure import ErasureReceipt
 from jarvis.errors import TransactionError
 from jarvis.forgetting import Lifetime
 from jarvis.keys import KeySource, KeySources
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
+from jarvis.model.change import Change
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
+from jarvis.model.erasure import ErasureReceipt
+from jarvis.model.options import Compression, Encryption, HistoryPolicy, RetentionRule
+from jarvis.model.recompression import Progress, Recompression
+from jarvis.model.revision import Difference, Revision
+from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.ongoing import closed
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
-from jarvis.recompression import Progress, Recompression
 from jarvis.retention import RetentionPlan, SweepReport
-from jarvis.revision import Difference, Revision
-from jarvis.rewriting import RewriteProgress, Rewritten
-from jarvis.settings import Compression, Encryption, HistoryPolicy, RetentionRule
 from jarvis.storage_backend import StorageBackend
 from jarvis.sweeping import Sweeper
 from jarvis.watching import INTERVAL_SECONDS, Watch

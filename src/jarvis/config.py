@@ -19,7 +19,16 @@ from jarvis._disk.encodings import encoding_of
 from jarvis._sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, nearest
 from jarvis.keys import KeySource
-from jarvis.settings import Compression, Durability, Encryption, HistoryPolicy, Pairs, RetentionRule, checked, kind_of
+from jarvis.model.options import (
+    Compression,
+    Durability,
+    Encryption,
+    HistoryPolicy,
+    Pairs,
+    RetentionRule,
+    checked,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

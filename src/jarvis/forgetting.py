@@ -12,15 +12,15 @@ import msgspec
 from jarvis import retention
 from jarvis._calls.arguments import is_on, own_code, plain_moment
 from jarvis._calls.caller import holding
-from jarvis.authorship import Author
 from jarvis.backend_registry import ask
-from jarvis.erasure import MOST_SEARCHED, ErasureReceipt
 from jarvis.errors import EntryNotFoundError, InvalidEntryError, InvalidQueryError, InvalidSettingError
-from jarvis.memory_entry import NO_MODULE, OUTSIDE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
+from jarvis.model.author import Author
+from jarvis.model.entry import NO_MODULE, OUTSIDE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
+from jarvis.model.erasure import MOST_SEARCHED, ErasureReceipt
+from jarvis.model.options import ARCHIVED, RetentionRule, checked
+from jarvis.model.revision import Operation
 from jarvis.ongoing import Ongoing
 from jarvis.retention import RetentionPlan, SweepReport
-from jarvis.revision import Operation
-from jarvis.settings import ARCHIVED, RetentionRule, checked
 from jarvis.storage_backend import Erases, Expires, Namespaced, StorageBackend, Transactional
 from jarvis.sweeping import Sweeper
 

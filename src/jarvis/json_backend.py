@@ -19,7 +19,6 @@ from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
-from jarvis.entry_record import is_small, prepare, unknown_zone
 from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
@@ -29,7 +28,7 @@ from jarvis.errors import (
     TransactionError,
     UnsupportedError,
 )
-from jarvis.memory_entry import (
+from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
     MemoryEntry,
     MemoryQuery,
@@ -37,8 +36,9 @@ from jarvis.memory_entry import (
     check_namespace,
     check_text,
 )
-from jarvis.revision import Revision, Signature
-from jarvis.settings import Compression, Durability, HistoryPolicy, checked
+from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
+from jarvis.model.record import is_small, prepare, unknown_zone
+from jarvis.model.revision import Revision, Signature
 from jarvis.storage_backend import (
     BacksUp,
     Erases,
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from jarvis._json.transaction import Transaction
-    from jarvis.change import Change
-    from jarvis.erasure import Erased, Search
+    from jarvis.model.change import Change
+    from jarvis.model.erasure import Erased, Search
 
     _Answering = Room | LiveRoom | PastRoom
 
@@ -87,7 +87,7 @@ class JSONBackend(StorageBackend):
         InvalidEntryError: `namespace` cannot be the name of one.
 
     >>> from jarvis.json_backend import JSONBackend
-    >>> from jarvis.memory_entry import MemoryEntry
+    >>> from jarvis.model.entry import MemoryEntry
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     backend = JSONBackend(directory + "/memory.json")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jarvis import timeline
 from jarvis._calls.caller import Gates
-from jarvis.authorship import Author
 from jarvis.backend_registry import ask
-from jarvis.change import Change, position_of
 from jarvis.errors import InvalidQueryError
-from jarvis.memory_entry import MOST_VERSIONS, asked_limit, asked_text
+from jarvis.model.author import Author
+from jarvis.model.change import Change, position_of
+from jarvis.model.entry import MOST_VERSIONS, asked_limit, asked_text
+from jarvis.model.revision import Difference, Revision
 from jarvis.ongoing import Ongoing
-from jarvis.revision import Difference, Revision
 from jarvis.storage_backend import KeepsHistory, MendsDates, StorageBackend, WakesWatchers
 from jarvis.watching import Feed, Watch, watching
 

@@ -19,7 +19,7 @@ from jarvis._calls.caller import holding
 from jarvis.errors import StoreClosedError
 
 if TYPE_CHECKING:
-    from jarvis.memory_entry import MemoryEntry
+    from jarvis.model.entry import MemoryEntry
     from jarvis.storage_backend import StorageBackend
 
 

@@ -14,13 +14,9 @@ from typing import Any, Literal, TypeVar
 from jarvis import backend_registry
 from jarvis._calls.arguments import is_on, tag_list
 from jarvis._calls.caller import Gates
-from jarvis._identifiers import new_id
-from jarvis.authorship import NOBODY, Author, acting
 from jarvis.backend_registry import ask
-from jarvis.change import Change
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.unstorable import storable
-from jarvis.dating import Dates
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -31,7 +27,11 @@ from jarvis.errors import (
 from jarvis.forgetting import Forgets, Lifetime, moment_of_expiry, rules_of
 from jarvis.keys import KeySources
 from jarvis.looking_back import LooksBack
-from jarvis.memory_entry import (
+from jarvis.merging import check_changes, merged
+from jarvis.model.author import NOBODY, Author, acting
+from jarvis.model.change import Change
+from jarvis.model.dating import Dates
+from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
     MOST_VERSIONS,
     NO_MODULE,
@@ -43,12 +43,12 @@ from jarvis.memory_entry import (
     check_namespace,
     check_text,
 )
-from jarvis.merging import check_changes, merged
+from jarvis.model.identifiers import new_id
+from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
+from jarvis.model.recompression import Progress, Recompression
+from jarvis.model.revision import Difference, Operation, Revision
 from jarvis.ongoing import Ongoing
-from jarvis.recompression import Progress, Recompression
-from jarvis.revision import Difference, Operation, Revision
 from jarvis.securing import Secures
-from jarvis.settings import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
 from jarvis.storage_backend import (
     Compresses,
     Erases,
@@ -486,7 +486,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             tags_match: ``"any"`` or ``"all"``.
             since: timestamp at this moment or later; naive means local time.
             until: timestamp before this moment.
-            where: conditions on the value, see `jarvis.value_filter`.
+            where: conditions on the value, see `jarvis.model.value_filter`.
             limit: at most this many.
             after: only what comes after this entry (or its `MemoryEntry.cursor`) in the list: pass the last
                 entry of a page to get the next page. Stable while others write: nothing that stays

@@ -16,12 +16,12 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from jarvis.authorship import Author
 from jarvis.codec import instant_of
 from jarvis.codec.instants import MICROSECOND
 from jarvis.errors import EntryNotFoundError
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
-from jarvis.settings import ARCHIVED, RetentionRule
+from jarvis.model.author import Author
+from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.options import ARCHIVED, RetentionRule
 from jarvis.storage_backend import KeepsHistory, StorageBackend
 
 Result = TypeVar("Result")

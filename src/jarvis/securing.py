@@ -10,8 +10,8 @@ from jarvis.backend_registry import ask
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidSettingError
 from jarvis.keys import KeySource, KeySources, sources_of
-from jarvis.rewriting import RewriteProgress, Rewritten
-from jarvis.settings import checked
+from jarvis.model.options import checked
+from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.storage_backend import BacksUp, Encrypts, StorageBackend
 
 

@@ -17,25 +17,25 @@ from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.session import Session
-from jarvis.change import Change
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
-from jarvis.dating import date_of
 from jarvis.encryption.envelope import SlotInfo
-from jarvis.entry_record import encode_entry, is_small, prepare
-from jarvis.erasure import Erased, Search
 from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.keys import KeySource, KeySources
-from jarvis.memory_entry import (
+from jarvis.model.change import Change
+from jarvis.model.dating import date_of
+from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
     MemoryEntry,
     MemoryQuery,
     asked_instant,
     check_namespace,
 )
-from jarvis.recompression import Progress, Recompression
-from jarvis.revision import Revision, Signature
-from jarvis.rewriting import RewriteProgress, Rewritten
-from jarvis.settings import Compression, Durability, Encryption, HistoryPolicy, check_utf8, checked
+from jarvis.model.erasure import Erased, Search
+from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, check_utf8, checked
+from jarvis.model.recompression import Progress, Recompression
+from jarvis.model.record import encode_entry, is_small, prepare
+from jarvis.model.revision import Revision, Signature
+from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.storage_backend import (
     BacksUp,
     Compresses,
@@ -99,7 +99,7 @@ class SQLiteBackend(StorageBackend):
         InvalidSettingError: an argument is out of range.
         InvalidEntryError: the namespace is no name.
 
-    >>> from jarvis.memory_entry import MemoryEntry
+    >>> from jarvis.model.entry import MemoryEntry
     >>> from jarvis.sqlite_backend import SQLiteBackend
     >>> from pathlib import Path
     >>> import tempfile

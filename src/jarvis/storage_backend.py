@@ -14,16 +14,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from jarvis.change import Change
 from jarvis.codec import flatten
 from jarvis.encryption.envelope import SlotInfo
-from jarvis.erasure import Erased, Search
 from jarvis.errors import UnsupportedError
 from jarvis.keys import KeySource
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_value
-from jarvis.recompression import Progress, Recompression
-from jarvis.revision import Revision, Signature
-from jarvis.rewriting import RewriteProgress, Rewritten
+from jarvis.model.change import Change
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_value
+from jarvis.model.erasure import Erased, Search
+from jarvis.model.recompression import Progress, Recompression
+from jarvis.model.revision import Revision, Signature
+from jarvis.model.rewriting import RewriteProgress, Rewritten
 
 __all__ = [
     "DEFAULT_NAMESPACE",
@@ -78,7 +78,7 @@ class StorageBackend(ABC):
 
         Raises:
             DuplicateEntryError: the id is taken; the entry that was there stays.
-            InvalidEntryError: a field cannot be kept exactly (`jarvis.entry_record.encode_body` tells).
+            InvalidEntryError: a field cannot be kept exactly (`jarvis.model.record.encode_body` tells).
         """
 
     @abstractmethod
@@ -357,7 +357,7 @@ class Erases(Protocol):
 
         What the store holds compressed is searched, too.
 
-        Names shorter than `jarvis.erasure.SEARCHED_BYTES` are not searched for: they may stand anywhere.
+        Names shorter than `jarvis.model.erasure.SEARCHED_BYTES` are not searched for: they may stand anywhere.
         """
 
 
@@ -490,7 +490,7 @@ class MarksCursors(Protocol):
     """cursors that name their store: a cursor of before a restore is refused, and not taken for one of after it.
 
     The store has a generation, a number that is random; a copy that `BacksUp.back_up` made gets another one when it is
-    first opened for writing. `Change.cursor` is made by `jarvis.change.cursor_of`.
+    first opened for writing. `Change.cursor` is made by `jarvis.model.change.cursor_of`.
     """
 
     def changes_since(self, cursor: str, limit: int) -> list[Change]:

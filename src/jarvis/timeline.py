@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from jarvis.authorship import Author
 from jarvis.errors import RevisionNotFoundError
-from jarvis.memory_entry import MemoryEntry
-from jarvis.revision import Difference, Operation, Revision, differences
+from jarvis.model.author import Author
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.revision import Difference, Operation, Revision, differences
 from jarvis.storage_backend import KeepsHistory, StorageBackend
 
 

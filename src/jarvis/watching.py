@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from jarvis._calls.caller import holding
 from jarvis.backend_registry import ask
-from jarvis.change import Change, position_of
 from jarvis.errors import CursorExpiredError
+from jarvis.model.change import Change, position_of
 from jarvis.ongoing import Activity
 from jarvis.storage_backend import FeedsChanges, MarksCursors, StorageBackend, WakesWatchers
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from jarvis.erasure import ErasureReceipt
+from jarvis.model.erasure import ErasureReceipt
 from jarvis.persistent_memory import MemoryModule
 
 KINDS = ("id", "entity", "filters", "namespace")

@@ -30,8 +30,8 @@ from jarvis.errors import (
     TransactionError,
 )
 from jarvis.keys import KeyFile
+from jarvis.model.options import HistoryPolicy
 from jarvis.persistent_memory import MemoryModule
-from jarvis.settings import HistoryPolicy
 
 from . import model
 

@@ -21,8 +21,8 @@ from typing import Any
 from jarvis._sqlite import moving
 from jarvis._sqlite.database import Database
 from jarvis.errors import StoreBusyError
+from jarvis.model.rewriting import RewriteProgress
 from jarvis.persistent_memory import MemoryModule
-from jarvis.rewriting import RewriteProgress
 from jarvis.sqlite_backend import SQLiteBackend
 
 from . import model

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from jarvis._sqlite import moving
+from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.persistent_memory import MemoryModule
-from jarvis.rewriting import RewriteProgress, Rewritten
 
 from . import model, processes
 from .conftest import Figures

@@ -33,9 +33,9 @@ from jarvis.errors import (
     WrongKeyError,
 )
 from jarvis.keys import EnvironmentKey, KeyFunction, new_key
+from jarvis.model.options import Compression
+from jarvis.model.rewriting import RewriteProgress
 from jarvis.persistent_memory import MemoryModule
-from jarvis.rewriting import RewriteProgress
-from jarvis.settings import Compression
 
 from . import kill_points, model, processes
 from .canaries import Canaries, Canary

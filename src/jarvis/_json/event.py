@@ -9,9 +9,9 @@ import msgspec
 
 from jarvis._json.instants import FAR, Instant, Number
 from jarvis._json.record import encode
-from jarvis.change import Change, Kind, cursor_of
 from jarvis.codec.instants import datetime_of
-from jarvis.memory_entry import DEFAULT_NAMESPACE
+from jarvis.model.change import Change, Kind, cursor_of
+from jarvis.model.entry import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ _NOBODY = {"module": "unknown", "task_id": "none"}  # what a provenance says whe
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A change as the file shows it: its commit number, its instant, and the fields of `jarvis.change.Change`."""
+    """A change as the file shows it: its commit number, its instant, and the fields of `jarvis.model.change.Change`."""
 
     number: Number
     made: Instant

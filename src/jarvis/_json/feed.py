@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jarvis._json.event import Event, StoredEvent, creation
 from jarvis._json.record import by_number
-from jarvis.revision import REMOVALS
+from jarvis.model.revision import REMOVALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jarvis._json.past import Archive, State
     from jarvis._json.room import Room
-    from jarvis.change import Change
+    from jarvis.model.change import Change
 
 Held = TypeVar("Held")
 

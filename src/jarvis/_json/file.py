@@ -49,11 +49,11 @@ from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
 from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record, normalize
-from jarvis.change import new_generation
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import CorruptStoreError, StackFullError, StoreTooNewError
-from jarvis.memory_entry import DEFAULT_NAMESPACE, check_namespace
+from jarvis.model.change import new_generation
+from jarvis.model.entry import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -10,14 +10,14 @@ import msgspec
 from jarvis._json.event import store_event
 from jarvis._json.past import Archive, moment_of, redated
 from jarvis._json.record import by_number
-from jarvis.mending import LEAST, Dated, redate_all
+from jarvis.model.mending import LEAST, Dated, redate_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jarvis._json.event import StoredEvent
     from jarvis._json.transaction import Transaction
-    from jarvis.mending import Entries
+    from jarvis.model.mending import Entries
 
 
 def mend(transaction: Transaction, namespace: Callable[[str], Entries], now: int) -> int:

@@ -23,16 +23,16 @@ from jarvis._json.record import (
     revived,
 )
 from jarvis.codec.nesting import decoder_of
-from jarvis.entry_record import may_hold_tags
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry
-from jarvis.revision import REMOVALS, Cutoff, Operation, Revision, Signature
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
+from jarvis.model.record import may_hold_tags
+from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from jarvis._json.event import StoredEvent
     from jarvis._json.room import LiveRoom, Room
-    from jarvis.memory_entry import MemoryQuery
+    from jarvis.model.entry import MemoryQuery
 
 EXACT = ("category", "key", "entity_type", "entity_id")
 """The filters that a gap is looked up by."""
@@ -45,7 +45,7 @@ ENDLESS = 2**62
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A `jarvis.revision.Signature` as the file shows it: who is not known is left out."""
+    """A `jarvis.model.revision.Signature` as the file shows it: who is not known is left out."""
 
     operation: Operation
     module: str | None = None

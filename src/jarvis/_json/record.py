@@ -12,9 +12,9 @@ from jarvis.codec import InvalidMomentError, flatten, format_moment, parse_momen
 from jarvis.codec.instants import datetime_of
 from jarvis.codec.nesting import decoder_of, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
-from jarvis.entry_record import Body, encode_body, make_body, make_entry, may_hold_tags
 from jarvis.errors import InvalidEntryError
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
+from jarvis.model.record import Body, encode_body, make_body, make_entry, may_hold_tags
 
 
 def revived(value: Any, entry_id: str) -> Any:

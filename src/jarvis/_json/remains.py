@@ -9,16 +9,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jarvis import erasure
 from jarvis._disk import files
 from jarvis._disk.files import explaining
-from jarvis.erasure import MOST_SEARCHED, Wanted
 from jarvis.errors import StoreAccessError
+from jarvis.model import erasure
+from jarvis.model.erasure import MOST_SEARCHED, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from jarvis.erasure import Search
+    from jarvis.model.erasure import Search
 
 
 def keep_copy(path: str, data: bytes) -> None:
@@ -56,7 +56,7 @@ def remove_leftovers(path: str) -> None:
 
 
 def search(path: str, ids: Collection[str]) -> Search:
-    """Search every byte of the files that carry the store's name for `ids`; see `jarvis.erasure.search`."""
+    """Search every byte of the files that carry the store's name for `ids`; see `jarvis.model.erasure.search`."""
     directory, name = os.path.split(path)
     with explaining(path, "search the files"):
         ours = [

@@ -17,16 +17,16 @@ from jarvis._json.file import RESTORED, Clock
 from jarvis._json.past import ENDLESS, Archive, PastRoom, Span, cutoff, expired_since, moment_of
 from jarvis._json.record import by_order
 from jarvis._json.room import LiveRoom, Room
-from jarvis.change import cursor_of, position_in
 from jarvis.codec.instants import datetime_of
-from jarvis.dating import DATED_BACK, SKEW_MICROSECONDS
 from jarvis.errors import CursorExpiredError, HistoryUnavailableError
-from jarvis.revision import Cutoff
+from jarvis.model.change import cursor_of, position_in
+from jarvis.model.dating import DATED_BACK, SKEW_MICROSECONDS
+from jarvis.model.revision import Cutoff
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jarvis.change import Change
+    from jarvis.model.change import Change
 
 NO_ENTRIES = Room({})
 """The room of a namespace that holds nothing; never changed."""
@@ -125,7 +125,7 @@ class Seen:
         return feed.changes(room, archive, erasures, after, limit, clock.generation)
 
     def position_in(self, cursor: str) -> int:
-        """Return the number that a cursor stands for; raise as `jarvis.change.position_in` does."""
+        """Return the number that a cursor stands for; raise as `jarvis.model.change.position_in` does."""
         clock = self.clock
         earliest = None if clock.begins is None and clock.commit else clock.fed_from
         return position_in(cursor, clock.generation, is_restored=clock.copied == RESTORED, earliest=earliest)

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import FrameType
 
-    from jarvis.erasure import Search
-    from jarvis.settings import HistoryPolicy
+    from jarvis.model.erasure import Search
+    from jarvis.model.options import HistoryPolicy
 
 _BEGINNING = Clock(0, None, None, 0)
 _MAX_READS = 10  # of a file that somebody writes to in place, not as we do

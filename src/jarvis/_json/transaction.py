@@ -20,17 +20,17 @@ from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
-from jarvis.dating import date_of
-from jarvis.erasure import Erased
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryQuery
-from jarvis.revision import Operation, Signature
+from jarvis.model.dating import date_of
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
+from jarvis.model.erasure import Erased
+from jarvis.model.revision import Operation, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime, timedelta
 
-    from jarvis.change import Change, Kind
-    from jarvis.settings import HistoryPolicy
+    from jarvis.model.change import Change, Kind
+    from jarvis.model.options import HistoryPolicy
 
 _PRUNED_AT_ONCE = 256  # states, in a transaction of somebody who wants something else
 _PRUNED_EVERY = 64  # commit numbers
@@ -47,7 +47,7 @@ class Transaction(Seen):
 
     Attributes:
         owner: (process id, thread id) of the caller that opened it.
-        date: the instant that a change made at the last moment is dated by; see `jarvis.dating.date_of`.
+        date: the instant that a change made at the last moment is dated by; see `jarvis.model.dating.date_of`.
         task: the caller's task, see `jarvis._calls.caller.current_task`.
         depth: how many savepoints are open in it.
         signature: who makes the changes; None if nobody said.

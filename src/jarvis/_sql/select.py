@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from jarvis.memory_entry import MemoryQuery
-    from jarvis.revision import Cutoff
+    from jarvis.model.entry import MemoryQuery
+    from jarvis.model.revision import Cutoff
 
 LIVE = "(e.expires <= :now) IS NOT TRUE"
 """The condition for an entry not to have expired; of one that never does, `expires` is NULL."""
 
 VALUE = "e.body, e.packed"
-"""What tells the value of an entry, see `jarvis.entry_record.Encoded`."""
+"""What tells the value of an entry, see `jarvis.model.record.Encoded`."""
 
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
 
@@ -301,7 +301,7 @@ def _has_none(count: int, table: str, era: _Era) -> str:
 
 
 def visible(table: str, *, is_over: bool) -> list[str]:
-    """Return the conditions for a state to have been visible at the cutoff; see `jarvis.revision.Cutoff`.
+    """Return the conditions for a state to have been visible at the cutoff; see `jarvis.model.revision.Cutoff`.
 
     Args:
         table: what the statement calls the table.

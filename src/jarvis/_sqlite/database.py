@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from jarvis._sqlite.copy_file import CopyFile
     from jarvis.encryption.data_key import DataKey
     from jarvis.keys import KeySource
-    from jarvis.settings import Encryption, HistoryPolicy
+    from jarvis.model.options import Encryption, HistoryPolicy
 
 Result = TypeVar("Result")
 

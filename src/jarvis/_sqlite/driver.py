@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis import erasure
 from jarvis._disk import files
 from jarvis._sqlite import cipher
 from jarvis.errors import (
@@ -29,6 +28,7 @@ from jarvis.errors import (
     StoreFullError,
     UnsupportedError,
 )
+from jarvis.model import erasure
 
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
@@ -222,7 +222,7 @@ def _keep_plans(connection: apsw.Connection) -> None:
 
 
 def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
-    """Yield the bytes of a file of a store, or its first ones, some at a time, as `jarvis.erasure.chunks_of` does.
+    """Yield the bytes of a file of a store, or its first ones, some at a time, as `erasure.chunks_of` does.
 
     SQLite reads it: closing a descriptor of our own would end all locks that this process has on the file, and so let
     others take away the log that its connections write to (https://sqlite.org/howtocorrupt.html, 2.2).

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from jarvis._sqlite import expiry, feed, history, tagging
 from jarvis._sqlite.schema import row_checksum
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
-from jarvis.memory_entry import check_expiry
-from jarvis.revision import Signature
+from jarvis.model.entry import check_expiry
+from jarvis.model.revision import Signature
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
-    from jarvis.entry_record import Encoded
-    from jarvis.memory_entry import MemoryEntry
+    from jarvis.model.entry import MemoryEntry
+    from jarvis.model.record import Encoded
 
 _FIND = "SELECT row, instant, version, body FROM entries WHERE namespace = ? AND id = ? AND (expires <= ?) IS NOT TRUE"
 _INSERT = """

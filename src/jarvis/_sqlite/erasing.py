@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis import erasure
 from jarvis._disk import files
 from jarvis._sql.select import every_state
 from jarvis._sqlite import feed, tagging
 from jarvis._sqlite.reading import can_be_looked_up
 from jarvis._sqlite.schema import COMPACTING, COPIES, FOLDING
 from jarvis.codec.compression import decompress
-from jarvis.erasure import Erased, Search, Wanted
-from jarvis.memory_entry import DEFAULT_NAMESPACE, MemoryQuery
+from jarvis.model import erasure
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
+from jarvis.model.erasure import Erased, Search, Wanted
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jarvis._sqlite import feed, history, tagging
 from jarvis._sqlite.schema import REMOVED
 from jarvis.codec.instants import datetime_of
-from jarvis.revision import Signature
+from jarvis.model.revision import Signature
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session

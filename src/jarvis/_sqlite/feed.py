@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jarvis._sqlite import driver, schema
-from jarvis.change import Change, cursor_of, position_in
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CursorExpiredError
-from jarvis.memory_entry import NO_MODULE, NO_TASK
-from jarvis.revision import REMOVALS, Signature
+from jarvis.model.change import Change, cursor_of, position_in
+from jarvis.model.entry import NO_MODULE, NO_TASK
+from jarvis.model.revision import REMOVALS, Signature
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
-    from jarvis.entry_record import Body
+    from jarvis.model.record import Body
 
 Place = tuple[int, int, int]
 """(commit number, instant, id of the namespace's name) of a change."""

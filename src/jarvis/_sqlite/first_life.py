@@ -21,9 +21,9 @@ from jarvis._sqlite import driver, schema
 from jarvis._sqlite.schema import row_checksum
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.codec.nesting import ran_out, stack_error
-from jarvis.entry_record import Body
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError, StoreAccessError
-from jarvis.memory_entry import DEFAULT_NAMESPACE
+from jarvis.model.entry import DEFAULT_NAMESPACE
+from jarvis.model.record import Body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

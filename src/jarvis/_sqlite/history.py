@@ -14,9 +14,9 @@ from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
 from jarvis._sqlite import feed, schema, tagging
 from jarvis._sqlite.schema import CLEARED, change_checksum
 from jarvis.codec.instants import MICROSECOND, datetime_of
-from jarvis.dating import DATED_BACK, SKEW_MICROSECONDS
 from jarvis.errors import HistoryUnavailableError
-from jarvis.revision import Cutoff
+from jarvis.model.dating import DATED_BACK, SKEW_MICROSECONDS
+from jarvis.model.revision import Cutoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

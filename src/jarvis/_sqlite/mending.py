@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jarvis._sqlite import driver, schema
-from jarvis.mending import LEAST, Dated, redate_all
+from jarvis.model.mending import LEAST, Dated, redate_all
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
-    from jarvis.mending import Entries
+    from jarvis.model.mending import Entries
 
 _FIRST_AHEAD = """
 SELECT min(number) FROM (

@@ -19,7 +19,7 @@ from jarvis._sqlite import change_log, copy_file, schema, swapping
 from jarvis._sqlite.change_log import Table
 from jarvis._sqlite.copy_file import CopyFile
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
-from jarvis.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import RewriteProgress, Rewritten
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database

@@ -22,7 +22,7 @@ from jarvis._sqlite import change_log, copy_file, driver
 from jarvis._sqlite.mover import Mover, UnequalError
 from jarvis._sqlite.session import read_only
 from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError
-from jarvis.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import RewriteProgress, Rewritten
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database

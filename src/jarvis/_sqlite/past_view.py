@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from jarvis._sql.select import count
 from jarvis._sqlite import history
 from jarvis._sqlite.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 
 if TYPE_CHECKING:
     from jarvis._sqlite.reading import Reader
     from jarvis._sqlite.session import Session
-    from jarvis.revision import Cutoff
+    from jarvis.model.revision import Cutoff
 
 
 class PastView:

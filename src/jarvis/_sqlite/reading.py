@@ -12,14 +12,14 @@ from jarvis._sql.select import COLUMNS, LIVE, Statement, select
 from jarvis._sqlite import driver
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
-from jarvis.entry_record import decode_entry, decode_value, unknown_zone
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
-from jarvis.memory_entry import MemoryEntry, MemoryQuery, check_name
+from jarvis.model.entry import MemoryEntry, MemoryQuery, check_name
+from jarvis.model.record import decode_entry, decode_value, unknown_zone
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
     from jarvis._sqlite.session import Session
-    from jarvis.revision import Cutoff
+    from jarvis.model.revision import Cutoff
 
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]

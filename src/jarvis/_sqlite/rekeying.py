@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
     from jarvis.encryption.envelope import Envelope, SlotInfo
     from jarvis.keys import KeySource
-    from jarvis.rewriting import RewriteProgress, Rewritten
+    from jarvis.model.rewriting import RewriteProgress, Rewritten
 
 _MANY_TRIES = 20
 

@@ -14,15 +14,15 @@ from jarvis._sqlite import driver
 from jarvis._sqlite.schema import COMPACTING, FOLDING, row_checksum
 from jarvis._sqlite.session import read_only
 from jarvis.codec.compression import THRESHOLD_BYTES
-from jarvis.entry_record import repack
 from jarvis.errors import TransactionError
-from jarvis.recompression import Recompression
+from jarvis.model.recompression import Recompression
+from jarvis.model.record import repack
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
     from jarvis._sqlite.session import Session
     from jarvis.codec.compression import Mode
-    from jarvis.recompression import Progress
+    from jarvis.model.recompression import Progress
 
 AT_ONCE = 256
 AT_ONCE_BYTES = 2**20

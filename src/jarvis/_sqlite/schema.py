@@ -12,7 +12,7 @@ import apsw
 
 from jarvis._disk import files
 from jarvis._sqlite import cipher, driver
-from jarvis.change import new_generation
+from jarvis.model.change import new_generation
 
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
@@ -95,7 +95,7 @@ def event_checksum(fields: tuple[object, ...]) -> int:
 #
 # Each index costs a write its own page in the log, about 5 µs, so there are no more than there are questions.
 #
-# Version 2 has the packed bodies of `jarvis.entry_record` (those of version 1 are read where they
+# Version 2 has the packed bodies of `jarvis.model.record` (those of version 1 are read where they
 # are), and no index by category and key: few entries share a key. Version 3 has `HISTORY`. In version 4
 # entries may expire: `expires` is NULL for most, and they are not in its index. In version 5 the value of an
 # entry may be compressed: then the body says null in its place, which versions before refuse to decode.
@@ -115,7 +115,7 @@ CREATE TABLE entries (
     entity_id TEXT,
     instant INTEGER NOT NULL,    -- microseconds since 1970 UTC of `timestamp`
     version INTEGER NOT NULL,
-    body TEXT NOT NULL,          -- JSON of what is not looked up, see jarvis.entry_record
+    body TEXT NOT NULL,          -- JSON of what is not looked up, see jarvis.model.record
     checksum INTEGER NOT NULL,   -- CRC-32 of all the others, for verification of the whole
     expires INTEGER,             -- from this instant on the entry is absent
     packed BLOB                  -- the value, compressed, if the body says null in its place
@@ -169,7 +169,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
 
 # A state of an entry that a change ended moves to `revisions` as it is, and its tags to `past_tags`: so
 # both have the columns and the indexes that questions need, and with them in each index what tells
-# whether the state was visible at a moment, see `jarvis.revision.Cutoff`. What the policy prunes leaves a
+# whether the state was visible at a moment, see `jarvis.model.revision.Cutoff`. What the policy prunes leaves a
 # line in `gaps`, so that nothing is answered from where something is missing.
 CLEARED = """substr(change, 1, 8) = '["clear"'"""
 """What holds for a revision that was ended by the clearing of its namespace: they are kept for another time."""

@@ -12,7 +12,6 @@ import apsw
 
 from jarvis._calls.caller import holding, torn_transaction
 from jarvis._sqlite import driver, schema
-from jarvis.entry_record import Body, decode_body
 from jarvis.errors import (
     JarvisError,
     ReadOnlyStoreError,
@@ -20,13 +19,14 @@ from jarvis.errors import (
     StoreError,
     StoreTooNewError,
 )
+from jarvis.model.record import Body, decode_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jarvis._disk.files import Stamp
-    from jarvis.revision import Signature
-    from jarvis.settings import HistoryPolicy
+    from jarvis.model.options import HistoryPolicy
+    from jarvis.model.revision import Signature
 
 _KEEP_MOMENT = "INSERT INTO commits (last, first, moment) VALUES (?, ?, ?)"
 _SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from jarvis.encryption.data_key import DataKey
     from jarvis.keys import KeySource
-    from jarvis.settings import Encryption
+    from jarvis.model.options import Encryption
 
 MAX_TRIES = 20  # of a reader that meets writers half-way
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
     from jarvis.encryption.envelope import Change, Envelope, Opener
     from jarvis.keys import KeySource
-    from jarvis.settings import Encryption
+    from jarvis.model.options import Encryption
 
 _SUFFIX = ".keys"
 

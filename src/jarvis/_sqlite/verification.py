@@ -16,7 +16,7 @@ import apsw
 
 from jarvis._disk import files
 from jarvis._sqlite import cipher, driver, schema
-from jarvis.entry_record import check_stored
+from jarvis.model.record import check_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

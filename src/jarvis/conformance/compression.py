@@ -12,7 +12,7 @@ import pytest
 from jarvis.conformance.fixtures import FAR, FakeClock, Promises, an_entry
 from jarvis.conformance.values import identical
 from jarvis.errors import InvalidEntryError, TransactionError
-from jarvis.memory_entry import MemoryQuery
+from jarvis.model.entry import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import (
     Compresses,

@@ -9,7 +9,7 @@ import pytest
 
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import ClockBehindWarning, HistoryUnavailableError, TransactionError
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule, RetentionRule
 from jarvis.storage_backend import FeedsChanges, KeepsHistory, MendsDates, Namespaced, StorageBackend, Transactional
 

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jarvis.change import Change
 from jarvis.conformance.fixtures import FAR as START
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises
-from jarvis.erasure import Erased
 from jarvis.errors import HistoryUnavailableError, TransactionError
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.change import Change
+from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.erasure import Erased
+from jarvis.model.revision import Signature
 from jarvis.persistent_memory import MemoryModule
-from jarvis.revision import Signature
 from jarvis.storage_backend import (
     Erases,
     Expires,

@@ -22,7 +22,7 @@ from jarvis.errors import (
     InvalidQueryError,
     RevisionNotFoundError,
 )
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend, Transactional
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from jarvis.change import Change
 from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import CursorExpiredError, HistoryUnavailableError, InvalidQueryError
+from jarvis.model.change import Change
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import (
     Erases,

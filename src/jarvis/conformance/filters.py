@@ -14,7 +14,7 @@ import pytest
 from jarvis.conformance.fixtures import FIRST, LAST, NOON, OpenBackend, Promises, an_entry
 from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidQueryError
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.storage_backend import Namespaced, StorageBackend
 
 _CATEGORIES = ("preferences", "tasks", "", "%", "Tasks")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 

@@ -20,9 +20,9 @@ from jarvis.errors import (
     RevisionNotFoundError,
     TransactionError,
 )
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.revision import MISSING, Revision, Signature
 from jarvis.persistent_memory import MemoryModule
-from jarvis.revision import MISSING, Revision, Signature
 from jarvis.storage_backend import Erases, Expires, KeepsHistory, Namespaced, Settles, StorageBackend
 
 _FAR_EAST, _FAR_WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-14))

@@ -22,9 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from jarvis.conformance.compression import PROSE
 from jarvis.conformance.fixtures import NOON, FakeClock
-from jarvis.dating import SKEW
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, HistoryUnavailableError
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.dating import SKEW
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import Expires, KeepsHistory, Namespaced, StorageBackend, Transactional
 

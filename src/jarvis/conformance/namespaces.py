@@ -8,7 +8,7 @@ import pytest
 
 from jarvis.conformance.fixtures import Promises, an_entry
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidEntryError
-from jarvis.memory_entry import MemoryQuery
+from jarvis.model.entry import MemoryQuery
 from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
 
 

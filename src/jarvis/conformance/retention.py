@@ -13,7 +13,7 @@ import pytest
 
 from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidQueryError, InvalidSettingError
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule, RetentionRule
 from jarvis.retention import RetentionPlan, SweepReport
 from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend, Transactional

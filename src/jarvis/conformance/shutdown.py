@@ -12,7 +12,7 @@ import pytest
 
 from jarvis.conformance.fixtures import OpenBackend, Promises
 from jarvis.errors import StoreClosedError, TransactionError
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule, RetentionRule
 from jarvis.storage_backend import (
     FeedsChanges,

@@ -12,7 +12,7 @@ import pytest
 
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, TransactionError
-from jarvis.memory_entry import MemoryQuery
+from jarvis.model.entry import MemoryQuery
 from jarvis.storage_backend import SharesCommits, StorageBackend, Transactional
 
 

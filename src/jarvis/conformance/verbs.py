@@ -10,7 +10,7 @@ import pytest
 
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidEntryError
-from jarvis.memory_entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from jarvis.codec.instants import MICROSECOND, InvalidMomentError, datetime_of, instant_of
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 
 LEAST = timedelta(seconds=1) // MICROSECOND
 """A last moment that is no more ahead of the clock than that comes of changes that were made at once."""

@@ -44,7 +44,7 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         InvalidSettingError: a value has the wrong type or is out of range.
 
     >>> from datetime import timedelta
-    >>> from jarvis.settings import HistoryPolicy
+    >>> from jarvis.model.options import HistoryPolicy
     >>> HistoryPolicy(max_revisions=10, max_age=timedelta(days=7)).max_revisions
     10
     """
@@ -90,7 +90,7 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
         InvalidSettingError: a value has the wrong type or is out of range, or the rule can govern nothing.
 
     >>> from datetime import timedelta
-    >>> from jarvis.settings import RetentionRule
+    >>> from jarvis.model.options import RetentionRule
     >>> RetentionRule(category="tasks", max_age=timedelta(days=30), keep_tags=("important",)).action
     'delete'
     >>> RetentionRule(category="tasks")

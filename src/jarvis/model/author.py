@@ -8,8 +8,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
-from jarvis.memory_entry import NO_MODULE, NO_TASK, MemoryEntry
-from jarvis.revision import Operation, Signature
+from jarvis.model.entry import NO_MODULE, NO_TASK, MemoryEntry
+from jarvis.model.revision import Operation, Signature
 
 
 class Author(NamedTuple):

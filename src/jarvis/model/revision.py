@@ -10,7 +10,7 @@ import msgspec
 
 from jarvis.codec import check_extent
 from jarvis.errors import StackFullError
-from jarvis.memory_entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry
 
 Operation = Literal["update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)

@@ -1,0 +1,330 @@
+"""Entries to stored records and back: what every backend of ours keeps of an entry, in one place.
+
+What is looked up (id, category, key, entity, position) is stored beside the *body*; the body is one
+JSON text with the rest, because decoding one text a row takes 0.6 of the time of three. A large value
+may stand beside it, compressed; then the body says null in its place, and all else stays readable.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from jarvis.codec import InvalidMomentError, Prepared, encode, flatten, format_moment, instant_of, parse_moment, revive
+from jarvis.codec.compression import THRESHOLD_BYTES, Mode, compress, decompress
+from jarvis.codec.nesting import decoder_of, stack_error
+from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
+from jarvis.errors import InvalidEntryError
+from jarvis.model.entry import MemoryEntry, check_entry, check_value
+
+
+class Body(msgspec.Struct, array_like=True):
+    """The part of an entry that is not looked up, as it is stored: 100 bytes less than under names of its own.
+
+    Attributes:
+        value: in the plain form of `jarvis.codec`; None if it is stored beside the body, compressed. Of a body that
+            is only to be encoded it may be a `msgspec.Raw`, its JSON.
+        tags: as given.
+        provenance: as given; or (module, task_id) if that and ``created_at``, equal to the timestamp, is all.
+        moment: the timestamp: in UTC as ISO 8601 text without its ``+00:00``, in another zone as (ISO 8601
+            text, fold, name of the zone).
+    """
+
+    value: dict[str, Any] | None
+    tags: list[str]
+    provenance: dict[str, str] | tuple[str, str]
+    moment: str | tuple[str, int, str | None]
+
+
+class _NamedBody(msgspec.Struct):
+    """The body in stores of version 1, an object."""
+
+    value: dict[str, Any]
+    tags: list[str]
+    timestamp: str
+    provenance: dict[str, str]
+    fold: int = 0
+    zone: str | None = None
+
+
+class Encoded(NamedTuple):
+    """What is stored of an entry, beside what is looked up.
+
+    Attributes:
+        body: UTF-8 JSON of a `Body`.
+        packed: the JSON of its value, compressed, if the body does not hold it.
+        instant: of the timestamp.
+    """
+
+    body: bytes
+    packed: bytes | None
+    instant: int
+
+
+_UTC = "+00:00"
+_NO_VALUE = "[null,"  # how a body begins whose value is elsewhere
+_CREATED = ("module", "task_id", "created_at")
+_FEW, _SHORT = 8, 200
+_SCALARS = frozenset((int, float, bool, type(None)))
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Body)
+_decode_named_body = decoder_of(_NamedBody)
+_decode_value = decoder_of(dict[str, Any])
+
+
+def prepare(value: dict[str, Any], compression: Mode) -> Prepared:
+    """Return what stands for `value` in an entry that is to be stored: its encoding, compressed as `encode_entry` does.
+
+    Raises:
+        InvalidEntryError: it cannot be stored exactly, or is over `jarvis.codec.MAX_VALUE_BYTES`; the error names it.
+    """
+    check_value(value)
+    json = encode(value)
+    return Prepared(json, compress(json, compression))
+
+
+def is_small(value: object) -> bool:
+    """Tell whether a value is a few short texts and numbers, which take no longer to encode than to prepare."""
+    if type(value) is not dict or len(value) > _FEW:
+        return False
+    for held in value.values():
+        kind = type(held)
+        if kind is str:
+            if len(held) > _SHORT:
+                return False
+        elif kind not in _SCALARS:
+            return False
+    return True
+
+
+def make_body(entry: MemoryEntry) -> tuple[Body, int]:
+    """Return (body, instant) of `entry`, checked whole.
+
+    Raises:
+        InvalidEntryError: a field cannot be stored exactly; the error names it.
+    """
+    check_entry(entry)
+    timestamp, provenance = entry.timestamp, entry.provenance
+    try:
+        instant = instant_of(timestamp)
+        if timestamp.tzinfo is not UTC or timestamp.fold:
+            return Body(_plain(entry.value), entry.tags, provenance, format_moment(timestamp)), instant
+    except InvalidMomentError as error:
+        raise InvalidEntryError("timestamp", str(error)) from None
+    text = timestamp.isoformat()
+    author: dict[str, str] | tuple[str, str] = provenance
+    if tuple(provenance) == _CREATED and provenance["created_at"] == text:
+        author = (provenance["module"], provenance["task_id"])
+    return Body(_plain(entry.value), entry.tags, author, text.removesuffix(_UTC)), instant
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    return msgspec.Raw(value.json) if type(value) is Prepared else flatten(value)
+
+
+def encode_body(entry: MemoryEntry) -> tuple[bytes, int]:
+    """Return (UTF-8 JSON of the body, instant) of `entry`, checked whole.
+
+    Raises:
+        InvalidEntryError: a field cannot be stored exactly, or the whole is over
+            `jarvis.codec.MAX_VALUE_BYTES`; the error names it.
+    """
+    body, instant = make_body(entry)
+    return _encode(body), instant
+
+
+def encode_entry(entry: MemoryEntry, compression: Mode) -> Encoded:
+    """Return what is to be stored of `entry`, its value compressed if `compression` has it so; raise as `encode_body`.
+
+    The limit is one of what is not compressed: it does not depend on the text, nor on a setting.
+    """
+    body, instant = make_body(entry)
+    encoded = _encode(body)
+    if len(encoded) < THRESHOLD_BYTES or compression == "off":
+        return Encoded(encoded, None, instant)
+    without = _without_value(body)
+    if type(entry.value) is Prepared:
+        packed = entry.value.packed
+        return Encoded(encoded, None, instant) if packed is None else Encoded(without, packed, instant)
+    value = encoded[1 : 1 + len(encoded) - len(without) + len("null")]  # encoding it again would take longer
+    packed = compress(value, compression)
+    return Encoded(encoded, None, instant) if packed is None else Encoded(without, packed, instant)
+
+
+def repack(body: str, packed: bytes | None, compression: Mode) -> tuple[bytes, bytes | None] | None:
+    """Return (body, packed) of a stored entry as `compression` has it; None if it is that already.
+
+    What is compressed and would not become smaller by it stays.
+
+    Raises:
+        ValueError: it cannot be decoded.
+    """
+    if packed is None:
+        held = decode_body(body)
+        if held.value is None:
+            raise ValueError("it has no value")
+        smaller = compress(_encoder.encode(held.value), compression)
+        return None if smaller is None else (_without_value(held), smaller)
+    value = decompress(packed)
+    _decode_value(value)
+    if not body.startswith(_NO_VALUE):
+        raise ValueError("it has two values")
+    if compression == "off":
+        return b"[" + value + body[len(_NO_VALUE) - 1 :].encode(), None
+    smaller = compress(value, compression)
+    return None if smaller is None or len(smaller) >= len(packed) else (body.encode(), smaller)
+
+
+def _without_value(body: Body) -> bytes:
+    return _encoder.encode(Body(None, body.tags, body.provenance, body.moment))
+
+
+def _encode(body: Body) -> bytes:
+    try:
+        encoded = _encoder.encode(body)
+    except RecursionError:
+        raise InvalidEntryError("value", NO_STACK) from None
+    if len(encoded) > MAX_VALUE_BYTES:
+        raise InvalidEntryError(
+            "value",
+            f"makes an entry of {len(encoded):,} bytes, the limit is {MAX_VALUE_BYTES:,}; "
+            "store a file and keep its path",
+        )
+    return encoded
+
+
+def decode_body(encoded: bytes | str) -> Body:
+    """Return what `encode_body` encoded, its value still plain, or None.
+
+    Raises:
+        ValueError: it is none.
+        StackFullError: it is nested too deep for what is left of the call stack.
+    """
+    if encoded[:1] in ("{", b"{"):
+        named = _decode_named_body(encoded)
+        return Body(named.value, named.tags, named.provenance, (named.timestamp, named.fold, named.zone))
+    try:
+        return _decoder.decode(encoded)
+    except RecursionError:
+        raise stack_error(encoded) from None
+
+
+def decode_value(encoded: bytes | str, packed: bytes | None = None) -> Any:
+    """Return the value of a record, without the entry around it; raise ValueError if it is malformed."""
+    body = decode_body(encoded)
+    has_tags = may_hold_tags(encoded) if packed is None else _unpack(body, packed)
+    if body.value is None:
+        raise ValueError("it has no value")
+    return revive(body.value) if has_tags else body.value
+
+
+def check_stored(encoded: bytes | str, packed: bytes | None) -> Body:
+    """Return the body of a record with its value, still plain; raise ValueError if one of them is malformed."""
+    body = decode_body(encoded)
+    if packed is not None:
+        _unpack(body, packed)
+    if body.value is None:
+        raise ValueError("it has no value")
+    return body
+
+
+def _unpack(body: Body, packed: bytes) -> bool:
+    """Give a body its value; return what `may_hold_tags` says of it."""
+    if body.value is not None:
+        raise ValueError("it has two values")
+    value = decompress(packed)
+    body.value = _decode_value(value)
+    return may_hold_tags(value)
+
+
+def may_hold_tags(encoded: bytes | str) -> bool:
+    """Tell whether a body may hold tagged forms; False means that `revive` would change nothing."""
+    return b'"$type"' in encoded if isinstance(encoded, bytes) else '"$type"' in encoded
+
+
+def decode_entry(
+    entry_id: str,
+    category: str,
+    key: str,
+    entity_type: str,
+    entity_id: str | None,
+    version: int,
+    position: tuple[int, int],
+    encoded: bytes | str,
+    expires_at: datetime | None = None,
+    packed: bytes | None = None,
+) -> MemoryEntry:
+    """Return the entry of a record whose body is `encoded`, and whose value is `packed` if the body has none.
+
+    Raises:
+        ValueError: the body, its value, its timestamp or a tagged form is malformed.
+    """
+    body = decode_body(encoded)
+    has_tags = may_hold_tags(encoded) if packed is None else _unpack(body, packed)
+    return make_entry(
+        entry_id,
+        category,
+        key,
+        entity_type,
+        entity_id,
+        version,
+        position,
+        body,
+        expires_at,
+        plain=not has_tags,
+    )
+
+
+def unknown_zone(entry_id: str | None, error: InvalidMomentError) -> str:
+    """Return what is wrong with a store that holds an entry with a time that this machine cannot tell."""
+    which = "an entry" if entry_id is None else f"the entry {entry_id!r}"
+    return f"{which} {error}; or delete or erase it: that needs its id alone"
+
+
+def make_entry(
+    entry_id: str,
+    category: str,
+    key: str,
+    entity_type: str,
+    entity_id: str | None,
+    version: int,
+    position: tuple[int, int],
+    body: Body,
+    expires_at: datetime | None = None,
+    *,
+    plain: bool = False,
+) -> MemoryEntry:
+    """Return the entry of a record. `plain` says that the value is known to hold no tagged form.
+
+    Raises:
+        ValueError: the timestamp or a tagged form is malformed.
+    """
+    value = body.value if plain else revive(body.value)
+    if type(value) is not dict:
+        raise ValueError("the value is no object")
+    author, moment = body.provenance, body.moment
+    if type(moment) is str:
+        text = moment + _UTC
+        timestamp = parse_moment(datetime, text)
+        if type(author) is tuple:
+            author = {"module": author[0], "task_id": author[1], "created_at": text}
+    else:
+        timestamp = parse_moment(datetime, *moment)
+    if not isinstance(author, dict):
+        raise ValueError("it has no created_at")
+    return MemoryEntry(
+        entry_id,
+        category,
+        key,
+        value,
+        body.tags,
+        entity_type,
+        entity_id,
+        timestamp,
+        author,
+        version,
+        position,
+        expires_at,
+    )

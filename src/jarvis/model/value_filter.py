@@ -1,0 +1,302 @@
+"""The language of value filters: ``where={"status": "failed", "duration": {"$gt": 10}}``.
+
+The words are MongoDB's, the meaning is narrower and the same on every backend:
+
+* Only like is compared with like: a bool is no number, ``"10"`` is no ``10``, an aware datetime is
+  never compared with a naive one. What cannot be compared does not match.
+* A missing path is not null: ``{"a": None}`` matches a stored null only; ``$ne``, ``$nin`` and
+  ``$not`` match a missing path too, as their positive forms do not.
+* A path is dotted (``"result.code"``) or a tuple (``("a.b", "c")``) where a key holds a dot. A path
+  steps into dicts only; lists are looked into by ``$contains`` and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, time
+from typing import Any
+
+from jarvis.codec.extent import extent_of
+from jarvis.errors import InvalidQueryError, nearest
+
+Test = Callable[[Any], bool]
+
+MAX_FILTER_DEPTH = 50
+MAX_FILTER_PARTS = 250_000
+"""Most conditions, operands and parts of operands in a filter, a shared one counted wherever it stands."""
+
+_TALLEST = 100 + MAX_FILTER_DEPTH  # no value is nested deeper than 100, nor what is compared with it
+
+_MISSING: Any = object()
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+_ORDERED = frozenset(
+    ("number", "str", "bytes", "bool", "date", "datetime", "naive datetime", "time", "naive time", "timedelta")
+)
+_STORED = _ORDERED | {"NoneType", "list", "tuple", "set", "dict", "UUID", "PosixPath", "WindowsPath"}
+
+
+def compile_where(where: Mapping[Any, Any]) -> Test:
+    """Return a function that tells whether a value (a dict) satisfies `where`; ``{}`` is satisfied by all.
+
+    Raises:
+        InvalidQueryError: `where` is no mapping, or a path, operator or operand means nothing.
+
+    >>> failed_slowly = compile_where({"status": "failed", "time.total": {"$gt": 10}})
+    >>> failed_slowly({"status": "failed", "time": {"total": 45}})
+    True
+    >>> failed_slowly({"status": "failed", "time": {"total": "45"}})
+    False
+    """
+    check_where(where)
+    try:
+        return _compile_clauses(where, 0)
+    except RecursionError:
+        raise _no_stack() from None
+
+
+def check_where(where: object) -> None:
+    """Check that a filter can be walked: that it is neither nested without end nor made of too many parts.
+
+    Raises:
+        InvalidQueryError: it is.
+    """
+    try:
+        extent = extent_of(where)
+    except RecursionError:
+        raise _no_stack() from None
+    if extent.height > _TALLEST:
+        raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
+    if extent.parts > MAX_FILTER_PARTS:
+        raise InvalidQueryError(
+            f"where: has over {MAX_FILTER_PARTS:,} conditions and operands, one that is there twice counted twice; "
+            "ask in several queries"
+        )
+
+
+def _no_stack() -> InvalidQueryError:
+    return InvalidQueryError("where: it, or a value, is nested too deep for what is left of the call stack")
+
+
+def _compile_clauses(where: Any, depth: int) -> Test:
+    if not isinstance(where, Mapping):
+        raise InvalidQueryError(f"where: takes a dict of path to condition, not {type(where).__name__}")
+    if depth > MAX_FILTER_DEPTH:
+        raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
+    tests = [_compile_clause(path, condition, depth) for path, condition in where.items()]
+    return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
+
+
+def _compile_clause(path: Any, condition: Any, depth: int) -> Test:
+    if path in ("$and", "$or"):
+        if not isinstance(condition, (list, tuple)) or not condition:
+            raise InvalidQueryError(f"where: {path} takes a list of at least one condition")
+        tests = [_compile_clauses(part, depth + 1) for part in condition]
+        if path == "$and":
+            return lambda value: all(test(value) for test in tests)
+        return lambda value: any(test(value) for test in tests)
+    if path == "$not":
+        negated = _compile_clauses(condition, depth + 1)
+        return lambda value: not negated(value)
+    steps = _steps(path)
+    test = _compile_condition(condition, depth + 1)
+    if len(steps) == 1:
+        step = steps[0]
+        return lambda value: test(value.get(step, _MISSING))
+    return lambda value: test(_look_up(value, steps))
+
+
+def _steps(path: Any) -> tuple[str, ...]:
+    if isinstance(path, str):
+        if path.startswith("$"):
+            raise InvalidQueryError(
+                f"where: no operator named {path!r} stands at this place; here go paths, $and, $or and $not "
+                f"(a key that starts with $ is written as a tuple: ({path!r},))"
+            )
+        return tuple(path.split("."))
+    if isinstance(path, tuple) and path and all(isinstance(step, str) for step in path):
+        return path
+    raise InvalidQueryError("where: a path is a dotted str, or a tuple of str where a key holds a dot")
+
+
+def _look_up(value: Any, steps: tuple[str, ...]) -> Any:
+    for step in steps:
+        if type(value) is not dict:
+            return _MISSING
+        value = value.get(step, _MISSING)
+    return value
+
+
+def _compile_condition(condition: Any, depth: int) -> Test:
+    if depth > MAX_FILTER_DEPTH:
+        raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
+    if isinstance(condition, Mapping) and any(isinstance(key, str) and key.startswith("$") for key in condition):
+        tests = [_compile_operator(name, operand, depth) for name, operand in condition.items()]
+        return tests[0] if len(tests) == 1 else lambda found: all(test(found) for test in tests)
+    return _equal(condition)
+
+
+def _compile_operator(name: Any, operand: Any, depth: int) -> Test:
+    if name == "$not":
+        negated = _compile_condition(operand, depth + 1)
+        return lambda found: not negated(found)
+    try:
+        make = _OPERATORS[name]
+    except (KeyError, TypeError):
+        known = [*_OPERATORS, "$not"]
+        raise InvalidQueryError(
+            f"where: no operator named {name!r}{nearest(str(name), known)}; known: {', '.join(sorted(known))}"
+        ) from None
+    return make(operand)
+
+
+# --- what the operators mean ---------------------------------------------------------------------
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal *and* of the same kinds all the way down. NaN equals nothing.
+
+    >>> same([1, 2.0], [1.0, 2]), same([True], [1]), same((1,), [1])
+    (True, False, False)
+    """
+    kind = _kind(one)
+    if kind != _kind(other):
+        return False
+    try:
+        if kind in ("list", "tuple"):
+            return len(one) == len(other) and all(map(same, one, other))
+        if kind == "dict":
+            return len(one) == len(other) and all(key in other and same(held, other[key]) for key, held in one.items())
+        if kind == "set":
+            return len(one) == len(other) and _same_members(one, other)
+    except RecursionError:
+        raise _no_stack() from None
+    return _compared(operator.eq, one, other)
+
+
+def _same_members(one: Collection[Any], other: Collection[Any]) -> bool:
+    """Tell whether each member of a set is the same as one of another set.
+
+    What is the same is equal, and a set has one member at most that is equal to another: so that one is looked up.
+    """
+    members = {there: there for there in other}
+    return all(same(held, members.get(held, _MISSING)) for held in one)
+
+
+def _compared(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> bool:
+    try:
+        return bool(compare(one, other))
+    except ArithmeticError:  # a Decimal that is no number
+        return False
+
+
+def _kind(value: Any) -> str:
+    """Return the name under which values are compared with each other."""
+    kind = type(value)
+    if kind is int or kind is float:
+        return "number"
+    if kind is datetime or kind is time:
+        return kind.__name__ if value.utcoffset() is not None else f"naive {kind.__name__}"
+    if kind is frozenset:
+        return "set"
+    if kind.__name__ == "Decimal":
+        return "number"
+    return kind.__name__
+
+
+def _check_operand(operand: Any) -> None:
+    """Raise if no stored value can ever be like `operand`."""
+    if _kind(operand) not in _STORED:
+        raise InvalidQueryError(
+            f"where: no stored value is of type {type(operand).__name__}; compare with its value, or a built-in type"
+        )
+    parts = [*operand, *operand.values()] if isinstance(operand, dict) else operand
+    if isinstance(operand, _CONTAINERS):
+        for part in parts:
+            _check_operand(part)
+
+
+def _equal(operand: Any) -> Test:
+    if type(operand) is str:  # by far the most common condition
+        return lambda found: type(found) is str and found == operand
+    _check_operand(operand)
+    return lambda found: found is not _MISSING and same(found, operand)
+
+
+def _unequal(operand: Any) -> Test:
+    equal = _equal(operand)
+    return lambda found: not equal(found)
+
+
+def _ordering(name: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any], Test]:
+    def make(operand: Any) -> Test:
+        kind = _kind(operand)
+        if kind not in _ORDERED:
+            raise InvalidQueryError(f"where: {name} cannot order a value of type {type(operand).__name__}")
+        return lambda found: found is not _MISSING and _kind(found) == kind and _compared(compare, found, operand)
+
+    return make
+
+
+def _within(operand: Any) -> Test:
+    if not isinstance(operand, (list, tuple, set, frozenset)):
+        raise InvalidQueryError("where: $in and $nin take a list of values")
+    scalars, tests = {}, []
+    for each in operand:
+        if isinstance(each, _CONTAINERS):
+            tests.append(_equal(each))
+            continue
+        _check_operand(each)
+        with contextlib.suppress(TypeError):  # a Decimal that signals, and equals nothing
+            scalars[_kind(each), each] = each
+
+    def test(found: Any) -> bool:
+        if found is _MISSING:
+            return False
+        if isinstance(found, _CONTAINERS):
+            return any(test(found) for test in tests)
+        try:
+            return same(found, scalars.get((_kind(found), found), _MISSING))
+        except TypeError:
+            return False
+
+    return test
+
+
+def _not_within(operand: Any) -> Test:
+    within = _within(operand)
+    return lambda found: not within(found)
+
+
+def _exists(operand: Any) -> Test:
+    if not isinstance(operand, bool):
+        raise InvalidQueryError("where: $exists takes True or False")
+    return lambda found: (found is not _MISSING) is operand
+
+
+def _contains(operand: Any) -> Test:
+    _check_operand(operand)
+
+    def test(found: Any) -> bool:
+        if type(found) is str:
+            return type(operand) is str and operand in found
+        if type(found) in (list, tuple, set, frozenset):
+            return any(same(held, operand) for held in found)
+        return False
+
+    return test
+
+
+_OPERATORS: dict[str, Callable[[Any], Test]] = {
+    "$eq": _equal,
+    "$ne": _unequal,
+    "$gt": _ordering("$gt", lambda found, operand: found > operand),
+    "$gte": _ordering("$gte", lambda found, operand: found >= operand),
+    "$lt": _ordering("$lt", lambda found, operand: found < operand),
+    "$lte": _ordering("$lte", lambda found, operand: found <= operand),
+    "$in": _within,
+    "$nin": _not_within,
+    "$exists": _exists,
+    "$contains": _contains,
+}
