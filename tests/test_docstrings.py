@@ -80,10 +80,10 @@ def test_everything_public_is_documented_where_it_is_defined() -> None:
 
 def _verbs_of_the_contract() -> set[str]:
     from jarvis import storage_backend
-    from jarvis.forgetting import Forgets
-    from jarvis.looking_back import LooksBack
     from jarvis.persistent_memory import MemoryModule
-    from jarvis.securing import Secures
+    from jarvis.services.forgetting import Forgets
+    from jarvis.services.looking_back import LooksBack
+    from jarvis.services.securing import Secures
 
     described = (
         storage_backend.StorageBackend,

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
 # From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("_calls", "_sections"),
+    ("_calls",),
     ("_disk",),
     ("codec", "keys"),
     ("encryption",),
@@ -22,9 +22,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config", "storage_backend", "_sql", "memory_entry", "entry_record", "value_filter"),
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
-    ("backend_registry", "merging", "ongoing"),
-    ("timeline", "watching", "retention", "sweeping"),
-    ("looking_back", "forgetting", "securing"),
+    ("backend_registry",),
+    ("services",),
     ("persistent_memory",),
     ("async_memory",),
     ("container",),

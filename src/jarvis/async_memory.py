@@ -26,7 +26,6 @@ from jarvis._calls.arguments import is_on
 from jarvis._calls.lanes import Lane, Workers, one_thread
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import TransactionError
-from jarvis.forgetting import Lifetime
 from jarvis.keys import KeySource, KeySources
 from jarvis.model.change import Change
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
@@ -35,12 +34,13 @@ from jarvis.model.options import Compression, Encryption, HistoryPolicy, Retenti
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.rewriting import RewriteProgress, Rewritten
-from jarvis.ongoing import closed
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
-from jarvis.retention import RetentionPlan, SweepReport
+from jarvis.services.forgetting import Lifetime
+from jarvis.services.ongoing import closed
+from jarvis.services.retention import RetentionPlan, SweepReport
+from jarvis.services.sweeping import Sweeper
+from jarvis.services.watching import INTERVAL_SECONDS, Watch
 from jarvis.storage_backend import StorageBackend
-from jarvis.sweeping import Sweeper
-from jarvis.watching import INTERVAL_SECONDS, Watch
 
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
 

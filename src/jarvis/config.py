@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 import msgspec
 
 from jarvis._disk.encodings import encoding_of
-from jarvis._sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, nearest
 from jarvis.keys import KeySource
 from jarvis.model.options import (
@@ -29,6 +28,7 @@ from jarvis.model.options import (
     checked,
     kind_of,
 )
+from jarvis.model.sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jarvis.async_memory import AsyncMemoryModule
     from jarvis.config import JarvisConfig, StorageConfig
-    from jarvis.sweeping import Sweeper
+    from jarvis.services.sweeping import Sweeper
 
 _log = logging.getLogger("jarvis.container")
 

@@ -24,10 +24,7 @@ from jarvis.errors import (
     InvalidQueryError,
     InvalidSettingError,
 )
-from jarvis.forgetting import Forgets, Lifetime, moment_of_expiry, rules_of
 from jarvis.keys import KeySources
-from jarvis.looking_back import LooksBack
-from jarvis.merging import check_changes, merged
 from jarvis.model.author import NOBODY, Author, acting
 from jarvis.model.change import Change
 from jarvis.model.dating import Dates
@@ -47,8 +44,11 @@ from jarvis.model.identifiers import new_id
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Difference, Operation, Revision
-from jarvis.ongoing import Ongoing
-from jarvis.securing import Secures
+from jarvis.services.forgetting import Forgets, Lifetime, moment_of_expiry, rules_of
+from jarvis.services.looking_back import LooksBack
+from jarvis.services.merging import check_changes, merged
+from jarvis.services.ongoing import Ongoing
+from jarvis.services.securing import Secures
 from jarvis.storage_backend import (
     Compresses,
     Erases,

@@ -15,7 +15,7 @@ from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, 
 from jarvis.errors import InvalidQueryError, InvalidSettingError
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule, RetentionRule
-from jarvis.retention import RetentionPlan, SweepReport
+from jarvis.services.retention import RetentionPlan, SweepReport
 from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend, Transactional
 
 Result = TypeVar("Result")

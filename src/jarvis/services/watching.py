@@ -12,7 +12,7 @@ from jarvis._calls.caller import holding
 from jarvis.backend_registry import ask
 from jarvis.errors import CursorExpiredError
 from jarvis.model.change import Change, position_of
-from jarvis.ongoing import Activity
+from jarvis.services.ongoing import Activity
 from jarvis.storage_backend import FeedsChanges, MarksCursors, StorageBackend, WakesWatchers
 
 INTERVAL_SECONDS = 0.07

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
-from jarvis import retention
 from jarvis._calls.arguments import is_on, own_code, plain_moment
 from jarvis._calls.caller import holding
 from jarvis.backend_registry import ask
@@ -19,10 +18,11 @@ from jarvis.model.entry import NO_MODULE, OUTSIDE, MemoryQuery, asked_limit, ask
 from jarvis.model.erasure import MOST_SEARCHED, ErasureReceipt
 from jarvis.model.options import ARCHIVED, RetentionRule, checked
 from jarvis.model.revision import Operation
-from jarvis.ongoing import Ongoing
-from jarvis.retention import RetentionPlan, SweepReport
+from jarvis.services import retention
+from jarvis.services.ongoing import Ongoing
+from jarvis.services.retention import RetentionPlan, SweepReport
+from jarvis.services.sweeping import Sweeper
 from jarvis.storage_backend import Erases, Expires, Namespaced, StorageBackend, Transactional
-from jarvis.sweeping import Sweeper
 
 Result = TypeVar("Result")
 Lifetime = timedelta | float

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from jarvis import timeline
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
 from jarvis.errors import InvalidQueryError
@@ -15,9 +14,10 @@ from jarvis.model.author import Author
 from jarvis.model.change import Change, position_of
 from jarvis.model.entry import MOST_VERSIONS, asked_limit, asked_text
 from jarvis.model.revision import Difference, Revision
-from jarvis.ongoing import Ongoing
+from jarvis.services import timeline
+from jarvis.services.ongoing import Ongoing
+from jarvis.services.watching import Feed, Watch, watching
 from jarvis.storage_backend import KeepsHistory, MendsDates, StorageBackend, WakesWatchers
-from jarvis.watching import Feed, Watch, watching
 
 Result = TypeVar("Result")
 
