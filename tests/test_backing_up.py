@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jarvis._disk import files
-from jarvis._sqlite import backing_up, driver, verification
+from jarvis._sqlite import backup, driver, verification
 from jarvis.encryption import envelope
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError
 from jarvis.persistent_memory import MemoryModule
@@ -114,7 +114,7 @@ def test_of_two_backups_into_one_directory_one_is_whole(tmp_path: Path, monkeypa
         thread.start()  # which waits for the first one
         memory.rotate_data_key()
 
-    once_before(monkeypatch, backing_up, "_put", overtake)
+    once_before(monkeypatch, backup, "_put", overtake)
     memory.back_up(tmp_path / "saved")
     thread.join()
 
@@ -282,7 +282,7 @@ def test_every_page_of_a_backup_has_its_checksum(is_pending: bool, tmp_path: Pat
 def test_a_backup_of_what_is_damaged_is_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path / "data")
     memory = encrypted(tmp_path / "data")
-    real = backing_up._verify
+    real = backup._verify
 
     def damaged(database: Any, temporary: str, key: Any) -> None:
         with open(temporary, "r+b") as file:
@@ -290,7 +290,7 @@ def test_a_backup_of_what_is_damaged_is_not_acknowledged(tmp_path: Path, monkeyp
             file.write(b"\0" * 8)
         real(database, temporary, key)
 
-    monkeypatch.setattr(backing_up, "_verify", damaged)
+    monkeypatch.setattr(backup, "_verify", damaged)
     with pytest.raises(CorruptStoreError):
         memory.back_up(tmp_path / "saved")
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jarvis._sqlite import repacking, schema
+from jarvis._sqlite import recompress, schema
 from jarvis._sqlite.session import Session
 from jarvis.codec import MAX_VALUE_BYTES, compression
 from jarvis.codec.compression import compress, decompress
@@ -481,7 +481,7 @@ def test_auto_leaves_what_max_has_made_smaller(path: Path) -> None:
 def test_recompressing_goes_in_small_steps_and_goes_on_where_it_was_ended(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repacking, "AT_ONCE_BYTES", 10_000)
+    monkeypatch.setattr(recompress, "AT_ONCE_BYTES", 10_000)
     _old(path.parent).shutdown()
     memory = MemoryModule(storage_dir=path.parent)
     steps: list[tuple[int, int]] = []
@@ -505,7 +505,7 @@ def test_recompressing_goes_in_small_steps_and_goes_on_where_it_was_ended(
 
 
 def test_others_write_between_the_steps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repacking, "AT_ONCE_BYTES", 10_000)
+    monkeypatch.setattr(recompress, "AT_ONCE_BYTES", 10_000)
     _old(path.parent).shutdown()
     memory = MemoryModule(storage_dir=path.parent)
     other = MemoryModule(storage_dir=path.parent, busy_timeout_seconds=0, compression="off")
@@ -530,7 +530,7 @@ def test_what_changed_since_it_was_read_is_not_overwritten(path: Path, meanwhile
     memory = MemoryModule(storage_dir=path.parent, compression="off")
     ids = [memory.create_memory("notes", str(number), prose(3_000 + number), "note") for number in range(3)]
     database = memory.backend._database  # type: ignore[attr-defined]  # SQLite's
-    states = repacking._next(database, "entries", "auto", 0, 3)
+    states = recompress._next(database, "entries", "auto", 0, 3)
     other = MemoryModule(storage_dir=path.parent)
     if meanwhile == "updated":
         other.update_memory(ids[1], prose(9_000))
@@ -542,7 +542,7 @@ def test_what_changed_since_it_was_read_is_not_overwritten(path: Path, meanwhile
         other.recompress()
     before = _rows(memory.backend, "SELECT * FROM entries WHERE key = '1'")
 
-    stored = repacking._put(database, "entries", "max", states)
+    stored = recompress._put(database, "entries", "max", states)
 
     assert [state.number for state, _, _ in stored] == ([] if meanwhile == "stored anew" else [1, 3])
     assert _rows(memory.backend, "SELECT * FROM entries WHERE key = '1'") == before
@@ -551,8 +551,8 @@ def test_what_changed_since_it_was_read_is_not_overwritten(path: Path, meanwhile
 
 
 def test_what_an_update_ends_meanwhile_is_stored_anew_in_the_past(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repacking, "AT_ONCE", 1)
-    monkeypatch.setattr(repacking, "AT_ONCE_BYTES", 1)
+    monkeypatch.setattr(recompress, "AT_ONCE", 1)
+    monkeypatch.setattr(recompress, "AT_ONCE_BYTES", 1)
     memory = MemoryModule(storage_dir=path.parent, compression="off")
     ids = [memory.create_memory("notes", str(number), prose(3_000), "note") for number in range(3)]
     memory.shutdown()
@@ -589,8 +589,8 @@ def test_the_room_is_given_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for number in range(200):
             memory.create_memory("notes", str(number), prose(6_000), "note")
     sizes = [path.stat().st_size]
-    for bound in (1_000, repacking.VACUUMED_BYTES):  # too large, and not
-        monkeypatch.setattr(repacking, "VACUUMED_BYTES", bound)
+    for bound in (1_000, recompress.VACUUMED_BYTES):  # too large, and not
+        monkeypatch.setattr(recompress, "VACUUMED_BYTES", bound)
         with MemoryModule(storage_dir=path.parent) as memory:
             memory.recompress()
         sizes.append(path.stat().st_size)
@@ -603,7 +603,7 @@ def test_the_room_is_given_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("size", [1_500, 2_500, 6_000])
 def test_the_room_is_free_for_whatever_is_written_next(path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(repacking, "VACUUMED_BYTES", 0)
+    monkeypatch.setattr(recompress, "VACUUMED_BYTES", 0)
     with MemoryModule(storage_dir=path.parent, compression="off") as memory, memory.transaction():
         for number in range(1_000):
             memory.create_memory("notes", str(number), prose(size), "note")

@@ -1,17 +1,23 @@
-"""The plan of the house: every module stands on a floor, and imports go down only."""
+"""The plan of the house: every room stands on a floor, and imports go down only.
+
+Run as a program, it writes the table of rooms into the docs: ``python tests/test_floors.py``.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "jarvis"
+PAGE = ROOT / "docs" / "explanation" / "design.md"
 
-# From the ground up. Neighbours on a floor do not import each other; a package is one neighbour.
+# From the ground up. Neighbours on a floor do not import each other; a folder is one room.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("_calls",),
@@ -30,61 +36,146 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("conformance",),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
+MOST_ROOMS = 24
+MOST_IMPORTS = 4.4
+"""Imports between rooms for each room."""
+
+MOST_LINES = 450
+LONG = {
+    "_disk/locks.py": "the lock and the thread that waits for it, which know each other's flags",
+    "_json/file.py": "all of the format",
+    "_json/store.py": "the transaction's way from the file and back",
+    "_json/transaction.py": "every change of the state",
+    "_sqlite/database.py": "connections, transactions and shared commits, still in one class",
+    "_sqlite/schema.py": "a list of tables",
+    "_sqlite/session.py": "the transaction, its clock and its names, still in one class",
+    "_sqlite/store_file.py": "what happens at an opening, in its order",
+    "async_memory.py": "signatures",
+    "conformance/expiry.py": "a list of promises",
+    "conformance/history.py": "a list of promises",
+    "conformance/machine.py": "one state machine",
+    "conformance/retention.py": "a list of promises",
+    "encryption/envelope.py": "all of the format",
+    "json_backend.py": "the verbs of every capability",
+    "keys.py": "the sources, one beside the other",
+    "model/entry.py": "the entry and the question, and what both may hold",
+    "persistent_memory.py": "signatures, and what they promise",
+    "sqlite_backend.py": "the verbs of every capability",
+    "storage_backend.py": "signatures, and what they promise",
+}
+"""Files of more than `MOST_LINES`, and why."""
+
+BEGIN, END = "<!-- rooms -->\n", "<!-- end of rooms -->\n"
 
 
-def _rooms() -> dict[str, list[Path]]:
-    rooms: dict[str, list[Path]] = {}
+@cache
+def _modules() -> dict[str, Path]:
+    """Return the path of every module by its name below ``jarvis``; a folder is a module of its own."""
+    found = {}
     for path in sorted(SOURCE.rglob("*.py")):
-        room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if room != "__init__":
-            rooms.setdefault(room, []).append(path)
-    return rooms
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            found[name] = path
+    return found
 
 
-def _imported_rooms(path: Path) -> set[str]:
-    """Return the rooms that a file imports anywhere in it, also inside functions and for types only."""
+@cache
+def _imports(name: str) -> frozenset[str]:
+    """Return the modules that a module imports anywhere in it, also inside functions and for types only."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(_modules()[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        found |= {parts[1] for name in names if (parts := name.split("."))[0] == "jarvis" and len(parts) > 1}
-    return found
+        found |= {_module_of(each.removeprefix("jarvis.")) for each in names if each.startswith("jarvis.")}
+    return frozenset(found - {name})
 
 
-def test_every_module_stands_on_a_floor() -> None:
+def _module_of(name: str) -> str:
+    while name not in _modules():
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@cache
+def _rooms() -> dict[str, list[str]]:
+    """Return the rooms that each room imports."""
+    rooms: dict[str, set[str]] = {}
+    for module in _modules():
+        rooms.setdefault(_room(module), set()).update(_room(each) for each in _imports(module))
+    return {room: sorted(imported - {room}) for room, imported in rooms.items()}
+
+
+def _imports_a_room() -> float:
+    return sum(len(imported) for imported in _rooms().values()) / len(_rooms())
+
+
+def test_every_room_stands_on_a_floor() -> None:
     assert set(_rooms()) == set(FLOOR_OF)
 
 
 @pytest.mark.parametrize("room", sorted(FLOOR_OF))
 def test_imports_go_down_only(room: str) -> None:
-    for path in _rooms()[room]:
-        above = {other for other in _imported_rooms(path) - {room} if FLOOR_OF[other] >= FLOOR_OF[room]}
-        assert not above, f"{path.name} imports {', '.join(sorted(above))}, which stand on its floor or above"
+    above = [other for other in _rooms()[room] if FLOOR_OF[other] >= FLOOR_OF[room]]
+
+    assert not above, f"{room} imports {', '.join(above)}, which stand on its floor or above"
 
 
-def test_packages_have_no_circles_inside() -> None:
-    for room, paths in _rooms().items():
-        if len(paths) > 1:
-            graph = {path.stem: _inner_imports(path, room) for path in paths}
-            while graph:
-                free = [name for name, needs in graph.items() if not needs & (graph.keys() - {name})]
-                assert free, f"{room}: {', '.join(sorted(graph))} import each other in a circle"
-                graph = {name: needs for name, needs in graph.items() if name not in free}
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: set(_imports(name)) for name in _modules()}
+    while graph:
+        free = [name for name, needs in graph.items() if not needs & (graph.keys() - {name})]
+        assert free, f"{', '.join(sorted(graph))} import each other in a circle"
+        graph = {name: needs for name, needs in graph.items() if name not in free}
 
 
-def _inner_imports(path: Path, room: str) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if node.module.startswith(f"jarvis.{room}."):
-                found.add(node.module.split(".")[2])
-            elif node.module == f"jarvis.{room}":
-                found |= {alias.name for alias in node.names}
-    return found - {path.stem}
+def test_rooms_are_few_and_know_few_others() -> None:
+    assert len(_rooms()) <= MOST_ROOMS
+    assert _imports_a_room() <= MOST_IMPORTS
+
+
+def test_every_folder_says_what_belongs_there() -> None:
+    for folder in {path.parent for path in SOURCE.rglob("*.py")}:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+
+
+def test_a_long_file_has_a_reason() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
+
+    assert {str(path.relative_to(SOURCE)) for path, lines in lengths.items() if lines > MOST_LINES} == set(LONG)
+
+
+def table() -> str:
+    """Return the rooms from the top down with what they import, and the files that are long, as Markdown."""
+    lines = ["| floor | room | what is there | it imports |", "| --- | --- | --- | --- |"]
+    for number, names in reversed(list(enumerate(FLOORS, 1))):
+        for name in names:
+            path = _modules()[name]
+            is_folder = path.name == "__init__.py"
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            imported = " ".join(f"`{each}`" for each in sorted(_rooms()[name], key=FLOOR_OF.__getitem__, reverse=True))
+            lines.append(f"| {number} | `{name}{'/' if is_folder else ''}` | {text.splitlines()[0]} | {imported} |")
+    lines.append("")
+    lines.append(f"{len(_rooms())} rooms, {_imports_a_room():.1f} imports between rooms for each room.")
+    lines.append(f"Files of more than {MOST_LINES} lines, and why:")
+    lines.append("")
+    lines += [f"- `{name}`: {reason}" for name, reason in sorted(LONG.items())]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_rooms_in_the_docs_is_of_today() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+
+    shown = text.partition(BEGIN)[2].partition(END)[0]
+    assert shown == table(), f"{PAGE.name} shows another house; run python {Path(__file__).name}"
 
 
 def test_importing_the_module_pulls_in_no_extra_and_nothing_heavy() -> None:
@@ -96,3 +187,8 @@ def test_importing_the_module_pulls_in_no_extra_and_nothing_heavy() -> None:
     heavy |= {"backports"}  # where zstd is, for who has large values
     assert not loaded & heavy
     assert not loaded & {"apsw", "asyncio", "sqlite3", "difflib"}, "these are for the backend in use, or for errors"
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + table() + END + rest.partition(END)[2], encoding="utf-8")

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from jarvis._sqlite import cipher, driver, moving
+from jarvis._sqlite import cipher, driver
 from jarvis._sqlite.database import Database
+from jarvis._sqlite.replace import move
 from jarvis._sqlite.store_file import StoreFile
 from jarvis.encryption import envelope
 from jarvis.encryption.envelope import Opener
@@ -97,7 +98,7 @@ def test_a_change_that_somebody_ends_is_not_called_off_behind_their_back(
         one, other = begun(tmp_path / name, plain=verb == "encrypt_store")
         broken_off(getattr(other, verb))
         with monkeypatch.context() as patch:
-            once_before(patch, moving, "abandon", getattr(other, verb))
+            once_before(patch, move, "abandon", getattr(other, verb))
             with pytest.raises(StoreBusyError, match="somebody else has just changed the keys"):
                 again(one)
 
@@ -112,7 +113,7 @@ def test_a_change_whose_process_was_killed_behind_the_swap_is_not_called_off(
     broken_off(other.rotate_data_key)
     with monkeypatch.context() as patch:
         patch.setattr(StoreFile, "settle_keys", lambda _: None)
-        once_before(patch, moving, "abandon", other.rotate_data_key)
+        once_before(patch, move, "abandon", other.rotate_data_key)
         with pytest.raises(StoreBusyError, match="somebody else has just changed the keys"):
             one.decrypt_store()
 
@@ -134,7 +135,7 @@ def test_a_change_that_is_called_off_before_it_begins_to_copy_comes_to_nothing(
         other.encrypt_store()
 
     with monkeypatch.context() as patch:
-        once_before(patch, moving, "move", call_off)
+        once_before(patch, move, "move", call_off)
         with pytest.raises(StoreBusyError, match="was changed by somebody else meanwhile"):
             getattr(one, verb)()
 

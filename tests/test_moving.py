@@ -15,8 +15,10 @@ from typing import Any
 import apsw
 import pytest
 
-from jarvis._sqlite import change_log, copy_file, driver, mover, moving, verification
+from jarvis._sqlite import driver, verification
 from jarvis._sqlite.database import Database
+from jarvis._sqlite.replace import copy_file, mover, touched_rows
+from jarvis._sqlite.replace import move as moving
 from jarvis._sqlite.store_file import ReplacedError
 from jarvis.config import HistoryPolicy
 from jarvis.errors import (
@@ -706,7 +708,7 @@ def test_a_store_of_an_earlier_version_gives_up_a_move_when_it_is_migrated(store
     store.mkdir()
     shutil.copy(Path(__file__).parent / "stores" / f"version-{version}.db", store / "memory.db")
     connection = moving.plain(str(store / "memory.db"))
-    for sql in change_log.beginning(change_log.of(connection)):
+    for sql in touched_rows.beginning(touched_rows.of(connection)):
         connection.execute(sql).fetchall()
     connection.close()
     (store / ".memory.db.moving").write_bytes(b"begun by the earlier version")
@@ -744,7 +746,7 @@ def test_a_process_killed_behind_the_swap_leaves_it_to_be_finished(memory: Memor
 
 
 def test_the_log_knows_every_table_that_can_be_noted(memory: MemoryModule) -> None:
-    tables = database_of(memory).read(lambda session: change_log.tables(session.rows))
+    tables = database_of(memory).read(lambda session: touched_rows.tables(session.rows))
 
     assert {table.name: table.key for table in tables} == {
         "clock": ("only",),

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from jarvis._sql.select import LIVE, count, select
-from jarvis._sqlite import backing_up, entries, erasing, expiry, feed, history, mending, rekeying, repacking
+from jarvis._sqlite import backup, entries, erasing, expiry, feed, history, mending, recompress
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
+from jarvis._sqlite.replace import rekey
 from jarvis._sqlite.session import Session
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
 from jarvis.encryption.envelope import SlotInfo
@@ -430,32 +431,32 @@ class SQLiteBackend(StorageBackend):
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 
     def back_up(self, directory: Path) -> Path:
-        return backing_up.back_up(self._database, check_utf8(directory, "directory"))
+        return backup.back_up(self._database, check_utf8(directory, "directory"))
 
     def key_slots(self) -> list[SlotInfo]:
-        return rekeying.slots(self._database)
+        return rekey.slots(self._database)
 
     def add_key_slot(self, source: KeySource) -> int:
-        return rekeying.add_slot(self._database, source)
+        return rekey.add_slot(self._database, source)
 
     def remove_key_slot(self, slot_id: int) -> None:
-        rekeying.remove_slot(self._database, slot_id)
+        rekey.remove_slot(self._database, slot_id)
 
     def encrypt(
         self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
     ) -> Rewritten | None:
-        return rekeying.encrypt(self._database, sources, progress)
+        return rekey.encrypt(self._database, sources, progress)
 
     def decrypt(self, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
-        return rekeying.decrypt(self._database, progress)
+        return rekey.decrypt(self._database, progress)
 
     def rotate(self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
-        return rekeying.rotate(self._database, sources, progress)
+        return rekey.rotate(self._database, sources, progress)
 
     # --- Compresses ------------------------------------------------------------------------------
 
     def recompress(self, progress: Progress | None) -> Recompression:
-        return repacking.recompress(self._database, self._compression, progress)
+        return recompress.recompress(self._database, self._compression, progress)
 
     # --- inside ----------------------------------------------------------------------------------
 

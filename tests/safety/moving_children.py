@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jarvis._sqlite import moving
 from jarvis._sqlite.database import Database
+from jarvis._sqlite.replace import move
 from jarvis.errors import StoreBusyError
 from jarvis.model.rewriting import RewriteProgress
 from jarvis.persistent_memory import MemoryModule
@@ -222,7 +222,7 @@ def dies_moving(directory: Path, number: int, stage: str, *, torn: bool) -> str 
         try:
             hook = KillFrom(number, writing, stage, torn=torn)
             with installed(hook):
-                moving.move(database_of(MemoryModule(storage_dir=directory)), progress=hook.look)
+                move.move(database_of(MemoryModule(storage_dir=directory)), progress=hook.look)
             code = 0
         finally:
             os._exit(code)
@@ -247,7 +247,7 @@ def move_until(directory: str, stage: str, count: str) -> None:
             if not left:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    moving.move(database_of(memory), progress=report)
+    move.move(database_of(memory), progress=report)
     say("moved")
 
 
@@ -259,13 +259,13 @@ def keys(directory: str) -> None:
 
 def digest(directory: str) -> dict[str, Any]:
     """Return the rows of every table, and the digest of all, as a move counts them."""
-    from jarvis._sqlite import change_log, mover
+    from jarvis._sqlite.replace import mover, touched_rows
 
-    connection = moving.plain(str(Path(directory) / model.FILES["sqlite"]))
+    connection = move.plain(str(Path(directory) / model.FILES["sqlite"]))
     try:
         rows: dict[str, int] = {}
         total = 0
-        for table in change_log.tables(change_log.of(connection)):
+        for table in touched_rows.tables(touched_rows.of(connection)):
             found: list[Any] = connection.execute(table.select(after=False)).fetchall()
             rows[table.name] = len(found)
             total += sum(mover.digest_of(table.name, row) for row in found)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jarvis._sqlite import moving
+from jarvis._sqlite.replace import move
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.persistent_memory import MemoryModule
 
@@ -90,7 +90,7 @@ def test_four_processes_write_while_a_store_is_moved(store: Path, crowd: Crowd, 
     with MemoryModule(storage_dir=store) as memory:
         for _ in range(5 if soak else 2):
             began = time.perf_counter()
-            moved.append(moving.move(database_of(memory)))
+            moved.append(move.move(database_of(memory)))
             figures.add("sqlite", move_milliseconds=round(1000 * (time.perf_counter() - began)))
     said = crowd.stop()
 
@@ -104,7 +104,7 @@ def test_four_processes_write_while_a_store_is_moved(store: Path, crowd: Crowd, 
     figures.add("sqlite", longest_wait_milliseconds=round(1000 * longest(said)))
     with MemoryModule(storage_dir=store) as memory:
         model.check_past(memory)
-        last = moving.move(database_of(memory))
+        last = move.move(database_of(memory))
     assert {"rows": last.rows, "digest": last.digest} == digest(str(store))
 
 
@@ -121,7 +121,7 @@ def test_openers_readers_and_watchers_go_on_through_many_swaps(
     moves, deadline = 0, time.monotonic() + (600 if soak else 8)
     with MemoryModule(storage_dir=store) as memory:
         while moves < 1_000 and time.monotonic() < deadline:
-            moving.move(database_of(memory))
+            move.move(database_of(memory))
             moves += 1
     said = crowd.stop()
 
@@ -143,7 +143,7 @@ def test_a_killed_move_is_gone_on_with(store: Path, stage: str) -> None:
     reports: list[RewriteProgress] = []
     with MemoryModule(storage_dir=store) as memory:
         memory.create_memory("things", "meanwhile", {}, "thing")
-        moved = moving.move(database_of(memory), progress=reports.append)
+        moved = move.move(database_of(memory), progress=reports.append)
 
         assert moved.resumed >= (1_000 if stage == "copy" else 3_000)
         assert reports[0].stage != "copy" or reports[0].done == moved.resumed
@@ -170,9 +170,9 @@ def test_a_kill_at_any_file_operation_of_a_move_loses_nothing_of_anybody(
             memory.create_memory("afterwards", f"after {kills}", {}, "thing")
             assert memory.count_memories(category="afterwards") == kills
             if kills % 5 == 1:
-                moving.abandon(database_of(memory))
+                move.abandon(database_of(memory))
             elif kills % 5 == 3:
-                resumed += moving.move(database_of(memory)).resumed
+                resumed += move.move(database_of(memory)).resumed
         number += every
     said = crowd.stop()
 
@@ -184,7 +184,7 @@ def test_a_kill_at_any_file_operation_of_a_move_loses_nothing_of_anybody(
         assert newest.value["n"] == said[2]["n"]
         assert memory.count_memories(category="afterwards") == kills
         memory.shutdown()
-        moving.move(database_of(memory))
+        move.move(database_of(memory))
     assert sorted(each.name for each in store.iterdir() if each.name != ".memory.db.moving.lock") == [
         "memory.db",
         "memory.db.lock",

@@ -153,7 +153,7 @@ class LockFile:
         return swap is not None and not swap.is_over
 
     def write_swap(self, inode: int, *, is_over: bool) -> None:
-        """Say that a swap begins or is over; see `jarvis._sqlite.swapping`."""
+        """Say that a swap begins or is over; see `jarvis._sqlite.replace.swap`."""
         fields = (int(is_over), int.from_bytes(os.urandom(7)), inode)
         text = b"%d %d %d %d" % (*fields, _checksum(fields))
         with explaining(self.path, "write"):

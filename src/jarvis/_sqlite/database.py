@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import FrameType
 
-    from jarvis._sqlite.copy_file import CopyFile
+    from jarvis._sqlite.replace.copy_file import CopyFile
     from jarvis.encryption.data_key import DataKey
     from jarvis.keys import KeySource
     from jarvis.model.options import Encryption, HistoryPolicy

@@ -21,8 +21,9 @@ from jarvis._disk import files, location
 from jarvis._disk.files import Stamp
 from jarvis._disk.lock_file import Note
 from jarvis._disk.locks import WriterLock, held_for_once
-from jarvis._sqlite import change_log, cipher, compacting, copy_file, driver, migrations, schema
+from jarvis._sqlite import cipher, driver, migrations, schema
 from jarvis._sqlite.log_watch import LogWatch
+from jarvis._sqlite.replace import compact, copy_file, touched_rows
 from jarvis._sqlite.session import too_new
 from jarvis._sqlite.vault import Vault
 from jarvis.errors import (
@@ -167,7 +168,7 @@ class StoreFile:
     def opened(self) -> tuple[apsw.Connection, os.stat_result, bool]:
         """Return a new connection that has read, its file's status, and whether it reads without locks.
 
-        A swap of the file (see `jarvis._sqlite.swapping`) gives the names of the log and of its index to other
+        A swap of the file (see `jarvis._sqlite.replace.swap`) gives the names of the log and of its index to other
         files, too, and SQLite opens those when it reads first. A connection that has some of the old files and some
         of the new would answer wrongly, so what was opened beside a swap is closed again. One at a time in this
         process: closing such a one ends all locks that the process has on these files.
@@ -241,9 +242,9 @@ class StoreFile:
         """
         self.lock.acquire(timeout_seconds)
         if self.lock.is_swap_open():
-            from jarvis._sqlite import swapping
+            from jarvis._sqlite.replace import swap
 
-            swapping.settle(self.path, self.lock)
+            swap.settle(self.path, self.lock)
         return self.status()
 
     def prepare(self) -> tuple[int, int]:
@@ -375,7 +376,7 @@ class StoreFile:
             schema.remove_unused_names(connection)
             with files.explaining(self.path, "clean up beside the store"):
                 files.remove_leftovers(self.path)  # a killed one's holds what was erased
-            compacting.compact(connection, self.path, self.key())
+            compact.compact(connection, self.path, self.key())
             left &= ~schema.COMPACTING
             schema.set_erasing(connection, left)
         if left & schema.COPIES:
@@ -400,7 +401,7 @@ class StoreFile:
         """
         try:
             with held_for_once(copy_file.lock_of(self.path), self.path, 0):
-                endings = change_log.ending(change_log.of(connection))
+                endings = touched_rows.ending(touched_rows.of(connection))
                 with connection:
                     for sql in endings:
                         connection.execute(sql).fetchall()
@@ -556,7 +557,7 @@ class StoreFile:
         """
         is_current = schema.read_mark(connection)[1] == schema.CURRENT_VERSION
         if not is_current or not os.path.exists(copy_file.path_of(self.path)):
-            endings = change_log.ending(change_log.of(connection))
+            endings = touched_rows.ending(touched_rows.of(connection))
             with connection:
                 for sql in endings:
                     connection.execute(sql).fetchall()

@@ -1,4 +1,4 @@
-"""One move of a store, from the first row that is copied to the swap; see `jarvis._sqlite.moving` for the whole."""
+"""One move of a store, from the first row that is copied to the swap; see `move` for the whole."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import apsw
 
 from jarvis._disk.files import Stamp
-from jarvis._sqlite import change_log, copy_file, schema, swapping
-from jarvis._sqlite.change_log import Table
-from jarvis._sqlite.copy_file import CopyFile
+from jarvis._sqlite import schema
+from jarvis._sqlite.replace import copy_file, swap, touched_rows
+from jarvis._sqlite.replace.copy_file import CopyFile
+from jarvis._sqlite.replace.touched_rows import Table
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 
@@ -90,7 +91,7 @@ def digest_of(table: str, row: Row) -> int:
 
 
 class Mover:
-    """One move; see `jarvis._sqlite.moving.move` for the arguments. Its verbs are called in their order."""
+    """One move; see `jarvis._sqlite.replace.move.move` for the arguments. Its verbs are called in their order."""
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class Mover:
             try:
                 with self.database.changing() as session, self._timing():
                     self.copy.create()
-                    for sql in change_log.beginning(session.rows):
+                    for sql in touched_rows.beginning(session.rows):
                         session.rows(sql, (), "write")
             except BaseException:
                 with contextlib.suppress(StoreError):
@@ -137,7 +138,7 @@ class Mover:
                 raise
             self._run = self.database.read(self._running)
             self._create(self.database.read(self._layout))
-        self._tables = self.database.read(lambda session: change_log.tables(session.rows))
+        self._tables = self.database.read(lambda session: touched_rows.tables(session.rows))
         self._total = self.database.read(self._count)
 
     def _go_on(self, run: str) -> bool:
@@ -151,7 +152,7 @@ class Mover:
         return True
 
     def _running(self, session: Session) -> str:
-        run = change_log.run(session.rows)
+        run = touched_rows.run(session.rows)
         if run is None or (self._run and run != self._run):
             raise StoreAccessError(
                 self.database.path, "the move was given up, or another store put in its place; move it anew"
@@ -240,7 +241,7 @@ class Mover:
         return _Seen(seq, count, is_all, changed, rows, is_last)
 
     def _notes(self, session: Session, seq: int) -> Iterator[Any]:
-        with contextlib.closing(session.each(change_log.notes(self._tables), (seq,))) as notes:  # type: ignore[type-var]  # it is a generator
+        with contextlib.closing(session.each(touched_rows.notes(self._tables), (seq,))) as notes:  # type: ignore[type-var]  # it is a generator
             yield from notes
 
     def _chunk(self, session: Session, place: Place) -> tuple[list[Row], bool]:
@@ -364,7 +365,7 @@ class Mover:
         try:
             self._finish(application, version, sequences)
             before_swap(self.copy.path)
-            swapping.swap(self.database.path, self.copy.path, self.database.lock, commit, after_swap)
+            swap.swap(self.database.path, self.copy.path, self.database.lock, commit, after_swap)
         except BaseException:
             with contextlib.suppress(StoreError):
                 self._unfinish()
@@ -437,4 +438,4 @@ def _all(connection: apsw.Connection, sql: str, bindings: Key = ()) -> list[Any]
 
 
 def _run(session: Session) -> str | None:
-    return change_log.run(session.rows)
+    return touched_rows.run(session.rows)

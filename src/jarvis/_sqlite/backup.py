@@ -11,7 +11,8 @@ import apsw
 
 from jarvis._disk import files
 from jarvis._disk.locks import place_for_copy, put_copy
-from jarvis._sqlite import change_log, cipher, driver, schema, verification
+from jarvis._sqlite import cipher, driver, schema, verification
+from jarvis._sqlite.replace import touched_rows
 from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
                     copy.execute("CREATE TABLE first (page); DROP TABLE first").fetchall()
                 with copy.backup("main", session.connection, "main") as backup:
                     backup.step(-1)
-                for sql in change_log.ending(change_log.of(copy)):  # of a move that is none of the copy's
+                for sql in touched_rows.ending(touched_rows.of(copy)):  # of a move that is none of the copy's
                     copy.execute(sql).fetchall()
                 schema.mark_copied(copy)
                 if key is not None:

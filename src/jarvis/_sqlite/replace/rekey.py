@@ -1,7 +1,7 @@
 """The keys of a store, changed: the ways to its key, and the key itself, by which the store is written anew.
 
 A change of the key is said in the file of keys before anything else, and there both keys stay until all is done. The
-store is moved into a file under the new key beside writers, see `jarvis._sqlite.moving`; what a file begins
+store is moved into a file under the new key beside writers, see `jarvis._sqlite.replace.move`; what a file begins
 with says which key it has. So whoever is killed leaves a store that opens, and the verb goes on when called again.
 """
 
@@ -16,7 +16,8 @@ import apsw
 import msgspec
 
 from jarvis._disk import files
-from jarvis._sqlite import cipher, driver, first_life, moving
+from jarvis._sqlite import cipher, driver, first_life
+from jarvis._sqlite.replace import move
 from jarvis.errors import (
     InvalidSettingError,
     KeyUnavailableError,
@@ -114,7 +115,7 @@ def encrypt(
     Raises:
         InvalidSettingError: it is encrypted.
         KeyUnavailableError: a source has no secret to give, or there is none.
-        StoreError: see `jarvis._sqlite.moving.move`; the store is as it was.
+        StoreError: see `jarvis._sqlite.replace.move.move`; the store is as it was.
     """
     vault = database.vault
     was_changing = _begin(database)
@@ -153,7 +154,7 @@ def rotate(
     Raises:
         NotEncryptedError: it is plain.
         WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
-        StoreError: see `jarvis._sqlite.moving.move`; the store is as it was.
+        StoreError: see `jarvis._sqlite.replace.move.move`; the store is as it was.
     """
     from jarvis.encryption import envelope
 
@@ -177,7 +178,7 @@ def decrypt(database: Database, progress: Callable[[RewriteProgress], None] | No
     Raises:
         InvalidSettingError: encryption is required by whoever asks.
         NotEncryptedError: it is plain.
-        StoreError: see `jarvis._sqlite.moving.move`; the store is as it was.
+        StoreError: see `jarvis._sqlite.replace.move.move`; the store is as it was.
     """
     vault = database.vault
     if vault.encryption == "required":
@@ -206,7 +207,7 @@ def _begin(database: Database) -> bool:
     if was_changing:
         _finish(database)
         if not database.vault.is_changing():
-            moving.abandon(database)  # of which nothing is left but its lock
+            move.abandon(database)  # of which nothing is left but its lock
     return was_changing
 
 
@@ -243,7 +244,7 @@ def _call_off(database: Database, found: Envelope, number: int | None) -> None:
     from jarvis.encryption.envelope import with_only
 
     vault = database.vault
-    moving.abandon(database)
+    move.abandon(database)
     with database.locked():
         held, (beginning, *copies) = vault.envelope(), database.file.beginnings()
         if (
@@ -262,7 +263,7 @@ def _call_off(database: Database, found: Envelope, number: int | None) -> None:
 
 def _move(database: Database, key: DataKey | None, progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
     def make(path: str) -> apsw.Connection:
-        return moving.plain(path) if key is None else driver.opened(path, key)
+        return move.plain(path) if key is None else driver.opened(path, key)
 
     def check(path: str) -> None:
         if driver.beginning_of(path) != (cipher.PLAIN if key is None else key.salt):
@@ -272,9 +273,9 @@ def _move(database: Database, key: DataKey | None, progress: Callable[[RewritePr
             raise _CalledOffError
 
     try:
-        moved = moving.move(database, make, progress=progress, before_swap=check)
+        moved = move.move(database, make, progress=progress, before_swap=check)
     except _CalledOffError:
-        moving.abandon(database)
+        move.abandon(database)
         raise StoreBusyError(
             database.vault.path, "was changed by somebody else meanwhile; the store is as it was, call the verb again"
         ) from None

@@ -1,9 +1,9 @@
 """Moving a store into a file of another format, such as an encrypted one, while all its processes go on writing.
 
 The rows are copied beside writers, a thousand at a time; what changes meanwhile is noted by triggers (see
-`jarvis._sqlite.change_log`) and copied again, in rounds that become smaller. When the copy equals the store it is
+`touched_rows`) and copied again, in rounds that become smaller. When the copy equals the store it is
 compared with it row by row, and each row that changes from there on when it is copied again. Only for the
-last round, and until the copy has taken the store's place (see `jarvis._sqlite.swapping`), writers wait.
+last round, and until the copy has taken the store's place (see `swap`), writers wait.
 
 What is copied is on the disk with how far it has come: a move that is broken off, or killed, is gone on with by
 the next one.
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis._disk.locks import held_for_once
-from jarvis._sqlite import change_log, copy_file, driver
-from jarvis._sqlite.mover import Mover, UnequalError
+from jarvis._sqlite import driver
+from jarvis._sqlite.replace import copy_file, touched_rows
+from jarvis._sqlite.replace.mover import Mover, UnequalError
 from jarvis._sqlite.session import read_only
 from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError
 from jarvis.model.rewriting import RewriteProgress, Rewritten
@@ -38,7 +39,7 @@ def plain(path: str) -> apsw.Connection:
 
 def pending(database: Database) -> str | None:
     """Return what a run is called that was broken off, or goes on just now; None if there is none."""
-    return database.read(lambda session: change_log.run(session.rows))
+    return database.read(lambda session: touched_rows.run(session.rows))
 
 
 def abandon(database: Database) -> None:
@@ -50,7 +51,7 @@ def abandon(database: Database) -> None:
     """
     with _only_one(database):
         with database.changing() as session:
-            for sql in change_log.ending(session.rows):
+            for sql in touched_rows.ending(session.rows):
                 session.rows(sql, (), "write")
         copy_file.remove(database.path)
 
@@ -77,7 +78,7 @@ def move(
         before_swap: called under the writers' lock, with the path of the finished copy, which nobody has open; what it
             raises breaks the move off.
         after_swap: called under the writers' lock when the copy has the store's place, before anybody opens it. If
-            the process is killed before that it is not called: see `jarvis._sqlite.swapping.settle`.
+            the process is killed before that it is not called: see `jarvis._sqlite.replace.swap.settle`.
         patience_seconds: how long to try while somebody reads an older state of the store.
 
     Raises:
