@@ -90,6 +90,11 @@ class LockFile:
         with explaining(self.path, "open the writer lock"):
             return files.open_or_create(self.path, self._guarded)
 
+    def make_ready(self, identity: tuple[int, int]) -> None:
+        """Map the file that a holder has just opened, before it has anything to say; what hinders it is told then."""
+        with contextlib.suppress(OSError):
+            self._map(identity)
+
     def forget(self) -> None:
         """Let go of everything that is open."""
         self._places = None

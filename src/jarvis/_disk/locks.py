@@ -87,14 +87,18 @@ class WriterLock:
         deadline = time.monotonic() + timeout_seconds
         if not self._mutex.acquire(timeout=max(timeout_seconds, 0)):
             raise self.busy(timeout_seconds)
+        is_new = self._held is None
         while True:
             held = self._hold(self._open()) if self._held is None else self._held
             if not self._try(held):
                 self._wait(deadline, timeout_seconds)
             if self._is_current():
+                if is_new:
+                    self._file.make_ready(self._identity)
                 return
             if self._held is not None:
                 self._close(self._held)  # somebody removed the file meanwhile: that lock guards nothing
+                is_new = True
 
     def release(self) -> None:
         """Give the lock to the next waiter; no-op if the calling thread does not hold it."""
