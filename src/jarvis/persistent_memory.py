@@ -858,7 +858,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             gate.check(backend)
         try:
             gate.call = sys._getframe()
-            if backend.has_capability(SharesCommits):
+            if SharesCommits in backend.capabilities:
                 given = backend.capability(Transactional).moment
                 return backend.capability(SharesCommits).change(lambda: work(self._date(given)))
             if not backend.has_capability(Transactional):
@@ -884,7 +884,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         return max([moment, *(datetime_of(instant_of(each.timestamp) + 1) for each in others)])
 
     def _now(self) -> datetime:
-        now = _time_of(self._clock)
+        now = datetime.now(UTC) if self._clock is utc_now else _time_of(self._clock)
         if now.year == MAXYEAR:  # a change dated so would be the newest for ever
             raise InvalidSettingError("clock: stands at the end of the calendar; set the clock of this machine right")
         return now
@@ -948,7 +948,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         )
 
     def _sign(self, author: Author, operation: Operation) -> None:
-        if self.backend.has_capability(KeepsHistory):
+        if KeepsHistory in self.backend.capabilities:
             self.backend.capability(KeepsHistory).sign(author.signature(operation))
 
     def _create(

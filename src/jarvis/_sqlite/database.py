@@ -361,7 +361,9 @@ class Database:
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
         thread = self._threads.here
-        session = self._own(thread)
+        session = thread.session
+        if thread.call is not None or session is None or not session.joined or not self.lock.is_mine():
+            session = self._own(thread)  # else it is a part of the change that this thread is making
         if session is None:
             return self._share(work)
         try:

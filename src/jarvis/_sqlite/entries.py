@@ -82,10 +82,12 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encod
     checksum = _checksum(namespace, entry, commit, encoded, version + 1, expires)
     body, packed, instant = encoded
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
-    session.rows(_UPDATE, (*fields, body.decode(), checksum, expires, packed, row), "write")
+    session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, row))
     session.wrote(commit, instant)
-    tagging.take(session, before, (namespace_id, old_instant, row))
-    tagging.put(session, after, (namespace_id, instant, commit, category, entity_type))
+    if before:
+        tagging.take(session, before, (namespace_id, old_instant, row))
+    if after:
+        tagging.put(session, after, (namespace_id, instant, commit, category, entity_type))
 
 
 def recreate(session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, now: int) -> None:
@@ -113,7 +115,7 @@ def remove(session: Session, namespace: str, entry_id: str, now: int) -> bool:
         session.signature = session.signature or _DELETION
         history.keep(session, namespace_id, (row, instant, version), commit, tags, is_removal=True)
         session.removed(commit)
-    session.rows(_DELETE, (row,), "write")
+    session.run(_DELETE, (row,))
     tagging.take(session, tags, (namespace_id, instant, row))
     return True
 
@@ -144,8 +146,8 @@ def remove_all(session: Session, namespace: str, now: int) -> int:
             history.keep_all(session, namespace_id, removed)
         else:
             session.next_commit()
-        session.rows(_CLEAR_TAGS, (namespace_id,), "write")
-        session.rows(_CLEAR, (namespace_id,), "write")
+        session.run(_CLEAR_TAGS, (namespace_id,))
+        session.run(_CLEAR, (namespace_id,))
     return removed
 
 

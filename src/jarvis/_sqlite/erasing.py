@@ -184,5 +184,5 @@ def _remove(session: Session, namespace: int, ids: Sequence[str]) -> dict[str, i
 
 
 def _changed(session: Session, sql: str, bindings: tuple[object, ...]) -> int:
-    session.rows(sql, bindings, "write")
+    session.run(sql, bindings)
     return session.connection.changes()

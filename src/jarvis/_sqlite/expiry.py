@@ -91,7 +91,7 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, named)
         feed.keep(session, (commit, session.dated(), namespace), _signed(session, expires), named, version)
-    session.rows(_REMOVE, (row,), "write")
+    session.run(_REMOVE, (row,))
     tagging.take(session, tagging.ids(session, body.tags), (namespace, instant, row))
 
 

@@ -72,7 +72,7 @@ def written(signature: Signature) -> str:
 def keep(session: Session, place: Place, change: str, named: Named, version: int | None, count: int = 1) -> None:
     """Keep a change that nothing else tells."""
     fields = (*place, change, *named, version, count)
-    session.rows(_KEEP, (*fields, schema.event_checksum(fields)), "write")
+    session.run(_KEEP, (*fields, schema.event_checksum(fields)))
 
 
 def keep_told(session: Session, place: Place, change: str, named: Named, version: int) -> None:
@@ -103,7 +103,7 @@ def prune(session: Session, before: int, limit: int) -> None:
         if entry_id is None and session.begins is not None:  # nothing says any more what was erased then
             session.begin_past(max(session.moment_of(number, made), session.begins))
     if last:
-        session.rows(_PRUNE, (last,), "write")
+        session.run(_PRUNE, (last,))
         session.feed_from(max(last, session.fed_from))
 
 

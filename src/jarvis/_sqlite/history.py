@@ -140,8 +140,9 @@ def keep(
     """
     row, instant, version = state
     made, change = session.dated(), feed.signed(session, "update")
-    session.rows(_KEEP, (commit, made, change, change_checksum(commit, made, change), row), "write")
-    tagging.keep(session, tags, (namespace, instant, row, commit, made))
+    session.run(_KEEP, (commit, made, change, change_checksum(commit, made, change), row))
+    if tags:
+        tagging.keep(session, tags, (namespace, instant, row, commit, made))
     if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again
         _prune_entry(session, namespace, commit)
     if commit % EVERY == 0:
@@ -153,9 +154,9 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
     before, made = session.commit_number, session.dated()
     change = feed.signed(session, "clear")
     bound = {"before": before, "made": made, "namespace": namespace}
-    session.rows(_KEEP_ALL_TAGS, bound, "write")
+    session.run(_KEEP_ALL_TAGS, bound)
     checksum = change_checksum(before, made, change)
-    session.rows(_KEEP_ALL, {**bound, "change": change, "checksum": checksum}, "write")
+    session.run(_KEEP_ALL, {**bound, "change": change, "checksum": checksum})
     session.next_commit(count)
     prune(session, made, MOST)
 
@@ -193,8 +194,8 @@ def prune(session: Session, now: int, limit: int) -> int:
             begins = max(begins, session.begins)
     if begins != session.begins and session.begins is not None and begins is not None:
         session.begin_past(begins)
-        session.rows(_PRUNE_GAPS, (begins,), "write")
-        session.rows(_PRUNE_COMMITS, (begins, limit), "write")
+        session.run(_PRUNE_GAPS, (begins,))
+        session.run(_PRUNE_COMMITS, (begins, limit))
     return pruned
 
 
@@ -203,7 +204,7 @@ def _prune_entry(session: Session, namespace: int, commit: int) -> None:
     entry_id = session.rows("SELECT id FROM revisions WHERE ended = ?", (commit,))[0][0]
     found = session.rows(_TOO_MANY, (namespace, entry_id, MOST, session.history.max_revisions))
     for ended, *_ in found:  # the oldest first: the gap has no hole
-        session.rows(_FALL_INTO_GAP, (ended,), "write")
+        session.run(_FALL_INTO_GAP, (ended,))
     _remove(session, found, None)
 
 
@@ -214,7 +215,7 @@ def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, (entry_id, category, key))
         tagging.take_past(session, tagging.ids(session, body.tags), (namespace, instant, row))
-        session.rows(_PRUNE, (ended,), "write")
+        session.run(_PRUNE, (ended,))
         moment = session.moment_of(ended, made)
         begins = moment if begins is None else max(begins, moment)
     return begins
@@ -231,14 +232,14 @@ def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -
     """
     found = session.rows(_OLDER, (*entry, until + 1, -1))
     for ended, *_ in found:
-        session.rows(_FALL_INTO_GAP, (ended,), "write")
+        session.run(_FALL_INTO_GAP, (ended,))
     _remove(session, found, None)
-    session.rows(_EXPIRED_INTO_GAP, (expires, *entry), "write")
+    session.run(_EXPIRED_INTO_GAP, (expires, *entry))
 
 
 def expire_present(session: Session, row: int) -> None:
     """Note that an entry, whose past states were removed by `expire`, goes with the last change."""
-    session.rows(_EXPIRE_INTO_GAP, (session.commit_number, session.dated(), row), "write")
+    session.run(_EXPIRE_INTO_GAP, (session.commit_number, session.dated(), row))
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -72,15 +72,15 @@ def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int
     for ended, made, change in session.rows(_REVISIONS, (now,)):
         date = new.get(ended, min(made, now))
         checksum = schema.change_checksum(ended, date, change)
-        session.rows(_DATE_REVISION, (date, checksum, ended), "write")
+        session.run(_DATE_REVISION, (date, checksum, ended))
     for number, made, *fields in session.rows(_EVENTS, (now,)):
         date = new.get(number, min(made, now))
-        session.rows(_DATE_EVENT, (date, schema.event_checksum((number, date, *fields)), number), "write")
+        session.run(_DATE_EVENT, (date, schema.event_checksum((number, date, *fields)), number))
     session.begin_past_again(now)
     found: list[Any] = [] if first is None else session.rows(_ENTRIES, (first,))
     count = redate_all(((namespace(name), entry_id, new.get(row)) for name, entry_id, row in found), now)
     _redate_states(session, new, now)
-    session.rows(_DATE_TAGS, {"now": now}, "write")
+    session.run(_DATE_TAGS, {"now": now})
     session.let_lie_ahead((session.rows(_NEWEST)[0][0] or 0) - now)
     return count
 
@@ -92,7 +92,7 @@ def _redate_states(session: Session, new: dict[int, int], now: int) -> None:
         if schema.row_checksum((row, *names, instant, *end), body, packed) != checksum:
             raise driver.corrupt(session.path, "an entry does not match its checksum")
         date = new.get(row, instant)
-        session.rows(_DATE_STATE, (date, schema.row_checksum((row, *names, date, *end), body, packed), ended), "write")
+        session.run(_DATE_STATE, (date, schema.row_checksum((row, *names, date, *end), body, packed), ended))
 
 
 def _mended(session: Session, first: int, now: int) -> dict[int, int]:

@@ -144,11 +144,11 @@ def _put(
         taken = []
         for state, body, packed in changed:
             as_read = (state.number, state.body, state.packed, state.checksum)
-            taken += [(state, body, packed, row) for row in session.rows(take, as_read, "write")]
+            taken += [(state, body, packed, row) for row in session.rows(take, as_read)]
         put = _PUT.format(table=table, others=others, marks=", ".join("?" * (others.count(",") + 1)))
         for state, body, packed, row in taken:
             checksum = row_checksum(state.fields, body, packed)
-            session.rows(put, (body.decode(), packed, checksum, *row), "write")
+            session.run(put, (body.decode(), packed, checksum, *row))
     return [(state, body, packed) for state, body, packed, _ in taken]
 
 

@@ -150,7 +150,7 @@ class Session:
 
     # --- statements ------------------------------------------------------------------------------
 
-    def rows(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = (), doing: str = "read") -> list[Any]:
+    def rows(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
         """Run one statement and return all its rows.
 
         Raises:
@@ -162,12 +162,21 @@ class Session:
         try:
             return self._cursor.execute(sql, bindings).fetchall()
         except apsw.Error as error:
-            found: list[Any] = self._again(error, lambda: self._cursor.execute(sql, bindings).fetchall(), doing)
+            found: list[Any] = self._again(error, lambda: self._cursor.execute(sql, bindings).fetchall())
             return found
         except UnicodeDecodeError:  # it carries what is stored
             raise driver.corrupt(self.path, "a text is no text") from None
 
-    def _again(self, error: apsw.Error, run: Callable[[], Any], doing: str) -> Any:
+    def run(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()) -> None:
+        """Run one statement that changes something and has no answer; raise as `rows` does."""
+        if self._broken:
+            raise torn_transaction(self.path)
+        try:
+            self._cursor.execute(sql, bindings)
+        except apsw.Error as error:
+            raise self.failed(error, "write") from error
+
+    def _again(self, error: apsw.Error, run: Callable[[], Any]) -> Any:
         """Repeat a read that met a writer half-way, and return what `run` returns; raise the error if it is another.
 
         A connection that may not write takes an index of the log that is just being changed, one look in 70,000
@@ -181,7 +190,7 @@ class Session:
                 return run()
             except apsw.Error as another:
                 error = another
-        raise self.failed(error, doing) from error
+        raise self.failed(error, "read") from error
 
     def each(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found; raise as `rows` does."""
@@ -190,7 +199,7 @@ class Session:
             try:
                 found = self.connection.execute(sql, bindings)
             except apsw.Error as error:
-                found = self._again(error, lambda: self.connection.execute(sql, bindings), "read")
+                found = self._again(error, lambda: self.connection.execute(sql, bindings))
             yield from found
         except apsw.Error as error:
             raise self.failed(error, "read") from error
@@ -212,14 +221,14 @@ class Session:
     def begin(self) -> None:
         """Start a transaction (the caller holds the writer lock), or a savepoint inside the one that is open."""
         if self.depth:
-            self.rows(f"SAVEPOINT level_{self.depth}", (), "write")
+            self.run(f"SAVEPOINT level_{self.depth}")
             mark = _Mark(len(self.after_commit), self.begins, self.ahead, self.fed_from, self.erasing)
             self._marks[self.depth - 1 :] = [mark]
             self.depth += 1
             return
         self.is_committed = False
         try:
-            self.rows("BEGIN IMMEDIATE", (), "write")
+            self.run("BEGIN IMMEDIATE")
             data_version = self.connection.data_version()
             if data_version != self._data_version:  # somebody else wrote since this connection last looked
                 version = self.rows("PRAGMA user_version")[0][0]
@@ -250,7 +259,7 @@ class Session:
     def commit(self) -> None:
         """Keep the changes since the matching `begin`; durable when it is the outermost one."""
         if self.depth > 1:
-            self.rows(f"RELEASE level_{self.depth - 1}", (), "write")
+            self.run(f"RELEASE level_{self.depth - 1}")
             self.depth -= 1
             return
         try:
@@ -258,8 +267,8 @@ class Session:
                 self._keep_moment()
             if self._clock_due or (self._clock_moved and self._last_put != (self.commit_number, self.made)):
                 clock = self.clock_now()
-                self.rows(schema.WRITE_CLOCK, (*clock, schema.clock_checksum(clock)), "write")
-            self.rows("COMMIT", (), "write")
+                self.run(schema.WRITE_CLOCK, (*clock, schema.clock_checksum(clock)))
+            self.run("COMMIT")
             self.is_committed = True
         except BaseException as error:
             # What is no error of ours came from outside, and may have come right behind the commit.
@@ -286,8 +295,8 @@ class Session:
             try:
                 if self.connection.in_transaction:
                     self._broken = False
-                    self.rows(f"ROLLBACK TO level_{level}", (), "write")
-                    self.rows(f"RELEASE level_{level}", (), "write")
+                    self.run(f"ROLLBACK TO level_{level}")
+                    self.run(f"RELEASE level_{level}")
             except StoreError:  # an interrupt came between its release and our note of it: the whole must go
                 self._broken = True
             self.depth = level  # last, so that this can be called again if an interrupt kept it from its end
@@ -392,16 +401,8 @@ class Session:
 
     def clock_now(self) -> schema.Clock:
         """Return the clock as the transaction would leave it."""
-        return schema.Clock(
-            self.commit_number,
-            self.made,
-            self._generation,
-            self.begins,
-            self.ahead,
-            self.fed_from,
-            self.erasing,
-            *self._origin,
-        )
+        mine = (self.commit_number, self.made, self._generation, self.begins, self.ahead, self.fed_from, self.erasing)
+        return schema.Clock._make((*mine, *self._origin))
 
     def clock_seen(self) -> schema.Clock:
         """Return the clock as this thread sees it; of a store without a past, one that knows of none."""
@@ -421,10 +422,10 @@ class Session:
         Not inside a savepoint, which would not take the moments back.
         """
         self.made_at(instant, instant)
-        self.rows("DELETE FROM commits", (), "write")
-        self.rows("DELETE FROM gaps", (), "write")
+        self.run("DELETE FROM commits")
+        self.run("DELETE FROM gaps")
         if self.begins is not None:
-            self.rows(_KEEP_MOMENT, (self.commit_number, 1, instant), "write")
+            self.run(_KEEP_MOMENT, (self.commit_number, 1, instant))
         self.begin_past(None if self.begins is None else instant)
 
     def begin_past(self, instant: int | None) -> None:
@@ -441,7 +442,7 @@ class Session:
         is_told = self._told == (self.commit_number, self.made)
         begins_behind_others = self.begins is None and self.began > 0
         if self.commit_number - self.began > 1 or not is_told or begins_behind_others:
-            self.rows(_KEEP_MOMENT, (self.commit_number, self.began + 1, self.moment()), "write")
+            self.run(_KEEP_MOMENT, (self.commit_number, self.began + 1, self.moment()))
         if self.begins is None:
             self.begin_past(self.made)
             self.fed_from = self.began
@@ -474,7 +475,7 @@ class Session:
         if known is None:
             known = self.fresh_name_id(name)
         if known is None:
-            self.rows(_INTERN, (name,), "write")
+            self.run(_INTERN, (name,))
             known = self._remember(name, self.connection.last_insert_rowid())
         return known
 

@@ -42,7 +42,7 @@ def _each_part(session: Session, text: Callable[[int], str], ids: Sequence[int],
     """Run a statement for the tags with these ids, or for each hundred of them: `text` is its text for so many."""
     for start in range(0, len(ids), AT_ONCE):
         part = ids[start : start + AT_ONCE]
-        session.rows(text(len(part)), (*others, *part), "write")
+        session.run(text(len(part)), (*others, *part))
 
 
 # In each, the numbered parameters come first and those of the tags behind them.

@@ -129,7 +129,7 @@ def flatten(value: Any, *, field: str = "value") -> Any:
     """
     try:
         try:
-            return _flatten(value, 0, [_BUDGET])
+            return _flatten_dict(value, 0, [_BUDGET]) if type(value) is dict else _flatten(value, 0, [_BUDGET])
         except _SpentError:
             check_extent(value, field=field)
             return _flatten(value, 0, [_NO_LIMIT])

@@ -52,7 +52,7 @@ def abandon(database: Database) -> None:
     with _only_one(database):
         with database.changing() as session:
             for sql in touched_rows.ending(session.rows):
-                session.rows(sql, (), "write")
+                session.run(sql)
         copy_file.remove(database.path)
 
 

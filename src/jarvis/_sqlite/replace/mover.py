@@ -131,7 +131,7 @@ class Mover:
                 with self.database.changing() as session, self._timing():
                     self.copy.create()
                     for sql in touched_rows.beginning(session.rows):
-                        session.rows(sql, (), "write")
+                        session.run(sql)
             except BaseException:
                 with contextlib.suppress(StoreError):
                     copy_file.remove(self.database.path)
