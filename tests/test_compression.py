@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jarvis._sqlite import recompress, schema
+from jarvis._sql import tables
+from jarvis._sqlite import recompress
 from jarvis._sqlite.session import Session
 from jarvis.codec import MAX_VALUE_BYTES, compression
 from jarvis.codec.compression import compress, decompress
@@ -332,7 +333,7 @@ def test_a_value_that_cannot_be_decompressed_is_found_by_verification(path: Path
             memory.backend, f"SELECT row, body, id, instant, version FROM {table}"
         )
         fields = (row, "default", entry_id, "notes", "k", "note", None, instant, version)
-        _rows(memory.backend, f"UPDATE {table} SET checksum = ?", schema.row_checksum(fields, body, packed))
+        _rows(memory.backend, f"UPDATE {table} SET checksum = ?", tables.row_checksum(fields, body, packed))
         writing = SQLiteBackend(path, compression="off")
         if packed is not None:
             with pytest.raises(CorruptStoreError, match="decoded"):

@@ -14,9 +14,9 @@ import msgspec
 
 from jarvis._disk import files
 from jarvis._sql.select import every_state
+from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
 from jarvis._sqlite import feed, tagging
 from jarvis._sqlite.reading import can_be_looked_up
-from jarvis._sqlite.schema import COMPACTING, COPIES, FOLDING
 from jarvis.codec.compression import decompress
 from jarvis.model import erasure
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jarvis._sqlite import driver, schema
+from jarvis._sql import tables
+from jarvis._sqlite import driver
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CursorExpiredError
 from jarvis.model.change import Change, cursor_of, position_in
@@ -72,7 +73,7 @@ def written(signature: Signature) -> str:
 def keep(session: Session, place: Place, change: str, named: Named, version: int | None, count: int = 1) -> None:
     """Keep a change that nothing else tells."""
     fields = (*place, change, *named, version, count)
-    session.run(_KEEP, (*fields, schema.event_checksum(fields)))
+    session.run(_KEEP, (*fields, tables.event_checksum(fields)))
 
 
 def keep_told(session: Session, place: Place, change: str, named: Named, version: int) -> None:
@@ -126,7 +127,7 @@ def changes(session: Session, namespace: str, after: int | str, limit: int) -> l
         after = position_in(
             asked,
             generation,
-            is_restored=clock.copied == schema.RESTORED,
+            is_restored=clock.copied == tables.RESTORED,
             earliest=clock.fed_from if is_known else None,
         )
     else:
@@ -157,7 +158,7 @@ def newest(session: Session) -> str:
     return cursor_of(session.began if session.depth else clock.commit_number, clock.generation)
 
 
-def _first(clock: schema.Clock, after: int) -> int:
+def _first(clock: tables.ClockRow, after: int) -> int:
     if clock.begins is None and clock.commit_number:
         raise CursorExpiredError(str(after), None)
     return clock.fed_from

@@ -17,8 +17,8 @@ import apsw
 import msgspec
 
 from jarvis._disk import files
+from jarvis._sql.tables import row_checksum
 from jarvis._sqlite import driver, schema
-from jarvis._sqlite.schema import row_checksum
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError, StoreAccessError

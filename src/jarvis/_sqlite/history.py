@@ -10,9 +10,10 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
+from jarvis._sql import tables
 from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
-from jarvis._sqlite import feed, schema, tagging
-from jarvis._sqlite.schema import CLEARED, change_checksum
+from jarvis._sql.tables import CLEARED, change_checksum
+from jarvis._sqlite import feed, tagging
 from jarvis.codec.instants import MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
 from jarvis.model.dating import DATED_BACK, SKEW_MICROSECONDS
@@ -54,7 +55,7 @@ LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORD
 _LOOK_BACK = f"""
 SELECT (SELECT last FROM commits WHERE moment <= ?1 ORDER BY moment DESC, last DESC LIMIT 1),
     (SELECT first FROM commits WHERE moment > ?1 ORDER BY moment, last LIMIT 1),
-    EXISTS (SELECT 1 FROM gaps), EXISTS (SELECT 1 FROM events WHERE id IS NULL), {schema.CLOCK_FIELDS}
+    EXISTS (SELECT 1 FROM gaps), EXISTS (SELECT 1 FROM events WHERE id IS NULL), {tables.CLOCK_FIELDS}
 """
 _DATED_BACK = """
 SELECT 1 FROM entries WHERE row >= :ahead AND instant <= :as_of AND namespace = :namespace
@@ -268,7 +269,7 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
             known = known._replace(made=min(newest, time.time_ns() // 1000))
     else:
         done, first, has_gaps, has_erasures, *clock = session.rows(_LOOK_BACK, (instant,))[0]
-        known = session.clock_now() if session.depth else schema.clock(tuple(clock))
+        known = session.clock_now() if session.depth else tables.clock_row(tuple(clock))
     if instant >= known.made:
         if instant < now and session.keeps_past():
             _refuse_expired(session, Cutoff(instant, _NO_MORE, _NO_MORE, _NO_MORE), now, held)
@@ -351,7 +352,7 @@ SELECT max(expires) FROM (
     SELECT x.expires FROM entries AS x WHERE {expired} AND (
         (x.expires > :as_of AND {asked("x")} AND {was_there}) OR EXISTS (SELECT 1 FROM revisions AS r WHERE {earlier}))
     UNION ALL
-    SELECT x.expires FROM revisions AS x WHERE {expired} AND {schema.REMOVED}
+    SELECT x.expires FROM revisions AS x WHERE {expired} AND {tables.REMOVED}
         AND EXISTS (SELECT 1 FROM revisions AS r WHERE {earlier} AND r.ended <= x.ended)
 )
 """

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sqlite import driver, schema
+from jarvis._sql import tables
+from jarvis._sqlite import driver
 from jarvis.model.mending import LEAST, Dated, redate_all
 
 if TYPE_CHECKING:
@@ -71,11 +72,11 @@ def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int
     new = {} if first is None else _mended(session, first, now)
     for ended, made, change in session.rows(_REVISIONS, (now,)):
         date = new.get(ended, min(made, now))
-        checksum = schema.change_checksum(ended, date, change)
+        checksum = tables.change_checksum(ended, date, change)
         session.run(_DATE_REVISION, (date, checksum, ended))
     for number, made, *fields in session.rows(_EVENTS, (now,)):
         date = new.get(number, min(made, now))
-        session.run(_DATE_EVENT, (date, schema.event_checksum((number, date, *fields)), number))
+        session.run(_DATE_EVENT, (date, tables.event_checksum((number, date, *fields)), number))
     session.begin_past_again(now)
     found: list[Any] = [] if first is None else session.rows(_ENTRIES, (first,))
     count = redate_all(((namespace(name), entry_id, new.get(row)) for name, entry_id, row in found), now)
@@ -89,10 +90,10 @@ def _redate_states(session: Session, new: dict[int, int], now: int) -> None:
     """Date anew when past states began, those too that the mending has ended. What they hold stays as it was."""
     for ended, body, packed, checksum, instant, expires, row, *names, version in session.rows(_STATES, (now,)):
         end = (version,) if expires is None else (version, expires)
-        if schema.row_checksum((row, *names, instant, *end), body, packed) != checksum:
+        if tables.row_checksum((row, *names, instant, *end), body, packed) != checksum:
             raise driver.corrupt(session.path, "an entry does not match its checksum")
         date = new.get(row, instant)
-        session.run(_DATE_STATE, (date, schema.row_checksum((row, *names, date, *end), body, packed), ended))
+        session.run(_DATE_STATE, (date, tables.row_checksum((row, *names, date, *end), body, packed), ended))
 
 
 def _mended(session: Session, first: int, now: int) -> dict[int, int]:

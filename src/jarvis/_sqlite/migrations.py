@@ -6,6 +6,7 @@ from typing import Any
 
 import apsw
 
+from jarvis._sql import tables
 from jarvis._sqlite import driver, schema
 from jarvis.errors import CorruptStoreError
 
@@ -30,7 +31,7 @@ DROP VIEW memories;
 _HISTORY_TO_VERSION_4 = f"""
 ALTER TABLE revisions ADD COLUMN expires INTEGER;
 ALTER TABLE gaps ADD COLUMN expires INTEGER;
-CREATE INDEX revisions_by_expiry ON revisions (expires) WHERE expires IS NOT NULL AND {schema.REMOVED};
+CREATE INDEX revisions_by_expiry ON revisions (expires) WHERE expires IS NOT NULL AND {tables.REMOVED};
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('revisions', 'revisions_by_expiry', '1000 1');
 """
 _TO_VERSION_5 = "ALTER TABLE entries ADD COLUMN packed BLOB;"
@@ -50,8 +51,8 @@ def migrate(connection: apsw.Connection) -> None:
     if version == schema.CURRENT_VERSION:
         return
     with connection:
-        rows: Any = connection.execute(schema.READ_FIRST_CLOCK).fetchall()
-        commit, made, generation, *_ = schema.clock(rows[0])
+        rows: Any = connection.execute(tables.READ_FIRST_CLOCK).fetchall()
+        commit, made, generation, *_ = tables.clock_row(rows[0])
         if version == 1:
             connection.execute(_TO_VERSION_2).fetchall()
         if version < schema.FIRST_WITH_PAST:

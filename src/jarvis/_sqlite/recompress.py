@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jarvis._sql.tables import COMPACTING, FOLDING, row_checksum
 from jarvis._sqlite import driver
-from jarvis._sqlite.schema import COMPACTING, FOLDING, row_checksum
 from jarvis._sqlite.session import read_only
 from jarvis.codec.compression import THRESHOLD_BYTES
 from jarvis.errors import TransactionError

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from jarvis._disk import files
+from jarvis._sql.tables import (
+    CLEARED,
+    CLOCK_COLUMNS,
+    COPY,
+    READ_FIRST_CLOCK,
+    REMOVED,
+    RESTORED,
+    WRITE_CLOCK,
+    ClockRow,
+    clock_checksum,
+    clock_row,
+)
 from jarvis._sqlite import cipher, driver
 from jarvis.model.change import new_generation
 
@@ -31,13 +42,6 @@ FIRST_WITH_PACKED = 5
 FIRST_WITH_GENERATION = 6
 """The first version whose stores have a generation, see `jarvis.storage_backend.MarksCursors`."""
 
-COPY, RESTORED = 1, 2
-"""What `clock.copied` says: a copy that nobody has written to, and a store that was one."""
-
-COMPACTING, FOLDING, COPIES, NAMES = 1, 2, 4, 8
-"""What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed, and
-names that nothing has any more, which nobody asked to be erased."""
-
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""
 
@@ -57,35 +61,6 @@ FIRST_LIFE_COLUMNS = (
 
 READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 """What is answered from as it is; only writing, and the past, need `CURRENT_VERSION`."""
-
-
-def clock_checksum(fields: tuple[int | None, ...]) -> int:
-    """Return the CRC-32 that `clock.checksum` holds of what stands before it."""
-    return binascii.crc32(repr(tuple(fields)).encode())
-
-
-def row_checksum(fields: tuple[object, ...], body: bytes | str, packed: bytes | None = None) -> int:
-    """Return the CRC-32 that `entries.checksum` holds.
-
-    Args:
-        fields: commit number, namespace, id, category, key, entity type, entity id, instant, version, and the
-            instant of expiry if there is one: names as text, not as the numbers they are interned as.
-        body: as stored.
-        packed: likewise; without it the checksum is that of earlier versions.
-    """
-    text = body.encode() if isinstance(body, str) else body
-    checksum = binascii.crc32(text, binascii.crc32(repr(fields).encode()))
-    return checksum if packed is None else binascii.crc32(packed, binascii.crc32(b"\0", checksum))
-
-
-def change_checksum(ended: int, made: int, change: str) -> int:
-    """Return what `revisions.change_checksum` holds: a CRC-32 that SQL can count on from one row to the next."""
-    return (binascii.crc32(change.encode(), binascii.crc32(b"%d" % made)) + ended) & 0xFFFFFFFF
-
-
-def event_checksum(fields: tuple[object, ...]) -> int:
-    """Return the CRC-32 that `events.checksum` holds of what stands before it."""
-    return binascii.crc32(repr(fields).encode())
 
 
 # `row` is the commit number of the entry's last change: every index ends with it for free, so the
@@ -171,12 +146,6 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
 # both have the columns and the indexes that questions need, and with them in each index what tells
 # whether the state was visible at a moment, see `jarvis.model.revision.Cutoff`. What the policy prunes leaves a
 # line in `gaps`, so that nothing is answered from where something is missing.
-CLEARED = """substr(change, 1, 8) = '["clear"'"""
-"""What holds for a revision that was ended by the clearing of its namespace: they are kept for another time."""
-
-REMOVED = """(substr(change, 1, 9) = '["delete"' OR substr(change, 1, 8) = '["clear"')"""
-"""What holds for a revision that a removal ended."""
-
 HISTORY = f"""
 CREATE TABLE revisions (
     ended INTEGER PRIMARY KEY,        -- commit number of the change that ended the state
@@ -304,13 +273,6 @@ INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0, 0
 {HISTORY}{VIEW}"""
 
 _NEWEST = "SELECT max(instant) FROM entries"
-CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing, generation, copied"
-WRITE_CLOCK = (
-    "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "
-    "erasing = ?, generation = ?, copied = ?, checksum = ?"
-)
-
-
 _UNUSED_NAMES = """
 DELETE FROM names WHERE id NOT IN (
     SELECT namespace FROM entries UNION SELECT category FROM entries UNION SELECT entity_type FROM entries
@@ -339,7 +301,7 @@ def begin_history(connection: apsw.Connection, commit: int, made: int, generatio
     begins = made if commit else None
     if commit:
         connection.execute("INSERT INTO commits (last, first, moment) VALUES (?, 1, ?)", (commit, made))
-    fields = Clock(commit, made, generation, begins, max(newest - made, 0), commit, 0, new_generation())
+    fields = ClockRow(commit, made, generation, begins, max(newest - made, 0), commit, 0, new_generation())
     connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
 
@@ -385,7 +347,7 @@ def remove_unused_names(connection: apsw.Connection) -> None:
 
 def _change_clock(connection: apsw.Connection, **changes: int) -> None:
     found: Any = connection.execute(f"SELECT {CLOCK_COLUMNS} FROM clock").fetchall()
-    fields = tuple(Clock(*found[0])._replace(**changes))
+    fields = tuple(ClockRow(*found[0])._replace(**changes))
     connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
 
 
@@ -471,36 +433,4 @@ def read_mark(connection: apsw.Connection) -> tuple[int, int]:
 
 def last_commit(connection: apsw.Connection) -> int:
     """Return the number of the last commit that the connection sees, in a store of any version."""
-    return clock(connection.execute(READ_FIRST_CLOCK).fetchall()[0])[0]
-
-
-class Clock(NamedTuple):
-    """What the table `clock` holds, or the newest entry tells in its place."""
-
-    commit_number: int
-    made: int
-    names_generation: int
-    begins: int | None = None
-    ahead: int = 0
-    fed_from: int = 0
-    erasing: int = 0
-    generation: int = 0
-    copied: int = 0
-
-
-_NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"
-READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation FROM clock LEFT JOIN {_NEWEST_ENTRY}"
-CLOCK_FIELDS = f"row, instant, {CLOCK_COLUMNS} FROM clock LEFT JOIN {_NEWEST_ENTRY}"
-READ_CLOCK = f"SELECT {CLOCK_FIELDS}"
-
-
-def clock(read: tuple[Any, ...]) -> Clock:
-    """Return what `READ_CLOCK` gave.
-
-    A change that only adds or replaces an entry, at an instant that the module made, says both
-    numbers by that entry, and leaves the clock's page alone; any other change writes the clock.
-    """
-    row, instant, commit_number, made, *others = read
-    if row is not None and row > commit_number:
-        commit_number, made = row, instant
-    return Clock(commit_number, made, *others)
+    return clock_row(connection.execute(READ_FIRST_CLOCK).fetchall()[0])[0]

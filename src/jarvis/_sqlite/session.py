@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import apsw
 
 from jarvis._calls.caller import holding, torn_transaction
+from jarvis._sql import tables
 from jarvis._sqlite import driver, schema
 from jarvis.errors import (
     JarvisError,
@@ -126,7 +127,7 @@ class Session:
         self.commit_number = 0
         self._generation = -1
         self._data_version = -1
-        self._clock: schema.Clock | None = None  # as it is while nobody else writes
+        self._clock: tables.ClockRow | None = None  # as it is while nobody else writes
         self._origin = (0, 0)  # the clock's `generation` and `copied`; valid inside a transaction
         self._clock_moved = False  # since it was read
         self._clock_due = False  # no entry can say it
@@ -237,7 +238,7 @@ class Session:
                 self._data_version = data_version
                 self._clock = None
             if self._clock is None:
-                self._clock = schema.clock(self.rows(schema.READ_CLOCK)[0])
+                self._clock = tables.clock_row(self.rows(tables.READ_CLOCK)[0])
             self.commit_number, self.made, generation, self.begins, self.ahead, self.fed_from, self.erasing = (
                 self._clock[:7]
             )
@@ -267,7 +268,7 @@ class Session:
                 self._keep_moment()
             if self._clock_due or (self._clock_moved and self._last_put != (self.commit_number, self.made)):
                 clock = self.clock_now()
-                self.run(schema.WRITE_CLOCK, (*clock, schema.clock_checksum(clock)))
+                self.run(tables.WRITE_CLOCK, (*clock, tables.clock_checksum(clock)))
             self.run("COMMIT")
             self.is_committed = True
         except BaseException as error:
@@ -393,22 +394,22 @@ class Session:
 
     def release_names(self) -> None:
         """Let names that nothing has any more be removed behind the commit: O(store), some 0.1 µs a row."""
-        self.erased(schema.NAMES)
+        self.erased(tables.NAMES)
 
     def forget_clock(self) -> None:
         """Read the clock anew at the next transaction: it was written behind this connection's back."""
         self._clock = None
 
-    def clock_now(self) -> schema.Clock:
+    def clock_now(self) -> tables.ClockRow:
         """Return the clock as the transaction would leave it."""
         mine = (self.commit_number, self.made, self._generation, self.begins, self.ahead, self.fed_from, self.erasing)
-        return schema.Clock._make((*mine, *self._origin))
+        return tables.ClockRow._make((*mine, *self._origin))
 
-    def clock_seen(self) -> schema.Clock:
+    def clock_seen(self) -> tables.ClockRow:
         """Return the clock as this thread sees it; of a store without a past, one that knows of none."""
         if self.depth:
             return self.clock_now()
-        return schema.clock(self.rows(schema.READ_CLOCK if self.keeps_past() else schema.READ_FIRST_CLOCK)[0])
+        return tables.clock_row(self.rows(tables.READ_CLOCK if self.keeps_past() else tables.READ_FIRST_CLOCK)[0])
 
     def keeps_past(self) -> bool:
         """Tell whether the store has the tables of the past; one of an earlier version that is only read has not."""

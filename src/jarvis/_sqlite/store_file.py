@@ -21,6 +21,7 @@ from jarvis._disk import files, location
 from jarvis._disk.files import Stamp
 from jarvis._disk.lock_file import Note
 from jarvis._disk.locks import WriterLock, held_for_once
+from jarvis._sql import tables
 from jarvis._sqlite import cipher, driver, migrations, schema
 from jarvis._sqlite.log_watch import LogWatch
 from jarvis._sqlite.replace import compact, copy_file, touched_rows
@@ -365,21 +366,21 @@ class StoreFile:
             apsw.Error, StoreError: a step failed; the store still knows of it.
         """
         left = schema.erasing(connection)
-        if left & schema.NAMES:
-            left &= ~schema.NAMES
+        if left & tables.NAMES:
+            left &= ~tables.NAMES
             if not os.path.exists(copy_file.path_of(self.path)):  # what a copy has been given stays; the next time does
                 schema.remove_unused_names(connection)
             schema.set_erasing(connection, left)
         if left and not self._drop_copy(connection):
             return False  # the copy that is made just now may hold it; it has the same to do when it is the store
-        if left & schema.COMPACTING:
+        if left & tables.COMPACTING:
             schema.remove_unused_names(connection)
             with files.explaining(self.path, "clean up beside the store"):
                 files.remove_leftovers(self.path)  # a killed one's holds what was erased
             compact.compact(connection, self.path, self.key())
-            left &= ~schema.COMPACTING
+            left &= ~tables.COMPACTING
             schema.set_erasing(connection, left)
-        if left & schema.COPIES:
+        if left & tables.COPIES:
             from jarvis._sqlite import first_life
 
             with files.explaining(self.path, "remove the kept copy of the old store"):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._disk import files
+from jarvis._sql import tables
 from jarvis._sqlite import cipher, driver, schema
 from jarvis.model.record import check_stored
 
@@ -72,19 +73,19 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
     if has_past:
         _compare_states(connection, path, _ROWS.format(table="revisions", columns=columns), "past_tags")
         for ended, made, change, checksum in connection.execute(_CHANGES):
-            if schema.change_checksum(ended, made, change) != checksum:
+            if tables.change_checksum(ended, made, change) != checksum:
                 raise driver.corrupt(path, "a change does not match its checksum")
         if connection.execute(_PLACES).fetchall():
             raise driver.corrupt(path, "a tag of the past does not match its state")
         _compare_commits(connection, path)
         for *fields, checksum in connection.execute(_EVENTS):
-            if schema.event_checksum(tuple(fields)) != checksum:
+            if tables.event_checksum(tuple(fields)) != checksum:
                 raise driver.corrupt(path, "an event does not match its checksum")
     earlier = _THIRD_CLOCK if has_expiry else _SECOND_CLOCK if has_past else _FIRST_CLOCK
     clock_columns = _CLOCK if version >= schema.FIRST_WITH_GENERATION else earlier
     clocks: list[Any] = connection.execute(f"SELECT {clock_columns} FROM clock").fetchall()
     for checksum, *clock in clocks:
-        if schema.clock_checksum(tuple(clock)) != checksum:
+        if tables.clock_checksum(tuple(clock)) != checksum:
             raise driver.corrupt(path, "its clock does not match its checksum")
 
 
@@ -103,7 +104,7 @@ def _compare_states(connection: apsw.Connection, path: str, rows: str, tags: str
     tag = next(tagged, None)
     for *fields, expires, packed, body, checksum in connection.execute(rows):
         known = (*fields, expires) if expires is not None else tuple(fields)
-        if schema.row_checksum(known, body, packed) != checksum:
+        if tables.row_checksum(known, body, packed) != checksum:
             raise driver.corrupt(path, "an entry does not match its checksum")
         last = fields[0]
         there = set()

@@ -1,0 +1,86 @@
+"""The rows that every SQL backend keeps: their checksums, the row of the clock, and what marks some of them."""
+
+from __future__ import annotations
+
+import binascii
+from typing import Any, NamedTuple
+
+COPY, RESTORED = 1, 2
+"""What `clock.copied` says: a copy that nobody has written to, and a store that was one."""
+
+COMPACTING, FOLDING, COPIES, NAMES = 1, 2, 4, 8
+"""What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed, and
+names that nothing has any more, which nobody asked to be erased."""
+
+CLEARED = """substr(change, 1, 8) = '["clear"'"""
+"""What holds for a revision that was ended by the clearing of its namespace: they are kept for another time."""
+
+REMOVED = """(substr(change, 1, 9) = '["delete"' OR substr(change, 1, 8) = '["clear"')"""
+"""What holds for a revision that a removal ended."""
+
+CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing, generation, copied"
+WRITE_CLOCK = (
+    "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "
+    "erasing = ?, generation = ?, copied = ?, checksum = ?"
+)
+
+
+def clock_checksum(fields: tuple[int | None, ...]) -> int:
+    """Return the CRC-32 that `clock.checksum` holds of what stands before it."""
+    return binascii.crc32(repr(tuple(fields)).encode())
+
+
+def row_checksum(fields: tuple[object, ...], body: bytes | str, packed: bytes | None = None) -> int:
+    """Return the CRC-32 that `entries.checksum` holds.
+
+    Args:
+        fields: commit number, namespace, id, category, key, entity type, entity id, instant, version, and the
+            instant of expiry if there is one: names as text, not as the numbers they are interned as.
+        body: as stored.
+        packed: likewise; without it the checksum is that of earlier versions.
+    """
+    text = body.encode() if isinstance(body, str) else body
+    checksum = binascii.crc32(text, binascii.crc32(repr(fields).encode()))
+    return checksum if packed is None else binascii.crc32(packed, binascii.crc32(b"\0", checksum))
+
+
+def change_checksum(ended: int, made: int, change: str) -> int:
+    """Return what `revisions.change_checksum` holds: a CRC-32 that SQL can count on from one row to the next."""
+    return (binascii.crc32(change.encode(), binascii.crc32(b"%d" % made)) + ended) & 0xFFFFFFFF
+
+
+def event_checksum(fields: tuple[object, ...]) -> int:
+    """Return the CRC-32 that `events.checksum` holds of what stands before it."""
+    return binascii.crc32(repr(fields).encode())
+
+
+class ClockRow(NamedTuple):
+    """What the table `clock` holds, or the newest entry tells in its place."""
+
+    commit_number: int
+    made: int
+    names_generation: int
+    begins: int | None = None
+    ahead: int = 0
+    fed_from: int = 0
+    erasing: int = 0
+    generation: int = 0
+    copied: int = 0
+
+
+_NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"
+READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation FROM clock LEFT JOIN {_NEWEST_ENTRY}"
+CLOCK_FIELDS = f"row, instant, {CLOCK_COLUMNS} FROM clock LEFT JOIN {_NEWEST_ENTRY}"
+READ_CLOCK = f"SELECT {CLOCK_FIELDS}"
+
+
+def clock_row(read: tuple[Any, ...]) -> ClockRow:
+    """Return what `READ_CLOCK` gave.
+
+    A change that only adds or replaces an entry, at an instant that the module made, says both
+    numbers by that entry, and leaves the clock's page alone; any other change writes the clock.
+    """
+    row, instant, commit_number, made, *others = read
+    if row is not None and row > commit_number:
+        commit_number, made = row, instant
+    return ClockRow(commit_number, made, *others)
