@@ -18,8 +18,8 @@ import pytest
 
 from jarvis._disk import files
 from jarvis._sql.select import count, select
+from jarvis._sql.session import Session
 from jarvis._sqlite import driver
-from jarvis._sqlite.session import Session
 from jarvis.conformance.compression import prose
 from jarvis.json_backend import JSONBackend
 from jarvis.model.entry import MemoryEntry, MemoryQuery
@@ -68,7 +68,7 @@ class Watch:
         self._connection().trace_v2(0, None, id="watch")
 
     def _connection(self) -> apsw.Connection:
-        return self._backend._database.read(lambda session: session.connection)
+        return self._backend._database.read(lambda session: session.raw)
 
     def texts(self) -> list[str]:
         return [statement["sql"].split()[0] for statement in self.statements]
@@ -79,7 +79,7 @@ class Watch:
 
 def _plan(backend: SQLiteBackend, query: MemoryQuery, make: Callable[..., Any] = select) -> list[str]:
     def explained(session: Session) -> list[Any]:
-        statement = make(query, "default", session.name_id, now=0)
+        statement = make(query, "default", session.names.id_of, now=0)
         return session.rows(f"EXPLAIN QUERY PLAN {statement.sql}", statement.bindings)
 
     return [row[3] for row in backend._database.read(explained)]
@@ -224,7 +224,7 @@ def test_a_compressed_value_takes_as_many_statements_and_fewer_pages(tmp_path: P
 def test_no_plan_depends_on_what_is_bound(store: SQLiteBackend, read_only: bool) -> None:
     backend = SQLiteBackend(store.db_path, read_only=read_only)
 
-    stable = backend._database.read(lambda session: session.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1))
+    stable = backend._database.read(lambda session: session.raw.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1))
 
     assert stable == 1  # else SQLite with STAT4 prepares a list anew for each value
     backend.shutdown()

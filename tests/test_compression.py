@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jarvis._sql import tables
+from jarvis._sql.session import Session
 from jarvis._sqlite import recompress
-from jarvis._sqlite.session import Session
 from jarvis.codec import MAX_VALUE_BYTES, compression
 from jarvis.codec.compression import compress, decompress
 from jarvis.config import ConfigLoader, HistoryPolicy, StorageConfig

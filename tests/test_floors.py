@@ -47,7 +47,6 @@ LONG = {
     "_json/store.py": "the transaction's way from the file and back",
     "_json/transaction.py": "every change of the state",
     "_sqlite/database.py": "connections, transactions and shared commits, still in one class",
-    "_sqlite/session.py": "the transaction, its clock and its names, still in one class",
     "_sqlite/store_file.py": "what happens at an opening, in its order",
     "async_memory.py": "signatures",
     "conformance/expiry.py": "a list of promises",

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from jarvis._disk.locks import _Waiter
-from jarvis._sqlite.session import Session
+from jarvis._sql.session import Session
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.errors import StoreBusyError, StoreClosedError, TransactionError
 from jarvis.model.change import Change

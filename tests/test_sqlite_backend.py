@@ -17,8 +17,9 @@ import apsw
 import pytest
 
 from jarvis._disk.files import Stamp
+from jarvis._sql.session import Session
 from jarvis._sqlite import driver, schema, verification
-from jarvis._sqlite.session import Session
+from jarvis._sqlite.connection import Connection
 from jarvis.errors import (
     CorruptStoreError,
     StoreAccessError,
@@ -415,8 +416,8 @@ def test_a_failed_statement_that_ends_the_transaction_cannot_be_swallowed(path: 
     def swallow() -> None:
         with backend.transaction():
             backend.create(MemoryEntry("1", "c", "k", {}))
-            backend._database.read(lambda session: session.connection.execute("ROLLBACK"))
-            backend._database.read(lambda session: setattr(session, "_broken", True))
+            backend._database.read(lambda session: session.raw.execute("ROLLBACK"))
+            backend._database.read(lambda session: session.driver.tear())
             backend.create(MemoryEntry("2", "c", "k", {}))
 
     with pytest.raises(TransactionError, match="took the transaction back"):
@@ -709,7 +710,8 @@ def test_a_read_only_connection_beside_a_writer_looks_again(path: Path) -> None:
             return self.cursor.execute(sql, bindings)
 
     def look(session: Session) -> list[Any]:
-        session._cursor = cast("apsw.Cursor", Changing(session._cursor))
+        connection = cast("Connection", session.driver)
+        connection._cursor = cast("apsw.Cursor", Changing(connection._cursor))
         return session.rows("SELECT id FROM entries")
 
     assert backend._database.read(look) == [("1",)]

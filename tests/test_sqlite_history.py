@@ -13,8 +13,8 @@ from typing import Any
 import apsw
 import pytest
 
+from jarvis._sql.session import Session
 from jarvis._sqlite import feed, history, schema
-from jarvis._sqlite.session import Session
 from jarvis.conformance.fixtures import FakeClock, an_entry
 from jarvis.errors import (
     CorruptStoreError,
@@ -64,7 +64,7 @@ def test_a_create_writes_nothing_for_history(path: Path, clock: FakeClock) -> No
     memory = _memory(path, clock)
     memory.create_memory("c", "first", {}, "t", tags=["x"])
     backend: Any = memory.backend
-    connection: apsw.Connection = backend._database._threads.here.session.connection
+    connection: apsw.Connection = backend._database._threads.here.session.raw
     connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: ran.append(event["sql"].split()[0:3]))
     clock.step(hours=1)
     memory.create_memory("c", "second", {}, "t", tags=["x"])

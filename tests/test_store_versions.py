@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from jarvis._sql.session import Session
 from jarvis._sqlite import driver, schema
-from jarvis._sqlite.session import Session
 from jarvis.errors import CorruptStoreError, ReadOnlyStoreError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend

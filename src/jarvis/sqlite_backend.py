@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import msgspec
 
 from jarvis._sql.select import LIVE, count, select
+from jarvis._sql.session import Session
 from jarvis._sqlite import backup, entries, erasing, expiry, feed, history, mending, recompress
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.replace import rekey
-from jarvis._sqlite.session import Session
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidQueryError, TransactionError
@@ -279,11 +279,11 @@ class SQLiteBackend(StorageBackend):
     def moment(self, now: datetime) -> datetime:
         session = self._database.own_session()
         date = instant = (now - EPOCH) // MICROSECOND
-        if instant <= session.made:
-            instant = min(session.made + 1, LAST_INSTANT)  # commit numbers tell the order there
+        if instant <= session.clock.made:
+            instant = min(session.clock.made + 1, LAST_INSTANT)  # commit numbers tell the order there
             now = EPOCH + timedelta(0, 0, instant)
             date = date_of(instant, date)
-        session.made_at(instant, date)
+        session.clock.made_at(instant, date)
         return now if now.tzinfo is UTC else now.astimezone(UTC)
 
     def change(self, work: Callable[[], Result]) -> Result:
@@ -296,11 +296,11 @@ class SQLiteBackend(StorageBackend):
 
     def complete(self, now: datetime) -> None:
         session = self._database.own_session()
-        if session.commit_number == session.began:
+        if session.clock.commit_number == session.clock.began:
             return
         self._database.announce()
         instant = max(instant_of(now), self._reader.now())
-        if instant > session.made:
+        if instant > session.clock.made:
             self.moment(datetime_of(instant))
 
     def announce(self) -> None:
@@ -311,9 +311,9 @@ class SQLiteBackend(StorageBackend):
             return []
 
         def find(session: Session) -> list[Revision]:
-            if self._database.read_only and not session.keeps_past():
+            if self._database.read_only and not session.driver.keeps_past():
                 return []
-            namespace, now = session.fresh_name_id(self.namespace), self._reader.now()
+            namespace, now = session.names.fresh_id_of(self.namespace), self._reader.now()
             with session.standing_still():
                 if session.rows(history.HAS_EXPIRED, (namespace, entry_id, now)):
                     return []
@@ -350,7 +350,7 @@ class SQLiteBackend(StorageBackend):
         with self._database.changing() as session:
             purged = expiry.purge(session, self._reader.now(), limit)
             if purged:
-                session.release_names()
+                session.clock.release_names()
             return purged
 
     # --- MendsDates ------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ class SQLiteBackend(StorageBackend):
 
     def last_position(self) -> int:
         return self._database.read(
-            lambda session: session.began if session.depth else session.clock_seen().commit_number
+            lambda session: session.clock.began if session.depth else session.clock_seen().commit_number
         )
 
     def pulse(self) -> object:
@@ -466,9 +466,10 @@ class SQLiteBackend(StorageBackend):
         def change(session: Session) -> Result:
             now = self._reader.now()
             result = work(session, now)
-            if session.commit_number % history.EVERY == 0:
+            clock = session.clock
+            if clock.commit_number % history.EVERY == 0:
                 expiry.release_names(session)
-                if session.commit_number - session.began <= history.EVERY:  # or the log is that transaction's
+                if clock.commit_number - clock.began <= history.EVERY:  # or the log is that transaction's
                     self._database.file.log_watch.look()
                 if expiry.purge(session, now, expiry.AT_ONCE):
                     history.prune(session, now, history.MOST)

@@ -1,1 +1,1 @@
-"""What SQL backends share: a `MemoryQuery` as a statement."""
+"""What SQL backends share: the transaction with its clock and names, and the statements; no files, no connections."""

@@ -17,7 +17,7 @@ from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
-    from jarvis._sqlite.session import Session
+    from jarvis._sqlite.lease import Lease
     from jarvis.encryption.data_key import DataKey
     from jarvis.encryption.envelope import Envelope
 
@@ -71,7 +71,7 @@ def _put(temporaries: tuple[str, str], targets: tuple[str, str]) -> None:
         raise
 
 
-def _key_of(database: Database, session: Session) -> tuple[DataKey | None, Envelope | None] | None:
+def _key_of(database: Database, session: Lease) -> tuple[DataKey | None, Envelope | None] | None:
     """Return the key of the file that a connection has open, and the file of keys; None if it was replaced."""
     try:
         held = database.key(), database.vault.envelope()
@@ -117,7 +117,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
                     # that page last, and others before, when its cache of 2 MB is full.
                     copy.reserve_bytes(reserve=driver.RESERVED_BYTES)
                     copy.execute("CREATE TABLE first (page); DROP TABLE first").fetchall()
-                with copy.backup("main", session.connection, "main") as backup:
+                with copy.backup("main", session.raw, "main") as backup:
                     backup.step(-1)
                 for sql in touched_rows.ending(touched_rows.of(copy)):  # of a move that is none of the copy's
                     copy.execute(sql).fetchall()

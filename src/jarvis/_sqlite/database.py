@@ -23,8 +23,9 @@ import apsw
 from jarvis._calls.caller import Gate, current_task, foreign_task, holding, let_go, no_transaction
 from jarvis._disk.files import Stamp
 from jarvis._disk.locks import listed
+from jarvis._sql.names import NameBook
 from jarvis._sqlite import driver
-from jarvis._sqlite.session import NameBook, Session, read_only
+from jarvis._sqlite.lease import Lease, read_only
 from jarvis._sqlite.shared_commit import Commit, SharedCommit, Write
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
 from jarvis.errors import (
@@ -59,7 +60,7 @@ _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 class _ThreadEnd:
     """Lives in a thread's locals; when the thread ends it goes, and takes the connection along."""
 
-    def __init__(self, database: Database, session: Session) -> None:
+    def __init__(self, database: Database, session: Lease) -> None:
         self._database = weakref.ref(database)
         self._session = session
 
@@ -77,7 +78,7 @@ class _Thread(Gate):
 
     def __init__(self) -> None:
         super().__init__()
-        self.session: Session | None = None
+        self.session: Lease | None = None
         self.end: _ThreadEnd | None = None
 
 
@@ -135,9 +136,9 @@ class Database:
         self._shared = SharedCommit(self.lock, busy_timeout_seconds)
         self._threads = _Threads()
         self._mutex = threading.RLock()  # never waited for by whoever has the writers' lock: who opens takes both
-        self._sessions: set[Session] = set()
+        self._sessions: set[Lease] = set()
         self._names = NameBook()
-        self._writer: Session | None = None  # lent to whoever leads while threads take turns
+        self._writer: Lease | None = None  # lent to whoever leads while threads take turns
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
         self._inherited = False
         self._paused: CopyFile | None = None  # by a fork
@@ -146,7 +147,7 @@ class Database:
 
     # --- for the backend -------------------------------------------------------------------------
 
-    def read(self, work: Callable[[Session], Result]) -> Result:
+    def read(self, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns when lent the calling thread's connection, opened if need be.
 
         Who interrupts a call of the thread, or another task's transaction on it, is lent a connection of its own,
@@ -198,7 +199,7 @@ class Database:
         """Tell whether the caller may not use the thread's connection: a call, or another task's transaction, does."""
         return (thread.call is not None and thread.is_closed()) or self._is_of_another_task(thread.session)
 
-    def _is_of_another_task(self, session: Session | None) -> bool:
+    def _is_of_another_task(self, session: Lease | None) -> bool:
         # While a change is made no other task runs, so that need not be asked again and again.
         return bool(
             session is not None
@@ -208,7 +209,7 @@ class Database:
             and self.lock.is_mine()
         )
 
-    def _own(self, thread: _Thread) -> Session | None:
+    def _own(self, thread: _Thread) -> Lease | None:
         """Return the connection on which the caller, who is about to write, has a transaction open, or None.
 
         Raises:
@@ -229,7 +230,7 @@ class Database:
             self.epoch += 1
             self._prepared = None
 
-    def changing(self) -> AbstractContextManager[Session]:
+    def changing(self) -> AbstractContextManager[Lease]:
         """Lend the calling thread its connection inside a transaction, or a savepoint of the open one.
 
         Committed when the block is left, rolled back when it raises anything. Nobody else takes part in it: neither
@@ -242,12 +243,12 @@ class Database:
         """
         return self._begun(sys._getframe(1))
 
-    def transaction(self) -> AbstractContextManager[Session]:
+    def transaction(self) -> AbstractContextManager[Lease]:
         """Do as `changing` does, for a block in which the calling task calls other verbs, which take part in it."""
         return self._begun(None)
 
     @contextlib.contextmanager
-    def _begun(self, call: FrameType | None) -> Iterator[Session]:
+    def _begun(self, call: FrameType | None) -> Iterator[Lease]:
         if self.read_only:
             raise read_only(self.path)
         thread = self._threads.here
@@ -257,7 +258,6 @@ class Database:
         try:
             thread.call = closing
             session = self._enter()
-            after_commit: list[Callable[[], None]] = []
             try:
                 if not level:
                     session, before = self._lock_out(session, self.busy_timeout_seconds)
@@ -273,11 +273,9 @@ class Database:
                 if level:
                     session.commit()
                 else:
-                    after_commit = session.after_commit
                     self._commit(session, before)
             except BaseException as error:
                 thread.call = closing
-                after_commit = []
                 if session.pid == os.getpid():
                     session.roll_back(level)
                 if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
@@ -285,6 +283,7 @@ class Database:
                 raise
             finally:
                 if not level:
+                    session.task = None
                     self.lock.release_for((session.pid, session.thread))
                     self._shared.wake_next()
                 self._leave(session)
@@ -297,13 +296,11 @@ class Database:
         finally:
             thread.call = None
             del closing  # or the frame would hold itself until the garbage collector comes
-        for action in after_commit:
-            action()
         if not level:
             self._finish_behind(session)
 
     @contextlib.contextmanager
-    def alone(self, patience_seconds: float) -> Iterator[Session]:
+    def alone(self, patience_seconds: float) -> Iterator[Lease]:
         """Lend the calling thread its connection, outside of any transaction, and keep all other writers out.
 
         Raises:
@@ -328,7 +325,7 @@ class Database:
         finally:
             thread.call = None
 
-    def _lock_out(self, session: Session, patience_seconds: float) -> tuple[Session, os.stat_result]:
+    def _lock_out(self, session: Lease, patience_seconds: float) -> tuple[Lease, os.stat_result]:
         """Take the writers' lock; return the thread's connection, a new one if the file was replaced, and its status.
 
         While the connection waits it is idle: a fork, or a shutdown, may close it. Also if this raises, whoever calls
@@ -346,10 +343,10 @@ class Database:
             self._leave(session)
             session = self._enter()
 
-    def _is_current(self, session: Session) -> bool:
+    def _is_current(self, session: Lease) -> bool:
         return session.epoch == self.epoch and not session.closed
 
-    def change(self, work: Callable[[Session], Result]) -> Result:
+    def change(self, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns, lent a connection; what it changes is kept whole or not at all.
 
         Inside the calling task's transaction it is part of that. Elsewhere it may be done by another
@@ -372,7 +369,7 @@ class Database:
         finally:
             thread.call = None
 
-    def _share(self, work: Callable[[Session], Result]) -> Result:
+    def _share(self, work: Callable[[Lease], Result]) -> Result:
         if self.read_only:
             raise read_only(self.path)
         thread = self._threads.here
@@ -396,7 +393,7 @@ class Database:
         if session is not None:
             if (session.pid, session.thread) != (os.getpid(), threading.get_ident()):
                 return
-            if not session.closed and (session.depth or session.is_still or session.connection.in_transaction):
+            if not session.closed and (session.depth or session.is_still or session.raw.in_transaction):
                 session.roll_back(0)
             session.joined = False
             self._leave(session)
@@ -405,20 +402,20 @@ class Database:
             let_go(mutex)
         self._shared.wake_next()
 
-    def _joined(self, session: Session, work: Callable[[Session], Result]) -> Result:
+    def _joined(self, session: Lease, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns, as a part of the transaction that is open."""
-        commit = session.commit_number
+        commit = session.clock.commit_number
         session.joined, session.signature = True, None
         try:
             return work(session)
         except BaseException:
-            if session.commit_number != commit:
-                session.tear()  # the half of it that was done goes with the transaction it is part of
+            if session.clock.commit_number != commit:
+                session.driver.tear()  # the half of it that was done goes with the transaction it is part of
             raise
         finally:
             session.joined = False
 
-    def within(self, work: Callable[[Session], Result]) -> Result:
+    def within(self, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns, lent the connection on which the caller has a transaction open.
 
         Raises:
@@ -431,7 +428,7 @@ class Database:
         finally:
             thread.call = None
 
-    def own_session(self) -> Session:
+    def own_session(self) -> Lease:
         """Return the connection on which the caller has a transaction open; raise `TransactionError` if it has none."""
         session = self._own(self._threads.here)
         if session is None:
@@ -510,14 +507,13 @@ class Database:
                 self.lock.announce()  # before any of them asks for the time
                 session.joined = True
                 for write in commit.writes:
-                    made, session.signature = session.commit_number, None
+                    made, session.signature = session.clock.commit_number, None
                     try:
                         write.result = write.work(session)
                     except Exception as error:
-                        if len(commit.writes) == 1 or session.commit_number != made:
+                        if len(commit.writes) == 1 or session.clock.commit_number != made:
                             raise
                         write.error = error  # nothing of it was written: it is raised in the thread it belongs to
-                after_commit = session.after_commit
                 self._commit(session, before)
                 commit.is_done = True
             except BaseException as error:
@@ -546,12 +542,10 @@ class Database:
             if session.depth:
                 session.roll_back(0)
             session.joined = False
-        for action in after_commit:
-            action()
-        if session.erasing:
+        if session.clock.erasing:
             self.letting_in(lambda: self._finish_behind(session))
 
-    def _lend_writer(self, mine: Session) -> Session:
+    def _lend_writer(self, mine: Lease) -> Lease:
         """Return what writes in place of the calling thread's connection `mine` while threads take turns.
 
         A connection forgets the pages it has when another one writes: each leader would read them anew.
@@ -573,7 +567,7 @@ class Database:
         writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
         return writer
 
-    def _check_leaving(self, session: Session, level: int) -> None:
+    def _check_leaving(self, session: Lease, level: int) -> None:
         if session.pid != os.getpid():
             raise TransactionError(f"{self.path}: forked inside the transaction, which belongs to the parent process")
         if session.thread != threading.get_ident():
@@ -588,7 +582,7 @@ class Database:
             raise TransactionError(f"{self.path}: a transaction was left before one that was entered inside it")
 
     @contextlib.contextmanager
-    def snapshot(self) -> Iterator[Session]:
+    def snapshot(self) -> Iterator[Lease]:
         """Lend a connection of its own, for an iteration that outlives the call; not for transactions."""
         session = self._open_aside() if self._is_aside(self._threads.here) else self._opened_again()
         try:
@@ -602,11 +596,11 @@ class Database:
             session.busy = 0
             self.retire(session)
 
-    def is_disturbed(self, session: Session) -> bool:
+    def is_disturbed(self, session: Lease) -> bool:
         """Tell whether what reads without locks met a writer: what it read may be torn."""
         return session.immutable is not None and not self._is_there(session)
 
-    def check_undisturbed(self, session: Session) -> None:
+    def check_undisturbed(self, session: Lease) -> None:
         """Raise `StoreBusyError` if an iteration that reads without locks met a writer."""
         if self.is_disturbed(session):
             raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
@@ -638,7 +632,7 @@ class Database:
         if self._own(self._threads.here):
             raise TransactionError(f"{self.path}: that cannot be done inside a transaction; leave it first")
 
-    def in_transaction(self) -> Session | None:
+    def in_transaction(self) -> Lease | None:
         """Return the connection on which the caller has a transaction open, or None.
 
         It has none if it interrupts a call that has, or is another task than the one that opened it.
@@ -649,13 +643,7 @@ class Database:
             return None
         return session
 
-    def when_committed(self, action: Callable[[], None]) -> None:
-        """Do something after the calling thread's transaction has committed; never if it is rolled back."""
-        session = self._threads.here.session
-        if session is not None:
-            session.after_commit.append(action)
-
-    def retire(self, session: Session) -> None:
+    def retire(self, session: Lease) -> None:
         """Close a connection that no call uses any more."""
         self._sessions.discard(session)
         session.close()
@@ -694,7 +682,7 @@ class Database:
 
     # --- a call ----------------------------------------------------------------------------------
 
-    def _enter(self, *, look: bool = True) -> Session:
+    def _enter(self, *, look: bool = True) -> Lease:
         """Return the calling thread's connection, opened if need be; whoever calls this calls `_leave`.
 
         With ``look=False`` the caller sees to it that the connection still is one to the file of that name.
@@ -729,30 +717,31 @@ class Database:
             self._threads.here.end = _ThreadEnd(self, session)
             return session
 
-    def _leave(self, session: Session) -> None:
+    def _leave(self, session: Lease) -> None:
         session.busy = session.busy - 1 if session.depth else 0
         if not session.busy and session.epoch != self.epoch and session.pid == os.getpid():
             self.retire(session)
 
-    def _is_there(self, session: Session) -> bool:
+    def _is_there(self, session: Lease) -> bool:
         """Tell whether the path still names the file that `session` has open; raise if it names none."""
         status = self._file.status()
         if (status.st_dev, status.st_ino) != session.identity:
             return False
         return session.immutable is None or (Stamp.of(status) == session.immutable and not self._file.has_log())
 
-    def _commit(self, session: Session, status: os.stat_result) -> None:
+    def _commit(self, session: Lease, status: os.stat_result) -> None:
         """Commit, given the file's status when the lock was taken."""
         before = Stamp.of(status)
         session.commit()
         after = self._file.status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
-        self._file.leave_word(before, Stamp.of(after), session.commit_number if self.durability == "full" else None)
+        synced = session.clock.commit_number if self.durability == "full" else None
+        self._file.leave_word(before, Stamp.of(after), synced)
 
     # --- opening ---------------------------------------------------------------------------------
 
-    def _open(self) -> Session:
+    def _open(self) -> Lease:
         """Return a new connection to the file as it is now, checked; needs the mutex."""
         if self._inherited:
             raise self._forked()
@@ -773,7 +762,7 @@ class Database:
             raise StoreBusyError(self.path, "was replaced again and again while it was opened; retry")
         return self._session(connection, status, immutable)
 
-    def _opened_again(self) -> Session:
+    def _opened_again(self) -> Lease:
         """Return a new connection; what seems damaged is looked at as a whole again, once, as `read` does."""
         try:
             return holding(self._mutex, self._open)
@@ -781,7 +770,7 @@ class Database:
             self._distrust()
             return holding(self._mutex, self._open)
 
-    def _open_aside(self) -> Session:
+    def _open_aside(self) -> Lease:
         """Return a new connection for who interrupts a call of the thread, which may have the mutex and the lock."""
         if self._prepared is None or (self.lock.is_mine() and self.lock.is_swap_open()):
             raise TransactionError(
@@ -797,8 +786,8 @@ class Database:
             raise StoreBusyError(self.path, "was replaced while it was opened; retry")
         return self._session(connection, status, immutable)
 
-    def _session(self, connection: apsw.Connection, status: os.stat_result, immutable: bool) -> Session:
-        session = Session(
+    def _session(self, connection: apsw.Connection, status: os.stat_result, immutable: bool) -> Lease:
+        session = Lease(
             connection,
             self.path,
             self._names,
@@ -829,8 +818,8 @@ class Database:
         is_done = False
         with contextlib.suppress(StoreBusyError), self.alone(patience_seconds) as session:
             before = Stamp.of(self._file.status())
-            session.forget_clock()
-            is_done = self._file.try_finishing(session.connection)
+            session.clock.forget()
+            is_done = self._file.try_finishing(session.raw)
             if not is_done:
                 session.epoch = -1  # as behind any failed write: drop it
             self._file.leave_word(before, Stamp.of(self._file.status()), None)
@@ -854,12 +843,12 @@ class Database:
         """Yield what a file of the store holds, decrypted if it is encrypted."""
         return self._file.chunks_of(path)
 
-    def _finish_behind(self, session: Session) -> None:
+    def _finish_behind(self, session: Lease) -> None:
         """Let a commit be followed by what is to be done about an erasure, if anything is."""
-        if session.erasing and time.monotonic() >= self._finish_after:
+        if session.clock.erasing and time.monotonic() >= self._finish_after:
             self.finish_erasing(0)
 
-    def _checkpoint(self, idle: list[Session]) -> None:
+    def _checkpoint(self, idle: list[Lease]) -> None:
         """Fold the log into the file, through the last connection that closes."""
         try:
             status = self._file.take_lock(0)
@@ -872,10 +861,10 @@ class Database:
             with last.guard:
                 if last.closed:
                     return
-                last.connection.set_busy_timeout(0)
+                last.raw.set_busy_timeout(0)
                 with contextlib.suppress(apsw.BusyError):  # of readers: what they do not need was folded in
-                    last.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                    last.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+                    last.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                    last.raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             self.retire(last)
             self._file.leave_word(before, Stamp.of(self._file.status()), None)
         except (apsw.BusyError, StoreBusyError):
@@ -917,7 +906,7 @@ class Database:
             import ctypes
 
             for session in inherited:  # closing one here would confuse the parent's, also at exit
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.connection))
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.raw))
         self._mutex = threading.RLock()
         self._shared = SharedCommit(self.lock, self.busy_timeout_seconds)
         self._threads = _Threads()

@@ -11,7 +11,7 @@ from jarvis.model.entry import check_expiry
 from jarvis.model.revision import Signature
 
 if TYPE_CHECKING:
-    from jarvis._sqlite.session import Session
+    from jarvis._sql.session import Session
     from jarvis.model.entry import MemoryEntry
     from jarvis.model.record import Encoded
 
@@ -42,21 +42,22 @@ def insert(
     Raises:
         DuplicateEntryError: its id is taken; nothing was changed.
     """
-    namespace_id = session.intern(namespace)
-    category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
-    commit = session.next_commit()
+    namespace_id = session.names.intern(namespace)
+    category, entity_type = session.names.intern(entry.category), session.names.intern(entry.entity_type)
+    commit = session.clock.next_commit()
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
     checksum = _checksum(namespace, entry, commit, encoded, version, expires)
     body, packed, instant = encoded
     fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, version)
     if not session.put(_INSERT, (*fields, body.decode(), checksum, expires, packed)):
+        session.clock.take_back()
         if expiry.purge_entry(session, namespace_id, entry.id, now):
             insert(session, namespace, entry, encoded, now, version=version)
             return
         raise DuplicateEntryError(
             f"the id is taken in namespace {namespace!r} of {session.path}; update it or choose another"
         )
-    session.wrote(commit, instant)
+    session.clock.wrote(commit, instant)
     if entry.tags:
         tagging.put(session, tagging.ids(session, entry.tags), (namespace_id, instant, commit, category, entity_type))
 
@@ -67,15 +68,15 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encod
     Raises:
         EntryNotFoundError: there is none; nothing was changed.
     """
-    namespace_id = session.name_id(namespace)
+    namespace_id = session.names.id_of(namespace)
     found = _find(session, namespace_id, namespace, entry.id, now)
     if namespace_id is None or found is None:
         raise EntryNotFoundError(f"no entry has the id in namespace {namespace!r} of {session.path}")
     row, old_instant, version, old_body = found
     before = tagging.ids(session, session.body(old_body).tags)
     after = tagging.ids(session, entry.tags)
-    category, entity_type = session.intern(entry.category), session.intern(entry.entity_type)
-    commit = session.next_commit()
+    category, entity_type = session.names.intern(entry.category), session.names.intern(entry.entity_type)
+    commit = session.clock.next_commit()
     if session.history.max_revisions:
         history.keep(session, namespace_id, (row, old_instant, version), commit, before)
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
@@ -83,7 +84,7 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encod
     body, packed, instant = encoded
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
     session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, row))
-    session.wrote(commit, instant)
+    session.clock.wrote(commit, instant)
     if before:
         tagging.take(session, before, (namespace_id, old_instant, row))
     if after:
@@ -92,29 +93,29 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encod
 
 def recreate(session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, now: int) -> None:
     """Store `entry` as the version after the last one that the past knows of its id; raise as `insert` does."""
-    expiry.purge_entry(session, session.intern(namespace), entry.id, now)
-    found = session.rows(history.LAST_VERSION, (session.name_id(namespace), entry.id))
+    expiry.purge_entry(session, session.names.intern(namespace), entry.id, now)
+    found = session.rows(history.LAST_VERSION, (session.names.id_of(namespace), entry.id))
     version = found[0][0] + 1 if found else 1
     insert(session, namespace, entry, encoded, now, version=version)
     if version > 1:  # else the entry itself tells of its creation
-        place = (session.commit_number, session.dated(), session.intern(namespace))
-        named = (entry.id, session.intern(entry.category), entry.key)
+        place = (session.clock.commit_number, session.clock.dated(), session.names.intern(namespace))
+        named = (entry.id, session.names.intern(entry.category), entry.key)
         feed.keep(session, place, feed.signed(session, "create"), named, version)
 
 
 def remove(session: Session, namespace: str, entry_id: str, now: int) -> bool:
     """Remove the entry with this id; return whether there was one."""
-    namespace_id = session.name_id(namespace)
+    namespace_id = session.names.id_of(namespace)
     found = _find(session, namespace_id, namespace, entry_id, now)
     if namespace_id is None or found is None:
         return False
     row, instant, version, body = found
     tags = tagging.ids(session, session.body(body).tags)
-    commit = session.next_commit()
+    commit = session.clock.next_commit()
     if session.history.max_revisions:
         session.signature = session.signature or _DELETION
         history.keep(session, namespace_id, (row, instant, version), commit, tags, is_removal=True)
-        session.removed(commit)
+        session.clock.removed(commit)
     session.run(_DELETE, (row,))
     tagging.take(session, tags, (namespace_id, instant, row))
     return True
@@ -124,9 +125,10 @@ def _find(
     session: Session, namespace_id: int | None, namespace: str, entry_id: str, now: int
 ) -> tuple[int, int, int, str] | None:
     """Return (row, instant, version, body) of the entry with this id, or None if there is none, or it has expired."""
-    if session.last_read is not None:
-        read_in, (row, read_id, *_, instant, version, expires, body, _) = session.last_read
-        if read_id == entry_id and read_in == namespace and (expires is None or expires > now):
+    known = session.last_read(namespace)
+    if known is not None:
+        row, read_id, *_, instant, version, expires, body, _ = known
+        if read_id == entry_id and (expires is None or expires > now):
             return row, instant, version, body
     found = session.rows(_FIND, (namespace_id, entry_id, now))
     return found[0] if found else None
@@ -137,7 +139,7 @@ def remove_all(session: Session, namespace: str, now: int) -> int:
 
     What has expired at the instant `now` is purged and does not count.
     """
-    namespace_id = session.name_id(namespace)
+    namespace_id = session.names.id_of(namespace)
     if namespace_id is not None:
         expiry.purge_namespace(session, namespace_id, now)
     removed = int(session.rows(_COUNT_ALL, (namespace_id,))[0][0])
@@ -145,7 +147,7 @@ def remove_all(session: Session, namespace: str, now: int) -> int:
         if session.history.max_revisions:
             history.keep_all(session, namespace_id, removed)
         else:
-            session.next_commit()
+            session.clock.next_commit()
         session.run(_CLEAR_TAGS, (namespace_id,))
         session.run(_CLEAR, (namespace_id,))
     return removed

@@ -23,9 +23,9 @@ from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.model.erasure import Erased, Search, Wanted
 
 if TYPE_CHECKING:
+    from jarvis._sql.session import Session
     from jarvis._sqlite.database import Database
     from jarvis._sqlite.reading import Reader
-    from jarvis._sqlite.session import Session
 
 _ALL_IDS = """
 SELECT id FROM entries WHERE namespace = :namespace UNION SELECT id FROM revisions WHERE namespace = :namespace
@@ -63,8 +63,8 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> 
     """Remove memories with their past, and whatever names them; see `jarvis.storage_backend.Erases.erase`."""
     namespace = reader.namespace
     # Also where nothing is known any more: bytes of what was deleted without history may be there.
-    session.erased(COMPACTING | FOLDING | (COPIES if namespace == DEFAULT_NAMESPACE else 0))
-    namespace_id = session.name_id(namespace)
+    session.clock.erased(COMPACTING | FOLDING | (COPIES if namespace == DEFAULT_NAMESPACE else 0))
+    namespace_id = session.names.id_of(namespace)
     if namespace_id is None:
         return Erased((), {})
     if which is None:
@@ -76,7 +76,7 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> 
         ids = _matching(session, reader, which)
     if not ids:
         return Erased((), {})
-    session.next_commit()
+    session.clock.next_commit()
     removed = _remove_all(session, namespace_id) if which is None else _remove(session, namespace_id, ids)
     feed.keep_erasure(session, namespace, len(ids))
     return Erased(ids, {what: count for what, count in removed.items() if count})
@@ -122,7 +122,7 @@ def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str
     Of what was pruned or has expired only category, key and entity are known: it matches if those do that are given.
     A memory of which more is kept is not judged by that where more is asked.
     """
-    statement, test = every_state(query, reader.namespace, session.name_id), query.test
+    statement, test = every_state(query, reader.namespace, session.names.id_of), query.test
     found: dict[str, None] = {}
     if statement is not None:
         for entry_id, body, packed in session.each(*statement):
@@ -131,7 +131,7 @@ def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str
     given = {name: getattr(query, name) for name in ("category", "key", "entity_type", "entity_id")}
     given = {name: held for name, held in given.items() if held is not None}
     for name in {"category", "entity_type"} & given.keys():
-        given[name] = session.name_id(given[name])
+        given[name] = session.names.id_of(given[name])
     if given:
         same = " AND ".join(f"{name} = :{name}" for name in given)  # what has none, or several, is no match
         if any(held is not None for held in (query.tags, query.since, query.until, query.where)):
@@ -139,7 +139,7 @@ def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str
         sql = f"SELECT id FROM gaps AS n WHERE namespace = :namespace AND {same}"
         if given.keys() <= {"category", "key"}:
             sql += f" UNION SELECT id FROM events AS n WHERE namespace = :namespace AND id IS NOT NULL AND {same}"
-        bindings = {**given, "namespace": session.name_id(reader.namespace)}
+        bindings = {**given, "namespace": session.names.id_of(reader.namespace)}
         found.update((entry_id, None) for (entry_id,) in session.rows(sql, bindings))
     return tuple(found)
 
@@ -185,4 +185,4 @@ def _remove(session: Session, namespace: int, ids: Sequence[str]) -> dict[str, i
 
 def _changed(session: Session, sql: str, bindings: tuple[object, ...]) -> int:
     session.run(sql, bindings)
-    return session.connection.changes()
+    return session.driver.changed()

@@ -15,7 +15,7 @@ from jarvis.codec.instants import datetime_of
 from jarvis.model.revision import Signature
 
 if TYPE_CHECKING:
-    from jarvis._sqlite.session import Session
+    from jarvis._sql.session import Session
 
 AT_ONCE = 2 * history.EVERY
 """So many entries are purged beside one change in `history.EVERY`: more than that many changes can make."""
@@ -77,20 +77,20 @@ def release_names(session: Session) -> None:
     """
     pages: int = session.rows("PRAGMA page_count")[0][0]
     period = max(pages * _CHANGES_A_PAGE, _LEAST_CHANGES)
-    if session.commit_number // period != max(session.commit_number - history.EVERY, 0) // period:
-        session.release_names()
+    if session.clock.commit_number // period != max(session.clock.commit_number - history.EVERY, 0) // period:
+        session.clock.release_names()
 
 
 def _purge(session: Session, due: tuple[Any, ...]) -> None:
     row, namespace, entry_id, category, key, instant, version, expires, encoded = due
     body, named = session.body(encoded), (entry_id, category, key)
-    commit = session.next_commit()
+    commit = session.clock.next_commit()
     history.expire(session, (namespace, entry_id), commit, expires)
     if session.history.max_revisions:
         history.expire_present(session, row)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, named)
-        feed.keep(session, (commit, session.dated(), namespace), _signed(session, expires), named, version)
+        feed.keep(session, (commit, session.clock.dated(), namespace), _signed(session, expires), named, version)
     session.run(_REMOVE, (row,))
     tagging.take(session, tagging.ids(session, body.tags), (namespace, instant, row))
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jarvis._sql import tables
-from jarvis._sqlite import driver
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CursorExpiredError
 from jarvis.model.change import Change, cursor_of, position_in
@@ -22,7 +21,7 @@ from jarvis.model.entry import NO_MODULE, NO_TASK
 from jarvis.model.revision import REMOVALS, Signature
 
 if TYPE_CHECKING:
-    from jarvis._sqlite.session import Session
+    from jarvis._sql.session import Session
     from jarvis.model.record import Body
 
 Place = tuple[int, int, int]
@@ -88,7 +87,7 @@ def keep_created(session: Session, place: Place, body: Body, named: Named) -> No
 
 def keep_erasure(session: Session, namespace: str, count: int) -> None:
     """Keep that a namespace was erased, when and by whom."""
-    place = (session.next_commit(), session.dated(), digest_of(namespace))
+    place = (session.clock.next_commit(), session.clock.dated(), digest_of(namespace))
     if session.signature is not None and session.signature.operation != "erase":
         session.signature = None  # that of an earlier change
     keep(session, place, signed(session, "erase"), (None, None, None), None, count)
@@ -101,11 +100,11 @@ def prune(session: Session, before: int, limit: int) -> None:
         if made >= before:
             break
         last = number
-        if entry_id is None and session.begins is not None:  # nothing says any more what was erased then
-            session.begin_past(max(session.moment_of(number, made), session.begins))
+        if entry_id is None and session.clock.begins is not None:  # nothing says any more what was erased then
+            session.clock.begin_past(max(session.moment_of(number, made), session.clock.begins))
     if last:
         session.run(_PRUNE, (last,))
-        session.feed_from(max(last, session.fed_from))
+        session.clock.feed_from(max(last, session.clock.fed_from))
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -135,8 +134,8 @@ def changes(session: Session, namespace: str, after: int | str, limit: int) -> l
     begins = _first(clock, after)
     if after < begins or after > clock.commit_number:  # a cursor of another store, or of a later copy
         raise CursorExpiredError(str(asked), cursor_of(begins, generation))
-    last = session.began if session.depth else clock.commit_number
-    bound = {"namespace": session.fresh_name_id(namespace), "digest": digest_of(namespace)}
+    last = session.clock.began if session.depth else clock.commit_number
+    bound = {"namespace": session.names.fresh_id_of(namespace), "digest": digest_of(namespace)}
     found: list[Change] = []
     span = max(_LOOKED_AT, 2 * limit)  # an entry that was changed since tells nothing, and is looked at for nothing
     while after < last and len(found) < limit:
@@ -155,7 +154,7 @@ def first(session: Session, after: int) -> int:
 def newest(session: Session) -> str:
     """Return the cursor of the newest commit."""
     clock = session.clock_seen()
-    return cursor_of(session.began if session.depth else clock.commit_number, clock.generation)
+    return cursor_of(session.clock.began if session.depth else clock.commit_number, clock.generation)
 
 
 def _first(clock: tables.ClockRow, after: int) -> int:
@@ -182,7 +181,7 @@ def _told(session: Session, row: tuple[Any, ...], generation: int) -> Change:
                 "operation": operation,
                 "memory_id": entry_id,
                 "version": version,
-                "category": None if category is None else session.name_of(category),
+                "category": None if category is None else session.names.text_of(category),
                 "key": key,
                 "timestamp": datetime_of(made),
                 "module": module,
@@ -193,14 +192,14 @@ def _told(session: Session, row: tuple[Any, ...], generation: int) -> Change:
             Change,
         )
     except msgspec.ValidationError:
-        raise driver.corrupt(session.path, "a change cannot be decoded") from None
+        raise session.driver.corrupt("a change cannot be decoded") from None
 
 
 def _change(session: Session, change: str) -> tuple[str, str | None, str | None, str | None]:
     try:
         return _decode(change)
     except ValueError:
-        raise driver.corrupt(session.path, "a change cannot be decoded") from None
+        raise session.driver.corrupt("a change cannot be decoded") from None
 
 
 def _version_after(operation: str, version: int) -> int:

@@ -22,7 +22,7 @@ from jarvis.model.revision import Cutoff
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jarvis._sqlite.session import Session
+    from jarvis._sql.session import Session
 
 _STATE = "row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum, expires, packed"
 _INTO = f"INSERT INTO revisions (ended, made, change, change_checksum, {_STATE})"
@@ -140,7 +140,7 @@ def keep(
         is_removal: the change deletes the entry.
     """
     row, instant, version = state
-    made, change = session.dated(), feed.signed(session, "update")
+    made, change = session.clock.dated(), feed.signed(session, "update")
     session.run(_KEEP, (commit, made, change, change_checksum(commit, made, change), row))
     if tags:
         tagging.keep(session, tags, (namespace, instant, row, commit, made))
@@ -152,13 +152,13 @@ def keep(
 
 def keep_all(session: Session, namespace: int, count: int) -> None:
     """Keep the states of all entries of a namespace, which are `count`, before they are removed at once."""
-    before, made = session.commit_number, session.dated()
+    before, made = session.clock.commit_number, session.clock.dated()
     change = feed.signed(session, "clear")
     bound = {"before": before, "made": made, "namespace": namespace}
     session.run(_KEEP_ALL_TAGS, bound)
     checksum = change_checksum(before, made, change)
     session.run(_KEEP_ALL, {**bound, "change": change, "checksum": checksum})
-    session.next_commit(count)
+    session.clock.next_commit(count)
     prune(session, made, MOST)
 
 
@@ -171,7 +171,7 @@ def prune(session: Session, now: int, limit: int) -> int:
     The past then begins where the last of them ended.
     """
     policy, pruned = session.history, 0
-    begins = session.begins
+    begins = session.clock.begins
     if policy.cleared_max_age is not None:
         for cleared in session.rows(_CLEARED, (now - policy.cleared_max_age // MICROSECOND, limit)):
             ended, *_, namespace, entry_id, _, _, _, _, _ = cleared
@@ -191,10 +191,10 @@ def prune(session: Session, now: int, limit: int) -> int:
             moment = session.moment_of(ended, made)
             begins = moment if begins is None else max(begins, moment)
         feed.prune(session, before, limit)
-        if begins is not None and session.begins is not None:  # an erasure may have gone, which the past begins behind
-            begins = max(begins, session.begins)
-    if begins != session.begins and session.begins is not None and begins is not None:
-        session.begin_past(begins)
+        if begins is not None and session.clock.begins is not None:  # an erasure, which it begins behind, may have gone
+            begins = max(begins, session.clock.begins)
+    if begins != session.clock.begins and session.clock.begins is not None and begins is not None:
+        session.clock.begin_past(begins)
         session.run(_PRUNE_GAPS, (begins,))
         session.run(_PRUNE_COMMITS, (begins, limit))
     return pruned
@@ -240,7 +240,7 @@ def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -
 
 def expire_present(session: Session, row: int) -> None:
     """Note that an entry, whose past states were removed by `expire`, goes with the last change."""
-    session.run(_EXPIRE_INTO_GAP, (session.commit_number, session.dated(), row))
+    session.run(_EXPIRE_INTO_GAP, (session.clock.commit_number, session.clock.dated(), row))
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
         HistoryUnavailableError: the store did not exist then, or one of those states was visible and is pruned or
             has expired, or the namespace was erased since.
     """
-    if not session.keeps_past():
+    if not session.driver.keeps_past():
         known = session.clock_seen()
         done = first = None
         has_gaps = has_erasures = False
@@ -269,9 +269,9 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
             known = known._replace(made=min(newest, time.time_ns() // 1000))
     else:
         done, first, has_gaps, has_erasures, *clock = session.rows(_LOOK_BACK, (instant,))[0]
-        known = session.clock_now() if session.depth else tables.clock_row(tuple(clock))
+        known = session.clock.row() if session.depth else tables.clock_row(tuple(clock))
     if instant >= known.made:
-        if instant < now and session.keeps_past():
+        if instant < now and session.driver.keeps_past():
             _refuse_expired(session, Cutoff(instant, _NO_MORE, _NO_MORE, _NO_MORE), now, held)
         return None
     if known.begins is None or instant < known.begins:
@@ -279,8 +279,8 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
     if instant <= now < known.made - SKEW_MICROSECONDS and _is_dated_back(session, namespace, instant, now, held):
         raise unavailable(instant, known.made, DATED_BACK)
     first = first or _NO_MORE
-    if session.depth and session.commit_number > session.began:
-        first = min(first, session.began + 1)  # what is not committed yet was not visible to anybody
+    if session.depth and session.clock.commit_number > session.clock.began:
+        first = min(first, session.clock.began + 1)  # what is not committed yet was not visible to anybody
     seen = Cutoff(instant, done or 0, first, instant + known.ahead)
     if has_erasures:
         _refuse_erased(session, namespace, seen, held)

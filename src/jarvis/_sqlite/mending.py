@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jarvis._sql import tables
-from jarvis._sqlite import driver
 from jarvis.model.mending import LEAST, Dated, redate_all
 
 if TYPE_CHECKING:
-    from jarvis._sqlite.session import Session
+    from jarvis._sql.session import Session
     from jarvis.model.mending import Entries
 
 _FIRST_AHEAD = """
@@ -66,7 +65,7 @@ def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int
         namespace: returns the backend of a namespace, which takes part in it.
         now: the instant of now.
     """
-    if session.made - now <= LEAST:
+    if session.clock.made - now <= LEAST:
         return 0
     first = session.rows(_FIRST_AHEAD, {"now": now})[0][0]
     new = {} if first is None else _mended(session, first, now)
@@ -77,12 +76,12 @@ def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int
     for number, made, *fields in session.rows(_EVENTS, (now,)):
         date = new.get(number, min(made, now))
         session.run(_DATE_EVENT, (date, tables.event_checksum((number, date, *fields)), number))
-    session.begin_past_again(now)
+    session.clock.begin_past_again(now)
     found: list[Any] = [] if first is None else session.rows(_ENTRIES, (first,))
     count = redate_all(((namespace(name), entry_id, new.get(row)) for name, entry_id, row in found), now)
     _redate_states(session, new, now)
     session.run(_DATE_TAGS, {"now": now})
-    session.let_lie_ahead((session.rows(_NEWEST)[0][0] or 0) - now)
+    session.clock.let_lie_ahead((session.rows(_NEWEST)[0][0] or 0) - now)
     return count
 
 
@@ -91,14 +90,14 @@ def _redate_states(session: Session, new: dict[int, int], now: int) -> None:
     for ended, body, packed, checksum, instant, expires, row, *names, version in session.rows(_STATES, (now,)):
         end = (version,) if expires is None else (version, expires)
         if tables.row_checksum((row, *names, instant, *end), body, packed) != checksum:
-            raise driver.corrupt(session.path, "an entry does not match its checksum")
+            raise session.driver.corrupt("an entry does not match its checksum")
         date = new.get(row, instant)
         session.run(_DATE_STATE, (date, tables.row_checksum((row, *names, date, *end), body, packed), ended))
 
 
 def _mended(session: Session, first: int, now: int) -> dict[int, int]:
     """Return the new dates of those changes from number `first` on that are dated ahead."""
-    dated = Dated(now, session.made, session.moment_of)
+    dated = Dated(now, session.clock.made, session.moment_of)
     before, date = session.rows(_LAST_BEFORE, {"first": first, "now": now})[0]
     if date is not None:
         dated.add(before, date)

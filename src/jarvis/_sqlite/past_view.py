@@ -12,8 +12,8 @@ from jarvis._sqlite.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 
 if TYPE_CHECKING:
+    from jarvis._sql.session import Session
     from jarvis._sqlite.reading import Reader
-    from jarvis._sqlite.session import Session
     from jarvis.model.revision import Cutoff
 
 
@@ -50,7 +50,7 @@ class PastView:
             seen = self._look(session, query, now)
             if query.where is not None:
                 return sum(1 for _ in self._reader.sift(session, query, now, seen))
-            statement = count(query, self._reader.namespace, session.fresh_name_id, now=now, cutoff=seen)
+            statement = count(query, self._reader.namespace, session.names.fresh_id_of, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0
 
         return self._reading(counted)
@@ -72,7 +72,7 @@ class PastView:
 
     def _one(self, name: str, held: str, present: str) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:
-            namespace = session.fresh_name_id(self._reader.namespace)
+            namespace = session.names.fresh_id_of(self._reader.namespace)
             now = self._reader.now()
             asked: dict[str, object] = {"namespace": namespace, name: held}
             seen = history.cutoff(session, self._reader.namespace, self._instant, now, asked)
@@ -86,11 +86,11 @@ class PastView:
 
     def _look(self, session: Session, query: MemoryQuery, now: int) -> Cutoff | None:
         """Return the cutoff; raise if something that `query` might ask for is missing."""
-        held: dict[str, object] = {"namespace": session.fresh_name_id(self._reader.namespace)}
+        held: dict[str, object] = {"namespace": session.names.fresh_id_of(self._reader.namespace)}
         if query.category is not None:
-            held["category"] = session.fresh_name_id(query.category)
+            held["category"] = session.names.fresh_id_of(query.category)
         if query.entity_type is not None:
-            held["entity_type"] = session.fresh_name_id(query.entity_type)
+            held["entity_type"] = session.names.fresh_id_of(query.entity_type)
         if query.key is not None:
             held["key"] = query.key
         if query.entity_id is not None:

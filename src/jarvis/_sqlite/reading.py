@@ -17,8 +17,8 @@ from jarvis.model.entry import MemoryEntry, MemoryQuery, check_name
 from jarvis.model.record import decode_entry, decode_value, unknown_zone
 
 if TYPE_CHECKING:
+    from jarvis._sql.session import Session
     from jarvis._sqlite.database import Database
-    from jarvis._sqlite.session import Session
     from jarvis.model.revision import Cutoff
 
 Result = TypeVar("Result")
@@ -68,11 +68,11 @@ class Reader:
 
     def found(self, session: Session, sql: str, names: tuple[str, ...], last: str, now: int) -> MemoryEntry | None:
         """Return what `one` does, on a connection."""
-        rows = session.rows(sql, (session.name_id(self.namespace), *map(session.name_id, names), last, now))
+        rows = session.rows(sql, (session.names.id_of(self.namespace), *map(session.names.id_of, names), last, now))
         if not rows and not session.depth:
-            rows = session.rows(sql, (*map(session.fresh_name_id, (self.namespace, *names)), last, now))
+            rows = session.rows(sql, (*map(session.names.fresh_id_of, (self.namespace, *names)), last, now))
         if session.depth and rows:
-            session.last_read = (self.namespace, rows[0])
+            session.note_read(self.namespace, rows[0])
         return self.entries(session, rows)[0] if rows else None  # with None for an id nothing is found
 
     def rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
@@ -80,17 +80,17 @@ class Reader:
         several = query.tags is not None and len(query.tags) > 1  # one of them may be old and the others hide it
         now = self.now()
         if not several:
-            statement = make(query, self.namespace, session.name_id, now=now)
+            statement = make(query, self.namespace, session.names.id_of, now=now)
             rows = session.rows(*statement) if statement else []
             if session.depth or (rows and (make is select or rows[0][0])):
                 return rows
-        statement = make(query, self.namespace, session.fresh_name_id, now=now)
+        statement = make(query, self.namespace, session.names.fresh_id_of, now=now)
         return session.rows(*statement) if statement else []
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
         """Yield what the statement finds and `where` lets through, up to the limit, row by row."""
         test, left = query.test, query.limit
-        statement = select(query, self.namespace, session.fresh_name_id, now=now, limited=test is None, cutoff=seen)
+        statement = select(query, self.namespace, session.names.fresh_id_of, now=now, limited=test is None, cutoff=seen)
         if statement is None:
             return
         for row in session.each(*statement):
@@ -104,7 +104,7 @@ class Reader:
 
     def entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
         """Return the entries of rows of `COLUMNS`; raise `ErasedError` if a name they need is gone."""
-        built, names = [], session.texts
+        built, names = [], session.names.texts
         pausing = len(rows) >= _MANY and gc.isenabled()
         if pausing:  # it would look at all that is built again and again, and find nothing to free
             gc.disable()
@@ -163,7 +163,7 @@ class Reader:
 
 
 def _name(session: Session, name_id: int) -> str:
-    name = session.name_of(name_id)
+    name = session.names.text_of(name_id)
     if name is None:
         raise ErasedError
     return name

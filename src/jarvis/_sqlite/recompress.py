@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jarvis._sql.tables import COMPACTING, FOLDING, row_checksum
 from jarvis._sqlite import driver
-from jarvis._sqlite.session import read_only
+from jarvis._sqlite.lease import read_only
 from jarvis.codec.compression import THRESHOLD_BYTES
 from jarvis.errors import TransactionError
 from jarvis.model.recompression import Recompression
@@ -20,7 +20,7 @@ from jarvis.model.record import repack
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
-    from jarvis._sqlite.session import Session
+    from jarvis._sqlite.lease import Lease
     from jarvis.codec.compression import Mode
     from jarvis.model.recompression import Progress
 
@@ -95,7 +95,7 @@ def recompress(database: Database, compression: Mode, progress: Progress | None)
     )
 
 
-def _survey(session: Session, compression: Mode) -> tuple[int, int]:
+def _survey(session: Lease, compression: Mode) -> tuple[int, int]:
     """Return (number of the last commit, how many states may be stored otherwise than `compression` has it).
 
     What comes later is written as its writer has it.
@@ -109,12 +109,12 @@ def _next(database: Database, table: str, compression: Mode, reached: int, last:
     """Return the first states behind a number that may be stored otherwise, verified."""
     sql = _READ.format(table=table, number=_TABLES[table], wanted=_WANTED[compression])
 
-    def read(session: Session) -> list[_State]:
+    def read(session: Lease) -> list[_State]:
         found, size = [], 0
         for number, body, packed, checksum, expires, *fields in session.each(sql, {"after": reached, "last": last}):
             known = tuple(fields) if expires is None else (*fields, expires)
             if row_checksum(known, body, packed) != checksum:  # or a new checksum would make damage right
-                raise driver.corrupt(session.path, "an entry does not match its checksum")
+                raise session.driver.corrupt("an entry does not match its checksum")
             found.append(_State(number, body, packed, checksum, known))
             size += found[-1].size
             if size >= AT_ONCE_BYTES:
@@ -159,4 +159,4 @@ def _give_back(database: Database) -> None:
     )
     if free * _VACUUMED_FROM >= pages and (pages - free) * size <= VACUUMED_BYTES:
         with database.changing() as session:
-            session.erased(COMPACTING | FOLDING)
+            session.clock.erased(COMPACTING | FOLDING)

@@ -23,9 +23,9 @@ from jarvis._disk.lock_file import Note
 from jarvis._disk.locks import WriterLock, held_for_once
 from jarvis._sql import tables
 from jarvis._sqlite import cipher, driver, migrations, schema
+from jarvis._sqlite.connection import too_new
 from jarvis._sqlite.log_watch import LogWatch
 from jarvis._sqlite.replace import compact, copy_file, touched_rows
-from jarvis._sqlite.session import too_new
 from jarvis._sqlite.vault import Vault
 from jarvis.errors import (
     CorruptStoreError,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jarvis._sqlite.session import Session
+    from jarvis._sql.session import Session
 
 AT_ONCE = 100
 """So many tags of an entry are written by one statement."""
@@ -15,7 +15,7 @@ AT_ONCE = 100
 
 def ids(session: Session, tags: list[str]) -> list[int]:
     """Return the ids of tags as names, each once."""
-    return [session.intern(tag) for tag in set(tags)] if tags else []
+    return [session.names.intern(tag) for tag in set(tags)] if tags else []
 
 
 def put(session: Session, tags: Sequence[int], entry: tuple[int, int, int, int, int]) -> None:

@@ -19,9 +19,9 @@ import apsw
 
 from jarvis._disk.locks import held_for_once
 from jarvis._sqlite import driver
+from jarvis._sqlite.lease import read_only
 from jarvis._sqlite.replace import copy_file, touched_rows
 from jarvis._sqlite.replace.mover import Mover, UnequalError
-from jarvis._sqlite.session import read_only
 from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 

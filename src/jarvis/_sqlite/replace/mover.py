@@ -24,7 +24,7 @@ from jarvis.model.rewriting import RewriteProgress, Rewritten
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
-    from jarvis._sqlite.session import Session
+    from jarvis._sqlite.lease import Lease
 
 MOST_ROWS = 1_000
 """So many rows are copied at once, in one short read transaction, unless they are large."""
@@ -151,7 +151,7 @@ class Mover:
         self._run, self._place, self._resumed = run, Place(seq, number, tuple(json.loads(key)), done), done
         return True
 
-    def _running(self, session: Session) -> str:
+    def _running(self, session: Lease) -> str:
         run = touched_rows.run(session.rows)
         if run is None or (self._run and run != self._run):
             raise StoreAccessError(
@@ -159,7 +159,7 @@ class Mover:
             )
         return run
 
-    def _layout(self, session: Session) -> tuple[list[str], dict[str, list[Row]]]:
+    def _layout(self, session: Lease) -> tuple[list[str], dict[str, list[Row]]]:
         with session.standing_still():
             statistics = {name: session.rows(f"SELECT * FROM {name}") for (name,) in session.rows(_STATISTICS)}
             return [sql for (sql,) in session.rows(_TABLES)], statistics
@@ -181,7 +181,7 @@ class Mover:
         place = self._place
         copy.execute(_KEEP_PROGRESS, (self._run, place.seq, place.number, json.dumps(place.key), place.done))
 
-    def _count(self, session: Session) -> int:
+    def _count(self, session: Lease) -> int:
         return sum(int(session.rows(f"SELECT count(*) FROM {table.name}")[0][0]) for table in self._tables)
 
     # --- copying ---------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class Mover:
                 return
             self._report(RewriteProgress("catch up", done, done + MOST_ROWS))
 
-    def _look(self, session: Session, chunk: Place | None = None, *, noted: bool = True) -> _Seen:
+    def _look(self, session: Lease, chunk: Place | None = None, *, noted: bool = True) -> _Seen:
         """Read, at one moment, what has changed, as much of it as fits, and the next chunk behind a place."""
         with session.standing_still():
             self._running(session)
@@ -240,11 +240,11 @@ class Mover:
             rows, is_last = self._chunk(session, chunk) if chunk is not None else ([], True)
         return _Seen(seq, count, is_all, changed, rows, is_last)
 
-    def _notes(self, session: Session, seq: int) -> Iterator[Any]:
+    def _notes(self, session: Lease, seq: int) -> Iterator[Any]:
         with contextlib.closing(session.each(touched_rows.notes(self._tables), (seq,))) as notes:  # type: ignore[type-var]  # it is a generator
             yield from notes
 
-    def _chunk(self, session: Session, place: Place) -> tuple[list[Row], bool]:
+    def _chunk(self, session: Lease, place: Place) -> tuple[list[Row], bool]:
         table, rows, budget = self._tables[place.number], [], _Budget(is_bounded=True)
         found = session.each(table.select(after=bool(place.key)), place.key)
         with contextlib.closing(found) as each:  # type: ignore[type-var]  # it is a generator
@@ -329,7 +329,7 @@ class Mover:
         patience = self.database.busy_timeout_seconds
         # So that little is left for later; what hinders it, such as a full disk, is told then.
         with self.database.alone(patience) as session, self._timing(), self._noting(), contextlib.suppress(apsw.Error):
-            session.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            session.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         for tries in itertools.count():
             self._catch_up()
             with self.copy.used() as copy:
@@ -349,18 +349,18 @@ class Mover:
         return Rewritten(self._run, self._rows, digest, self._rounds, self._resumed, self._locked_seconds)
 
     def _is_swapped(
-        self, session: Session, few: int, before_swap: Callable[[str], None], after_swap: Callable[[], None]
+        self, session: Lease, few: int, before_swap: Callable[[str], None], after_swap: Callable[[], None]
     ) -> bool:
         with self._noting():
-            if not self.database.file.fold_log(session.connection, _FOLDING_PATIENCE_SECONDS):
+            if not self.database.file.fold_log(session.raw, _FOLDING_PATIENCE_SECONDS):
                 return False
         seen = self._look(session)
         if seen.notes > few:
             return False
         self._repeat(seen)
-        application, version = schema.read_mark(session.connection)
+        application, version = schema.read_mark(session.raw)
         sequences = session.rows(_SEQUENCES)
-        commit = schema.last_commit(session.connection)
+        commit = schema.last_commit(session.raw)
         session.epoch = -1  # the connection is one to the old file
         try:
             self._finish(application, version, sequences)
@@ -437,5 +437,5 @@ def _all(connection: apsw.Connection, sql: str, bindings: Key = ()) -> list[Any]
     return connection.execute(sql, bindings).fetchall()
 
 
-def _run(session: Session) -> str | None:
+def _run(session: Lease) -> str | None:
     return touched_rows.run(session.rows)

@@ -1,0 +1,201 @@
+"""One connection to a SQLite file, as the shared statements use it: see `jarvis._sql.driver.Driver`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from jarvis._calls.caller import torn_transaction
+from jarvis._sqlite import driver, schema
+from jarvis.errors import CorruptStoreError, StoreTooNewError
+
+if TYPE_CHECKING:
+    from jarvis._sql.driver import Bindings
+
+_MANY_LOOKS = 100  # of a reader at what a writer is changing
+
+
+class Connection:
+    """The driver's connection, its errors translated.
+
+    Attributes:
+        raw: the driver's own.
+        is_lost: it could not take a transaction back, and is used no more.
+    """
+
+    def __init__(self, raw: apsw.Connection, path: str) -> None:
+        self.raw, self.path = raw, path
+        self.is_lost = False
+        self._cursor = raw.cursor()  # of statements that are run to their end at once
+        self._data_version = -1
+        self._is_torn = self._is_writing = False
+        self._keeps_past = False  # as far as is known
+
+    # --- statements ------------------------------------------------------------------------------
+
+    def rows(self, sql: str, bindings: Bindings = ()) -> list[Any]:
+        """Run one statement and return all its rows."""
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        try:
+            return self._cursor.execute(sql, bindings).fetchall()
+        except apsw.Error as error:
+            found: list[Any] = self._again(error, lambda: self._cursor.execute(sql, bindings).fetchall())
+            return found
+        except UnicodeDecodeError:  # it carries what is stored
+            raise self.corrupt("a text is no text") from None
+
+    def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
+        """Run one statement and yield its rows as they are found."""
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        try:
+            try:
+                found = self.raw.execute(sql, bindings)
+            except apsw.Error as error:
+                found = self._again(error, lambda: self.raw.execute(sql, bindings))
+            yield from found
+        except apsw.Error as error:
+            raise self._failed(error, "read") from error
+        except UnicodeDecodeError:
+            raise self.corrupt("a text is no text") from None
+
+    def run(self, sql: str, bindings: Bindings = ()) -> None:
+        """Run one statement that changes something and has no answer."""
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        try:
+            self._cursor.execute(sql, bindings)
+        except apsw.Error as error:
+            raise self._failed(error, "write") from error
+
+    def put(self, sql: str, bindings: Bindings) -> bool:
+        """Run one statement that inserts a row; False if a unique one of the same kind is there."""
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        try:
+            self._cursor.execute(sql, bindings)
+        except apsw.ConstraintError:
+            return False
+        except apsw.Error as error:
+            raise self._failed(error, "write") from error
+        return True
+
+    def changed(self) -> int:
+        """Return how many rows the last statement changed."""
+        return self.raw.changes()
+
+    def given_id(self) -> int:
+        """Return the id that the last statement gave the row that it inserted."""
+        return self.raw.last_insert_rowid()
+
+    def _again(self, error: apsw.Error, run: Callable[[], Any]) -> Any:
+        """Repeat a read that met a writer half-way, and return what `run` returns; raise the error if it is another.
+
+        A connection that may not write takes an index of the log that is just being changed, one look in 70,000
+        beside a busy writer, for one that has to be recovered.
+        """
+        for _ in range(_MANY_LOOKS):
+            if driver.extended_code(error) != apsw.SQLITE_READONLY_RECOVERY:
+                break
+            time.sleep(0.001)
+            try:
+                return run()
+            except apsw.Error as another:
+                error = another
+        raise self._failed(error, "read") from error
+
+    def _failed(self, error: apsw.Error, doing: str) -> Exception:
+        """Return the error of ours for the driver's `error`; notice if it ended the transaction."""
+        if self._is_writing and not self.raw.in_transaction:
+            self._is_torn = True
+        return driver.translated(self.path, error, doing, self.raw.system_errno)
+
+    # --- transactions ----------------------------------------------------------------------------
+
+    def is_open(self) -> bool:
+        """Tell whether a transaction is open."""
+        return self.raw.in_transaction
+
+    def begin(self) -> bool:
+        """Open a transaction (the caller holds the writer lock); return whether nobody else wrote since the last one.
+
+        Raises:
+            StoreTooNewError: a newer jarvis has migrated the store meanwhile.
+        """
+        self.run("BEGIN IMMEDIATE")
+        self._is_writing = True
+        data_version = self.raw.data_version()
+        if data_version == self._data_version:
+            return True
+        version = self.rows("PRAGMA user_version")[0][0]
+        if version != schema.CURRENT_VERSION:
+            raise too_new(self.path, version)
+        self._data_version = data_version
+        return False
+
+    def commit(self) -> None:
+        """End the transaction: what it changed is on the disk."""
+        self.run("COMMIT")
+        self._is_writing = False
+        self._data_version = self.raw.data_version()  # our own commits move it too
+
+    def roll_back(self) -> None:
+        """Take the open transaction back, if there is one."""
+        self._is_torn = self._is_writing = False
+        try:
+            if self.raw.in_transaction:
+                self.raw.execute("ROLLBACK").fetchall()
+        except apsw.Error:  # it is past saving: the next connection rolls back
+            self.is_lost = True
+
+    def save(self, level: int) -> None:
+        """Set a savepoint."""
+        self.run(f"SAVEPOINT level_{level}")
+
+    def release(self, level: int) -> None:
+        """Keep what was changed since a savepoint."""
+        self.run(f"RELEASE level_{level}")
+
+    def back_to(self, level: int) -> None:
+        """Take back what was changed since a savepoint, if it still stands."""
+        if self.raw.in_transaction:
+            self._is_torn = False
+            self.run(f"ROLLBACK TO level_{level}")
+            self.run(f"RELEASE level_{level}")
+
+    def tear(self) -> None:
+        """Refuse to keep the transaction, or the savepoint, that half a change was made in."""
+        self._is_torn = True
+
+    def stand_still(self) -> None:
+        """Let the reads from here on see one state."""
+        self.rows("BEGIN")
+
+    def go_on(self) -> None:
+        """Let the reads from here on see what is there."""
+        if self.raw.in_transaction:
+            self.rows("COMMIT")
+
+    # --- the store -------------------------------------------------------------------------------
+
+    def keeps_past(self) -> bool:
+        """Tell whether the store has the tables of the past."""
+        if not self._keeps_past:
+            self._keeps_past = bool(self.rows("PRAGMA user_version")[0][0] >= schema.FIRST_WITH_PAST)
+        return self._keeps_past
+
+    def corrupt(self, finding: str) -> CorruptStoreError:
+        """Return the error that says that the store is damaged, and the way out."""
+        return driver.corrupt(self.path, finding)
+
+
+def too_new(path: str, version: int) -> StoreTooNewError:
+    """Return the error that says that a newer jarvis wrote the store."""
+    return StoreTooNewError(
+        path,
+        f"has store version {version}, this jarvis knows up to {schema.CURRENT_VERSION}: pip install -U jarvis-memory",
+    )
