@@ -248,12 +248,7 @@ class SQLiteBackend(StorageBackend):
         if self._database.in_transaction():  # its changes are visible to its own connection only
             yield from self.select(query)
             return
-        with self._database.file.log_watch.reading(), self._database.snapshot() as session:
-            for entry in self._reader.sift(session, query, self._reader.now()):
-                self._database.check_undisturbed(session)
-                session.is_suspended = True
-                yield entry
-                session.is_suspended = False
+        yield from self._database.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         return self._reader.one(NEWEST_OF_KEY, (), key)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import FrameType
 
+    from jarvis._sql.session import Session
     from jarvis._sqlite.replace.copy_file import CopyFile
     from jarvis.encryption.data_key import DataKey
     from jarvis.keys import KeySource
@@ -596,14 +597,27 @@ class Database:
             session.busy = 0
             self.retire(session)
 
+    def iterate(self, find: Callable[[Session], Iterator[Result]]) -> Iterator[Result]:
+        """Yield what `find` yields when lent a connection of its own; not for who is inside a transaction.
+
+        Raises:
+            StoreBusyError: it reads without locks and met a writer.
+        """
+        with self._file.log_watch.reading(), self.snapshot() as session:
+            for found in find(session):
+                if self.is_disturbed(session):
+                    raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
+                session.is_suspended = True
+                yield found
+                session.is_suspended = False
+
+    def corrupt(self, finding: str) -> CorruptStoreError:
+        """Return the error that says that the store is damaged, and the way out."""
+        return driver.corrupt(self.path, finding)
+
     def is_disturbed(self, session: Lease) -> bool:
         """Tell whether what reads without locks met a writer: what it read may be torn."""
         return session.immutable is not None and not self._is_there(session)
-
-    def check_undisturbed(self, session: Lease) -> None:
-        """Raise `StoreBusyError` if an iteration that reads without locks met a writer."""
-        if self.is_disturbed(session):
-            raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

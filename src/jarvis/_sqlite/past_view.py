@@ -57,18 +57,17 @@ class PastView:
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield what `select` returns."""
-        database = self._reader.database
-        if database.in_transaction():
+        if self._reader.pool.in_transaction():
             yield from self.select(query)
             return
+
+        def found(session: Session) -> Iterator[MemoryEntry]:
+            with session.standing_still():
+                now = self._reader.now()
+                yield from self._reader.sift(session, query, now, self._look(session, query, now))
+
         self._settle()
-        with database.snapshot() as session, session.standing_still():
-            now = self._reader.now()
-            for entry in self._reader.sift(session, query, now, self._look(session, query, now)):
-                database.check_undisturbed(session)
-                session.is_suspended = True
-                yield entry
-                session.is_suspended = False
+        yield from self._reader.pool.iterate(found)
 
     def _one(self, name: str, held: str, present: str) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:
@@ -109,4 +108,4 @@ class PastView:
         """Wait for what is dated by now and not visible yet: or the same question would be answered otherwise soon."""
         if self._instant == self._reader.now():
             time.sleep(0.00001)  # a commit that begins now is dated later
-        self._reader.database.await_commit()
+        self._reader.pool.await_commit()

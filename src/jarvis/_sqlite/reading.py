@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jarvis._sql.select import COLUMNS, LIVE, Statement, select
-from jarvis._sqlite import driver
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
@@ -17,8 +16,8 @@ from jarvis.model.entry import MemoryEntry, MemoryQuery, check_name
 from jarvis.model.record import decode_entry, decode_value, unknown_zone
 
 if TYPE_CHECKING:
+    from jarvis._sql.driver import Pool
     from jarvis._sql.session import Session
-    from jarvis._sqlite.database import Database
     from jarvis.model.revision import Cutoff
 
 Result = TypeVar("Result")
@@ -48,8 +47,8 @@ class Reader:
     `clock` is None for the system's.
     """
 
-    def __init__(self, database: Database, namespace: str, clock: Clock | None) -> None:
-        self.database, self.namespace, self.clock = database, namespace, clock
+    def __init__(self, pool: Pool, namespace: str, clock: Clock | None) -> None:
+        self.pool, self.namespace, self.clock = pool, namespace, clock
 
     def now(self) -> int:
         """Return the instant of now."""
@@ -58,9 +57,9 @@ class Reader:
     def reading(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns, lent a connection; it is called again if a name was erased meanwhile."""
         try:
-            return self.database.read(work)
+            return self.pool.read(work)
         except ErasedError:
-            return self.database.read(work)
+            return self.pool.read(work)
 
     def one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry that a statement finds, which is given namespace and `names` (as ids), `last` and now."""
@@ -155,11 +154,11 @@ class Reader:
             raise self.undecodable() from None
 
     def _unknown_zone(self, entry_id: str, error: InvalidMomentError) -> StoreAccessError:
-        return StoreAccessError(self.database.path, unknown_zone(entry_id, error))
+        return StoreAccessError(self.pool.path, unknown_zone(entry_id, error))
 
     def undecodable(self) -> CorruptStoreError:
         """Return the error that a row cannot be decoded."""
-        return driver.corrupt(self.database.path, "an entry cannot be decoded")
+        return self.pool.corrupt("an entry cannot be decoded")
 
 
 def _name(session: Session, name_id: int) -> str:
