@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jarvis._sqlite import history
-from jarvis._sqlite.history import EVERY
+from jarvis._sql import history
+from jarvis._sql.history import EVERY
 from jarvis._sqlite.schema import FIRST_LIFE_COLUMNS
 from jarvis._sqlite.store_file import StoreFile
 from jarvis.codec import encode

@@ -11,7 +11,8 @@ import apsw
 import pytest
 
 from jarvis._disk import files
-from jarvis._sqlite import cipher, expiry
+from jarvis._sql import expiry
+from jarvis._sqlite import cipher
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.keys import KeyFunction
 from jarvis.persistent_memory import MemoryModule

@@ -12,8 +12,8 @@ from typing import Any
 import apsw
 import pytest
 
+from jarvis._sql import expiry
 from jarvis._sql.session import Session
-from jarvis._sqlite import expiry
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.errors import CorruptStoreError, HistoryUnavailableError

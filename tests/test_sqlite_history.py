@@ -13,8 +13,9 @@ from typing import Any
 import apsw
 import pytest
 
+from jarvis._sql import feed, history
 from jarvis._sql.session import Session
-from jarvis._sqlite import feed, history, schema
+from jarvis._sqlite import schema
 from jarvis.conformance.fixtures import FakeClock, an_entry
 from jarvis.errors import (
     CorruptStoreError,

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from jarvis._sql import entries, erasing, expiry, feed, history, mending
+from jarvis._sql.past import PastView
+from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sql.select import LIVE, count, select
 from jarvis._sql.session import Session
-from jarvis._sqlite import backup, entries, erasing, expiry, feed, history, mending, recompress
+from jarvis._sqlite import backup, recompress, search
 from jarvis._sqlite.database import Database
-from jarvis._sqlite.past_view import PastView
-from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.replace import rekey
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
 from jarvis.encryption.envelope import SlotInfo
@@ -421,7 +422,7 @@ class SQLiteBackend(StorageBackend):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
             return None
-        return erasing.search(self._database, self._reader, ids)
+        return search.search(self._database, ids)
 
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Dates that lie ahead of the clock, mended: see `jarvis._sqlite.mending`, which does the same in tables."""
+"""Dates that lie ahead of the clock, mended: see `jarvis._sql.mending`, which does the same in tables."""
 
 from __future__ import annotations
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 from jarvis.errors import CorruptStoreError
 
-if TYPE_CHECKING:
-    from jarvis._sql.session import Session
-
-Result = TypeVar("Result")
 Bindings = Sequence[Any] | dict[str, Any]
 
 
@@ -83,31 +79,6 @@ class Driver(Protocol):
 
     def keeps_past(self) -> bool:
         """Tell whether the store has tables of the past; one of an earlier version that is only read may have none."""
-
-    def corrupt(self, finding: str) -> CorruptStoreError:
-        """Return the error that says that the store is damaged, and the way out."""
-
-
-class Pool(Protocol):
-    """Where the sessions of a store come from: each call is lent one.
-
-    Attributes:
-        path: names the store in messages.
-    """
-
-    path: str
-
-    def read(self, work: Callable[[Session], Result]) -> Result:
-        """Return what `work` returns when lent a session: the caller's own, inside a transaction of the caller."""
-
-    def iterate(self, find: Callable[[Session], Iterator[Result]]) -> Iterator[Result]:
-        """Yield what `find` yields when lent a session of its own; not for who is inside a transaction."""
-
-    def in_transaction(self) -> Session | None:
-        """Return the session on which the caller has a transaction open, or None."""
-
-    def await_commit(self) -> None:
-        """Return when the commit is over that is in flight now, if there is any, unless it is the caller's own."""
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and the way out."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jarvis._sql import expiry, feed, history, tagging
 from jarvis._sql.tables import row_checksum
-from jarvis._sqlite import expiry, feed, history, tagging
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
 from jarvis.model.entry import check_expiry
 from jarvis.model.revision import Signature

@@ -1,31 +1,25 @@
-"""Erasing: memories go with their past and with whatever names them, and the files are cleaned behind that.
+"""Erasing: memories go with their past and with whatever names them, in one transaction.
 
-Deleting overwrites the deleted cells, but not the copies that stay where the b-tree moved cells from one page to
-another, nor those in the log. So the transaction that erases also notes in `clock.erasing` that the file is to be
-written anew and the log to be emptied; `jarvis._sqlite.store_file.StoreFile.finish_erasing` does that.
+What is left of them in the files, or pages, of a database is its own to clean: `Clock.erased` notes that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis._disk import files
+from jarvis._sql import feed, tagging
+from jarvis._sql.reading import can_be_looked_up
 from jarvis._sql.select import every_state
 from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
-from jarvis._sqlite import feed, tagging
-from jarvis._sqlite.reading import can_be_looked_up
-from jarvis.codec.compression import decompress
-from jarvis.model import erasure
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
-from jarvis.model.erasure import Erased, Search, Wanted
+from jarvis.model.erasure import Erased
 
 if TYPE_CHECKING:
+    from jarvis._sql.reading import Reader
     from jarvis._sql.session import Session
-    from jarvis._sqlite.database import Database
-    from jarvis._sqlite.reading import Reader
 
 _ALL_IDS = """
 SELECT id FROM entries WHERE namespace = :namespace UNION SELECT id FROM revisions WHERE namespace = :namespace
@@ -47,15 +41,6 @@ NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace = n.namespace AND e.id 
 AND NOT EXISTS (SELECT 1 FROM revisions AS r WHERE r.namespace = n.namespace AND r.id = n.id)
 """
 _AT_ONCE = 1_000
-_LARGE = """
-SELECT id, key, entity_id, body, packed, NULL FROM entries
-WHERE packed IS NOT NULL OR octet_length(key) + octet_length(body) > :large
-UNION ALL
-SELECT id, key, entity_id, body, packed, change FROM revisions
-WHERE packed IS NOT NULL OR octet_length(key) + octet_length(body) + octet_length(change) > :large
-UNION ALL
-SELECT id, key, NULL, NULL, NULL, change FROM events WHERE octet_length(change) > :large
-"""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -80,40 +65,6 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> 
     removed = _remove_all(session, namespace_id) if which is None else _remove(session, namespace_id, ids)
     feed.keep_erasure(session, namespace, len(ids))
     return Erased(ids, {what: count for what, count in removed.items() if count})
-
-
-def search(database: Database, reader: Reader, ids: Collection[str]) -> Search:
-    """Search every byte of the files of a store for `ids`, and what a search of bytes does not see."""
-    wanted = Wanted(ids)
-    with files.explaining(database.path, "search the files of the store"):
-        found = erasure.search(database.files(), wanted, database.chunks_of)
-    if not wanted:
-        return found
-    try:
-        seen, hidden = database.read(lambda session: _mentions(session, wanted))
-    except ValueError:  # a value that cannot be decompressed
-        raise reader.undecodable() from None
-    return found._replace(found=max(found.found, seen) + hidden)
-
-
-def _mentions(session: Session, wanted: Wanted) -> tuple[int, int]:
-    """Return how often ids stand in large rows: as a search of the file's bytes may see it, and where none can.
-
-    A search of bytes does not see what is compressed, nor what goes over the end of a page: a row of more than
-    half a page may do that (https://sqlite.org/fileformat2.html#cell_payload_overflow_pages).
-
-    Raises:
-        ValueError: a value cannot be decompressed.
-    """
-    seen = hidden = 0
-    large = session.rows("PRAGMA page_size")[0][0] // 2
-    for *texts, packed, change in session.each(_LARGE, {"large": large}):
-        seen += sum(wanted.count(text.encode()) for text in (*texts, change) if text is not None)
-        if packed is not None:
-            as_stored = wanted.count(packed)  # zstd leaves some texts as they are
-            seen += as_stored
-            hidden += max(wanted.count(decompress(packed)) - as_stored, 0)
-    return seen, hidden
 
 
 def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str, ...]:

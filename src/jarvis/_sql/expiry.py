@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jarvis._sql import feed, history, tagging
 from jarvis._sql.tables import REMOVED
-from jarvis._sqlite import feed, history, tagging
 from jarvis.codec.instants import datetime_of
 from jarvis.model.revision import Signature
 

@@ -1,7 +1,7 @@
 """The past of a store: states of entries move here when a change ends them, are read as of a moment, and pruned.
 
 All of it happens on the connection and in the transaction of the change, so no change is without its
-revision and no revision without its change. The tables are those of `jarvis._sqlite.schema.HISTORY`.
+revision and no revision without its change. The tables are `revisions`, `past_tags`, `commits`, `events` and `gaps`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sql import tables
+from jarvis._sql import feed, tables, tagging
 from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
 from jarvis._sql.tables import CLEARED, change_checksum
-from jarvis._sqlite import feed, tagging
 from jarvis.codec.instants import MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
 from jarvis.model.dating import DATED_BACK, SKEW_MICROSECONDS

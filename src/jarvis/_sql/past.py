@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from jarvis._sql import history
+from jarvis._sql.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
 from jarvis._sql.select import count
-from jarvis._sqlite import history
-from jarvis._sqlite.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 
 if TYPE_CHECKING:
+    from jarvis._sql.reading import Reader
     from jarvis._sql.session import Session
-    from jarvis._sqlite.reading import Reader
     from jarvis.model.revision import Cutoff
 
 

@@ -16,7 +16,7 @@ from jarvis.model.entry import MemoryEntry, MemoryQuery, check_name
 from jarvis.model.record import decode_entry, decode_value, unknown_zone
 
 if TYPE_CHECKING:
-    from jarvis._sql.driver import Pool
+    from jarvis._sql.pool import Pool
     from jarvis._sql.session import Session
     from jarvis.model.revision import Cutoff
 

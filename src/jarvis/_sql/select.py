@@ -203,7 +203,7 @@ def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> 
     """Return the text that selects the states of an era, and its order, newest first.
 
     With `is_live` those that have expired are left out. States that a change ended are not looked at for it: who
-    asks for the past has asked before whether something is missing, see `jarvis._sqlite.history.cutoff`.
+    asks for the past has asked before whether something is missing, see `jarvis._sql.history.cutoff`.
     """
     live = [LIVE] if is_live and not era.is_over else []
     if shape.tags is None or shape.key or shape.entity_id:

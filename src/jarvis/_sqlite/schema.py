@@ -197,7 +197,7 @@ CREATE INDEX commits_by_moment ON commits (moment, last, first);
 CREATE TABLE events (                 -- changes that neither an entry nor a revision tells (any more)
     number INTEGER PRIMARY KEY,       -- commit number
     made INTEGER NOT NULL,
-    namespace INTEGER NOT NULL,       -- or, of an erasure, a digest of its name: see jarvis._sqlite.feed
+    namespace INTEGER NOT NULL,       -- or, of an erasure, a digest of its name: see jarvis._sql.feed
     change TEXT NOT NULL,             -- JSON: [operation, module, task id, reason]
     id TEXT,
     category INTEGER,
