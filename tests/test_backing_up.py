@@ -63,7 +63,7 @@ def test_a_reader_that_writers_always_meet_says_so_and_leaves_nothing(
 ) -> None:
     filled(tmp_path / "data")
     reading = encrypted(tmp_path / "data", read_only=True)
-    monkeypatch.setattr("jarvis._sqlite.database.Database.is_disturbed", lambda *_: True)
+    monkeypatch.setattr("jarvis._sqlite.pool.Pool.is_disturbed", lambda *_: True)
 
     with pytest.raises(StoreBusyError, match="while it is backed up; retry"):
         reading.back_up(tmp_path / "saved")
@@ -81,7 +81,7 @@ def test_a_backup_notes_nothing_for_a_change_of_keys_that_is_none_of_its_own(tmp
 
     with encrypted(tmp_path / "saved") as copy:
         copy.set_user_preference("theme", {"mode": "dark"})
-    connection = driver.opened(str(tmp_path / "saved" / "memory.db"), copy.backend._database.key())  # type: ignore[attr-defined]  # inside
+    connection = driver.opened(str(tmp_path / "saved" / "memory.db"), copy.backend._database.file.key())  # type: ignore[attr-defined]  # inside
     assert connection.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'moved%'").fetchall() == []
     connection.close()
     assert memory.rotate_data_key().resumed >= 0, "and the store still knows of its own"

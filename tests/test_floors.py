@@ -46,7 +46,7 @@ LONG = {
     "_json/file.py": "all of the format",
     "_json/store.py": "the transaction's way from the file and back",
     "_json/transaction.py": "every change of the state",
-    "_sqlite/database.py": "connections, transactions and shared commits, still in one class",
+    "_sqlite/database.py": "every way in which a call is lent a connection, and how its transaction ends",
     "_sqlite/store_file.py": "what happens at an opening, in its order",
     "async_memory.py": "signatures",
     "conformance/expiry.py": "a list of promises",

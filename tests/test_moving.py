@@ -283,7 +283,7 @@ def test_who_opens_while_the_file_is_swapped_waits_and_finds_the_new_one(memory:
                 found.append(other.count_memories())
                 if not read_only:
                     other.create_memory("things", "of the opener", {}, "thing")
-                    found.append(database_of(other)._prepared)
+                    found.append(database_of(other).pool._prepared)
         except BaseException as error:  # noqa: BLE001  it is the finding
             found.append(repr(error))
 

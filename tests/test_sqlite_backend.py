@@ -365,9 +365,9 @@ def test_the_connection_of_an_ended_thread_is_closed(path: Path) -> None:
         thread.start()
         thread.join()
 
-    assert len(backend._database._sessions) == 1
+    assert len(backend._database.pool._leases) == 1
     backend.shutdown()
-    assert len(backend._database._sessions) == 0
+    assert len(backend._database.pool._leases) == 0
 
 
 def test_an_iteration_that_is_dropped_gives_its_connection_back(path: Path) -> None:
@@ -376,11 +376,11 @@ def test_an_iteration_that_is_dropped_gives_its_connection_back(path: Path) -> N
         backend.create(MemoryEntry(str(number), "c", "k", {}))
     entries = backend.iterate(MemoryQuery())
     next(entries)
-    while_open = len(backend._database._sessions)
+    while_open = len(backend._database.pool._leases)
 
     del entries
 
-    assert (while_open, len(backend._database._sessions)) == (2, 1)
+    assert (while_open, len(backend._database.pool._leases)) == (2, 1)
     backend.shutdown()
 
 

@@ -65,7 +65,7 @@ def test_a_create_writes_nothing_for_history(path: Path, clock: FakeClock) -> No
     memory = _memory(path, clock)
     memory.create_memory("c", "first", {}, "t", tags=["x"])
     backend: Any = memory.backend
-    connection: apsw.Connection = backend._database._threads.here.session.raw
+    connection: apsw.Connection = backend._database.pool.threads.here.session.raw
     connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: ran.append(event["sql"].split()[0:3]))
     clock.step(hours=1)
     memory.create_memory("c", "second", {}, "t", tags=["x"])
@@ -599,7 +599,7 @@ def test_a_page_of_the_feed_costs_what_it_returns(path: Path, clock: FakeClock) 
     memory_id = memory.create_memory("c", "k", {}, "t")
     memory.update_memory(memory_id, {"n": 1})
     backend: Any = memory.backend
-    session = backend._database._threads.here.session
+    session = backend._database.pool.threads.here.session
     bound = {"after": 0, "until": 10, "limit": 1, "namespace": 1, "digest": -1}
     plan = [row[3] for row in session.rows(f"EXPLAIN QUERY PLAN {feed._CHANGES}", bound)]
 
@@ -611,7 +611,7 @@ def test_looking_back_seeks_the_moments_of_transactions(path: Path, clock: FakeC
     memory = _memory(path, clock)
     memory.create_memory("c", "k", {}, "t")
     backend: Any = memory.backend
-    session = backend._database._threads.here.session
+    session = backend._database.pool.threads.here.session
     plan = [row[3] for row in session.rows(f"EXPLAIN QUERY PLAN {history._LOOK_BACK}", (1,))]
 
     assert len([step for step in plan if step.startswith("SEARCH commits USING COVERING INDEX")]) == 2

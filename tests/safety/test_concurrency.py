@@ -191,7 +191,7 @@ def test_a_failing_thread_leaves_no_connection_and_no_lock(backend: str, tmp_pat
 
 
 def _connections(memory: MemoryModule) -> int:
-    return len(memory.backend._database._sessions) if isinstance(memory.backend, SQLiteBackend) else 0
+    return len(memory.backend._database.pool._leases) if isinstance(memory.backend, SQLiteBackend) else 0
 
 
 def _open_files(directory: Path) -> int:

@@ -17,7 +17,7 @@ from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
-    from jarvis._sqlite.lease import Lease
+    from jarvis._sqlite.pool import Lease
     from jarvis.encryption.data_key import DataKey
     from jarvis.encryption.envelope import Envelope
 
@@ -74,12 +74,12 @@ def _put(temporaries: tuple[str, str], targets: tuple[str, str]) -> None:
 def _key_of(database: Database, session: Lease) -> tuple[DataKey | None, Envelope | None] | None:
     """Return the key of the file that a connection has open, and the file of keys; None if it was replaced."""
     try:
-        held = database.key(), database.vault.envelope()
+        held = database.file.key(), database.vault.envelope()
     except StoreError:
-        if database.identity() == session.identity:
+        if database.file.identity() == session.identity:
             raise
         return None
-    return held if database.identity() == session.identity else None
+    return held if database.file.identity() == session.identity else None
 
 
 def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
@@ -127,10 +127,10 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
             finally:
                 copy.close()
         except apsw.Error as error:
-            if database.is_disturbed(session):
+            if database.pool.is_disturbed(session):
                 return False
             raise driver.translated(temporary, error, "write the backup") from error
-        if database.is_disturbed(session):
+        if database.pool.is_disturbed(session):
             return False
         _verify(database, temporary, key)
         files.sync_file(temporary)

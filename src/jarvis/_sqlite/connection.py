@@ -10,7 +10,7 @@ import apsw
 
 from jarvis._calls.caller import torn_transaction
 from jarvis._sqlite import driver, schema
-from jarvis.errors import CorruptStoreError, StoreTooNewError
+from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, StoreTooNewError
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings
@@ -199,3 +199,8 @@ def too_new(path: str, version: int) -> StoreTooNewError:
         path,
         f"has store version {version}, this jarvis knows up to {schema.CURRENT_VERSION}: pip install -U jarvis-memory",
     )
+
+
+def read_only(path: str) -> ReadOnlyStoreError:
+    """Return the error that says that a read-only store was asked to change."""
+    return ReadOnlyStoreError(path, "is open with read_only=True; open it without to change anything")

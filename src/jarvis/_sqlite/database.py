@@ -1,10 +1,4 @@
-"""One SQLite file as this process has it open: a connection per thread, made, checked and closed here.
-
-Process model. A thread gets a connection at its first call and loses it when it ends. Before a fork
-every idle connection is closed and calls in progress are waited for, because SQLite's picture of its
-own locks is shared by all connections of a process and would be inherited wrong
-(https://sqlite.org/howtocorrupt.html, "Carrying an open database connection across a fork()").
-"""
+"""One SQLite file as this process has it open: which connection a call is lent, and how its transaction ends."""
 
 from __future__ import annotations
 
@@ -18,15 +12,13 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import apsw
-
-from jarvis._calls.caller import Gate, current_task, foreign_task, holding, let_go, no_transaction
+from jarvis._calls.caller import current_task, foreign_task, no_transaction
 from jarvis._disk.files import Stamp
 from jarvis._disk.locks import listed
-from jarvis._sql.names import NameBook
-from jarvis._sqlite import driver
-from jarvis._sqlite.lease import Lease, read_only
-from jarvis._sqlite.shared_commit import Commit, SharedCommit, Write
+from jarvis._sqlite import driver, forks
+from jarvis._sqlite.connection import read_only
+from jarvis._sqlite.leader import Leader
+from jarvis._sqlite.pool import Lease, Pool, Thread
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
 from jarvis.errors import (
     CorruptStoreError,
@@ -34,7 +26,6 @@ from jarvis.errors import (
     ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
-    StoreError,
     StoreMissingError,
     TransactionError,
 )
@@ -45,49 +36,14 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jarvis._sql.session import Session
-    from jarvis._sqlite.replace.copy_file import CopyFile
-    from jarvis.encryption.data_key import DataKey
     from jarvis.keys import KeySource
     from jarvis.model.options import Encryption, HistoryPolicy
 
 Result = TypeVar("Result")
 
-FORK_PATIENCE_SECONDS = 10.0
 _ERASING_AGAIN_SECONDS = 1.0
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
-
-
-class _ThreadEnd:
-    """Lives in a thread's locals; when the thread ends it goes, and takes the connection along."""
-
-    def __init__(self, database: Database, session: Lease) -> None:
-        self._database = weakref.ref(database)
-        self._session = session
-
-    def __del__(self) -> None:
-        database = self._database()
-        if database is not None and self._session.pid == os.getpid():
-            with contextlib.suppress(StoreError):  # the interpreter ends, and a daemon thread was inside a statement
-                database.retire(self._session)
-
-
-class _Thread(Gate):
-    """What a thread has of a database: its connection, and the call that is in the middle of something."""
-
-    __slots__ = ("end", "session")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.session: Lease | None = None
-        self.end: _ThreadEnd | None = None
-
-
-class _Threads(threading.local):
-    """What each thread has; `here` is of the calling one."""
-
-    def __init__(self) -> None:
-        self.here = _Thread()
 
 
 class Database:
@@ -116,7 +72,7 @@ class Database:
         keys: Sequence[KeySource],
         create: bool = True,
     ) -> None:
-        self._file = StoreFile(
+        self.file = StoreFile(
             path,
             read_only=read_only,
             durability=durability,
@@ -126,25 +82,16 @@ class Database:
             create=create,
         )
         self.create = create
-        self.vault = self._file.vault
-        self.file, self.path, self.lock = self._file, self._file.path, self._file.lock
-        self.copy: CopyFile | None = None  # that is made of it just now
+        self.vault, self.path, self.lock = self.file.vault, self.file.path, self.file.lock
         self.read_only = read_only
         self.durability = durability
         self.busy_timeout_seconds = busy_timeout_seconds
         self.history = history
-        self.epoch = 0
-        self._shared = SharedCommit(self.lock, busy_timeout_seconds)
-        self._threads = _Threads()
-        self._mutex = threading.RLock()  # never waited for by whoever has the writers' lock: who opens takes both
-        self._sessions: set[Lease] = set()
-        self._names = NameBook()
-        self._writer: Lease | None = None  # lent to whoever leads while threads take turns
-        self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
-        self._inherited = False
-        self._paused: CopyFile | None = None  # by a fork
+        self.pool = Pool(self.file, history)
+        self._leader = Leader(self.pool, self._commit, self._behind, busy_timeout_seconds)
         self._finish_after = 0.0  # the time of the monotonic clock from which on an erasure is finished by writers
         _databases.add(self)
+        forks.take_care_of(self)
 
     # --- for the backend -------------------------------------------------------------------------
 
@@ -158,7 +105,7 @@ class Database:
             StoreError: whatever is wrong with the store.
             TransactionError: the call that this one interrupts is just opening the store.
         """
-        thread = self._threads.here
+        thread = self.pool.threads.here
         session = thread.session
         # What a change asks, which is most of what is asked inside a transaction, nobody else can ask.
         is_alone = thread.call is None and (session is None or not session.depth or session.joined)
@@ -174,18 +121,18 @@ class Database:
         try:
             thread.call = sys._getframe()
             for attempt in range(MAX_TRIES):
-                session = self._enter()
+                session = self.pool.enter()
                 try:
                     result = work(session)
-                    if session.immutable is None or self._is_there(session):
+                    if session.immutable is None or self.pool.is_there(session):
                         return result
-                    session.epoch = -1  # a writer came: what was read without locks may be torn, so read again
+                    session.drop()  # a writer came: what was read without locks may be torn, so read again
                 except CorruptStoreError:
                     if session.depth or (attempt and session.immutable is None):
                         raise
-                    self._distrust()  # another program may have written: look at the whole again, once
+                    self.pool.distrust()  # another program may have written: look at the whole again, once
                 finally:
-                    self._leave(session)
+                    self.pool.leave(session)
         except BaseException:
             if thread.session is None or not thread.session.depth:
                 self._put_right(thread)
@@ -196,7 +143,7 @@ class Database:
             self.path, "writers keep changing it while it is read from where no lock can be had; retry"
         )
 
-    def _is_aside(self, thread: _Thread) -> bool:
+    def _is_aside(self, thread: Thread) -> bool:
         """Tell whether the caller may not use the thread's connection: a call, or another task's transaction, does."""
         return (thread.call is not None and thread.is_closed()) or self._is_of_another_task(thread.session)
 
@@ -210,7 +157,7 @@ class Database:
             and self.lock.is_mine()
         )
 
-    def _own(self, thread: _Thread) -> Lease | None:
+    def _own(self, thread: Thread) -> Lease | None:
         """Return the connection on which the caller, who is about to write, has a transaction open, or None.
 
         Raises:
@@ -224,12 +171,6 @@ class Database:
         if not session.joined and session.task is not current_task():
             raise foreign_task(self.path)
         return session
-
-    def _distrust(self) -> None:
-        """Let every connection be opened anew, and the file be verified before."""
-        with self._mutex:
-            self.epoch += 1
-            self._prepared = None
 
     def changing(self) -> AbstractContextManager[Lease]:
         """Lend the calling thread its connection inside a transaction, or a savepoint of the open one.
@@ -252,13 +193,13 @@ class Database:
     def _begun(self, call: FrameType | None) -> Iterator[Lease]:
         if self.read_only:
             raise read_only(self.path)
-        thread = self._threads.here
+        thread = self.pool.threads.here
         own = self._own(thread)
         level = 0 if own is None else own.depth
         closing = call or sys._getframe()
         try:
             thread.call = closing
-            session = self._enter()
+            session = self.pool.enter()
             try:
                 if not level:
                     session, before = self._lock_out(session, self.busy_timeout_seconds)
@@ -280,14 +221,14 @@ class Database:
                 if session.pid == os.getpid():
                     session.roll_back(level)
                 if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
-                    session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
+                    session.drop()
                 raise
             finally:
                 if not level:
                     session.task = None
                     self.lock.release_for((session.pid, session.thread))
-                    self._shared.wake_next()
-                self._leave(session)
+                    self._leader.shared.wake_next()
+                self.pool.leave(session)
         except BaseException:
             if own is None:
                 self._put_right(thread)
@@ -308,18 +249,18 @@ class Database:
             StoreError: the store is busy, damaged or gone.
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._threads.here
+        thread = self.pool.threads.here
         self._own(thread)
         try:
             thread.call = sys._getframe(2)  # of the function whose block this is
-            session = self._enter()
+            session = self.pool.enter()
             try:
                 session, _ = self._lock_out(session, patience_seconds)
                 yield session
             finally:
                 self.lock.release()
-                self._shared.wake_next()
-                self._leave(session)
+                self._leader.shared.wake_next()
+                self.pool.leave(session)
         except BaseException:
             self._put_right(thread)
             raise
@@ -335,17 +276,14 @@ class Database:
         while True:
             session.busy -= 1
             try:
-                status = self._file.take_lock(patience_seconds)
+                status = self.file.take_lock(patience_seconds)
             finally:
                 session.busy += 1  # before it is looked at, see `_enter`
-            if self._is_current(session) and (status.st_dev, status.st_ino) == session.identity:
+            if self.pool.is_current(session) and (status.st_dev, status.st_ino) == session.identity:
                 return session, status
             self.lock.release()  # what is opened may need the lock itself
-            self._leave(session)
-            session = self._enter()
-
-    def _is_current(self, session: Lease) -> bool:
-        return session.epoch == self.epoch and not session.closed
+            self.pool.leave(session)
+            session = self.pool.enter()
 
     def change(self, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns, lent a connection; what it changes is kept whole or not at all.
@@ -358,7 +296,7 @@ class Database:
             StoreError: the store is read-only, busy, full, damaged or gone; nothing of `work` was kept.
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._threads.here
+        thread = self.pool.threads.here
         session = thread.session
         if thread.call is not None or session is None or not session.joined or not self.lock.is_mine():
             session = self._own(thread)  # else it is a part of the change that this thread is making
@@ -373,10 +311,10 @@ class Database:
     def _share(self, work: Callable[[Lease], Result]) -> Result:
         if self.read_only:
             raise read_only(self.path)
-        thread = self._threads.here
+        thread, leader = self.pool.threads.here, self._leader
         try:
             thread.call = sys._getframe()
-            result: Result = self._shared.make(work, self._lead, self._be_ready)
+            result: Result = leader.shared.make(work, leader.lead, leader.be_ready)
             return result
         except BaseException:
             self._put_right(thread)
@@ -384,7 +322,7 @@ class Database:
         finally:
             thread.call = None
 
-    def _put_right(self, thread: _Thread) -> None:
+    def _put_right(self, thread: Thread) -> None:
         """End what an exception, raised from outside at any place, has left of a call that was in no transaction.
 
         Each end of a call is written down twice, where it belongs and here: one exception keeps at most one of the two
@@ -397,11 +335,10 @@ class Database:
             if not session.closed and (session.depth or session.is_still or session.raw.in_transaction):
                 session.roll_back(0)
             session.joined = False
-            self._leave(session)
+            self.pool.leave(session)
         self.lock.release()
-        for mutex in (self._mutex, *(each.guard for each in list(self._sessions))):
-            let_go(mutex)
-        self._shared.wake_next()
+        self.pool.let_go()
+        self._leader.shared.wake_next()
 
     def _joined(self, session: Lease, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns, as a part of the transaction that is open."""
@@ -422,7 +359,7 @@ class Database:
         Raises:
             TransactionError: it has none.
         """
-        session, thread = self.own_session(), self._threads.here
+        session, thread = self.own_session(), self.pool.threads.here
         try:
             thread.call = sys._getframe()
             return work(session)
@@ -431,7 +368,7 @@ class Database:
 
     def own_session(self) -> Lease:
         """Return the connection on which the caller has a transaction open; raise `TransactionError` if it has none."""
-        session = self._own(self._threads.here)
+        session = self._own(self.pool.threads.here)
         if session is None:
             raise no_transaction(self.path)
         return session
@@ -453,120 +390,20 @@ class Database:
 
     def change_as_one(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
-        session = self._own(self._threads.here)
+        session = self._own(self.pool.threads.here)
         if session is None:
             return self._share(lambda _: self.letting_in(work))
         return work() if session.joined else self._joined(session, lambda _: work())
 
     def letting_in(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
-        thread = self._threads.here
+        thread = self.pool.threads.here
         call = thread.call
         try:
             thread.call = None
             return work()
         finally:
             thread.call = call
-
-    def _be_ready(self) -> None:
-        """Have a connection of the calling thread, so that it need not be opened while its write has the lead."""
-        session = self._threads.here.session
-        if (
-            session is None
-            or session.depth
-            or session.epoch != self.epoch
-            or session.closed
-            or session.pid != os.getpid()
-            or session.is_still
-        ):
-            self._leave(self._enter(look=False))
-
-    def _lead(self, own: Write) -> None:
-        """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone.
-
-        If there is no connection (any more), as behind a fork or where the file was replaced, nothing is done.
-        """
-        thread = self._threads.here
-        mine = session = thread.session
-        if mine is None or session is None:
-            return
-        commit = Commit([own])
-        try:
-            try:
-                if self._shared.is_crowded and self.lock.is_mine():
-                    session = thread.session = self._lend_writer(mine)
-                session.is_committed = False
-                before = self._file.take_lock(self.busy_timeout_seconds)
-                session.busy += 1  # from here on only: while it waits a fork may close it
-                if not self._is_current(session) or (before.st_dev, before.st_ino) != session.identity:
-                    mine.epoch = session.epoch = -1
-                    return
-                if own.commit.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
-                    return
-                commit = self._shared.join(own)
-                session.begin()
-                self.lock.announce()  # before any of them asks for the time
-                session.joined = True
-                for write in commit.writes:
-                    made, session.signature = session.clock.commit_number, None
-                    try:
-                        write.result = write.work(session)
-                    except Exception as error:
-                        if len(commit.writes) == 1 or session.clock.commit_number != made:
-                            raise
-                        write.error = error  # nothing of it was written: it is raised in the thread it belongs to
-                self._commit(session, before)
-                commit.is_done = True
-            except BaseException as error:
-                if session.is_committed and not isinstance(error, JarvisError):  # an interrupt behind the commit
-                    commit.is_done = True
-                    raise
-                session.roll_back(0)
-                if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
-                    session.epoch = -1  # after a failed write or sync nothing is known of this connection: drop it
-                if len(commit.writes) == 1:
-                    raise
-                if not isinstance(error, Exception):
-                    self._shared.part(commit.writes[1:])
-                    raise
-                self._shared.part(commit.writes)
-                return
-            finally:
-                session.joined = False
-                thread.session = mine
-                if session.busy:
-                    self._leave(session)
-                for write in commit.writes[1:]:
-                    write.wake()
-        finally:  # again, see `_put_right`
-            thread.session = mine
-            if session.depth:
-                session.roll_back(0)
-            session.joined = False
-        if session.clock.erasing:
-            self.letting_in(lambda: self._finish_behind(session))
-
-    def _lend_writer(self, mine: Lease) -> Lease:
-        """Return what writes in place of the calling thread's connection `mine` while threads take turns.
-
-        A connection forgets the pages it has when another one writes: each leader would read them anew.
-        """
-        writer = self._writer
-        if writer is None or not self._is_current(writer):
-            if not self._mutex.acquire(blocking=False):  # who has it may wait for this thread, which has the lead
-                return mine
-            try:
-                writer = self._open()
-            finally:
-                self._mutex.release()
-            if not self.lock.is_mine():  # to open took the lock and gave it back: another thread may lead by now
-                self.retire(writer)
-                return mine
-            old, self._writer = self._writer, writer
-            if old is not None:
-                self.retire(old)
-        writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
-        return writer
 
     def _check_leaving(self, session: Lease, level: int) -> None:
         if session.pid != os.getpid():
@@ -585,17 +422,17 @@ class Database:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Lease]:
         """Lend a connection of its own, for an iteration that outlives the call; not for transactions."""
-        session = self._open_aside() if self._is_aside(self._threads.here) else self._opened_again()
+        session = self.pool.open_aside() if self._is_aside(self.pool.threads.here) else self.pool.opened_again()
         try:
             try:
                 session.busy = 1
                 yield session
             finally:
                 session.busy = 0
-                self.retire(session)
+                self.pool.retire(session)
         finally:  # again, see `_put_right`
             session.busy = 0
-            self.retire(session)
+            self.pool.retire(session)
 
     def iterate(self, find: Callable[[Session], Iterator[Result]]) -> Iterator[Result]:
         """Yield what `find` yields when lent a connection of its own; not for who is inside a transaction.
@@ -603,9 +440,9 @@ class Database:
         Raises:
             StoreBusyError: it reads without locks and met a writer.
         """
-        with self._file.log_watch.reading(), self.snapshot() as session:
+        with self.file.log_watch.reading(), self.snapshot() as session:
             for found in find(session):
-                if self.is_disturbed(session):
+                if self.pool.is_disturbed(session):
                     raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
                 session.is_suspended = True
                 yield found
@@ -615,10 +452,6 @@ class Database:
         """Return the error that says that the store is damaged, and the way out."""
         return driver.corrupt(self.path, finding)
 
-    def is_disturbed(self, session: Lease) -> bool:
-        """Tell whether what reads without locks met a writer: what it read may be torn."""
-        return session.immutable is not None and not self._is_there(session)
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep all writers out, for something else than a transaction.
@@ -626,11 +459,11 @@ class Database:
         Raises:
             TransactionError: it interrupts another call, or meets another task's transaction.
         """
-        thread = self._threads.here
+        thread = self.pool.threads.here
         self._own(thread)
         try:
             thread.call = sys._getframe(2)  # of the function whose block this is
-            self._file.take_lock(self.busy_timeout_seconds)
+            self.file.take_lock(self.busy_timeout_seconds)
             yield
         except BaseException:
             self._put_right(thread)
@@ -643,7 +476,7 @@ class Database:
         """Raise the error of who may not replace files of the store: a reader, or somebody inside a transaction."""
         if self.read_only:
             raise read_only(self.path)
-        if self._own(self._threads.here):
+        if self._own(self.pool.threads.here):
             raise TransactionError(f"{self.path}: that cannot be done inside a transaction; leave it first")
 
     def in_transaction(self) -> Lease | None:
@@ -651,16 +484,11 @@ class Database:
 
         It has none if it interrupts a call that has, or is another task than the one that opened it.
         """
-        thread = self._threads.here
+        thread = self.pool.threads.here
         session = thread.session
         if session is None or not session.depth or not self.lock.is_mine() or self._is_aside(thread):
             return None
         return session
-
-    def retire(self, session: Lease) -> None:
-        """Close a connection that no call uses any more."""
-        self._sessions.discard(session)
-        session.close()
 
     def shutdown(self) -> None:
         """Close what is idle, let the rest close itself when it is done, and fold the log into the file.
@@ -672,22 +500,13 @@ class Database:
         """
         if self.in_transaction():
             raise TransactionError(f"{self.path}: shutdown() inside a transaction; leave the transaction first")
-        if self._is_aside(self._threads.here):  # it may have the mutex and the lock
-            self.epoch += 1
+        if self._is_aside(self.pool.threads.here):  # it may have the pool's mutex and the lock
+            self.pool.close_all_later()
             return
-        thread = self._threads.here
+        thread = self.pool.threads.here
         try:
             thread.call = sys._getframe()
-            with self._mutex:
-                sessions = list(self._sessions)
-                self.epoch += 1
-                self._prepared = None
-                idle = [session for session in sessions if not session.busy and not session.closed]
-                if idle and not self.read_only and os.path.exists(self.path):
-                    self._checkpoint(idle)
-                for session in idle:
-                    self.retire(session)
-                self.lock.close()
+            self.pool.close_idle()
         except BaseException:
             self._put_right(thread)
             raise
@@ -696,130 +515,17 @@ class Database:
 
     # --- a call ----------------------------------------------------------------------------------
 
-    def _enter(self, *, look: bool = True) -> Lease:
-        """Return the calling thread's connection, opened if need be; whoever calls this calls `_leave`.
-
-        With ``look=False`` the caller sees to it that the connection still is one to the file of that name.
-        """
-        session = self._threads.here.session
-        if session is not None and session.pid != os.getpid():
-            raise self._forked()
-        if session is not None:
-            # Who closes connections (shutdown, fork) raises epoch first and looks at busy then; in
-            # this order at least one of the two sees the other.
-            if session.depth and not self.lock.is_mine() and not self.read_only:
-                session.roll_back(0)  # an exception from outside tore a transaction away from its end
-            if not session.depth:
-                session.busy = 0
-                if session.is_still:  # an exception from outside kept a reader from ending that
-                    session.roll_back(0)
-            session.busy += 1
-            try:
-                is_current = session.epoch == self.epoch and not session.closed  # inlined: a read takes 8 µs
-                if session.depth or (is_current and (not look or self._is_there(session))):
-                    return session
-            except BaseException:
-                session.busy -= 1
-                raise
-            session.busy -= 1
-            if not session.busy:
-                self.retire(session)
-        with self._mutex:
-            session = self._open()
-            session.busy = 1
-            self._threads.here.session = session
-            self._threads.here.end = _ThreadEnd(self, session)
-            return session
-
-    def _leave(self, session: Lease) -> None:
-        session.busy = session.busy - 1 if session.depth else 0
-        if not session.busy and session.epoch != self.epoch and session.pid == os.getpid():
-            self.retire(session)
-
-    def _is_there(self, session: Lease) -> bool:
-        """Tell whether the path still names the file that `session` has open; raise if it names none."""
-        status = self._file.status()
-        if (status.st_dev, status.st_ino) != session.identity:
-            return False
-        return session.immutable is None or (Stamp.of(status) == session.immutable and not self._file.has_log())
-
     def _commit(self, session: Lease, status: os.stat_result) -> None:
         """Commit, given the file's status when the lock was taken."""
         before = Stamp.of(status)
         session.commit()
-        after = self._file.status()  # before anything is acknowledged: a write into a removed file is none
+        after = self.file.status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
         synced = session.clock.commit_number if self.durability == "full" else None
-        self._file.leave_word(before, Stamp.of(after), synced)
+        self.file.leave_word(before, Stamp.of(after), synced)
 
     # --- opening ---------------------------------------------------------------------------------
-
-    def _open(self) -> Lease:
-        """Return a new connection to the file as it is now, checked; needs the mutex."""
-        if self._inherited:
-            raise self._forked()
-        for _ in range(MAX_TRIES):
-            if self._prepared is None:
-                self._names = NameBook()  # what comes now may be another file, with other ids
-                self._prepared = self._file.prepare()
-            try:
-                connection, status, immutable = self._file.opened()
-            except apsw.Error as error:
-                raise driver.translated(self.path, error, "open the store") from error
-            if self._prepared == (status.st_dev, status.st_ino):
-                break
-            connection.close()  # somebody put another file in its place
-            self.epoch += 1
-            self._prepared = None
-        else:
-            raise StoreBusyError(self.path, "was replaced again and again while it was opened; retry")
-        return self._session(connection, status, immutable)
-
-    def _opened_again(self) -> Lease:
-        """Return a new connection; what seems damaged is looked at as a whole again, once, as `read` does."""
-        try:
-            return holding(self._mutex, self._open)
-        except CorruptStoreError:
-            self._distrust()
-            return holding(self._mutex, self._open)
-
-    def _open_aside(self) -> Lease:
-        """Return a new connection for who interrupts a call of the thread, which may have the mutex and the lock."""
-        if self._prepared is None or (self.lock.is_mine() and self.lock.is_swap_open()):
-            raise TransactionError(
-                f"{self.path}: this call interrupts another one of its thread that is just opening the store, and "
-                "cannot be answered; call again when that has returned"
-            )
-        try:
-            connection, status, immutable = self._file.opened()
-        except apsw.Error as error:
-            raise driver.translated(self.path, error, "open the store") from error
-        if self._prepared != (status.st_dev, status.st_ino):
-            connection.close()
-            raise StoreBusyError(self.path, "was replaced while it was opened; retry")
-        return self._session(connection, status, immutable)
-
-    def _session(self, connection: apsw.Connection, status: os.stat_result, immutable: bool) -> Lease:
-        session = Lease(
-            connection,
-            self.path,
-            self._names,
-            epoch=self.epoch,
-            identity=(status.st_dev, status.st_ino),
-            immutable=Stamp.of(status) if immutable else None,
-            history=self.history,
-        )
-        self._sessions.add(session)
-        return session
-
-    def _forked(self) -> TransactionError:
-        return TransactionError(
-            f"{self.path}: this process was forked while its parent was inside a call or transaction on the store; "
-            "fork outside of them, or start processes with spawn"
-        )
-
-    # --- the end ---------------------------------------------------------------------------------
 
     def finish_erasing(self, patience_seconds: float) -> bool:
         """Clean the files of what was erased; return whether nothing is left to do.
@@ -831,123 +537,37 @@ class Database:
             return False
         is_done = False
         with contextlib.suppress(StoreBusyError), self.alone(patience_seconds) as session:
-            before = Stamp.of(self._file.status())
+            before = Stamp.of(self.file.status())
             session.clock.forget()
-            is_done = self._file.try_finishing(session.raw)
+            is_done = self.file.try_finishing(session.raw)
             if not is_done:
-                session.epoch = -1  # as behind any failed write: drop it
-            self._file.leave_word(before, Stamp.of(self._file.status()), None)
+                session.drop()  # as behind any failed write
+            self.file.leave_word(before, Stamp.of(self.file.status()), None)
         self._finish_after = 0.0 if is_done else time.monotonic() + _ERASING_AGAIN_SECONDS
         return is_done
 
-    def files(self) -> list[str]:
-        """Return the paths of all files of the store."""
-        return self._file.files()
-
-    def key(self) -> DataKey | None:
-        """Return the key of the file that has the path now, None if it is plain."""
-        return self._file.key()
-
-    def identity(self) -> tuple[int, int]:
-        """Return (device, inode) of the file that has the path now."""
-        status = self._file.status()
-        return status.st_dev, status.st_ino
-
-    def chunks_of(self, path: str) -> Iterator[bytes]:
-        """Yield what a file of the store holds, decrypted if it is encrypted."""
-        return self._file.chunks_of(path)
+    def _behind(self, session: Lease) -> None:
+        self.letting_in(lambda: self._finish_behind(session))
 
     def _finish_behind(self, session: Lease) -> None:
         """Let a commit be followed by what is to be done about an erasure, if anything is."""
         if session.clock.erasing and time.monotonic() >= self._finish_after:
             self.finish_erasing(0)
 
-    def _checkpoint(self, idle: list[Lease]) -> None:
-        """Fold the log into the file, through the last connection that closes."""
-        try:
-            status = self._file.take_lock(0)
-            before = Stamp.of(status)
-            *others, last = idle
-            for session in others:
-                self.retire(session)
-            if last.identity != (status.st_dev, status.st_ino):
-                return  # another file has its place, and the log that has its name is of that one
-            with last.guard:
-                if last.closed:
-                    return
-                last.raw.set_busy_timeout(0)
-                with contextlib.suppress(apsw.BusyError):  # of readers: what they do not need was folded in
-                    last.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                    last.raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            self.retire(last)
-            self._file.leave_word(before, Stamp.of(self._file.status()), None)
-        except (apsw.BusyError, StoreBusyError):
-            pass  # somebody reads or writes: the log stays, and a later checkpoint folds it in
-        except apsw.Error as error:
-            self._file.warn("the log of %s stays beside it, nothing is lost: %s", self.path, type(error).__name__)
-        finally:
-            self.lock.release()
+    # --- a fork ----------------------------------------------------------------------------------
 
     def before_fork(self, deadline: float) -> None:
         """Close every connection that can be closed until `deadline`, so that a child inherits none."""
-        self._paused = self.copy
-        if self._paused is not None:
-            self._paused.before_fork(deadline)
-        self._mutex.acquire()
-        self.epoch += 1
-        for session in list(self._sessions):
-            mine = session.thread == threading.get_ident()
-            while session.busy and not mine and not session.is_suspended and time.monotonic() < deadline:
-                time.sleep(0.001)
-            if not session.busy:
-                with contextlib.suppress(StoreError):  # then it counts as one that could not be closed
-                    self.retire(session)
+        self.pool.before_fork(deadline)
 
     def after_fork_in_parent(self) -> None:
         """Let the other threads go on."""
-        self._mutex.release()
-        if self._paused is not None:
-            self._paused.after_fork_in_parent()
+        self.pool.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
-        """Start anew; connections that could not be closed are kept for ever, untouched."""
-        if self._paused is not None:
-            self._paused.after_fork_in_child()
-            self.copy = None
-        inherited = [session for session in self._sessions if not session.closed]
-        self._inherited = self._inherited or bool(inherited)
-        if inherited:
-            import ctypes
-
-            for session in inherited:  # closing one here would confuse the parent's, also at exit
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.raw))
-        self._mutex = threading.RLock()
-        self._shared = SharedCommit(self.lock, self.busy_timeout_seconds)
-        self._threads = _Threads()
-        self._sessions = set()
-        self._writer = self._prepared = None
-
-
-if hasattr(os, "register_at_fork"):
-    _forking = threading.local()  # what the forking thread has paused
-
-    def _before_fork() -> None:
-        _forking.paused = []
-        deadline = time.monotonic() + FORK_PATIENCE_SECONDS
-        in_one_order = sorted(listed(_databases), key=id)  # or two forks at once would deadlock
-        for database in in_one_order:
-            _forking.paused.append(database)
-            database.before_fork(deadline)
-
-    def _after_fork_in_parent() -> None:
-        for database in _forking.paused:
-            database.after_fork_in_parent()
-
-    def _after_fork_in_child() -> None:
-        for database in _forking.paused:
-            database.after_fork_in_child()
-
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+        """Start anew."""
+        self.pool.after_fork_in_child()
+        self._leader.begin_anew()
 
 
 @atexit.register

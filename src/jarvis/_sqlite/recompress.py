@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jarvis._sql.tables import COMPACTING, FOLDING, row_checksum
 from jarvis._sqlite import driver
-from jarvis._sqlite.lease import read_only
+from jarvis._sqlite.connection import read_only
 from jarvis.codec.compression import THRESHOLD_BYTES
 from jarvis.errors import TransactionError
 from jarvis.model.recompression import Recompression
@@ -20,7 +20,7 @@ from jarvis.model.record import repack
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
-    from jarvis._sqlite.lease import Lease
+    from jarvis._sqlite.pool import Lease
     from jarvis.codec.compression import Mode
     from jarvis.model.recompression import Progress
 

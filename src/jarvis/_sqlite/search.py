@@ -34,7 +34,7 @@ def search(database: Database, ids: Collection[str]) -> Search:
     """Search every byte of the files of a store for `ids`, and what a search of bytes does not see."""
     wanted = Wanted(ids)
     with files.explaining(database.path, "search the files of the store"):
-        found = erasure.search(database.files(), wanted, database.chunks_of)
+        found = erasure.search(database.file.files(), wanted, database.file.chunks_of)
     if not wanted:
         return found
     try:

@@ -95,6 +95,11 @@ class StoreFile:
         except OSError as error:
             raise files.translated(self.path, error, "find the store") from error
 
+    def identity(self) -> tuple[int, int]:
+        """Return (device, inode) of the file that has the path now; raise as `status` does."""
+        status = self.status()
+        return status.st_dev, status.st_ino
+
     def warn(self, message: str, *details: object) -> None:
         """Log what an operator should know."""
         import logging  # 8 ms to import, which most processes never need

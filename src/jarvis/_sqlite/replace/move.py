@@ -19,7 +19,7 @@ import apsw
 
 from jarvis._disk.locks import held_for_once
 from jarvis._sqlite import driver
-from jarvis._sqlite.lease import read_only
+from jarvis._sqlite.connection import read_only
 from jarvis._sqlite.replace import copy_file, touched_rows
 from jarvis._sqlite.replace.mover import Mover, UnequalError
 from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError
@@ -94,7 +94,7 @@ def move(
     with _only_one(database):
         mover = Mover(database, make, progress or (lambda _: None), patience_seconds)
         try:
-            database.copy = mover.copy
+            database.pool.copy = mover.copy
             mover.begin()
             mover.fill()
             mover.make_indexes()
@@ -109,7 +109,7 @@ def move(
                 database.path, "the copy that was to take its place does not equal it, and was removed; move it anew"
             ) from None
         finally:
-            database.copy = None
+            database.pool.copy = None
             with contextlib.suppress(apsw.Error):
                 mover.copy.close()
 

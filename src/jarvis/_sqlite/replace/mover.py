@@ -24,7 +24,7 @@ from jarvis.model.rewriting import RewriteProgress, Rewritten
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
-    from jarvis._sqlite.lease import Lease
+    from jarvis._sqlite.pool import Lease
 
 MOST_ROWS = 1_000
 """So many rows are copied at once, in one short read transaction, unless they are large."""
@@ -361,7 +361,7 @@ class Mover:
         application, version = schema.read_mark(session.raw)
         sequences = session.rows(_SEQUENCES)
         commit = schema.last_commit(session.raw)
-        session.epoch = -1  # the connection is one to the old file
+        session.drop()  # the connection is one to the old file
         try:
             self._finish(application, version, sequences)
             before_swap(self.copy.path)

@@ -213,7 +213,7 @@ def _begin(database: Database) -> bool:
 
 def _now(database: Database) -> tuple[Envelope | None, int | None]:
     """Return the file of keys, and which of them the store has, None if it is plain."""
-    found, key = database.vault.envelope(), database.key()
+    found, key = database.vault.envelope(), database.file.key()
     return found, None if found is None or key is None else found.key_with(key.salt)
 
 

@@ -1,0 +1,143 @@
+"""`Leader`: the thread that makes the writes of several in one transaction, see `jarvis._sqlite.shared_commit`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from jarvis._sqlite.shared_commit import Commit, SharedCommit, Write
+from jarvis.errors import CorruptStoreError, JarvisError, ReadOnlyStoreError, StoreAccessError
+
+if TYPE_CHECKING:
+    from jarvis._sqlite.pool import Lease, Pool
+
+
+class Leader:
+    """Makes writes, each alone or with those that other threads of this process wait with.
+
+    Args:
+        pool: of the connections.
+        commit: ends the transaction on a connection, given the file's status when the lock was taken.
+        behind: is called with the connection behind a commit that leaves something to be done about an erasure.
+        timeout_seconds: how long a write waits for its turn.
+
+    Attributes:
+        shared: the writes that wait.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        commit: Callable[[Lease, os.stat_result], None],
+        behind: Callable[[Lease], None],
+        timeout_seconds: float,
+    ) -> None:
+        self._pool, self._lock = pool, pool.lock
+        self._commit, self._behind, self._timeout = commit, behind, timeout_seconds
+        self._writer: Lease | None = None  # lent to whoever leads while threads take turns
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Have no write that waits, and no connection: a forked child has none of its parent's."""
+        self.shared = SharedCommit(self._lock, self._timeout)
+        self._writer = None
+
+    def be_ready(self) -> None:
+        """Have a connection of the calling thread, so that it need not be opened while its write has the lead."""
+        session = self._pool.threads.here.session
+        if (
+            session is None
+            or session.depth
+            or session.epoch != self._pool.epoch
+            or session.closed
+            or session.pid != os.getpid()
+            or session.is_still
+        ):
+            self._pool.leave(self._pool.enter(look=False))
+
+    def lead(self, own: Write) -> None:
+        """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone.
+
+        If there is no connection (any more), as behind a fork or where the file was replaced, nothing is done.
+        """
+        thread = self._pool.threads.here
+        mine = session = thread.session
+        if mine is None or session is None:
+            return
+        commit = Commit([own])
+        try:
+            try:
+                if self.shared.is_crowded and self._lock.is_mine():
+                    session = thread.session = self._lend_writer(mine)
+                session.is_committed = False
+                before = self._pool.file.take_lock(self._timeout)
+                session.busy += 1  # from here on only: while it waits a fork may close it
+                if not self._pool.is_current(session) or (before.st_dev, before.st_ino) != session.identity:
+                    mine.drop()
+                    session.drop()
+                    return
+                if own.commit.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
+                    return
+                commit = self.shared.join(own)
+                session.begin()
+                self._lock.announce()  # before any of them asks for the time
+                session.joined = True
+                for write in commit.writes:
+                    made, session.signature = session.clock.commit_number, None
+                    try:
+                        write.result = write.work(session)
+                    except Exception as error:
+                        if len(commit.writes) == 1 or session.clock.commit_number != made:
+                            raise
+                        write.error = error  # nothing of it was written: it is raised in the thread it belongs to
+                self._commit(session, before)
+                commit.is_done = True
+            except BaseException as error:
+                if session.is_committed and not isinstance(error, JarvisError):  # an interrupt behind the commit
+                    commit.is_done = True
+                    raise
+                session.roll_back(0)
+                if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
+                    session.drop()
+                if len(commit.writes) == 1:
+                    raise
+                if not isinstance(error, Exception):
+                    self.shared.part(commit.writes[1:])
+                    raise
+                self.shared.part(commit.writes)
+                return
+            finally:
+                session.joined = False
+                thread.session = mine
+                if session.busy:
+                    self._pool.leave(session)
+                for write in commit.writes[1:]:
+                    write.wake()
+        finally:  # again, see `_put_right`
+            thread.session = mine
+            if session.depth:
+                session.roll_back(0)
+            session.joined = False
+        if session.clock.erasing:
+            self._behind(session)
+
+    def _lend_writer(self, mine: Lease) -> Lease:
+        """Return what writes in place of the calling thread's connection `mine` while threads take turns.
+
+        A connection forgets the pages it has when another one writes: each leader would read them anew.
+        """
+        writer = self._writer
+        if writer is None or not self._pool.is_current(writer):
+            writer = self._pool.open_at_once()  # who opens one just now may wait for this thread, which has the lead
+            if writer is None:
+                return mine
+            if not self._lock.is_mine():  # to open took the lock and gave it back: another thread may lead by now
+                self._pool.retire(writer)
+                return mine
+            old, self._writer = self._writer, writer
+            if old is not None:
+                self._pool.retire(old)
+        writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
+        return writer
