@@ -88,9 +88,10 @@ class Story:
         self.memory.create_memory("new", key, {"n": 1}, "t", tags=["x"])
 
     def forget(self) -> None:
-        """Remove what was kept: a JSON store is written whole at each change."""
+        """Remove what was kept, of a JSON store with its past: that is written whole at each change."""
+        is_json = self.memory.backend.name == "json"
         for entry in self.memory.get_memories_by_category("new"):
-            self.memory.delete_memory(entry.id)
+            (self.memory.erase_memory if is_json else self.memory.delete_memory)(entry.id)
         self.acknowledged.clear()
 
     def there(self) -> Counter[str]:
@@ -267,8 +268,6 @@ def in_a_thread_of_its_own(work: Callable[[], Result]) -> Result:
 def test_an_interrupt_at_any_bytecode_leaves_no_lock_and_no_half(
     kind: str, mode: str, tmp_path: Path, soak: bool, chance: random.Random, figures: Figures
 ) -> None:
-    if mode == "leading" and not soak:
-        pytest.skip("is for --soak: once, under load, a follower hung, and why is not known yet")
     points = in_a_thread_of_its_own(lambda: interrupt_everywhere(kind, mode, tmp_path, soak, chance))
 
     assert points > 40

@@ -92,6 +92,16 @@ class Lease(Session):
             return
         holding(self.guard, self._close)
 
+    def fold_log(self) -> bool:
+        """Fold the log into the file as far as no reader needs it; False if the connection is closed."""
+        if self.closed:
+            return False
+        self.raw.set_busy_timeout(0)
+        with contextlib.suppress(apsw.BusyError):  # of readers: what they do not need was folded in
+            self.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self.raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+        return True
+
     def _close(self) -> None:
         if self.closed:
             return
@@ -218,8 +228,10 @@ class Pool:
 
     def retire(self, session: Lease) -> None:
         """Close a connection that no call uses any more."""
-        self._leases.discard(session)
-        session.close()
+        try:
+            session.close()  # it is known as long as somebody may wait for its guard, see `let_go`
+        finally:
+            self._leases.discard(session)
 
     def distrust(self) -> None:
         """Let every connection be opened anew, and the file be verified before."""
@@ -336,13 +348,8 @@ class Pool:
                 self.retire(session)
             if last.identity != (status.st_dev, status.st_ino):
                 return  # another file has its place, and the log that has its name is of that one
-            with last.guard:
-                if last.closed:
-                    return
-                last.raw.set_busy_timeout(0)
-                with contextlib.suppress(apsw.BusyError):  # of readers: what they do not need was folded in
-                    last.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                    last.raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            if not holding(last.guard, last.fold_log):
+                return
             self.retire(last)
             self.file.leave_word(before, Stamp.of(self.file.status()), None)
         except (apsw.BusyError, StoreBusyError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from jarvis._calls.caller import let_go
 from jarvis._disk import files, ownership
 from jarvis._disk.files import explaining
 from jarvis._sqlite import driver
@@ -84,8 +85,9 @@ class CopyFile:
             TransactionError: this process was forked meanwhile; the copying goes on in its parent.
         """
         self.check_process()
-        with self._guard:
+        try:
             try:
+                self._guard.acquire()
                 if self._connection is None:
                     self._connection = self._opened()
                 yield self._connection
@@ -96,6 +98,10 @@ class CopyFile:
                 if isinstance(error, apsw.Error):
                     raise driver.translated(self.path, error, "copy the store", errno) from error
                 raise
+            finally:
+                let_go(self._guard)
+        finally:  # again, see `jarvis._calls.caller.holding`
+            let_go(self._guard)
 
     def check_process(self) -> None:
         """Raise `TransactionError` in a process that was forked while the store was copied."""
