@@ -81,9 +81,7 @@ def test_everything_public_is_documented_where_it_is_defined() -> None:
 def _verbs_of_the_contract() -> set[str]:
     from jarvis import storage_backend
     from jarvis.persistent_memory import MemoryModule
-    from jarvis.services.forgetting import Forgets
-    from jarvis.services.looking_back import LooksBack
-    from jarvis.services.securing import Secures
+    from jarvis.services.store import Secures
 
     described = (
         storage_backend.StorageBackend,
@@ -100,8 +98,6 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.BacksUp,
         storage_backend.Encrypts,
         MemoryModule,
-        LooksBack,
-        Forgets,
         Secures,
     )
     return {name for kind in described for name in vars(kind)}

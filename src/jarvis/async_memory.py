@@ -35,7 +35,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
-from jarvis.services.forgetting import Lifetime
+from jarvis.services.expiry import Lifetime
 from jarvis.services.ongoing import closed
 from jarvis.services.retention import RetentionPlan, SweepReport
 from jarvis.services.sweeping import Sweeper

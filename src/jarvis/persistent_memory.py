@@ -6,14 +6,16 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import MAXYEAR, UTC, datetime
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+import msgspec
+
 from jarvis import backend_registry
-from jarvis._calls.arguments import is_on, tag_list
-from jarvis._calls.caller import Gates
+from jarvis._calls.arguments import is_on, own_code, tag_list
+from jarvis._calls.caller import Gates, holding
 from jarvis.backend_registry import ask
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.unstorable import storable
@@ -26,7 +28,7 @@ from jarvis.errors import (
 )
 from jarvis.keys import KeySources
 from jarvis.model.author import NOBODY, Author, acting
-from jarvis.model.change import Change
+from jarvis.model.change import Change, position_of
 from jarvis.model.dating import Dates
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
@@ -34,21 +36,26 @@ from jarvis.model.entry import (
     NO_MODULE,
     MemoryEntry,
     MemoryQuery,
+    asked_limit,
     asked_name,
     asked_text,
     check_name,
     check_namespace,
     check_text,
 )
+from jarvis.model.erasure import MOST_SEARCHED, ErasureReceipt
 from jarvis.model.identifiers import new_id
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Difference, Operation, Revision
-from jarvis.services.forgetting import Forgets, Lifetime, moment_of_expiry, rules_of
-from jarvis.services.looking_back import LooksBack
+from jarvis.services import retention, timeline
+from jarvis.services.expiry import Lifetime, moment_of_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
-from jarvis.services.securing import Secures
+from jarvis.services.retention import RetentionPlan, SweepReport, rules_of
+from jarvis.services.store import Secures
+from jarvis.services.sweeping import Sweeper
+from jarvis.services.watching import Feed, Watch, watching
 from jarvis.storage_backend import (
     Compresses,
     Erases,
@@ -61,6 +68,7 @@ from jarvis.storage_backend import (
     SharesCommits,
     StorageBackend,
     Transactional,
+    WakesWatchers,
 )
 
 __all__ = [
@@ -93,13 +101,16 @@ _USUAL: dict[str, Any] = {
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]
 
+_BATCH = 500  # some 30 ms, for which other writers wait
+_MANY = 10_000
+
 
 def utc_now() -> datetime:
     """Return the time now, aware, in UTC."""
     return datetime.now(UTC)
 
 
-class MemoryModule(LooksBack, Forgets, Secures):
+class MemoryModule(Secures):
     """A memory that is kept across sessions, in one namespace of one store.
 
     Safe to use from any number of threads and processes at once. Opens its store at the first call,
@@ -205,7 +216,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
             backend = backend.capability(Expires).with_clock(functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
-        self._sweepers, self._ongoing = [], Ongoing()
+        self._sweepers: list[Sweeper] = []
+        self._ongoing = Ongoing()
         self._clock = clock
         self._gates = Gates()
         self._dates = Dates()
@@ -780,6 +792,432 @@ class MemoryModule(LooksBack, Forgets, Secures):
         _log("cleared all %d memories, by %s", removed, author)
         return removed
 
+    # --- the past ---------------------------------------------------------------------------------
+
+    def get_history(self, memory_id: str) -> list[Revision]:
+        """Return the past states of the memory, each with the change that ended it, the newest first.
+
+        Also of a memory that was deleted; ``[]`` if nothing is known of it, or it was never changed.
+
+        Raises:
+            UnsupportedError: the backend keeps no history.
+        """
+        return ask(self.backend, KeepsHistory).revisions(asked_text("memory_id", memory_id))
+
+    def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
+        """Return what differs between two versions of the memory, of which one may be the present one.
+
+        Raises:
+            RevisionNotFoundError: a version is not known; the message says which are.
+            UnsupportedError: the backend keeps no history.
+        """
+        ask(self.backend, KeepsHistory)
+        _check_versions(from_version, to_version)
+        return timeline.diff(self.backend, asked_text("memory_id", memory_id), from_version, to_version)
+
+    def restore_memory(
+        self,
+        memory_id: str,
+        version: int,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Give the memory, deleted or not, what it held as `version`; return whether anything is known of it.
+
+        That is a change as any other: the memory gets a new version, and it can be undone. It expires as it did then;
+        where that has passed, it goes on to expire as it does now.
+
+        Raises:
+            RevisionNotFoundError: the version is not known; the message says which are.
+            UnsupportedError: the backend keeps no history.
+        """
+        ask(self.backend, KeepsHistory)
+        _check_versions(version)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
+
+    def undo(
+        self,
+        memory_id: str,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Take back the last change of the memory; return whether anything is known of it.
+
+        Also its deletion, or its creation. Undoing an undo makes the change again. It expires as `restore_memory` says.
+
+        Raises:
+            RevisionNotFoundError: what it was before is not known any more.
+            UnsupportedError: the backend keeps no history.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> _ = memory.set_user_preference("theme", {"mode": "light"}, module="ui", reason="asked for")
+        >>> memory.get_history(memory_id)[0].reason
+        'asked for'
+        >>> memory.undo(memory_id)
+        True
+        >>> memory.get_memory(memory_id).value
+        {'mode': 'dark'}
+        """
+        ask(self.backend, KeepsHistory)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        return self._change(lambda moment: timeline.undo(self.backend, memory_id, author, moment))
+
+    def prune_history(self, *, limit: int = 1_000) -> int:
+        """Remove at most `limit` past states that the policy has no room for; return how many.
+
+        Writers do that beside their changes, in small steps; this is for a store that nobody writes to.
+
+        Raises:
+            UnsupportedError: the backend keeps no history.
+        """
+        asked_limit(limit)
+        self._gates.here.check(self.backend)
+        return ask(self.backend, KeepsHistory).prune(self._now(), limit)
+
+    def mend_dates(self, *, module: str | None = None, task_id: str | None = None, reason: str | None = None) -> int:
+        """Date anew what is dated ahead of the clock, in every namespace; return how many memories got another date.
+
+        For a store that was written to while the clock of its machine was ahead. SET THE CLOCK RIGHT BEFORE. Each such
+        memory is updated: it gets a version, which the feed tells, and a date between those of the changes before
+        and behind it. Past states and the feed are dated anew, too; cursors stay good. As of a moment before
+        this one nothing is known any more; every past state is kept. All or nothing: no-op if all dates have passed.
+
+        Raises:
+            TransactionError: a transaction is open in this thread.
+            UnsupportedError: the backend cannot.
+
+        >>> import tempfile
+        >>> from datetime import UTC, datetime, timedelta
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> directory, ahead = tempfile.mkdtemp(), datetime.now(UTC) + timedelta(days=4000)
+        >>> memory = MemoryModule(storage_dir=directory, clock=lambda: ahead)
+        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> memory = MemoryModule(storage_dir=directory)
+        >>> memory.mend_dates()
+        1
+        >>> memory.get_memory(memory_id).timestamp <= datetime.now(UTC)
+        True
+        """
+        store = ask(self.backend, MendsDates)
+        gate = self._gates.here
+        gate.check(self.backend)
+        self._now()
+        author = self._author(module, task_id, "its date lay ahead of the clock" if reason is None else reason)
+        try:
+            gate.call = sys._getframe()
+            return store.mend_dates(author.signature("update"))
+        finally:
+            gate.call = None
+
+    # --- what happened -----------------------------------------------------------------------------
+
+    def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
+        """Return what happened in this namespace, in the order of commits, by all processes: at most `limit` changes.
+
+        Args:
+            since: only what happened behind this cursor: `Change.cursor` of the last one you have seen. It
+                stays good across restarts. None begins with the earliest change that is known.
+            limit: at most this many; fewer mean that there are no more just now.
+
+        Raises:
+            CursorExpiredError: changes behind the cursor are not known any more, and the error names the earliest; or
+                the cursor is of before the store was restored from a backup.
+            InvalidQueryError: `since` is no cursor, or `limit` no number above 0.
+            UnsupportedError: the backend has no feed.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> cursor = memory.newest_cursor()
+        >>> _ = memory.set_user_preference("sound", {"on": True}, module="ui")
+        >>> [(change.operation, change.key, change.module) for change in memory.changes(cursor)]
+        [('create', 'sound', 'ui')]
+        """
+        feed = Feed(self.backend)
+        asked_limit(limit)
+        return feed.earliest(limit) if since is None else feed.since(since, limit)
+
+    def newest_cursor(self) -> str:
+        """Return the cursor of now: behind it lies what has not happened yet.
+
+        Raises:
+            UnsupportedError: the backend has no feed.
+        """
+        return Feed(self.backend).newest()
+
+    def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> Iterator[Change]:
+        """Yield what happens in this namespace, by any process, as it happens: within a tenth of a second.
+
+        Nothing is skipped and nothing given twice, also when you go on from the cursor of the last change
+        after a restart. Waiting takes about four thousandths of a core. It ends when you leave the loop, and behind
+        `shutdown`, also by another thread.
+
+        Args:
+            since: begin behind this cursor; None means now, which is when this is called.
+            idle_seconds: end when nothing happened for so long; None waits for ever.
+
+        Raises:
+            CursorExpiredError, InvalidQueryError: as `changes` does; or `idle_seconds` is no number from 0 up.
+            UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
+        """
+        watch = self._watch(since, idle_seconds)
+        watch.begin(since)
+        return watching(watch, idle_seconds)
+
+    def _watch(self, since: str | None, idle_seconds: float | None) -> Watch:
+        if idle_seconds is not None and not (type(idle_seconds) in (int, float) and idle_seconds >= 0):
+            raise InvalidQueryError("idle_seconds: takes a number of seconds from 0 up, or None")
+        feed, waker = Feed(self.backend), ask(self.backend, WakesWatchers)
+        if since is not None:
+            position_of(since)  # what is no cursor is refused at once
+        return Watch(feed, waker, self._ongoing.begin())
+
+    # --- expiry -----------------------------------------------------------------------------------
+
+    def touch_memory(
+        self,
+        memory_id: str,
+        *,
+        ttl: Lifetime | msgspec.UnsetType | None = msgspec.UNSET,
+        expires_at: datetime | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Let the memory expire at another time, or never; return whether it exists.
+
+        That is a change with a version and a place in its history; its timestamp, and so its place in lists, stays.
+
+        Args:
+            memory_id: which memory; one that has expired does not exist.
+            ttl: how long from now on, a timedelta or seconds; None for ever.
+            expires_at: until when, in place of `ttl`; naive means local time.
+            module, task_id, reason: who makes the change, for which task, and why.
+
+        Raises:
+            InvalidEntryError: neither or both are given, `ttl` is not above 0, or `expires_at` has passed.
+            UnsupportedError: the backend has no expiry.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory_id = memory.set_user_preference("code", {"door": 4711}, ttl=60)
+        >>> memory.touch_memory(memory_id, ttl=None)
+        True
+        >>> print(memory.get_memory(memory_id).expires_at)
+        None
+        """
+        ask(self.backend, Expires)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        if ttl is msgspec.UNSET and expires_at is None:
+            raise InvalidEntryError("ttl", "is not given; give it, or expires_at=, or ttl=None to keep it for ever")
+        if ttl is None and expires_at is not None:
+            raise InvalidEntryError("ttl", "and expires_at exclude each other; give one of them")
+        until = moment_of_expiry(self._now(), None if ttl is msgspec.UNSET else ttl, expires_at)
+
+        def touch(_: datetime) -> bool:
+            entry = self.backend.read(memory_id)
+            if entry is None:
+                return False
+            entry.expires_at = until
+            self._sign(author, "touch")
+            try:
+                self.backend.update(entry)
+            except EntryNotFoundError:  # it has expired since it was read
+                return False
+            return True
+
+        return self._change(touch)
+
+    def purge_expired(
+        self,
+        *,
+        limit: int = 1_000,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """Remove at most `limit` memories that have expired, in every namespace, and their past; return how many.
+
+        Reads do not see them anyway. Writers purge a few beside their changes, so this is for a store that nobody
+        writes to, or to have it done now. Their changes stay in the feed, with the purge of each: who, when and why.
+
+        Raises:
+            InvalidQueryError: `limit` is no number above 0.
+            UnsupportedError: the backend has no expiry.
+        """
+        ask(self.backend, Expires)
+        return self._purge(asked_limit(limit), self._author(module, task_id, reason))
+
+    # --- erasure ----------------------------------------------------------------------------------
+
+    def erase_memory(
+        self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> ErasureReceipt:
+        """ERASE the memory, its past, and whatever names it, from every file of the store; return what came of it.
+
+        It may be there, deleted or expired. In the feed stays that something was erased, when, by whom and why. As
+        of a moment before, only questions about the id of another memory are answered. The file is written anew,
+        for which other writers wait: 0.3 s with 100,000 memories. See `ErasureReceipt` for what that cannot reach.
+
+        Raises:
+            UnsupportedError: the backend has no erasure.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory_id = memory.create_memory("notes", "secret", {"text": "the safe is behind the stove"}, "note")
+        >>> receipt = memory.erase_memory(memory_id, reason="asked for")
+        >>> receipt.state, receipt.memories, receipt.removed["entries"], receipt.searched.found
+        ('done', 1, 1, 0)
+        """
+        return self._erase(asked_text("memory_id", memory_id), self._author(module, task_id, reason))
+
+    def erase_entity(
+        self,
+        entity_type: str,
+        entity_id: str | None = None,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> ErasureReceipt:
+        """ERASE every memory that is or was about the entity, or about any of this type, as `erase_memory` does."""
+        query = MemoryQuery(entity_type=asked_text("entity_type", entity_type), entity_id=entity_id)
+        return self._erase(query, self._author(module, task_id, reason))
+
+    def erase_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> ErasureReceipt:
+        """ERASE every memory that satisfies every filter, or did in a past state that is kept, as `erase_memory` does.
+
+        The filters are those of `search_memories`; archived memories are erased too.
+
+        Raises:
+            InvalidQueryError: no filter is given (`erase_namespace` erases everything), or one means nothing.
+            UnsupportedError: the backend has no erasure.
+        """
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+        )
+        if query == MemoryQuery(tags_match=tags_match):
+            raise InvalidQueryError("erase_memories: give a filter; erase_namespace() erases everything")
+        return self._erase(query, self._author(module, task_id, reason))
+
+    def erase_namespace(
+        self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> ErasureReceipt:
+        """ERASE EVERY MEMORY OF `namespace`, its past and its name, as `erase_memory` does.
+
+        Raises:
+            UnsupportedError: the backend has no namespaces, or no erasure.
+        """
+        check_namespace(namespace)
+        author = self._author(module, task_id, reason)
+        return self._erase(None, author, ask(self.backend, Namespaced).for_namespace(namespace))
+
+    # --- by rules ---------------------------------------------------------------------------------
+
+    def plan_retention(self, *, examples: int = 3) -> RetentionPlan:
+        """Return what `sweep` would do now, rule by rule, with `examples` of each, the newest; change nothing.
+
+        The rules are judged in their order: what one acts upon is of no concern to those that follow. On
+        a store that stands still a sweep does just what is said here.
+
+        Raises:
+            InvalidQueryError: `examples` is no number from 0 up.
+
+        >>> import tempfile
+        >>> from datetime import timedelta
+        >>> from jarvis.persistent_memory import MemoryModule, RetentionRule
+        >>> newest = RetentionRule(category="tasks", max_entries=1, keep_tags=("important",))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp(), retention=[newest])
+        >>> for name in ("a", "b", "c"):
+        ...     _ = memory.record_task(name, {"status": "completed"}, ["important"] if name == "a" else [])
+        >>> [(step.count, [entry.key for entry in step.examples]) for step in memory.plan_retention().steps]
+        [(1, ['task_b'])]
+        >>> memory.sweep().deleted
+        1
+        """
+        _check("examples", examples, 0)
+        return retention.plan(self.backend, self.retention, self._now(), examples)
+
+    def sweep(
+        self,
+        *,
+        batch: int = _BATCH,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> SweepReport:
+        """Delete and archive what the rules of this module say, purge what has expired; return how much that was.
+
+        At most `batch` memories go in one transaction, each judged in there as it is then, so others write
+        in between. A sweep that is killed or fails keeps what was done; another one goes on. Each is a
+        change like any other: in the history, in the feed, and with a reason that names the rule if none is
+        given. Being archived leaves a memory its timestamp. Without rules only what has expired goes. `shutdown`
+        ends it behind the transaction it is in.
+
+        Raises:
+            InvalidQueryError: `batch` is no number from 1 to 10,000.
+        """
+        _check("batch", batch, 1)
+        author, activity = self._author(module, task_id, reason, "retention"), self._ongoing.begin()
+        return holding(activity.lock, lambda: self._sweep(batch, author, lambda: activity.is_over))
+
+    def sweep_every(self, interval: timedelta | float) -> Sweeper:
+        """Start a daemon thread that sweeps now and then after each `interval` (a timedelta, or seconds).
+
+        It goes on until `Sweeper.stop` or `shutdown`, whichever comes first.
+
+        Raises:
+            InvalidSettingError: `interval` is not above 0, or longer than 30 days.
+        """
+        with own_code(InvalidSettingError, "sweep_every"):
+            if isinstance(interval, float | int) and not isinstance(interval, bool):
+                try:
+                    interval = timedelta(seconds=interval)
+                except (ValueError, OverflowError):
+                    raise InvalidSettingError("sweep_every: takes a number of seconds up to 30 days") from None
+            if not isinstance(interval, timedelta):
+                raise InvalidSettingError(
+                    f"sweep_every: takes a timedelta or a number of seconds, not {type(interval).__name__}"
+                )
+        checked("sweep_every", interval)
+        author = self._author(None, None, None, "retention")
+        sweeper = Sweeper(lambda is_over: self._sweep(_BATCH, author, is_over), interval)
+        self._sweepers[:] = [*(each for each in self._sweepers if each.is_running), sweeper]
+        return sweeper
+
     # --- transactions, authors, namespaces -------------------------------------------------------
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
@@ -1076,6 +1514,70 @@ class MemoryModule(LooksBack, Forgets, Secures):
 
         return self._change(upsert)
 
+    def _erase(
+        self, which: str | MemoryQuery | None, author: Author, backend: StorageBackend | None = None
+    ) -> ErasureReceipt:
+        backend = backend or self.backend
+        store = ask(backend, Erases)
+        with self._verb_transaction():
+            moment = self._date(ask(self.backend, Transactional).moment)
+            self._sign(author, "erase")
+            ids, removed = store.erase(which)
+        asked = (which,) if isinstance(which, str) else ()
+        found = store.finish_erasing(ids[:MOST_SEARCHED] or asked)
+        import logging  # 8 ms to import, which most sessions never need
+
+        logging.getLogger("jarvis.memory").info("erased %d memories, by %s", len(ids), author.module or NO_MODULE)
+        return ErasureReceipt(
+            moment=moment,
+            memories=len(ids),
+            removed=removed,
+            state="pending" if found is None else "done",
+            searched=found,
+        )
+
+    def _purge(self, limit: int, author: Author) -> int:
+        def purge(_: datetime) -> int:
+            self._sign(author, "expire")
+            return self.backend.capability(Expires).purge_expired(limit)
+
+        return self._change(purge)
+
+    def _sweep(self, batch: int, author: Author, is_over: Callable[[], bool]) -> SweepReport:
+        report = retention.sweep(
+            self.backend, self.retention, self._now(), batch=batch, change=self._change, author=author, is_over=is_over
+        )
+        if self.backend.has_capability(Expires):
+            purged, last = 0, batch
+            while last == batch and not is_over():
+                last = self._purge(batch, author)
+                purged += last
+            report = msgspec.structs.replace(report, purged=purged)
+        if report.deleted or report.archived or report.purged:
+            import logging  # 8 ms to import, which most sessions never need
+
+            logging.getLogger("jarvis.retention").info(
+                "deleted %d, archived %d, purged %d", report.deleted, report.archived, report.purged
+            )
+        return report
+
+    def _stop_sweeping(self) -> bool:
+        """Stop every sweeper of this module and its siblings; return whether there was one."""
+        stopped = self._sweepers[:]
+        for sweeper in stopped:
+            sweeper.stop()
+        self._sweepers[:] = [each for each in self._sweepers if each not in stopped]
+        return bool(stopped)
+
+    def _hides_archived(self) -> bool:
+        return any(rule.action == "archive" for rule in self.retention)
+
+    def _hidden(self, include_archived: bool, tags: Collection[str] | None = None) -> tuple[str, ...] | None:
+        """Return the tags of what a list that asks for `tags` leaves out, or None."""
+        if is_on("include_archived", include_archived) or not self._hides_archived():
+            return None
+        return None if isinstance(tags, Collection) and ARCHIVED in tags else (ARCHIVED,)
+
 
 _COMPARED = (bool, int, float, str, tuple, HistoryPolicy)  # what equals another one by no code of a caller
 
@@ -1104,6 +1606,19 @@ def _check_version(entry: MemoryEntry | None, wanted: int) -> None:
         raise InvalidQueryError("if_version: no memory has so many versions")
     if entry is None or entry.version != wanted:
         raise ConflictError(wanted, None if entry is None else entry.version)
+
+
+def _check_versions(*versions: int) -> None:
+    for version in versions:
+        if type(version) is not int:
+            raise InvalidQueryError(f"version: takes a whole number, not {type(version).__name__}")
+        if abs(version) >= MOST_VERSIONS:
+            raise InvalidQueryError("version: no memory has so many versions")
+
+
+def _check(name: str, number: int, least: int) -> None:
+    if type(number) is not int or not least <= number <= _MANY:
+        raise InvalidQueryError(f"{name}: takes a whole number from {least} to {_MANY:,}")
 
 
 def _log(decision: str, count: int, author: Author) -> None:

@@ -16,9 +16,10 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from jarvis._calls.arguments import own_code
 from jarvis.codec import instant_of
 from jarvis.codec.instants import MICROSECOND
-from jarvis.errors import EntryNotFoundError
+from jarvis.errors import EntryNotFoundError, InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.options import ARCHIVED, RetentionRule
@@ -84,6 +85,18 @@ class _Reach(NamedTuple):
     def has(self, entry: MemoryEntry) -> bool:
         """Tell whether an entry that `query` found is this rule's."""
         return not any(reaches(entry) for reaches in self.earlier)
+
+
+@own_code(InvalidSettingError, "retention")
+def rules_of(given: Sequence[RetentionRule]) -> tuple[RetentionRule, ...]:
+    """Return the rules that a module is given.
+
+    Raises:
+        InvalidSettingError: they are none.
+    """
+    if not isinstance(given, list | tuple) or not all(isinstance(rule, RetentionRule) for rule in given):
+        raise InvalidSettingError("retention: takes a list of RetentionRule")
+    return tuple(given)
 
 
 def plan(backend: StorageBackend, rules: Sequence[RetentionRule], now: datetime, examples: int) -> RetentionPlan:
