@@ -15,6 +15,8 @@ import pytest
 
 from jarvis import errors
 from jarvis.persistent_memory import MemoryModule
+from jarvis.services.store import Store
+from tests.test_former_names import MOVED_TO_STORE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -79,9 +81,17 @@ def test_every_error_is_documented_with_its_parents() -> None:
 def test_every_verb_is_on_the_map() -> None:
     page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
 
-    verbs = [name for name in dir(MemoryModule) if not name.startswith("_")]
+    verbs = [name for name in dir(MemoryModule) if not name.startswith("_") and name not in MOVED_TO_STORE]
 
     assert [name for name in verbs if f"`{name}" not in page] == []
+
+
+def test_every_verb_of_the_store_is_on_its_page_and_so_is_every_former_name() -> None:
+    page = (ROOT / "docs" / "reference" / "store.md").read_text(encoding="utf-8")
+    table, _, former = page.partition("## Former names")
+
+    assert [name for name in vars(Store) if name[0] != "_" and f"| `{name}(" not in table] == []
+    assert [name for name in MOVED_TO_STORE if f"`{name}`" not in former] == []
 
 
 def test_every_target_of_the_readme_is_in_the_makefile() -> None:

@@ -118,8 +118,8 @@ VERBS: dict[str, Callable[[MemoryModule, str], object]] = {
     "merge": lambda memory, memory_id: memory.merge_memory(memory_id, {"m": 2}),
     "touch": lambda memory, memory_id: memory.touch_memory(memory_id, ttl=3600),
     "undo": lambda memory, memory_id: memory.undo(memory_id),
-    "purge": lambda memory, _: memory.purge_expired(),
-    "prune": lambda memory, _: memory.prune_history(),
+    "purge": lambda memory, _: memory.store.purge_expired(),
+    "prune": lambda memory, _: memory.store.prune_history(),
     "sweep": lambda memory, _: memory.sweep(),
 }
 

@@ -11,35 +11,33 @@ import contextlib
 import contextvars
 import functools
 import itertools
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 import msgspec
 
 from jarvis._calls.arguments import is_on
+from jarvis._calls.former import former_verb
 from jarvis._calls.lanes import Lane, Workers, one_thread
-from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import TransactionError
-from jarvis.keys import KeySource, KeySources
+from jarvis.keys import KeySources
 from jarvis.model.change import Change
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.options import Compression, Encryption, HistoryPolicy, RetentionRule
-from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Difference, Revision
-from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.persistent_memory import Clock, MemoryModule, utc_now
 from jarvis.services.expiry import Lifetime
 from jarvis.services.ongoing import closed
 from jarvis.services.retention import RetentionPlan, SweepReport
+from jarvis.services.store import Store
 from jarvis.services.sweeping import Sweeper
-from jarvis.services.watching import INTERVAL_SECONDS, Watch
+from jarvis.services.watching import INTERVAL_SECONDS, Watch, new_watch
 from jarvis.storage_backend import StorageBackend
 
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
@@ -47,6 +45,7 @@ _BATCH = 64  # entries an iteration fetches at a time: a hop between threads cos
 _USUAL_HISTORY = HistoryPolicy()
 
 P = ParamSpec("P")
+Inner = TypeVar("Inner")
 Result = TypeVar("Result")
 
 
@@ -71,7 +70,84 @@ _levels: contextvars.ContextVar[Mapping[int, _Level]] = contextvars.ContextVar(
 )
 
 
-class AsyncMemoryModule:
+class _Face(Generic[Inner]):
+    """The verbs of `_inner`, each called in one of a few threads, or in that of the transaction it is in."""
+
+    _inner: Inner
+    _workers: Workers
+
+    def _read(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
+        """Await a call that waits for no writer."""
+        return self._called("read", call, *args, **kwargs)
+
+    def _write(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
+        """Await a call that may wait for the writers' lock."""
+        return self._called("change", call, *args, **kwargs)
+
+    def _work(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
+        """Await a call that may take long."""
+        return self._called("long", call, *args, **kwargs)
+
+    async def _called(self, lane: Lane, call: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        bound = functools.partial(contextvars.copy_context().run, call, *args, **kwargs)
+        level = _levels.get().get(id(self._workers))
+        if level is None or level.is_detached:
+            result: Result = await self._workers.call(lane, bound)
+            return result
+        async with level.turn:
+            level.check()
+            return await _in_thread(level.thread, bound)
+
+
+def awaitable(
+    verb: Callable[Concatenate[Inner, P], Result], lane: Lane
+) -> Callable[Concatenate[_Face[Inner], P], Coroutine[Any, Any, Result]]:
+    """Return `verb` of what is behind a face as a verb of the face: its signature, docstring and types, in a lane."""
+
+    async def call(face: _Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return await face._called(lane, getattr(face._inner, verb.__name__), *args, **kwargs)
+
+    functools.update_wrapper(call, verb)
+    return call
+
+
+class AsyncStore(_Face[Store]):
+    """`jarvis.services.store.Store`, awaitable: the same arguments, results and errors.
+
+    What is called with a progress is called in the thread that does the work.
+
+    >>> from jarvis.async_memory import AsyncMemoryModule
+    >>> import asyncio, tempfile
+    >>> async def spaces():
+    ...     async with AsyncMemoryModule(storage_dir=tempfile.mkdtemp()) as memory:
+    ...         await memory.for_namespace("alice").set_user_preference("theme", {"mode": "dark"})
+    ...         return await memory.store.list_namespaces()
+    >>> asyncio.run(spaces())
+    ['alice']
+    """
+
+    def __init__(self, inner: Store, workers: Workers) -> None:
+        self._inner, self._workers = inner, workers
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._inner.backend!r})"
+
+    back_up = awaitable(Store.back_up, "long")
+    encrypt = awaitable(Store.encrypt, "long")
+    decrypt = awaitable(Store.decrypt, "long")
+    rotate_key = awaitable(Store.rotate_key, "long")
+    key_slots = awaitable(Store.key_slots, "change")
+    add_key_slot = awaitable(Store.add_key_slot, "change")
+    remove_key_slot = awaitable(Store.remove_key_slot, "change")
+    recompress = awaitable(Store.recompress, "long")
+    prune_history = awaitable(Store.prune_history, "change")
+    purge_expired = awaitable(Store.purge_expired, "change")
+    mend_dates = awaitable(Store.mend_dates, "change")
+    list_namespaces = awaitable(Store.list_namespaces, "read")
+    erase_namespace = awaitable(Store.erase_namespace, "long")
+
+
+class AsyncMemoryModule(_Face[MemoryModule]):
     """`jarvis.persistent_memory.MemoryModule`, awaitable: the same arguments, results and errors.
 
     A call that is cancelled either never started or completes; it leaves nothing half-done. Calls
@@ -106,7 +182,7 @@ class AsyncMemoryModule:
         retention: Sequence[RetentionRule] = (),
         clock: Clock = utc_now,
     ) -> None:
-        self._memory = MemoryModule(
+        self._inner = MemoryModule(
             storage_backend,
             storage_dir,
             backend_type,
@@ -146,40 +222,23 @@ class AsyncMemoryModule:
     @property
     def backend(self) -> StorageBackend:
         """The backend that keeps the memories."""
-        return self._memory.backend
+        return self._inner.backend
 
     @property
     def namespace(self) -> str:
         """The namespace this memory is bound to."""
-        return self._memory.namespace
+        return self._inner.namespace
+
+    @property
+    def store(self) -> AsyncStore:
+        """The whole store that this memory is in: its copies, keys, size, dates and namespaces."""
+        return AsyncStore(self._inner.store, self._workers)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"memory": self._memory}
+        return {"memory": self._inner}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._memory, self._workers = state["memory"], Workers()
-
-    def _read(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
-        """Await a call that waits for no writer."""
-        return self._called("read", call, *args, **kwargs)
-
-    def _write(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
-        """Await a call that may wait for the writers' lock."""
-        return self._called("change", call, *args, **kwargs)
-
-    def _work(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
-        """Await a call that may take long."""
-        return self._called("long", call, *args, **kwargs)
-
-    async def _called(self, lane: Lane, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        bound = functools.partial(contextvars.copy_context().run, call, *args, **kwargs)
-        level = _levels.get().get(id(self._workers))
-        if level is None or level.is_detached:
-            result: Result = await self._workers.call(lane, bound)
-            return result
-        async with level.turn:
-            level.check()
-            return await _in_thread(level.thread, bound)
+        self._inner, self._workers = state["memory"], Workers()
 
     def _started(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
         """Return the future of a reading call that comes before all changes that are called from now on."""
@@ -191,11 +250,7 @@ class AsyncMemoryModule:
     # --- the verbs: what each does is said once, in MemoryModule ---------------------------------
 
     async def bootstrap(self) -> None:
-        return await self._write(self._memory.bootstrap)
-
-    async def recompress(self, progress: Progress | None = None) -> Recompression:
-        """As there; `progress` is called in the thread that does it."""
-        return await self._work(self._memory.recompress, progress)
+        return await self._write(self._inner.bootstrap)
 
     async def create_memory(
         self,
@@ -213,7 +268,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> str:
         return await self._write(
-            self._memory.create_memory,
+            self._inner.create_memory,
             category,
             key,
             value,
@@ -243,7 +298,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> str:
         return await self._write(
-            self._memory.upsert_memory,
+            self._inner.upsert_memory,
             category,
             key,
             value,
@@ -269,7 +324,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> str:
         return await self._write(
-            self._memory.set_user_preference,
+            self._inner.set_user_preference,
             key,
             value,
             ttl=ttl,
@@ -288,7 +343,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> str:
         return await self._write(
-            self._memory.set_device_info, device_info, module=module, task_id=task_id, reason=reason
+            self._inner.set_device_info, device_info, module=module, task_id=task_id, reason=reason
         )
 
     async def record_task(
@@ -304,7 +359,7 @@ class AsyncMemoryModule:
         on_unstorable: Literal["raise", "repr"] = "raise",
     ) -> str:
         return await self._write(
-            self._memory.record_task,
+            self._inner.record_task,
             task_id,
             task_data,
             tags,
@@ -316,26 +371,26 @@ class AsyncMemoryModule:
         )
 
     async def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
-        return await self._read(self._memory.get_memory, memory_id, as_of=as_of)
+        return await self._read(self._inner.get_memory, memory_id, as_of=as_of)
 
     async def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
-        return await self._read(self._memory.get_memory_by_key, key, as_of=as_of)
+        return await self._read(self._inner.get_memory_by_key, key, as_of=as_of)
 
     async def get_memories_by_category(self, category: str, *, include_archived: bool = False) -> list[MemoryEntry]:
-        return await self._read(self._memory.get_memories_by_category, category, include_archived=include_archived)
+        return await self._read(self._inner.get_memories_by_category, category, include_archived=include_archived)
 
     async def get_memories_by_entity(
         self, entity_type: str, entity_id: str | None = None, *, include_archived: bool = False
     ) -> list[MemoryEntry]:
         return await self._read(
-            self._memory.get_memories_by_entity, entity_type, entity_id, include_archived=include_archived
+            self._inner.get_memories_by_entity, entity_type, entity_id, include_archived=include_archived
         )
 
     async def get_memories_by_tags(
         self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any", include_archived: bool = False
     ) -> list[MemoryEntry]:
         return await self._read(
-            self._memory.get_memories_by_tags, tags, tags_match=tags_match, include_archived=include_archived
+            self._inner.get_memories_by_tags, tags, tags_match=tags_match, include_archived=include_archived
         )
 
     async def search_memories(
@@ -356,7 +411,7 @@ class AsyncMemoryModule:
         include_archived: bool = False,
     ) -> list[MemoryEntry]:
         return await self._read(
-            self._memory.search_memories,
+            self._inner.search_memories,
             category,
             entity_type,
             entity_id,
@@ -388,7 +443,7 @@ class AsyncMemoryModule:
         include_archived: bool = False,
     ) -> int:
         return await self._read(
-            self._memory.count_memories,
+            self._inner.count_memories,
             category,
             entity_type,
             entity_id,
@@ -405,20 +460,20 @@ class AsyncMemoryModule:
     async def list_memories(
         self, *, limit: int | None = None, after: MemoryEntry | str | None = None, include_archived: bool = False
     ) -> list[MemoryEntry]:
-        return await self._read(self._memory.list_memories, limit=limit, after=after, include_archived=include_archived)
+        return await self._read(self._inner.list_memories, limit=limit, after=after, include_archived=include_archived)
 
     async def get_user_preferences(
         self, *, as_of: datetime | None = None, include_archived: bool = False
     ) -> dict[str, Any]:
-        return await self._read(self._memory.get_user_preferences, as_of=as_of, include_archived=include_archived)
+        return await self._read(self._inner.get_user_preferences, as_of=as_of, include_archived=include_archived)
 
     async def get_device_info(self) -> dict[str, Any]:
-        return await self._read(self._memory.get_device_info)
+        return await self._read(self._inner.get_device_info)
 
     async def get_task_history(
         self, limit: int | None = None, *, as_of: datetime | None = None, include_archived: bool = False
     ) -> list[MemoryEntry]:
-        return await self._read(self._memory.get_task_history, limit, as_of=as_of, include_archived=include_archived)
+        return await self._read(self._inner.get_task_history, limit, as_of=as_of, include_archived=include_archived)
 
     async def update_memory(
         self,
@@ -432,7 +487,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> bool:
         return await self._write(
-            self._memory.update_memory, memory_id, value, tags, module, task_id, if_version=if_version, reason=reason
+            self._inner.update_memory, memory_id, value, tags, module, task_id, if_version=if_version, reason=reason
         )
 
     async def merge_memory(
@@ -446,7 +501,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> bool:
         return await self._write(
-            self._memory.merge_memory,
+            self._inner.merge_memory,
             memory_id,
             changes,
             if_version=if_version,
@@ -466,7 +521,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> bool:
         return await self._write(
-            self._memory.modify_memory,
+            self._inner.modify_memory,
             memory_id,
             change,
             if_version=if_version,
@@ -485,46 +540,21 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> bool:
         return await self._write(
-            self._memory.delete_memory, memory_id, if_version=if_version, module=module, task_id=task_id, reason=reason
+            self._inner.delete_memory, memory_id, if_version=if_version, module=module, task_id=task_id, reason=reason
         )
 
     async def clear_all(
         self, *, erase: bool = False, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> int:
         erase = is_on("erase", erase)
-        clear = functools.partial(self._memory.clear_all, erase=erase, module=module, task_id=task_id, reason=reason)
+        clear = functools.partial(self._inner.clear_all, erase=erase, module=module, task_id=task_id, reason=reason)
         return await (self._work(clear) if erase else self._write(clear))
 
-    async def back_up(self, directory: str | os.PathLike[str]) -> Path:
-        return await self._work(self._memory.back_up, directory)
-
-    async def key_slots(self) -> list[SlotInfo]:
-        return await self._write(self._memory.key_slots)
-
-    async def add_key_slot(self, source: KeySource | Callable[[], bytes]) -> int:
-        return await self._write(self._memory.add_key_slot, source)
-
-    async def remove_key_slot(self, slot_id: int) -> None:
-        return await self._write(self._memory.remove_key_slot, slot_id)
-
-    async def encrypt_store(
-        self, keys: KeySources = (), *, progress: Callable[[RewriteProgress], None] | None = None
-    ) -> Rewritten | None:
-        return await self._work(self._memory.encrypt_store, keys, progress=progress)
-
-    async def decrypt_store(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
-        return await self._work(self._memory.decrypt_store, progress=progress)
-
-    async def rotate_data_key(
-        self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
-    ) -> Rewritten:
-        return await self._work(self._memory.rotate_data_key, keys=keys, progress=progress)
-
     async def get_history(self, memory_id: str) -> list[Revision]:
-        return await self._read(self._memory.get_history, memory_id)
+        return await self._read(self._inner.get_history, memory_id)
 
     async def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
-        return await self._read(self._memory.diff_memory, memory_id, from_version, to_version)
+        return await self._read(self._inner.diff_memory, memory_id, from_version, to_version)
 
     async def restore_memory(
         self,
@@ -536,24 +566,16 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> bool:
         return await self._write(
-            self._memory.restore_memory, memory_id, version, module=module, task_id=task_id, reason=reason
+            self._inner.restore_memory, memory_id, version, module=module, task_id=task_id, reason=reason
         )
 
     async def undo(
         self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> bool:
-        return await self._write(self._memory.undo, memory_id, module=module, task_id=task_id, reason=reason)
-
-    async def prune_history(self, *, limit: int = 1000) -> int:
-        return await self._write(self._memory.prune_history, limit=limit)
-
-    async def mend_dates(
-        self, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> int:
-        return await self._write(self._memory.mend_dates, module=module, task_id=task_id, reason=reason)
+        return await self._write(self._inner.undo, memory_id, module=module, task_id=task_id, reason=reason)
 
     async def plan_retention(self, *, examples: int = 3) -> RetentionPlan:
-        return await self._work(self._memory.plan_retention, examples=examples)
+        return await self._work(self._inner.plan_retention, examples=examples)
 
     async def sweep(
         self,
@@ -563,17 +585,17 @@ class AsyncMemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> SweepReport:
-        return await self._work(self._memory.sweep, batch=batch, module=module, task_id=task_id, reason=reason)
+        return await self._work(self._inner.sweep, batch=batch, module=module, task_id=task_id, reason=reason)
 
     def sweep_every(self, interval: timedelta | float) -> Sweeper:
         """Start the thread at once, without waiting for it; its `stop` does wait."""
-        return self._memory.sweep_every(interval)
+        return self._inner.sweep_every(interval)
 
     async def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
-        return await self._read(self._memory.changes, since, limit=limit)
+        return await self._read(self._inner.changes, since, limit=limit)
 
     async def newest_cursor(self) -> str:
-        return await self._read(self._memory.newest_cursor)
+        return await self._read(self._inner.newest_cursor)
 
     async def touch_memory(
         self,
@@ -586,7 +608,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> bool:
         return await self._write(
-            self._memory.touch_memory,
+            self._inner.touch_memory,
             memory_id,
             ttl=ttl,
             expires_at=expires_at,
@@ -595,18 +617,10 @@ class AsyncMemoryModule:
             reason=reason,
         )
 
-    async def purge_expired(
-        self, *, limit: int = 1000, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> int:
-        return await self._write(self._memory.purge_expired, limit=limit, module=module, task_id=task_id, reason=reason)
-
-    async def list_namespaces(self) -> list[str]:
-        return await self._read(self._memory.list_namespaces)
-
     async def erase_memory(
         self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> ErasureReceipt:
-        return await self._work(self._memory.erase_memory, memory_id, module=module, task_id=task_id, reason=reason)
+        return await self._work(self._inner.erase_memory, memory_id, module=module, task_id=task_id, reason=reason)
 
     async def erase_entity(
         self,
@@ -618,7 +632,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> ErasureReceipt:
         return await self._work(
-            self._memory.erase_entity, entity_type, entity_id, module=module, task_id=task_id, reason=reason
+            self._inner.erase_entity, entity_type, entity_id, module=module, task_id=task_id, reason=reason
         )
 
     async def erase_memories(
@@ -638,7 +652,7 @@ class AsyncMemoryModule:
         reason: str | None = None,
     ) -> ErasureReceipt:
         return await self._work(
-            self._memory.erase_memories,
+            self._inner.erase_memories,
             category,
             entity_type,
             entity_id,
@@ -652,11 +666,6 @@ class AsyncMemoryModule:
             task_id=task_id,
             reason=reason,
         )
-
-    async def erase_namespace(
-        self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> ErasureReceipt:
-        return await self._work(self._memory.erase_namespace, namespace, module=module, task_id=task_id, reason=reason)
 
     async def iter_memories(
         self,
@@ -675,7 +684,7 @@ class AsyncMemoryModule:
         as_of: datetime | None = None,
         include_archived: bool = False,
     ) -> AsyncIterator[MemoryEntry]:
-        entries = self._memory.iter_memories(
+        entries = self._inner.iter_memories(
             category,
             entity_type,
             entity_id,
@@ -690,7 +699,7 @@ class AsyncMemoryModule:
             as_of=as_of,
             include_archived=include_archived,
         )
-        activity = self._memory._ongoing.begin()
+        activity = self._inner._ongoing.begin()
         fetch: asyncio.Future[list[MemoryEntry]] | None = None
         try:
             while True:
@@ -709,7 +718,7 @@ class AsyncMemoryModule:
             await _settled(asyncio.ensure_future(self._read(_close, entries)))
 
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
-        watch = self._memory._watch(since, idle_seconds)
+        watch = new_watch(self.backend, self._inner._ongoing, since, idle_seconds)
         start = self._started(functools.partial(watch.begin, since))
         return self._watching(watch, start, idle_seconds)
 
@@ -732,26 +741,42 @@ class AsyncMemoryModule:
                 quiet += INTERVAL_SECONDS
 
     async def shutdown(self) -> None:
-        await self._write(self._memory.shutdown)
+        await self._write(self._inner.shutdown)
         self._workers.stop()
 
     # --- transactions, authors, namespaces -------------------------------------------------------
 
     def transaction(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Make the changes of an ``async with`` block one; it holds one thread until it is left."""
-        return _AsyncTransaction(self._memory, self._workers)
+        return _AsyncTransaction(self._inner, self._workers)
 
     def acting_as(
         self, *, module: str | None = None, task_id: str | None = None
     ) -> contextlib.AbstractContextManager[None]:
         """Make `module` and `task_id` the author of the changes of a ``with`` block that name none."""
-        return self._memory.acting_as(module=module, task_id=task_id)
+        return self._inner.acting_as(module=module, task_id=task_id)
 
     def for_namespace(self, namespace: str) -> AsyncMemoryModule:
         """Return a memory of another namespace of the same store, sharing threads and connections."""
-        sibling = self.of(self._memory.for_namespace(namespace))
+        sibling = self.of(self._inner.for_namespace(namespace))
         sibling._workers = self._workers
         return sibling
+
+    # --- under their former names, until the next release -----------------------------------------
+
+    back_up = former_verb("back_up", "store", AsyncStore.back_up)
+    encrypt_store = former_verb("encrypt_store", "store", AsyncStore.encrypt)
+    decrypt_store = former_verb("decrypt_store", "store", AsyncStore.decrypt)
+    rotate_data_key = former_verb("rotate_data_key", "store", AsyncStore.rotate_key)
+    key_slots = former_verb("key_slots", "store", AsyncStore.key_slots)
+    add_key_slot = former_verb("add_key_slot", "store", AsyncStore.add_key_slot)
+    remove_key_slot = former_verb("remove_key_slot", "store", AsyncStore.remove_key_slot)
+    recompress = former_verb("recompress", "store", AsyncStore.recompress)
+    prune_history = former_verb("prune_history", "store", AsyncStore.prune_history)
+    purge_expired = former_verb("purge_expired", "store", AsyncStore.purge_expired)
+    mend_dates = former_verb("mend_dates", "store", AsyncStore.mend_dates)
+    list_namespaces = former_verb("list_namespaces", "store", AsyncStore.list_namespaces)
+    erase_namespace = former_verb("erase_namespace", "store", AsyncStore.erase_namespace)
 
 
 class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):

@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from jarvis import backend_registry
-from jarvis._calls.arguments import is_on, own_code, tag_list
+from jarvis._calls.arguments import is_on, tag_list
 from jarvis._calls.caller import Gates, holding
+from jarvis._calls.former import former_verb
 from jarvis.backend_registry import ask
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.unstorable import storable
@@ -28,7 +29,7 @@ from jarvis.errors import (
 )
 from jarvis.keys import KeySources
 from jarvis.model.author import NOBODY, Author, acting
-from jarvis.model.change import Change, position_of
+from jarvis.model.change import Change
 from jarvis.model.dating import Dates
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
@@ -43,22 +44,20 @@ from jarvis.model.entry import (
     check_namespace,
     check_text,
 )
-from jarvis.model.erasure import MOST_SEARCHED, ErasureReceipt
+from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.identifiers import new_id
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.revision import Difference, Operation, Revision
-from jarvis.services import retention, timeline
-from jarvis.services.expiry import Lifetime, moment_of_expiry
+from jarvis.model.revision import Difference, Revision
+from jarvis.services import erasure, expiry, retention, timeline
+from jarvis.services.changing import sign
+from jarvis.services.expiry import Lifetime, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of
-from jarvis.services.store import Secures
-from jarvis.services.sweeping import Sweeper
-from jarvis.services.watching import Feed, Watch, watching
+from jarvis.services.store import Store
+from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number, sweep
+from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import (
-    Compresses,
-    Erases,
     Expires,
     KeepsHistory,
     MendsDates,
@@ -68,7 +67,6 @@ from jarvis.storage_backend import (
     SharesCommits,
     StorageBackend,
     Transactional,
-    WakesWatchers,
 )
 
 __all__ = [
@@ -101,16 +99,13 @@ _USUAL: dict[str, Any] = {
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]
 
-_BATCH = 500  # some 30 ms, for which other writers wait
-_MANY = 10_000
-
 
 def utc_now() -> datetime:
     """Return the time now, aware, in UTC."""
     return datetime.now(UTC)
 
 
-class MemoryModule(Secures):
+class MemoryModule:
     """A memory that is kept across sessions, in one namespace of one store.
 
     Safe to use from any number of threads and processes at once. Opens its store at the first call,
@@ -143,7 +138,7 @@ class MemoryModule(Secures):
             that is encrypted is opened with its keys, whatever this says.
         keys: where the keys of an encrypted store come from, see `jarvis.keys`.
         compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
-            gets, at 80 times the cost; ``"off"``, as they are. Whatever is stored is read. See also `recompress`.
+            gets, at 80 times the cost; ``"off"``, as they are. Whatever is stored is read. See also `Store.recompress`.
         create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
         retention: what `sweep` cleans up, see `RetentionRule`.
         clock: returns the time now, aware; for tests.
@@ -216,8 +211,7 @@ class MemoryModule(Secures):
             backend = backend.capability(Expires).with_clock(functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
-        self._sweepers: list[Sweeper] = []
-        self._ongoing = Ongoing()
+        self._sweepers, self._ongoing = Sweepers(), Ongoing()
         self._clock = clock
         self._gates = Gates()
         self._dates = Dates()
@@ -240,7 +234,7 @@ class MemoryModule(Secures):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
-        self._sweepers, self._ongoing = [], Ongoing()
+        self._sweepers, self._ongoing = Sweepers(), Ongoing()
         self._gates = Gates()
         self._dates = Dates()
         self._token = id(self._dates)
@@ -274,35 +268,8 @@ class MemoryModule(Secures):
             return
         self.backend.shutdown()
         had_any = self._ongoing.end()
-        if self._stop_sweeping() or had_any:
+        if self._sweepers.stop() or had_any:
             self.backend.shutdown()  # which one of them may have opened again, or have kept open
-
-    def recompress(self, progress: Progress | None = None) -> Recompression:
-        """Store every value of the store, in all namespaces and with the past, as `compression` has it.
-
-        For a store from before there was compression, or after the setting was changed. It is no change: versions,
-        timestamps, history and feed stay. What is compressed stays so with ``"auto"``; with ``"max"`` it becomes
-        smaller, with ``"off"`` it is written out. Others write in between; if it is ended, call it again.
-
-        Args:
-            progress: is called with (done, total) after each step.
-
-        Raises:
-            UnsupportedError: the backend has no compression.
-            TransactionError: the calling thread has a transaction open.
-
-        >>> import tempfile
-        >>> from jarvis.persistent_memory import MemoryModule
-        >>> directory = tempfile.mkdtemp()
-        >>> memory = MemoryModule(storage_dir=directory, compression="off")
-        >>> _ = memory.create_memory("notes", "long", {"text": "again and again " * 500}, "note")
-        >>> memory.shutdown()
-        >>> memory = MemoryModule(storage_dir=directory)
-        >>> done = memory.recompress()
-        >>> done.entries, done.bytes_before > 5 * done.bytes_after
-        (1, True)
-        """
-        return ask(self.backend, Compresses).recompress(checked("progress", progress))
 
     # --- creating --------------------------------------------------------------------------------
 
@@ -762,7 +729,7 @@ class MemoryModule(Secures):
         def delete(_: datetime) -> bool:
             if if_version is not None:
                 _check_version(self.backend.read(memory_id), if_version)
-            self._sign(author, "delete")
+            sign(self.backend, author, "delete")
             return self.backend.discard(memory_id)
 
         return self._change(delete)
@@ -778,14 +745,16 @@ class MemoryModule(Secures):
         """DELETE EVERY MEMORY of this namespace, all or none; return how many there were.
 
         They can be restored one by one for a time (`HistoryPolicy.cleared_max_age`). With ``erase=True``
-        they and their past are gone for ever, as with `erase_namespace`.
+        they and their past are gone for ever, as with `Store.erase_namespace`.
         """
         author = self._author(module, task_id, reason)
         if is_on("erase", erase):
-            return self._clear_and_erase(author)
+            erased = erasure.clear(self.backend, author, self._change_apart)
+            _log("erased all %d memories, by %s", erased, author)
+            return erased
 
         def clear(_: datetime) -> int:
-            self._sign(author, "clear")
+            sign(self.backend, author, "clear")
             return self.backend.clear()
 
         removed = self._change(clear)
@@ -812,7 +781,7 @@ class MemoryModule(Secures):
             UnsupportedError: the backend keeps no history.
         """
         ask(self.backend, KeepsHistory)
-        _check_versions(from_version, to_version)
+        timeline.check_versions(from_version, to_version)
         return timeline.diff(self.backend, asked_text("memory_id", memory_id), from_version, to_version)
 
     def restore_memory(
@@ -834,7 +803,7 @@ class MemoryModule(Secures):
             UnsupportedError: the backend keeps no history.
         """
         ask(self.backend, KeepsHistory)
-        _check_versions(version)
+        timeline.check_versions(version)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
         return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
 
@@ -869,53 +838,6 @@ class MemoryModule(Secures):
         ask(self.backend, KeepsHistory)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
         return self._change(lambda moment: timeline.undo(self.backend, memory_id, author, moment))
-
-    def prune_history(self, *, limit: int = 1_000) -> int:
-        """Remove at most `limit` past states that the policy has no room for; return how many.
-
-        Writers do that beside their changes, in small steps; this is for a store that nobody writes to.
-
-        Raises:
-            UnsupportedError: the backend keeps no history.
-        """
-        asked_limit(limit)
-        self._gates.here.check(self.backend)
-        return ask(self.backend, KeepsHistory).prune(self._now(), limit)
-
-    def mend_dates(self, *, module: str | None = None, task_id: str | None = None, reason: str | None = None) -> int:
-        """Date anew what is dated ahead of the clock, in every namespace; return how many memories got another date.
-
-        For a store that was written to while the clock of its machine was ahead. SET THE CLOCK RIGHT BEFORE. Each such
-        memory is updated: it gets a version, which the feed tells, and a date between those of the changes before
-        and behind it. Past states and the feed are dated anew, too; cursors stay good. As of a moment before
-        this one nothing is known any more; every past state is kept. All or nothing: no-op if all dates have passed.
-
-        Raises:
-            TransactionError: a transaction is open in this thread.
-            UnsupportedError: the backend cannot.
-
-        >>> import tempfile
-        >>> from datetime import UTC, datetime, timedelta
-        >>> from jarvis.persistent_memory import MemoryModule
-        >>> directory, ahead = tempfile.mkdtemp(), datetime.now(UTC) + timedelta(days=4000)
-        >>> memory = MemoryModule(storage_dir=directory, clock=lambda: ahead)
-        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
-        >>> memory = MemoryModule(storage_dir=directory)
-        >>> memory.mend_dates()
-        1
-        >>> memory.get_memory(memory_id).timestamp <= datetime.now(UTC)
-        True
-        """
-        store = ask(self.backend, MendsDates)
-        gate = self._gates.here
-        gate.check(self.backend)
-        self._now()
-        author = self._author(module, task_id, "its date lay ahead of the clock" if reason is None else reason)
-        try:
-            gate.call = sys._getframe()
-            return store.mend_dates(author.signature("update"))
-        finally:
-            gate.call = None
 
     # --- what happened -----------------------------------------------------------------------------
 
@@ -968,17 +890,9 @@ class MemoryModule(Secures):
             CursorExpiredError, InvalidQueryError: as `changes` does; or `idle_seconds` is no number from 0 up.
             UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
         """
-        watch = self._watch(since, idle_seconds)
+        watch = new_watch(self.backend, self._ongoing, since, idle_seconds)
         watch.begin(since)
         return watching(watch, idle_seconds)
-
-    def _watch(self, since: str | None, idle_seconds: float | None) -> Watch:
-        if idle_seconds is not None and not (type(idle_seconds) in (int, float) and idle_seconds >= 0):
-            raise InvalidQueryError("idle_seconds: takes a number of seconds from 0 up, or None")
-        feed, waker = Feed(self.backend), ask(self.backend, WakesWatchers)
-        if since is not None:
-            position_of(since)  # what is no cursor is refused at once
-        return Watch(feed, waker, self._ongoing.begin())
 
     # --- expiry -----------------------------------------------------------------------------------
 
@@ -1017,45 +931,8 @@ class MemoryModule(Secures):
         """
         ask(self.backend, Expires)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        if ttl is msgspec.UNSET and expires_at is None:
-            raise InvalidEntryError("ttl", "is not given; give it, or expires_at=, or ttl=None to keep it for ever")
-        if ttl is None and expires_at is not None:
-            raise InvalidEntryError("ttl", "and expires_at exclude each other; give one of them")
-        until = moment_of_expiry(self._now(), None if ttl is msgspec.UNSET else ttl, expires_at)
-
-        def touch(_: datetime) -> bool:
-            entry = self.backend.read(memory_id)
-            if entry is None:
-                return False
-            entry.expires_at = until
-            self._sign(author, "touch")
-            try:
-                self.backend.update(entry)
-            except EntryNotFoundError:  # it has expired since it was read
-                return False
-            return True
-
-        return self._change(touch)
-
-    def purge_expired(
-        self,
-        *,
-        limit: int = 1_000,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> int:
-        """Remove at most `limit` memories that have expired, in every namespace, and their past; return how many.
-
-        Reads do not see them anyway. Writers purge a few beside their changes, so this is for a store that nobody
-        writes to, or to have it done now. Their changes stay in the feed, with the purge of each: who, when and why.
-
-        Raises:
-            InvalidQueryError: `limit` is no number above 0.
-            UnsupportedError: the backend has no expiry.
-        """
-        ask(self.backend, Expires)
-        return self._purge(asked_limit(limit), self._author(module, task_id, reason))
+        until = moment_of_new_expiry(self._now(), ttl, expires_at)
+        return self._change(lambda _: expiry.touch(self.backend, memory_id, until, author))
 
     # --- erasure ----------------------------------------------------------------------------------
 
@@ -1079,7 +956,8 @@ class MemoryModule(Secures):
         >>> receipt.state, receipt.memories, receipt.removed["entries"], receipt.searched.found
         ('done', 1, 1, 0)
         """
-        return self._erase(asked_text("memory_id", memory_id), self._author(module, task_id, reason))
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        return erasure.erase(self.backend, memory_id, author, self._change_apart)
 
     def erase_entity(
         self,
@@ -1092,7 +970,7 @@ class MemoryModule(Secures):
     ) -> ErasureReceipt:
         """ERASE every memory that is or was about the entity, or about any of this type, as `erase_memory` does."""
         query = MemoryQuery(entity_type=asked_text("entity_type", entity_type), entity_id=entity_id)
-        return self._erase(query, self._author(module, task_id, reason))
+        return erasure.erase(self.backend, query, self._author(module, task_id, reason), self._change_apart)
 
     def erase_memories(
         self,
@@ -1115,7 +993,7 @@ class MemoryModule(Secures):
         The filters are those of `search_memories`; archived memories are erased too.
 
         Raises:
-            InvalidQueryError: no filter is given (`erase_namespace` erases everything), or one means nothing.
+            InvalidQueryError: no filter is given (`Store.erase_namespace` erases everything), or one means nothing.
             UnsupportedError: the backend has no erasure.
         """
         query = MemoryQuery(
@@ -1130,20 +1008,8 @@ class MemoryModule(Secures):
             where=where,
         )
         if query == MemoryQuery(tags_match=tags_match):
-            raise InvalidQueryError("erase_memories: give a filter; erase_namespace() erases everything")
-        return self._erase(query, self._author(module, task_id, reason))
-
-    def erase_namespace(
-        self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> ErasureReceipt:
-        """ERASE EVERY MEMORY OF `namespace`, its past and its name, as `erase_memory` does.
-
-        Raises:
-            UnsupportedError: the backend has no namespaces, or no erasure.
-        """
-        check_namespace(namespace)
-        author = self._author(module, task_id, reason)
-        return self._erase(None, author, ask(self.backend, Namespaced).for_namespace(namespace))
+            raise InvalidQueryError("erase_memories: give a filter; store.erase_namespace() erases everything")
+        return erasure.erase(self.backend, query, self._author(module, task_id, reason), self._change_apart)
 
     # --- by rules ---------------------------------------------------------------------------------
 
@@ -1168,13 +1034,13 @@ class MemoryModule(Secures):
         >>> memory.sweep().deleted
         1
         """
-        _check("examples", examples, 0)
+        check_number("examples", examples, 0)
         return retention.plan(self.backend, self.retention, self._now(), examples)
 
     def sweep(
         self,
         *,
-        batch: int = _BATCH,
+        batch: int = BATCH,
         module: str | None = None,
         task_id: str | None = None,
         reason: str | None = None,
@@ -1190,7 +1056,7 @@ class MemoryModule(Secures):
         Raises:
             InvalidQueryError: `batch` is no number from 1 to 10,000.
         """
-        _check("batch", batch, 1)
+        check_number("batch", batch, 1)
         author, activity = self._author(module, task_id, reason, "retention"), self._ongoing.begin()
         return holding(activity.lock, lambda: self._sweep(batch, author, lambda: activity.is_over))
 
@@ -1202,21 +1068,8 @@ class MemoryModule(Secures):
         Raises:
             InvalidSettingError: `interval` is not above 0, or longer than 30 days.
         """
-        with own_code(InvalidSettingError, "sweep_every"):
-            if isinstance(interval, float | int) and not isinstance(interval, bool):
-                try:
-                    interval = timedelta(seconds=interval)
-                except (ValueError, OverflowError):
-                    raise InvalidSettingError("sweep_every: takes a number of seconds up to 30 days") from None
-            if not isinstance(interval, timedelta):
-                raise InvalidSettingError(
-                    f"sweep_every: takes a timedelta or a number of seconds, not {type(interval).__name__}"
-                )
-        checked("sweep_every", interval)
         author = self._author(None, None, None, "retention")
-        sweeper = Sweeper(lambda is_over: self._sweep(_BATCH, author, is_over), interval)
-        self._sweepers[:] = [*(each for each in self._sweepers if each.is_running), sweeper]
-        return sweeper
+        return self._sweepers.start(lambda is_over: self._sweep(BATCH, author, is_over), interval)
 
     # --- transactions, authors, namespaces -------------------------------------------------------
 
@@ -1266,6 +1119,18 @@ class MemoryModule(Secures):
         """The namespace this memory is bound to."""
         return str(getattr(self.backend, "namespace", DEFAULT_NAMESPACE))
 
+    @property
+    def store(self) -> Store:
+        """The whole store that this memory is in: its copies, keys, size, dates and namespaces."""
+        return Store(
+            self.backend,
+            self._change,
+            change_apart=self._change_apart,
+            author=self._author,
+            now=self._now,
+            gates=self._gates,
+        )
+
     def for_namespace(self, namespace: str) -> MemoryModule:
         """Return a memory of another namespace of the same store, sharing its connections.
 
@@ -1277,9 +1142,21 @@ class MemoryModule(Secures):
         sibling.backend = ask(self.backend, Namespaced).for_namespace(namespace)
         return sibling
 
-    def list_namespaces(self) -> list[str]:
-        """Return the names of the namespaces that hold a memory, sorted."""
-        return ask(self.backend, Namespaced).list_namespaces()
+    # --- under their former names, until the next release -----------------------------------------
+
+    back_up = former_verb("back_up", "store", Store.back_up)
+    encrypt_store = former_verb("encrypt_store", "store", Store.encrypt)
+    decrypt_store = former_verb("decrypt_store", "store", Store.decrypt)
+    rotate_data_key = former_verb("rotate_data_key", "store", Store.rotate_key)
+    key_slots = former_verb("key_slots", "store", Store.key_slots)
+    add_key_slot = former_verb("add_key_slot", "store", Store.add_key_slot)
+    remove_key_slot = former_verb("remove_key_slot", "store", Store.remove_key_slot)
+    recompress = former_verb("recompress", "store", Store.recompress)
+    prune_history = former_verb("prune_history", "store", Store.prune_history)
+    purge_expired = former_verb("purge_expired", "store", Store.purge_expired)
+    mend_dates = former_verb("mend_dates", "store", Store.mend_dates)
+    list_namespaces = former_verb("list_namespaces", "store", Store.list_namespaces)
+    erase_namespace = former_verb("erase_namespace", "store", Store.erase_namespace)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -1309,6 +1186,16 @@ class MemoryModule(Secures):
                 return work(self._date(store.moment))
         finally:
             gate.call = None
+
+    def _change_apart(self, work: Callable[[datetime], Result]) -> Result:
+        """Return what `work` returns, as `_change` does, in a transaction of its own, or a savepoint of an open one."""
+
+        def change() -> Result:
+            store = ask(self.backend, Transactional)
+            with self._transaction(store):
+                return work(self._date(store.moment))
+
+        return self._gates.here.during(self.backend, change)
 
     def _date(self, given: Callable[[datetime], datetime]) -> datetime:
         """Return the moment that the store has `given`, or the clock's if the store is far ahead of that."""
@@ -1347,28 +1234,6 @@ class MemoryModule(Secures):
             finally:
                 gate.call = call
 
-    @contextlib.contextmanager
-    def _verb_transaction(self) -> Iterator[None]:
-        """Open a transaction in which nothing takes part that interrupts the function whose block this is."""
-        gate = self._gates.here
-        gate.check(self.backend)
-        try:
-            gate.call = sys._getframe(2)
-            with self._transaction(ask(self.backend, Transactional)):
-                yield
-        finally:
-            gate.call = None
-
-    def _clear_and_erase(self, author: Author) -> int:
-        with self._verb_transaction():
-            there = self.backend.count(MemoryQuery())
-            self._date(ask(self.backend, Transactional).moment)
-            self._sign(author, "erase")
-            ask(self.backend, Erases).erase(None)
-        ask(self.backend, Erases).finish_erasing(())
-        _log("erased all %d memories, by %s", there, author)
-        return there
-
     def _seen(self, as_of: datetime | None) -> Past:
         return self.backend if as_of is None else self._past(as_of)
 
@@ -1384,10 +1249,6 @@ class MemoryModule(Secures):
         return Author(
             usual if module is None else module, task_id, None if reason is None else check_text("reason", reason)
         )
-
-    def _sign(self, author: Author, operation: Operation) -> None:
-        if self.backend.has_capability(KeepsHistory):
-            self.backend.capability(KeepsHistory).sign(author.signature(operation))
 
     def _create(
         self,
@@ -1477,7 +1338,7 @@ class MemoryModule(Secures):
         if expires_at is not None:
             entry.expires_at = expires_at
         author.updates(entry, moment)
-        self._sign(author, "update")
+        sign(self.backend, author, "update")
         try:
             self.backend.update(entry)
         except EntryNotFoundError:  # it has expired, or where there are no transactions, was deleted
@@ -1514,60 +1375,10 @@ class MemoryModule(Secures):
 
         return self._change(upsert)
 
-    def _erase(
-        self, which: str | MemoryQuery | None, author: Author, backend: StorageBackend | None = None
-    ) -> ErasureReceipt:
-        backend = backend or self.backend
-        store = ask(backend, Erases)
-        with self._verb_transaction():
-            moment = self._date(ask(self.backend, Transactional).moment)
-            self._sign(author, "erase")
-            ids, removed = store.erase(which)
-        asked = (which,) if isinstance(which, str) else ()
-        found = store.finish_erasing(ids[:MOST_SEARCHED] or asked)
-        import logging  # 8 ms to import, which most sessions never need
-
-        logging.getLogger("jarvis.memory").info("erased %d memories, by %s", len(ids), author.module or NO_MODULE)
-        return ErasureReceipt(
-            moment=moment,
-            memories=len(ids),
-            removed=removed,
-            state="pending" if found is None else "done",
-            searched=found,
-        )
-
-    def _purge(self, limit: int, author: Author) -> int:
-        def purge(_: datetime) -> int:
-            self._sign(author, "expire")
-            return self.backend.capability(Expires).purge_expired(limit)
-
-        return self._change(purge)
-
     def _sweep(self, batch: int, author: Author, is_over: Callable[[], bool]) -> SweepReport:
-        report = retention.sweep(
+        return sweep(
             self.backend, self.retention, self._now(), batch=batch, change=self._change, author=author, is_over=is_over
         )
-        if self.backend.has_capability(Expires):
-            purged, last = 0, batch
-            while last == batch and not is_over():
-                last = self._purge(batch, author)
-                purged += last
-            report = msgspec.structs.replace(report, purged=purged)
-        if report.deleted or report.archived or report.purged:
-            import logging  # 8 ms to import, which most sessions never need
-
-            logging.getLogger("jarvis.retention").info(
-                "deleted %d, archived %d, purged %d", report.deleted, report.archived, report.purged
-            )
-        return report
-
-    def _stop_sweeping(self) -> bool:
-        """Stop every sweeper of this module and its siblings; return whether there was one."""
-        stopped = self._sweepers[:]
-        for sweeper in stopped:
-            sweeper.stop()
-        self._sweepers[:] = [each for each in self._sweepers if each not in stopped]
-        return bool(stopped)
 
     def _hides_archived(self) -> bool:
         return any(rule.action == "archive" for rule in self.retention)
@@ -1606,19 +1417,6 @@ def _check_version(entry: MemoryEntry | None, wanted: int) -> None:
         raise InvalidQueryError("if_version: no memory has so many versions")
     if entry is None or entry.version != wanted:
         raise ConflictError(wanted, None if entry is None else entry.version)
-
-
-def _check_versions(*versions: int) -> None:
-    for version in versions:
-        if type(version) is not int:
-            raise InvalidQueryError(f"version: takes a whole number, not {type(version).__name__}")
-        if abs(version) >= MOST_VERSIONS:
-            raise InvalidQueryError("version: no memory has so many versions")
-
-
-def _check(name: str, number: int, least: int) -> None:
-    if type(number) is not int or not least <= number <= _MANY:
-        raise InvalidQueryError(f"{name}: takes a whole number from {least} to {_MANY:,}")
 
 
 def _log(decision: str, count: int, author: Author) -> None:

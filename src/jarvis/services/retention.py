@@ -11,7 +11,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -23,9 +23,8 @@ from jarvis.errors import EntryNotFoundError, InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.options import ARCHIVED, RetentionRule
-from jarvis.storage_backend import KeepsHistory, StorageBackend
-
-Result = TypeVar("Result")
+from jarvis.services.changing import Changes, sign
+from jarvis.storage_backend import StorageBackend
 
 _END = (-(2**62), 0, "")  # of any list: long before the year 1
 _PAGE = 1_000  # entries that are read at a time
@@ -66,13 +65,6 @@ class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
     deleted: int
     archived: int
     purged: int = 0
-
-
-class Changes(Protocol):
-    """What makes a change: `MemoryModule._change`."""
-
-    def __call__(self, work: Callable[[datetime], Result], /) -> Result:
-        """Return what `work` returns, given its moment; all that it changes is kept, or nothing."""
 
 
 class _Reach(NamedTuple):
@@ -225,8 +217,8 @@ def _clean_up(
     after = found[-1].cursor if len(found) == page.limit else None
     doomed = [entry for entry in found if reach.has(entry)]
     is_removal = reach.rule.action == "delete"
-    if doomed and backend.has_capability(KeepsHistory):
-        backend.capability(KeepsHistory).sign(author.signature("delete" if is_removal else "update"))
+    if doomed:
+        sign(backend, author, "delete" if is_removal else "update")
     if is_removal:
         return sum(backend.discard(entry.id) for entry in doomed), after
     return sum(_archive(backend, entry, author, moment) for entry in doomed), after
