@@ -189,6 +189,20 @@ def test_importing_the_module_pulls_in_no_extra_and_nothing_heavy() -> None:
     assert not loaded & {"apsw", "asyncio", "sqlite3", "difflib"}, "these are for the backend in use, or for errors"
 
 
+def test_importing_the_package_imports_nothing_of_it_before_it_is_asked_for() -> None:
+    program = """if True:
+        import sys, jarvis, jarvis.errors
+        print("importlib.metadata" in sys.modules, *(name for name in sys.modules if name.startswith("jarvis.")))
+        from jarvis import MemoryModule
+        import importlib.metadata, jarvis.persistent_memory
+        print(MemoryModule is jarvis.persistent_memory.MemoryModule)
+        print(jarvis.__version__ == importlib.metadata.version("jarvis-memory"), hasattr(jarvis, "MemoryModul"))
+    """
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.split() == ["False", "jarvis.errors", "True", "True", "False"]
+
+
 if __name__ == "__main__":
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     PAGE.write_text(before + BEGIN + table() + END + rest.partition(END)[2], encoding="utf-8")
