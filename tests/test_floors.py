@@ -50,7 +50,6 @@ LONG = {
     "_sqlite/schema.py": "a list of tables",
     "_sqlite/session.py": "the transaction, its clock and its names, still in one class",
     "_sqlite/store_file.py": "what happens at an opening, in its order",
-    "async_memory.py": "signatures",
     "conformance/expiry.py": "a list of promises",
     "conformance/history.py": "a list of promises",
     "conformance/machine.py": "one state machine",
