@@ -44,7 +44,6 @@ MOST_LINES = 450
 LONG = {
     "_disk/locks.py": "the lock and the thread that waits for it, which know each other's flags",
     "_json/file.py": "all of the format",
-    "_json/store.py": "the transaction's way from the file and back",
     "_json/transaction.py": "every change of the state",
     "_sqlite/database.py": "connections, transactions and shared commits, still in one class",
     "_sqlite/schema.py": "a list of tables",

@@ -13,11 +13,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from jarvis import backend_registry
 from jarvis._calls.arguments import is_on, tag_list
 from jarvis._calls.caller import Gates, holding
 from jarvis._calls.former import former_verb
-from jarvis.backend_registry import ask
+from jarvis.backend_registry import ask, open_backend
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.unstorable import storable
 from jarvis.errors import (
@@ -48,6 +47,7 @@ from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.identifiers import new_id
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
 from jarvis.model.revision import Difference, Revision
+from jarvis.model.store_options import StoreOptions
 from jarvis.services import erasure, expiry, retention, timeline
 from jarvis.services.changing import sign
 from jarvis.services.expiry import Lifetime, moment_of_expiry, moment_of_new_expiry
@@ -85,17 +85,6 @@ DEVICE_KEY = "device_info"
 
 _USUAL_DIRECTORY = "~/.jarvis/memory"
 _USUAL_HISTORY = HistoryPolicy()
-_USUAL: dict[str, Any] = {
-    "read_only": False,
-    "durability": "full",
-    "busy_timeout_seconds": 30.0,
-    "history": _USUAL_HISTORY,
-    "encryption": "off",
-    "keys": (),
-    "compression": "auto",
-    "create": True,
-}
-
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]
 
@@ -177,32 +166,29 @@ class MemoryModule:
         clock: Clock = utc_now,
     ) -> None:
         check_namespace(namespace)
-        options: dict[str, Any] = {
-            "read_only": read_only,
-            "durability": durability,
-            "busy_timeout_seconds": busy_timeout_seconds,
-            "history": history,
-            "encryption": encryption,
-            "keys": tuple(keys) if type(keys) is list else keys,
-            "compression": compression,
-            "create": create,
-        }
-        asked_for = {name: held for name, held in options.items() if not _is_usual(name, held)}
+        options = StoreOptions(
+            read_only=read_only,
+            durability=durability,
+            busy_timeout_seconds=busy_timeout_seconds,
+            history=history,
+            encryption=encryption,
+            keys=keys,
+            compression=compression,
+            create=create,
+        )
         if not callable(clock):
             raise InvalidSettingError(f"clock: takes a function, not {type(clock).__name__}")
         if storage_backend is None:
-            if namespace != DEFAULT_NAMESPACE:
-                asked_for["namespace"] = namespace
             directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
-            backend: Any = backend_registry.open_backend(backend_type, directory, **asked_for)
+            backend: Any = open_backend(backend_type, directory, options, namespace=namespace)
         else:
             if not issubclass(type(storage_backend), StorageBackend):
                 raise InvalidSettingError(
                     f"storage_backend: takes a StorageBackend, not {type(storage_backend).__name__}; "
                     "a directory goes into storage_dir="
                 )
-            if storage_dir is not None or asked_for:
-                named = ", ".join([*asked_for, *([] if storage_dir is None else ["storage_dir"])])
+            named = ", ".join([*options.given(), *([] if storage_dir is None else ["storage_dir"])])
+            if named:
                 raise InvalidSettingError(f"{named}: set it on the backend that is given as storage_backend")
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
@@ -1388,14 +1374,6 @@ class MemoryModule:
         if is_on("include_archived", include_archived) or not self._hides_archived():
             return None
         return None if isinstance(tags, Collection) and ARCHIVED in tags else (ARCHIVED,)
-
-
-_COMPARED = (bool, int, float, str, tuple, HistoryPolicy)  # what equals another one by no code of a caller
-
-
-def _is_usual(name: str, held: object) -> bool:
-    usual = _USUAL[name]
-    return held is usual or (type(held) in _COMPARED and held == usual)
 
 
 def _time_of(clock: Clock) -> datetime:

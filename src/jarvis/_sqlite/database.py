@@ -39,14 +39,13 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from types import FrameType
 
     from jarvis._sqlite.replace.copy_file import CopyFile
     from jarvis.encryption.data_key import DataKey
-    from jarvis.keys import KeySource
-    from jarvis.model.options import Encryption, HistoryPolicy
+    from jarvis.model.store_options import StoreOptions
 
 Result = TypeVar("Result")
 
@@ -93,46 +92,20 @@ class Database:
 
     Args:
         path: the store's file.
-        read_only: nothing is written, not even a lock file.
-        durability: ``full`` or ``normal``, see `jarvis._sqlite.driver.connect`.
-        busy_timeout_seconds: how long a writer waits for another one.
-        history: how much of the past is kept.
-        encryption: whether a new store is encrypted, and a plain one refused, see `jarvis._sqlite.vault.Vault`.
-        keys: the sources of its keys.
-        create: make a store that is not there.
+        options: read-only: nothing is written, not even a lock file. Its encryption and keys are as it was opened with;
+            as they are by now: `jarvis._sqlite.vault.Vault`.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        read_only: bool,
-        durability: str,
-        busy_timeout_seconds: float,
-        history: HistoryPolicy,
-        encryption: Encryption,
-        keys: Sequence[KeySource],
-        create: bool = True,
-    ) -> None:
-        self._file = StoreFile(
-            path,
-            read_only=read_only,
-            durability=durability,
-            busy_timeout_seconds=busy_timeout_seconds,
-            encryption=encryption,
-            keys=keys,
-            create=create,
-        )
-        self.create = create
+    def __init__(self, path: Path, options: StoreOptions) -> None:
+        self._file = StoreFile(path, options)
+        self.options = options
         self.vault = self._file.vault
         self.file, self.path, self.lock = self._file, self._file.path, self._file.lock
         self.copy: CopyFile | None = None  # that is made of it just now
-        self.read_only = read_only
-        self.durability = durability
-        self.busy_timeout_seconds = busy_timeout_seconds
-        self.history = history
+        self.read_only = options.read_only
+        self.busy_timeout_seconds = options.busy_timeout_seconds
         self.epoch = 0
-        self._shared = SharedCommit(self.lock, busy_timeout_seconds)
+        self._shared = SharedCommit(self.lock, options.busy_timeout_seconds)
         self._threads = _Threads()
         self._mutex = threading.RLock()  # never waited for by whoever has the writers' lock: who opens takes both
         self._sessions: set[Session] = set()
@@ -746,7 +719,9 @@ class Database:
         after = self._file.status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
-        self._file.leave_word(before, Stamp.of(after), session.commit_number if self.durability == "full" else None)
+        self._file.leave_word(
+            before, Stamp.of(after), session.commit_number if self.options.durability == "full" else None
+        )
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -803,7 +778,7 @@ class Database:
             epoch=self.epoch,
             identity=(status.st_dev, status.st_ino),
             immutable=Stamp.of(status) if immutable else None,
-            history=self.history,
+            history=self.options.history,
         )
         self._sessions.add(session)
         return session
