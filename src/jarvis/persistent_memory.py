@@ -85,6 +85,7 @@ DEVICE_KEY = "device_info"
 
 _USUAL_DIRECTORY = "~/.jarvis/memory"
 _USUAL_HISTORY = HistoryPolicy()
+
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]
 
