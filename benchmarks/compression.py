@@ -138,7 +138,7 @@ def stored_anew(directory: Path, entries: int, mode: Mode) -> dict[str, Any]:
     with MemoryModule(storage_dir=store, compression=mode) as memory:
         writer.start()
         begin = time.perf_counter()
-        done = memory.recompress()
+        done = memory.store.recompress()
         seconds = time.perf_counter() - begin
         is_over.set()
         writer.join()

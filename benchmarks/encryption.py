@@ -113,16 +113,16 @@ def keys(directory: Path, entries: int, rounds: int) -> dict[str, float]:
         adding, removing, spoken = [], [], []
         for _ in range(rounds):
             start = time.perf_counter()
-            slot = memory.add_key_slot(KeyFunction(_key, "another"))
+            slot = memory.store.add_key_slot(KeyFunction(_key, "another"))
             adding.append(time.perf_counter() - start)
             start = time.perf_counter()
-            memory.remove_key_slot(slot)
+            memory.store.remove_key_slot(slot)
             removing.append(time.perf_counter() - start)
         start = time.perf_counter()
-        slot = memory.add_key_slot(Passphrase(WORDS))
+        slot = memory.store.add_key_slot(Passphrase(WORDS))
         spoken.append(time.perf_counter() - start)
         start = time.perf_counter()
-        rotated = memory.rotate_data_key()
+        rotated = memory.store.rotate_key()
         rotating = time.perf_counter() - start
     start = time.perf_counter()
     with MemoryModule(storage_dir=directory / "encrypted", keys=[Passphrase(WORDS)]) as memory:

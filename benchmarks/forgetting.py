@@ -85,7 +85,7 @@ def reads(directory: Path, entries: int, times: int) -> dict[str, Any]:
     purged, taken = 0, []
     while True:
         start_ns = time.perf_counter_ns()
-        last = stores["half"].purge_expired(limit=BATCH)
+        last = stores["half"].store.purge_expired(limit=BATCH)
         if not last:
             break
         taken.append((time.perf_counter_ns() - start_ns) / last)

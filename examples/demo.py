@@ -179,13 +179,13 @@ def seal(directory: str) -> None:
         words = sorted({*(entry.key for entry in memory.list_memories()), "working_tree", platform.node()})
         plain = _found(memory, store, words)
         console.print(f"of {len(words)} words that it knows, {plain} stand in the plain file")
-        done = memory.encrypt_store([EnvironmentKey("JARVIS_DEMO_KEY"), Passphrase("correct horse battery staple")])
+        done = memory.store.encrypt([EnvironmentKey("JARVIS_DEMO_KEY"), Passphrase("correct horse battery staple")])
         console.print(f"encrypted: {sum(done.rows.values()) if done else 0} rows, compared one by one")
         sealed = _found(memory, store, words)
         console.print(
             f"in the encrypted file stand [bold]{sealed}[/bold]; it begins with {store.read_bytes()[:8].hex()}…"
         )
-        rows = [[str(slot.id), slot.source, slot.hint or ""] for slot in memory.key_slots()]
+        rows = [[str(slot.id), slot.source, slot.hint or ""] for slot in memory.store.key_slots()]
         _show("what opens it", ["slot", "source", "where"], rows)
         refused = 0
         for source in (Passphrase("wrong horse battery staple"), EnvironmentKey("NOT_SET")):
@@ -195,7 +195,7 @@ def seal(directory: str) -> None:
                 refused += 1
                 console.print(f"{type(error).__name__}: {str(error).removeprefix(f'{directory}/')}", soft_wrap=True)
         begun = store.read_bytes()[:8].hex()
-        memory.rotate_data_key()
+        memory.store.rotate_key()
         console.print(f"a new key: it began with {begun}…, and begins with {store.read_bytes()[:8].hex()}…")
     with MemoryModule(storage_dir=directory, keys=[Passphrase("correct horse battery staple")]) as memory:
         same = _digest(memory) == before

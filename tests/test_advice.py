@@ -141,7 +141,7 @@ def test_a_backup_of_a_damaged_store_advises_on_the_store_and_not_on_the_copy(tm
     raw.close(True)
 
     with pytest.raises(CorruptStoreError) as caught:
-        memory.back_up(tmp_path / "copy")
+        memory.store.back_up(tmp_path / "copy")
 
     assert ".tmp" not in str(caught.value)
     assert f"sqlite3 -readonly {path}" in str(caught.value)
@@ -267,7 +267,7 @@ def test_a_disk_on_which_nothing_is_left_is_told_by_every_verb(backend: str, lim
         for attempt in (
             lambda: memory.create_memory("things", "large", {"text": os.urandom(9_000).hex()}, "thing"),
             lambda: memory.clear_all(erase=True),
-            lambda: memory.back_up(tmp_path / "copy"),
+            lambda: memory.store.back_up(tmp_path / "copy"),
             lambda: _opened(tmp_path / "new", kind, **options).bootstrap(),
         ):
             with pytest.raises(StoreFullError, match="free some space"):
@@ -358,9 +358,9 @@ def test_a_plain_store_is_encrypted_as_advised(tmp_path: Path) -> None:
     _fill(tmp_path)
 
     message = _refusal(NotEncryptedError, tmp_path, encryption="required", keys=[WORDS])
-    assert "open it with encryption='on' and call encrypt_store()" in message
+    assert "open it with encryption='on' and call store.encrypt()" in message
     with MemoryModule(storage_dir=tmp_path, encryption="on", keys=[WORDS]) as memory:
-        memory.encrypt_store()
+        memory.store.encrypt()
 
     assert len(_keys(tmp_path, encryption="required", keys=[WORDS])) == 60
 
@@ -448,7 +448,7 @@ def test_a_place_for_a_backup_is_chosen_as_advised(backend: str, tmp_path: Path)
     _fill(tmp_path, backend)
     with MemoryModule(storage_dir=tmp_path, backend_type=backend) as memory:
         with pytest.raises(StoreAccessError, match="back up into a directory of its own"):
-            memory.back_up(tmp_path)
-        memory.back_up(tmp_path / "its own")
+            memory.store.back_up(tmp_path)
+        memory.store.back_up(tmp_path / "its own")
 
     assert len(_keys(tmp_path / "its own", backend)) == 60

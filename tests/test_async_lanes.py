@@ -61,7 +61,7 @@ async def reads(memory: AsyncMemoryModule) -> list[Any]:
     await memory.get_user_preferences()
     await memory.get_memory("no such id")
     await memory.get_history("no such id")
-    assert await memory.list_namespaces() == ["default"]
+    assert await memory.store.list_namespaces() == ["default"]
     return [entry.key async for entry in memory.iter_memories()]
 
 
@@ -159,7 +159,7 @@ def test_recompressing_keeps_neither_reads_nor_writes_waiting(tmp_path: Path) ->
     async def story() -> tuple[int, bool, int]:
         async with AsyncMemoryModule(storage_dir=tmp_path) as memory:
             try:
-                work = asyncio.ensure_future(memory.recompress(progress))
+                work = asyncio.ensure_future(memory.store.recompress(progress))
                 assert await asyncio.to_thread(functools.partial(starts.wait, 10))
                 await asyncio.gather(*(memory.record_task(str(number), {}) for number in range(WRITERS)))
                 count, is_done = await memory.count_memories(), work.done()

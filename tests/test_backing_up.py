@@ -50,7 +50,7 @@ def test_a_reader_without_locks_backs_up_no_torn_state(
         return copy
 
     monkeypatch.setattr(driver, "opened", written)
-    reading.back_up(tmp_path / "saved")
+    reading.store.back_up(tmp_path / "saved")
 
     with encrypted(tmp_path / "saved", encryption=encryption, keys=KEYS) as copy:
         held = copy.get_user_preferences()
@@ -66,15 +66,15 @@ def test_a_reader_that_writers_always_meet_says_so_and_leaves_nothing(
     monkeypatch.setattr("jarvis._sqlite.pool.Pool.is_disturbed", lambda *_: True)
 
     with pytest.raises(StoreBusyError, match="while it is backed up; retry"):
-        reading.back_up(tmp_path / "saved")
+        reading.store.back_up(tmp_path / "saved")
     assert list((tmp_path / "saved").iterdir()) == []
 
 
 def test_a_backup_notes_nothing_for_a_change_of_keys_that_is_none_of_its_own(tmp_path: Path) -> None:
     filled(tmp_path / "data")
     memory = encrypted(tmp_path / "data")
-    broken_off(memory.rotate_data_key)
-    memory.back_up(tmp_path / "saved")
+    broken_off(memory.store.rotate_key)
+    memory.store.back_up(tmp_path / "saved")
     found = envelope.read(str(tmp_path / "saved" / "memory.keys"))
     assert found is not None
     assert (set(found.keys), found.change) == ({1}, None)
@@ -84,7 +84,7 @@ def test_a_backup_notes_nothing_for_a_change_of_keys_that_is_none_of_its_own(tmp
     connection = driver.opened(str(tmp_path / "saved" / "memory.db"), copy.backend._database.file.key())  # type: ignore[attr-defined]  # inside
     assert connection.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'moved%'").fetchall() == []
     connection.close()
-    assert memory.rotate_data_key().resumed >= 0, "and the store still knows of its own"
+    assert memory.store.rotate_key().resumed >= 0, "and the store still knows of its own"
 
 
 def test_the_log_of_another_store_is_not_taken_for_that_of_a_backup(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_log_of_another_store_is_not_taken_for_that_of_a_backup(tmp_path: Pa
     (tmp_path / "saved" / "memory.db-wal").write_bytes(b"of another")
 
     with pytest.raises(StoreAccessError, match=r"memory\.db-wal: is there already"):
-        encrypted(tmp_path / "data").back_up(tmp_path / "saved")
+        encrypted(tmp_path / "data").store.back_up(tmp_path / "saved")
 
 
 def test_of_two_backups_into_one_directory_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_of_two_backups_into_one_directory_one_is_whole(tmp_path: Path, monkeypa
 
     def back_up_too() -> None:
         try:
-            other.back_up(tmp_path / "saved")
+            other.store.back_up(tmp_path / "saved")
         except StoreAccessError as error:
             late.append(error)
 
@@ -112,10 +112,10 @@ def test_of_two_backups_into_one_directory_one_is_whole(tmp_path: Path, monkeypa
 
     def overtake() -> None:
         thread.start()  # which waits for the first one
-        memory.rotate_data_key()
+        memory.store.rotate_key()
 
     once_before(monkeypatch, backup, "_put", overtake)
-    memory.back_up(tmp_path / "saved")
+    memory.store.back_up(tmp_path / "saved")
     thread.join()
 
     assert "is there already" in str(late[0])
@@ -139,10 +139,10 @@ def test_a_backup_that_fails_at_the_end_leaves_nothing_and_can_be_made_again(
     with monkeypatch.context() as patch:
         patch.setattr(files, "put_in_place", failing)
         with pytest.raises(OSError, match="cannot write the backup"):
-            memory.back_up(tmp_path / "saved")
+            memory.store.back_up(tmp_path / "saved")
 
     assert list((tmp_path / "saved").iterdir()) == []
-    assert memory.back_up(tmp_path / "saved").exists()
+    assert memory.store.back_up(tmp_path / "saved").exists()
 
 
 class Order(files.System):
@@ -202,13 +202,13 @@ def order(monkeypatch: pytest.MonkeyPatch) -> Iterator[Order]:
 def test_a_power_cut_meets_store_and_keys_that_belong_together(tmp_path: Path, order: Order) -> None:
     memory = encrypted(tmp_path / "data", encryption="on")
     memory.set_user_preference("theme", {"mode": "dark"})
-    memory.remove_key_slot(memory.add_key_slot(KEYS[0]))
-    memory.rotate_data_key()
-    memory.back_up(tmp_path / "saved")
-    memory.decrypt_store()
+    memory.store.remove_key_slot(memory.store.add_key_slot(KEYS[0]))
+    memory.store.rotate_key()
+    memory.store.back_up(tmp_path / "saved")
+    memory.store.decrypt()
     with contextlib.suppress(StoreAccessError):
-        memory.back_up(tmp_path / "saved")
-    memory.encrypt_store()
+        memory.store.back_up(tmp_path / "saved")
+    memory.store.encrypt()
 
     assert {name for name in order.named if not name.startswith(".")} == {"memory.keys", "memory.db"}
 
@@ -218,7 +218,7 @@ def test_a_power_cut_meets_a_kept_copy_that_is_whole(tmp_path: Path, order: Orde
     memory = MemoryModule(storage_dir=tmp_path, keys=KEYS)
     memory.bootstrap()
     order.wrong.clear()  # SQLite syncs what it copies there
-    memory.encrypt_store()
+    memory.store.encrypt()
 
     assert "memory.db.first-life" in order.named
     assert not list(tmp_path.glob("*.tmp"))
@@ -234,7 +234,7 @@ memory = MemoryModule(storage_dir=sys.argv[1], backend_type=sys.argv[2],
     keys=[lambda: bytes([7]) * 32] if sys.argv[3] == "on" else [])
 for number in range(8):
     try:
-        print(memory.back_up(Path(sys.argv[4]) / str(number)))
+        print(memory.store.back_up(Path(sys.argv[4]) / str(number)))
     except StoreAccessError:
         pass
 """
@@ -271,7 +271,7 @@ def test_every_page_of_a_backup_has_its_checksum(is_pending: bool, tmp_path: Pat
     if is_pending:
         assert memory.erase_memory(memory.list_memories(limit=1)[0].id).state == "pending"
 
-    copy = memory.back_up(tmp_path / "saved")
+    copy = memory.store.back_up(tmp_path / "saved")
 
     connection = driver.opened(str(copy), None)
     verification.verify(connection, str(copy), encrypted=False)
@@ -292,6 +292,6 @@ def test_a_backup_of_what_is_damaged_is_not_acknowledged(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(backup, "_verify", damaged)
     with pytest.raises(CorruptStoreError):
-        memory.back_up(tmp_path / "saved")
+        memory.store.back_up(tmp_path / "saved")
 
     assert list((tmp_path / "saved").iterdir()) == []

@@ -73,7 +73,7 @@ def test_what_expires_in_a_store_of_an_earlier_version_goes_on_to_expire(
             with pytest.raises(HistoryUnavailableError, match="expired"):
                 memory.get_memory_by_key(key, as_of=START + timedelta(days=36_500, hours=hours))
         if not read_only:
-            assert whole.purge_expired() == 1
+            assert whole.store.purge_expired() == 1
         clock.step(days=100)
         assert memory.count_memories() == 0
 

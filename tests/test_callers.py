@@ -207,7 +207,7 @@ def test_a_fork_beside_a_long_call_waits_for_it(memory: MemoryModule, what: str,
         while not is_over.is_set():
             number += 1
             if what == "back up":
-                memory.back_up(tmp_path / f"saved-{number}")
+                memory.store.back_up(tmp_path / f"saved-{number}")
             else:
                 assert len(list(memory.iter_memories())) >= 300
 

@@ -445,7 +445,7 @@ def test_recompressing_stores_all_states_of_all_namespaces_anew(
     old.shutdown()
 
     memory = MemoryModule(storage_dir=path.parent, compression=after, clock=FakeClock(FAR))
-    done = memory.recompress()
+    done = memory.store.recompress()
 
     assert (done.entries, done.past_states) == (40, 38)  # the first states of both namespaces are small
     assert (done.bytes_before > done.bytes_after) is (after != "off")
@@ -464,7 +464,7 @@ def test_what_is_as_the_setting_has_it_is_not_written_again(path: Path, mode: An
     with _old(path.parent, mode) as memory:
         before = _rows(memory.backend, "SELECT * FROM entries")
         told: list[tuple[int, int]] = []
-        done = memory.recompress(lambda *progress: told.append(progress))
+        done = memory.store.recompress(lambda *progress: told.append(progress))
 
         assert (done.entries, done.past_states, done.bytes_before, done.bytes_after) == (0, 0, 0, 0)
         assert _rows(memory.backend, "SELECT * FROM entries") == before
@@ -475,7 +475,7 @@ def test_auto_leaves_what_max_has_made_smaller(path: Path) -> None:
     with _old(path.parent, "max") as memory:
         before = _rows(memory.backend, "SELECT packed FROM entries")
     with MemoryModule(storage_dir=path.parent) as memory:
-        assert memory.recompress().entries == 0
+        assert memory.store.recompress().entries == 0
         assert _rows(memory.backend, "SELECT packed FROM entries") == before
 
 
@@ -493,12 +493,12 @@ def test_recompressing_goes_in_small_steps_and_goes_on_where_it_was_ended(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        memory.recompress(stop_soon)
+        memory.store.recompress(stop_soon)
     packed = _rows(memory.backend, "SELECT count(*) FROM entries WHERE packed IS NOT NULL")[0][0]
     assert 3 <= packed <= 30
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})
 
-    rest = memory.recompress()
+    rest = memory.store.recompress()
 
     assert rest.entries == 40 - packed
     assert _shapes(memory.backend) == {SMALL, PACKED}
@@ -517,7 +517,7 @@ def test_others_write_between_the_steps(path: Path, monkeypatch: pytest.MonkeyPa
         made.append(other.create_memory("notes", "beside", prose(1_000 + done), "note"))
         other.update_memory(made[0], prose(2_000 + done))
 
-    memory.recompress(write)
+    memory.store.recompress(write)
 
     assert len(made) > 5
     assert other.count_memories(category="notes") == memory.count_memories()
@@ -540,7 +540,7 @@ def test_what_changed_since_it_was_read_is_not_overwritten(path: Path, meanwhile
     elif meanwhile == "erased":
         other.erase_memory(ids[1])
     else:
-        other.recompress()
+        other.store.recompress()
     before = _rows(memory.backend, "SELECT * FROM entries WHERE key = '1'")
 
     stored = recompress._put(database, "entries", "max", states)
@@ -563,7 +563,7 @@ def test_what_an_update_ends_meanwhile_is_stored_anew_in_the_past(path: Path, mo
         if done == 1:
             memory.update_memory(ids[2], prose(4_000))
 
-    done = memory.recompress(update)
+    done = memory.store.recompress(update)
 
     assert (done.entries, done.past_states) == (2, 1)
     assert _shapes(memory.backend) == {PACKED}
@@ -579,7 +579,7 @@ def test_recompressing_makes_no_damage_right(path: Path, meanwhile: str) -> None
     _rows(memory.backend, f"UPDATE entries SET {change}")
 
     with pytest.raises(CorruptStoreError, match="checksum"):
-        memory.recompress()
+        memory.store.recompress()
 
     assert _rows(memory.backend, "SELECT count(packed) FROM entries") == [(0,)]
     memory.shutdown()
@@ -593,10 +593,10 @@ def test_the_room_is_given_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for bound in (1_000, recompress.VACUUMED_BYTES):  # too large, and not
         monkeypatch.setattr(recompress, "VACUUMED_BYTES", bound)
         with MemoryModule(storage_dir=path.parent) as memory:
-            memory.recompress()
+            memory.store.recompress()
         sizes.append(path.stat().st_size)
         with MemoryModule(storage_dir=path.parent, compression="off") as memory:
-            memory.recompress()
+            memory.store.recompress()
 
     assert sizes[1] >= sizes[0]
     assert sizes[2] < sizes[0] / 4
@@ -609,7 +609,7 @@ def test_the_room_is_free_for_whatever_is_written_next(path: Path, monkeypatch: 
         for number in range(1_000):
             memory.create_memory("notes", str(number), prose(size), "note")
     with MemoryModule(storage_dir=path.parent) as memory:
-        memory.recompress()
+        memory.store.recompress()
         ((pages, free),) = _rows(memory.backend, "SELECT * FROM pragma_page_count, pragma_freelist_count")
 
     assert pages * 4_096 == path.stat().st_size
@@ -620,10 +620,10 @@ def test_what_only_reads_does_not_store_anew(path: Path) -> None:
     _old(path.parent).shutdown()
     before = path.read_bytes()
     with MemoryModule(storage_dir=path.parent, read_only=True) as memory, pytest.raises(ReadOnlyStoreError):
-        memory.recompress()
+        memory.store.recompress()
     assert path.read_bytes() == before
     with MemoryModule(storage_dir=path.parent) as memory, memory.transaction(), pytest.raises(TransactionError):
-        memory.recompress()
+        memory.store.recompress()
 
 
 def test_a_store_is_stored_anew_while_it_is_encrypted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -636,9 +636,9 @@ def test_a_store_is_stored_anew_while_it_is_encrypted(path: Path, monkeypatch: p
 
     def recompress(_: object) -> None:
         if not stored:
-            stored.append(other.recompress().entries)
+            stored.append(other.store.recompress().entries)
 
-    memory.encrypt_store(progress=recompress)
+    memory.store.encrypt(progress=recompress)
 
     assert stored == [1_000]
     assert _shapes(memory.backend) == {PACKED}
@@ -700,7 +700,7 @@ def test_the_json_file_is_plain_and_says_so(tmp_path: Path) -> None:
         with MemoryModule(storage_dir=tmp_path, backend_type="json", compression=mode) as memory:
             memory.create_memory("notes", mode, prose(5_000), "note")
             with pytest.raises(UnsupportedError, match="has no compression; backends that have it: sqlite"):
-                memory.recompress()
+                memory.store.recompress()
     assert (tmp_path / "memory.json").read_text().count(PROSE * 20) == 2
     with pytest.raises(UnsupportedError, match="sqlite"):
         MemoryModule(storage_dir=tmp_path, backend_type="json", compression="max")

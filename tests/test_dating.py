@@ -74,7 +74,7 @@ def test_behind_a_mending_all_dates_have_passed_and_ascend_with_the_numbers(open
     ahead_and_back(memory, clock, seed)
     before = {(one.namespace, each.id): each.value for one in _spaces(memory) for each in one.list_memories()}
 
-    memory.mend_dates()
+    memory.store.mend_dates()
 
     changes = [each for one in _spaces(memory) for each in one.changes(limit=1000)]
     told = sorted((_number(each.cursor), each.timestamp) for each in changes)
@@ -105,10 +105,10 @@ def test_the_store_is_whole(open_backend: Open, tmp_path: Path, is_mended: bool)
     memory = MemoryModule(storage_backend=backend, clock=clock)
     ahead_and_back(memory, clock)
     if is_mended:
-        memory.mend_dates()
+        memory.store.mend_dates()
     found = [one.list_memories() for one in _spaces(memory)]
     (tmp_path / "copy").mkdir()
-    copy = memory.back_up(tmp_path / "copy")
+    copy = memory.store.back_up(tmp_path / "copy")
     backend.shutdown()
     if isinstance(backend, JSONBackend):  # edited by hand, it is looked at whole
         document = json.loads(copy.read_bytes())
@@ -133,7 +133,7 @@ def test_a_mending_that_fails_leaves_all_as_it_was(open_backend: Open) -> None:
     last, cursor = backend.last_moment(), memory.newest_cursor()
 
     with pytest.raises(StoreAccessError, match="'far'"):
-        memory.mend_dates()
+        memory.store.mend_dates()
 
     entry = memory.get_memory(first)
     assert entry is not None
@@ -141,7 +141,7 @@ def test_a_mending_that_fails_leaves_all_as_it_was(open_backend: Open) -> None:
     assert backend.last_moment() == last
     assert memory.changes(cursor) == []
     assert memory.delete_memory("far")
-    assert memory.mend_dates() == 2
+    assert memory.store.mend_dates() == 2
     backend.shutdown()
 
 
@@ -158,12 +158,12 @@ def test_past_states_that_are_dated_ahead_hold_up_no_others(open_backend: Open) 
     memory.update_memory(ids[4], {"n": 1})
     clock.step(days=8)
 
-    assert memory.prune_history(limit=100) == 1
+    assert memory.store.prune_history(limit=100) == 1
     assert memory.get_history(ids[4]) == []
     assert len(memory.get_history(ids[0])) == 100
-    memory.mend_dates()
+    memory.store.mend_dates()
     clock.step(days=8)
-    memory.prune_history()
+    memory.store.prune_history()
     assert memory.get_history(ids[0]) == []
     backend.shutdown()
 
@@ -178,7 +178,7 @@ def test_a_store_that_was_dated_at_the_end_of_the_calendar_is_mended(open_backen
     with pytest.warns(ClockBehindWarning, match="9999"):
         later = memory.create_memory("preferences", "theme", {}, "t")  # whose key the other one has
 
-    assert memory.mend_dates() == 2
+    assert memory.store.mend_dates() == 2
     entries = memory.list_memories()
     assert [each.id for each in entries] == [later, "1"]
     assert entries[0].timestamp <= datetime.now(UTC)
@@ -193,7 +193,7 @@ def test_a_store_that_keeps_no_past_is_mended(open_backend: Open) -> None:
     memory_id = memory.create_memory("c", "k", {}, "t")
     clock.step(days=-YEARS)
 
-    assert memory.mend_dates() == 1
+    assert memory.store.mend_dates() == 1
     entry = memory.get_memory(memory_id)
     assert entry is not None
     assert entry.timestamp <= clock.now
@@ -211,7 +211,7 @@ def test_a_store_that_is_only_read_warns_and_is_not_mended(open_backend: Open) -
     with pytest.warns(ClockBehindWarning):
         reader.bootstrap()
     with pytest.raises(ReadOnlyStoreError):
-        reader.mend_dates()
+        reader.store.mend_dates()
     reader.shutdown()
 
 
@@ -225,7 +225,7 @@ def test_the_async_module_mends(open_backend: Open) -> None:
     async def mend() -> int:
         memory = AsyncMemoryModule.of(MemoryModule(storage_backend=backend, clock=clock))
         try:
-            return await memory.mend_dates()
+            return await memory.store.mend_dates()
         finally:
             await memory.shutdown()
 
@@ -239,10 +239,10 @@ def test_a_store_of_an_earlier_version_is_mended(name: str, tmp_path: Path) -> N
     backend: Any = (JSONBackend if path.suffix == ".json" else SQLiteBackend)(path)
     clock = FakeClock(NOON.replace(year=2001))
     memory = MemoryModule(storage_backend=backend, clock=clock)
-    spaces = [memory.for_namespace(each) for each in memory.list_namespaces()]
+    spaces = [memory.for_namespace(each) for each in memory.store.list_namespaces()]
     before = [[each.id for each in one.list_memories()] for one in spaces]
 
-    memory.mend_dates()
+    memory.store.mend_dates()
 
     assert [[each.id for each in one.list_memories()] for one in spaces] == before
     assert all(each.timestamp <= clock.now for one in spaces for each in one.list_memories())

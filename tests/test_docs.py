@@ -8,13 +8,17 @@ import os
 import re
 import unittest.mock
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jarvis import errors
-from jarvis.persistent_memory import MemoryModule
+from jarvis.container import Container
+from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule, utc_now
+from jarvis.services.store import Store
+from tests.test_former_names import MOVED_TO_STORE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -76,12 +80,41 @@ def test_every_error_is_documented_with_its_parents() -> None:
         assert parent in {kind.__name__ for kind in defined[name].__mro__[1:]}, name
 
 
+API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", [MemoryModule, HistoryPolicy, RetentionRule], ids=lambda kind: kind.__name__)
+def test_a_signature_on_the_map_is_that_of_the_code(kind: type) -> None:
+    shown = API.partition(f"`{kind.__name__}(")[2].partition(")`")[0]
+
+    known = {"HistoryPolicy": HistoryPolicy, "timedelta": timedelta, "utc_now": utc_now}
+    documented = inspect.signature(eval(f"lambda {' '.join(shown.split())}: None", known)).parameters.values()
+    parameters = inspect.signature(kind).parameters.values()
+    assert [(each.name, each.default) for each in documented] == [(each.name, each.default) for each in parameters]
+
+
+def test_every_parameter_of_a_verb_is_on_the_map() -> None:
+    code = " ".join(re.findall(r"`([^`]+)`", API))
+
+    verbs = {**vars(MemoryModule), **vars(Container)}.items()
+    public = [verb for name, verb in verbs if name[0] != "_" and name not in MOVED_TO_STORE and callable(verb)]
+    parameters = {name for verb in public for name in inspect.signature(verb).parameters}
+    assert {name for name in parameters - {"self"} if not re.search(rf"\b{name}\b", code)} == set()
+
+
 def test_every_verb_is_on_the_map() -> None:
-    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    verbs = [name for name in dir(MemoryModule) if not name.startswith("_") and name not in MOVED_TO_STORE]
+    verbs += [name for name in dir(Container) if not name.startswith("_")]
 
-    verbs = [name for name in dir(MemoryModule) if not name.startswith("_")]
+    assert [name for name in verbs if f"`{name}" not in API] == []
 
-    assert [name for name in verbs if f"`{name}" not in page] == []
+
+def test_every_verb_of_the_store_is_on_its_page_and_so_is_every_former_name() -> None:
+    page = (ROOT / "docs" / "reference" / "store.md").read_text(encoding="utf-8")
+    table, _, former = page.partition("## Former names")
+
+    assert [name for name in vars(Store) if name[0] != "_" and f"| `{name}(" not in table] == []
+    assert [name for name in MOVED_TO_STORE if f"`{name}`" not in former] == []
 
 
 def test_every_target_of_the_readme_is_in_the_makefile() -> None:

@@ -11,18 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from jarvis.async_memory import AsyncMemoryModule
+from jarvis.async_memory import AsyncMemoryModule, AsyncStore
 from jarvis.config import ConfigLoader, JarvisConfig, RetentionRule, StorageConfig
 from jarvis.container import Container
 from jarvis.errors import JarvisError
 from jarvis.json_backend import JSONBackend
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
+from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend
 
 PUBLIC: tuple[type, ...] = (
     *(AsyncMemoryModule, ConfigLoader, Container, HistoryPolicy, JSONBackend, JarvisConfig, MemoryEntry),
     *(MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig, JarvisError),
+    *(AsyncStore, Store),
 )
 
 SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
@@ -81,9 +83,7 @@ def test_everything_public_is_documented_where_it_is_defined() -> None:
 def _verbs_of_the_contract() -> set[str]:
     from jarvis import storage_backend
     from jarvis.persistent_memory import MemoryModule
-    from jarvis.services.forgetting import Forgets
-    from jarvis.services.looking_back import LooksBack
-    from jarvis.services.securing import Secures
+    from jarvis.services.store import Store
 
     described = (
         storage_backend.StorageBackend,
@@ -100,8 +100,6 @@ def _verbs_of_the_contract() -> set[str]:
         storage_backend.BacksUp,
         storage_backend.Encrypts,
         MemoryModule,
-        LooksBack,
-        Forgets,
-        Secures,
+        Store,
     )
     return {name for kind in described for name in vars(kind)}

@@ -204,7 +204,7 @@ def test_a_plain_store_is_refused_where_an_encrypted_one_is_required(
         memory.set_user_preference("theme", {"mode": "dark"})
     before = content(tmp_path)
 
-    with pytest.raises(NotEncryptedError, match=r"call encrypt_store\(\)"):
+    with pytest.raises(NotEncryptedError, match=r"call store.encrypt\(\)"):
         encrypted(tmp_path).get_user_preferences()
     assert content(tmp_path) == before
     with caplog.at_level(logging.WARNING), encrypted(tmp_path, encryption="on") as memory:
@@ -483,11 +483,11 @@ def test_slots_are_added_and_removed_and_the_store_is_not_touched(tmp_path: Path
     filled(tmp_path)
     before = content(tmp_path)["memory.db"]
     memory = encrypted(tmp_path)
-    assert memory.key_slots() == [(1, "function", "key")]
+    assert memory.store.key_slots() == [(1, "function", "key")]
 
-    assert memory.add_key_slot(Passphrase(WORDS)) == 2
-    assert [(slot.id, slot.source) for slot in memory.key_slots()] == [(1, "function"), (2, "passphrase")]
-    memory.remove_key_slot(1)
+    assert memory.store.add_key_slot(Passphrase(WORDS)) == 2
+    assert [(slot.id, slot.source) for slot in memory.store.key_slots()] == [(1, "function"), (2, "passphrase")]
+    memory.store.remove_key_slot(1)
     memory.shutdown()
     assert content(tmp_path)["memory.db"] == before
     assert stat.S_IMODE((tmp_path / "memory.keys").stat().st_mode) == 0o600
@@ -496,16 +496,16 @@ def test_slots_are_added_and_removed_and_the_store_is_not_touched(tmp_path: Path
     with encrypted(tmp_path, keys=[Passphrase(WORDS)]) as again:
         assert len(again.search_memories()) == 40
         with pytest.raises(InvalidSettingError, match="is the last one"):
-            again.remove_key_slot(2)
+            again.store.remove_key_slot(2)
         with pytest.raises(InvalidSettingError, match="has no slot 9"):
-            again.remove_key_slot(9)
+            again.store.remove_key_slot(9)
         with pytest.raises(InvalidSettingError, match="must be a number"):
-            again.remove_key_slot("2")  # type: ignore[arg-type]  # what is wrong with it is the point
+            again.store.remove_key_slot("2")  # type: ignore[arg-type]  # what is wrong with it is the point
         with pytest.raises(InvalidSettingError, match="item 1 is no source"):
-            again.add_key_slot("JARVIS_KEY")  # type: ignore[arg-type]  # what is wrong with it is the point
+            again.store.add_key_slot("JARVIS_KEY")  # type: ignore[arg-type]  # what is wrong with it is the point
         with pytest.raises(KeyUnavailableError, match="NONE cannot become a slot"):
-            again.add_key_slot(EnvironmentKey("NONE"))
-        assert len(again.key_slots()) == 1
+            again.store.add_key_slot(EnvironmentKey("NONE"))
+        assert len(again.store.key_slots()) == 1
 
 
 def test_who_may_not_write_or_has_the_wrong_key_changes_no_slot(tmp_path: Path) -> None:
@@ -518,27 +518,27 @@ def test_who_may_not_write_or_has_the_wrong_key_changes_no_slot(tmp_path: Path) 
     ):
         memory = encrypted(tmp_path, keys=keys, read_only=read_only)
         with pytest.raises(kind):
-            memory.add_key_slot(Passphrase(WORDS))
+            memory.store.add_key_slot(Passphrase(WORDS))
         with pytest.raises(kind):
-            memory.remove_key_slot(1)
-        assert len(memory.key_slots()) == 1, "what ways there are is no secret"
+            memory.store.remove_key_slot(1)
+        assert len(memory.store.key_slots()) == 1, "what ways there are is no secret"
         memory.shutdown()
     assert content(tmp_path) == before
 
     memory = encrypted(tmp_path)
     with memory.transaction(), pytest.raises(TransactionError, match="inside a transaction"):
-        memory.add_key_slot(Passphrase(WORDS))
+        memory.store.add_key_slot(Passphrase(WORDS))
 
 
 def test_a_plain_store_has_no_slots(tmp_path: Path) -> None:
     memory = MemoryModule(storage_dir=tmp_path)
     memory.bootstrap()
-    assert memory.key_slots() == []
-    with pytest.raises(NotEncryptedError, match=r"call encrypt_store\(\)"):
-        memory.add_key_slot(KeyFunction(key))
+    assert memory.store.key_slots() == []
+    with pytest.raises(NotEncryptedError, match=r"call store.encrypt\(\)"):
+        memory.store.add_key_slot(KeyFunction(key))
     readable = MemoryModule(storage_dir=tmp_path, backend_type="json")
     with pytest.raises(UnsupportedError, match="'json' has no encryption; backends that have it: sqlite"):
-        readable.key_slots()
+        readable.store.key_slots()
 
 
 def test_slots_that_processes_change_at_once_are_all_kept(tmp_path: Path) -> None:
@@ -551,12 +551,12 @@ def test_slots_that_processes_change_at_once_are_all_kept(tmp_path: Path) -> Non
         from tests.test_encryption import encrypted
         memory = encrypted(Path({str(tmp_path)!r}))
         for number in range(5):
-            memory.add_key_slot(KeyFunction(lambda: b"x" * 32, f"{{sys.argv[1]}}-{{number}}"))
+            memory.store.add_key_slot(KeyFunction(lambda: b"x" * 32, f"{{sys.argv[1]}}-{{number}}"))
         """
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, str(each)]) for each in range(3)]
     assert [writer.wait() for writer in writers] == [0] * 3
-    slots = encrypted(tmp_path).key_slots()
+    slots = encrypted(tmp_path).store.key_slots()
     assert len({slot.id for slot in slots}) == len({slot.hint for slot in slots}) == 16
 
 
@@ -568,7 +568,7 @@ def test_a_lost_directory_comes_back_from_its_backup_and_the_passphrase(tmp_path
     ids = filled(data, keys=[*KEYS, Passphrase(WORDS)])
     with encrypted(data) as memory:
         memory.update_memory(ids[0], {"text": "changed"})
-        copy = memory.back_up(saved)
+        copy = memory.store.back_up(saved)
         memory.update_memory(ids[0], {"text": "later"})
     assert copy == saved / "memory.db"
     assert {path.name for path in saved.iterdir()} == {"memory.db", "memory.keys"}
@@ -610,7 +610,7 @@ def test_a_backup_is_one_state_though_others_write_on(tmp_path: Path, backend: s
         writer.stdout.readline()
         memory = MemoryModule(storage_dir=data, backend_type=backend)
         for each in range(15):
-            memory.back_up(tmp_path / str(each))
+            memory.store.back_up(tmp_path / str(each))
             held = MemoryModule(storage_dir=tmp_path / str(each), backend_type=backend).get_user_preferences()
             assert held["one"] == held["two"]
             numbers.append(held["one"]["n"])
@@ -622,18 +622,18 @@ def test_a_backup_is_one_state_though_others_write_on(tmp_path: Path, backend: s
 def test_a_backup_takes_no_other_ones_place(tmp_path: Path) -> None:
     filled(tmp_path / "data")
     memory = encrypted(tmp_path / "data")
-    memory.back_up(tmp_path / "saved")
+    memory.store.back_up(tmp_path / "saved")
     before = content(tmp_path / "saved")
     with pytest.raises(StoreAccessError, match="is there already"):
-        memory.back_up(tmp_path / "saved")
+        memory.store.back_up(tmp_path / "saved")
     with pytest.raises(StoreAccessError, match="is there already"):
-        memory.back_up(tmp_path / "data")
+        memory.store.back_up(tmp_path / "data")
     assert content(tmp_path / "saved") == before
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
-        memory.back_up(tmp_path / "file" / "below")
+        memory.store.back_up(tmp_path / "file" / "below")
     with encrypted(tmp_path / "data", read_only=True) as reading:
-        assert reading.back_up(tmp_path / "again").exists()
+        assert reading.store.back_up(tmp_path / "again").exists()
 
 
 # --- old stores ----------------------------------------------------------------------------------
@@ -654,7 +654,7 @@ def test_an_encrypted_store_that_was_made_before_opens(tmp_path: Path, source: A
             assert memory.get_history(found.id)[0].entry.value == {"mode": "light"}
             assert memory.search_memories(where={"text": make.LONG}, tags=["x"])[0].key == "long"
     with encrypted(tmp_path, keys=[KeyFunction(make.sealed_key), Passphrase(make.WORDS)]) as memory:
-        assert memory.rotate_data_key().rows["entries"] == 2
+        assert memory.store.rotate_key().rows["entries"] == 2
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
@@ -691,19 +691,19 @@ def test_the_copy_that_is_kept_of_the_first_life_goes_along(tmp_path: Path) -> N
     assert b"SQLite" in kept.read_bytes()[:16]
     before = apsw.Connection(str(kept)).execute("SELECT * FROM memories ORDER BY id").fetchall()
 
-    memory.encrypt_store(KEYS)
+    memory.store.encrypt(KEYS)
     assert b"SQLite" not in kept.read_bytes()[:16]
-    assert memory.key_slots()
+    assert memory.store.key_slots()
     salt = kept.read_bytes()[:16]
-    memory.rotate_data_key()
+    memory.store.rotate_key()
     assert kept.read_bytes()[:16] not in (salt, cipher.PLAIN)
     with encrypted(tmp_path) as again:
         assert again.count_memories() == len(state)
-    memory.decrypt_store()
+    memory.store.decrypt()
     assert apsw.Connection(str(kept)).execute("SELECT * FROM memories ORDER BY id").fetchall() == before
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert not (tmp_path / "memory.keys").exists()
-    memory.encrypt_store(KEYS)
+    memory.store.encrypt(KEYS)
     memory.erase_memory("none")
     memory.create_memory("notes", "gone", {}, "note")
     assert memory.clear_all(erase=True)
@@ -730,19 +730,19 @@ def test_a_store_is_encrypted_rekeyed_and_made_plain_with_its_past_and_its_feed(
         assert held.expires_at is not None
 
     told: list[Any] = []
-    done = memory.encrypt_store(KEYS, progress=told.append)
+    done = memory.store.encrypt(KEYS, progress=told.append)
     assert done is not None
     assert done.rows["entries"] == 3
     assert {each.stage for each in told} == {"copy", "index", "verify", "swap"} | {each.stage for each in told}
     check()
     assert CANARY.encode() not in (tmp_path / "memory.db").read_bytes()
     first = (tmp_path / "memory.db").read_bytes()[:16]
-    assert memory.rotate_data_key().digest
+    assert memory.store.rotate_key().digest
     check()
     assert (tmp_path / "memory.db").read_bytes()[:16] not in (first, cipher.PLAIN)
     with pytest.raises(InvalidSettingError, match="opened with encryption='required'"):
-        encrypted(tmp_path).decrypt_store()
-    assert memory.decrypt_store()
+        encrypted(tmp_path).store.decrypt()
+    assert memory.store.decrypt()
     check()
     assert {path.name for path in tmp_path.glob("memory.keys*")} == set()
 
@@ -751,31 +751,31 @@ def test_what_cannot_be_done_says_so_and_does_nothing(tmp_path: Path) -> None:
     memory = MemoryModule(storage_dir=tmp_path)
     memory.set_user_preference("theme", {"mode": "dark"})
     with pytest.raises(KeyUnavailableError, match="JARVIS_KEY cannot become a slot"):
-        memory.encrypt_store()
+        memory.store.encrypt()
     with pytest.raises(NotEncryptedError, match="is plain already"):
-        memory.decrypt_store()
-    with pytest.raises(NotEncryptedError, match=r"call encrypt_store\(\)"):
-        memory.rotate_data_key()
+        memory.store.decrypt()
+    with pytest.raises(NotEncryptedError, match=r"call store.encrypt\(\)"):
+        memory.store.rotate_key()
     with memory.transaction(), pytest.raises(TransactionError):
-        memory.encrypt_store(KEYS)
+        memory.store.encrypt(KEYS)
     with MemoryModule(storage_dir=tmp_path, read_only=True) as reading, pytest.raises(ReadOnlyStoreError):
-        reading.encrypt_store(KEYS)
+        reading.store.encrypt(KEYS)
     readable = MemoryModule(storage_dir=tmp_path, backend_type="json")
     with pytest.raises(UnsupportedError, match="'json' has no encryption; backends that have it: sqlite"):
-        readable.encrypt_store(KEYS)
+        readable.store.encrypt(KEYS)
     assert not (tmp_path / "memory.keys").exists()
 
-    memory.encrypt_store([*KEYS, Passphrase(WORDS)])
+    memory.store.encrypt([*KEYS, Passphrase(WORDS)])
     with pytest.raises(InvalidSettingError, match="is encrypted already"):
-        memory.encrypt_store(KEYS)
+        memory.store.encrypt(KEYS)
     before = (tmp_path / "memory.keys").read_bytes()
     with encrypted(tmp_path) as other, pytest.raises(KeyUnavailableError, match=r"nothing given opens slot 2"):
-        other.rotate_data_key()
+        other.store.rotate_key()
     with encrypted(tmp_path) as other, pytest.raises(KeyUnavailableError, match=r"nothing given opens slot 2"):
-        other.rotate_data_key(keys=[Passphrase("not those words")])
+        other.store.rotate_key(keys=[Passphrase("not those words")])
     assert (tmp_path / "memory.keys").read_bytes() == before
     with encrypted(tmp_path) as other:
-        assert other.rotate_data_key(keys=[Passphrase(WORDS)])
+        assert other.store.rotate_key(keys=[Passphrase(WORDS)])
 
 
 class StopError(Exception):
@@ -794,11 +794,11 @@ def test_who_begins_again_with_other_keys_gets_those(tmp_path: Path) -> None:
     memory = MemoryModule(storage_dir=tmp_path)
     memory.set_user_preference("theme", {"mode": "dark"})
     with pytest.raises(StopError):
-        memory.encrypt_store([Passphrase("a passphrase with a tpyo")], progress=stop_at("verify"))
+        memory.store.encrypt([Passphrase("a passphrase with a tpyo")], progress=stop_at("verify"))
     memory.shutdown()
     again = MemoryModule(storage_dir=tmp_path)
-    assert again.encrypt_store([Passphrase(WORDS)])
-    assert [slot.source for slot in again.key_slots()] == ["passphrase"]
+    assert again.store.encrypt([Passphrase(WORDS)])
+    assert [slot.source for slot in again.store.key_slots()] == ["passphrase"]
     assert encrypted(tmp_path, keys=[Passphrase(WORDS)]).get_user_preferences() == {"theme": {"mode": "dark"}}
 
 
@@ -815,9 +815,9 @@ def test_a_change_that_is_broken_off_is_gone_on_with_or_called_off(tmp_path: Pat
             assert other.count_memories() == 3_000
 
     with pytest.raises(StopError):
-        memory.encrypt_store(KEYS, progress=stop_at(stage))
+        memory.store.encrypt(KEYS, progress=stop_at(stage))
     count()
-    assert memory.decrypt_store() is None, "called off"
+    assert memory.store.decrypt() is None, "called off"
     assert {path.name for path in tmp_path.iterdir()} <= {
         "memory.db",
         "memory.db-wal",
@@ -825,29 +825,29 @@ def test_a_change_that_is_broken_off_is_gone_on_with_or_called_off(tmp_path: Pat
         "memory.db.lock",
     }
     with pytest.raises(StopError):
-        memory.encrypt_store(KEYS, progress=stop_at(stage))
-    done = memory.encrypt_store(progress=None)
+        memory.store.encrypt(KEYS, progress=stop_at(stage))
+    done = memory.store.encrypt(progress=None)
     assert done is not None
     assert stage == "copy" or done.resumed
     count()
     with pytest.raises(StopError):
-        memory.decrypt_store(progress=stop_at(stage))
+        memory.store.decrypt(progress=stop_at(stage))
     count()
-    assert memory.encrypt_store() is None, "called off"
+    assert memory.store.encrypt() is None, "called off"
     with pytest.raises(StopError):
-        memory.rotate_data_key(progress=stop_at(stage))
+        memory.store.rotate_key(progress=stop_at(stage))
     found = envelope.read(str(tmp_path / "memory.keys"))
     assert found is not None
     assert set(found.keys) == {1, 2}, "both until it is done"
     count()
-    memory.add_key_slot(Passphrase(WORDS))
-    assert memory.rotate_data_key().rows["entries"] == 3_000
+    memory.store.add_key_slot(Passphrase(WORDS))
+    assert memory.store.rotate_key().rows["entries"] == 3_000
     found = envelope.read(str(tmp_path / "memory.keys"))
     assert found is not None
     assert (set(found.keys), len(found.slots)) == ({2}, 2)
     count()
     with pytest.raises(StopError):
-        memory.rotate_data_key(progress=stop_at(stage))
-    assert memory.decrypt_store(), "a rotation is called off by it"
+        memory.store.rotate_key(progress=stop_at(stage))
+    assert memory.store.decrypt(), "a rotation is called off by it"
     count()
     assert {path.name for path in tmp_path.glob("*keys*")} == set()

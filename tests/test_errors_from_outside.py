@@ -101,14 +101,14 @@ def test_a_directory_whose_name_is_no_utf_8_is_refused_by_sqlite_and_used_by_jso
 
     with MemoryModule(storage_dir=latin, backend_type="json") as memory:
         memory.set_user_preference("theme", {"mode": "dark"})
-        assert memory.back_up(latin / "copy").exists()
+        assert memory.store.back_up(latin / "copy").exists()
     with pytest.raises(InvalidSettingError, match=r"UTF-8.*caf\\udce9"):
         MemoryModule(storage_dir=latin)
     monkeypatch.chdir(latin)
     with pytest.raises(InvalidSettingError, match="UTF-8"):
         MemoryModule(storage_dir="store")
     with MemoryModule(storage_dir=tmp_path / "store") as memory, pytest.raises(InvalidSettingError, match="UTF-8"):
-        memory.back_up(latin / "copy of sqlite")
+        memory.store.back_up(latin / "copy of sqlite")
 
 
 def test_a_key_file_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ async def late():
     except LookupError:
         pass
     await asyncio.gather(*(memory.record_task(str(number), {}) for number in range(4, 8)))
-    await memory.back_up(sys.argv[1] + "/copy")
+    await memory.store.back_up(sys.argv[1] + "/copy")
     print(len([entry async for entry in memory.iter_memories()]), await memory.count_memories())
     await memory.shutdown()
 

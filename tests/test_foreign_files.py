@@ -66,7 +66,7 @@ def _use(directory: Path, backend_type: str) -> None:
         assert memory.get_user_preferences()["after"] == {"theme": "light"}
         memory.erase_memory(memory_id)
         if backend_type == "sqlite":
-            memory.encrypt_store([KeyFunction(_key)])
+            memory.store.encrypt([KeyFunction(_key)])
     finally:
         memory.shutdown()
 

@@ -77,7 +77,7 @@ def test_filters_by_what_is_known_erase_the_notes_of_what_expired(memory: Memory
     for person in ("ada", "bob", None):
         memory.create_memory("notes", "expired", {}, "person", person, ttl=1)
     clock.step(seconds=1)
-    assert memory.purge_expired() == 3
+    assert memory.store.purge_expired() == 3
 
     assert memory.erase_entity("person", "ada").memories == 1
     assert memory.erase_memories(category="notes", key="expired", where={"n": 1}).memories == 2
@@ -112,7 +112,7 @@ def test_a_version_that_would_have_expired_is_restored_to_expire_as_the_memory_d
     restored = memory.get_memory(memory_id)
     assert restored is not None
     assert (restored.value, restored.expires_at) == ({"n": 1}, None)
-    memory.purge_expired()
+    memory.store.purge_expired()
     assert [revision.version for revision in memory.get_history(memory_id)] == [2, 1]
 
 
@@ -147,7 +147,7 @@ def test_pruning_that_is_taken_back_ends_no_past(tmp_path: Path, clock: FakeCloc
     with memory.transaction():
         memory.set_user_preference("kept", {})
         with contextlib.suppress(KeyError), memory.transaction():
-            assert memory.prune_history() == 1
+            assert memory.store.prune_history() == 1
             raise KeyError
 
     seen = memory.get_memory(memory_id, as_of=before)
@@ -256,7 +256,7 @@ def test_the_name_of_a_namespace_goes_also_when_nothing_else_is_known_of_it(tmp_
     hidden = memory.for_namespace("of-somebody")
     hidden.delete_memory(hidden.create_memory("of-somebody", "k", {}, "t"))
 
-    assert memory.erase_namespace("of-somebody").state == "done"
+    assert memory.store.erase_namespace("of-somebody").state == "done"
 
     memory.shutdown()
     assert b"of-somebody" not in (tmp_path / "memory.db").read_bytes()

@@ -42,7 +42,7 @@ def test_a_cursor_of_before_a_restore_is_refused_and_new_ones_work(opened: Open,
     with opened() as memory:
         memory.set_user_preference("a", {})
         before = memory.newest_cursor()
-        memory.back_up(tmp_path / "saved")
+        memory.store.back_up(tmp_path / "saved")
         memory.set_user_preference("b", {})
         after = memory.newest_cursor()
         with opened("saved") as restored:
@@ -68,13 +68,13 @@ def test_a_copy_that_is_only_read_is_still_the_same_store(opened: Open, tmp_path
         memory.set_user_preference("a", {})
         first = memory.newest_cursor()
         memory.set_user_preference("b", {})
-        copy = memory.back_up(tmp_path / "saved")
+        copy = memory.store.back_up(tmp_path / "saved")
     held = copy.read_bytes()
 
     with opened("saved", read_only=True) as reader:
         assert told(reader, first) == ["b"]
         assert told(reader, str(position_of(first))) == ["b"]
-        again = reader.back_up(tmp_path / "again")
+        again = reader.store.back_up(tmp_path / "again")
     assert copy.read_bytes() == held
     assert again.exists()
     with opened("again") as restored, pytest.raises(CursorExpiredError):
@@ -84,10 +84,10 @@ def test_a_copy_that_is_only_read_is_still_the_same_store(opened: Open, tmp_path
 def test_a_backup_of_what_was_restored_is_a_copy_again(opened: Open, tmp_path: Path) -> None:
     with opened() as memory:
         memory.set_user_preference("a", {})
-        memory.back_up(tmp_path / "one")
+        memory.store.back_up(tmp_path / "one")
     with opened("one") as memory:
         cursor = memory.newest_cursor()
-        memory.back_up(tmp_path / "two")
+        memory.store.back_up(tmp_path / "two")
         assert memory.changes(cursor) == []
     with opened("two") as memory:
         memory.set_user_preference("b", {})
@@ -107,9 +107,9 @@ def test_opening_erasing_and_moving_a_store_keep_its_cursors(opened: Open) -> No
         memory.update_memory(kept, {"n": 1})
         assert [change.operation for change in memory.changes(cursor)] == ["erase", "update"]
     if memory.backend.name == "sqlite":
-        if memory.key_slots():
-            memory.rotate_data_key()
-        memory.recompress()
+        if memory.store.key_slots():
+            memory.store.rotate_key()
+        memory.store.recompress()
         assert [change.operation for change in memory.changes(cursor)] == ["erase", "update"]
         memory.shutdown()
 
@@ -118,7 +118,7 @@ def test_a_watch_is_told_that_the_store_was_restored(tmp_path: Path) -> None:
     with MemoryModule(storage_dir=tmp_path / "data") as memory:
         memory.set_user_preference("a", {})
         cursor = memory.newest_cursor()
-        memory.back_up(tmp_path / "saved")
+        memory.store.back_up(tmp_path / "saved")
 
     async def story() -> None:
         async with AsyncMemoryModule(storage_dir=tmp_path / "saved") as restored:

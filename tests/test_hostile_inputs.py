@@ -10,6 +10,7 @@ import enum
 import inspect
 import itertools
 import json
+import operator
 import sqlite3
 import sys
 import types
@@ -23,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from jarvis.async_memory import AsyncMemoryModule
+from jarvis.async_memory import AsyncMemoryModule, AsyncStore
 from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
 from jarvis.conformance.values import exploding, nested
 from jarvis.container import Container
@@ -32,8 +33,10 @@ from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
+from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import StorageBackend
+from tests.test_former_names import MOVED_TO_STORE
 
 
 class _Colour(enum.Enum):
@@ -257,23 +260,25 @@ GOOD: dict[str, Any] = {
 Arguments = dict[str, Any]
 
 
-def _verbs(kind: type) -> dict[str, list[str]]:
-    """Return the public verbs of a class, each with its parameters."""
+def _verbs(kind: type, part: type) -> dict[str, list[str]]:
+    """Return the public verbs of a class, and of the store that it has, each with its parameters."""
+    verbs = {name: verb for name, verb in inspect.getmembers(kind, callable) if name not in {"of", *MOVED_TO_STORE}}
+    verbs |= {f"store.{name}": verb for name, verb in inspect.getmembers(part, callable) if name[0] != "_"}
     return {
         name: [parameter for parameter in inspect.signature(verb).parameters if parameter != "self"]
-        for name, verb in inspect.getmembers(kind, callable)
-        if not name.startswith("_") and name != "of"
+        for name, verb in verbs.items()
+        if not name.startswith("_")
     }
 
 
-VERBS = _verbs(MemoryModule)
+VERBS = _verbs(MemoryModule, Store)
 
 
 def test_every_parameter_of_every_verb_has_a_good_argument() -> None:
     asked = {parameter for parameters in VERBS.values() for parameter in parameters}
 
     assert asked == set(GOOD)
-    assert VERBS.keys() == _verbs(AsyncMemoryModule).keys()
+    assert VERBS.keys() == _verbs(AsyncMemoryModule, AsyncStore).keys()
 
 
 def _attempts(verb: str, memory_id: str) -> Iterator[tuple[str, Arguments]]:
@@ -333,7 +338,7 @@ def test_a_verb_raises_nothing_but_our_errors(verb: str, memory: MemoryModule) -
     foreign = []
     for what, arguments in _attempts(verb, _there(memory)):
         try:
-            _used(verb, memory, getattr(memory, verb)(**arguments))
+            _used(verb, memory, operator.attrgetter(verb)(memory)(**arguments))
         except JarvisError:
             pass
         except Exception as error:  # noqa: BLE001 - that is what is looked for
@@ -377,7 +382,7 @@ def test_an_awaited_verb_raises_nothing_but_our_errors(verb: str, memory: Memory
         awaited, foreign = AsyncMemoryModule.of(memory), []
         for what, arguments in _attempts(verb, _there(memory)):
             try:
-                await _awaited(verb, awaited, getattr(awaited, verb)(**arguments))
+                await _awaited(verb, awaited, operator.attrgetter(verb)(awaited)(**arguments))
             except JarvisError:
                 pass
             except Exception as error:  # noqa: BLE001 - that is what is looked for

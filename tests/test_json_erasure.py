@@ -314,7 +314,7 @@ def test_the_past_before_an_erasure_stays_closed_when_the_feed_forgets_it(path: 
     erase(memory.backend, secret)  # type: ignore[arg-type]
     clock.step(days=400)
 
-    memory.prune_history()
+    memory.store.prune_history()
 
     assert memory.changes() == []
     for days in (0, 1):

@@ -77,7 +77,7 @@ def test_the_file_shows_when_an_entry_expires(path: Path, memory: MemoryModule) 
 def test_a_gap_says_when_what_was_purged_expired(path: Path, memory: MemoryModule, clock: FakeClock) -> None:
     memory.create_memory("c", "k", {}, "t", ttl=1)
     clock.step(seconds=1)
-    memory.purge_expired()
+    memory.store.purge_expired()
 
     (gap,) = document_of(path)["gaps"]
 
@@ -101,7 +101,7 @@ def test_nothing_of_what_was_purged_is_in_the_file(path: Path, memory: MemoryMod
 
     assert b" secret" not in path.read_bytes()
     assert b"public" in path.read_bytes()
-    assert memory.purge_expired() == 0
+    assert memory.store.purge_expired() == 0
     assert [(each.operation, each.memory_id, each.module, each.reason) for each in memory.changes()[-2:]] == [
         ("create", memory.list_memories()[0].id, None, None),
         ("expire", secret, None, "expired at 2100-01-01T00:00:01+00:00"),
@@ -122,7 +122,7 @@ def test_a_change_purges_a_few_and_a_store_that_is_only_asked_none(
     memory.set_user_preference("theme", {})
 
     assert len(document_of(path)["entries"]) == 2 + 1
-    assert memory.purge_expired() == 2
+    assert memory.store.purge_expired() == 2
 
 
 def test_purging_stays_within_its_limit(memory: MemoryModule, clock: FakeClock) -> None:
@@ -131,7 +131,7 @@ def test_purging_stays_within_its_limit(memory: MemoryModule, clock: FakeClock) 
         memory.delete_memory(memory.create_memory("c", str(number), {}, "t", ttl=1))
     clock.step(seconds=3)
 
-    purged = [memory.purge_expired(limit=4) for _ in range(3)]
+    purged = [memory.store.purge_expired(limit=4) for _ in range(3)]
 
     assert purged == [4, 2, 0]
     expired = [each.key for each in memory.changes() if each.operation == "expire"]
@@ -188,7 +188,7 @@ def test_an_id_is_given_anew_from_version_one(path: Path, memory: MemoryModule, 
         assert memory.get_history("1")[0].version == 1
         backend.create(MemoryEntry("1", "c", "k", {}, expires_at=clock.now + SECOND))
         clock.step(seconds=1)
-        memory.purge_expired()
+        memory.store.purge_expired()
 
 
 def test_without_history_what_is_purged_leaves_nothing(path: Path, clock: FakeClock) -> None:
@@ -197,7 +197,7 @@ def test_without_history_what_is_purged_leaves_nothing(path: Path, clock: FakeCl
     memory.create_memory("c", "k", {}, "t", ttl=1)
     clock.step(seconds=1)
 
-    assert memory.purge_expired() == 1
+    assert memory.store.purge_expired() == 1
 
     assert document_of(path).keys() == {"format", "entries", "clock"}
     memory.shutdown()
@@ -293,7 +293,7 @@ def test_an_expiry_that_cannot_be_is_refused(
     memory_id = memory.create_memory("c", "k", {}, "t", ttl=5)
     memory.touch_memory(memory_id, ttl=10)
     clock.step(seconds=1)
-    memory.purge_expired()
+    memory.store.purge_expired()
     memory.shutdown()
     edited(path, lambda _: None).bootstrap()
 

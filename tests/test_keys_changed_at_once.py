@@ -76,10 +76,10 @@ def test_of_two_rotations_that_begin_at_once_both_use_the_key_that_is_kept(
 ) -> None:
     one, other = begun(tmp_path, plain=False)
     once_before(
-        monkeypatch, Database, "locked", lambda: broken_off(other.rotate_data_key)
+        monkeypatch, Database, "locked", lambda: broken_off(other.store.rotate_key)
     )  # the new key is made by then
 
-    one.rotate_data_key()
+    one.store.rotate_key()
 
     for memory in (one, other, opened(tmp_path)):
         assert memory.get_user_preferences() == HELD
@@ -90,15 +90,15 @@ def test_a_change_that_somebody_ends_is_not_called_off_behind_their_back(
 ) -> None:
     again: Callable[[MemoryModule], object]
     for name, verb, again in (
-        ("encrypt", "encrypt_store", MemoryModule.decrypt_store),
-        ("rotate", "rotate_data_key", MemoryModule.decrypt_store),
-        ("anew", "encrypt_store", lambda memory: memory.encrypt_store([KeyFunction(other_key)])),
-        ("decrypt", "decrypt_store", MemoryModule.rotate_data_key),
+        ("encrypt", "encrypt", lambda memory: memory.store.decrypt()),
+        ("rotate", "rotate_key", lambda memory: memory.store.decrypt()),
+        ("anew", "encrypt", lambda memory: memory.store.encrypt([KeyFunction(other_key)])),
+        ("decrypt", "decrypt", lambda memory: memory.store.rotate_key()),
     ):
-        one, other = begun(tmp_path / name, plain=verb == "encrypt_store")
-        broken_off(getattr(other, verb))
+        one, other = begun(tmp_path / name, plain=verb == "encrypt")
+        broken_off(getattr(other.store, verb))
         with monkeypatch.context() as patch:
-            once_before(patch, move, "abandon", getattr(other, verb))
+            once_before(patch, move, "abandon", getattr(other.store, verb))
             with pytest.raises(StoreBusyError, match="somebody else has just changed the keys"):
                 again(one)
 
@@ -110,83 +110,83 @@ def test_a_change_whose_process_was_killed_behind_the_swap_is_not_called_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = begun(tmp_path, plain=False)
-    broken_off(other.rotate_data_key)
+    broken_off(other.store.rotate_key)
     with monkeypatch.context() as patch:
         patch.setattr(StoreFile, "settle_keys", lambda _: None)
-        once_before(patch, move, "abandon", other.rotate_data_key)
+        once_before(patch, move, "abandon", other.store.rotate_key)
         with pytest.raises(StoreBusyError, match="somebody else has just changed the keys"):
-            one.decrypt_store()
+            one.store.decrypt()
 
     assert opened(tmp_path).get_user_preferences() == HELD
 
 
-@pytest.mark.parametrize("verb", ["encrypt_store", "rotate_data_key", "decrypt_store"])
+@pytest.mark.parametrize("verb", ["encrypt", "rotate_key", "decrypt"])
 def test_a_change_that_is_called_off_before_it_begins_to_copy_comes_to_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    one, other = begun(tmp_path, plain=verb == "encrypt_store")
+    one, other = begun(tmp_path, plain=verb == "encrypt")
 
     def call_off() -> None:
-        if verb == "encrypt_store":
-            other.decrypt_store()
+        if verb == "encrypt":
+            other.store.decrypt()
             return
-        if verb == "rotate_data_key":
-            broken_off(other.decrypt_store)
-        other.encrypt_store()
+        if verb == "rotate_key":
+            broken_off(other.store.decrypt)
+        other.store.encrypt()
 
     with monkeypatch.context() as patch:
         once_before(patch, move, "move", call_off)
         with pytest.raises(StoreBusyError, match="was changed by somebody else meanwhile"):
-            getattr(one, verb)()
+            getattr(one.store, verb)()
 
     assert opened(tmp_path).get_user_preferences() == HELD
     assert not list(tmp_path.glob(".memory.db.moving*")), "nothing of the copy stays, nor is it noted what changes"
-    getattr(one, verb)()
+    getattr(one.store, verb)()
     assert opened(tmp_path).get_user_preferences() == HELD
 
 
 def test_a_number_that_comes_to_another_key_is_not_taken_for_the_first(tmp_path: Path) -> None:
     one, other = begun(tmp_path, plain=False)
-    broken_off(one.rotate_data_key)
-    other.add_key_slot(KeyFunction(other_key))  # and so it has seen the second key
-    broken_off(one.decrypt_store)
-    one.encrypt_store()  # the rotation was called off, and then the decryption
-    one.rotate_data_key(keys=[KeyFunction(other_key)])
+    broken_off(one.store.rotate_key)
+    other.store.add_key_slot(KeyFunction(other_key))  # and so it has seen the second key
+    broken_off(one.store.decrypt)
+    one.store.encrypt()  # the rotation was called off, and then the decryption
+    one.store.rotate_key(keys=[KeyFunction(other_key)])
 
     assert other.get_user_preferences() == HELD
-    other.add_key_slot(KeyFunction(other_key, name="a third"))
-    assert other.rotate_data_key(keys=[KeyFunction(other_key)]).rows["entries"] == 1
+    other.store.add_key_slot(KeyFunction(other_key, name="a third"))
+    assert other.store.rotate_key(keys=[KeyFunction(other_key)]).rows["entries"] == 1
 
 
 def test_a_source_that_had_no_key_to_give_does_not_spoil_the_next_call(tmp_path: Path) -> None:
     memory = MemoryModule(storage_dir=tmp_path)
     memory.set_user_preference("theme", {"mode": "dark"})
     with pytest.raises(KeyUnavailableError, match="NOT_THERE cannot become a slot"):
-        memory.encrypt_store([EnvironmentKey("NOT_THERE")])
+        memory.store.encrypt([EnvironmentKey("NOT_THERE")])
 
-    memory.encrypt_store([KeyFunction(key)])
+    memory.store.encrypt([KeyFunction(key)])
 
-    assert [slot.source for slot in memory.key_slots()] == ["function"]
+    assert [slot.source for slot in memory.store.key_slots()] == ["function"]
     assert memory.get_user_preferences() == HELD
 
 
 def test_the_key_of_a_kept_copy_is_not_given_up_with_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model.first_life_store(tmp_path, "sqlite", 5)
     memory = opened(tmp_path)
-    memory.encrypt_store()
-    memory.back_up(tmp_path / "saved")
+    memory.store.encrypt()
+    memory.store.back_up(tmp_path / "saved")
     with monkeypatch.context() as patch:
         patch.setattr(StoreFile, "settle_keys", lambda _: None)  # as if killed before that
-        memory.rotate_data_key()
+        memory.store.rotate_key()
     memory.shutdown()
     (tmp_path / "saved" / "memory.db").replace(tmp_path / "memory.db")  # the old key's
     (tmp_path / "memory.db.lock").unlink()
 
     with pytest.raises(StoreBusyError):
-        opened(tmp_path).decrypt_store()
+        opened(tmp_path).store.decrypt()
     memory = opened(tmp_path)
-    memory.rotate_data_key()
-    memory.decrypt_store()
+    memory.store.rotate_key()
+    memory.store.decrypt()
     assert memory.count_memories() == 5
     assert (tmp_path / "memory.db.first-life").read_bytes()[:16] == cipher.PLAIN
 
@@ -199,14 +199,14 @@ def test_a_copy_that_is_not_encrypted_does_not_take_the_place_of_the_store(
     monkeypatch.setattr(driver, "beginning_of", lambda path: cipher.PLAIN if path.endswith(".moving") else real(path))
 
     with pytest.raises(StoreAccessError, match="was not written as it was to be"):
-        memory.encrypt_store()
+        memory.store.encrypt()
     assert opened(tmp_path).get_user_preferences() == HELD
 
 
 def test_who_removes_the_own_way_to_the_key_has_none_at_the_next_opening(tmp_path: Path) -> None:
     memory = encrypted(tmp_path, keys=[KeyFunction(key)])
-    memory.add_key_slot(KeyFunction(other_key))
-    memory.remove_key_slot(1)
+    memory.store.add_key_slot(KeyFunction(other_key))
+    memory.store.remove_key_slot(1)
     memory.shutdown()
 
     with pytest.raises(WrongKeyError):
@@ -219,9 +219,9 @@ def test_what_is_no_list_of_sources_is_told(tmp_path: Path) -> None:
     wrong: Any
     for wrong in (None, KeyFunction(key), "words and words", {1}):
         with pytest.raises(InvalidSettingError, match="keys must be a list of sources"):
-            memory.encrypt_store(wrong)
+            memory.store.encrypt(wrong)
         with pytest.raises(InvalidSettingError, match="keys must be a list of sources"):
-            memory.rotate_data_key(keys=wrong)
+            memory.store.rotate_key(keys=wrong)
 
 
 def test_an_encrypted_store_without_its_keys_does_not_look_plain(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_an_encrypted_store_without_its_keys_does_not_look_plain(tmp_path: Path)
     (tmp_path / "memory.keys").rename(tmp_path / "elsewhere")
 
     with pytest.raises(KeyUnavailableError, match="its keys are missing"):
-        encrypted(tmp_path).key_slots()
+        encrypted(tmp_path).store.key_slots()
 
 
 def test_the_key_is_in_no_log_of_sqlite_where_a_kept_copy_cannot_be_written(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_the_key_is_in_no_log_of_sqlite_where_a_kept_copy_cannot_be_written(tmp_
         memory.bootstrap()
         files.system = OutOfDescriptors()
         try:
-            memory.encrypt_store([KeyFunction(lambda: b"k" * 32)])
+            memory.store.encrypt([KeyFunction(lambda: b"k" * 32)])
         except StoreError as error:
             print(error, repr(error.__context__), repr(error.__cause__))
             traceback.print_exc(file=sys.stdout)
@@ -273,10 +273,10 @@ def test_the_key_is_in_no_log_of_sqlite_where_a_kept_copy_cannot_be_written(tmp_
 
 
 @pytest.mark.parametrize("stage", ["copy", "index", "verify", "swap"])
-@pytest.mark.parametrize("verb", ["encrypt_store", "decrypt_store", "rotate_data_key"])
+@pytest.mark.parametrize("verb", ["encrypt", "decrypt", "rotate_key"])
 def test_an_erasure_behind_a_change_that_was_broken_off_is_finished(verb: str, stage: str, tmp_path: Path) -> None:
     secret = "QWERTZUIOP123"
-    memory, _ = begun(tmp_path, plain=verb == "encrypt_store")
+    memory, _ = begun(tmp_path, plain=verb == "encrypt")
     with memory.transaction():
         for number in range(400):
             memory.create_memory("secrets", str(number), {"text": secret * 60}, "secret")
@@ -286,7 +286,7 @@ def test_an_erasure_behind_a_change_that_was_broken_off_is_finished(verb: str, s
             raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        getattr(memory, verb)(progress=break_at)
+        getattr(memory.store, verb)(progress=break_at)
     receipt = memory.erase_memories(category="secrets")
     memory.shutdown()
 
@@ -294,7 +294,7 @@ def test_an_erasure_behind_a_change_that_was_broken_off_is_finished(verb: str, s
     assert [path.name for path in _files_of(tmp_path) if secret.encode() in path.read_bytes()] == []
     assert sum(path.stat().st_size for path in _files_of(tmp_path)) < 200_000
     assert not any(".moving" in path.name for path in _files_of(tmp_path))
-    getattr(memory, verb)()
+    getattr(memory.store, verb)()
     assert memory.get_user_preferences() == HELD
 
 

@@ -126,7 +126,7 @@ def test_an_unknown_home_is_a_setting_that_is_refused(tmp_path: Path) -> None:
         lambda: KeyFile(nobody),
         lambda: StorageConfig(keys=[{"file": nobody}]),
         lambda: ConfigLoader(f"{nobody}/settings.yaml"),
-        lambda: MemoryModule(storage_dir=tmp_path).back_up(nobody),
+        lambda: MemoryModule(storage_dir=tmp_path).store.back_up(nobody),
     ):
         with pytest.raises(InvalidSettingError, match="home directory"):
             attempt()

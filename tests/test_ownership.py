@@ -59,7 +59,7 @@ def test_what_root_creates_is_of_the_directorys_owner(backend: str, home: Path) 
     with MemoryModule(storage_dir=home / "new" / "deep", backend_type=backend) as memory:
         memory.set_user_preference("theme", {"mode": "dark"})
         assert _foreign(home) == []
-        memory.back_up(home / "copies" / "today")
+        memory.store.back_up(home / "copies" / "today")
 
     assert _foreign(home) == []
 
@@ -86,12 +86,12 @@ def test_keys_and_what_they_replace_stay_of_the_stores_owner(home: Path) -> None
         memory.set_user_preference("theme", {"mode": "dark"})
     os.chown(home, 0, 0)
     with MemoryModule(storage_dir=home, encryption="on", keys=[WORDS]) as memory:
-        memory.encrypt_store()
+        memory.store.encrypt()
         assert _foreign(home) == []
-        memory.rotate_data_key()
+        memory.store.rotate_key()
         memory.set_user_preference("theme", {"mode": "light"})
         assert _foreign(home) == []
-        memory.decrypt_store()
+        memory.store.decrypt()
     assert _foreign(home) == []
 
 
@@ -99,7 +99,7 @@ def test_keys_and_what_they_replace_stay_of_the_stores_owner(home: Path) -> None
 def test_an_encrypted_store_that_root_creates_is_of_the_directorys_owner(home: Path) -> None:
     with MemoryModule(storage_dir=home, encryption="on", keys=[KeyFile.create(home / "key")]) as memory:
         memory.set_user_preference("theme", {"mode": "dark"})
-        memory.back_up(home / "copy")
+        memory.store.back_up(home / "copy")
 
     assert _foreign(home) == []
 
@@ -174,8 +174,8 @@ def test_the_keys_of_a_shared_store_are_shared_as_it_is(tmp_path: Path) -> None:
     os.chmod(tmp_path / "memory.db", 0o660)
 
     with MemoryModule(storage_dir=tmp_path, encryption="on", keys=[WORDS]) as memory:
-        memory.encrypt_store()
-        memory.rotate_data_key()
+        memory.store.encrypt()
+        memory.store.rotate_key()
 
     shared = [tmp_path / "memory.db", tmp_path / "memory.keys"]
     assert {stat.S_IMODE(each.stat().st_mode) for each in shared} == {0o660}

@@ -175,9 +175,9 @@ def test_an_async_module_sweeps_too(tmp_path: Path) -> None:
 
     async def story() -> tuple[int, int, int]:
         async with AsyncMemoryModule(storage_dir=tmp_path, retention=[OLD]) as memory:
-            _fill(memory._memory, 2)
+            _fill(memory._inner, 2)
             plan, report = await memory.plan_retention(), await memory.sweep()
-            _fill(memory._memory, 2)
+            _fill(memory._inner, 2)
             sweeper = memory.sweep_every(3600)
             while await memory.count_memories():
                 await asyncio.sleep(0.005)

@@ -98,7 +98,7 @@ def test_names_that_only_expired_memories_had_go_with_them(tmp_path: Path) -> No
     assert len(other.get_memories_by_tags(["of-7", "of-3"])) == 3  # its names are known there from now on
     clock.now += timedelta(hours=1)
 
-    assert memory.purge_expired() == 20
+    assert memory.store.purge_expired() == 20
 
     assert _names(tmp_path / "memory.db") == {"default", "sessions", "session", "of-3", "mine"}
     other.create_memory("sessions", "later", {}, "session", tags=["of-7", "mine"])
@@ -115,7 +115,7 @@ def test_a_transaction_that_purges_and_uses_the_names_again_keeps_them(tmp_path:
     clock.now += timedelta(hours=1)
 
     with memory.transaction():
-        memory.purge_expired()
+        memory.store.purge_expired()
         memory.create_memory("sessions", "t", {}, "session", tags=["again"])
 
     assert [entry.key for entry in memory.get_memories_by_tags(["again"])] == ["t"]

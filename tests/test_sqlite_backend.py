@@ -440,7 +440,7 @@ def test_an_erased_namespace_leaves_no_bytes_in_the_files_of_the_store(path: Pat
         )
         memory.create_memory("kept", str(number), {"n": number}, "kept")
 
-    memory.erase_namespace("alice-canary")
+    memory.store.erase_namespace("alice-canary")
 
     for each in path.parent.iterdir():
         assert b"canary" not in each.read_bytes(), each.name
@@ -480,7 +480,7 @@ def test_the_old_file_is_kept_and_erased_with_its_namespace(path: Path) -> None:
 
     assert _with_other_tool(kept, "SELECT * FROM memories ORDER BY id") == rows
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    memory.erase_namespace("default")
+    memory.store.erase_namespace("default")
     assert not kept.exists()
     memory.shutdown()
 

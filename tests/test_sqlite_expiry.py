@@ -99,7 +99,7 @@ def test_what_was_pruned_and_then_expired_leaves_one_gap(path: Path, clock: Fake
         clock.step(seconds=1)
         memory.update_memory(memory_id, {"n": number})
     clock.step(seconds=100)
-    assert memory.purge_expired() == 1
+    assert memory.store.purge_expired() == 1
 
     assert _rows(memory, "SELECT count(*), max(expires - instant) FROM gaps") == [(1, 60_000_000)]
     assert _rows(memory, "SELECT count(*) FROM revisions") == [(0,)]
@@ -117,7 +117,7 @@ def test_without_history_purging_leaves_nothing(path: Path, clock: FakeClock) ->
         memory.update_memory(memory_id, {"n": 1})
     clock.step(seconds=60)
     with MemoryModule(storage_dir=path.parent, clock=clock, history=HistoryPolicy(max_revisions=0)) as memory:
-        assert memory.purge_expired() == 1
+        assert memory.store.purge_expired() == 1
         for table in ("entries", "tags", "revisions", "past_tags"):
             assert _rows(memory, f"SELECT count(*) FROM {table}") == [(0,)]
 

@@ -182,11 +182,11 @@ def test_what_was_cleared_is_kept_for_a_time_of_its_own(path: Path, clock: FakeC
     clock.step(hours=1)
     memory.clear_all()
     clock.step(days=29)
-    assert memory.prune_history() == 0
+    assert memory.store.prune_history() == 0
     assert memory.undo(ids[0])
     clock.step(days=2)
 
-    assert [memory.prune_history(limit=4) for _ in range(4)] == [4, 4, 2, 0]
+    assert [memory.store.prune_history(limit=4) for _ in range(4)] == [4, 4, 2, 0]
 
     assert all(memory.get_history(each) == [] for each in ids)
     assert memory.count_memories() == 1
@@ -203,7 +203,7 @@ def test_the_moments_of_transactions_are_pruned_with_the_past(path: Path, clock:
             ids = [memory.create_memory("c", "k", {}, "t") for _ in range(2)]
             memory.delete_memory(ids[0])
     clock.step(days=2)
-    memory.prune_history()
+    memory.store.prune_history()
 
     assert len(_rows(memory, "SELECT * FROM commits")) == 1
     assert memory.count_memories(as_of=clock.now - timedelta(days=1)) == 20
@@ -364,7 +364,7 @@ def test_the_past_begins_when_what_was_pruned_had_become_visible_to_end(path: Pa
         clock.step(hours=1)
     visible = clock.now
     clock.step(days=3)
-    memory.prune_history()
+    memory.store.prune_history()
 
     with pytest.raises(HistoryUnavailableError) as caught:
         memory.count_memories(as_of=visible - timedelta(minutes=1))
@@ -434,7 +434,7 @@ def test_what_is_pruned_stays_in_the_feed_until_it_is_too_old(path: Path, clock:
     assert _rows(memory, "SELECT count(*) FROM events") == [(6,)]
 
     clock.step(days=20)
-    memory.prune_history()
+    memory.store.prune_history()
 
     assert memory.changes() == []
     with pytest.raises(CursorExpiredError, match="the earliest that can be asked is") as caught:
@@ -546,7 +546,7 @@ def test_pruning_does_not_bring_back_a_past_that_was_ended(path: Path, clock: Fa
     clock.step(hours=1)
     without.update_memory(first, {"n": 3})
     clock.step(days=400)
-    keeping.prune_history()
+    keeping.store.prune_history()
 
     with pytest.raises(HistoryUnavailableError):
         keeping.get_memory(first, as_of=then)
@@ -579,7 +579,7 @@ def test_what_was_cleared_goes_with_all_its_past(path: Path, clock: FakeClock) -
     memory.clear_all()
     clock.step(days=31)
 
-    assert [memory.prune_history(limit=2) for _ in range(4)] == [2, 2, 2, 0]
+    assert [memory.store.prune_history(limit=2) for _ in range(4)] == [2, 2, 2, 0]
     assert memory.get_history(memory_id) == []
     assert memory.undo(memory_id) is False
 

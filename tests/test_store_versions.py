@@ -76,7 +76,7 @@ def test_every_version_is_migrated_without_touching_an_entry_and_then_compressed
         after = [_rows(backend, STATES.format(table)) for table in tables]
         packed = [_rows(backend, f"SELECT count(packed) FROM {table}") for table in ("entries", "revisions")]
         held = memory.list_memories()
-        done = memory.recompress()
+        done = memory.store.recompress()
         update = memory.update_memory("id-3", {"text": "x" * 3_000})
 
         assert before == after
@@ -101,7 +101,7 @@ def test_who_reads_an_old_store_reads_on_when_it_is_migrated_and_compressed(stor
     ):
         assert reader.list_memories() == other.list_memories() == entries()
         with MemoryModule(storage_dir=tmp_path) as writer:
-            writer.recompress()
+            writer.store.recompress()
             assert reader.list_memories() == entries()
             assert reader.count_memories(where={"text": {"$exists": True}}) == 1
             assert other.get_memory("id-3") == entries()[3]
@@ -115,7 +115,7 @@ def test_a_store_that_version_4_left_half_migrated_is_finished(tmp_path: Path) -
 
     with MemoryModule(storage_dir=tmp_path) as memory:
         assert memory.list_memories() == entries()
-        memory.recompress()
+        memory.store.recompress()
         assert _rows(memory.backend, "PRAGMA user_version") == [(schema.CURRENT_VERSION,)]
 
 
@@ -203,7 +203,7 @@ def test_a_name_that_was_erased_and_given_again_is_found_by_who_knew_it(tmp_path
     alice.create_memory("notes", "old", {"n": 1}, "note", tags=["x", "y"])
     assert [entry.key for entry in reader.search_memories(category="notes", tags=["x"])] == ["old"]
 
-    writer.erase_namespace("alice")
+    writer.store.erase_namespace("alice")
     writer.create_memory("in between", "takes the next numbers", {}, "other", tags=["z"])
     made = alice.create_memory("notes", "new", {"n": 2}, "note", tags=["y", "x"])
     beside = alice.create_memory("notes", "beside", {"n": 3}, "note", tags=["z"])

@@ -139,7 +139,7 @@ def test_keys_whose_name_may_be_lost_are_an_error(tmp_path: Path, system: System
     system.number = errno.EIO
 
     with pytest.raises(StoreAccessError, match="could not be synced"):
-        memory.rotate_data_key()
+        memory.store.rotate_key()
     with pytest.raises(StoreError):
         MemoryModule(storage_dir=tmp_path / "new", encryption="on", keys=keys).bootstrap()
     system.number = errno.EINVAL

@@ -11,35 +11,25 @@ import contextlib
 import contextvars
 import functools
 import itertools
-import os
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
-
-import msgspec
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from jarvis._calls.arguments import is_on
+from jarvis._calls.former import former_verb
 from jarvis._calls.lanes import Lane, Workers, one_thread
-from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import TransactionError
-from jarvis.keys import KeySource, KeySources
 from jarvis.model.change import Change
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
-from jarvis.model.erasure import ErasureReceipt
-from jarvis.model.options import Compression, Encryption, HistoryPolicy, RetentionRule
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.revision import Difference, Revision
-from jarvis.model.rewriting import RewriteProgress, Rewritten
-from jarvis.persistent_memory import Clock, MemoryModule, utc_now
-from jarvis.services.forgetting import Lifetime
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.options import HistoryPolicy
+from jarvis.persistent_memory import MemoryModule
 from jarvis.services.ongoing import closed
-from jarvis.services.retention import RetentionPlan, SweepReport
+from jarvis.services.store import Store
 from jarvis.services.sweeping import Sweeper
-from jarvis.services.watching import INTERVAL_SECONDS, Watch
+from jarvis.services.watching import INTERVAL_SECONDS, Watch, new_watch
 from jarvis.storage_backend import StorageBackend
 
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
@@ -47,6 +37,7 @@ _BATCH = 64  # entries an iteration fetches at a time: a hop between threads cos
 _USUAL_HISTORY = HistoryPolicy()
 
 P = ParamSpec("P")
+Inner = TypeVar("Inner")
 Result = TypeVar("Result")
 
 
@@ -71,7 +62,91 @@ _levels: contextvars.ContextVar[Mapping[int, _Level]] = contextvars.ContextVar(
 )
 
 
-class AsyncMemoryModule:
+class _Face(Generic[Inner]):
+    """The verbs of `_inner`, each called in one of a few threads, or in that of the transaction it is in."""
+
+    _inner: Inner
+    _workers: Workers
+
+    async def _called(self, lane: Lane, call: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        bound = functools.partial(contextvars.copy_context().run, call, *args, **kwargs)
+        level = _levels.get().get(id(self._workers))
+        if level is None or level.is_detached:
+            result: Result = await self._workers.call(lane, bound)
+            return result
+        async with level.turn:
+            level.check()
+            return await _in_thread(level.thread, bound)
+
+
+def awaitable(
+    verb: Callable[Concatenate[Inner, P], Result], lane: Lane
+) -> Callable[Concatenate[_Face[Inner], P], Coroutine[Any, Any, Result]]:
+    """Return the verb of a face that calls `verb` of what is behind it, in a lane; it is described as that is."""
+
+    async def call(face: _Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return await face._called(lane, getattr(face._inner, verb.__name__), *args, **kwargs)
+
+    _describe(call, verb)
+    return call
+
+
+def like(
+    verb: Callable[Concatenate[Any, P], object],
+) -> Callable[[Callable[..., Result]], Callable[Concatenate[Any, P], Result]]:
+    """Return a decorator by which a verb of a face is described as `verb` is, and takes what it takes."""
+
+    def described(function: Callable[..., Result]) -> Callable[Concatenate[Any, P], Result]:
+        _describe(function, verb)
+        return function
+
+    return described
+
+
+def _describe(function: Callable[..., object], verb: Callable[..., object]) -> None:
+    """Give a function of this module the signature and the docstring of a verb, and a name of its own."""
+    assigned = [each for each in functools.WRAPPER_ASSIGNMENTS if each != "__module__"]
+    functools.update_wrapper(function, verb, assigned)
+    function.__qualname__ = f"Async{verb.__qualname__}"
+
+
+class AsyncStore(_Face[Store]):
+    """`jarvis.services.store.Store`, awaitable: the same arguments, results and errors.
+
+    What is called with a progress is called in the thread that does the work.
+
+    >>> from jarvis.async_memory import AsyncMemoryModule
+    >>> import asyncio, tempfile
+    >>> async def spaces():
+    ...     async with AsyncMemoryModule(storage_dir=tempfile.mkdtemp()) as memory:
+    ...         await memory.for_namespace("alice").set_user_preference("theme", {"mode": "dark"})
+    ...         return await memory.store.list_namespaces()
+    >>> asyncio.run(spaces())
+    ['alice']
+    """
+
+    def __init__(self, inner: Store, workers: Workers) -> None:
+        self._inner, self._workers = inner, workers
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._inner.backend!r})"
+
+    back_up = awaitable(Store.back_up, "long")
+    encrypt = awaitable(Store.encrypt, "long")
+    decrypt = awaitable(Store.decrypt, "long")
+    rotate_key = awaitable(Store.rotate_key, "long")
+    key_slots = awaitable(Store.key_slots, "change")
+    add_key_slot = awaitable(Store.add_key_slot, "change")
+    remove_key_slot = awaitable(Store.remove_key_slot, "change")
+    recompress = awaitable(Store.recompress, "long")
+    prune_history = awaitable(Store.prune_history, "change")
+    purge_expired = awaitable(Store.purge_expired, "change")
+    mend_dates = awaitable(Store.mend_dates, "change")
+    list_namespaces = awaitable(Store.list_namespaces, "read")
+    erase_namespace = awaitable(Store.erase_namespace, "long")
+
+
+class AsyncMemoryModule(_Face[MemoryModule]):
     """`jarvis.persistent_memory.MemoryModule`, awaitable: the same arguments, results and errors.
 
     A call that is cancelled either never started or completes; it leaves nothing half-done. Calls
@@ -88,41 +163,9 @@ class AsyncMemoryModule:
     {'theme': {'mode': 'dark'}}
     """
 
-    def __init__(
-        self,
-        storage_backend: StorageBackend | None = None,
-        storage_dir: str | Path | None = None,
-        backend_type: str = "sqlite",
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        read_only: bool = False,
-        durability: Literal["full", "normal"] = "full",
-        busy_timeout_seconds: float = 30.0,
-        history: HistoryPolicy = _USUAL_HISTORY,
-        encryption: Encryption = "off",
-        keys: KeySources = (),
-        compression: Compression = "auto",
-        create: bool = True,
-        retention: Sequence[RetentionRule] = (),
-        clock: Clock = utc_now,
-    ) -> None:
-        self._memory = MemoryModule(
-            storage_backend,
-            storage_dir,
-            backend_type,
-            namespace=namespace,
-            read_only=read_only,
-            durability=durability,
-            busy_timeout_seconds=busy_timeout_seconds,
-            history=history,
-            encryption=encryption,
-            keys=keys,
-            compression=compression,
-            create=create,
-            retention=retention,
-            clock=clock,
-        )
-        self._workers = Workers()
+    @like(MemoryModule.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._inner, self._workers = MemoryModule(*args, **kwargs), Workers()
 
     @classmethod
     def of(cls, memory: MemoryModule) -> AsyncMemoryModule:
@@ -146,555 +189,90 @@ class AsyncMemoryModule:
     @property
     def backend(self) -> StorageBackend:
         """The backend that keeps the memories."""
-        return self._memory.backend
+        return self._inner.backend
 
     @property
     def namespace(self) -> str:
         """The namespace this memory is bound to."""
-        return self._memory.namespace
+        return self._inner.namespace
+
+    @property
+    def store(self) -> AsyncStore:
+        """The whole store that this memory is in: its copies, keys, size, dates and namespaces."""
+        return AsyncStore(self._inner.store, self._workers)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"memory": self._memory}
+        return {"memory": self._inner}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._memory, self._workers = state["memory"], Workers()
-
-    def _read(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
-        """Await a call that waits for no writer."""
-        return self._called("read", call, *args, **kwargs)
-
-    def _write(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
-        """Await a call that may wait for the writers' lock."""
-        return self._called("change", call, *args, **kwargs)
-
-    def _work(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:
-        """Await a call that may take long."""
-        return self._called("long", call, *args, **kwargs)
-
-    async def _called(self, lane: Lane, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        bound = functools.partial(contextvars.copy_context().run, call, *args, **kwargs)
-        level = _levels.get().get(id(self._workers))
-        if level is None or level.is_detached:
-            result: Result = await self._workers.call(lane, bound)
-            return result
-        async with level.turn:
-            level.check()
-            return await _in_thread(level.thread, bound)
+        self._inner, self._workers = state["memory"], Workers()
 
     def _started(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
         """Return the future of a reading call that comes before all changes that are called from now on."""
         level = _levels.get().get(id(self._workers))
         if level is None or level.is_detached:
             return self._workers.call_first(functools.partial(contextvars.copy_context().run, call))
-        return asyncio.ensure_future(self._read(call))
+        return asyncio.ensure_future(self._called("read", call))
 
     # --- the verbs: what each does is said once, in MemoryModule ---------------------------------
 
-    async def bootstrap(self) -> None:
-        return await self._write(self._memory.bootstrap)
+    bootstrap = awaitable(MemoryModule.bootstrap, "change")
 
-    async def recompress(self, progress: Progress | None = None) -> Recompression:
-        """As there; `progress` is called in the thread that does it."""
-        return await self._work(self._memory.recompress, progress)
+    create_memory = awaitable(MemoryModule.create_memory, "change")
+    upsert_memory = awaitable(MemoryModule.upsert_memory, "change")
+    set_user_preference = awaitable(MemoryModule.set_user_preference, "change")
+    set_device_info = awaitable(MemoryModule.set_device_info, "change")
+    record_task = awaitable(MemoryModule.record_task, "change")
 
-    async def create_memory(
-        self,
-        category: str,
-        key: str,
-        value: dict[str, Any],
-        entity_type: str,
-        entity_id: str | None = None,
-        tags: Collection[str] | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        *,
-        ttl: Lifetime | None = None,
-        expires_at: datetime | None = None,
-        reason: str | None = None,
-    ) -> str:
-        return await self._write(
-            self._memory.create_memory,
-            category,
-            key,
-            value,
-            entity_type,
-            entity_id,
-            tags,
-            module,
-            task_id,
-            ttl=ttl,
-            expires_at=expires_at,
-            reason=reason,
-        )
+    get_memory = awaitable(MemoryModule.get_memory, "read")
+    get_memory_by_key = awaitable(MemoryModule.get_memory_by_key, "read")
+    get_memories_by_category = awaitable(MemoryModule.get_memories_by_category, "read")
+    get_memories_by_entity = awaitable(MemoryModule.get_memories_by_entity, "read")
+    get_memories_by_tags = awaitable(MemoryModule.get_memories_by_tags, "read")
+    search_memories = awaitable(MemoryModule.search_memories, "read")
+    count_memories = awaitable(MemoryModule.count_memories, "read")
+    list_memories = awaitable(MemoryModule.list_memories, "read")
+    get_user_preferences = awaitable(MemoryModule.get_user_preferences, "read")
+    get_device_info = awaitable(MemoryModule.get_device_info, "read")
+    get_task_history = awaitable(MemoryModule.get_task_history, "read")
 
-    async def upsert_memory(
-        self,
-        category: str,
-        key: str,
-        value: dict[str, Any],
-        entity_type: str = "",
-        entity_id: str | None = None,
-        tags: Collection[str] | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        *,
-        ttl: Lifetime | None = None,
-        expires_at: datetime | None = None,
-        reason: str | None = None,
-    ) -> str:
-        return await self._write(
-            self._memory.upsert_memory,
-            category,
-            key,
-            value,
-            entity_type,
-            entity_id,
-            tags,
-            module,
-            task_id,
-            ttl=ttl,
-            expires_at=expires_at,
-            reason=reason,
-        )
+    update_memory = awaitable(MemoryModule.update_memory, "change")
+    merge_memory = awaitable(MemoryModule.merge_memory, "change")
+    modify_memory = awaitable(MemoryModule.modify_memory, "change")
+    delete_memory = awaitable(MemoryModule.delete_memory, "change")
+    touch_memory = awaitable(MemoryModule.touch_memory, "change")
 
-    async def set_user_preference(
-        self,
-        key: str,
-        value: dict[str, Any],
-        *,
-        ttl: Lifetime | None = None,
-        expires_at: datetime | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> str:
-        return await self._write(
-            self._memory.set_user_preference,
-            key,
-            value,
-            ttl=ttl,
-            expires_at=expires_at,
-            module=module,
-            task_id=task_id,
-            reason=reason,
-        )
+    get_history = awaitable(MemoryModule.get_history, "read")
+    diff_memory = awaitable(MemoryModule.diff_memory, "read")
+    restore_memory = awaitable(MemoryModule.restore_memory, "change")
+    undo = awaitable(MemoryModule.undo, "change")
 
-    async def set_device_info(
-        self,
-        device_info: dict[str, Any],
-        *,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> str:
-        return await self._write(
-            self._memory.set_device_info, device_info, module=module, task_id=task_id, reason=reason
-        )
+    changes = awaitable(MemoryModule.changes, "read")
+    newest_cursor = awaitable(MemoryModule.newest_cursor, "read")
 
-    async def record_task(
-        self,
-        task_id: str,
-        task_data: dict[str, Any],
-        tags: Collection[str] | None = None,
-        *,
-        ttl: Lifetime | None = None,
-        expires_at: datetime | None = None,
-        module: str | None = None,
-        reason: str | None = None,
-        on_unstorable: Literal["raise", "repr"] = "raise",
-    ) -> str:
-        return await self._write(
-            self._memory.record_task,
-            task_id,
-            task_data,
-            tags,
-            ttl=ttl,
-            expires_at=expires_at,
-            module=module,
-            reason=reason,
-            on_unstorable=on_unstorable,
-        )
+    erase_memory = awaitable(MemoryModule.erase_memory, "long")
+    erase_entity = awaitable(MemoryModule.erase_entity, "long")
+    erase_memories = awaitable(MemoryModule.erase_memories, "long")
+    plan_retention = awaitable(MemoryModule.plan_retention, "long")
+    sweep = awaitable(MemoryModule.sweep, "long")
 
-    async def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
-        return await self._read(self._memory.get_memory, memory_id, as_of=as_of)
-
-    async def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
-        return await self._read(self._memory.get_memory_by_key, key, as_of=as_of)
-
-    async def get_memories_by_category(self, category: str, *, include_archived: bool = False) -> list[MemoryEntry]:
-        return await self._read(self._memory.get_memories_by_category, category, include_archived=include_archived)
-
-    async def get_memories_by_entity(
-        self, entity_type: str, entity_id: str | None = None, *, include_archived: bool = False
-    ) -> list[MemoryEntry]:
-        return await self._read(
-            self._memory.get_memories_by_entity, entity_type, entity_id, include_archived=include_archived
-        )
-
-    async def get_memories_by_tags(
-        self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any", include_archived: bool = False
-    ) -> list[MemoryEntry]:
-        return await self._read(
-            self._memory.get_memories_by_tags, tags, tags_match=tags_match, include_archived=include_archived
-        )
-
-    async def search_memories(
-        self,
-        category: str | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        tags: Collection[str] | None = None,
-        key: str | None = None,
-        *,
-        tags_match: Literal["any", "all"] = "any",
-        since: datetime | None = None,
-        until: datetime | None = None,
-        where: Mapping[Any, Any] | None = None,
-        limit: int | None = None,
-        after: MemoryEntry | str | None = None,
-        as_of: datetime | None = None,
-        include_archived: bool = False,
-    ) -> list[MemoryEntry]:
-        return await self._read(
-            self._memory.search_memories,
-            category,
-            entity_type,
-            entity_id,
-            tags,
-            key,
-            tags_match=tags_match,
-            since=since,
-            until=until,
-            where=where,
-            limit=limit,
-            after=after,
-            as_of=as_of,
-            include_archived=include_archived,
-        )
-
-    async def count_memories(
-        self,
-        category: str | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        tags: Collection[str] | None = None,
-        key: str | None = None,
-        *,
-        tags_match: Literal["any", "all"] = "any",
-        since: datetime | None = None,
-        until: datetime | None = None,
-        where: Mapping[Any, Any] | None = None,
-        as_of: datetime | None = None,
-        include_archived: bool = False,
-    ) -> int:
-        return await self._read(
-            self._memory.count_memories,
-            category,
-            entity_type,
-            entity_id,
-            tags,
-            key,
-            tags_match=tags_match,
-            since=since,
-            until=until,
-            where=where,
-            as_of=as_of,
-            include_archived=include_archived,
-        )
-
-    async def list_memories(
-        self, *, limit: int | None = None, after: MemoryEntry | str | None = None, include_archived: bool = False
-    ) -> list[MemoryEntry]:
-        return await self._read(self._memory.list_memories, limit=limit, after=after, include_archived=include_archived)
-
-    async def get_user_preferences(
-        self, *, as_of: datetime | None = None, include_archived: bool = False
-    ) -> dict[str, Any]:
-        return await self._read(self._memory.get_user_preferences, as_of=as_of, include_archived=include_archived)
-
-    async def get_device_info(self) -> dict[str, Any]:
-        return await self._read(self._memory.get_device_info)
-
-    async def get_task_history(
-        self, limit: int | None = None, *, as_of: datetime | None = None, include_archived: bool = False
-    ) -> list[MemoryEntry]:
-        return await self._read(self._memory.get_task_history, limit, as_of=as_of, include_archived=include_archived)
-
-    async def update_memory(
-        self,
-        memory_id: str,
-        value: dict[str, Any] | None = None,
-        tags: Collection[str] | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        *,
-        if_version: int | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        return await self._write(
-            self._memory.update_memory, memory_id, value, tags, module, task_id, if_version=if_version, reason=reason
-        )
-
-    async def merge_memory(
-        self,
-        memory_id: str,
-        changes: Mapping[str, Any],
-        *,
-        if_version: int | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        return await self._write(
-            self._memory.merge_memory,
-            memory_id,
-            changes,
-            if_version=if_version,
-            module=module,
-            task_id=task_id,
-            reason=reason,
-        )
-
-    async def modify_memory(
-        self,
-        memory_id: str,
-        change: Callable[[dict[str, Any]], dict[str, Any]],
-        *,
-        if_version: int | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        return await self._write(
-            self._memory.modify_memory,
-            memory_id,
-            change,
-            if_version=if_version,
-            module=module,
-            task_id=task_id,
-            reason=reason,
-        )
-
-    async def delete_memory(
-        self,
-        memory_id: str,
-        *,
-        if_version: int | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        return await self._write(
-            self._memory.delete_memory, memory_id, if_version=if_version, module=module, task_id=task_id, reason=reason
-        )
-
-    async def clear_all(
-        self, *, erase: bool = False, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> int:
+    @like(MemoryModule.clear_all)
+    async def clear_all(self, *, erase: bool = False, **signed: Any) -> int:
         erase = is_on("erase", erase)
-        clear = functools.partial(self._memory.clear_all, erase=erase, module=module, task_id=task_id, reason=reason)
-        return await (self._work(clear) if erase else self._write(clear))
+        return await self._called("long" if erase else "change", self._inner.clear_all, erase=erase, **signed)
 
-    async def back_up(self, directory: str | os.PathLike[str]) -> Path:
-        return await self._work(self._memory.back_up, directory)
-
-    async def key_slots(self) -> list[SlotInfo]:
-        return await self._write(self._memory.key_slots)
-
-    async def add_key_slot(self, source: KeySource | Callable[[], bytes]) -> int:
-        return await self._write(self._memory.add_key_slot, source)
-
-    async def remove_key_slot(self, slot_id: int) -> None:
-        return await self._write(self._memory.remove_key_slot, slot_id)
-
-    async def encrypt_store(
-        self, keys: KeySources = (), *, progress: Callable[[RewriteProgress], None] | None = None
-    ) -> Rewritten | None:
-        return await self._work(self._memory.encrypt_store, keys, progress=progress)
-
-    async def decrypt_store(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
-        return await self._work(self._memory.decrypt_store, progress=progress)
-
-    async def rotate_data_key(
-        self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
-    ) -> Rewritten:
-        return await self._work(self._memory.rotate_data_key, keys=keys, progress=progress)
-
-    async def get_history(self, memory_id: str) -> list[Revision]:
-        return await self._read(self._memory.get_history, memory_id)
-
-    async def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
-        return await self._read(self._memory.diff_memory, memory_id, from_version, to_version)
-
-    async def restore_memory(
-        self,
-        memory_id: str,
-        version: int,
-        *,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        return await self._write(
-            self._memory.restore_memory, memory_id, version, module=module, task_id=task_id, reason=reason
-        )
-
-    async def undo(
-        self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> bool:
-        return await self._write(self._memory.undo, memory_id, module=module, task_id=task_id, reason=reason)
-
-    async def prune_history(self, *, limit: int = 1000) -> int:
-        return await self._write(self._memory.prune_history, limit=limit)
-
-    async def mend_dates(
-        self, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> int:
-        return await self._write(self._memory.mend_dates, module=module, task_id=task_id, reason=reason)
-
-    async def plan_retention(self, *, examples: int = 3) -> RetentionPlan:
-        return await self._work(self._memory.plan_retention, examples=examples)
-
-    async def sweep(
-        self,
-        *,
-        batch: int = 500,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> SweepReport:
-        return await self._work(self._memory.sweep, batch=batch, module=module, task_id=task_id, reason=reason)
-
+    @like(MemoryModule.sweep_every)
     def sweep_every(self, interval: timedelta | float) -> Sweeper:
-        """Start the thread at once, without waiting for it; its `stop` does wait."""
-        return self._memory.sweep_every(interval)
+        return self._inner.sweep_every(interval)
 
-    async def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
-        return await self._read(self._memory.changes, since, limit=limit)
-
-    async def newest_cursor(self) -> str:
-        return await self._read(self._memory.newest_cursor)
-
-    async def touch_memory(
-        self,
-        memory_id: str,
-        *,
-        ttl: Lifetime | msgspec.UnsetType | None = msgspec.UNSET,
-        expires_at: datetime | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> bool:
-        return await self._write(
-            self._memory.touch_memory,
-            memory_id,
-            ttl=ttl,
-            expires_at=expires_at,
-            module=module,
-            task_id=task_id,
-            reason=reason,
-        )
-
-    async def purge_expired(
-        self, *, limit: int = 1000, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> int:
-        return await self._write(self._memory.purge_expired, limit=limit, module=module, task_id=task_id, reason=reason)
-
-    async def list_namespaces(self) -> list[str]:
-        return await self._read(self._memory.list_namespaces)
-
-    async def erase_memory(
-        self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> ErasureReceipt:
-        return await self._work(self._memory.erase_memory, memory_id, module=module, task_id=task_id, reason=reason)
-
-    async def erase_entity(
-        self,
-        entity_type: str,
-        entity_id: str | None = None,
-        *,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> ErasureReceipt:
-        return await self._work(
-            self._memory.erase_entity, entity_type, entity_id, module=module, task_id=task_id, reason=reason
-        )
-
-    async def erase_memories(
-        self,
-        category: str | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        tags: Collection[str] | None = None,
-        key: str | None = None,
-        *,
-        tags_match: Literal["any", "all"] = "any",
-        since: datetime | None = None,
-        until: datetime | None = None,
-        where: Mapping[Any, Any] | None = None,
-        module: str | None = None,
-        task_id: str | None = None,
-        reason: str | None = None,
-    ) -> ErasureReceipt:
-        return await self._work(
-            self._memory.erase_memories,
-            category,
-            entity_type,
-            entity_id,
-            tags,
-            key,
-            tags_match=tags_match,
-            since=since,
-            until=until,
-            where=where,
-            module=module,
-            task_id=task_id,
-            reason=reason,
-        )
-
-    async def erase_namespace(
-        self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
-    ) -> ErasureReceipt:
-        return await self._work(self._memory.erase_namespace, namespace, module=module, task_id=task_id, reason=reason)
-
-    async def iter_memories(
-        self,
-        category: str | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        tags: Collection[str] | None = None,
-        key: str | None = None,
-        *,
-        tags_match: Literal["any", "all"] = "any",
-        since: datetime | None = None,
-        until: datetime | None = None,
-        where: Mapping[Any, Any] | None = None,
-        limit: int | None = None,
-        after: MemoryEntry | str | None = None,
-        as_of: datetime | None = None,
-        include_archived: bool = False,
-    ) -> AsyncIterator[MemoryEntry]:
-        entries = self._memory.iter_memories(
-            category,
-            entity_type,
-            entity_id,
-            tags,
-            key,
-            tags_match=tags_match,
-            since=since,
-            until=until,
-            where=where,
-            limit=limit,
-            after=after,
-            as_of=as_of,
-            include_archived=include_archived,
-        )
-        activity = self._memory._ongoing.begin()
+    @like(MemoryModule.iter_memories)
+    async def iter_memories(self, *args: Any, **kwargs: Any) -> AsyncIterator[MemoryEntry]:
+        entries = self._inner.iter_memories(*args, **kwargs)
+        activity = self._inner._ongoing.begin()
         fetch: asyncio.Future[list[MemoryEntry]] | None = None
         try:
             while True:
-                fetch = asyncio.ensure_future(self._read(lambda: list(itertools.islice(entries, _BATCH))))
+                fetch = asyncio.ensure_future(self._called("read", lambda: list(itertools.islice(entries, _BATCH))))
                 batch = await asyncio.shield(fetch)
                 if not batch:
                     return
@@ -706,10 +284,11 @@ class AsyncMemoryModule:
             if fetch is not None and not fetch.done():  # cancelled: the thread is still at it
                 with contextlib.suppress(Exception, asyncio.CancelledError):
                     await _settled(fetch)
-            await _settled(asyncio.ensure_future(self._read(_close, entries)))
+            await _settled(asyncio.ensure_future(self._called("read", _close, entries)))
 
+    @like(MemoryModule.watch)
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:
-        watch = self._memory._watch(since, idle_seconds)
+        watch = new_watch(self.backend, self._inner._ongoing, since, idle_seconds)
         start = self._started(functools.partial(watch.begin, since))
         return self._watching(watch, start, idle_seconds)
 
@@ -719,39 +298,54 @@ class AsyncMemoryModule:
         await asyncio.shield(start)  # see `Workers.call_first`
         quiet = 0.0
         while not watch.is_over:
-            found = await self._read(watch.look)
+            found = await self._called("read", watch.look)
             for change in found:
                 quiet = 0.0
                 yield change
                 if watch.is_over:
                     return
-            while not found and await self._read(watch.is_still):
+            while not found and await self._called("read", watch.is_still):
                 if idle_seconds is not None and quiet >= idle_seconds:
                     return
                 await asyncio.sleep(INTERVAL_SECONDS)
                 quiet += INTERVAL_SECONDS
 
+    @like(MemoryModule.shutdown)
     async def shutdown(self) -> None:
-        await self._write(self._memory.shutdown)
+        await self._called("change", self._inner.shutdown)
         self._workers.stop()
 
     # --- transactions, authors, namespaces -------------------------------------------------------
 
     def transaction(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Make the changes of an ``async with`` block one; it holds one thread until it is left."""
-        return _AsyncTransaction(self._memory, self._workers)
+        return _AsyncTransaction(self._inner, self._workers)
 
-    def acting_as(
-        self, *, module: str | None = None, task_id: str | None = None
-    ) -> contextlib.AbstractContextManager[None]:
-        """Make `module` and `task_id` the author of the changes of a ``with`` block that name none."""
-        return self._memory.acting_as(module=module, task_id=task_id)
+    @like(MemoryModule.acting_as)
+    def acting_as(self, **author: str | None) -> contextlib.AbstractContextManager[None]:
+        return self._inner.acting_as(**author)
 
     def for_namespace(self, namespace: str) -> AsyncMemoryModule:
         """Return a memory of another namespace of the same store, sharing threads and connections."""
-        sibling = self.of(self._memory.for_namespace(namespace))
+        sibling = self.of(self._inner.for_namespace(namespace))
         sibling._workers = self._workers
         return sibling
+
+    # --- under their former names, until the next release -----------------------------------------
+
+    back_up = former_verb("back_up", "store", AsyncStore.back_up)
+    encrypt_store = former_verb("encrypt_store", "store", AsyncStore.encrypt)
+    decrypt_store = former_verb("decrypt_store", "store", AsyncStore.decrypt)
+    rotate_data_key = former_verb("rotate_data_key", "store", AsyncStore.rotate_key)
+    key_slots = former_verb("key_slots", "store", AsyncStore.key_slots)
+    add_key_slot = former_verb("add_key_slot", "store", AsyncStore.add_key_slot)
+    remove_key_slot = former_verb("remove_key_slot", "store", AsyncStore.remove_key_slot)
+    recompress = former_verb("recompress", "store", AsyncStore.recompress)
+    prune_history = former_verb("prune_history", "store", AsyncStore.prune_history)
+    purge_expired = former_verb("purge_expired", "store", AsyncStore.purge_expired)
+    mend_dates = former_verb("mend_dates", "store", AsyncStore.mend_dates)
+    list_namespaces = former_verb("list_namespaces", "store", AsyncStore.list_namespaces)
+    erase_namespace = former_verb("erase_namespace", "store", AsyncStore.erase_namespace)
 
 
 class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):

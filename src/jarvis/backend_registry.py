@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jarvis._calls.arguments import plain_text
 from jarvis.errors import UnknownBackendError, UnsupportedError, nearest
+from jarvis.model.entry import DEFAULT_NAMESPACE
+from jarvis.model.store_options import USUAL, StoreOptions
 from jarvis.storage_backend import StorageBackend
 
 if TYPE_CHECKING:
@@ -68,13 +70,17 @@ def load_backend(name: str) -> type[StorageBackend]:
     return _loaded(points[0])
 
 
-def open_backend(name: str, directory: Path, **options: Any) -> StorageBackend:
+def open_backend(
+    name: str, directory: Path, options: StoreOptions = USUAL, *, namespace: str = DEFAULT_NAMESPACE, **more: Any
+) -> StorageBackend:
     """Return a backend on its own file in `directory`; nothing is opened or created before its first verb.
 
     Args:
         name: as for `load_backend`.
         directory: where the backend's `StorageBackend.file_name` is or will be.
-        options: keyword arguments of the backend's constructor.
+        options: what the store is told. The constructor gets those that differ from the default, by keyword.
+        namespace: which of the store's memories to see; likewise.
+        more: further keyword arguments of the constructor.
 
     Raises:
         UnknownBackendError: as `load_backend` does.
@@ -82,10 +88,11 @@ def open_backend(name: str, directory: Path, **options: Any) -> StorageBackend:
     """
     cls = load_backend(name)
     make: Any = cls  # the contract leaves constructors free
+    given = {**options.given(), **({} if namespace == DEFAULT_NAMESPACE else {"namespace": namespace}), **more}
     try:
-        backend: StorageBackend = make(directory / cls.file_name, **options)
+        backend: StorageBackend = make(directory / cls.file_name, **given)
     except TypeError:
-        foreign = sorted(option for option in options if not _takes(cls, option))
+        foreign = sorted(option for option in given if not _takes(cls, option))
         if not foreign:
             raise  # an error of the constructor itself
         have = [other for other in _BUILT_IN if all(_takes(load_backend(other), option) for option in foreign)]

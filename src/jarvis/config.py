@@ -29,6 +29,7 @@ from jarvis.model.options import (
     kind_of,
 )
 from jarvis.model.sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
+from jarvis.model.store_options import StoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,6 +116,11 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, key, _accepted(key, getattr(self, key)))
         if self.read_only and self.sweep_every is not None:
             raise InvalidSettingError("storage.sweep_every cannot be together with read_only: a sweep deletes")
+
+    @property
+    def options(self) -> StoreOptions:
+        """What the store is told when it is opened."""
+        return StoreOptions(**{name: getattr(self, name) for name in StoreOptions.__struct_fields__})
 
 
 class JarvisConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,8 +6,10 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from jarvis.backend_registry import open_backend
 from jarvis.config import ConfigLoader
 from jarvis.errors import InvalidEntryError, InvalidSettingError, UnknownBackendError, UnsupportedError
+from jarvis.model.entry import check_namespace
 from jarvis.persistent_memory import MemoryModule
 
 if TYPE_CHECKING:
@@ -140,20 +142,10 @@ class Container:
 def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
     """Return a module as the settings have it; an error about one of them says where it stands."""
     try:
-        return MemoryModule(
-            storage_dir=storage.data_dir / STORE_DIRECTORY,
-            backend_type=storage.backend,
-            namespace=storage.namespace,
-            read_only=storage.read_only,
-            durability=storage.durability,
-            busy_timeout_seconds=storage.busy_timeout_seconds,
-            history=storage.history,
-            encryption=storage.encryption,
-            keys=storage.keys,
-            compression=storage.compression,
-            create=storage.create,
-            retention=storage.retention,
-        )
+        check_namespace(storage.namespace)
+        directory = storage.data_dir / STORE_DIRECTORY
+        backend = open_backend(storage.backend, directory, storage.options, namespace=storage.namespace)
+        return MemoryModule(backend, retention=storage.retention)
     except (UnknownBackendError, UnsupportedError) as error:
         raise type(error)(f"{loader.place('backend')}: storage.backend: {error}") from error
     except InvalidEntryError as error:

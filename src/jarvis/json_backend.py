@@ -39,6 +39,7 @@ from jarvis.model.entry import (
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
+from jarvis.model.store_options import StoreOptions
 from jarvis.storage_backend import (
     BacksUp,
     Erases,
@@ -128,21 +129,15 @@ class JSONBackend(StorageBackend):
         if checked("compression", compression) == "max":
             raise UnsupportedError("the backend 'json' has no compression, for its file is to be read; sqlite has it")
         self.namespace = check_namespace(namespace)
-        self._options = {
-            "read_only": checked("read_only", read_only),
-            "durability": checked("durability", durability),
-            "busy_timeout_seconds": checked("busy_timeout_seconds", busy_timeout_seconds),
-            "history": checked("history", history),
-            "create": checked("create", create),
-        }
-        self._store = Store(
-            checked("file_path", file_path),
+        self._options = StoreOptions(
             read_only=read_only,
-            sync=durability == "full",
+            durability=durability,
             busy_timeout_seconds=busy_timeout_seconds,
-            policy=self._options["history"],
+            history=history,
+            compression=compression,
             create=create,
         )
+        self._store = Store(checked("file_path", file_path), self._options)
         self._clock: Callable[[], datetime] | None = None  # the system's
 
     @property
@@ -154,7 +149,7 @@ class JSONBackend(StorageBackend):
         return f"{type(self).__name__}({str(self.file_path)!r}, namespace={self.namespace!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"file_path": self.file_path, "namespace": self.namespace, "clock": self._clock, **self._options}
+        return {"file_path": self.file_path, "namespace": self.namespace, "clock": self._clock, **self._options.given()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         clock = state.pop("clock")
@@ -403,7 +398,7 @@ class JSONBackend(StorageBackend):
 
     def back_up(self, directory: Path) -> Path:
         target = directory / self.file_path.name
-        with place_for_copy(target, (), self._options["busy_timeout_seconds"]):
+        with place_for_copy(target, (), self._options.busy_timeout_seconds):
             self._store.copy(str(target))
         return target
 

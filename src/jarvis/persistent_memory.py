@@ -6,15 +6,17 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import MAXYEAR, UTC, datetime
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from jarvis import backend_registry
+import msgspec
+
 from jarvis._calls.arguments import is_on, tag_list
-from jarvis._calls.caller import Gates
-from jarvis.backend_registry import ask
+from jarvis._calls.caller import Gates, holding
+from jarvis._calls.former import former_verb
+from jarvis.backend_registry import ask, open_backend
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.unstorable import storable
 from jarvis.errors import (
@@ -34,24 +36,28 @@ from jarvis.model.entry import (
     NO_MODULE,
     MemoryEntry,
     MemoryQuery,
+    asked_limit,
     asked_name,
     asked_text,
     check_name,
     check_namespace,
     check_text,
 )
+from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.identifiers import new_id
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.revision import Difference, Operation, Revision
-from jarvis.services.forgetting import Forgets, Lifetime, moment_of_expiry, rules_of
-from jarvis.services.looking_back import LooksBack
+from jarvis.model.revision import Difference, Revision
+from jarvis.model.store_options import StoreOptions
+from jarvis.services import erasure, expiry, retention, timeline
+from jarvis.services.changing import sign
+from jarvis.services.expiry import Lifetime, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
-from jarvis.services.securing import Secures
+from jarvis.services.retention import RetentionPlan, SweepReport, rules_of
+from jarvis.services.store import Store
+from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number, sweep
+from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import (
-    Compresses,
-    Erases,
     Expires,
     KeepsHistory,
     MendsDates,
@@ -79,16 +85,6 @@ DEVICE_KEY = "device_info"
 
 _USUAL_DIRECTORY = "~/.jarvis/memory"
 _USUAL_HISTORY = HistoryPolicy()
-_USUAL: dict[str, Any] = {
-    "read_only": False,
-    "durability": "full",
-    "busy_timeout_seconds": 30.0,
-    "history": _USUAL_HISTORY,
-    "encryption": "off",
-    "keys": (),
-    "compression": "auto",
-    "create": True,
-}
 
 Result = TypeVar("Result")
 Clock = Callable[[], datetime]
@@ -99,7 +95,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class MemoryModule(LooksBack, Forgets, Secures):
+class MemoryModule:
     """A memory that is kept across sessions, in one namespace of one store.
 
     Safe to use from any number of threads and processes at once. Opens its store at the first call,
@@ -132,7 +128,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             that is encrypted is opened with its keys, whatever this says.
         keys: where the keys of an encrypted store come from, see `jarvis.keys`.
         compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
-            gets, at 80 times the cost; ``"off"``, as they are. Whatever is stored is read. See also `recompress`.
+            gets, at 80 times the cost; ``"off"``, as they are. Whatever is stored is read. See also `Store.recompress`.
         create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
         retention: what `sweep` cleans up, see `RetentionRule`.
         clock: returns the time now, aware; for tests.
@@ -171,32 +167,29 @@ class MemoryModule(LooksBack, Forgets, Secures):
         clock: Clock = utc_now,
     ) -> None:
         check_namespace(namespace)
-        options: dict[str, Any] = {
-            "read_only": read_only,
-            "durability": durability,
-            "busy_timeout_seconds": busy_timeout_seconds,
-            "history": history,
-            "encryption": encryption,
-            "keys": tuple(keys) if type(keys) is list else keys,
-            "compression": compression,
-            "create": create,
-        }
-        asked_for = {name: held for name, held in options.items() if not _is_usual(name, held)}
+        options = StoreOptions(
+            read_only=read_only,
+            durability=durability,
+            busy_timeout_seconds=busy_timeout_seconds,
+            history=history,
+            encryption=encryption,
+            keys=keys,
+            compression=compression,
+            create=create,
+        )
         if not callable(clock):
             raise InvalidSettingError(f"clock: takes a function, not {type(clock).__name__}")
         if storage_backend is None:
-            if namespace != DEFAULT_NAMESPACE:
-                asked_for["namespace"] = namespace
             directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
-            backend: Any = backend_registry.open_backend(backend_type, directory, **asked_for)
+            backend: Any = open_backend(backend_type, directory, options, namespace=namespace)
         else:
             if not issubclass(type(storage_backend), StorageBackend):
                 raise InvalidSettingError(
                     f"storage_backend: takes a StorageBackend, not {type(storage_backend).__name__}; "
                     "a directory goes into storage_dir="
                 )
-            if storage_dir is not None or asked_for:
-                named = ", ".join([*asked_for, *([] if storage_dir is None else ["storage_dir"])])
+            named = ", ".join([*options.given(), *([] if storage_dir is None else ["storage_dir"])])
+            if named:
                 raise InvalidSettingError(f"{named}: set it on the backend that is given as storage_backend")
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
@@ -205,7 +198,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             backend = backend.capability(Expires).with_clock(functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
-        self._sweepers, self._ongoing = [], Ongoing()
+        self._sweepers, self._ongoing = Sweepers(), Ongoing()
         self._clock = clock
         self._gates = Gates()
         self._dates = Dates()
@@ -228,7 +221,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
-        self._sweepers, self._ongoing = [], Ongoing()
+        self._sweepers, self._ongoing = Sweepers(), Ongoing()
         self._gates = Gates()
         self._dates = Dates()
         self._token = id(self._dates)
@@ -262,35 +255,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
             return
         self.backend.shutdown()
         had_any = self._ongoing.end()
-        if self._stop_sweeping() or had_any:
+        if self._sweepers.stop() or had_any:
             self.backend.shutdown()  # which one of them may have opened again, or have kept open
-
-    def recompress(self, progress: Progress | None = None) -> Recompression:
-        """Store every value of the store, in all namespaces and with the past, as `compression` has it.
-
-        For a store from before there was compression, or after the setting was changed. It is no change: versions,
-        timestamps, history and feed stay. What is compressed stays so with ``"auto"``; with ``"max"`` it becomes
-        smaller, with ``"off"`` it is written out. Others write in between; if it is ended, call it again.
-
-        Args:
-            progress: is called with (done, total) after each step.
-
-        Raises:
-            UnsupportedError: the backend has no compression.
-            TransactionError: the calling thread has a transaction open.
-
-        >>> import tempfile
-        >>> from jarvis.persistent_memory import MemoryModule
-        >>> directory = tempfile.mkdtemp()
-        >>> memory = MemoryModule(storage_dir=directory, compression="off")
-        >>> _ = memory.create_memory("notes", "long", {"text": "again and again " * 500}, "note")
-        >>> memory.shutdown()
-        >>> memory = MemoryModule(storage_dir=directory)
-        >>> done = memory.recompress()
-        >>> done.entries, done.bytes_before > 5 * done.bytes_after
-        (1, True)
-        """
-        return ask(self.backend, Compresses).recompress(checked("progress", progress))
 
     # --- creating --------------------------------------------------------------------------------
 
@@ -750,7 +716,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         def delete(_: datetime) -> bool:
             if if_version is not None:
                 _check_version(self.backend.read(memory_id), if_version)
-            self._sign(author, "delete")
+            sign(self.backend, author, "delete")
             return self.backend.discard(memory_id)
 
         return self._change(delete)
@@ -766,19 +732,331 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """DELETE EVERY MEMORY of this namespace, all or none; return how many there were.
 
         They can be restored one by one for a time (`HistoryPolicy.cleared_max_age`). With ``erase=True``
-        they and their past are gone for ever, as with `erase_namespace`.
+        they and their past are gone for ever, as with `Store.erase_namespace`.
         """
         author = self._author(module, task_id, reason)
         if is_on("erase", erase):
-            return self._clear_and_erase(author)
+            erased = erasure.clear(self.backend, author, self._change_apart)
+            _log("erased all %d memories, by %s", erased, author)
+            return erased
 
         def clear(_: datetime) -> int:
-            self._sign(author, "clear")
+            sign(self.backend, author, "clear")
             return self.backend.clear()
 
         removed = self._change(clear)
         _log("cleared all %d memories, by %s", removed, author)
         return removed
+
+    # --- the past ---------------------------------------------------------------------------------
+
+    def get_history(self, memory_id: str) -> list[Revision]:
+        """Return the past states of the memory, each with the change that ended it, the newest first.
+
+        Also of a memory that was deleted; ``[]`` if nothing is known of it, or it was never changed.
+
+        Raises:
+            UnsupportedError: the backend keeps no history.
+        """
+        return ask(self.backend, KeepsHistory).revisions(asked_text("memory_id", memory_id))
+
+    def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
+        """Return what differs between two versions of the memory, of which one may be the present one.
+
+        Raises:
+            RevisionNotFoundError: a version is not known; the message says which are.
+            UnsupportedError: the backend keeps no history.
+        """
+        ask(self.backend, KeepsHistory)
+        timeline.check_versions(from_version, to_version)
+        return timeline.diff(self.backend, asked_text("memory_id", memory_id), from_version, to_version)
+
+    def restore_memory(
+        self,
+        memory_id: str,
+        version: int,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Give the memory, deleted or not, what it held as `version`; return whether anything is known of it.
+
+        That is a change as any other: the memory gets a new version, and it can be undone. It expires as it did then;
+        where that has passed, it goes on to expire as it does now.
+
+        Raises:
+            RevisionNotFoundError: the version is not known; the message says which are.
+            UnsupportedError: the backend keeps no history.
+        """
+        ask(self.backend, KeepsHistory)
+        timeline.check_versions(version)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
+
+    def undo(
+        self,
+        memory_id: str,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Take back the last change of the memory; return whether anything is known of it.
+
+        Also its deletion, or its creation. Undoing an undo makes the change again. It expires as `restore_memory` says.
+
+        Raises:
+            RevisionNotFoundError: what it was before is not known any more.
+            UnsupportedError: the backend keeps no history.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> _ = memory.set_user_preference("theme", {"mode": "light"}, module="ui", reason="asked for")
+        >>> memory.get_history(memory_id)[0].reason
+        'asked for'
+        >>> memory.undo(memory_id)
+        True
+        >>> memory.get_memory(memory_id).value
+        {'mode': 'dark'}
+        """
+        ask(self.backend, KeepsHistory)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        return self._change(lambda moment: timeline.undo(self.backend, memory_id, author, moment))
+
+    # --- what happened -----------------------------------------------------------------------------
+
+    def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
+        """Return what happened in this namespace, in the order of commits, by all processes: at most `limit` changes.
+
+        Args:
+            since: only what happened behind this cursor: `Change.cursor` of the last one you have seen. It
+                stays good across restarts. None begins with the earliest change that is known.
+            limit: at most this many; fewer mean that there are no more just now.
+
+        Raises:
+            CursorExpiredError: changes behind the cursor are not known any more, and the error names the earliest; or
+                the cursor is of before the store was restored from a backup.
+            InvalidQueryError: `since` is no cursor, or `limit` no number above 0.
+            UnsupportedError: the backend has no feed.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> cursor = memory.newest_cursor()
+        >>> _ = memory.set_user_preference("sound", {"on": True}, module="ui")
+        >>> [(change.operation, change.key, change.module) for change in memory.changes(cursor)]
+        [('create', 'sound', 'ui')]
+        """
+        feed = Feed(self.backend)
+        asked_limit(limit)
+        return feed.earliest(limit) if since is None else feed.since(since, limit)
+
+    def newest_cursor(self) -> str:
+        """Return the cursor of now: behind it lies what has not happened yet.
+
+        Raises:
+            UnsupportedError: the backend has no feed.
+        """
+        return Feed(self.backend).newest()
+
+    def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> Iterator[Change]:
+        """Yield what happens in this namespace, by any process, as it happens: within a tenth of a second.
+
+        Nothing is skipped and nothing given twice, also when you go on from the cursor of the last change
+        after a restart. Waiting takes about four thousandths of a core. It ends when you leave the loop, and behind
+        `shutdown`, also by another thread.
+
+        Args:
+            since: begin behind this cursor; None means now, which is when this is called.
+            idle_seconds: end when nothing happened for so long; None waits for ever.
+
+        Raises:
+            CursorExpiredError, InvalidQueryError: as `changes` does; or `idle_seconds` is no number from 0 up.
+            UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
+        """
+        watch = new_watch(self.backend, self._ongoing, since, idle_seconds)
+        watch.begin(since)
+        return watching(watch, idle_seconds)
+
+    # --- expiry -----------------------------------------------------------------------------------
+
+    def touch_memory(
+        self,
+        memory_id: str,
+        *,
+        ttl: Lifetime | msgspec.UnsetType | None = msgspec.UNSET,
+        expires_at: datetime | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Let the memory expire at another time, or never; return whether it exists.
+
+        That is a change with a version and a place in its history; its timestamp, and so its place in lists, stays.
+
+        Args:
+            memory_id: which memory; one that has expired does not exist.
+            ttl: how long from now on, a timedelta or seconds; None for ever.
+            expires_at: until when, in place of `ttl`; naive means local time.
+            module, task_id, reason: who makes the change, for which task, and why.
+
+        Raises:
+            InvalidEntryError: neither or both are given, `ttl` is not above 0, or `expires_at` has passed.
+            UnsupportedError: the backend has no expiry.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory_id = memory.set_user_preference("code", {"door": 4711}, ttl=60)
+        >>> memory.touch_memory(memory_id, ttl=None)
+        True
+        >>> print(memory.get_memory(memory_id).expires_at)
+        None
+        """
+        ask(self.backend, Expires)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        until = moment_of_new_expiry(self._now(), ttl, expires_at)
+        return self._change(lambda _: expiry.touch(self.backend, memory_id, until, author))
+
+    # --- erasure ----------------------------------------------------------------------------------
+
+    def erase_memory(
+        self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> ErasureReceipt:
+        """ERASE the memory, its past, and whatever names it, from every file of the store; return what came of it.
+
+        It may be there, deleted or expired. In the feed stays that something was erased, when, by whom and why. As
+        of a moment before, only questions about the id of another memory are answered. The file is written anew,
+        for which other writers wait: 0.3 s with 100,000 memories. See `ErasureReceipt` for what that cannot reach.
+
+        Raises:
+            UnsupportedError: the backend has no erasure.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory_id = memory.create_memory("notes", "secret", {"text": "the safe is behind the stove"}, "note")
+        >>> receipt = memory.erase_memory(memory_id, reason="asked for")
+        >>> receipt.state, receipt.memories, receipt.removed["entries"], receipt.searched.found
+        ('done', 1, 1, 0)
+        """
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+        return erasure.erase(self.backend, memory_id, author, self._change_apart)
+
+    def erase_entity(
+        self,
+        entity_type: str,
+        entity_id: str | None = None,
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> ErasureReceipt:
+        """ERASE every memory that is or was about the entity, or about any of this type, as `erase_memory` does."""
+        query = MemoryQuery(entity_type=asked_text("entity_type", entity_type), entity_id=entity_id)
+        return erasure.erase(self.backend, query, self._author(module, task_id, reason), self._change_apart)
+
+    def erase_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> ErasureReceipt:
+        """ERASE every memory that satisfies every filter, or did in a past state that is kept, as `erase_memory` does.
+
+        The filters are those of `search_memories`; archived memories are erased too.
+
+        Raises:
+            InvalidQueryError: no filter is given (`Store.erase_namespace` erases everything), or one means nothing.
+            UnsupportedError: the backend has no erasure.
+        """
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+        )
+        if query == MemoryQuery(tags_match=tags_match):
+            raise InvalidQueryError("erase_memories: give a filter; store.erase_namespace() erases everything")
+        return erasure.erase(self.backend, query, self._author(module, task_id, reason), self._change_apart)
+
+    # --- by rules ---------------------------------------------------------------------------------
+
+    def plan_retention(self, *, examples: int = 3) -> RetentionPlan:
+        """Return what `sweep` would do now, rule by rule, with `examples` of each, the newest; change nothing.
+
+        The rules are judged in their order: what one acts upon is of no concern to those that follow. On
+        a store that stands still a sweep does just what is said here.
+
+        Raises:
+            InvalidQueryError: `examples` is no number from 0 up.
+
+        >>> import tempfile
+        >>> from datetime import timedelta
+        >>> from jarvis.persistent_memory import MemoryModule, RetentionRule
+        >>> newest = RetentionRule(category="tasks", max_entries=1, keep_tags=("important",))
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp(), retention=[newest])
+        >>> for name in ("a", "b", "c"):
+        ...     _ = memory.record_task(name, {"status": "completed"}, ["important"] if name == "a" else [])
+        >>> [(step.count, [entry.key for entry in step.examples]) for step in memory.plan_retention().steps]
+        [(1, ['task_b'])]
+        >>> memory.sweep().deleted
+        1
+        """
+        check_number("examples", examples, 0)
+        return retention.plan(self.backend, self.retention, self._now(), examples)
+
+    def sweep(
+        self,
+        *,
+        batch: int = BATCH,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> SweepReport:
+        """Delete and archive what the rules of this module say, purge what has expired; return how much that was.
+
+        At most `batch` memories go in one transaction, each judged in there as it is then, so others write
+        in between. A sweep that is killed or fails keeps what was done; another one goes on. Each is a
+        change like any other: in the history, in the feed, and with a reason that names the rule if none is
+        given. Being archived leaves a memory its timestamp. Without rules only what has expired goes. `shutdown`
+        ends it behind the transaction it is in.
+
+        Raises:
+            InvalidQueryError: `batch` is no number from 1 to 10,000.
+        """
+        check_number("batch", batch, 1)
+        author, activity = self._author(module, task_id, reason, "retention"), self._ongoing.begin()
+        return holding(activity.lock, lambda: self._sweep(batch, author, lambda: activity.is_over))
+
+    def sweep_every(self, interval: timedelta | float) -> Sweeper:
+        """Start a daemon thread that sweeps now and then after each `interval` (a timedelta, or seconds).
+
+        It goes on until `Sweeper.stop` or `shutdown`, whichever comes first.
+
+        Raises:
+            InvalidSettingError: `interval` is not above 0, or longer than 30 days.
+        """
+        author = self._author(None, None, None, "retention")
+        return self._sweepers.start(lambda is_over: self._sweep(BATCH, author, is_over), interval)
 
     # --- transactions, authors, namespaces -------------------------------------------------------
 
@@ -828,6 +1106,18 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """The namespace this memory is bound to."""
         return str(getattr(self.backend, "namespace", DEFAULT_NAMESPACE))
 
+    @property
+    def store(self) -> Store:
+        """The whole store that this memory is in: its copies, keys, size, dates and namespaces."""
+        return Store(
+            self.backend,
+            self._change,
+            change_apart=self._change_apart,
+            author=self._author,
+            now=self._now,
+            gates=self._gates,
+        )
+
     def for_namespace(self, namespace: str) -> MemoryModule:
         """Return a memory of another namespace of the same store, sharing its connections.
 
@@ -839,9 +1129,21 @@ class MemoryModule(LooksBack, Forgets, Secures):
         sibling.backend = ask(self.backend, Namespaced).for_namespace(namespace)
         return sibling
 
-    def list_namespaces(self) -> list[str]:
-        """Return the names of the namespaces that hold a memory, sorted."""
-        return ask(self.backend, Namespaced).list_namespaces()
+    # --- under their former names, until the next release -----------------------------------------
+
+    back_up = former_verb("back_up", "store", Store.back_up)
+    encrypt_store = former_verb("encrypt_store", "store", Store.encrypt)
+    decrypt_store = former_verb("decrypt_store", "store", Store.decrypt)
+    rotate_data_key = former_verb("rotate_data_key", "store", Store.rotate_key)
+    key_slots = former_verb("key_slots", "store", Store.key_slots)
+    add_key_slot = former_verb("add_key_slot", "store", Store.add_key_slot)
+    remove_key_slot = former_verb("remove_key_slot", "store", Store.remove_key_slot)
+    recompress = former_verb("recompress", "store", Store.recompress)
+    prune_history = former_verb("prune_history", "store", Store.prune_history)
+    purge_expired = former_verb("purge_expired", "store", Store.purge_expired)
+    mend_dates = former_verb("mend_dates", "store", Store.mend_dates)
+    list_namespaces = former_verb("list_namespaces", "store", Store.list_namespaces)
+    erase_namespace = former_verb("erase_namespace", "store", Store.erase_namespace)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -871,6 +1173,16 @@ class MemoryModule(LooksBack, Forgets, Secures):
                 return work(self._date(store.moment))
         finally:
             gate.call = None
+
+    def _change_apart(self, work: Callable[[datetime], Result]) -> Result:
+        """Return what `work` returns, as `_change` does, in a transaction of its own, or a savepoint of an open one."""
+
+        def change() -> Result:
+            store = ask(self.backend, Transactional)
+            with self._transaction(store):
+                return work(self._date(store.moment))
+
+        return self._gates.here.during(self.backend, change)
 
     def _date(self, given: Callable[[datetime], datetime]) -> datetime:
         """Return the moment that the store has `given`, or the clock's if the store is far ahead of that."""
@@ -909,28 +1221,6 @@ class MemoryModule(LooksBack, Forgets, Secures):
             finally:
                 gate.call = call
 
-    @contextlib.contextmanager
-    def _verb_transaction(self) -> Iterator[None]:
-        """Open a transaction in which nothing takes part that interrupts the function whose block this is."""
-        gate = self._gates.here
-        gate.check(self.backend)
-        try:
-            gate.call = sys._getframe(2)
-            with self._transaction(ask(self.backend, Transactional)):
-                yield
-        finally:
-            gate.call = None
-
-    def _clear_and_erase(self, author: Author) -> int:
-        with self._verb_transaction():
-            there = self.backend.count(MemoryQuery())
-            self._date(ask(self.backend, Transactional).moment)
-            self._sign(author, "erase")
-            ask(self.backend, Erases).erase(None)
-        ask(self.backend, Erases).finish_erasing(())
-        _log("erased all %d memories, by %s", there, author)
-        return there
-
     def _seen(self, as_of: datetime | None) -> Past:
         return self.backend if as_of is None else self._past(as_of)
 
@@ -946,10 +1236,6 @@ class MemoryModule(LooksBack, Forgets, Secures):
         return Author(
             usual if module is None else module, task_id, None if reason is None else check_text("reason", reason)
         )
-
-    def _sign(self, author: Author, operation: Operation) -> None:
-        if KeepsHistory in self.backend.capabilities:
-            self.backend.capability(KeepsHistory).sign(author.signature(operation))
 
     def _create(
         self,
@@ -1039,7 +1325,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
         if expires_at is not None:
             entry.expires_at = expires_at
         author.updates(entry, moment)
-        self._sign(author, "update")
+        sign(self.backend, author, "update")
         try:
             self.backend.update(entry)
         except EntryNotFoundError:  # it has expired, or where there are no transactions, was deleted
@@ -1076,13 +1362,19 @@ class MemoryModule(LooksBack, Forgets, Secures):
 
         return self._change(upsert)
 
+    def _sweep(self, batch: int, author: Author, is_over: Callable[[], bool]) -> SweepReport:
+        return sweep(
+            self.backend, self.retention, self._now(), batch=batch, change=self._change, author=author, is_over=is_over
+        )
 
-_COMPARED = (bool, int, float, str, tuple, HistoryPolicy)  # what equals another one by no code of a caller
+    def _hides_archived(self) -> bool:
+        return any(rule.action == "archive" for rule in self.retention)
 
-
-def _is_usual(name: str, held: object) -> bool:
-    usual = _USUAL[name]
-    return held is usual or (type(held) in _COMPARED and held == usual)
+    def _hidden(self, include_archived: bool, tags: Collection[str] | None = None) -> tuple[str, ...] | None:
+        """Return the tags of what a list that asks for `tags` leaves out, or None."""
+        if is_on("include_archived", include_archived) or not self._hides_archived():
+            return None
+        return None if isinstance(tags, Collection) and ARCHIVED in tags else (ARCHIVED,)
 
 
 def _time_of(clock: Clock) -> datetime:

@@ -38,6 +38,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.store_options import StoreOptions
 from jarvis.storage_backend import (
     BacksUp,
     Compresses,
@@ -148,17 +149,18 @@ class SQLiteBackend(StorageBackend):
     ) -> None:
         self.db_path: Path = check_utf8(checked("db_path", db_path), "db_path")
         self.namespace = check_namespace(namespace)
-        self._database = Database(
-            self.db_path,
-            read_only=checked("read_only", read_only),
-            durability=checked("durability", durability),
-            busy_timeout_seconds=checked("busy_timeout_seconds", busy_timeout_seconds),
-            history=checked("history", history),
-            encryption=checked("encryption", encryption),
-            keys=checked("keys", keys),
-            create=checked("create", create),
+        options = StoreOptions(
+            read_only=read_only,
+            durability=durability,
+            busy_timeout_seconds=busy_timeout_seconds,
+            history=history,
+            encryption=encryption,
+            keys=keys,
+            compression=compression,
+            create=create,
         )
-        self._compression: Compression = checked("compression", compression)
+        self._database = Database(self.db_path, options)
+        self._compression = options.compression
         self._reader = Reader(self._database, self.namespace, None)
         kind = type(self)  # a subclass's own verb is given the value itself
         self._takes_prepared = kind.create is SQLiteBackend.create and kind.update is SQLiteBackend.update
@@ -168,16 +170,8 @@ class SQLiteBackend(StorageBackend):
 
     def __reduce__(self) -> tuple[Any, ...]:
         database = self._database
-        options = {
-            "read_only": database.read_only,
-            "durability": database.durability,
-            "busy_timeout_seconds": database.busy_timeout_seconds,
-            "history": database.history,
-            "encryption": database.vault.encryption,
-            "keys": database.vault.sources,
-            "compression": self._compression,
-            "create": database.create,
-        }
+        vault = database.vault
+        options = msgspec.structs.replace(database.options, encryption=vault.encryption, keys=vault.sources)
         return _reopen, (type(self), self.db_path, self.namespace, options, self._reader.clock)
 
     # --- the eight verbs -------------------------------------------------------------------------
@@ -490,9 +484,9 @@ class SQLiteBackend(StorageBackend):
 
 
 def _reopen(
-    kind: type[SQLiteBackend], db_path: Path, namespace: str, options: dict[str, Any], clock: Clock | None
+    kind: type[SQLiteBackend], db_path: Path, namespace: str, options: StoreOptions, clock: Clock | None
 ) -> SQLiteBackend:
-    opened = kind(db_path, namespace=namespace, **options)
+    opened = kind(db_path, namespace=namespace, **options.given())
     return opened if clock is None else opened.with_clock(clock)
 
 

@@ -107,7 +107,7 @@ def erase(memory: MemoryModule, kind: str, known: Path) -> ErasureReceipt:
         "id": lambda: _each(memory, told["ids"]),
         "entity": lambda: memory.erase_entity("person", "canary"),
         "filters": lambda: memory.erase_memories(category="secrets", where={"is": {"$in": ["canary", "changed"]}}),
-        "namespace": lambda: memory.erase_namespace(told["namespace"]),
+        "namespace": lambda: memory.store.erase_namespace(told["namespace"]),
     }
     return erasures[kind]()
 

@@ -123,10 +123,10 @@ def take(memory: MemoryModule, step: Step, ids: dict[str, str]) -> None:
     elif step == "shutdown":
         memory.shutdown()
     elif step == "erase":
-        memory.erase_namespace("default")
+        memory.store.erase_namespace("default")
     elif step == "recompress":
         if memory.backend.has_capability(Compresses):
-            memory.recompress()
+            memory.store.recompress()
     elif not isinstance(step, str):
         model.perform(memory, step, ids)
 

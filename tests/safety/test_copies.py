@@ -103,7 +103,7 @@ def test_an_older_backup_beside_the_lock_of_the_store_says_what_to_remove(
 ) -> None:
     memory = MemoryModule(storage_dir=tmp_path / "store", **options)
     memory.set_user_preference("first", {})
-    copy = memory.back_up(tmp_path / "backup")
+    copy = memory.store.back_up(tmp_path / "backup")
     memory.set_user_preference("second", {})
     memory.shutdown()
     shutil.copy(copy, tmp_path / "store" / "memory.db")

@@ -117,7 +117,7 @@ def calls(memory: MemoryModule) -> list[Callable[[], object]]:
     def performing(action: model.Action) -> Callable[[], object]:
         return lambda: model.perform(memory, action, ids)
 
-    return [memory.bootstrap, *map(performing, actions), lambda: memory.erase_namespace("default")]
+    return [memory.bootstrap, *map(performing, actions), lambda: memory.store.erase_namespace("default")]
 
 
 def test_when_a_call_returns_its_files_and_directory_are_synced(backend: str, tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def _points(soak: bool, backend: str) -> Iterator[int]:
 def _held(memory: MemoryModule, kind: str, known: Path) -> int:
     """Return how many of the canaries that an erasure of this kind takes are still there."""
     if kind == "namespace":
-        return sum(memory.for_namespace(name).count_memories() for name in memory.list_namespaces() if "victim" in name)
+        return sum(
+            memory.for_namespace(name).count_memories() for name in memory.store.list_namespaces() if "victim" in name
+        )
     filters = {
         "id": {"tags": None, "key": None},
         "entity": {"entity_type": "person"},

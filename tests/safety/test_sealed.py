@@ -46,9 +46,9 @@ from .test_damage import DAMAGES, build, examine
 
 VARIABLE = "JARVIS_SAFETY_KEY"
 VERBS: dict[str, Callable[[MemoryModule], object]] = {
-    "encrypt": lambda memory: memory.encrypt_store([EnvironmentKey(VARIABLE)]),
-    "rotate": lambda memory: memory.rotate_data_key(),
-    "decrypt": lambda memory: memory.decrypt_store(),
+    "encrypt": lambda memory: memory.store.encrypt([EnvironmentKey(VARIABLE)]),
+    "rotate": lambda memory: memory.store.rotate_key(),
+    "decrypt": lambda memory: memory.store.decrypt(),
 }
 
 
@@ -155,19 +155,19 @@ def test_no_file_of_an_encrypted_store_ever_holds_a_canary(
         for _ in range(4):
             story.live(memory, 15)
             assert story.found(_snapshot(story.directory, tmp_path / "open")) == []
-        memory.back_up(tmp_path / "backup")
+        memory.store.back_up(tmp_path / "backup")
         assert story.found(tmp_path / "backup") == []
         shutil.rmtree(tmp_path / "backup")
         with installed(FailAt(chance.randrange(1, 40), errno.ENOSPC, lasting=True)):
             full = MemoryModule(storage_dir=story.directory, compression=compression)
             try:
                 story.live(full, 20)
-                full.rotate_data_key()
+                full.store.rotate_key()
             except JarvisError:
                 pass
             assert story.found(_snapshot(story.directory, tmp_path / "full")) == []
         full.shutdown()
-        memory.rotate_data_key(progress=functools.partial(_look_at, story, tmp_path / "rotating"))
+        memory.store.rotate_key(progress=functools.partial(_look_at, story, tmp_path / "rotating"))
         memory.shutdown()
         assert story.found() == []
         _die_while_living(story)

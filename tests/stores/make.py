@@ -80,7 +80,7 @@ def mortal(memory: MemoryModule, tell: Clock) -> None:
     memory.create_memory("notes", "waiting", {"n": 2}, "note", tags=["x"], ttl=timedelta(hours=3))
     memory.create_memory("notes", "long", {"n": 3}, "note", tags=["x"], ttl=timedelta(days=100))
     tell(7)
-    memory.purge_expired(module="cleaner", reason="tidying")
+    memory.store.purge_expired(module="cleaner", reason="tidying")
     tell(10)
 
 
@@ -127,7 +127,7 @@ def main() -> None:
                     memory.for_namespace("alice").backend.create(entry)
             live(memory.for_namespace("lived"), tell)
             memory.for_namespace("gone").create_memory("c", "k", {}, "t")
-            memory.erase_namespace("gone")
+            memory.store.erase_namespace("gone")
             mortal(memory.for_namespace("mortal"), tell)  # nobody writes behind it
         (directory / "new" / f"memory.{suffix}").rename(directory / f"version-{sys.argv[1]}.{suffix}")
     seal(sys.argv[1])

@@ -94,6 +94,15 @@ class Gate:
                 "in a thread of its own, without waiting for that"
             )
 
+    def during(self, name: object, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns, called with the gate closed; raise as `check` does."""
+        self.check(name)
+        try:
+            self.call = sys._getframe()
+            return work()
+        finally:
+            self.call = None
+
 
 class Gates(threading.local):
     """A gate for each thread.

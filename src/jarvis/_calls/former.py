@@ -1,11 +1,15 @@
-"""Modules that have moved, importable under their former names for a while."""
+"""Modules and verbs that have moved, to be had under their former names for a while."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 def former_names(former: str, now: str) -> Callable[[str], Any]:
@@ -22,3 +26,21 @@ def former_names(former: str, now: str) -> Callable[[str], Any]:
         return getattr(module, name)
 
     return get
+
+
+def former_verb(
+    former: str, part: str, verb: Callable[Concatenate[Any, P], Result]
+) -> Callable[Concatenate[Any, P], Result]:
+    """Return the verb that a class had as `former`: it warns, and does what `verb` of its attribute `part` does."""
+    now = verb.__name__
+
+    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        name = f"{type(self).__name__}.{former}()"
+        warnings.warn(f"{name} has moved: call {part}.{now}()", DeprecationWarning, stacklevel=2)
+        result: Result = getattr(getattr(self, part), now)(*args, **kwargs)
+        return result
+
+    functools.update_wrapper(call, verb, assigned=())
+    call.__name__ = former
+    call.__doc__ = f"Call `{part}.{now}`, which this has become; warn of it. The name goes with the next release."
+    return call

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jarvis.model.erasure import Search
-    from jarvis.model.options import HistoryPolicy
+    from jarvis.model.store_options import StoreOptions
 
 _BEGINNING = Clock(0, None, None, 0)
 _MAX_READS = 10  # of a file that somebody writes to in place, not as we do
@@ -54,20 +54,11 @@ class Store:
     It has no lock of its own for the state: a stale assignment is noticed by its stamp at the next use.
     """
 
-    def __init__(
-        self,
-        file_path: Path,
-        *,
-        read_only: bool,
-        sync: bool,
-        busy_timeout_seconds: float,
-        policy: HistoryPolicy,
-        create: bool = True,
-    ) -> None:
+    def __init__(self, file_path: Path, options: StoreOptions) -> None:
         self.file_path = file_path
-        self._policy = policy
-        self._read_only, self._sync, self._timeout = read_only, sync, busy_timeout_seconds
-        self._may_create = create
+        self._policy = options.history
+        self._read_only, self._sync = options.read_only, options.durability == "full"
+        self._timeout, self._may_create = options.busy_timeout_seconds, options.create
         self._snapshot: Snapshot | None = None
         self._transactions: dict[tuple[int, int], Transaction] = {}  # by process and thread
         self._gates = Gates()

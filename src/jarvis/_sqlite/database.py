@@ -31,13 +31,12 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from types import FrameType
 
     from jarvis._sql.session import Session
-    from jarvis.keys import KeySource
-    from jarvis.model.options import Encryption, HistoryPolicy
+    from jarvis.model.store_options import StoreOptions
 
 Result = TypeVar("Result")
 
@@ -51,44 +50,18 @@ class Database:
 
     Args:
         path: the store's file.
-        read_only: nothing is written, not even a lock file.
-        durability: ``full`` or ``normal``, see `jarvis._sqlite.driver.connect`.
-        busy_timeout_seconds: how long a writer waits for another one.
-        history: how much of the past is kept.
-        encryption: whether a new store is encrypted, and a plain one refused, see `jarvis._sqlite.vault.Vault`.
-        keys: the sources of its keys.
-        create: make a store that is not there.
+        options: read-only: nothing is written, not even a lock file. Its encryption and keys are as it was opened with;
+            as they are by now: `jarvis._sqlite.vault.Vault`.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        read_only: bool,
-        durability: str,
-        busy_timeout_seconds: float,
-        history: HistoryPolicy,
-        encryption: Encryption,
-        keys: Sequence[KeySource],
-        create: bool = True,
-    ) -> None:
-        self.file = StoreFile(
-            path,
-            read_only=read_only,
-            durability=durability,
-            busy_timeout_seconds=busy_timeout_seconds,
-            encryption=encryption,
-            keys=keys,
-            create=create,
-        )
-        self.create = create
+    def __init__(self, path: Path, options: StoreOptions) -> None:
+        self.file = StoreFile(path, options)
+        self.options = options
         self.vault, self.path, self.lock = self.file.vault, self.file.path, self.file.lock
-        self.read_only = read_only
-        self.durability = durability
-        self.busy_timeout_seconds = busy_timeout_seconds
-        self.history = history
-        self.pool = Pool(self.file, history)
-        self._leader = Leader(self.pool, self._commit, self._behind, busy_timeout_seconds)
+        self.read_only = options.read_only
+        self.busy_timeout_seconds = options.busy_timeout_seconds
+        self.pool = Pool(self.file, options.history)
+        self._leader = Leader(self.pool, self._commit, self._behind, options.busy_timeout_seconds)
         self._finish_after = 0.0  # the time of the monotonic clock from which on an erasure is finished by writers
         _databases.add(self)
         forks.take_care_of(self)
@@ -522,10 +495,8 @@ class Database:
         after = self.file.status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
-        synced = session.clock.commit_number if self.durability == "full" else None
+        synced = session.clock.commit_number if self.options.durability == "full" else None
         self.file.leave_word(before, Stamp.of(after), synced)
-
-    # --- opening ---------------------------------------------------------------------------------
 
     def finish_erasing(self, patience_seconds: float) -> bool:
         """Clean the files of what was erased; return whether nothing is left to do.

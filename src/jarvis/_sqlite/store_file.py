@@ -38,11 +38,10 @@ from jarvis.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from jarvis.encryption.data_key import DataKey
-    from jarvis.keys import KeySource
-    from jarvis.model.options import Encryption
+    from jarvis.model.store_options import StoreOptions
 
 MAX_TRIES = 20  # of a reader that meets writers half-way
 
@@ -61,26 +60,16 @@ class ReplacedError(Exception):
 class StoreFile:
     """The SQLite file at `path` with its writers' lock; see `jarvis._sqlite.database.Database` for the arguments."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        read_only: bool,
-        durability: str,
-        busy_timeout_seconds: float,
-        encryption: Encryption = "off",
-        keys: Sequence[KeySource] = (),
-        create: bool = True,
-    ) -> None:
+    def __init__(self, path: Path, options: StoreOptions) -> None:
         self._given = Path(path).absolute()
         self.path = os.path.realpath(self._given)
-        self.read_only = read_only
-        self._may_create = create
-        self.durability = durability
-        self.busy_timeout_seconds = busy_timeout_seconds
+        self.read_only = options.read_only
+        self._may_create = options.create
+        self.durability = options.durability
+        self.busy_timeout_seconds = options.busy_timeout_seconds
         self.lock = WriterLock(f"{self.path}.lock", self.path)
         self.log_watch = LogWatch(self.path)
-        self.vault = Vault(self.path, encryption, keys)
+        self.vault = Vault(self.path, options.encryption, options.keys)
         self._noted = _NOTHING  # the last note we know of
         self._unsealed = False  # it was verified whole, but may not be written to give its pages their checksums
 

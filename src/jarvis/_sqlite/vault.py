@@ -125,14 +125,14 @@ class Vault:
         if self.encryption == "required":
             raise NotEncryptedError(
                 self.store,
-                "is plain, and encryption is required; open it with encryption='on' and call encrypt_store()",
+                "is plain, and encryption is required; open it with encryption='on' and call store.encrypt()",
             )
         if self.encryption == "on" and envelope is None and not self._warned:
             self._warned = True
             import logging
 
             logging.getLogger("jarvis.sqlite").warning(
-                "%s is plain, though encryption is on: it was there before; call encrypt_store()", self.store
+                "%s is plain, though encryption is on: it was there before; call store.encrypt()", self.store
             )
 
     def _accept_without_envelope(self, beginning: bytes) -> None:
@@ -247,7 +247,7 @@ class Vault:
 
             warnings.warn(
                 f"{self.path}: only the keyring of this machine opens the store; "
-                "add a way back: add_key_slot(Passphrase(...)), and keep the passphrase elsewhere",
+                "add a way back: store.add_key_slot(Passphrase(...)), and keep the passphrase elsewhere",
                 NoRecoveryWarning,
                 stacklevel=2,
             )

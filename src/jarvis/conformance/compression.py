@@ -133,7 +133,7 @@ class CompressionPromises(Promises):
         memory.update_memory(erased, prose(2_000))
         later.step(hours=2)
 
-        assert memory.purge_expired() == 1
+        assert memory.store.purge_expired() == 1
         assert memory.erase_memories(where={"of": "ada"}).memories == 1
 
         assert [(entry.id, entry.value) for entry in memory.list_memories()] == [(kept, prose(3_000))]
@@ -177,7 +177,7 @@ class CompressionPromises(Promises):
         before, position = seen(), backend.capability(FeedsChanges).last_position()
         told: list[tuple[int, int]] = []
 
-        memory.recompress(lambda done, total: told.append((done, total)))
+        memory.store.recompress(lambda done, total: told.append((done, total)))
 
         assert seen() == before
         assert backend.capability(FeedsChanges).last_position() == position
@@ -191,7 +191,7 @@ class CompressionPromises(Promises):
         with memory.transaction():
             memory_id = memory.create_memory("notes", "k", prose(5_000), "note")
             with pytest.raises(TransactionError):
-                memory.recompress()
+                memory.store.recompress()
 
         assert backend.count(MemoryQuery()) == 1
         assert memory.get_memory(memory_id) is not None

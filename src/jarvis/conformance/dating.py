@@ -158,7 +158,7 @@ class DatingPromises(Promises):
     def test_mending_dates_what_is_ahead_between_what_is_not(self, memory: MemoryModule, clock: FakeClock) -> None:
         self.need(memory.backend, MendsDates)
 
-        assert memory.mend_dates() == 2
+        assert memory.store.mend_dates() == 2
 
         entries = memory.list_memories()
         assert [each.key for each in entries] == ["after", "second", "first", "before"]
@@ -166,14 +166,14 @@ class DatingPromises(Promises):
         assert entries[0].timestamp == clock.now - MINUTE > entries[1].timestamp
         assert [each.provenance["created_at"] for each in entries] == [each.timestamp.isoformat() for each in entries]
         assert memory.get_memories_by_tags(["x"]) == [entries[2]]
-        assert memory.mend_dates() == 0
+        assert memory.store.mend_dates() == 0
 
     @pytest.mark.usefixtures("blip")
     def test_behind_a_mending_the_clock_dates_and_nothing_warns(
         self, memory: MemoryModule, clock: FakeClock, open_backend: OpenBackend
     ) -> None:
         self.need(memory.backend, MendsDates)
-        memory.mend_dates()
+        memory.store.mend_dates()
         clock.step(minutes=1)
         again = open_backend()
         other = MemoryModule(storage_backend=again, clock=clock)
@@ -194,7 +194,7 @@ class DatingPromises(Promises):
         self.need(memory.backend, MendsDates)
         self.need(memory.backend, FeedsChanges)
         cursor = memory.newest_cursor()
-        memory.mend_dates(module="admin")
+        memory.store.mend_dates(module="admin")
 
         told = memory.changes(cursor)
         assert [(each.operation, each.memory_id, each.version, each.module) for each in told] == [
@@ -219,7 +219,7 @@ class DatingPromises(Promises):
         memory.delete_memory(other)
         clock.step(days=-YEARS, minutes=1)
         memory.update_memory(one, {"n": 2})
-        memory.mend_dates()
+        memory.store.mend_dates()
 
         dates = [each.timestamp for each in memory.changes()]
         assert dates == sorted(dates)
@@ -232,7 +232,7 @@ class DatingPromises(Promises):
     ) -> None:
         self.need(memory.backend, MendsDates)
         self.need(memory.backend, KeepsHistory)
-        memory.mend_dates()
+        memory.store.mend_dates()
         mended = clock.now
         clock.step(minutes=1)
         memory.delete_memory(blip["first"])
@@ -253,16 +253,16 @@ class DatingPromises(Promises):
         created = elsewhere.create_memory("c", "k", {}, "t")
         clock.step(days=-YEARS)
 
-        assert memory.mend_dates() == 3
+        assert memory.store.mend_dates() == 3
         assert self._get(elsewhere, created).timestamp <= clock.now
 
     def test_what_is_not_ahead_is_not_mended(self, memory: MemoryModule, clock: FakeClock) -> None:
         self.need(memory.backend, MendsDates)
         memory_id = memory.create_memory("c", "k", {}, "t")
-        assert memory.mend_dates() == 0
+        assert memory.store.mend_dates() == 0
         clock.step(minutes=1)
 
-        assert memory.mend_dates() == 0
+        assert memory.store.mend_dates() == 0
         assert self._get(memory, memory_id).version == 1
         if memory.backend.has_capability(KeepsHistory):
             assert memory.count_memories(as_of=clock.now - MINUTE) == 1
@@ -273,7 +273,7 @@ class DatingPromises(Promises):
         appointment = clock.now + timedelta(days=YEARS + 400)
         memory.backend.create(an_entry("1", timestamp=appointment))
 
-        assert memory.mend_dates() == 2
+        assert memory.store.mend_dates() == 2
         assert self._get(memory, "1").timestamp == appointment
         clock.step(minutes=1)
         memory.delete_memory("1")
@@ -285,7 +285,7 @@ class DatingPromises(Promises):
         self.need(memory.backend, Transactional)
 
         with memory.transaction(), pytest.raises(TransactionError, match="outside of transactions"):
-            memory.mend_dates()
+            memory.store.mend_dates()
         assert self._get(memory, blip["first"]).version == 1
 
     @pytest.mark.filterwarnings("ignore::jarvis.errors.ClockBehindWarning")

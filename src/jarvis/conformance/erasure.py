@@ -238,7 +238,7 @@ class ErasurePromises(Promises):
 
     def test_erasing_a_namespace_by_name_is_erasing_all_of_it(self, story: Story) -> None:
         self.need(story.memory.backend, Namespaced)
-        receipt = story.memory.erase_namespace(story.memory.namespace, module="eraser")
+        receipt = story.memory.store.erase_namespace(story.memory.namespace, module="eraser")
 
         assert (receipt.state, receipt.memories) == ("done", len(story.ids))
         (told,) = story.told()
@@ -258,7 +258,7 @@ class ErasurePromises(Promises):
 
     def test_what_is_left_of_a_purged_memory_goes_by_its_id(self, story: Story) -> None:
         self.need(story.memory.backend, Expires)
-        while story.memory.purge_expired():
+        while story.memory.store.purge_expired():
             pass
         assert any(each.memory_id == story.ids["expired"] for each in story.told())
 

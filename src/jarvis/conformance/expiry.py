@@ -66,8 +66,8 @@ class ExpiryPromises(Promises):
         assert mortal.get_memory(gone) is not None
         later.now += MICROSECOND
         if is_purged:
-            assert mortal.purge_expired() == 2
-            assert mortal.purge_expired() == 0
+            assert mortal.store.purge_expired() == 2
+            assert mortal.store.purge_expired() == 0
 
         assert self._answers(mortal) == {
             **dict.fromkeys(
@@ -176,10 +176,10 @@ class ExpiryPromises(Promises):
         bob = mortal.for_namespace("bob")
         bob.create_memory("c", "k", {}, "t", ttl=1)
         bob.create_memory("c", "k", {}, "t")
-        assert mortal.list_namespaces() == ["alice", "bob"]
+        assert mortal.store.list_namespaces() == ["alice", "bob"]
         later.step(seconds=1)
 
-        assert mortal.list_namespaces() == ["bob"]
+        assert mortal.store.list_namespaces() == ["bob"]
         assert (alice.count_memories(), bob.count_memories()) == (0, 1)
 
     # --- when ---
@@ -282,7 +282,7 @@ class ExpiryPromises(Promises):
         with pytest.raises(InvalidEntryError, match="expires_at: "):
             mortal.backend.create(an_entry("2", expires_at=datetime(2100, 1, 1)))  # noqa: DTZ001 - refused for that
         with pytest.raises(InvalidQueryError, match="limit: "):
-            mortal.purge_expired(limit=0)
+            mortal.store.purge_expired(limit=0)
 
         assert mortal.count_memories() == 1
 
@@ -297,8 +297,8 @@ class ExpiryPromises(Promises):
         cursor = mortal.newest_cursor()
         later.step(seconds=60)
 
-        assert mortal.purge_expired(limit=2, module="cleaner", reason="tidying") == 2
-        assert mortal.purge_expired(module="cleaner") == 3
+        assert mortal.store.purge_expired(limit=2, module="cleaner", reason="tidying") == 2
+        assert mortal.store.purge_expired(module="cleaner") == 3
 
         told = mortal.changes(cursor)
         assert [(each.operation, each.memory_id, each.key, each.version) for each in told] == [
@@ -323,7 +323,7 @@ class ExpiryPromises(Promises):
         for _ in range(200):
             mortal.set_user_preference("counter", {})
 
-        assert mortal.purge_expired() == 0
+        assert mortal.store.purge_expired() == 0
 
     def test_purging_can_be_taken_back(self, mortal: MemoryModule, later: FakeClock) -> None:
         self.need(mortal.backend, Transactional)
@@ -331,7 +331,7 @@ class ExpiryPromises(Promises):
         later.step(seconds=1)
 
         with contextlib.suppress(KeyError), mortal.transaction():
-            assert mortal.purge_expired() == 1
+            assert mortal.store.purge_expired() == 1
             raise KeyError
 
         later.step(seconds=-1)
@@ -352,7 +352,7 @@ class ExpiryPromises(Promises):
             assert mortal_past.restore_memory(memory_id, 1) is False
             with pytest.raises(RevisionNotFoundError):
                 mortal_past.diff_memory(memory_id, 1, 2)
-            mortal_past.purge_expired()
+            mortal_past.store.purge_expired()
 
     def test_what_was_deleted_expires_too(self, mortal_past: MemoryModule, later: FakeClock) -> None:
         memory_id = mortal_past.create_memory("c", "k", {"n": 1}, "t", ttl=10)
@@ -373,7 +373,7 @@ class ExpiryPromises(Promises):
                 mortal_past.get_memory(memory_id, as_of=START)
             if not is_purged:  # of what was purged only the whole of its time is known
                 assert mortal_past.get_memory(memory_id, as_of=START + timedelta(seconds=5)) is None
-            assert (mortal_past.purge_expired() > 0) is not is_purged
+            assert (mortal_past.store.purge_expired() > 0) is not is_purged
 
     @pytest.mark.parametrize("is_purged", [False, True], ids=["unpurged", "purged"])
     def test_a_moment_at_which_it_was_there_is_refused_where_it_might_be_found(
@@ -385,7 +385,7 @@ class ExpiryPromises(Promises):
         later.step(seconds=10)
         mortal_past.record_task("1", {})
         if is_purged:
-            mortal_past.purge_expired()
+            mortal_past.store.purge_expired()
         inside = START + timedelta(seconds=15)
 
         refused: list[Callable[[], object]] = [
@@ -419,7 +419,7 @@ class ExpiryPromises(Promises):
         gone = mortal_past.create_memory("c", "k", {}, "t", ttl=10)
         later.step(seconds=20)
         if is_purged:
-            mortal_past.purge_expired()
+            mortal_past.store.purge_expired()
         later.step(seconds=20)
         mortal_past.create_memory("c", "new", {}, "t")
 
@@ -453,7 +453,7 @@ class ExpiryPromises(Promises):
             found = mortal_past.get_memory("1", as_of=second)
             assert found is not None
             assert found.value == {"n": 3}
-            mortal_past.purge_expired()
+            mortal_past.store.purge_expired()
         assert mortal_past.undo("1")
         found = mortal_past.get_memory("1")
         assert found is not None

@@ -121,7 +121,7 @@ class FeedPromises(Promises):
         alice.update_memory(memory_id, {"n": 1})
         alice.create_memory("c", "secret", {}, "t")
         seen = alice.changes(limit=1)[0].cursor
-        fed.erase_namespace("alice")
+        fed.store.erase_namespace("alice")
         alice.create_memory("c", "new", {}, "t")
 
         for since in (None, seen):
@@ -179,10 +179,10 @@ class FeedPromises(Promises):
         self.need(fed.backend, Namespaced)
         fed.create_memory("c", "k", {}, "t")
         for _ in range(2):
-            fed.erase_namespace(fed.namespace)
+            fed.store.erase_namespace(fed.namespace)
         fed.create_memory("c", "k", {}, "t")
         fed.delete_memory(fed.create_memory("c", "k", {}, "t"))
-        fed.erase_namespace(fed.namespace)
+        fed.store.erase_namespace(fed.namespace)
 
         assert [(each.operation, each.count) for each in fed.changes()] == [("erase", 1), ("erase", 2)]
 
@@ -194,11 +194,11 @@ class FeedPromises(Promises):
             self.need(fed.backend, protocol)
         fed.create_memory("c", "secret", {}, "t")
         later.step(days=1)
-        fed.erase_namespace(fed.namespace)
+        fed.store.erase_namespace(fed.namespace)
         later.step(days=400)
         fed.create_memory("c", "new", {}, "t")
 
-        fed.prune_history()
+        fed.store.prune_history()
 
         assert [each.key for each in fed.changes()] == ["new"]
         with pytest.raises(HistoryUnavailableError):
@@ -213,7 +213,7 @@ class FeedPromises(Promises):
         memory_id = alice.create_memory("c", "k", {}, "t")
         with fed.transaction():
             alice.update_memory(memory_id, {"n": 1}, module="changer", reason="a secret")
-            fed.erase_namespace("alice", module="eraser", reason="asked for")
+            fed.store.erase_namespace("alice", module="eraser", reason="asked for")
         fed.create_memory("c", "k", {}, "t")
         fed.clear_all(erase=True, module="cleaner")
 

@@ -147,7 +147,7 @@ class HistoryPromises(Promises):
         past.backend.update(an_entry(key="new"))
 
         assert (len(past.get_history("1")), other.get_history("1")) == (1, [])
-        assert past.erase_namespace(past.namespace).removed["entries"] == 1
+        assert past.store.erase_namespace(past.namespace).removed["entries"] == 1
         assert past.get_history("1") == []
 
     # --- going back ---

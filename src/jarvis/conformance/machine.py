@@ -404,7 +404,7 @@ class BackendMachine(RuleBasedStateMachine):
     def purge_expired(self, limit: int) -> None:
         """Purge: nothing changes that can be seen."""
         self._count("purge_expired")
-        assert 0 <= self.memory.purge_expired(limit=limit) <= limit
+        assert 0 <= self.memory.store.purge_expired(limit=limit) <= limit
 
     @precondition(lambda self: self.looks_back)
     @rule(choice=st.integers(0, 30))
@@ -666,7 +666,7 @@ class BackendMachine(RuleBasedStateMachine):
         if seconds < 0 and self.forgets:
             if self.open_blocks:
                 return
-            while self.memory.purge_expired():
+            while self.memory.store.purge_expired():
                 pass
         self.clock.step(seconds=seconds)
         self.latest = max(self.latest, self.clock.now)
@@ -678,7 +678,7 @@ class BackendMachine(RuleBasedStateMachine):
         for entry_id in self.model.expired(self.namespace)[:3]:
             assert self.memory.get_memory(entry_id) is None
             assert self.memory.get_history(entry_id) == []
-        assert self.plain or self.memory.list_namespaces() == self._held_namespaces()
+        assert self.plain or self.memory.store.list_namespaces() == self._held_namespaces()
 
     @rule(namespace=st.sampled_from(["default", "alice"]))
     def change_namespace(self, namespace: str) -> None:
@@ -687,7 +687,7 @@ class BackendMachine(RuleBasedStateMachine):
         if self.handles[0].has_capability(Namespaced):
             self.namespace = namespace
             self._bind()
-            assert self.memory.list_namespaces() == self._held_namespaces()
+            assert self.memory.store.list_namespaces() == self._held_namespaces()
 
     def _held_namespaces(self) -> list[str]:
         return sorted(name for name, entries in self.model.entries.items() if entries)

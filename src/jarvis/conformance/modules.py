@@ -28,7 +28,7 @@ from jarvis.storage_backend import (
 
 _VERBS: dict[type, tuple[Callable[[MemoryModule], object], ...]] = {
     Transactional: (lambda memory: memory.transaction(), lambda memory: memory.upsert_memory("c", "k", {})),
-    Namespaced: (lambda memory: memory.for_namespace("alice"), lambda memory: memory.list_namespaces()),
+    Namespaced: (lambda memory: memory.for_namespace("alice"), lambda memory: memory.store.list_namespaces()),
     KeepsHistory: (
         lambda memory: memory.get_history("1"),
         lambda memory: memory.undo("1"),
@@ -37,13 +37,13 @@ _VERBS: dict[type, tuple[Callable[[MemoryModule], object], ...]] = {
     Expires: (
         lambda memory: memory.create_memory("c", "k", {}, "t", ttl=60),
         lambda memory: memory.touch_memory("1", ttl=60),
-        lambda memory: memory.purge_expired(),
+        lambda memory: memory.store.purge_expired(),
     ),
-    Erases: (lambda memory: memory.erase_memory("1"), lambda memory: memory.erase_namespace("alice")),
+    Erases: (lambda memory: memory.erase_memory("1"), lambda memory: memory.store.erase_namespace("alice")),
     FeedsChanges: (lambda memory: memory.changes(), lambda memory: memory.newest_cursor()),
-    BacksUp: (lambda memory: memory.back_up("copy"),),
-    Encrypts: (lambda memory: memory.key_slots(), lambda memory: memory.encrypt_store()),
-    Compresses: (lambda memory: memory.recompress(),),
+    BacksUp: (lambda memory: memory.store.back_up("copy"),),
+    Encrypts: (lambda memory: memory.store.key_slots(), lambda memory: memory.store.encrypt()),
+    Compresses: (lambda memory: memory.store.recompress(),),
 }
 """Verbs of the module that need a capability."""
 
@@ -381,7 +381,7 @@ class ModulePromises(Promises):
 
         assert memory.get_user_preferences() == {"theme": {"mode": "dark"}}
         assert alice.get_user_preferences() == {"theme": {"mode": "light"}}
-        assert (memory.namespace, alice.namespace, memory.list_namespaces()) == (
+        assert (memory.namespace, alice.namespace, memory.store.list_namespaces()) == (
             "default",
             "alice",
             ["alice", "default"],

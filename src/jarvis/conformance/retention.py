@@ -610,7 +610,7 @@ class RetentionPromises(Promises):
         report = memory.sweep(batch=3)
 
         assert (report.purged, report.deleted, report.archived) == (7, 0, 0)
-        assert memory.purge_expired() == 0
+        assert memory.store.purge_expired() == 0
 
 
 def _some_rule(chance: random.Random) -> RetentionRule:

@@ -125,10 +125,10 @@ class _File(msgspec.Struct):
 
 
 class SlotInfo(NamedTuple):
-    """A way to the key of a store, as `MemoryModule.key_slots` shows it.
+    """A way to the key of a store, as `Store.key_slots` shows it.
 
     Attributes:
-        id: what `remove_key_slot` takes.
+        id: what `Store.remove_key_slot` takes.
         source: ``"environment"``, ``"file"``, ``"keyring"``, ``"passphrase"`` or ``"function"``.
         hint: what finds the source again, such as the name of the variable; None for a passphrase.
     """
@@ -334,7 +334,8 @@ class Opener:
             raise KeyUnavailableError(
                 self.path,
                 f"a new key has to be put into every slot, and that needs the source of each: "
-                f"{'; '.join(dict.fromkeys(refused))}. Give them as keys=, or remove the slots with remove_key_slot()",
+                f"{'; '.join(dict.fromkeys(refused))}. Give them as keys=, or remove the slots with "
+                "store.remove_key_slot()",
             )
         return found
 

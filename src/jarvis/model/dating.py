@@ -14,7 +14,7 @@ SKEW = timedelta(days=1)
 
 SKEW_MICROSECONDS = SKEW // MICROSECOND
 
-DATED_BACK = "a change was made by then behind one that is dated ahead of the clock; see mend_dates()"
+DATED_BACK = "a change was made by then behind one that is dated ahead of the clock; see store.mend_dates()"
 """Why the past is not known at a moment: in the order of the changes it does not come where the dates have it."""
 
 
@@ -49,8 +49,8 @@ class Dates:
             self._has_warned = True
             warnings.warn(
                 f"{store}: its last change is dated {last.isoformat()}, and the clock says {now.isoformat()}: one of "
-                "them is wrong. If it is the clock, set it right. If not, call mend_dates(); until then memories are "
-                "dated by the clock, and those that are dated ahead lead each list and do not grow old",
+                "them is wrong. If it is the clock, set it right. If not, call store.mend_dates(); until then memories "
+                "are dated by the clock, and those that are dated ahead lead each list and do not grow old",
                 ClockBehindWarning,
                 stacklevel=5,
             )

@@ -1,1 +1,1 @@
-"""What a memory does beyond its verbs, on any backend: retention, the past, watches, erasure, keys; no statements."""
+"""What a memory does, on any backend, as plain functions, and the whole store, `Store`; no statements."""

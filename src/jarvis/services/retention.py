@@ -11,20 +11,20 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
+from jarvis._calls.arguments import own_code
 from jarvis.codec import instant_of
 from jarvis.codec.instants import MICROSECOND
-from jarvis.errors import EntryNotFoundError
+from jarvis.errors import EntryNotFoundError, InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.options import ARCHIVED, RetentionRule
-from jarvis.storage_backend import KeepsHistory, StorageBackend
-
-Result = TypeVar("Result")
+from jarvis.services.changing import Changes, sign
+from jarvis.storage_backend import StorageBackend
 
 _END = (-(2**62), 0, "")  # of any list: long before the year 1
 _PAGE = 1_000  # entries that are read at a time
@@ -67,13 +67,6 @@ class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
     purged: int = 0
 
 
-class Changes(Protocol):
-    """What makes a change: `MemoryModule._change`."""
-
-    def __call__(self, work: Callable[[datetime], Result], /) -> Result:
-        """Return what `work` returns, given its moment; all that it changes is kept, or nothing."""
-
-
 class _Reach(NamedTuple):
     """What a rule may act upon: `query` is what it governs behind its boundary, but for what is of `earlier` rules."""
 
@@ -84,6 +77,18 @@ class _Reach(NamedTuple):
     def has(self, entry: MemoryEntry) -> bool:
         """Tell whether an entry that `query` found is this rule's."""
         return not any(reaches(entry) for reaches in self.earlier)
+
+
+@own_code(InvalidSettingError, "retention")
+def rules_of(given: Sequence[RetentionRule]) -> tuple[RetentionRule, ...]:
+    """Return the rules that a module is given.
+
+    Raises:
+        InvalidSettingError: they are none.
+    """
+    if not isinstance(given, list | tuple) or not all(isinstance(rule, RetentionRule) for rule in given):
+        raise InvalidSettingError("retention: takes a list of RetentionRule")
+    return tuple(given)
 
 
 def plan(backend: StorageBackend, rules: Sequence[RetentionRule], now: datetime, examples: int) -> RetentionPlan:
@@ -212,8 +217,8 @@ def _clean_up(
     after = found[-1].cursor if len(found) == page.limit else None
     doomed = [entry for entry in found if reach.has(entry)]
     is_removal = reach.rule.action == "delete"
-    if doomed and backend.has_capability(KeepsHistory):
-        backend.capability(KeepsHistory).sign(author.signature("delete" if is_removal else "update"))
+    if doomed:
+        sign(backend, author, "delete" if is_removal else "update")
     if is_removal:
         return sum(backend.discard(entry.id) for entry in doomed), after
     return sum(_archive(backend, entry, author, moment) for entry in doomed), after

@@ -1,13 +1,60 @@
-"""`Sweeper`: a thread that sweeps, for whoever asks for one."""
+"""Sweeping: once, or by a `Sweeper`, a thread that does it now and again."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from types import TracebackType
 
+import msgspec
+
+from jarvis._calls.arguments import own_code
+from jarvis.errors import InvalidQueryError, InvalidSettingError
+from jarvis.model.author import Author
+from jarvis.model.options import RetentionRule, checked
+from jarvis.services import expiry, retention
+from jarvis.services.changing import Changes
+from jarvis.services.retention import SweepReport
+from jarvis.storage_backend import Expires, StorageBackend
+
+BATCH = 500  # some 30 ms, for which other writers wait
+_MANY = 10_000
+
 Sweep = Callable[[Callable[[], bool]], object]
+
+
+def check_number(name: str, number: int, least: int) -> None:
+    """Raise `InvalidQueryError` if it is no number of memories from `least` up."""
+    if type(number) is not int or not least <= number <= _MANY:
+        raise InvalidQueryError(f"{name}: takes a whole number from {least} to {_MANY:,}")
+
+
+def sweep(
+    backend: StorageBackend,
+    rules: Sequence[RetentionRule],
+    now: datetime,
+    *,
+    batch: int,
+    change: Changes,
+    author: Author,
+    is_over: Callable[[], bool],
+) -> SweepReport:
+    """Do what the rules say, then purge what has expired, so many entries in a change; end early if `is_over`."""
+    report = retention.sweep(backend, rules, now, batch=batch, change=change, author=author, is_over=is_over)
+    if backend.has_capability(Expires):
+        purged, last = 0, batch
+        while last == batch and not is_over():
+            last = expiry.purge(backend, batch, author, change)
+            purged += last
+        report = msgspec.structs.replace(report, purged=purged)
+    if report.deleted or report.archived or report.purged:
+        import logging  # 8 ms to import, which most sessions never need
+
+        logging.getLogger("jarvis.retention").info(
+            "deleted %d, archived %d, purged %d", report.deleted, report.archived, report.purged
+        )
+    return report
 
 
 class Sweeper:
@@ -64,3 +111,39 @@ class Sweeper:
             except Exception as error:  # noqa: BLE001 - the outermost door of this thread
                 log.warning("a sweep failed, the next one is in %s: %s: %s", self.interval, type(error).__name__, error)
             self._over.wait(self.interval.total_seconds())
+
+
+class Sweepers:
+    """The sweepers of one module and its siblings of other namespaces."""
+
+    def __init__(self) -> None:
+        self._sweepers: list[Sweeper] = []
+
+    def start(self, sweep: Sweep, interval: timedelta | float) -> Sweeper:
+        """Return a new sweeper, which sweeps already.
+
+        Raises:
+            InvalidSettingError: `interval` is not above 0, or longer than 30 days.
+        """
+        with own_code(InvalidSettingError, "sweep_every"):
+            if isinstance(interval, float | int) and not isinstance(interval, bool):
+                try:
+                    interval = timedelta(seconds=interval)
+                except (ValueError, OverflowError):
+                    raise InvalidSettingError("sweep_every: takes a number of seconds up to 30 days") from None
+            if not isinstance(interval, timedelta):
+                raise InvalidSettingError(
+                    f"sweep_every: takes a timedelta or a number of seconds, not {type(interval).__name__}"
+                )
+        checked("sweep_every", interval)
+        sweeper = Sweeper(sweep, interval)
+        self._sweepers[:] = [*(each for each in self._sweepers if each.is_running), sweeper]
+        return sweeper
+
+    def stop(self) -> bool:
+        """Stop every one of them; return whether there was one."""
+        stopped = self._sweepers[:]
+        for sweeper in stopped:
+            sweeper.stop()
+        self._sweepers[:] = [each for each in self._sweepers if each not in stopped]
+        return bool(stopped)

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from jarvis.errors import RevisionNotFoundError
+from jarvis.errors import InvalidQueryError, RevisionNotFoundError
 from jarvis.model.author import Author
-from jarvis.model.entry import MemoryEntry
+from jarvis.model.entry import MOST_VERSIONS, MemoryEntry
 from jarvis.model.revision import Difference, Operation, Revision, differences
 from jarvis.storage_backend import KeepsHistory, StorageBackend
+
+
+def check_versions(*versions: int) -> None:
+    """Raise `InvalidQueryError` if one of them can be no version."""
+    for version in versions:
+        if type(version) is not int:
+            raise InvalidQueryError(f"version: takes a whole number, not {type(version).__name__}")
+        if abs(version) >= MOST_VERSIONS:
+            raise InvalidQueryError("version: no memory has so many versions")
 
 
 def restore(backend: StorageBackend, entry_id: str, version: int, author: Author, moment: datetime) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from jarvis._calls.caller import holding
 from jarvis.backend_registry import ask
-from jarvis.errors import CursorExpiredError
+from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.model.change import Change, position_of
-from jarvis.services.ongoing import Activity
+from jarvis.services.ongoing import Activity, Ongoing
 from jarvis.storage_backend import FeedsChanges, MarksCursors, StorageBackend, WakesWatchers
 
 INTERVAL_SECONDS = 0.07
@@ -87,6 +87,21 @@ class Watch:
     def is_still(self) -> bool:
         """Tell whether nobody has committed since the last look, and the watch is not over."""
         return holding(self._activity.lock, lambda: not self.is_over and self._pulse == self._waker.pulse())
+
+
+def new_watch(backend: StorageBackend, ongoing: Ongoing, since: str | None, idle_seconds: float | None) -> Watch:
+    """Return a watch that ends with `ongoing`; it is to be begun.
+
+    Raises:
+        InvalidQueryError: `since` is no cursor, or `idle_seconds` no number from 0 up.
+        UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
+    """
+    if idle_seconds is not None and not (type(idle_seconds) in (int, float) and idle_seconds >= 0):
+        raise InvalidQueryError("idle_seconds: takes a number of seconds from 0 up, or None")
+    feed, waker = Feed(backend), ask(backend, WakesWatchers)
+    if since is not None:
+        position_of(since)  # what is no cursor is refused at once
+    return Watch(feed, waker, ongoing.begin())
 
 
 def watching(watch: Watch, idle_seconds: float | None) -> Iterator[Change]:

@@ -94,7 +94,7 @@ def _change(database: Database, change: Callable[[Envelope], Envelope]) -> Envel
     for _ in range(_MANY_TRIES):
         found = vault.envelope()
         if found is None:
-            raise NotEncryptedError(vault.store, "is plain, so it has no keys; call encrypt_store()")
+            raise NotEncryptedError(vault.store, "is plain, so it has no keys; call store.encrypt()")
         changed = change(found)
         with database.locked():
             if vault.envelope() == found:
@@ -125,7 +125,8 @@ def encrypt(
             _call_off(database, found, number)
         elif not was_changing:
             raise InvalidSettingError(
-                f"{database.path} is encrypted already; its keys are changed with add_key_slot() and rotate_data_key()"
+                f"{database.path} is encrypted already; its keys are changed with store.add_key_slot() and "
+                "store.rotate_key()"
             )
         return None
     if found is not None and not all(_opens(vault, found, source) for source in sources):
@@ -162,7 +163,7 @@ def rotate(
     _begin(database)
     found, number = _now(database)
     if found is None or number is None:
-        raise NotEncryptedError(database.path, "is plain, so it has no key; call encrypt_store()")
+        raise NotEncryptedError(database.path, "is plain, so it has no key; call store.encrypt()")
     if found.change == "decrypt":
         _call_off(database, found, number)
     opener = vault.opener.besides(sources)

@@ -1,0 +1,343 @@
+"""`Store`: what concerns the whole store of a memory: its copies, keys, size, dates and namespaces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from jarvis._calls.caller import Gates
+from jarvis.backend_registry import ask
+from jarvis.encryption.envelope import SlotInfo
+from jarvis.errors import InvalidSettingError
+from jarvis.keys import KeySource, KeySources, sources_of
+from jarvis.model.author import Author
+from jarvis.model.entry import asked_limit, check_namespace
+from jarvis.model.erasure import ErasureReceipt
+from jarvis.model.options import checked
+from jarvis.model.recompression import Progress, Recompression
+from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.services import erasure, expiry
+from jarvis.services.changing import Changes
+from jarvis.storage_backend import (
+    BacksUp,
+    Compresses,
+    Encrypts,
+    Expires,
+    KeepsHistory,
+    MendsDates,
+    Namespaced,
+    StorageBackend,
+)
+
+
+class Authors(Protocol):
+    """Who makes a change: `MemoryModule._author`."""
+
+    def __call__(self, module: str | None, task_id: str | None, reason: str | None, /) -> Author:
+        """Return the author that these make, and, where they are None, whoever acts."""
+
+
+class Store:
+    """The whole store that a memory is in, with every namespace: `MemoryModule.store`.
+
+    What it does to the store concerns all who use it, in whatever namespace; they go on reading and writing meanwhile.
+    Every verb may raise `jarvis.errors.StoreError`.
+
+    >>> import tempfile
+    >>> from jarvis.persistent_memory import MemoryModule
+    >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+    >>> _ = memory.for_namespace("alice").set_user_preference("theme", {"mode": "dark"})
+    >>> memory.store.list_namespaces()
+    ['alice']
+    """
+
+    def __init__(
+        self,
+        backend: StorageBackend,
+        change: Changes,
+        *,
+        change_apart: Changes,
+        author: Authors,
+        now: Callable[[], datetime],
+        gates: Gates,
+    ) -> None:
+        self.backend = backend
+        self._change, self._change_apart = change, change_apart
+        self._author, self._now, self._gates = author, now, gates
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.backend!r})"
+
+    # --- copies ----------------------------------------------------------------------------------
+
+    def back_up(self, directory: str | os.PathLike[str]) -> Path:
+        """Write a copy of the store as it is now into `directory`, durably; return the copy's path.
+
+        Readers and writers go on meanwhile. A copy of an encrypted store is encrypted, and its file of keys stands
+        beside it: any of its sources opens it. To go back, remove the store's files, its log above all, and put these
+        in their place, see docs/how-to/back-up.md.
+
+        Args:
+            directory: made if it is absent; holds no backup yet.
+
+        Raises:
+            StoreAccessError: it holds one already, or a log of one.
+            StoreBusyError: writers keep changing what a read-only module reads without locks; call it again.
+            UnsupportedError: the backend makes no backups.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> tmp_path = Path(tempfile.mkdtemp())
+        >>> memory = MemoryModule(storage_dir=tmp_path)
+        >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> memory.store.back_up(tmp_path / "monday").name
+        'memory.db'
+        >>> MemoryModule(storage_dir=tmp_path / "monday").get_user_preferences()
+        {'theme': {'mode': 'dark'}}
+        """
+        path: Path = checked("directory", directory)
+        return ask(self.backend, BacksUp).back_up(path)
+
+    # --- keys and encryption ----------------------------------------------------------------------
+
+    def encrypt(
+        self, keys: KeySources = (), *, progress: Callable[[RewriteProgress], None] | None = None
+    ) -> Rewritten | None:
+        """Encrypt the plain store, while all its processes go on reading and writing.
+
+        The store is written anew into an encrypted file, beside writers, compared row by row, and put in the place
+        of the plain one; for a moment writers wait. Killed at any point it leaves a store that opens, and the next
+        call goes on. Other processes open the encrypted file by themselves, if they have a key: by their ``keys=``, or
+        from where the file of keys says.
+
+        The blocks of the plain file are free then, but not overwritten: see docs/security.md.
+
+        Args:
+            keys: the sources that open it, see `jarvis.keys`; those that this module was opened with count, too.
+            progress: called again and again with what was done; what it raises breaks it off.
+
+        Returns:
+            What was done; None if that was only to end an encryption that was broken off, or to call off a decryption.
+
+        Raises:
+            InvalidSettingError: it is encrypted already.
+            KeyUnavailableError: a source has no key to give, or there is none. Nothing was done.
+            StoreBusyError: somebody else changes the keys just now, or an iteration that was begun before goes on for
+                too long; call it again.
+            UnsupportedError: the backend does not encrypt.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from jarvis.keys import KeyFile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> tmp_path = Path(tempfile.mkdtemp())
+        >>> memory = MemoryModule(storage_dir=tmp_path / "store")
+        >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> done = memory.store.encrypt([KeyFile.create(tmp_path / "its-key")])
+        >>> done.rows["entries"], memory.get_user_preferences()
+        (1, {'theme': {'mode': 'dark'}})
+        """
+        return ask(self.backend, Encrypts).encrypt(sources_of(keys), checked("progress", progress))
+
+    def decrypt(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
+        """Make the encrypted store plain, as `encrypt` encrypts it, and remove its file of keys.
+
+        Args:
+            progress: called again and again with what was done; what it raises breaks it off.
+
+        Raises:
+            NotEncryptedError: it is plain already.
+            InvalidSettingError: this module was opened with ``encryption="required"``.
+            StoreBusyError: as for `encrypt`.
+            UnsupportedError: the backend does not encrypt.
+        """
+        return ask(self.backend, Encrypts).decrypt(checked("progress", progress))
+
+    def rotate_key(
+        self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
+    ) -> Rewritten:
+        """Give the encrypted store a new random key, as `encrypt` encrypts it; its sources stay as they are.
+
+        From then on an old copy of the file of keys is of no use for what is in the store, nor is the old key. The
+        new one has to be put into every slot, so the source of each must be at hand.
+
+        Args:
+            keys: sources besides those that the module was opened with, such as the passphrase.
+            progress: called again and again with what was done; what it raises breaks it off.
+
+        Raises:
+            NotEncryptedError: the store is plain.
+            KeyUnavailableError, WrongKeyError: the source of a slot is not at hand; nothing was done. Give it, or
+                remove the slot.
+            StoreBusyError: as for `encrypt`.
+            UnsupportedError: the backend does not encrypt.
+        """
+        return ask(self.backend, Encrypts).rotate(sources_of(keys), checked("progress", progress))
+
+    def key_slots(self) -> list[SlotInfo]:
+        """Return the ways to the key of the encrypted store: which sources open it. None if it is plain.
+
+        Raises:
+            KeyUnavailableError, CorruptStoreError: it is encrypted, but its file of keys is lost.
+            UnsupportedError: the backend does not encrypt.
+        """
+        return ask(self.backend, Encrypts).key_slots()
+
+    def add_key_slot(self, source: KeySource | Callable[[], bytes]) -> int:
+        """Let one more source open the store, see `jarvis.keys`; return the number of its slot.
+
+        Only the file of keys is written, whatever the size of the store. Have two at least: a store whose sources
+        are all lost is lost.
+
+        Raises:
+            KeyUnavailableError: the source has no key to give.
+            NotEncryptedError: the store is plain.
+            InvalidSettingError: it is no source, the file of keys cannot hold what it says of itself, or there are 64.
+            UnsupportedError: the backend does not encrypt.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from jarvis.keys import KeyFile, Passphrase
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> tmp_path = Path(tempfile.mkdtemp())
+        >>> key = KeyFile.create(tmp_path / "key")
+        >>> memory = MemoryModule(storage_dir=tmp_path / "new", encryption="on", keys=[key])
+        >>> memory.bootstrap()
+        >>> memory.store.add_key_slot(Passphrase("correct horse battery staple"))
+        2
+        >>> [slot.source for slot in memory.store.key_slots()]
+        ['file', 'passphrase']
+        """
+        return ask(self.backend, Encrypts).add_key_slot(sources_of([source])[0])
+
+    def remove_key_slot(self, slot_id: int) -> None:
+        """Let a slot open the store no longer, such as that of a source that is lost.
+
+        Only the file of keys is written. Who has a copy of the file from before, and the source, still has the key:
+        to shut them out, call `rotate_key` as well.
+
+        Raises:
+            InvalidSettingError: there is no such slot, or it is the last one.
+            NotEncryptedError: the store is plain.
+            UnsupportedError: the backend does not encrypt.
+        """
+        if type(slot_id) is not int:
+            raise InvalidSettingError("slot_id must be a number that key_slots() gives")
+        ask(self.backend, Encrypts).remove_key_slot(slot_id)
+
+    # --- size ------------------------------------------------------------------------------------
+
+    def recompress(self, progress: Progress | None = None) -> Recompression:
+        """Store every value of the store, in all namespaces and with the past, as the memory's ``compression=`` has it.
+
+        For a store from before there was compression, or after the setting was changed. It is no change: versions,
+        timestamps, history and feed stay. What is compressed stays so with ``"auto"``; with ``"max"`` it becomes
+        smaller, with ``"off"`` it is written out. Others write in between; if it is ended, call it again.
+
+        Args:
+            progress: is called with (done, total) after each step.
+
+        Raises:
+            UnsupportedError: the backend has no compression.
+            TransactionError: the calling thread has a transaction open.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> directory = tempfile.mkdtemp()
+        >>> memory = MemoryModule(storage_dir=directory, compression="off")
+        >>> _ = memory.create_memory("notes", "long", {"text": "again and again " * 500}, "note")
+        >>> memory.shutdown()
+        >>> memory = MemoryModule(storage_dir=directory)
+        >>> done = memory.store.recompress()
+        >>> done.entries, done.bytes_before > 5 * done.bytes_after
+        (1, True)
+        """
+        return ask(self.backend, Compresses).recompress(checked("progress", progress))
+
+    def prune_history(self, *, limit: int = 1_000) -> int:
+        """Remove at most `limit` past states that the policy has no room for; return how many.
+
+        Writers do that beside their changes, in small steps; this is for a store that nobody writes to.
+
+        Raises:
+            UnsupportedError: the backend keeps no history.
+        """
+        asked_limit(limit)
+        self._gates.here.check(self.backend)
+        return ask(self.backend, KeepsHistory).prune(self._now(), limit)
+
+    def purge_expired(
+        self,
+        *,
+        limit: int = 1_000,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """Remove at most `limit` memories that have expired, in every namespace, and their past; return how many.
+
+        Reads do not see them anyway. Writers purge a few beside their changes, so this is for a store that nobody
+        writes to, or to have it done now. Their changes stay in the feed, with the purge of each: who, when and why.
+
+        Raises:
+            InvalidQueryError: `limit` is no number above 0.
+            UnsupportedError: the backend has no expiry.
+        """
+        ask(self.backend, Expires)
+        return expiry.purge(self.backend, asked_limit(limit), self._author(module, task_id, reason), self._change)
+
+    # --- dates -----------------------------------------------------------------------------------
+
+    def mend_dates(self, *, module: str | None = None, task_id: str | None = None, reason: str | None = None) -> int:
+        """Date anew what is dated ahead of the clock, in every namespace; return how many memories got another date.
+
+        For a store that was written to while the clock of its machine was ahead. SET THE CLOCK RIGHT BEFORE. Each such
+        memory is updated: it gets a version, which the feed tells, and a date between those of the changes before
+        and behind it. Past states and the feed are dated anew, too; cursors stay good. As of a moment before
+        this one nothing is known any more; every past state is kept. All or nothing: no-op if all dates have passed.
+
+        Raises:
+            TransactionError: a transaction is open in this thread.
+            UnsupportedError: the backend cannot.
+
+        >>> import tempfile
+        >>> from datetime import UTC, datetime, timedelta
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> directory, ahead = tempfile.mkdtemp(), datetime.now(UTC) + timedelta(days=4000)
+        >>> memory = MemoryModule(storage_dir=directory, clock=lambda: ahead)
+        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> memory = MemoryModule(storage_dir=directory)
+        >>> memory.store.mend_dates()
+        1
+        >>> memory.get_memory(memory_id).timestamp <= datetime.now(UTC)
+        True
+        """
+        store = ask(self.backend, MendsDates)
+        gate = self._gates.here
+        gate.check(self.backend)
+        self._now()
+        author = self._author(module, task_id, "its date lay ahead of the clock" if reason is None else reason)
+        return gate.during(self.backend, lambda: store.mend_dates(author.signature("update")))
+
+    # --- namespaces ------------------------------------------------------------------------------
+
+    def list_namespaces(self) -> list[str]:
+        """Return the names of the namespaces that hold a memory, sorted."""
+        return ask(self.backend, Namespaced).list_namespaces()
+
+    def erase_namespace(
+        self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> ErasureReceipt:
+        """ERASE EVERY MEMORY OF `namespace`, its past and its name, as `MemoryModule.erase_memory` does.
+
+        Raises:
+            UnsupportedError: the backend has no namespaces, or no erasure.
+        """
+        check_namespace(namespace)
+        author = self._author(module, task_id, reason)
+        doomed = ask(self.backend, Namespaced).for_namespace(namespace)
+        return erasure.erase(doomed, None, author, self._change_apart)
