@@ -398,7 +398,6 @@ class Database:
         session = self.pool.open_aside() if self._is_aside(self.pool.threads.here) else self.pool.opened_again()
         try:
             try:
-                session.busy = 1
                 yield session
             finally:
                 session.busy = 0

@@ -72,7 +72,7 @@ class Lease(Session):
         self.identity = identity
         self.immutable = immutable
         self.pid, self.thread = os.getpid(), threading.get_ident()
-        self.busy = 0
+        self.busy = 1  # whoever opens it uses it: before that a fork could close it
         self.task: object = None
         self.closed = self.is_suspended = False
         self.guard = threading.RLock()
@@ -202,17 +202,18 @@ class Pool:
                 self.retire(session)
         with self._mutex:
             session = self.open()
-            session.busy = 1
             self.threads.here.session = session
             self.threads.here.end = _ThreadEnd(self, session)
             return session
 
     def leave(self, session: Lease) -> None:
+        """End the use of a connection that `enter` returned."""
         session.busy = session.busy - 1 if session.depth else 0
         if not session.busy and session.epoch != self.epoch and session.pid == os.getpid():
             self.retire(session)
 
     def is_current(self, session: Lease) -> bool:
+        """Tell whether a connection is of today, and open."""
         return session.epoch == self.epoch and not session.closed
 
     def is_there(self, session: Lease) -> bool:
@@ -300,6 +301,7 @@ class Pool:
         return session
 
     def forked(self) -> TransactionError:
+        """Return the error of a child whose parent was in the middle of something."""
         return TransactionError(
             f"{self.path}: this process was forked while its parent was inside a call or transaction on the store; "
             "fork outside of them, or start processes with spawn"
