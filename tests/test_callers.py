@@ -214,7 +214,7 @@ def test_a_fork_beside_a_long_call_waits_for_it(memory: MemoryModule, what: str,
     thread = threading.Thread(target=work)
     thread.start()
     failed = 0
-    for _ in range(10 if what == "back up" else 200):
+    for _ in range(10 if what == "back up" else 40):
         child = os.fork()
         if not child:
             try:
