@@ -214,11 +214,15 @@ def followers(story: Story, count: int, pause_seconds: float) -> Iterator[None]:
 
 
 def in_a_new_thread(work: Callable[[], object]) -> bool:
-    """Call `work` in a thread of its own; return whether that came to its end."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(timeout=10)
-    return not thread.is_alive()
+    """Call `work` in a thread of its own; return whether that came to its end, and raised nothing."""
+    done = threading.Event()
+
+    def run() -> None:
+        work()
+        done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.wait(timeout=10)
 
 
 def interrupt_at(story: Story, call: Callable[[Story], None], at: int) -> str | None:
@@ -285,7 +289,7 @@ def interrupt_everywhere(kind: str, mode: str, directory: Path, soak: bool, chan
         for call in CALLS:
             call(story)
             longest = 9_000 if call in (savepoint, reopen) else 4_000
-            step = longest // (8 if kind == "json" else 40)
+            step = 5 if call is shutdown else longest // (8 if kind == "json" else 40)
             if soak:
                 step = (10 if kind == "json" else 1) * (1 if mode == "alone" else 5)
             at = chance.randint(1, step)

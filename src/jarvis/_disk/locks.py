@@ -132,14 +132,18 @@ class WriterLock:
 
     def close(self) -> None:
         """Close the lock's file, if nobody in this process holds the lock; it opens again when needed."""
-        mutex = self._mutex
-        if not self.is_mine() and mutex.acquire(blocking=False):
+        if self.is_mine():
+            return
+        try:
             try:
-                if self._held is not None:
-                    self._close(self._held)
-                self._file.forget()
+                if self._mutex.acquire(blocking=False):
+                    if self._held is not None:
+                        self._close(self._held)
+                    self._file.forget()
             finally:
-                mutex.release()
+                let_go(self._mutex)
+        finally:  # again, see `jarvis._calls.caller.holding`
+            let_go(self._mutex)
 
     # --- what its holders say ---
 
