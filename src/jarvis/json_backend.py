@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from jarvis._disk.locks import place_for_copy
 from jarvis._json import mending
 from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
@@ -403,8 +402,7 @@ class JSONBackend(StorageBackend):
 
     def back_up(self, directory: Path) -> Path:
         target = directory / self.file_path.name
-        with place_for_copy(target, (), self._options["busy_timeout_seconds"]):
-            self._store.copy(str(target))
+        self._store.copy(target)
         return target
 
     # --- inside ----------------------------------------------------------------------------------

@@ -14,14 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from jarvis.codec import flatten
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import UnsupportedError
 from jarvis.keys import KeySource
 from jarvis.model.change import Change
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_value
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
 from jarvis.model.erasure import Erased, Search
 from jarvis.model.recompression import Progress, Recompression
+from jarvis.model.record import prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 
@@ -128,8 +128,7 @@ class StorageBackend(ABC):
         Raises:
             InvalidEntryError: it cannot be kept exactly.
         """
-        check_value(value)
-        flatten(value)
+        prepare(value, "off")
         return value
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
