@@ -79,26 +79,16 @@ def test_everything_public_is_documented_where_it_is_defined() -> None:
 
 
 def _verbs_of_the_contract() -> set[str]:
-    from jarvis import storage_backend
+    from jarvis import capabilities
     from jarvis.persistent_memory import MemoryModule
     from jarvis.services.forgetting import Forgets
     from jarvis.services.looking_back import LooksBack
     from jarvis.services.securing import Secures
+    from jarvis.storage_backend import StorageBackend
 
     described = (
-        storage_backend.StorageBackend,
-        storage_backend.Transactional,
-        storage_backend.SharesCommits,
-        storage_backend.Namespaced,
-        storage_backend.KeepsHistory,
-        storage_backend.Settles,
-        storage_backend.Erases,
-        storage_backend.Expires,
-        storage_backend.FeedsChanges,
-        storage_backend.MarksCursors,
-        storage_backend.WakesWatchers,
-        storage_backend.BacksUp,
-        storage_backend.Encrypts,
+        StorageBackend,
+        *(each for each in vars(capabilities).values() if getattr(each, "__module__", "") == capabilities.__name__),
         MemoryModule,
         LooksBack,
         Forgets,

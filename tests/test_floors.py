@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("codec", "keys"),
     ("encryption",),
     ("model",),
+    ("capabilities",),
     ("config", "storage_backend", "_sql", "memory_entry", "entry_record", "value_filter"),
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
@@ -61,7 +62,6 @@ LONG = {
     "model/entry.py": "the entry and the question, and what both may hold",
     "persistent_memory.py": "signatures, and what they promise",
     "sqlite_backend.py": "the verbs of every capability",
-    "storage_backend.py": "signatures, and what they promise",
 }
 """Files of more than `MOST_LINES`, and why."""
 

@@ -16,13 +16,13 @@ import pytest
 
 from jarvis._json import event as json_event
 from jarvis._json import record as json_record
+from jarvis.capabilities import FeedsChanges
 from jarvis.config import HistoryPolicy
 from jarvis.errors import CursorExpiredError
 from jarvis.json_backend import JSONBackend
 from jarvis.model.change import Change, Kind, cursor_of, position_of
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.revision import Operation, Signature
-from jarvis.storage_backend import FeedsChanges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

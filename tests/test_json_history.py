@@ -15,6 +15,7 @@ import pytest
 
 from jarvis._json import past as json_past
 from jarvis._json import record as json_record
+from jarvis.capabilities import KeepsHistory, Past
 from jarvis.codec import instant_of
 from jarvis.config import HistoryPolicy
 from jarvis.errors import (
@@ -29,7 +30,6 @@ from jarvis.errors import (
 from jarvis.json_backend import JSONBackend
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.revision import Revision, Signature
-from jarvis.storage_backend import KeepsHistory, Past
 from tests.stores.make import entries
 
 if TYPE_CHECKING:

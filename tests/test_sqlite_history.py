@@ -15,6 +15,7 @@ import pytest
 
 from jarvis._sqlite import feed, history, schema
 from jarvis._sqlite.session import Session
+from jarvis.capabilities import KeepsHistory
 from jarvis.conformance.fixtures import FakeClock, an_entry
 from jarvis.errors import (
     CorruptStoreError,
@@ -26,7 +27,6 @@ from jarvis.errors import (
 from jarvis.model.change import Change
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
-from jarvis.storage_backend import KeepsHistory
 
 STORES = Path(__file__).parent / "stores"
 FAR = datetime(2100, 1, 1, tzinfo=UTC)

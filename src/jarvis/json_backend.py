@@ -16,6 +16,19 @@ from jarvis._json.past import EXACT, PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
+from jarvis.capabilities import (
+    BacksUp,
+    Erases,
+    Expires,
+    FeedsChanges,
+    KeepsHistory,
+    MarksCursors,
+    MendsDates,
+    Namespaced,
+    Past,
+    Settles,
+    Transactional,
+)
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.errors import (
@@ -38,20 +51,7 @@ from jarvis.model.entry import (
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
-from jarvis.storage_backend import (
-    BacksUp,
-    Erases,
-    Expires,
-    FeedsChanges,
-    KeepsHistory,
-    MarksCursors,
-    MendsDates,
-    Namespaced,
-    Past,
-    Settles,
-    StorageBackend,
-    Transactional,
-)
+from jarvis.storage_backend import StorageBackend
 
 if TYPE_CHECKING:
     import os
@@ -239,7 +239,7 @@ class JSONBackend(StorageBackend):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Open a write transaction, or a savepoint; see `jarvis.storage_backend.Transactional`.
+        """Open a write transaction, or a savepoint; see `jarvis.capabilities.Transactional`.
 
         It covers every sibling of this backend. The file is rewritten once, on leaving, if at all.
         """
@@ -247,11 +247,11 @@ class JSONBackend(StorageBackend):
             yield
 
     def moment(self, now: datetime) -> datetime:
-        """Return the timestamp of a change made now; see `jarvis.storage_backend.Transactional`."""
+        """Return the timestamp of a change made now; see `jarvis.capabilities.Transactional`."""
         return self._store.own_transaction().moment(now)
 
     def sign(self, signature: Signature) -> None:
-        """Say who makes the changes that follow in this block; see `jarvis.storage_backend.KeepsHistory`.
+        """Say who makes the changes that follow in this block; see `jarvis.capabilities.KeepsHistory`.
 
         Raises:
             TransactionError: no transaction is open in this thread.
@@ -264,7 +264,7 @@ class JSONBackend(StorageBackend):
         transaction.signature = signature
 
     def complete(self, now: datetime) -> None:
-        """Let changes become visible to the past at `now`; see `jarvis.storage_backend.KeepsHistory`."""
+        """Let changes become visible to the past at `now`; see `jarvis.capabilities.KeepsHistory`."""
         transaction = self._store.own_transaction()
         if transaction.own is not None:
             self._store.announce()
@@ -287,7 +287,7 @@ class JSONBackend(StorageBackend):
             ]
 
     def recreate(self, entry: MemoryEntry) -> None:
-        """Store `entry` as one version more than its last known one; see `jarvis.storage_backend.KeepsHistory`."""
+        """Store `entry` as one version more than its last known one; see `jarvis.capabilities.KeepsHistory`."""
         draft = Draft(entry)
         with self._store.changing(self._now) as transaction:
             self._make_room(transaction, entry.id)
@@ -299,7 +299,7 @@ class JSONBackend(StorageBackend):
                 transaction.tell_again(self.namespace, record)
 
     def as_of(self, moment: datetime) -> Past:
-        """Return the namespace as it was at `moment`; see `jarvis.storage_backend.KeepsHistory`."""
+        """Return the namespace as it was at `moment`; see `jarvis.capabilities.KeepsHistory`."""
         instant = asked_instant("as_of", moment)
         if instant is None:
             raise InvalidQueryError("as_of: takes a datetime, not None")
@@ -322,12 +322,12 @@ class JSONBackend(StorageBackend):
             return transaction.purge(self._now(), limit)
 
     def last_moment(self) -> datetime | None:
-        """Return the last moment that a change was given; see `jarvis.storage_backend.MendsDates`."""
+        """Return the last moment that a change was given; see `jarvis.capabilities.MendsDates`."""
         made = self._store.seen().clock.made
         return None if made is None else datetime_of(made)
 
     def mend_dates(self, signature: Signature) -> int:
-        """Let no change be dated later than now; see `jarvis.storage_backend.MendsDates`."""
+        """Let no change be dated later than now; see `jarvis.capabilities.MendsDates`."""
         with self._store.transaction(self._now), self._decoding():
             transaction = self._store.own_transaction()
             if transaction.depth:
@@ -384,7 +384,7 @@ class JSONBackend(StorageBackend):
             return there
 
     def erase(self, which: str | MemoryQuery | None) -> Erased:
-        """Remove memories with their past and all that names them; see `jarvis.storage_backend.Erases`."""
+        """Remove memories with their past and all that names them; see `jarvis.capabilities.Erases`."""
         self._store.own_transaction()
         if isinstance(which, MemoryQuery):
             which = msgspec.structs.replace(which, limit=None, after=None)
@@ -392,7 +392,7 @@ class JSONBackend(StorageBackend):
             return transaction.erase(self.namespace, which)
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
-        """Remove the files that an erasure left, and search all others for `ids`; see `jarvis.storage_backend.Erases`.
+        """Remove the files that an erasure left, and search all others for `ids`; see `jarvis.capabilities.Erases`.
 
         What a killed process left goes with the next opening or write at the latest.
         """
@@ -456,7 +456,7 @@ class JSONBackend(StorageBackend):
 
 
 class _Then:
-    """What the namespace of a backend held at an instant; see `jarvis.storage_backend.Past`."""
+    """What the namespace of a backend held at an instant; see `jarvis.capabilities.Past`."""
 
     def __init__(self, backend: JSONBackend, instant: int) -> None:
         self._backend, self._instant = backend, instant

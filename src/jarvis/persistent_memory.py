@@ -15,6 +15,18 @@ from jarvis import backend_registry
 from jarvis._calls.arguments import is_on, tag_list
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
+from jarvis.capabilities import (
+    Compresses,
+    Erases,
+    Expires,
+    KeepsHistory,
+    MendsDates,
+    Namespaced,
+    Past,
+    Settles,
+    SharesCommits,
+    Transactional,
+)
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.unstorable import storable
 from jarvis.errors import (
@@ -49,19 +61,7 @@ from jarvis.services.looking_back import LooksBack
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.securing import Secures
-from jarvis.storage_backend import (
-    Compresses,
-    Erases,
-    Expires,
-    KeepsHistory,
-    MendsDates,
-    Namespaced,
-    Past,
-    Settles,
-    SharesCommits,
-    StorageBackend,
-    Transactional,
-)
+from jarvis.storage_backend import StorageBackend
 
 __all__ = [
     "Change",

@@ -18,6 +18,24 @@ from jarvis._sqlite.past_view import PastView
 from jarvis._sqlite.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sqlite.replace import rekey
 from jarvis._sqlite.session import Session
+from jarvis.capabilities import (
+    BacksUp,
+    Compresses,
+    Encrypts,
+    Erases,
+    Expires,
+    FeedsChanges,
+    KeepsHistory,
+    MarksCursors,
+    MendsDates,
+    Namespaced,
+    Past,
+    Result,
+    Settles,
+    SharesCommits,
+    Transactional,
+    WakesWatchers,
+)
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidQueryError, TransactionError
@@ -37,25 +55,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
-from jarvis.storage_backend import (
-    BacksUp,
-    Compresses,
-    Encrypts,
-    Erases,
-    Expires,
-    FeedsChanges,
-    KeepsHistory,
-    MarksCursors,
-    MendsDates,
-    Namespaced,
-    Past,
-    Result,
-    Settles,
-    SharesCommits,
-    StorageBackend,
-    Transactional,
-    WakesWatchers,
-)
+from jarvis.storage_backend import StorageBackend
 
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3). BETWEEN: by our
 # statistics all entries are of one namespace, and an equation is no reason to use an index.

@@ -115,7 +115,7 @@ class Transaction(Seen):
         return now
 
     def complete(self, now: datetime) -> None:
-        """Give a later moment; a number was given, see `jarvis.storage_backend.KeepsHistory.complete`."""
+        """Give a later moment; a number was given, see `jarvis.capabilities.KeepsHistory.complete`."""
         if instant_of(now) > self._made():
             self.moment(now)
 
@@ -188,7 +188,7 @@ class Transaction(Seen):
         return len(records)
 
     def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
-        """Remove what `which` names with its past, which is not kept; see `jarvis.storage_backend.Erases`.
+        """Remove what `which` names with its past, which is not kept; see `jarvis.capabilities.Erases`.
 
         One event tells that, and takes the place of those that named what was there.
 

@@ -60,7 +60,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> Erased:
-    """Remove memories with their past, and whatever names them; see `jarvis.storage_backend.Erases.erase`."""
+    """Remove memories with their past, and whatever names them; see `jarvis.capabilities.Erases.erase`."""
     namespace = reader.namespace
     # Also where nothing is known any more: bytes of what was deleted without history may be there.
     session.erased(COMPACTING | FOLDING | (COPIES if namespace == DEFAULT_NAMESPACE else 0))

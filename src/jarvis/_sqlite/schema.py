@@ -29,7 +29,7 @@ FIRST_WITH_PACKED = 5
 """The first version whose values may be compressed."""
 
 FIRST_WITH_GENERATION = 6
-"""The first version whose stores have a generation, see `jarvis.storage_backend.MarksCursors`."""
+"""The first version whose stores have a generation, see `jarvis.capabilities.MarksCursors`."""
 
 COPY, RESTORED = 1, 2
 """What `clock.copied` says: a copy that nobody has written to, and a store that was one."""

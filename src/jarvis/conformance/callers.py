@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Transactional
 from jarvis.conformance.fixtures import FakeClock, Promises, an_entry
 from jarvis.errors import TransactionError
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 
 class _Stop(BaseException):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from jarvis.capabilities import Erases, Expires, FeedsChanges, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.fixtures import FAR as START
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises
 from jarvis.errors import HistoryUnavailableError, TransactionError
@@ -18,15 +19,7 @@ from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.erasure import Erased
 from jarvis.model.revision import Signature
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import (
-    Erases,
-    Expires,
-    FeedsChanges,
-    KeepsHistory,
-    Namespaced,
-    StorageBackend,
-    Transactional,
-)
+from jarvis.storage_backend import StorageBackend
 
 Which = str | MemoryQuery | None
 SECRETS = ("there", "changed", "deleted", "expired")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Expires, FeedsChanges, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.fixtures import FAR as START
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import (
@@ -24,7 +25,7 @@ from jarvis.errors import (
 )
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 MICROSECOND = timedelta(microseconds=1)
 Create = Callable[..., str]

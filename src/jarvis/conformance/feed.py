@@ -9,19 +9,12 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Erases, FeedsChanges, KeepsHistory, Namespaced, Transactional, WakesWatchers
 from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import CursorExpiredError, HistoryUnavailableError, InvalidQueryError
 from jarvis.model.change import Change
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import (
-    Erases,
-    FeedsChanges,
-    KeepsHistory,
-    Namespaced,
-    StorageBackend,
-    Transactional,
-    WakesWatchers,
-)
+from jarvis.storage_backend import StorageBackend
 
 
 class FeedPromises(Promises):

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Namespaced
 from jarvis.conformance.fixtures import FIRST, LAST, NOON, OpenBackend, Promises, an_entry
 from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidQueryError
 from jarvis.model.entry import MemoryEntry, MemoryQuery
-from jarvis.storage_backend import Namespaced, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 _CATEGORIES = ("preferences", "tasks", "", "%", "Tasks")
 _TAGS = ("ui", "urgent", "UI", "u", "%", "")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Erases, Expires, KeepsHistory, Namespaced, Settles
 from jarvis.conformance.fixtures import FAR, FIRST, LAST, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import (
     ConflictError,
@@ -23,7 +24,7 @@ from jarvis.errors import (
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.revision import MISSING, Revision, Signature
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import Erases, Expires, KeepsHistory, Namespaced, Settles, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 _FAR_EAST, _FAR_WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-14))
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Namespaced, Transactional
 from jarvis.conformance.fixtures import Promises, an_entry
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidEntryError
 from jarvis.model.entry import MemoryQuery
-from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 
 class NamespacePromises(Promises):

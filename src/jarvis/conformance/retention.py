@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import pytest
 
+from jarvis.capabilities import Expires, FeedsChanges, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidQueryError, InvalidSettingError
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule, RetentionRule
 from jarvis.services.retention import RetentionPlan, SweepReport
-from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 Result = TypeVar("Result")
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import SharesCommits, Transactional
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, TransactionError
 from jarvis.model.entry import MemoryQuery
-from jarvis.storage_backend import SharesCommits, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 
 class _Stop(BaseException):

@@ -12,6 +12,7 @@ import msgspec
 from jarvis._calls.arguments import is_on, own_code, plain_moment
 from jarvis._calls.caller import holding
 from jarvis.backend_registry import ask
+from jarvis.capabilities import Erases, Expires, Namespaced, Transactional
 from jarvis.errors import EntryNotFoundError, InvalidEntryError, InvalidQueryError, InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import NO_MODULE, OUTSIDE, MemoryQuery, asked_limit, asked_text, check_expiry, check_namespace
@@ -22,7 +23,7 @@ from jarvis.services import retention
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport
 from jarvis.services.sweeping import Sweeper
-from jarvis.storage_backend import Erases, Expires, Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 Result = TypeVar("Result")
 Lifetime = timedelta | float

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
+from jarvis.capabilities import KeepsHistory, MendsDates, WakesWatchers
 from jarvis.errors import InvalidQueryError
 from jarvis.model.author import Author
 from jarvis.model.change import Change, position_of
@@ -17,7 +18,7 @@ from jarvis.model.revision import Difference, Revision
 from jarvis.services import timeline
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.watching import Feed, Watch, watching
-from jarvis.storage_backend import KeepsHistory, MendsDates, StorageBackend, WakesWatchers
+from jarvis.storage_backend import StorageBackend
 
 Result = TypeVar("Result")
 

@@ -16,13 +16,14 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from jarvis.capabilities import KeepsHistory
 from jarvis.codec import instant_of
 from jarvis.codec.instants import MICROSECOND
 from jarvis.errors import EntryNotFoundError
 from jarvis.model.author import Author
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.options import ARCHIVED, RetentionRule
-from jarvis.storage_backend import KeepsHistory, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 Result = TypeVar("Result")
 

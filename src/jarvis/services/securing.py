@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jarvis.backend_registry import ask
+from jarvis.capabilities import BacksUp, Encrypts
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidSettingError
 from jarvis.keys import KeySource, KeySources, sources_of
 from jarvis.model.options import checked
 from jarvis.model.rewriting import RewriteProgress, Rewritten
-from jarvis.storage_backend import BacksUp, Encrypts, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 
 class Secures:
