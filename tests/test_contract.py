@@ -15,6 +15,7 @@ from jarvis.conformance.fixtures import OpenBackend
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFunction
 from jarvis.sqlite_backend import SQLiteBackend
+from jarvis.storage_backend import BackendWrapper
 
 PAGE: dict[str, Any] = {"__name__": "write_a_backend"}
 _TEXT = (Path(__file__).parent.parent / "docs" / "how-to" / "write-a-backend.md").read_text(encoding="utf-8")
@@ -47,6 +48,12 @@ class TestJSON(BackendContract):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:
         return lambda: JSONBackend(tmp_path / "memory.json", durability="normal")
+
+
+class TestWrapped(BackendContract):
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        return lambda: BackendWrapper(SQLiteBackend(tmp_path / "memory.db", durability="normal"))
 
 
 def test_a_failed_assert_shows_its_values(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.keys import KeySource
@@ -145,9 +145,6 @@ class Expires(Protocol):
     As of a moment at which an entry was there that has expired since, questions that might find it raise
     `jarvis.errors.HistoryUnavailableError`.
     """
-
-    def with_clock(self, clock: Callable[[], datetime]) -> Any:
-        """Return a sibling on the same store and connections that asks `clock` for the time; pickled with it."""
 
     def purge_expired(self, limit: int) -> int:
         """Remove at most `limit` entries of the store that have expired, with their past; return how many.
@@ -343,11 +340,27 @@ class Namespaced(Protocol):
 
     namespace: str
 
-    def for_namespace(self, namespace: str) -> Any:
-        """Return a sibling backend on the same store and connections, bound to `namespace`."""
-
     def list_namespaces(self) -> list[str]:
         """Return the names of the namespaces that hold an entry, sorted."""
 
     def erase_namespace(self, namespace: str) -> int:
         """Delete every entry of `namespace`, overwriting them; return how many there were."""
+
+
+CAPABILITIES: tuple[type, ...] = (
+    Transactional,
+    SharesCommits,
+    KeepsHistory,
+    Settles,
+    Expires,
+    Erases,
+    BacksUp,
+    Encrypts,
+    Compresses,
+    MendsDates,
+    FeedsChanges,
+    MarksCursors,
+    WakesWatchers,
+    Namespaced,
+)
+"""All that there are."""

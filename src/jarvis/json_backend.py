@@ -7,7 +7,7 @@ import itertools
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
 
@@ -204,6 +204,17 @@ class JSONBackend(StorageBackend):
     def shutdown(self) -> None:
         self._store.shut_down()
 
+    # --- handles ---------------------------------------------------------------------------------
+
+    def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
+        sibling = object.__new__(type(self))
+        sibling.__dict__.update(self.__dict__)
+        if namespace is not None:
+            sibling.namespace = check_namespace(namespace)
+        if clock is not None:
+            sibling._clock = clock
+        return sibling
+
     # --- faster than the defaults ----------------------------------------------------------------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -310,12 +321,6 @@ class JSONBackend(StorageBackend):
         with self._store.changing(self._now) as transaction:
             return transaction.prune(instant_of(now), limit)
 
-    def with_clock(self, clock: Callable[[], datetime]) -> JSONBackend:
-        """Return a sibling on the same state, lock and transaction that tells the time by `clock`."""
-        sibling = self.for_namespace(self.namespace)
-        sibling._clock = clock
-        return sibling
-
     def purge_expired(self, limit: int) -> int:
         """Remove at most `limit` entries that have expired, of any namespace, with their past; return how many."""
         with self._store.changing(self._now) as transaction:
@@ -360,12 +365,6 @@ class JSONBackend(StorageBackend):
     def last_position(self) -> int:
         """Return the number of the newest commit of the store, also of one that is not complete yet."""
         return self._store.seen().last_number()
-
-    def for_namespace(self, namespace: str) -> JSONBackend:
-        """Return a sibling on the same state, lock and transaction; raise `InvalidEntryError` for a bad name."""
-        sibling = object.__new__(type(self))
-        sibling.__dict__.update(self.__dict__, namespace=check_namespace(namespace))
-        return sibling
 
     def list_namespaces(self) -> list[str]:
         """Return the names of the namespaces that hold an entry, sorted."""

@@ -200,9 +200,10 @@ class MemoryModule(LooksBack, Forgets, Secures):
                 raise InvalidSettingError(f"{named}: set it on the backend that is given as storage_backend")
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
-                backend = ask(storage_backend, Namespaced).for_namespace(namespace)
-        if clock is not utc_now and backend.has_capability(Expires):
-            backend = backend.capability(Expires).with_clock(functools.partial(_time_of, clock))
+                ask(storage_backend, Namespaced)
+                backend = storage_backend.bind(namespace=namespace)
+        if clock is not utc_now:
+            backend = backend.bind(clock=functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
         self._sweepers, self._ongoing = [], Ongoing()
@@ -836,7 +837,8 @@ class MemoryModule(LooksBack, Forgets, Secures):
         """
         sibling = object.__new__(type(self))
         sibling.__dict__.update(self.__dict__)
-        sibling.backend = ask(self.backend, Namespaced).for_namespace(namespace)
+        ask(self.backend, Namespaced)
+        sibling.backend = self.backend.for_namespace(namespace)
         return sibling
 
     def list_namespaces(self) -> list[str]:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -218,6 +218,16 @@ class SQLiteBackend(StorageBackend):
     def shutdown(self) -> None:
         self._database.shutdown()
 
+    # --- handles ---------------------------------------------------------------------------------
+
+    def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
+        sibling = object.__new__(type(self))
+        sibling.__dict__.update(self.__dict__)
+        if namespace is not None:
+            sibling.namespace = check_namespace(namespace)
+        sibling._reader = Reader(self._database, sibling.namespace, self._reader.clock if clock is None else clock)
+        return sibling
+
     # --- faster than the defaults ----------------------------------------------------------------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -341,11 +351,6 @@ class SQLiteBackend(StorageBackend):
 
     # --- Expires ---------------------------------------------------------------------------------
 
-    def with_clock(self, clock: Clock) -> SQLiteBackend:
-        sibling = self.for_namespace(self.namespace)
-        sibling._reader = Reader(self._database, self.namespace, clock)
-        return sibling
-
     def purge_expired(self, limit: int) -> int:
         with self._database.changing() as session:
             purged = expiry.purge(session, self._reader.now(), limit)
@@ -402,13 +407,6 @@ class SQLiteBackend(StorageBackend):
         return self.last_position()
 
     # --- Namespaced ------------------------------------------------------------------------------
-
-    def for_namespace(self, namespace: str) -> SQLiteBackend:
-        sibling = object.__new__(type(self))
-        sibling.__dict__.update(self.__dict__)
-        sibling.namespace = check_namespace(namespace)
-        sibling._reader = Reader(self._database, sibling.namespace, self._reader.clock)
-        return sibling
 
     def list_namespaces(self) -> list[str]:
         now = {"now": self._reader.now()}
@@ -495,8 +493,7 @@ class SQLiteBackend(StorageBackend):
 def _reopen(
     kind: type[SQLiteBackend], db_path: Path, namespace: str, options: dict[str, Any], clock: Clock | None
 ) -> SQLiteBackend:
-    opened = kind(db_path, namespace=namespace, **options)
-    return opened if clock is None else opened.with_clock(clock)
+    return kind(db_path, namespace=namespace, **options).bind(clock=clock)
 
 
 def _has_expired(revision: Revision, now: int) -> bool:

@@ -8,21 +8,26 @@ backend to all of this.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
+from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
 from jarvis.errors import UnsupportedError
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace
 from jarvis.model.record import prepare
 
 if TYPE_CHECKING:
     from jarvis.capabilities import *  # noqa: F403 - a release long, each has its former name here, too
 
-__all__ = ["DEFAULT_NAMESPACE", "MemoryEntry", "MemoryQuery", "StorageBackend"]
+__all__ = ["DEFAULT_NAMESPACE", "BackendWrapper", "MemoryEntry", "MemoryQuery", "StorageBackend"]
 
+Arguments = ParamSpec("Arguments")
 Capability = TypeVar("Capability")
+Answer = TypeVar("Answer")
 
 __getattr__ = former_names(__name__, "jarvis.capabilities")
 
@@ -43,6 +48,9 @@ class StorageBackend(ABC):
 
     capabilities: ClassVar[tuple[type, ...]] = ()
     """The Protocols this backend fulfils."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    """The namespace this handle is bound to: all that its verbs read and change."""
 
     # --- the eight verbs -------------------------------------------------------------------------
 
@@ -151,6 +159,35 @@ class StorageBackend(ABC):
             self.delete(entry.id)
         return len(entries)
 
+    # --- handles ---------------------------------------------------------------------------------
+
+    def bind(
+        self,
+        *,
+        namespace: str | None = None,
+        clock: Callable[[], datetime] | None = None,  # noqa: ARG002 - nothing expires here
+    ) -> Self:
+        """Return a handle on the same store and connections, of another namespace, or with another clock.
+
+        What is None stays as it is. This one knows one namespace and no clock, so it returns itself. A backend
+        that is `jarvis.capabilities.Namespaced` or `jarvis.capabilities.Expires` has its own.
+
+        Args:
+            namespace: which of the store's memories the handle sees.
+            clock: returns the time now, aware, by which entries expire; pickled with the handle.
+
+        Raises:
+            InvalidEntryError: `namespace` is no name.
+            UnsupportedError: it is another one, and the backend has no namespaces.
+        """
+        if namespace is not None and check_namespace(namespace) != self.namespace:
+            raise UnsupportedError(f"the backend {self.name!r} has no namespaces")
+        return self
+
+    def for_namespace(self, namespace: str) -> Self:
+        """Return ``self.bind(namespace=namespace)``; None is no namespace here, and refused."""
+        return self.bind(namespace=check_namespace(namespace))
+
     # --- capabilities ----------------------------------------------------------------------------
 
     def has_capability(self, protocol: type) -> bool:
@@ -174,3 +211,120 @@ class StorageBackend(ABC):
 def _written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
     """Return what grows with each write: the commit number, or the order where a backend has none."""
     return (entry.position[1] if entry.position else 0), entry.order
+
+
+def _forwarded(verb: Callable[Concatenate[Any, Arguments], Answer]) -> Callable[Concatenate[Any, Arguments], Answer]:
+    """Return a verb, with the signature and the docstring of `verb`, that calls the one of `BackendWrapper.wrapped`."""
+    name = verb.__name__
+
+    @functools.wraps(verb, updated=())  # what makes a verb abstract is in its __dict__
+    def forward(self: Any, /, *args: Arguments.args, **named: Arguments.kwargs) -> Answer:
+        answer: Answer = getattr(self.wrapped, name)(*args, **named)
+        return answer
+
+    return forward
+
+
+class BackendWrapper(StorageBackend):
+    """A backend around another one: each verb calls the verb of this name of `wrapped`, and nothing else.
+
+    A subclass overrides the verbs that it changes, and calls ``super()`` in them:
+
+    1. Each verb goes straight to the same verb of `wrapped`. A subclass that changes how entries are read overrides
+       every verb that reads: `read`, `select`, `query`, `list_all`, `count`, `iterate`, `newest_of_key`, `last_written`
+       and `KeepsHistory.as_of`. The same holds for the verbs that write.
+    2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
+       them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes, such as
+       a cache and `MendsDates.mend_dates`, leaves it out.
+    3. `bind` returns a wrapper around what `wrapped.bind` returns. The two share all other attributes.
+    4. `prepare` returns a value that only `wrapped` understands; the module then calls `create` and `update` with it.
+       A subclass that looks into values there sets ``prepare = StorageBackend.prepare``.
+
+    >>> from jarvis.sqlite_backend import SQLiteBackend
+    >>> from jarvis.storage_backend import BackendWrapper
+    >>> import pathlib, tempfile
+    >>> class Shouting(BackendWrapper):
+    ...     def delete(self, entry_id):
+    ...         print("DELETED", entry_id)
+    ...         super().delete(entry_id)
+    >>> backend = Shouting(SQLiteBackend(pathlib.Path(tempfile.mkdtemp()) / "memory.db"))
+    >>> backend.delete("1")
+    DELETED 1
+    """
+
+    capabilities: ClassVar[tuple[type, ...]] = protocols.CAPABILITIES
+
+    def __init__(self, wrapped: StorageBackend) -> None:
+        self.wrapped = wrapped
+        self.namespace = wrapped.namespace
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # that of a class, elsewhere
+        """What `wrapped` is called in messages."""
+        return self.wrapped.name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.wrapped!r})"
+
+    def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound.wrapped = self.wrapped.bind(namespace=namespace, clock=clock)
+        bound.namespace = bound.wrapped.namespace
+        return bound
+
+    def has_capability(self, protocol: type) -> bool:
+        return super().has_capability(protocol) and self.wrapped.has_capability(protocol)
+
+    def capability(self, protocol: type[Capability]) -> Capability:
+        self.wrapped.capability(protocol)
+        return super().capability(protocol)
+
+    bootstrap = _forwarded(StorageBackend.bootstrap)
+    create = _forwarded(StorageBackend.create)
+    read = _forwarded(StorageBackend.read)
+    update = _forwarded(StorageBackend.update)
+    delete = _forwarded(StorageBackend.delete)
+    list_all = _forwarded(StorageBackend.list_all)
+    query = _forwarded(StorageBackend.query)
+    shutdown = _forwarded(StorageBackend.shutdown)
+    prepare = _forwarded(StorageBackend.prepare)
+    select = _forwarded(StorageBackend.select)
+    count = _forwarded(StorageBackend.count)
+    iterate = _forwarded(StorageBackend.iterate)
+    newest_of_key = _forwarded(StorageBackend.newest_of_key)
+    last_written = _forwarded(StorageBackend.last_written)
+    discard = _forwarded(StorageBackend.discard)
+    clear = _forwarded(StorageBackend.clear)
+
+    transaction = _forwarded(protocols.Transactional.transaction)
+    moment = _forwarded(protocols.Transactional.moment)
+    change = _forwarded(protocols.SharesCommits.change)
+    sign = _forwarded(protocols.KeepsHistory.sign)
+    complete = _forwarded(protocols.KeepsHistory.complete)
+    revisions = _forwarded(protocols.KeepsHistory.revisions)
+    recreate = _forwarded(protocols.KeepsHistory.recreate)
+    as_of = _forwarded(protocols.KeepsHistory.as_of)
+    prune = _forwarded(protocols.KeepsHistory.prune)
+    announce = _forwarded(protocols.Settles.announce)
+    purge_expired = _forwarded(protocols.Expires.purge_expired)
+    erase = _forwarded(protocols.Erases.erase)
+    finish_erasing = _forwarded(protocols.Erases.finish_erasing)
+    back_up = _forwarded(protocols.BacksUp.back_up)
+    key_slots = _forwarded(protocols.Encrypts.key_slots)
+    add_key_slot = _forwarded(protocols.Encrypts.add_key_slot)
+    remove_key_slot = _forwarded(protocols.Encrypts.remove_key_slot)
+    encrypt = _forwarded(protocols.Encrypts.encrypt)
+    decrypt = _forwarded(protocols.Encrypts.decrypt)
+    rotate = _forwarded(protocols.Encrypts.rotate)
+    recompress = _forwarded(protocols.Compresses.recompress)
+    last_moment = _forwarded(protocols.MendsDates.last_moment)
+    mend_dates = _forwarded(protocols.MendsDates.mend_dates)
+    changes = _forwarded(protocols.FeedsChanges.changes)
+    first_position = _forwarded(protocols.FeedsChanges.first_position)
+    last_position = _forwarded(protocols.FeedsChanges.last_position)
+    changes_since = _forwarded(protocols.MarksCursors.changes_since)
+    newest_cursor = _forwarded(protocols.MarksCursors.newest_cursor)
+    pulse = _forwarded(protocols.WakesWatchers.pulse)
+    list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)
+    erase_namespace = _forwarded(protocols.Namespaced.erase_namespace)

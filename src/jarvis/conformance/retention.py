@@ -129,7 +129,7 @@ class RetentionPromises(Promises):
         self, backend: StorageBackend, ruled: Callable[..., MemoryModule]
     ) -> None:
         self.need(backend, Namespaced)
-        other = backend.capability(Namespaced).for_namespace("other")
+        other = backend.for_namespace("other")
         for each in (backend, other):
             self._put(each, "old", 99)
 

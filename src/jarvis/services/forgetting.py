@@ -214,7 +214,8 @@ class Forgets:
         """
         check_namespace(namespace)
         author = self._author(module, task_id, reason)
-        return self._erase(None, author, ask(self.backend, Namespaced).for_namespace(namespace))
+        ask(self.backend, Namespaced)
+        return self._erase(None, author, self.backend.for_namespace(namespace))
 
     # --- by rules ---------------------------------------------------------------------------------
 
