@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ class TestWrapped(BackendContract):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:
         return lambda: BackendWrapper(SQLiteBackend(tmp_path / "memory.db", durability="normal"))
+
+
+def test_no_group_of_promises_hides_a_promise_or_a_fixture_of_another_one() -> None:
+    groups = [kind for kind in BackendContract.__mro__ if kind.__module__.startswith("jarvis.conformance.")]
+    names = [name for kind in groups for name in vars(kind) if not name.startswith("__")]
+
+    assert len(groups) > 10
+    assert [name for name, times in Counter(names).items() if times > 1] == []
 
 
 def test_a_failed_assert_shows_its_values(tmp_path: Path) -> None:

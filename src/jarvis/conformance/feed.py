@@ -21,11 +21,6 @@ class FeedPromises(Promises):
     """Tell every change of the namespace once, in the order of commits."""
 
     @pytest.fixture
-    def later(self) -> FakeClock:
-        """Return the clock of `fed`."""
-        return FakeClock(FAR)
-
-    @pytest.fixture
     def fed(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:
         """Return a module on a backend with a feed."""
         self.need(backend, FeedsChanges)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Transactional
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
@@ -66,6 +67,12 @@ class Promises:
         backend.bootstrap()
         yield backend
         backend.shutdown()
+
+    @pytest.fixture
+    def store(self, backend: StorageBackend) -> Any:
+        """Return the backend as one with transactions."""
+        self.need(backend, Transactional)
+        return backend
 
     @pytest.fixture
     def clock(self) -> FakeClock:

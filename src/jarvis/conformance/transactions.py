@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jarvis.capabilities import SharesCommits, Transactional
+from jarvis.capabilities import SharesCommits
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, TransactionError
 from jarvis.model.entry import MemoryQuery
@@ -23,12 +23,6 @@ class _Stop(BaseException):
 
 class TransactionPromises(Promises):
     """Commit, roll back, nest, isolate, tell the time."""
-
-    @pytest.fixture
-    def store(self, backend: StorageBackend) -> Any:
-        """Return the backend as one with transactions."""
-        self.need(backend, Transactional)
-        return backend
 
     def test_what_a_transaction_changed_is_kept_together(self, store: Any) -> None:
         store.create(an_entry("old"))
