@@ -52,6 +52,7 @@ LONG = {
     "_sqlite/session.py": "the transaction, its clock and its names, still in one class",
     "_sqlite/store_file.py": "what happens at an opening, in its order",
     "async_memory.py": "signatures",
+    "capabilities.py": "signatures, and what they promise",
     "conformance/expiry.py": "a list of promises",
     "conformance/history.py": "a list of promises",
     "conformance/machine.py": "one state machine",

@@ -1,8 +1,9 @@
 """What a backend may do besides the eight verbs: its capabilities, each a Protocol.
 
-A backend names those it fulfils in `jarvis.storage_backend.StorageBackend.capabilities`, and is asked for one with
-`StorageBackend.capability`. Each may be there without the others, but `KeepsHistory`, `Expires` and `Erases` are about
-what happens inside a transaction, so they need `Transactional`.
+A backend names those that it fulfils in `jarvis.storage_backend.StorageBackend.capabilities`; who needs one asks
+`StorageBackend.capability` for it. Each may be there without the others, but `KeepsHistory`, `Settles`, `Expires` and
+`Erases` are about what happens inside a transaction, so they need `Transactional`. The rules of each are numbered;
+`jarvis.conformance` checks them. The examples run on a `jarvis.json_backend.JSONBackend`, or an `SQLiteBackend`.
 """
 
 from __future__ import annotations
@@ -26,18 +27,38 @@ Result = TypeVar("Result")
 
 
 class Transactional(Protocol):
-    """transactions: several changes kept all or not at all, atomic between threads and processes."""
+    """transactions: several changes kept all or not at all, atomic between threads and processes.
+
+    1. All handles that `StorageBackend.bind` made of a store share one transaction for each thread and task.
+    2. Only its owner reads what it changed before it ends. Other writers wait for it, up to the backend's timeout;
+       readers do not wait.
+    3. If the block raises anything, its changes are taken back and the exception goes on. Otherwise they are durable
+       when the block ends.
+    4. A transaction inside another one is a savepoint: an exception takes back the changes of the inner block.
+    5. In a namespace `moment` gives no process a time that is not later than all that it gave before.
+    6. `StorageBackend.shutdown` inside a transaction raises `TransactionError`.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> try:
+    ...     with backend.transaction():
+    ...         backend.create(MemoryEntry("1", "notes", "it", {}))
+    ...         raise LookupError
+    ... except LookupError:
+    ...     backend.list_all()
+    []
+    """
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Open a write transaction for the calling thread, or a savepoint inside the one it has.
+        """Open a transaction for the calling thread, or a savepoint inside the one that it has.
 
-        Leaving normally commits and makes the changes durable; leaving with any exception takes back
-        all of them, of this block only. The calling thread reads its own changes; nobody else does.
+        Raises:
+            StoreBusyError: another writer was not done within the timeout; at the beginning of the block.
         """
 
     def moment(self, now: datetime) -> datetime:
-        """Return the timestamp of a change made now: `now` or, where that would not be later, one
-        microsecond after the last one that this method gave for the namespace, in any process.
+        """Return the timestamp of a change made now: `now`, or one microsecond after the last moment if `now` is not
+        later than that.
 
         Raises:
             TransactionError: no transaction is open in this thread.
@@ -45,16 +66,24 @@ class Transactional(Protocol):
 
 
 class SharesCommits(Protocol):
-    """shared commits: changes that several threads make at once wait for the disk together."""
+    """shared commits: changes that several threads make at once wait for the disk together.
+
+    1. `change` keeps all that `work` changes, or, if `work` raises, nothing of it; the exception goes on.
+    2. Outside a transaction the backend may call the `work` of several threads in one transaction, and wait for the
+       disk once. What one of them raises takes back only its own changes, and only its own caller sees it.
+    3. So `work` may be called in another thread, and a second time if a commit fails. It calls verbs of this backend
+       and of handles bound from it, `Transactional.moment` among them, and nothing else.
+    4. Inside a transaction of the caller `change` is ``with transaction(): return work()``.
+
+    >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend; from jarvis.model.entry import MemoryEntry
+    >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
+    >>> _ = backend.change(lambda: backend.create(MemoryEntry("1", "notes", "it", {})))
+    >>> len(backend.list_all())
+    1
+    """
 
     def change(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns; what it changes is kept at the end, all of it or, if it raises, nothing.
-
-        As in ``with transaction(): return work()``, but outside a transaction `work` may be called in
-        another thread, beside what other threads change, and a second time if that commit fails. So it
-        calls verbs of this backend and its siblings, `Transactional.moment` among them, and nothing else.
-        What another thread's `work` raises is not noticed here.
-        """
+        """Return what `work` returns, when what it changed is durable."""
 
 
 class Past(Protocol):
@@ -79,57 +108,76 @@ class Past(Protocol):
 class KeepsHistory(Protocol):
     """history: every state that an update or a deletion ends is kept, with who ended it and when.
 
-    It is kept inside the transaction of the change, as far as the store's policy has room for it.
+    1. The state is kept in the transaction of the change that ends it. A creation ends none.
+    2. A change is made by whoever called `sign` last, in the block in which it is made. If nobody did, its operation is
+       ``update``, ``delete`` or ``clear``, whichever it is, and its author is unknown.
+    3. All changes of a transaction become visible at one moment: its last `Transactional.moment`.
+    4. `as_of` answers by what was visible at a moment, or says that this is not known: it never guesses.
+    5. The policy (`jarvis.model.options.HistoryPolicy`) says how much is kept. The oldest states go first.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
+    >>> from jarvis.model.revision import Signature
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> backend.create(MemoryEntry("1", "notes", "it", {"n": 1}))
+    >>> with backend.transaction():
+    ...     backend.sign(Signature("update", module="editor"))
+    ...     backend.update(MemoryEntry("1", "notes", "it", {"n": 2}))
+    >>> [(each.version, each.module, each.entry.value) for each in backend.revisions("1")]
+    [(1, 'editor', {'n': 1})]
     """
 
     def sign(self, signature: Signature) -> None:
-        """Say who makes the changes that follow in this thread's transaction, up to the end of the
-        block of `SharesCommits.change` or `transaction` it is called in.
+        """Say who makes the changes that follow in this thread, up to the end of the block of `SharesCommits.change` or
+        `Transactional.transaction` in which it is called.
 
         Raises:
             TransactionError: no transaction is open in this thread.
         """
 
     def complete(self, now: datetime) -> None:
-        """Let the changes of this thread's transaction be visible from `now` on, as its last
-        `Transactional.moment`; no-op if it changed nothing, or gave a later moment before.
-        """
+        """Give a last `Transactional.moment` for `now`; no-op if nothing was changed, or a later one was given."""
 
     def revisions(self, entry_id: str) -> list[Revision]:
-        """Return the kept states of the entry that has or had this id, the newest first."""
+        """Return the kept states of the entry that has or had this id, the newest first; empty if there is none."""
 
     def recreate(self, entry: MemoryEntry) -> None:
-        """Store `entry`, which is absent, as one version more than the last one that is known of its id.
+        """Store `entry`, which is absent, with the version after the last one that is known of its id.
 
         Raises:
             DuplicateEntryError: the id is taken.
         """
 
     def as_of(self, moment: datetime) -> Past:
-        """Return the namespace as it was at `moment`; at or after the newest change that is the present.
+        """Return the namespace as it was at `moment`; at or after the newest change, the present.
 
-        Its verbs raise `jarvis.errors.HistoryUnavailableError` if what they are asked is not known any more.
+        Its verbs raise `jarvis.errors.HistoryUnavailableError` if the answer is not known (any more).
 
         Raises:
             InvalidQueryError: `moment` is no moment.
         """
 
     def prune(self, now: datetime, limit: int) -> int:
-        """Remove at most `limit` states that the policy has no room for at `now`; return how many."""
+        """Remove at most `limit` states that are too old at `now` for the policy; return how many."""
 
 
 class Settles(Protocol):
     """settled answers: what is asked as of a moment that has passed is always answered alike.
 
-    A change is dated before it is visible: in between it is written and synced. Who asks as of a moment waits for the
-    commit that is in flight, because the change may be dated by then.
+    1. A change gets its moment before it is visible: it is still to be written and synced.
+    2. So a writer calls `announce` before it reads the clock for `Transactional.moment`.
+    3. `Past` waits for a commit that was announced, before it answers as of a moment.
+
+    >>> import tempfile; from datetime import UTC, datetime; from jarvis.json_backend import JSONBackend
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> with backend.transaction():
+    ...     backend.announce()
+    ...     moment = backend.moment(datetime.now(UTC))
     """
 
     def announce(self) -> None:
-        """Say that the changes of this thread's transaction are dated from here on, and visible at its end.
+        """Say that the transaction of this thread gets its moment from now on, and is visible at its end.
 
-        Call it before the clock is read for `Transactional.moment`. `KeepsHistory.complete` does so by itself. No-op in
-        a transaction inside another one.
+        `KeepsHistory.complete` calls it by itself. No-op in a transaction inside another one.
 
         Raises:
             TransactionError: no transaction is open in this thread.
@@ -139,37 +187,57 @@ class Settles(Protocol):
 class Expires(Protocol):
     """expiry: an entry is absent from the instant `MemoryEntry.expires_at` on, whether or not it was purged.
 
-    Absent for every verb, as if it had never been, and so is its past: nothing is known of its id, which may be
-    given anew, and is not as of a moment either. What ended with a deletion, in a past state whose expiry has
-    passed since, is gone likewise, with all states before.
-    As of a moment at which an entry was there that has expired since, questions that might find it raise
-    `jarvis.errors.HistoryUnavailableError`.
+    1. The time is that of the clock that the handle was bound to (`StorageBackend.bind`), or else the system's. It is
+       read at each call.
+    2. From that instant on every verb answers as if the entry had never been. `update` raises `EntryNotFoundError`.
+       `create` with its id makes a new entry of version 1.
+    3. Its past goes with it: `KeepsHistory.revisions` is empty.
+    4. If it was deleted or cleared before, its past goes when the `expires_at` of the last state has passed.
+    5. As of a moment at which it was there, a question that might find it raises `HistoryUnavailableError`: one for
+       its id, or one whose category, key, type and entity are not given or are its own. Other questions are answered.
+    6. Purging changes no answer. Whoever writes purges some entries, with their past, from time to time. The feed still
+       tells their changes, and has an event ``expire`` for each.
+
+    >>> import tempfile; from datetime import UTC, datetime, timedelta; from jarvis.json_backend import JSONBackend
+    >>> from jarvis.model.entry import MemoryEntry
+    >>> now = datetime(2026, 3, 1, tzinfo=UTC)
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json").bind(clock=lambda: now)
+    >>> backend.create(MemoryEntry("1", "notes", "it", {}, expires_at=now + timedelta(seconds=1)))
+    >>> now += timedelta(seconds=1)
+    >>> backend.read("1"), backend.purge_expired(100), backend.purge_expired(100)
+    (None, 1, 0)
     """
 
     def purge_expired(self, limit: int) -> int:
-        """Remove at most `limit` entries of the store that have expired, with their past; return how many.
-
-        The feed goes on to tell of their changes, and of the purge of each.
-        """
+        """Remove at most `limit` entries that have expired, of any namespace, with their past; return how many."""
 
 
 class Erases(Protocol):
     """erasure: nothing is left of what is erased in any file of the store.
 
-    That is a removal in a transaction, and the cleaning of the files behind it, which may have to wait until nobody
-    reads an older state. Until then the store knows that it is to be done: the next writer or opening does it.
+    1. `erase` removes entries, their past, and whatever else names them, as a change of its transaction.
+    2. In the feed one event ``erase``, which names nothing, takes the place of all that told of them.
+    3. As of a moment before, a question is answered only if it is about an id that was known then and still is. Any
+       other raises `HistoryUnavailableError`.
+    4. `finish_erasing` removes the bytes from the files. It may have to wait for readers of an older state; the store
+       remembers that, and the next writer or opening does it.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> backend.create(MemoryEntry("1", "notes", "it", {}))
+    >>> with backend.transaction():
+    ...     backend.erase("1").ids
+    ('1',)
+    >>> backend.finish_erasing(["1"]).found
+    0
     """
 
     def erase(self, which: str | MemoryQuery | None) -> Erased:
-        """Remove memories of the namespace with their past, and whatever else names them, as this thread's change.
-
-        In the feed one event ``erase`` takes the place of all that told of them, if anything was removed. As of a
-        moment before, questions are answered only if they are about an id that is known; all others raise
-        `jarvis.errors.HistoryUnavailableError`.
+        """Remove memories of the namespace and all that names them; return what was removed.
 
         Args:
             which: an id; or what the memories match, now or in a state that is kept of them, deleted and expired
-                ones too; or None for all. Of a query `limit` and `after` do not count.
+                ones too; or None for all. `limit` and `after` of a query do not count.
 
         Raises:
             TransactionError: no transaction is open in this thread.
@@ -178,19 +246,25 @@ class Erases(Protocol):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         """Clean the files of the store, and search every byte of them for `ids`; None if that has to wait.
 
-        What the store holds compressed is searched, too.
-
-        Names shorter than `jarvis.model.erasure.SEARCHED_BYTES` are not searched for: they may stand anywhere.
+        Compressed values are searched, too. Ids shorter than `jarvis.model.erasure.SEARCHED_BYTES` are not searched
+        for: they may stand anywhere.
         """
 
 
 class BacksUp(Protocol):
-    """backups: a consistent copy of the store, made while it is in use."""
+    """backups: a consistent copy of the store, made while it is in use.
+
+    1. The copy holds the store as it was at one moment between two commits. Writers go on meanwhile.
+    2. It is durable before the call returns. It is a store: a backend opens it where it is.
+    3. The copy of an encrypted store is encrypted, and its file of keys stands beside it.
+
+    >>> import tempfile; from pathlib import Path; from jarvis.json_backend import JSONBackend
+    >>> JSONBackend(tempfile.mkdtemp() + "/memory.json").back_up(Path(tempfile.mkdtemp()) / "new").name
+    'memory.json'
+    """
 
     def back_up(self, directory: Path) -> Path:
-        """Write the store as it is now into a directory, durably, with the keys that open it; return the copy's path.
-
-        The directory is made if it is absent. Opened from there, the copy is a store.
+        """Write the store into `directory`, which is made if it is absent; return the path of the copy.
 
         Raises:
             StoreAccessError: the directory holds such a file already.
@@ -198,13 +272,26 @@ class BacksUp(Protocol):
 
 
 class Encrypts(Protocol):
-    """encryption: the files of the store hold nothing in the clear, and the keys that open it may be changed."""
+    """encryption: the files of the store hold nothing in the clear, and the keys that open it may be changed.
+
+    1. The store has one data key. Each slot holds that key, sealed with the secret of one source.
+    2. Adding and removing a slot writes only the file of keys.
+    3. `encrypt`, `decrypt` and `rotate` rewrite the store while others read and write. Their `progress` is called again
+       and again, outside of transactions; what it raises breaks the work off, and the next call does the rest.
+    4. After each of them no file of ours holds bytes of the former form.
+
+    >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend
+    >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
+    >>> backend.bootstrap()
+    >>> backend.key_slots()
+    []
+    """
 
     def key_slots(self) -> list[SlotInfo]:
-        """Return the ways to the store's key, none if the store is plain."""
+        """Return the slots of the store, none if it is plain."""
 
     def add_key_slot(self, source: KeySource) -> int:
-        """Let one more source open the store; return the number of its slot. Only the file of keys is written.
+        """Let one more source open the store; return the number of its slot.
 
         Raises:
             KeyUnavailableError: the source has no secret to give.
@@ -212,7 +299,7 @@ class Encrypts(Protocol):
         """
 
     def remove_key_slot(self, slot_id: int) -> None:
-        """Let a slot open the store no longer. Only the file of keys is written.
+        """Let a slot open the store no longer.
 
         Raises:
             InvalidSettingError: there is no such slot, or it is the last one.
@@ -222,18 +309,18 @@ class Encrypts(Protocol):
     def encrypt(
         self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
     ) -> Rewritten | None:
-        """Encrypt the plain store while it is in use, with a slot for each source; return what was done.
+        """Encrypt the plain store, with a slot for each source; return what was done.
 
         None if that was only to end an encryption that was broken off, or to call off another change.
 
         Raises:
             InvalidSettingError: it is encrypted.
             KeyUnavailableError: a source has no secret to give, or there is none.
-            StoreBusyError: somebody else does such a thing, or reads an older state for too long; call it again.
+            StoreBusyError: somebody else rewrites the store, or reads an older state for too long; call it again.
         """
 
     def decrypt(self, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
-        """Make the encrypted store plain while it is in use; return as `encrypt` does.
+        """Make the encrypted store plain; return as `encrypt` does.
 
         Raises:
             NotEncryptedError: it is plain.
@@ -242,11 +329,11 @@ class Encrypts(Protocol):
         """
 
     def rotate(self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
-        """Give the encrypted store a new key while it is in use; return what was done.
+        """Give the encrypted store a new data key; return what was done.
 
         Args:
             sources: of slots, besides those that the backend has.
-            progress: called again and again; what it raises breaks it off, and the next call goes on.
+            progress: see rule 3.
 
         Raises:
             NotEncryptedError: it is plain.
@@ -256,13 +343,20 @@ class Encrypts(Protocol):
 
 
 class Compresses(Protocol):
-    """compression: large values are stored compressed, as a setting of the backend has it, and read however stored."""
+    """compression: large values are stored compressed, as a setting of the backend has it, and read however stored.
+
+    1. The setting says how values are written from now on. Any value is read, however it was written.
+    2. `recompress` writes every value of the store as the setting has it: of all namespaces, and of all kept states.
+    3. That is no change: versions, timestamps, history, feed and commit numbers stay.
+    4. It works in small steps beside other writers. What was done stays, if it is ended; the next call does the rest.
+
+    >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend
+    >>> SQLiteBackend(tempfile.mkdtemp() + "/memory.db", compression="max").recompress(None).entries
+    0
+    """
 
     def recompress(self, progress: Progress | None) -> Recompression:
-        """Store every value of the store, in all namespaces and of all states that are kept, as the setting has it.
-
-        That is no change: versions, timestamps, history, feed and commit numbers stay. It is done in small steps
-        beside other writers; if it is ended, what was done stays, and the next call does the rest.
+        """Store every value of the store as the setting has it; return what that came to.
 
         Args:
             progress: is called after each step, outside of transactions; what it raises ends the whole.
@@ -273,17 +367,26 @@ class Compresses(Protocol):
 
 
 class MendsDates(Protocol):
-    """mendable dates: what is dated ahead of the clock, because it once was ahead, can be dated anew."""
+    """mendable dates: what is dated ahead of the clock, because it once was ahead, can be dated anew.
+
+    1. After `mend_dates` no change of the store, in any namespace, is dated later than now, but for entries whose
+       timestamp a caller gave.
+    2. Each entry that gets another date is updated, all of them in one transaction, by `signature`.
+    3. Past states and the feed get new dates where they are. They keep their order and, where there is room, the time
+       between them. Commit numbers, versions and cursors stay.
+    4. As of a moment before, the past is not known any more.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.revision import Signature
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> backend.last_moment(), backend.mend_dates(Signature("update"))
+    (None, 0)
+    """
 
     def last_moment(self) -> datetime | None:
         """Return the last moment that a change of the store was given; None if there was none."""
 
     def mend_dates(self, signature: Signature) -> int:
-        """Let no change of the store, in any namespace, be dated later than now; return how many entries changed.
-
-        Those are updates, all in one transaction, made by `signature`. Past states, and what the feed tells, are
-        dated anew as well: in the order of the changes, with the time between them where there is room. Numbers,
-        versions and cursors stay; as of a moment the past is known from now on. No-op if no change is dated later.
+        """Let no change be dated later than now; return how many entries changed, 0 if none was.
 
         Raises:
             TransactionError: a transaction is open in this thread.
@@ -291,19 +394,34 @@ class MendsDates(Protocol):
 
 
 class FeedsChanges(Protocol):
-    """a change feed: what happened, in the order of commits, across processes."""
+    """a change feed: what happened, in the order of commits, across processes.
+
+    1. Every change of an entry has a number, which grows with each change of the store.
+    2. `changes` tells the changes of the namespace in the order of their numbers, each once.
+    3. Inside a transaction it tells what was committed before: a number that is taken back may be given again.
+    4. A number below `first_position` or above `last_position` raises `CursorExpiredError`.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> backend.create(MemoryEntry("1", "notes", "it", {}))
+    >>> backend.delete("1")
+    >>> [change.operation for change in backend.changes(backend.first_position(), 100)]
+    ['create', 'delete']
+    """
 
     def changes(self, after: int, limit: int) -> list[Change]:
-        """Return the first `limit` changes of the namespace whose commit numbers are greater than `after`.
-
-        Inside a transaction it tells what was committed before: a number that is taken back may be given again.
+        """Return the first `limit` changes of the namespace whose numbers are greater than `after`.
 
         Raises:
             CursorExpiredError: some of them are not known any more.
         """
 
     def first_position(self) -> int:
-        """Return the smallest number that `changes` takes: all that happened behind it is known."""
+        """Return the smallest number that `changes` takes: all that happened after it is known.
+
+        Raises:
+            CursorExpiredError: nothing is known.
+        """
 
     def last_position(self) -> int:
         """Return the number of the newest commit of the store."""
@@ -312,12 +430,21 @@ class FeedsChanges(Protocol):
 class MarksCursors(Protocol):
     """cursors that name their store: a cursor of before a restore is refused, and not taken for one of after it.
 
-    The store has a generation, a number that is random; a copy that `BacksUp.back_up` made gets another one when it is
-    first opened for writing. `Change.cursor` is made by `jarvis.model.change.cursor_of`.
+    1. The store has a generation, a random number (`jarvis.model.change.new_generation`).
+    2. A copy that `BacksUp.back_up` made gets another generation when it is first opened for writing.
+    3. `Change.cursor` is made by `jarvis.model.change.cursor_of`, and read by `jarvis.model.change.position_in`.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> backend.bootstrap()
+    >>> cursor = backend.newest_cursor()
+    >>> backend.create(MemoryEntry("1", "notes", "it", {}))
+    >>> [change.memory_id for change in backend.changes_since(cursor, 100)]
+    ['1']
     """
 
     def changes_since(self, cursor: str, limit: int) -> list[Change]:
-        """Return what `FeedsChanges.changes` does, for a cursor that is checked against the same state of the store.
+        """Return what `FeedsChanges.changes` does after `cursor`, which is checked against the same state of the store.
 
         Raises:
             CursorExpiredError: it is of another generation, or some of the changes are not known any more.
@@ -329,14 +456,38 @@ class MarksCursors(Protocol):
 
 
 class WakesWatchers(Protocol):
-    """waking: it is cheap to notice that somebody has committed."""
+    """waking: it is cheap to notice that somebody has committed.
+
+    1. `pulse` costs about 5 µs.
+    2. Two of its answers are equal if nobody has committed in between, and differ if somebody has.
+
+    >>> import tempfile; from jarvis.model.entry import MemoryEntry; from jarvis.sqlite_backend import SQLiteBackend
+    >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
+    >>> before = backend.pulse()
+    >>> backend.create(MemoryEntry("1", "notes", "it", {}))
+    >>> backend.pulse() == before
+    False
+    """
 
     def pulse(self) -> object:
-        """Return what stays equal as long as no other connection or process commits. About 5 µs."""
+        """Return what stays equal as long as nobody commits."""
 
 
 class Namespaced(Protocol):
-    """namespaces: several memories in one store that never see each other."""
+    """namespaces: several memories in one store that never see each other.
+
+    1. `StorageBackend.bind` takes any namespace that `jarvis.model.entry.check_namespace` takes, and returns a handle
+       of the same class on the same store and connections. The handle it was called on stays as it is.
+    2. Every verb reads and changes the namespace of its handle only. Ids are unique within a namespace.
+    3. "Not there" and "in another namespace" answer alike.
+    4. A transaction covers all handles of the store.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> backend.bind(namespace="alice").create(MemoryEntry("1", "notes", "it", {}))
+    >>> backend.read("1"), backend.list_namespaces()
+    (None, ['alice'])
+    """
 
     namespace: str
 
