@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jarvis._disk.search import Wanted, search_files
 from jarvis._sqlite import history
 from jarvis._sqlite.history import EVERY
 from jarvis._sqlite.schema import FIRST_LIFE_COLUMNS
@@ -28,7 +29,6 @@ from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.errors import EntryNotFoundError, HistoryUnavailableError, InvalidEntryError
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.erasure import Wanted, search
 from jarvis.model.options import Compression
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import _NAMESPACES, SQLiteBackend
@@ -348,7 +348,9 @@ def test_a_search_in_pieces_counts_what_a_search_of_the_whole_counts(name: str, 
     data = b"\n".join(written[each] for each in how)
     wanted = Wanted([name])
 
-    in_pieces = search([__file__], wanted, lambda _: iter([data[at : at + size] for at in range(0, len(data), size)]))
+    in_pieces = search_files(
+        [__file__], wanted, lambda _: iter([data[at : at + size] for at in range(0, len(data), size)])
+    )
 
     assert in_pieces.found == wanted.count(data)
     if not name.startswith('"') and "\\" not in name:

@@ -246,8 +246,8 @@ class Erases(Protocol):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         """Clean the files of the store, and search every byte of them for `ids`; None if that has to wait.
 
-        Compressed values are searched, too. Ids shorter than `jarvis.model.erasure.SEARCHED_BYTES` are not searched
-        for: they may stand anywhere.
+        Compressed values are searched, too. Ids shorter than 16 bytes are not searched for:
+        they may stand anywhere.
         """
 
 

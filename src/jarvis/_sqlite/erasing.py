@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jarvis._disk import files
+from jarvis._disk.search import Wanted, search_files
 from jarvis._sql.select import every_state
 from jarvis._sqlite import feed, tagging
 from jarvis._sqlite.reading import can_be_looked_up
 from jarvis._sqlite.schema import COMPACTING, COPIES, FOLDING
 from jarvis.codec.compression import decompress
-from jarvis.model import erasure
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
-from jarvis.model.erasure import Erased, Search, Wanted
+from jarvis.model.erasure import Erased, Search
 
 if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
@@ -86,7 +86,7 @@ def search(database: Database, reader: Reader, ids: Collection[str]) -> Search:
     """Search every byte of the files of a store for `ids`, and what a search of bytes does not see."""
     wanted = Wanted(ids)
     with files.explaining(database.path, "search the files of the store"):
-        found = erasure.search(database.files(), wanted, database.chunks_of)
+        found = search_files(database.files(), wanted, database.chunks_of)
     if not wanted:
         return found
     try:
