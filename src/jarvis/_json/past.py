@@ -25,7 +25,7 @@ from jarvis._json.record import (
 from jarvis.codec.nesting import decoder_of
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.model.record import may_hold_tags
-from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision, Signature
+from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -42,6 +42,9 @@ ENDLESS = 2**62
 
 
 # --- one past state ------------------------------------------------------------------------------
+
+
+_Signature = tuple[Operation, str | None, str | None, str | None]
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -121,9 +124,9 @@ _by_made = attrgetter("made")
 _by_first = attrgetter("first")
 
 
-def keep(record: Record, namespace: str, ended: int, made: int, signature: Signature) -> State:
+def keep(record: Record, namespace: str, ended: int, made: int, signed: _Signature) -> State:
     """Return the past state that `record` of `namespace` becomes. Its entry is not encoded anew."""
-    return _state(record, namespace, ended, made, Change(*signature))
+    return _state(record, namespace, ended, made, Change(*signed))
 
 
 def read_state(fragment: bytes, edited_in: str | None) -> State:

@@ -20,6 +20,7 @@ from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
+from jarvis.model import rules
 from jarvis.model.dating import date_of
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.model.erasure import Erased
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 _PRUNED_AT_ONCE = 256  # states, in a transaction of somebody who wants something else
 _PRUNED_EVERY = 64  # commit numbers
 _PURGED_AT_ONCE = 16  # entries, likewise
-
-_ALONE = ("erase", "expire")  # whoever signs such a change signs no other with it
 
 _expiry = itemgetter(0)
 _id = attrgetter("id")
@@ -256,20 +255,15 @@ class Transaction(Seen):
 
     def tell_again(self, namespace: str, record: Record) -> None:
         """Note that `record` was brought back by the change with the last number, which it does not tell itself."""
-        self._add_event(
-            namespace, _about(self._event("create" if self.signature is None else self.signature.operation), record)
-        )
+        self._add_event(namespace, _about(self._event("create"), record))
 
     def _event(self, operation: Kind, count: int = 1) -> Event:
         """Return an event of the change with the last number."""
-        _, module, task_id, reason = self.signature or Signature("update")
-        said = None if self.signature is None else self.signature.operation
-        if said != operation and (said in _ALONE or operation in _ALONE):  # that of an earlier change is not this one's
-            module = task_id = reason = None
+        said, module, task_id, reason = rules.signed(self.signature, operation)
         return Event(
             number=self.clock.commit,
             made=self._dated(),
-            operation=operation,
+            operation=said,
             module=module,
             task_id=task_id,
             reason=reason,
@@ -410,7 +404,7 @@ class Transaction(Seen):
         if most == 0:
             return
         number = self.clock.commit
-        state = keep(record, namespace, number, made, self.signature or Signature(operation))
+        state = keep(record, namespace, number, made, rules.signed(self.signature, operation))
         archive = self._own_archive(namespace)
         archive.add(state)
         self._undo.append(partial(archive.remove, state))

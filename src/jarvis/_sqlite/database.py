@@ -405,8 +405,8 @@ class Database:
 
     def _joined(self, session: Session, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns, as a part of the transaction that is open."""
-        commit = session.commit_number
-        session.joined, session.signature = True, None
+        commit, signature = session.commit_number, session.signature
+        session.joined = True
         try:
             return work(session)
         except BaseException:
@@ -414,7 +414,7 @@ class Database:
                 session.tear()  # the half of it that was done goes with the transaction it is part of
             raise
         finally:
-            session.joined = False
+            session.joined, session.signature = False, signature
 
     def within(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns, lent the connection on which the caller has a transaction open.

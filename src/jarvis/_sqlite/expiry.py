@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jarvis._sqlite import feed, history, tagging
 from jarvis._sqlite.schema import REMOVED
 from jarvis.codec.instants import datetime_of
-from jarvis.model.revision import Signature
+from jarvis.model import rules
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
@@ -103,8 +103,5 @@ def _purge_ended(session: Session, due: tuple[Any, ...]) -> None:
 
 def _signed(session: Session, expires: int) -> str:
     """Return who purges, and why: because it expired, unless somebody gave another reason."""
-    signature = session.signature
-    if signature is None or signature.operation != "expire":
-        signature = Signature("expire")
-    reason = signature.reason or f"expired at {datetime_of(expires).isoformat()}"
-    return feed.written(signature._replace(reason=reason))
+    operation, module, task_id, reason = rules.signed(session.signature, "expire")
+    return feed.written((operation, module, task_id, reason or f"expired at {datetime_of(expires).isoformat()}"))

@@ -16,9 +16,10 @@ import msgspec
 from jarvis._sqlite import driver, schema
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CursorExpiredError
+from jarvis.model import rules
 from jarvis.model.change import Change, cursor_of, position_in
 from jarvis.model.entry import NO_MODULE, NO_TASK
-from jarvis.model.revision import REMOVALS, Signature
+from jarvis.model.revision import REMOVALS
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
@@ -60,13 +61,13 @@ _decode = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None]).d
 
 
 def signed(session: Session, usual: str) -> str:
-    """Return who makes the changes just now, as it is stored; `usual` is the operation if nobody said."""
-    return _encode(session.signature or (usual, None, None, None)).decode()
+    """Return who makes a change just now, as it is stored; `usual` is the operation if nobody said."""
+    return written(rules.signed(session.signature, usual))
 
 
-def written(signature: Signature) -> str:
+def written(change: tuple[str, str | None, str | None, str | None]) -> str:
     """Return who makes a change, as it is stored."""
-    return _encode(signature).decode()
+    return _encode(change).decode()
 
 
 def keep(session: Session, place: Place, change: str, named: Named, version: int | None, count: int = 1) -> None:
@@ -88,8 +89,6 @@ def keep_created(session: Session, place: Place, body: Body, named: Named) -> No
 def keep_erasure(session: Session, namespace: str, count: int) -> None:
     """Keep that a namespace was erased, when and by whom."""
     place = (session.next_commit(), session.dated(), digest_of(namespace))
-    if session.signature is not None and session.signature.operation != "erase":
-        session.signature = None  # that of an earlier change
     keep(session, place, signed(session, "erase"), (None, None, None), None, count)
 
 

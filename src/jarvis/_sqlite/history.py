@@ -139,7 +139,7 @@ def keep(
         is_removal: the change deletes the entry.
     """
     row, instant, version = state
-    made, change = session.dated(), feed.signed(session, "update")
+    made, change = session.dated(), feed.signed(session, "delete" if is_removal else "update")
     session.rows(_KEEP, (commit, made, change, change_checksum(commit, made, change), row), "write")
     tagging.keep(session, tags, (namespace, instant, row, commit, made))
     if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again

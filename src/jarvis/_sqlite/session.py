@@ -62,6 +62,7 @@ class _Mark(NamedTuple):
     ahead: int
     fed_from: int
     erasing: int
+    signature: Signature | None
 
 
 class Session:
@@ -213,7 +214,7 @@ class Session:
         """Start a transaction (the caller holds the writer lock), or a savepoint inside the one that is open."""
         if self.depth:
             self.rows(f"SAVEPOINT level_{self.depth}", (), "write")
-            mark = _Mark(len(self.after_commit), self.begins, self.ahead, self.fed_from, self.erasing)
+            mark = _Mark(len(self.after_commit), self.begins, self.ahead, self.fed_from, self.erasing, self.signature)
             self._marks[self.depth - 1 :] = [mark]
             self.depth += 1
             return
@@ -252,6 +253,7 @@ class Session:
         if self.depth > 1:
             self.rows(f"RELEASE level_{self.depth - 1}", (), "write")
             self.depth -= 1
+            self.signature = self._marks[self.depth - 1].signature
             return
         try:
             if self.commit_number != self.began:
@@ -281,7 +283,7 @@ class Session:
             self._roll_back_all()
         elif self.depth > level:
             self._last_put = self._told = None
-            actions, self.begins, self.ahead, self.fed_from, self.erasing = self._marks[level - 1]
+            actions, self.begins, self.ahead, self.fed_from, self.erasing, self.signature = self._marks[level - 1]
             del self.after_commit[actions:]
             try:
                 if self.connection.in_transaction:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jarvis.capabilities import Erases, Expires, KeepsHistory, Namespaced, Settles
+from jarvis.capabilities import Erases, Expires, KeepsHistory, Namespaced, Settles, SharesCommits, Transactional
 from jarvis.conformance.fixtures import FAR, FIRST, LAST, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import (
     ConflictError,
@@ -138,6 +138,61 @@ class HistoryPromises(Promises):
         assert [past.get_history(each)[0].module for each in ids] == ["one", None, None]
         with pytest.raises(TransactionError):
             backend.sign(Signature("update"))
+
+    def test_an_author_makes_all_changes_of_the_block_that_says_so(self, past: MemoryModule) -> None:
+        self.need(past.backend, Transactional)
+        backend: Any = past.backend
+        backend.create(an_entry("1"))
+
+        with backend.transaction():
+            backend.sign(Signature("update", "outer"))
+            backend.update(an_entry("1"))
+            with backend.transaction():
+                backend.update(an_entry("1"))
+                backend.sign(Signature("update", "inner"))
+                backend.update(an_entry("1"))
+            backend.update(an_entry("1"))
+        backend.update(an_entry("1"))
+
+        assert [each.module for each in past.get_history("1")] == [None, "outer", "inner", "outer", "outer"]
+
+    def test_a_change_that_nobody_signs_is_what_it_is(self, past: MemoryModule) -> None:
+        backend: Any = past.backend
+        for name in "123":
+            backend.create(an_entry(name))
+
+        def change() -> None:
+            backend.delete("1")
+            backend.update(an_entry("2"))
+            backend.create(an_entry("1"))
+            backend.clear()
+
+        if backend.has_capability(SharesCommits):
+            backend.change(change)
+        else:
+            with backend.transaction():
+                change()
+
+        histories = {name: [each.operation for each in past.get_history(name)] for name in "123"}
+        assert histories == {"1": ["clear", "delete"], "2": ["clear", "update"], "3": ["clear"]}
+
+    def test_who_erases_makes_no_other_change(self, past: MemoryModule) -> None:
+        self.need(past.backend, Erases)
+        backend: Any = past.backend
+        backend.create(an_entry("1"))
+        backend.create(an_entry("2"))
+
+        with backend.transaction():
+            backend.sign(Signature("erase", "eraser"))
+            backend.erase("1")
+            backend.update(an_entry("2"))
+        with backend.transaction():
+            backend.sign(Signature("update", "editor"))
+            backend.erase("1")
+            backend.update(an_entry("2"))
+
+        history = past.get_history("2")
+        assert [(each.operation, each.module) for each in history] == [("update", "editor"), ("update", None)]
 
     def test_namespaces_have_histories_of_their_own(self, past: MemoryModule) -> None:
         self.need(past.backend, Erases)
