@@ -113,7 +113,9 @@ class KeepsHistory(Protocol):
        ``update``, ``delete`` or ``clear``, whichever it is, and its author is unknown.
     3. All changes of a transaction become visible at one moment: its last `Transactional.moment`.
     4. `as_of` answers by what was visible at a moment, or says that this is not known: it never guesses.
-    5. The policy (`jarvis.model.options.HistoryPolicy`) says how much is kept. The oldest states go first.
+    5. The policy (`jarvis.model.options.HistoryPolicy`) says how much is kept. The oldest states go first. No more than
+       its `max_revisions` are kept of an id, also of one that was deleted and given again.
+    6. A state that a ``clear`` ended goes after all earlier states of its entry.
 
     >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
     >>> from jarvis.model.revision import Signature

@@ -323,11 +323,11 @@ class Archive:
         """Remove `event`, which is there."""
         del self.events[bisect_left(self.events, event.number, key=_by_event_number)]
 
-    def due(self, aged: int, cleared: int) -> Iterator[State]:
-        """Yield, ascending, the states that ended before `aged`, or before `cleared` by a clearing."""
-        for state in self.states:  # all of them: dates do not grow with the numbers behind a clock that was ahead
-            if state.made < aged or (state.made < cleared and state.change.operation == "clear"):
-                yield state
+    def cleared(self, before: int) -> Iterator[State]:
+        """Yield the states that clearings before an instant have ended, each behind all earlier ones of its entry."""
+        for last in self.states:  # all of them: dates do not grow with the numbers behind a clock that was ahead
+            if last.made < before and last.change.operation == "clear":
+                yield from (state for state in self.of_id[last.id] if state.ended <= last.ended)
 
 
 class PastRoom:

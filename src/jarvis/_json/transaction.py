@@ -6,6 +6,7 @@ import heapq
 import time
 from bisect import bisect_right
 from functools import partial
+from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING
 
@@ -379,21 +380,22 @@ class Transaction(Seen):
     def prune(self, now: int, limit: int) -> int:
         """Remove at most `limit` states that are too old at the instant `now`; return how many.
 
-        What they told of changes stays as events, of which at most `limit` that are too old go too.
+        With what was cleared goes all that was before it, and that first. What they told of changes stays as events,
+        of which at most `limit` that are too old go too.
         """
         policy = self._policy
         aged, cleared = _ago(now, policy.max_age), _ago(now, policy.cleared_max_age)
-        due = [
-            (state.ended, namespace, state)
-            for namespace, archive in self.archives.items()
-            for state in archive.due(aged, cleared)
-        ]
-        chosen = heapq.nsmallest(limit, due, key=itemgetter(0))
-        for _, namespace, state in chosen:
+        archives = list(self.archives.items())
+        due = {state.ended: (name, state) for name, archive in archives for state in archive.cleared(cleared)}
+        old = [(name, state) for name, archive in archives for state in archive.states if state.made < aged]
+        for name, state in heapq.nsmallest(limit + len(due), old, key=lambda each: each[1].ended):
+            due.setdefault(state.ended, (name, state))
+        chosen = list(islice(due.values(), limit))
+        for namespace, state in chosen:
             self._drop(namespace, state)
         if chosen and self.clock.begins is not None:
-            last = chosen[-1][2]
-            self._begin(max(self._moment_of(last.ended, last.made), self.clock.begins), last.ended)
+            moments = [self._moment_of(state.ended, state.made) for _, state in chosen]
+            self._begin(max(*moments, self.clock.begins), max(state.ended for _, state in chosen))
         self._drop_events(aged, limit)
         return len(chosen)
 
@@ -408,10 +410,9 @@ class Transaction(Seen):
         archive = self._own_archive(namespace)
         archive.add(state)
         self._undo.append(partial(archive.remove, state))
-        if state.version > most:
-            for old in archive.of_id[state.id][:-most]:
-                self._lose(namespace, old, old.ended, old.made)
-                self._drop(namespace, old)
+        for old in archive.of_id[state.id][:-most]:
+            self._lose(namespace, old, old.ended, old.made)
+            self._drop(namespace, old)
         if number % _PRUNED_EVERY == 0:
             self.prune(made, _PRUNED_AT_ONCE)
 

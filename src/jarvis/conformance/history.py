@@ -22,6 +22,7 @@ from jarvis.errors import (
     TransactionError,
 )
 from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.options import HistoryPolicy
 from jarvis.model.revision import MISSING, Revision, Signature
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
@@ -207,6 +208,34 @@ class HistoryPromises(Promises):
         assert past.get_history("1") == []
 
     # --- going back ---
+
+    def test_of_an_id_that_is_given_again_no_more_is_kept_than_of_another(self, past: MemoryModule) -> None:
+        self.need(past.backend, Transactional)
+        most = HistoryPolicy().max_revisions
+        with past.transaction():
+            for _ in range(most + 5):
+                past.backend.create(an_entry())
+                past.backend.delete("1")
+
+        assert len(past.get_history("1")) == most
+
+    def test_what_was_cleared_goes_with_all_that_was_before_it(self, past: MemoryModule, later: FakeClock) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
+        past.update_memory(memory_id, {"n": 2})
+        past.update_memory(memory_id, {"n": 3})
+        past.clear_all()
+        kept = past.update_memory(past.create_memory("c", "k", {}, "t"), {"n": 1})
+        aged = HistoryPolicy().cleared_max_age
+        assert aged is not None
+        later.now += aged + timedelta(seconds=1)
+
+        pruned = past.backend.capability(KeepsHistory).prune(later.now, 1)
+        left = past.get_history(memory_id)
+        pruned += past.prune_history()
+
+        assert (kept, pruned) == (True, 3)
+        assert [(each.operation, each.version) for each in left] == [("clear", 3), ("update", 2)]
+        assert past.get_history(memory_id) == []
 
     def test_a_restored_memory_is_a_new_version_of_the_same(self, past: MemoryModule, later: FakeClock) -> None:
         memory_id = past.create_memory("c", "k", {"n": 1}, "t", tags=["x"], module="maker")
