@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -36,12 +36,11 @@ from jarvis.capabilities import (
     Transactional,
     WakesWatchers,
 )
-from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
+from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.keys import KeySource, KeySources
 from jarvis.model.change import Change
-from jarvis.model.dating import date_of
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
     MemoryEntry,
@@ -55,6 +54,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
 from jarvis.storage_backend import StorageBackend
 
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3). BETWEEN: by our
@@ -288,13 +288,9 @@ class SQLiteBackend(StorageBackend):
 
     def moment(self, now: datetime) -> datetime:
         session = self._database.own_session()
-        date = instant = (now - EPOCH) // MICROSECOND
-        if instant <= session.made:
-            instant = min(session.made + 1, LAST_INSTANT)  # commit numbers tell the order there
-            now = EPOCH + timedelta(0, 0, instant)
-            date = date_of(instant, date)
+        moment, instant, date = next_moment(now, session.made)
         session.made_at(instant, date)
-        return now if now.tzinfo is UTC else now.astimezone(UTC)
+        return moment
 
     def change(self, work: Callable[[], Result]) -> Result:
         return self._database.change_as_one(work)
@@ -464,12 +460,12 @@ class SQLiteBackend(StorageBackend):
         def change(session: Session) -> Result:
             now = self._reader.now()
             result = work(session, now)
-            if session.commit_number % history.EVERY == 0:
+            if session.commit_number % PRUNED_EVERY == 0:
                 expiry.release_names(session)
-                if session.commit_number - session.began <= history.EVERY:  # or the log is that transaction's
+                if session.commit_number - session.began <= PRUNED_EVERY:  # or the log is that transaction's
                     self._database.file.log_watch.look()
                 if expiry.purge(session, now, expiry.AT_ONCE):
-                    history.prune(session, now, history.MOST)
+                    history.prune(session, now, PRUNED_AT_ONCE)
             return result
 
         return self._database.change(change)

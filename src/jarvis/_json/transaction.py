@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import time
 from bisect import bisect_right
 from functools import partial
 from itertools import islice
@@ -20,9 +19,8 @@ from jarvis._json.record import Record
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
-from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
+from jarvis.codec.instants import MICROSECOND
 from jarvis.model import rules
-from jarvis.model.dating import date_of
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.model.erasure import Erased
 from jarvis.model.revision import Operation, Signature
@@ -34,9 +32,7 @@ if TYPE_CHECKING:
     from jarvis.model.change import Change, Kind
     from jarvis.model.options import HistoryPolicy
 
-_PRUNED_AT_ONCE = 256  # states, in a transaction of somebody who wants something else
-_PRUNED_EVERY = 64  # commit numbers
-_PURGED_AT_ONCE = 16  # entries, likewise
+_PURGED_AT_ONCE = 16  # entries, in a transaction of somebody who wants something else
 
 _expiry = itemgetter(0)
 _id = attrgetter("id")
@@ -104,15 +100,10 @@ class Transaction(Seen):
 
     def moment(self, now: datetime) -> datetime:
         """Return `now`, or a microsecond after the last moment given; see `Transactional.moment`."""
-        self.date = instant = instant_of(now)
-        made = self.clock.made
-        if made is not None and instant <= made:
-            instant = min(made + 1, LAST_INSTANT)  # commit numbers tell the order there
-            now = EPOCH + instant * MICROSECOND
-            self.date = date_of(instant, self.date)
+        moment, instant, self.date = rules.next_moment(now, self.clock.made)
         self._set_clock(self.clock.commit, instant)
         self._told = True
-        return now
+        return moment
 
     def complete(self, now: datetime) -> None:
         """Give a later moment; a number was given, see `jarvis.capabilities.KeepsHistory.complete`."""
@@ -146,8 +137,7 @@ class Transaction(Seen):
         """Return the last instant that was given in this transaction; give one if none was."""
         made = self.clock.made
         if made is None or made == self.base.clock.made:
-            now = time.time_ns() // 1000
-            self.date = made = now if made is None else max(now, made + 1)
+            self.date = made = rules.own_instant(made)
             self._set_clock(self.clock.commit, made)
         return made
 
@@ -184,7 +174,7 @@ class Transaction(Seen):
         for record in records:
             self.remove(namespace, record, "clear")
         if records and self._policy.max_revisions:
-            self.prune(self._dated(), _PRUNED_AT_ONCE)
+            self.prune(self._dated(), rules.PRUNED_AT_ONCE)
         return len(records)
 
     def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
@@ -351,9 +341,8 @@ class Transaction(Seen):
         self._note_expiry(namespace, record)
         if record.version == 1:
             self._add_event(namespace, creation(record))
-        event = self._event("expire")
-        reason = event.reason or f"expired at {datetime_of(record.expires or 0).isoformat()}"
-        self._add_event(namespace, msgspec.structs.replace(_about(event, record), reason=reason))
+        reason = rules.signed_expiry(self.signature, record.expires or 0)[-1]
+        self._add_event(namespace, msgspec.structs.replace(_about(self._event("expire"), record), reason=reason))
         self._set(namespace, record.id, None)
 
     def _purge_past(self, namespace: str, last: State) -> None:
@@ -413,8 +402,8 @@ class Transaction(Seen):
         for old in archive.of_id[state.id][:-most]:
             self._lose(namespace, old, old.ended, old.made)
             self._drop(namespace, old)
-        if number % _PRUNED_EVERY == 0:
-            self.prune(made, _PRUNED_AT_ONCE)
+        if number % rules.PRUNED_EVERY == 0:
+            self.prune(made, rules.PRUNED_AT_ONCE)
 
     def _begin(self, begins: int, number: int) -> None:
         """Let the past begin at `begins`: the moment of the change `number`, or later."""

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from jarvis._sqlite import feed, history, tagging
 from jarvis._sqlite.schema import REMOVED
-from jarvis.codec.instants import datetime_of
 from jarvis.model import rules
 
 if TYPE_CHECKING:
     from jarvis._sqlite.session import Session
 
-AT_ONCE = 2 * history.EVERY
-"""So many entries are purged beside one change in `history.EVERY`: more than that many changes can make."""
+AT_ONCE = 2 * rules.PRUNED_EVERY
+"""So many entries are purged beside one change in `rules.PRUNED_EVERY`: more than that many changes can make."""
 
 _CHANGES_A_PAGE = 8
 _LEAST_CHANGES = 4_096
@@ -77,7 +76,7 @@ def release_names(session: Session) -> None:
     """
     pages: int = session.rows("PRAGMA page_count")[0][0]
     period = max(pages * _CHANGES_A_PAGE, _LEAST_CHANGES)
-    if session.commit_number // period != max(session.commit_number - history.EVERY, 0) // period:
+    if session.commit_number // period != max(session.commit_number - rules.PRUNED_EVERY, 0) // period:
         session.release_names()
 
 
@@ -90,7 +89,13 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
         history.expire_present(session, row)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, named)
-        feed.keep(session, (commit, session.dated(), namespace), _signed(session, expires), named, version)
+        feed.keep(
+            session,
+            (commit, session.dated(), namespace),
+            feed.written(rules.signed_expiry(session.signature, expires)),
+            named,
+            version,
+        )
     session.rows(_REMOVE, (row,), "write")
     tagging.take(session, tagging.ids(session, body.tags), (namespace, instant, row))
 
@@ -99,9 +104,3 @@ def _purge_ended(session: Session, due: tuple[Any, ...]) -> None:
     namespace, entry_id, ended, expires = due
     if session.rows("SELECT 1 FROM revisions WHERE ended = ?", (ended,)):  # else it went with a later one of its id
         history.expire(session, (namespace, entry_id), ended, expires)
-
-
-def _signed(session: Session, expires: int) -> str:
-    """Return who purges, and why: because it expired, unless somebody gave another reason."""
-    operation, module, task_id, reason = rules.signed(session.signature, "expire")
-    return feed.written((operation, module, task_id, reason or f"expired at {datetime_of(expires).isoformat()}"))

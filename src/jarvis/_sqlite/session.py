@@ -20,6 +20,7 @@ from jarvis.errors import (
     StoreTooNewError,
 )
 from jarvis.model.record import Body, decode_body
+from jarvis.model.rules import own_instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -352,7 +353,7 @@ class Session:
     def moment(self) -> int:
         """Return the instant of a change that is made now: the last one that the module gave, or the time."""
         if not self._has_moment:
-            instant = max(time.time_ns() // 1000, self.made + 1)
+            instant = own_instant(self.made)
             self.made_at(instant, instant)
         return self.made
 

@@ -18,6 +18,7 @@ from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.erasure import Erased
 from jarvis.model.revision import Signature
+from jarvis.model.rules import WAS_ERASED
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 
@@ -184,7 +185,7 @@ class ErasurePromises(Promises):
             for question in refused:
                 with pytest.raises(HistoryUnavailableError) as caught:
                     question()
-                assert caught.value.earliest is not None
+                assert (caught.value.earliest is None, caught.value.because) == (False, WAS_ERASED)
         first = None
         if ids["other"] not in gone:
             assert memory.get_memory(ids["other"], as_of=story.then) is None
