@@ -215,11 +215,12 @@ class Transaction(Seen):
         self._undo.append(partial(self.archives.__setitem__, namespace, archive))
         self._add_event(erasures_of(namespace), self._event("erase", len(ids)))
         states = [state for state in archive.states if state.id in ids]
-        forgotten = len(archive.events) - len(left.events)
         removed = {
             "entries": len(records),
+            "tags": sum(len(each.tags) for each in (*records, *states)),
             "past states": len(states),
-            "changes": sum(each.version == 1 for each in (*records, *states)) + len(states) + forgotten,
+            "gaps": len(archive.gaps) - len(left.gaps),
+            "changes": len(archive.events) - len(left.events),
         }
         return Erased(tuple(sorted(ids)), {name: count for name, count in removed.items() if count})
 

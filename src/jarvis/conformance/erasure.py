@@ -143,6 +143,14 @@ class ErasurePromises(Promises):
         assert memory.search_memories(tags=["new"]) == [entry for entry in left if entry.tags == ["new"]]
         assert memory.count_memories(key="there") == (ids["there"] not in gone)
 
+    def test_what_is_erased_is_counted_by_what_it_was(self, story: Story) -> None:
+        self.need(story.memory.backend, KeepsHistory)
+
+        changed, deleted = (story.erase(story.ids[key]).removed for key in ("changed", "deleted"))
+
+        assert changed == {"entries": 1, "tags": 2, "past states": 1}
+        assert deleted == {"tags": 1, "past states": 1}
+
     @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
     def test_the_feed_tells_that_something_was_erased_and_not_what(self, story: Story, kind: Kind) -> None:
         gone = {story.ids[key] for key in kind.keys}

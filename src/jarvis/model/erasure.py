@@ -28,7 +28,7 @@ class Erased(NamedTuple):
     Attributes:
         ids: of which something was removed.
         removed: how many of what: ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
-            ``changes`` (of the feed).
+            ``changes`` (of the feed, that neither an entry nor a past state told of).
     """
 
     ids: tuple[str, ...]
@@ -42,7 +42,7 @@ class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
         moment: when; aware UTC.
         memories: how many memories are gone: there, deleted, or expired before.
         removed: how many of what: ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
-            ``changes`` (of the feed).
+            ``changes`` (of the feed, that neither an entry nor a past state told of).
         state: ``done``, or ``pending``: what was removed is out of reach of every call, and its bytes go with the
             next write or opening after the last reader of an older state has ended, or the transaction has.
         searched: the search of all files for the ids of what was erased, if that is done: it found ``found``.
