@@ -257,7 +257,6 @@ class Database:
         try:
             thread.call = closing
             session = self._enter()
-            after_commit: list[Callable[[], None]] = []
             try:
                 if not level:
                     session, before = self._lock_out(session, self.busy_timeout_seconds)
@@ -273,11 +272,9 @@ class Database:
                 if level:
                     session.commit()
                 else:
-                    after_commit = session.after_commit
                     self._commit(session, before)
             except BaseException as error:
                 thread.call = closing
-                after_commit = []
                 if session.pid == os.getpid():
                     session.roll_back(level)
                 if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
@@ -297,8 +294,6 @@ class Database:
         finally:
             thread.call = None
             del closing  # or the frame would hold itself until the garbage collector comes
-        for action in after_commit:
-            action()
         if not level:
             self._finish_behind(session)
 
@@ -515,7 +510,6 @@ class Database:
                         if len(commit.writes) == 1 or session.commit_number != made:
                             raise
                         write.error = error  # nothing of it was written: it is raised in the thread it belongs to
-                after_commit = session.after_commit
                 self._commit(session, before)
                 commit.is_done = True
             except BaseException as error:
@@ -544,8 +538,6 @@ class Database:
             if session.depth:
                 session.roll_back(0)
             session.joined = False
-        for action in after_commit:
-            action()
         if session.erasing:
             self.letting_in(lambda: self._finish_behind(session))
 
@@ -646,12 +638,6 @@ class Database:
         if session is None or not session.depth or not self.lock.is_mine() or self._is_aside(thread):
             return None
         return session
-
-    def when_committed(self, action: Callable[[], None]) -> None:
-        """Do something after the calling thread's transaction has committed; never if it is rolled back."""
-        session = self._threads.here.session
-        if session is not None:
-            session.after_commit.append(action)
 
     def retire(self, session: Session) -> None:
         """Close a connection that no call uses any more."""

@@ -58,7 +58,6 @@ class NameBook:
 class _Mark(NamedTuple):
     """What a savepoint goes back to, beside the tables."""
 
-    actions: int
     begins: int | None
     ahead: int
     fed_from: int
@@ -85,7 +84,6 @@ class Session:
         texts: names by their ids, as far as they were looked up; an id never gets another name.
         last_read: (namespace, row of `_sql.select.COLUMNS`) of the entry that the transaction read last, if it
             changed nothing since.
-        after_commit: what is to be done when the transaction has committed.
         made: instant of the last timestamp the module made; valid inside a transaction.
         date: the instant that a change made then is dated by: that, or the clock's if it was far behind; likewise.
         began: the `commit_number` with which the transaction began.
@@ -147,7 +145,6 @@ class Session:
         self.texts: dict[int, str] = dict(texts)
         self.last_read: tuple[str, tuple[Any, ...]] | None = None
         self._marks: list[_Mark] = []  # of each savepoint
-        self.after_commit: list[Callable[[], None]] = []
         self.guard = threading.RLock()  # held by whoever closes the connection, or uses another thread's
 
     # --- statements ------------------------------------------------------------------------------
@@ -215,7 +212,7 @@ class Session:
         """Start a transaction (the caller holds the writer lock), or a savepoint inside the one that is open."""
         if self.depth:
             self.rows(f"SAVEPOINT level_{self.depth}", (), "write")
-            mark = _Mark(len(self.after_commit), self.begins, self.ahead, self.fed_from, self.erasing, self.signature)
+            mark = _Mark(self.begins, self.ahead, self.fed_from, self.erasing, self.signature)
             self._marks[self.depth - 1 :] = [mark]
             self.depth += 1
             return
@@ -243,7 +240,6 @@ class Session:
             self._clock_moved = self._clock_due = self._broken = self._has_moment = False
             self._last_put = self._told = self.last_read = self.signature = None
             self.began = self.commit_number
-            self.after_commit = []
             self.depth = 1
         except BaseException:
             self._roll_back_all()
@@ -274,7 +270,7 @@ class Session:
         written_at, ids, _ = self._book.page
         if written_at != self._generation or len(self._names) > len(ids) * 1.25:
             self._book.put(self._generation, self._names, self.texts)
-        self.depth, self.task, self.after_commit = 0, None, []
+        self.depth, self.task = 0, None
 
     def roll_back(self, level: int = 0) -> None:
         """Take back the changes since the `begin` that raised the depth above `level`; no-op if none did."""
@@ -284,8 +280,7 @@ class Session:
             self._roll_back_all()
         elif self.depth > level:
             self._last_put = self._told = None
-            actions, self.begins, self.ahead, self.fed_from, self.erasing, self.signature = self._marks[level - 1]
-            del self.after_commit[actions:]
+            self.begins, self.ahead, self.fed_from, self.erasing, self.signature = self._marks[level - 1]
             try:
                 if self.connection.in_transaction:
                     self._broken = False
@@ -300,7 +295,7 @@ class Session:
         self._broken = True
 
     def _roll_back_all(self) -> None:
-        self.depth, self.task, self._broken, self.after_commit = 0, None, False, []
+        self.depth, self.task, self._broken = 0, None, False
         self.is_still = False
         self._names, self.texts = {}, {}
         self._clock = None
