@@ -496,9 +496,6 @@ class Namespaced(Protocol):
     def list_namespaces(self) -> list[str]:
         """Return the names of the namespaces that hold an entry, sorted."""
 
-    def erase_namespace(self, namespace: str) -> int:
-        """Delete every entry of `namespace`, overwriting them; return how many there were."""
-
 
 CAPABILITIES: tuple[type, ...] = (
     Transactional,

@@ -371,17 +371,6 @@ class JSONBackend(StorageBackend):
         now = self._now()
         return sorted(n for n, room in self._store.seen().rooms.items() if len(room.records) > len(room.expired(now)))
 
-    def erase_namespace(self, namespace: str) -> int:
-        """Delete every entry of `namespace`, its past, and every file of ours that may still hold one; return how many.
-
-        The file system may keep the blocks of the replaced file until it needs them.
-        """
-        sibling = self.for_namespace(namespace)
-        with self._store.transaction(self._now):
-            there = sibling.count(MemoryQuery())
-            sibling.erase(None)
-            return there
-
     def erase(self, which: str | MemoryQuery | None) -> Erased:
         """Remove memories with their past and all that names them; see `jarvis.capabilities.Erases`."""
         self._store.own_transaction()

@@ -408,10 +408,6 @@ class SQLiteBackend(StorageBackend):
         now = {"now": self._reader.now()}
         return sorted(name for (name,) in self._database.read(lambda session: session.rows(_NAMESPACES, now)))
 
-    def erase_namespace(self, namespace: str) -> int:
-        with self._database.transaction():
-            return self.for_namespace(namespace).erase(None).removed.get("entries", 0)
-
     # --- Erases ----------------------------------------------------------------------------------
 
     def erase(self, which: str | MemoryQuery | None) -> Erased:

@@ -327,4 +327,3 @@ class BackendWrapper(StorageBackend):
     newest_cursor = _forwarded(protocols.MarksCursors.newest_cursor)
     pulse = _forwarded(protocols.WakesWatchers.pulse)
     list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)
-    erase_namespace = _forwarded(protocols.Namespaced.erase_namespace)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jarvis.capabilities import Namespaced, Transactional
+from jarvis.capabilities import Erases, Namespaced, Transactional
 from jarvis.conformance.fixtures import Promises, an_entry
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidEntryError
 from jarvis.model.entry import MemoryQuery
@@ -72,12 +72,15 @@ class NamespacePromises(Promises):
         assert spaces.list_namespaces() == ["Bob", "alice", "zoe", "é"]
 
     def test_an_erased_namespace_is_empty_and_the_others_stay(self, spaces: Any) -> None:
+        self.need(spaces, Erases)
         spaces.create(an_entry())
         alice = spaces.bind(namespace="alice")
         for number in range(3):
             alice.create(an_entry(str(number), tags=["hers", "ui"], category="hers"))
 
-        assert spaces.erase_namespace("alice") == 3
+        with alice.transaction():
+            assert alice.erase(None).removed["entries"] == 3
+
         assert alice.list_all() == []
         assert spaces.list_namespaces() == ["default"]
         alice.create(an_entry(tags=["hers"], category="hers"))
