@@ -56,7 +56,7 @@ LONG = {
     "conformance/expiry.py": "a list of promises",
     "conformance/history.py": "a list of promises",
     "conformance/machine.py": "one state machine",
-    "conformance/retention.py": "a list of promises",
+    "conformance/module/retention.py": "a list of promises",
     "encryption/envelope.py": "all of the format",
     "json_backend.py": "the verbs of every capability",
     "keys.py": "the sources, one beside the other",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jarvis.capabilities import Transactional
+from jarvis.capabilities import KeepsHistory, Transactional
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
@@ -88,6 +88,12 @@ class Promises:
     def memory(self, backend: StorageBackend, clock: FakeClock) -> MemoryModule:
         """Return a module on `backend`, with a clock that stands still."""
         return MemoryModule(storage_backend=backend, clock=clock)
+
+    @pytest.fixture
+    def past(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:
+        """Return a module on a backend that keeps history."""
+        self.need(backend, KeepsHistory)
+        return MemoryModule(storage_backend=backend, clock=later)
 
     @pytest.fixture
     def in_zone(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
