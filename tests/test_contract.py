@@ -81,6 +81,23 @@ def test_a_failed_assert_shows_its_values(tmp_path: Path) -> None:
         assert "Warning" not in ended.stdout
 
 
+def test_promises_of_the_backend_and_of_the_module_are_shown_apart(tmp_path: Path) -> None:
+    (tmp_path / "test_forgetful.py").write_text(FORGETFUL, encoding="utf-8")
+    chosen = "updating_or_deleting_an_absent or absent_id_is_read_as_none"
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "jarvis.conformance.plugin", "-k", chosen],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    _, _, rest = ended.stdout.partition("promises of the backend")
+    of_backend, _, of_module = rest.partition("promises of the module")
+    assert re.search(r"^an absent id is read as none +kept$", of_backend, re.MULTILINE)
+    assert re.search(r"^updating or deleting an absent id returns false +BROKEN$", of_module, re.MULTILINE)
+
+
 FORGETFUL = """
 import pytest
 from jarvis.conformance import BackendContract
