@@ -258,7 +258,6 @@ class JSONBackend(StorageBackend):
             yield
 
     def moment(self, now: datetime) -> datetime:
-        """Return the timestamp of a change made now; see `jarvis.capabilities.Transactional`."""
         return self._store.own_transaction().moment(now)
 
     def sign(self, signature: Signature) -> None:
@@ -275,7 +274,6 @@ class JSONBackend(StorageBackend):
         transaction.signature = signature
 
     def complete(self, now: datetime) -> None:
-        """Let changes become visible to the past at `now`; see `jarvis.capabilities.KeepsHistory`."""
         transaction = self._store.own_transaction()
         if transaction.own is not None:
             self._store.announce()
@@ -285,7 +283,6 @@ class JSONBackend(StorageBackend):
         self._store.announce()
 
     def revisions(self, entry_id: str) -> list[Revision]:
-        """Return the kept states of the entry that has or had this id, the newest first."""
         seen, now = self._store.seen(), self._now()
         record = seen.room(self.namespace).get(entry_id)
         if record is not None and record.has_expired(now):
@@ -298,7 +295,6 @@ class JSONBackend(StorageBackend):
             ]
 
     def recreate(self, entry: MemoryEntry) -> None:
-        """Store `entry` as one version more than its last known one; see `jarvis.capabilities.KeepsHistory`."""
         draft = Draft(entry)
         with self._store.changing(self._now) as transaction:
             self._make_room(transaction, entry.id)
@@ -310,29 +306,24 @@ class JSONBackend(StorageBackend):
                 transaction.tell_again(self.namespace, record)
 
     def as_of(self, moment: datetime) -> Past:
-        """Return the namespace as it was at `moment`; see `jarvis.capabilities.KeepsHistory`."""
         instant = asked_instant("as_of", moment)
         if instant is None:
             raise InvalidQueryError("as_of: takes a datetime, not None")
         return _Then(self, max(instant, FIRST_INSTANT))
 
     def prune(self, now: datetime, limit: int) -> int:
-        """Remove at most `limit` states, of any namespace, that are too old at `now`; return how many."""
         with self._store.changing(self._now) as transaction:
             return transaction.prune(instant_of(now), limit)
 
     def purge_expired(self, limit: int) -> int:
-        """Remove at most `limit` entries that have expired, of any namespace, with their past; return how many."""
         with self._store.changing(self._now) as transaction:
             return transaction.purge(self._now(), limit)
 
     def last_moment(self) -> datetime | None:
-        """Return the last moment that a change was given; see `jarvis.capabilities.MendsDates`."""
         made = self._store.seen().clock.made
         return None if made is None else datetime_of(made)
 
     def mend_dates(self, signature: Signature) -> int:
-        """Let no change be dated later than now; see `jarvis.capabilities.MendsDates`."""
         with self._store.transaction(self._now), self._decoding():
             transaction = self._store.own_transaction()
             if transaction.depth:
@@ -342,20 +333,17 @@ class JSONBackend(StorageBackend):
             return mending.mend(transaction, self.for_namespace, self._now())
 
     def changes(self, after: int, limit: int) -> list[Change]:
-        """Return the first `limit` changes with numbers greater than `after`; see `FeedsChanges`."""
         seen = self._store.seen()
         with self._decoding():
             return seen.changes(self.namespace, after, limit)
 
     def changes_since(self, cursor: str, limit: int) -> list[Change]:
-        """Return the first `limit` changes behind a cursor of this store; see `MarksCursors`."""
         seen = self._store.seen()
         after = seen.position_in(cursor)
         with self._decoding():
             return seen.changes(self.namespace, after, limit)
 
     def newest_cursor(self) -> str:
-        """Return the cursor of the newest commit; see `MarksCursors`."""
         return self._store.seen().newest_cursor()
 
     def first_position(self) -> int:
@@ -367,12 +355,10 @@ class JSONBackend(StorageBackend):
         return self._store.seen().last_number()
 
     def list_namespaces(self) -> list[str]:
-        """Return the names of the namespaces that hold an entry, sorted."""
         now = self._now()
         return sorted(n for n, room in self._store.seen().rooms.items() if len(room.records) > len(room.expired(now)))
 
     def erase(self, which: str | MemoryQuery | None) -> Erased:
-        """Remove memories with their past and all that names them; see `jarvis.capabilities.Erases`."""
         self._store.own_transaction()
         if isinstance(which, MemoryQuery):
             which = msgspec.structs.replace(which, limit=None, after=None)
@@ -450,23 +436,18 @@ class _Then:
         self._backend, self._instant = backend, instant
 
     def read(self, entry_id: str) -> MemoryEntry | None:
-        """Return the entry that had this id, or None."""
         return self._backend._entry(self._room({"id": entry_id}).get(entry_id))
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
-        """Return the newest entry with this key, or None."""
         return next(iter(self.select(MemoryQuery(key=key, limit=1))), None)
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        """Return the first `query.limit` entries that matched `query`, newest first."""
         return self._backend._listed(self._room_for(query), query)
 
     def count(self, query: MemoryQuery) -> int:
-        """Return ``len(self.select(query))``."""
         return self._backend._counted(self._room_for(query), query)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        """Yield what `select` returns."""
         yield from self._backend._entries(self._room_for(query), query)
 
     def _room_for(self, query: MemoryQuery) -> _Answering:

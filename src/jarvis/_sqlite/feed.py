@@ -61,7 +61,7 @@ _decode = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None]).d
 
 def signed(session: Session, usual: str) -> str:
     """Return who makes a change just now, as it is stored; `usual` is the operation if nobody said."""
-    return written(rules.signed(session.signature, usual))
+    return _encode(rules.signed(session.signature, usual)).decode()
 
 
 def written(change: tuple[str, str | None, str | None, str | None]) -> str:

@@ -24,18 +24,14 @@ class PastView:
         self._reader, self._instant = reader, instant
 
     def read(self, entry_id: str) -> MemoryEntry | None:
-        """Return the entry that had this id, or None."""
         if not can_be_looked_up(entry_id):
             return None
         return self._one("id", entry_id, READ)
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
-        """Return the newest entry with this key, or None."""
         return self._one("key", key, NEWEST_OF_KEY)
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        """Return the first `query.limit` entries that matched `query`, newest first."""
-
         def found(session: Session) -> list[MemoryEntry]:
             now = self._reader.now()
             return list(self._reader.sift(session, query, now, self._look(session, query, now)))
@@ -43,8 +39,6 @@ class PastView:
         return self._reading(found)
 
     def count(self, query: MemoryQuery) -> int:
-        """Return ``len(self.select(query))``."""
-
         def counted(session: Session) -> int:
             now = self._reader.now()
             seen = self._look(session, query, now)
@@ -56,7 +50,6 @@ class PastView:
         return self._reading(counted)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        """Yield what `select` returns."""
         database = self._reader.database
         if database.in_transaction():
             yield from self.select(query)
