@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import msgspec
 
 from jarvis._json import mending
-from jarvis._json.past import EXACT, PastRoom
+from jarvis._json.past import PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
@@ -51,6 +51,7 @@ from jarvis.model.entry import (
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
+from jarvis.model.rules import exact_filters, settle
 from jarvis.storage_backend import StorageBackend
 
 if TYPE_CHECKING:
@@ -451,13 +452,11 @@ class _Then:
         yield from self._backend._entries(self._room_for(query), query)
 
     def _room_for(self, query: MemoryQuery) -> _Answering:
-        return self._room({name: getattr(query, name) for name in EXACT})
+        return self._room(exact_filters(query))
 
     def _room(self, asked: dict[str, str | None]) -> _Answering:
         backend = self._backend
-        if self._instant == backend._now():
-            time.sleep(0.00001)  # a commit that begins now is dated later
-        backend._store.await_commit()
+        settle(self._instant, backend._now(), backend._store.await_commit)
         return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
 
 

@@ -26,6 +26,7 @@ from jarvis.codec.nesting import decoder_of
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.model.record import may_hold_tags
 from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
+from jarvis.model.rules import EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from jarvis._json.event import StoredEvent
     from jarvis._json.room import LiveRoom, Room
     from jarvis.model.entry import MemoryQuery
-
-EXACT = ("category", "key", "entity_type", "entity_id")
-"""The filters that a gap is looked up by."""
 
 ENDLESS = 2**62
 """Beyond every number and instant."""

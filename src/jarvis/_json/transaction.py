@@ -14,7 +14,7 @@ import msgspec
 from jarvis._calls.caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
-from jarvis._json.past import EXACT, Archive, Gap, Span, State, keep, widened
+from jarvis._json.past import Archive, Gap, Span, State, keep, widened
 from jarvis._json.record import Record
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
@@ -445,15 +445,14 @@ def _noted(query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Ev
 
     A memory of which more is kept is not judged by that where more is asked.
     """
-    given = {name: held for name in EXACT if (held := getattr(query, name)) is not None}
+    given = rules.exact_filters(query)
     if not given:
         return set()
     noted: list[Gap | Event] = list(archive.gaps.values())
     if given.keys() <= {"category", "key"}:
         noted += events
     found = {each.id for each in noted if all(getattr(each, name) == held for name, held in given.items())}
-    asks_for_more = any(held is not None for held in (query.tags, query.since, query.until, query.where))
-    known = {*room.records, *archive.of_id} if asks_for_more else set()
+    known = {*room.records, *archive.of_id} if rules.asks_for_more(query) else set()
     return {name for name in found - known if name is not None}
 
 

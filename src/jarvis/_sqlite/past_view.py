@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from jarvis._sql.select import count
 from jarvis._sqlite import history
 from jarvis._sqlite.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
 from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.rules import exact_filters, settle
 
 if TYPE_CHECKING:
     from jarvis._sqlite.reading import Reader
@@ -79,15 +79,11 @@ class PastView:
 
     def _look(self, session: Session, query: MemoryQuery, now: int) -> Cutoff | None:
         """Return the cutoff; raise if something that `query` might ask for is missing."""
-        held: dict[str, object] = {"namespace": session.fresh_name_id(self._reader.namespace)}
-        if query.category is not None:
-            held["category"] = session.fresh_name_id(query.category)
-        if query.entity_type is not None:
-            held["entity_type"] = session.fresh_name_id(query.entity_type)
-        if query.key is not None:
-            held["key"] = query.key
-        if query.entity_id is not None:
-            held["entity_id"] = query.entity_id
+        held = exact_filters(query)
+        for name in ("category", "entity_type"):
+            if name in held:
+                held[name] = session.fresh_name_id(held[name])
+        held["namespace"] = session.fresh_name_id(self._reader.namespace)
         return history.cutoff(session, self._reader.namespace, self._instant, now, held)
 
     def _reading(self, work: Callable[[Session], Result]) -> Result:
@@ -99,7 +95,4 @@ class PastView:
         return self._reader.reading(still)
 
     def _settle(self) -> None:
-        """Wait for what is dated by now and not visible yet: or the same question would be answered otherwise soon."""
-        if self._instant == self._reader.now():
-            time.sleep(0.00001)  # a commit that begins now is dated later
-        self._reader.database.await_commit()
+        settle(self._instant, self._reader.now(), self._reader.database.await_commit)

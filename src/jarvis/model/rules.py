@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
 from jarvis.model.dating import SKEW_MICROSECONDS, date_of
+from jarvis.model.entry import MemoryQuery
 from jarvis.model.revision import REMOVALS, Operation, Signature
 
 Usual = TypeVar("Usual", bound=str)
@@ -18,6 +20,9 @@ PRUNED_EVERY = 64
 
 PRUNED_AT_ONCE = 256
 """Past states that go beside one change, at most."""
+
+EXACT = ("category", "key", "entity_type", "entity_id")
+"""The filters of a query that are answered by names alone, which stay known of what was pruned or has expired."""
 
 WAS_ERASED = "something was erased"
 HAS_EXPIRED = "what was there then has expired"
@@ -77,6 +82,23 @@ def version_after(operation: str, version: int) -> int:
 
 
 # --- what may be asked ---------------------------------------------------------------------------
+
+
+def exact_filters(query: MemoryQuery) -> dict[str, Any]:
+    """Return those of the `EXACT` filters that a query gives."""
+    return {name: held for name in EXACT if (held := getattr(query, name)) is not None}
+
+
+def asks_for_more(query: MemoryQuery) -> bool:
+    """Tell whether a query has filters that nothing but a state answers."""
+    return any(held is not None for held in (query.tags, query.since, query.until, query.where))
+
+
+def settle(instant: int, now: int, await_commit: Callable[[], None]) -> None:
+    """Wait for what is dated until `instant` and not visible yet: or the same question would be answered otherwise."""
+    if instant == now:
+        time.sleep(0.00001)  # a commit that begins now is dated later
+    await_commit()
 
 
 def is_present(instant: int, made: int | None, begins: int | None) -> bool:
