@@ -19,10 +19,11 @@ from jarvis.json_backend import JSONBackend
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
+from jarvis.storage_backend import BackendWrapper, StorageBackend
 
 PUBLIC: tuple[type, ...] = (
-    *(AsyncMemoryModule, ConfigLoader, Container, HistoryPolicy, JSONBackend, JarvisConfig, MemoryEntry),
-    *(MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig, JarvisError),
+    *(AsyncMemoryModule, BackendWrapper, ConfigLoader, Container, HistoryPolicy, JSONBackend, JarvisConfig),
+    *(MemoryEntry, MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig, JarvisError),
 )
 
 SOURCE = Path(__file__).parent.parent / "src" / "jarvis"
@@ -84,7 +85,6 @@ def _verbs_of_the_contract() -> set[str]:
     from jarvis.services.forgetting import Forgets
     from jarvis.services.looking_back import LooksBack
     from jarvis.services.securing import Secures
-    from jarvis.storage_backend import StorageBackend
 
     described = (
         StorageBackend,

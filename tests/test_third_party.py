@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 import pytest
 
+from jarvis.capabilities import Namespaced
 from jarvis.conformance import BackendContract
 from jarvis.conformance.fixtures import OpenBackend
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, UnsupportedError
 from jarvis.model.record import decode_body, encode_body, make_entry
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import MemoryEntry, MemoryQuery, StorageBackend
+from jarvis.storage_backend import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, StorageBackend
 
 
 class FormerBackend(StorageBackend):
@@ -82,6 +83,24 @@ class FormerBackend(StorageBackend):
         return make_entry(*fields, decode_body(body))  # type: ignore[call-arg, arg-type]  # the record has its fields
 
 
+class FormerNamespacedBackend(FormerBackend):
+    """Memories in dicts, one for each namespace of a path, from before handles were made by ``bind``."""
+
+    name = "dicts"
+    capabilities = (Namespaced,)
+    stores: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, path: str, namespace: str = DEFAULT_NAMESPACE) -> None:
+        super().__init__(f"{path}/{namespace}")
+        self.whole, self.namespace = path, namespace
+
+    def for_namespace(self, namespace: str) -> Any:
+        return type(self)(self.whole, namespace)
+
+    def list_namespaces(self) -> list[str]:
+        return sorted(path.rpartition("/")[2] for path, (records, _) in self.stores.items() if records)
+
+
 class TestFormer(BackendContract):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:
@@ -97,3 +116,17 @@ def test_a_module_on_eight_verbs_takes_a_clock_and_refuses_a_namespace(tmp_path:
     assert [entry.timestamp for entry in memory.get_task_history()] == [noon]
     with pytest.raises(UnsupportedError, match="'dict' has no namespaces; backends that have it: json, sqlite"):
         memory.for_namespace("alice")
+
+
+def test_a_module_finds_the_namespaces_of_a_backend_that_knows_no_bind(tmp_path: Path) -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    backend = FormerNamespacedBackend(str(tmp_path))
+    alice = MemoryModule(storage_backend=backend, namespace="alice", clock=lambda: noon)
+
+    alice.set_user_preference("theme", {"mode": "light"})
+    alice.for_namespace("bob").set_user_preference("theme", {"mode": "dark"})
+
+    assert alice.list_namespaces() == ["alice", "bob"]
+    assert MemoryModule(storage_backend=backend).for_namespace("alice").get_user_preferences() == {
+        "theme": {"mode": "light"}
+    }

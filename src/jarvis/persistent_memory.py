@@ -201,7 +201,7 @@ class MemoryModule(LooksBack, Forgets, Secures):
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
                 ask(storage_backend, Namespaced)
-                backend = storage_backend.bind(namespace=namespace)
+                backend = storage_backend.for_namespace(namespace)
         if clock is not utc_now:
             backend = backend.bind(clock=functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
