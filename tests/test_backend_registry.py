@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from jarvis.backend_registry import backends_with, known_backends, load_backend, open_backend
+from jarvis.capabilities import Namespaced, Transactional
 from jarvis.errors import UnknownBackendError, UnsupportedError
 from jarvis.json_backend import JSONBackend
 from jarvis.sqlite_backend import SQLiteBackend
-from jarvis.storage_backend import Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jarvis.conformance.fixtures import OpenBackend
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFunction
 from jarvis.sqlite_backend import SQLiteBackend
+from jarvis.storage_backend import BackendWrapper
 
 PAGE: dict[str, Any] = {"__name__": "write_a_backend"}
 _TEXT = (Path(__file__).parent.parent / "docs" / "how-to" / "write-a-backend.md").read_text(encoding="utf-8")
@@ -49,6 +51,20 @@ class TestJSON(BackendContract):
         return lambda: JSONBackend(tmp_path / "memory.json", durability="normal")
 
 
+class TestWrapped(BackendContract):
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        return lambda: BackendWrapper(SQLiteBackend(tmp_path / "memory.db", durability="normal"))
+
+
+def test_no_group_of_promises_hides_a_promise_or_a_fixture_of_another_one() -> None:
+    groups = [kind for kind in BackendContract.__mro__ if kind.__module__.startswith("jarvis.conformance.")]
+    names = [name for kind in groups for name in vars(kind) if not name.startswith("__")]
+
+    assert len(groups) > 10
+    assert [name for name, times in Counter(names).items() if times > 1] == []
+
+
 def test_a_failed_assert_shows_its_values(tmp_path: Path) -> None:
     (tmp_path / "test_forgetful.py").write_text(FORGETFUL, encoding="utf-8")
 
@@ -63,6 +79,23 @@ def test_a_failed_assert_shows_its_values(tmp_path: Path) -> None:
         assert "1 failed" in ended.stdout
         assert "assert False is True" in ended.stdout
         assert "Warning" not in ended.stdout
+
+
+def test_promises_of_the_backend_and_of_the_module_are_shown_apart(tmp_path: Path) -> None:
+    (tmp_path / "test_forgetful.py").write_text(FORGETFUL, encoding="utf-8")
+    chosen = "updating_or_deleting_an_absent or absent_id_is_read_as_none"
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "jarvis.conformance.plugin", "-k", chosen],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    _, _, rest = ended.stdout.partition("promises of the backend")
+    of_backend, _, of_module = rest.partition("promises of the module")
+    assert re.search(r"^an absent id is read as none +kept$", of_backend, re.MULTILINE)
+    assert re.search(r"^updating or deleting an absent id returns false +BROKEN$", of_module, re.MULTILINE)
 
 
 FORGETFUL = """

@@ -20,10 +20,11 @@ from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend
+from jarvis.storage_backend import BackendWrapper, StorageBackend
 
 PUBLIC: tuple[type, ...] = (
-    *(AsyncMemoryModule, ConfigLoader, Container, HistoryPolicy, JSONBackend, JarvisConfig, MemoryEntry),
-    *(MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig, JarvisError),
+    *(AsyncMemoryModule, BackendWrapper, ConfigLoader, Container, HistoryPolicy, JSONBackend, JarvisConfig),
+    *(MemoryEntry, MemoryModule, MemoryQuery, RetentionRule, SQLiteBackend, StorageConfig, JarvisError),
     *(AsyncStore, Store),
 )
 
@@ -81,24 +82,13 @@ def test_everything_public_is_documented_where_it_is_defined() -> None:
 
 
 def _verbs_of_the_contract() -> set[str]:
-    from jarvis import storage_backend
+    from jarvis import capabilities
     from jarvis.persistent_memory import MemoryModule
     from jarvis.services.store import Store
 
     described = (
-        storage_backend.StorageBackend,
-        storage_backend.Transactional,
-        storage_backend.SharesCommits,
-        storage_backend.Namespaced,
-        storage_backend.KeepsHistory,
-        storage_backend.Settles,
-        storage_backend.Erases,
-        storage_backend.Expires,
-        storage_backend.FeedsChanges,
-        storage_backend.MarksCursors,
-        storage_backend.WakesWatchers,
-        storage_backend.BacksUp,
-        storage_backend.Encrypts,
+        StorageBackend,
+        *(each for each in vars(capabilities).values() if getattr(each, "__module__", "") == capabilities.__name__),
         MemoryModule,
         Store,
     )

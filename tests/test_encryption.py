@@ -438,14 +438,14 @@ def test_an_erasure_searches_what_the_pages_hold(tmp_path: Path) -> None:
     ids = filled(tmp_path)
     memory = encrypted(tmp_path)
     database = memory.backend._database  # type: ignore[attr-defined]  # what the search reads is not to be seen else
-    from jarvis.model.erasure import search
+    from jarvis._disk.search import search_files
 
-    assert search(database.file.files(), ids, database.file.chunks_of).found >= len(ids)
+    assert search_files(database.file.files(), ids, database.file.chunks_of).found >= len(ids)
     receipt = memory.erase_memory(ids[0])
     assert receipt.state == "done"
     assert receipt.searched is not None
     assert receipt.searched.found == 0
-    assert search(database.file.files(), ids[1:], database.file.chunks_of).found >= len(ids) - 1
+    assert search_files(database.file.files(), ids[1:], database.file.chunks_of).found >= len(ids) - 1
 
 
 def test_no_secret_stands_in_any_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jarvis._disk.search import Wanted, search_files
 from jarvis._sql import history
-from jarvis._sql.history import EVERY
 from jarvis._sqlite.schema import FIRST_LIFE_COLUMNS
 from jarvis._sqlite.store_file import StoreFile
 from jarvis.codec import encode
@@ -28,8 +28,8 @@ from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.errors import EntryNotFoundError, HistoryUnavailableError, InvalidEntryError
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.erasure import Wanted, search
 from jarvis.model.options import Compression
+from jarvis.model.rules import PRUNED_EVERY
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import _NAMESPACES, SQLiteBackend
 
@@ -179,7 +179,7 @@ def test_writers_purge_as_fast_as_they_write(memory: MemoryModule, clock: FakeCl
     for number in range(1_000):
         memory.set_user_preference("code", {"n": number}, ttl=1)
         clock.step(seconds=2)
-    assert _count(memory, "entries") <= EVERY
+    assert _count(memory, "entries") <= PRUNED_EVERY
 
 
 def test_notes_of_what_was_purged_go_with_the_past(tmp_path: Path, clock: FakeClock) -> None:
@@ -188,7 +188,7 @@ def test_notes_of_what_was_purged_go_with_the_past(tmp_path: Path, clock: FakeCl
     for number in range(1_000):  # none of which is ever updated or deleted
         memory.create_memory("c", f"k{number}", {}, "t", ttl=1)
         clock.step(minutes=10)
-    day = 24 * 6 + 2 * EVERY
+    day = 24 * 6 + 2 * PRUNED_EVERY
     assert _count(memory, "gaps") <= day
     assert _count(memory, "events") <= 2 * day
     with pytest.raises(HistoryUnavailableError):
@@ -348,7 +348,9 @@ def test_a_search_in_pieces_counts_what_a_search_of_the_whole_counts(name: str, 
     data = b"\n".join(written[each] for each in how)
     wanted = Wanted([name])
 
-    in_pieces = search([__file__], wanted, lambda _: iter([data[at : at + size] for at in range(0, len(data), size)]))
+    in_pieces = search_files(
+        [__file__], wanted, lambda _: iter([data[at : at + size] for at in range(0, len(data), size)])
+    )
 
     assert in_pieces.found == wanted.count(data)
     if not name.startswith('"') and "\\" not in name:

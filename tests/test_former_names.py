@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jarvis.async_memory import AsyncMemoryModule, AsyncStore
+from jarvis.capabilities import Namespaced
 from jarvis.errors import NotEncryptedError
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.record import decode_body
@@ -42,12 +43,15 @@ MOVED_TO_STORE = {
         ("jarvis.memory_entry", "jarvis.model.entry", check_namespace),
         ("jarvis.entry_record", "jarvis.model.record", decode_body),
         ("jarvis.value_filter", "jarvis.model.value_filter", compile_where),
+        ("jarvis.storage_backend", "jarvis.capabilities", Namespaced),
     ],
 )
 def test_a_former_name_is_the_same_object_and_warns(former: str, now: str, wanted: type) -> None:
     module = importlib.import_module(former)
 
-    with pytest.warns(DeprecationWarning, match=f"{former} has moved: import {wanted.__name__} from {now}"):
+    with pytest.warns(
+        DeprecationWarning, match=f"{former}.{wanted.__name__} has moved: import {wanted.__name__} from {now}"
+    ):
         assert getattr(module, wanted.__name__) is wanted
 
 

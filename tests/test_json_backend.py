@@ -43,6 +43,7 @@ from jarvis.json_backend import JSONBackend
 from jarvis.model.change import FIRST_GENERATION
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.revision import Signature
+from tests.erasing import erase_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -210,7 +211,7 @@ def test_a_namespace_without_entries_and_past_is_not_in_the_file(path: Path, bac
     alice.create(an_entry())
     alice.delete("1")
     assert list(unsealed(path)["namespaces"]) == ["alice"]
-    backend.erase_namespace("alice")
+    erase_namespace(backend, "alice")
     assert "namespaces" not in unsealed(path)
     ((digest, held),) = unsealed(path)["erased"].items()
     assert "alice" not in digest
@@ -794,7 +795,7 @@ def test_erasing_the_default_namespace_removes_the_kept_copies(path: Path, backe
     other.write_text("not ours")
     backend.bootstrap()
 
-    assert backend.erase_namespace("default") == 1
+    assert erase_namespace(backend, "default") == 1
     assert [each.name for each in path.parent.glob("*.first-life*")] == [other.name]
     assert b"dark" not in path.read_bytes()
 
@@ -806,7 +807,7 @@ def test_an_erasure_that_is_taken_back_keeps_the_kept_copies(path: Path, backend
 
         def fail() -> None:
             with backend.transaction():
-                backend.erase_namespace("default")
+                erase_namespace(backend, "default")
                 raise KeyError
 
         with pytest.raises(KeyError):
@@ -820,7 +821,7 @@ def test_erasing_another_namespace_leaves_the_kept_copies(path: Path, backend: J
     an_old_store(path, an_old_entry("1"))
     backend.for_namespace("alice").create(an_entry())
 
-    assert backend.erase_namespace("alice") == 1
+    assert erase_namespace(backend, "alice") == 1
     assert Path(f"{path}.first-life").exists()
 
 

@@ -99,7 +99,7 @@ def churned(path: Path, chance: random.Random, namespace: str) -> tuple[JSONBack
     an_old_store(path, *old)
     clock = FakeClock(START)
     backend = JSONBackend(path, durability="normal", history=HistoryPolicy(max_revisions=3)).for_namespace(namespace)
-    backend = backend.with_clock(clock)
+    backend = backend.bind(clock=clock)
     memory = MemoryModule(storage_backend=backend, clock=clock)
     ids = []
     with memory.transaction():

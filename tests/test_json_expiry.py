@@ -205,7 +205,7 @@ def test_without_history_what_is_purged_leaves_nothing(path: Path, clock: FakeCl
 
 def test_a_transaction_purges_by_the_clock_of_whom_opens_it(path: Path, memory: MemoryModule) -> None:
     memory.create_memory("c", "k", {}, "t", ttl=1)
-    ahead = JSONBackend(path).with_clock(lambda: START + SECOND)
+    ahead = JSONBackend(path).bind(clock=lambda: START + SECOND)
 
     ahead.for_namespace("other").create(MemoryEntry("1", "c", "k", {}))
 
@@ -215,7 +215,7 @@ def test_a_transaction_purges_by_the_clock_of_whom_opens_it(path: Path, memory: 
 
 def test_a_copy_keeps_the_clock(path: Path, memory: MemoryModule) -> None:
     memory.create_memory("c", "k", {}, "t", ttl=1)
-    ahead = JSONBackend(path).with_clock(after_a_second)
+    ahead = JSONBackend(path).bind(clock=after_a_second)
 
     for copy in (pickle.loads(pickle.dumps(ahead)), ahead.for_namespace("default")):
         assert copy.list_all() == []

@@ -16,13 +16,14 @@ import pytest
 
 from jarvis._json import event as json_event
 from jarvis._json import record as json_record
+from jarvis.capabilities import FeedsChanges
 from jarvis.config import HistoryPolicy
 from jarvis.errors import CursorExpiredError
 from jarvis.json_backend import JSONBackend
 from jarvis.model.change import Change, Kind, cursor_of, position_of
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.revision import Operation, Signature
-from jarvis.storage_backend import FeedsChanges
+from tests.erasing import erase_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,7 +163,7 @@ def test_what_nobody_signed_has_no_author(backend: JSONBackend) -> None:
     backend.delete("1")
     backend.recreate(an_entry())
     backend.recreate(an_entry("3", provenance={"module": "none", "task_id": "unknown"}))
-    backend.erase_namespace("alice")
+    erase_namespace(backend, "alice")
 
     found = backend.changes(0, MANY)
     assert [each.operation for each in found] == ["create", "create", "update", "delete", "create", "create"]
@@ -212,7 +213,7 @@ def test_namespaces_are_fed_apart(backend: JSONBackend) -> None:
     for store in (backend, alice, backend, alice):
         store.create(an_entry(str(backend.last_position())))
     alice.delete("1")
-    alice.erase_namespace("default")
+    erase_namespace(alice, "default")
 
     assert told(alice) == [("2", "create", "1 1"), ("4", "create", "3 1"), ("5", "delete", "1 1")]
     assert [each.operation for each in backend.changes(0, MANY)] == ["erase"]
@@ -249,7 +250,7 @@ def test_what_is_taken_back_is_not_told(path: Path) -> None:
         lambda: backend.delete("1"),
         lambda: backend.recreate(an_entry()),
         lambda: backend.clear(),
-        lambda: backend.erase_namespace("default"),
+        lambda: erase_namespace(backend, "default"),
         lambda: backend.create(an_entry()),
     ]
     fail(backend, *everything)
@@ -453,7 +454,7 @@ def test_a_store_that_keeps_no_history_has_no_feed(path: Path) -> None:
     backend.create(an_entry())
     backend.delete("1")
     backend.create(an_entry())
-    backend.erase_namespace("default")
+    erase_namespace(backend, "default")
 
     assert backend.last_position() == 4
     for after in (0, 4):
@@ -515,7 +516,7 @@ def test_erasing_leaves_only_that_it_was_done(path: Path) -> None:
     with backend.transaction():
         backend.sign(Signature("erase", "ui", "task-1", "asked for"))
         backend.moment(moment)
-        assert backend.erase_namespace("alice") == 2
+        assert erase_namespace(backend, "alice") == 2
 
     assert b"cobalt" not in path.read_bytes()
     for store in (backend, JSONBackend(path, read_only=True)):
@@ -535,16 +536,16 @@ def test_erasing_leaves_only_that_it_was_done(path: Path) -> None:
 
 
 def test_a_past_without_a_present_is_told_to_be_erased_and_nothing_is_not(path: Path, backend: JSONBackend) -> None:
-    backend.erase_namespace("default")
+    erase_namespace(backend, "default")
     assert (backend.changes(0, MANY), backend.last_position()) == ([], 0)
     few = JSONBackend(path, history=HistoryPolicy(max_revisions=1, max_age=None, cleared_max_age=DAY))
     few.create(an_entry("basalt"))
     few.delete("basalt")
-    assert few.erase_namespace("default") == 0
+    assert erase_namespace(few, "default") == 0
     (erased,) = few.changes(0, MANY)
     assert (erased.operation, erased.count, position_of(erased.cursor)) == ("erase", 1, 3)
     before = path.read_bytes()
-    assert few.erase_namespace("default") == 0
+    assert erase_namespace(few, "default") == 0
     assert path.read_bytes() == before
 
     with at(few, START):
@@ -554,7 +555,7 @@ def test_a_past_without_a_present_is_told_to_be_erased_and_nothing_is_not(path: 
     few.prune(START + 9 * DAY, 9)
     assert few.revisions("basalt") == []
     assert b"basalt" in path.read_bytes()
-    few.erase_namespace("default")
+    erase_namespace(few, "default")
     assert b"basalt" not in path.read_bytes()
     assert [(each.operation, each.count) for each in few.changes(0, MANY)] == [("erase", 1), ("erase", 1)]
 
@@ -624,7 +625,7 @@ def test_numbers_go_on_after_the_greatest_of_the_feed_in_a_file_edited_by_hand(p
     with backend.transaction():
         backend.moment(START)
         backend.create(an_entry())
-        backend.erase_namespace("default")
+        erase_namespace(backend, "default")
     if left == "fed_from":
         backend.prune(START + 9 * DAY, 9)
     document = document_of(path)
@@ -685,7 +686,7 @@ def test_a_snapshot_that_others_hold_is_left_alone(path: Path) -> None:
     backend.create(an_entry())
     backend.update(an_entry())
     backend.prune(START + 9 * DAY, 99)
-    backend.erase_namespace("default")
+    erase_namespace(backend, "default")
 
     assert snapshot.changes("default", 0, MANY) == before
 
@@ -765,7 +766,7 @@ class Diary:
         entry, how = store.read(entry_id), self.chance.random()
         if how < 0.02:
             there, had = len(store.list_all()), any(each[1] != "erase" for each in done)
-            store.erase_namespace(name)
+            erase_namespace(store, name)
             if there or had:
                 done[:] = [each for each in done if each[1] == "erase"]  # of earlier ones that stays
                 done.append((_number(store), "erase", None, None))

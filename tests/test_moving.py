@@ -58,6 +58,11 @@ def memory(store: Path) -> MemoryModule:
     return memory
 
 
+def pending(database: Database) -> str | None:
+    """Return what a run is called that was broken off; None if there is none."""
+    return database.read(lambda session: touched_rows.run(session.rows))
+
+
 def database_of(memory: MemoryModule) -> Database:
     assert isinstance(memory.backend, SQLiteBackend)
     return memory.backend._database
@@ -350,7 +355,7 @@ def test_a_move_that_its_progress_breaks_off_is_gone_on_with(memory: MemoryModul
     with pytest.raises(BreakError):
         move(memory, progress=report)
     assert model.contents(memory) == before
-    run = moving.pending(database_of(memory))
+    run = pending(database_of(memory))
     assert run is not None
     memory.create_memory("things", "meanwhile", {}, "thing")
     memory.delete_memory(memory.list_memories()[-1].id)
@@ -363,7 +368,7 @@ def test_a_move_that_its_progress_breaks_off_is_gone_on_with(memory: MemoryModul
     assert moved.run == run
     assert moved.resumed > 0
     assert again[0].stage != "copy" or again[0].done == moved.resumed
-    assert moving.pending(database_of(memory)) is None
+    assert pending(database_of(memory)) is None
     assert model.contents(memory) == expected
     memory.shutdown()
     assert {"rows": moved.rows, "digest": moved.digest} == digest(str(store))
@@ -397,7 +402,7 @@ def test_a_move_that_is_given_up_leaves_nothing(memory: MemoryModule, store: Pat
 
     moving.abandon(database_of(memory))
 
-    assert moving.pending(database_of(memory)) is None
+    assert pending(database_of(memory)) is None
     assert model.contents(memory) == before
     tables = database_of(memory).read(lambda session: session.rows("SELECT name FROM sqlite_schema"))
     assert not [name for (name,) in tables if name.startswith("moved")]
@@ -458,7 +463,7 @@ def test_a_copy_of_the_file_that_was_taken_meanwhile_notes_nothing_any_more(
     move(memory, progress=at("verify", back_up))
 
     with MemoryModule(storage_dir=tmp_path / "other") as other:
-        assert moving.pending(database_of(other)) is None
+        assert pending(database_of(other)) is None
         assert other.erase_memory(other.list_memories()[0].id).state == "done"
     memory.shutdown()
 
@@ -507,7 +512,7 @@ def test_a_store_is_not_moved_inside_a_transaction_nor_read_only(memory: MemoryM
     with MemoryModule(storage_dir=store, read_only=True) as reader, pytest.raises(ReadOnlyStoreError):
         move(reader)
 
-    assert moving.pending(database_of(memory)) is None
+    assert pending(database_of(memory)) is None
     memory.shutdown()
 
 
@@ -689,7 +694,7 @@ def test_a_full_disk_at_any_moment_leaves_the_store_and_the_move_is_gone_on_with
             with lifted():
                 assert model.contents(other) == before, number
                 other.create_memory("things", "afterwards", {}, "thing")
-                if moving.pending(database_of(other)) is not None:
+                if pending(database_of(other)) is not None:
                     move(other)
                 assert other.count_memories() == 301
                 other.shutdown()
@@ -715,7 +720,7 @@ def test_a_store_of_an_earlier_version_gives_up_a_move_when_it_is_migrated(store
 
     with MemoryModule(storage_dir=store) as memory:
         before = memory.list_memories()
-        assert moving.pending(database_of(memory)) is None
+        assert pending(database_of(memory)) is None
         assert ".memory.db.moving" not in names(store)
         move(memory)
         assert memory.list_memories() == before != []

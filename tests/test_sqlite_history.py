@@ -16,6 +16,7 @@ import pytest
 from jarvis._sql import feed, history
 from jarvis._sql.session import Session
 from jarvis._sqlite import schema
+from jarvis.capabilities import KeepsHistory
 from jarvis.conformance.fixtures import FakeClock, an_entry
 from jarvis.errors import (
     CorruptStoreError,
@@ -27,7 +28,6 @@ from jarvis.errors import (
 from jarvis.model.change import Change
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
-from jarvis.storage_backend import KeepsHistory
 
 STORES = Path(__file__).parent / "stores"
 FAR = datetime(2100, 1, 1, tzinfo=UTC)

@@ -17,6 +17,7 @@ from jarvis.keys import KeyFile, KeyFunction
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
+from tests.erasing import erase_namespace
 
 BOTH = pytest.mark.parametrize("kind", [SQLiteBackend, JSONBackend])
 NOT_OFFERED = ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EBADF")
@@ -63,7 +64,7 @@ def test_a_sync_that_is_not_offered_is_said_once_and_fails_nothing(
         warnings.simplefilter("error")
         for each in ("1", "2"):
             backend.create(entry(each))
-        backend.erase_namespace("other")
+        erase_namespace(backend, "other")
         backend.shutdown()
         reopened = kind(path)
         reopened.create(entry("3"))

@@ -105,7 +105,7 @@ def open_backend(
 def backends_with(protocol: type) -> list[str]:
     """Return the names of the backends coming with jarvis that fulfil a capability's Protocol, sorted.
 
-    >>> from jarvis.storage_backend import Transactional
+    >>> from jarvis.capabilities import Transactional
     >>> "sqlite" in backends_with(Transactional)
     True
     """

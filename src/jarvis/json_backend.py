@@ -7,16 +7,28 @@ import itertools
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
 
-from jarvis._disk.locks import place_for_copy
 from jarvis._json import mending
-from jarvis._json.past import EXACT, PastRoom
+from jarvis._json.past import PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
 from jarvis._json.store import Store
+from jarvis.capabilities import (
+    BacksUp,
+    Erases,
+    Expires,
+    FeedsChanges,
+    KeepsHistory,
+    MarksCursors,
+    MendsDates,
+    Namespaced,
+    Past,
+    Settles,
+    Transactional,
+)
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.errors import (
@@ -39,21 +51,9 @@ from jarvis.model.entry import (
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
+from jarvis.model.rules import exact_filters, settle
 from jarvis.model.store_options import StoreOptions
-from jarvis.storage_backend import (
-    BacksUp,
-    Erases,
-    Expires,
-    FeedsChanges,
-    KeepsHistory,
-    MarksCursors,
-    MendsDates,
-    Namespaced,
-    Past,
-    Settles,
-    StorageBackend,
-    Transactional,
-)
+from jarvis.storage_backend import StorageBackend
 
 if TYPE_CHECKING:
     import os
@@ -200,6 +200,17 @@ class JSONBackend(StorageBackend):
     def shutdown(self) -> None:
         self._store.shut_down()
 
+    # --- handles ---------------------------------------------------------------------------------
+
+    def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
+        sibling = object.__new__(type(self))
+        sibling.__dict__.update(self.__dict__)
+        if namespace is not None:
+            sibling.namespace = check_namespace(namespace)
+        if clock is not None:
+            sibling._clock = clock
+        return sibling
+
     # --- faster than the defaults ----------------------------------------------------------------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +246,7 @@ class JSONBackend(StorageBackend):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Open a write transaction, or a savepoint; see `jarvis.storage_backend.Transactional`.
+        """Open a write transaction, or a savepoint; see `jarvis.capabilities.Transactional`.
 
         It covers every sibling of this backend. The file is rewritten once, on leaving, if at all.
         """
@@ -243,11 +254,10 @@ class JSONBackend(StorageBackend):
             yield
 
     def moment(self, now: datetime) -> datetime:
-        """Return the timestamp of a change made now; see `jarvis.storage_backend.Transactional`."""
         return self._store.own_transaction().moment(now)
 
     def sign(self, signature: Signature) -> None:
-        """Say who makes the changes that follow in this block; see `jarvis.storage_backend.KeepsHistory`.
+        """Say who makes the changes that follow in this block; see `jarvis.capabilities.KeepsHistory`.
 
         Raises:
             TransactionError: no transaction is open in this thread.
@@ -260,7 +270,6 @@ class JSONBackend(StorageBackend):
         transaction.signature = signature
 
     def complete(self, now: datetime) -> None:
-        """Let changes become visible to the past at `now`; see `jarvis.storage_backend.KeepsHistory`."""
         transaction = self._store.own_transaction()
         if transaction.own is not None:
             self._store.announce()
@@ -270,7 +279,6 @@ class JSONBackend(StorageBackend):
         self._store.announce()
 
     def revisions(self, entry_id: str) -> list[Revision]:
-        """Return the kept states of the entry that has or had this id, the newest first."""
         seen, now = self._store.seen(), self._now()
         record = seen.room(self.namespace).get(entry_id)
         if record is not None and record.has_expired(now):
@@ -283,7 +291,6 @@ class JSONBackend(StorageBackend):
             ]
 
     def recreate(self, entry: MemoryEntry) -> None:
-        """Store `entry` as one version more than its last known one; see `jarvis.storage_backend.KeepsHistory`."""
         draft = Draft(entry)
         with self._store.changing(self._now) as transaction:
             self._make_room(transaction, entry.id)
@@ -295,35 +302,24 @@ class JSONBackend(StorageBackend):
                 transaction.tell_again(self.namespace, record)
 
     def as_of(self, moment: datetime) -> Past:
-        """Return the namespace as it was at `moment`; see `jarvis.storage_backend.KeepsHistory`."""
         instant = asked_instant("as_of", moment)
         if instant is None:
             raise InvalidQueryError("as_of: takes a datetime, not None")
         return _Then(self, max(instant, FIRST_INSTANT))
 
     def prune(self, now: datetime, limit: int) -> int:
-        """Remove at most `limit` states, of any namespace, that are too old at `now`; return how many."""
         with self._store.changing(self._now) as transaction:
             return transaction.prune(instant_of(now), limit)
 
-    def with_clock(self, clock: Callable[[], datetime]) -> JSONBackend:
-        """Return a sibling on the same state, lock and transaction that tells the time by `clock`."""
-        sibling = self.for_namespace(self.namespace)
-        sibling._clock = clock
-        return sibling
-
     def purge_expired(self, limit: int) -> int:
-        """Remove at most `limit` entries that have expired, of any namespace, with their past; return how many."""
         with self._store.changing(self._now) as transaction:
             return transaction.purge(self._now(), limit)
 
     def last_moment(self) -> datetime | None:
-        """Return the last moment that a change was given; see `jarvis.storage_backend.MendsDates`."""
         made = self._store.seen().clock.made
         return None if made is None else datetime_of(made)
 
     def mend_dates(self, signature: Signature) -> int:
-        """Let no change be dated later than now; see `jarvis.storage_backend.MendsDates`."""
         with self._store.transaction(self._now), self._decoding():
             transaction = self._store.own_transaction()
             if transaction.depth:
@@ -333,20 +329,17 @@ class JSONBackend(StorageBackend):
             return mending.mend(transaction, self.for_namespace, self._now())
 
     def changes(self, after: int, limit: int) -> list[Change]:
-        """Return the first `limit` changes with numbers greater than `after`; see `FeedsChanges`."""
         seen = self._store.seen()
         with self._decoding():
             return seen.changes(self.namespace, after, limit)
 
     def changes_since(self, cursor: str, limit: int) -> list[Change]:
-        """Return the first `limit` changes behind a cursor of this store; see `MarksCursors`."""
         seen = self._store.seen()
         after = seen.position_in(cursor)
         with self._decoding():
             return seen.changes(self.namespace, after, limit)
 
     def newest_cursor(self) -> str:
-        """Return the cursor of the newest commit; see `MarksCursors`."""
         return self._store.seen().newest_cursor()
 
     def first_position(self) -> int:
@@ -357,30 +350,11 @@ class JSONBackend(StorageBackend):
         """Return the number of the newest commit of the store, also of one that is not complete yet."""
         return self._store.seen().last_number()
 
-    def for_namespace(self, namespace: str) -> JSONBackend:
-        """Return a sibling on the same state, lock and transaction; raise `InvalidEntryError` for a bad name."""
-        sibling = object.__new__(type(self))
-        sibling.__dict__.update(self.__dict__, namespace=check_namespace(namespace))
-        return sibling
-
     def list_namespaces(self) -> list[str]:
-        """Return the names of the namespaces that hold an entry, sorted."""
         now = self._now()
         return sorted(n for n, room in self._store.seen().rooms.items() if len(room.records) > len(room.expired(now)))
 
-    def erase_namespace(self, namespace: str) -> int:
-        """Delete every entry of `namespace`, its past, and every file of ours that may still hold one; return how many.
-
-        The file system may keep the blocks of the replaced file until it needs them.
-        """
-        sibling = self.for_namespace(namespace)
-        with self._store.transaction(self._now):
-            there = sibling.count(MemoryQuery())
-            sibling.erase(None)
-            return there
-
     def erase(self, which: str | MemoryQuery | None) -> Erased:
-        """Remove memories with their past and all that names them; see `jarvis.storage_backend.Erases`."""
         self._store.own_transaction()
         if isinstance(which, MemoryQuery):
             which = msgspec.structs.replace(which, limit=None, after=None)
@@ -388,7 +362,7 @@ class JSONBackend(StorageBackend):
             return transaction.erase(self.namespace, which)
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
-        """Remove the files that an erasure left, and search all others for `ids`; see `jarvis.storage_backend.Erases`.
+        """Remove the files that an erasure left, and search all others for `ids`; see `jarvis.capabilities.Erases`.
 
         What a killed process left goes with the next opening or write at the latest.
         """
@@ -398,8 +372,7 @@ class JSONBackend(StorageBackend):
 
     def back_up(self, directory: Path) -> Path:
         target = directory / self.file_path.name
-        with place_for_copy(target, (), self._options.busy_timeout_seconds):
-            self._store.copy(str(target))
+        self._store.copy(target)
         return target
 
     # --- inside ----------------------------------------------------------------------------------
@@ -453,39 +426,32 @@ class JSONBackend(StorageBackend):
 
 
 class _Then:
-    """What the namespace of a backend held at an instant; see `jarvis.storage_backend.Past`."""
+    """What the namespace of a backend held at an instant; see `jarvis.capabilities.Past`."""
 
     def __init__(self, backend: JSONBackend, instant: int) -> None:
         self._backend, self._instant = backend, instant
 
     def read(self, entry_id: str) -> MemoryEntry | None:
-        """Return the entry that had this id, or None."""
         return self._backend._entry(self._room({"id": entry_id}).get(entry_id))
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
-        """Return the newest entry with this key, or None."""
         return next(iter(self.select(MemoryQuery(key=key, limit=1))), None)
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        """Return the first `query.limit` entries that matched `query`, newest first."""
         return self._backend._listed(self._room_for(query), query)
 
     def count(self, query: MemoryQuery) -> int:
-        """Return ``len(self.select(query))``."""
         return self._backend._counted(self._room_for(query), query)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        """Yield what `select` returns."""
         yield from self._backend._entries(self._room_for(query), query)
 
     def _room_for(self, query: MemoryQuery) -> _Answering:
-        return self._room({name: getattr(query, name) for name in EXACT})
+        return self._room(exact_filters(query))
 
     def _room(self, asked: dict[str, str | None]) -> _Answering:
         backend = self._backend
-        if self._instant == backend._now():
-            time.sleep(0.00001)  # a commit that begins now is dated later
-        backend._store.await_commit()
+        settle(self._instant, backend._now(), backend._store.await_commit)
         return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
 
 

@@ -17,6 +17,16 @@ from jarvis._calls.arguments import is_on, tag_list
 from jarvis._calls.caller import Gates, holding
 from jarvis._calls.former import former_verb
 from jarvis.backend_registry import ask, open_backend
+from jarvis.capabilities import (
+    Expires,
+    KeepsHistory,
+    MendsDates,
+    Namespaced,
+    Past,
+    Settles,
+    SharesCommits,
+    Transactional,
+)
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.unstorable import storable
 from jarvis.errors import (
@@ -57,17 +67,7 @@ from jarvis.services.retention import RetentionPlan, SweepReport, rules_of
 from jarvis.services.store import Store
 from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number, sweep
 from jarvis.services.watching import Feed, new_watch, watching
-from jarvis.storage_backend import (
-    Expires,
-    KeepsHistory,
-    MendsDates,
-    Namespaced,
-    Past,
-    Settles,
-    SharesCommits,
-    StorageBackend,
-    Transactional,
-)
+from jarvis.storage_backend import StorageBackend
 
 __all__ = [
     "Change",
@@ -193,9 +193,10 @@ class MemoryModule:
                 raise InvalidSettingError(f"{named}: set it on the backend that is given as storage_backend")
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
-                backend = ask(storage_backend, Namespaced).for_namespace(namespace)
-        if clock is not utc_now and backend.has_capability(Expires):
-            backend = backend.capability(Expires).with_clock(functools.partial(_time_of, clock))
+                ask(storage_backend, Namespaced)
+                backend = storage_backend.for_namespace(namespace)
+        if clock is not utc_now:
+            backend = backend.bind(clock=functools.partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
         self._sweepers, self._ongoing = Sweepers(), Ongoing()
@@ -1126,7 +1127,8 @@ class MemoryModule:
         """
         sibling = object.__new__(type(self))
         sibling.__dict__.update(self.__dict__)
-        sibling.backend = ask(self.backend, Namespaced).for_namespace(namespace)
+        ask(self.backend, Namespaced)
+        sibling.backend = self.backend.for_namespace(namespace)
         return sibling
 
     # --- under their former names, until the next release -----------------------------------------
@@ -1160,7 +1162,7 @@ class MemoryModule:
             gate.check(backend)
         try:
             gate.call = sys._getframe()
-            if SharesCommits in backend.capabilities:
+            if backend.has_capability(SharesCommits):
                 given = backend.capability(Transactional).moment
                 return backend.capability(SharesCommits).change(lambda: work(self._date(given)))
             if not backend.has_capability(Transactional):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -19,27 +19,7 @@ from jarvis._sql.session import Session
 from jarvis._sqlite import backup, recompress, search
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
-from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of, instant_of
-from jarvis.encryption.envelope import SlotInfo
-from jarvis.errors import InvalidQueryError, TransactionError
-from jarvis.keys import KeySource, KeySources
-from jarvis.model.change import Change
-from jarvis.model.dating import date_of
-from jarvis.model.entry import (
-    DEFAULT_NAMESPACE,
-    MemoryEntry,
-    MemoryQuery,
-    asked_instant,
-    check_namespace,
-)
-from jarvis.model.erasure import Erased, Search
-from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, check_utf8, checked
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.record import encode_entry, is_small, prepare
-from jarvis.model.revision import Revision, Signature
-from jarvis.model.rewriting import RewriteProgress, Rewritten
-from jarvis.model.store_options import StoreOptions
-from jarvis.storage_backend import (
+from jarvis.capabilities import (
     BacksUp,
     Compresses,
     Encrypts,
@@ -54,10 +34,30 @@ from jarvis.storage_backend import (
     Result,
     Settles,
     SharesCommits,
-    StorageBackend,
     Transactional,
     WakesWatchers,
 )
+from jarvis.codec.instants import datetime_of, instant_of
+from jarvis.encryption.envelope import SlotInfo
+from jarvis.errors import InvalidQueryError, TransactionError
+from jarvis.keys import KeySource, KeySources
+from jarvis.model.change import Change
+from jarvis.model.entry import (
+    DEFAULT_NAMESPACE,
+    MemoryEntry,
+    MemoryQuery,
+    asked_instant,
+    check_namespace,
+)
+from jarvis.model.erasure import Erased, Search
+from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, check_utf8, checked
+from jarvis.model.recompression import Progress, Recompression
+from jarvis.model.record import encode_entry, is_small, prepare
+from jarvis.model.revision import Revision, Signature
+from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
+from jarvis.model.store_options import StoreOptions
+from jarvis.storage_backend import StorageBackend
 
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3). BETWEEN: by our
 # statistics all entries are of one namespace, and an equation is no reason to use an index.
@@ -213,6 +213,16 @@ class SQLiteBackend(StorageBackend):
     def shutdown(self) -> None:
         self._database.shutdown()
 
+    # --- handles ---------------------------------------------------------------------------------
+
+    def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
+        sibling = object.__new__(type(self))
+        sibling.__dict__.update(self.__dict__)
+        if namespace is not None:
+            sibling.namespace = check_namespace(namespace)
+        sibling._reader = Reader(self._database, sibling.namespace, self._reader.clock if clock is None else clock)
+        return sibling
+
     # --- faster than the defaults ----------------------------------------------------------------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -268,13 +278,9 @@ class SQLiteBackend(StorageBackend):
 
     def moment(self, now: datetime) -> datetime:
         session = self._database.own_session()
-        date = instant = (now - EPOCH) // MICROSECOND
-        if instant <= session.clock.made:
-            instant = min(session.clock.made + 1, LAST_INSTANT)  # commit numbers tell the order there
-            now = EPOCH + timedelta(0, 0, instant)
-            date = date_of(instant, date)
+        moment, instant, date = next_moment(now, session.clock.made)
         session.clock.made_at(instant, date)
-        return now if now.tzinfo is UTC else now.astimezone(UTC)
+        return moment
 
     def change(self, work: Callable[[], Result]) -> Result:
         return self._database.change_as_one(work)
@@ -330,11 +336,6 @@ class SQLiteBackend(StorageBackend):
             return history.prune(session, instant, limit)
 
     # --- Expires ---------------------------------------------------------------------------------
-
-    def with_clock(self, clock: Clock) -> SQLiteBackend:
-        sibling = self.for_namespace(self.namespace)
-        sibling._reader = Reader(self._database, self.namespace, clock)
-        return sibling
 
     def purge_expired(self, limit: int) -> int:
         with self._database.changing() as session:
@@ -393,20 +394,9 @@ class SQLiteBackend(StorageBackend):
 
     # --- Namespaced ------------------------------------------------------------------------------
 
-    def for_namespace(self, namespace: str) -> SQLiteBackend:
-        sibling = object.__new__(type(self))
-        sibling.__dict__.update(self.__dict__)
-        sibling.namespace = check_namespace(namespace)
-        sibling._reader = Reader(self._database, sibling.namespace, self._reader.clock)
-        return sibling
-
     def list_namespaces(self) -> list[str]:
         now = {"now": self._reader.now()}
         return sorted(name for (name,) in self._database.read(lambda session: session.rows(_NAMESPACES, now)))
-
-    def erase_namespace(self, namespace: str) -> int:
-        with self._database.transaction():
-            return self.for_namespace(namespace).erase(None).removed.get("entries", 0)
 
     # --- Erases ----------------------------------------------------------------------------------
 
@@ -456,13 +446,14 @@ class SQLiteBackend(StorageBackend):
         def change(session: Session) -> Result:
             now = self._reader.now()
             result = work(session, now)
-            clock = session.clock
-            if clock.commit_number % history.EVERY == 0:
+            if session.clock.commit_number % PRUNED_EVERY == 0:
                 expiry.release_names(session)
-                if clock.commit_number - clock.began <= history.EVERY:  # or the log is that transaction's
+                if (
+                    session.clock.commit_number - session.clock.began <= PRUNED_EVERY
+                ):  # or the log is that transaction's
                     self._database.file.log_watch.look()
                 if expiry.purge(session, now, expiry.AT_ONCE):
-                    history.prune(session, now, history.MOST)
+                    history.prune(session, now, PRUNED_AT_ONCE)
             return result
 
         return self._database.change(change)
@@ -486,8 +477,7 @@ class SQLiteBackend(StorageBackend):
 def _reopen(
     kind: type[SQLiteBackend], db_path: Path, namespace: str, options: StoreOptions, clock: Clock | None
 ) -> SQLiteBackend:
-    opened = kind(db_path, namespace=namespace, **options.given())
-    return opened if clock is None else opened.with_clock(clock)
+    return kind(db_path, namespace=namespace, **options.given()).bind(clock=clock)
 
 
 def _has_expired(revision: Revision, now: int) -> bool:

@@ -1,52 +1,35 @@
 """THE contract: what a place to keep memories must do (eight verbs), and what it may do besides.
 
 A subclass that implements the eight abstract verbs is a whole backend; everything else here has a
-correct default written over them. What cannot be built on them is a *capability*: a Protocol below,
-asked for with `StorageBackend.capability`. `jarvis.conformance` holds any backend to all of this.
+correct default written over them. What cannot be built on them is a *capability*: a Protocol of
+`jarvis.capabilities`, asked for with `StorageBackend.capability`. `jarvis.conformance` holds any
+backend to all of this.
 """
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
-from jarvis.codec import flatten
-from jarvis.encryption.envelope import SlotInfo
+from jarvis import capabilities as protocols
+from jarvis._calls.former import former_names
 from jarvis.errors import UnsupportedError
-from jarvis.keys import KeySource
-from jarvis.model.change import Change
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_value
-from jarvis.model.erasure import Erased, Search
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.revision import Revision, Signature
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace
+from jarvis.model.record import prepare
 
-__all__ = [
-    "DEFAULT_NAMESPACE",
-    "BacksUp",
-    "Compresses",
-    "Encrypts",
-    "Erases",
-    "Expires",
-    "FeedsChanges",
-    "KeepsHistory",
-    "MarksCursors",
-    "MemoryEntry",
-    "MemoryQuery",
-    "Namespaced",
-    "Past",
-    "SharesCommits",
-    "StorageBackend",
-    "Transactional",
-    "WakesWatchers",
-]
+if TYPE_CHECKING:
+    from jarvis.capabilities import *  # noqa: F403 - a release long, each has its former name here, too
 
+__all__ = ["DEFAULT_NAMESPACE", "BackendWrapper", "MemoryEntry", "MemoryQuery", "StorageBackend"]
+
+Arguments = ParamSpec("Arguments")
 Capability = TypeVar("Capability")
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
+
+__getattr__ = former_names(__name__, "jarvis.capabilities")
 
 
 class StorageBackend(ABC):
@@ -65,6 +48,9 @@ class StorageBackend(ABC):
 
     capabilities: ClassVar[tuple[type, ...]] = ()
     """The Protocols this backend fulfils."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    """The namespace this handle is bound to: all that its verbs read and change."""
 
     # --- the eight verbs -------------------------------------------------------------------------
 
@@ -128,8 +114,7 @@ class StorageBackend(ABC):
         Raises:
             InvalidEntryError: it cannot be kept exactly.
         """
-        check_value(value)
-        flatten(value)
+        prepare(value, "off")
         return value
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
@@ -174,6 +159,35 @@ class StorageBackend(ABC):
             self.delete(entry.id)
         return len(entries)
 
+    # --- handles ---------------------------------------------------------------------------------
+
+    def bind(
+        self,
+        *,
+        namespace: str | None = None,
+        clock: Callable[[], datetime] | None = None,  # noqa: ARG002 - nothing expires here
+    ) -> Self:
+        """Return a handle on the same store and connections, of another namespace, or with another clock.
+
+        What is None stays as it is. This one knows one namespace and no clock, so it returns itself. A backend
+        that is `jarvis.capabilities.Namespaced` or `jarvis.capabilities.Expires` has its own.
+
+        Args:
+            namespace: which of the store's memories the handle sees.
+            clock: returns the time now, aware, by which entries expire; pickled with the handle.
+
+        Raises:
+            InvalidEntryError: `namespace` is no name.
+            UnsupportedError: it is another one, and the backend has no namespaces.
+        """
+        if namespace is not None and check_namespace(namespace) != self.namespace:
+            raise UnsupportedError(f"the backend {self.name!r} has no namespaces")
+        return self
+
+    def for_namespace(self, namespace: str) -> Self:
+        """Return ``self.bind(namespace=namespace)``; None is no namespace here, and refused."""
+        return self.bind(namespace=check_namespace(namespace))
+
     # --- capabilities ----------------------------------------------------------------------------
 
     def has_capability(self, protocol: type) -> bool:
@@ -199,329 +213,117 @@ def _written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
     return (entry.position[1] if entry.position else 0), entry.order
 
 
-class Transactional(Protocol):
-    """transactions: several changes kept all or not at all, atomic between threads and processes."""
+def _forwarded(verb: Callable[Concatenate[Any, Arguments], Answer]) -> Callable[Concatenate[Any, Arguments], Answer]:
+    """Return a verb, with the signature and the docstring of `verb`, that calls the one of `BackendWrapper.wrapped`."""
+    name = verb.__name__
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """Open a write transaction for the calling thread, or a savepoint inside the one it has.
+    @functools.wraps(verb, updated=())  # what makes a verb abstract is in its __dict__
+    def forward(self: Any, /, *args: Arguments.args, **named: Arguments.kwargs) -> Answer:
+        answer: Answer = getattr(self.wrapped, name)(*args, **named)
+        return answer
 
-        Leaving normally commits and makes the changes durable; leaving with any exception takes back
-        all of them, of this block only. The calling thread reads its own changes; nobody else does.
-        """
-
-    def moment(self, now: datetime) -> datetime:
-        """Return the timestamp of a change made now: `now` or, where that would not be later, one
-        microsecond after the last one that this method gave for the namespace, in any process.
-
-        Raises:
-            TransactionError: no transaction is open in this thread.
-        """
+    return forward
 
 
-class SharesCommits(Protocol):
-    """shared commits: changes that several threads make at once wait for the disk together."""
+class BackendWrapper(StorageBackend):
+    """A backend around another one: each verb calls the verb of this name of `wrapped`, and nothing else.
 
-    def change(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns; what it changes is kept at the end, all of it or, if it raises, nothing.
+    A subclass overrides the verbs that it changes, and calls ``super()`` in them:
 
-        As in ``with transaction(): return work()``, but outside a transaction `work` may be called in
-        another thread, beside what other threads change, and a second time if that commit fails. So it
-        calls verbs of this backend and its siblings, `Transactional.moment` among them, and nothing else.
-        What another thread's `work` raises is not noticed here.
-        """
+    1. Each verb goes straight to the same verb of `wrapped`. A subclass that changes how entries are read overrides
+       every verb that reads: `read`, `select`, `query`, `list_all`, `count`, `iterate`, `newest_of_key`, `last_written`
+       and `KeepsHistory.as_of`. The same holds for the verbs that write.
+    2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
+       them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes, such as
+       a cache and `MendsDates.mend_dates`, leaves it out.
+    3. `bind` returns a wrapper around what `wrapped.bind` returns. The two share all other attributes.
+    4. `prepare` returns a value that only `wrapped` understands; the module then calls `create` and `update` with it.
+       A subclass that looks into values there sets ``prepare = StorageBackend.prepare``.
 
-
-class Past(Protocol):
-    """What a namespace held at a moment: the reading verbs of `StorageBackend`, answering as they did then."""
-
-    def read(self, entry_id: str) -> MemoryEntry | None:
-        """Return the entry that had this id, or None."""
-
-    def newest_of_key(self, key: str) -> MemoryEntry | None:
-        """Return the newest entry with this key, or None."""
-
-    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        """Return the first `query.limit` entries that matched `query`, newest first."""
-
-    def count(self, query: MemoryQuery) -> int:
-        """Return ``len(self.select(query))``."""
-
-    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        """Yield what `select` returns."""
-
-
-class KeepsHistory(Protocol):
-    """history: every state that an update or a deletion ends is kept, with who ended it and when.
-
-    It is kept inside the transaction of the change, as far as the store's policy has room for it.
+    >>> from jarvis.sqlite_backend import SQLiteBackend
+    >>> from jarvis.storage_backend import BackendWrapper
+    >>> import pathlib, tempfile
+    >>> class Shouting(BackendWrapper):
+    ...     def delete(self, entry_id):
+    ...         print("DELETED", entry_id)
+    ...         super().delete(entry_id)
+    >>> backend = Shouting(SQLiteBackend(pathlib.Path(tempfile.mkdtemp()) / "memory.db"))
+    >>> backend.delete("1")
+    DELETED 1
     """
 
-    def sign(self, signature: Signature) -> None:
-        """Say who makes the changes that follow in this thread's transaction, up to the end of the
-        block of `SharesCommits.change` or `transaction` it is called in.
-
-        Raises:
-            TransactionError: no transaction is open in this thread.
-        """
-
-    def complete(self, now: datetime) -> None:
-        """Let the changes of this thread's transaction be visible from `now` on, as its last
-        `Transactional.moment`; no-op if it changed nothing, or gave a later moment before.
-        """
-
-    def revisions(self, entry_id: str) -> list[Revision]:
-        """Return the kept states of the entry that has or had this id, the newest first."""
-
-    def recreate(self, entry: MemoryEntry) -> None:
-        """Store `entry`, which is absent, as one version more than the last one that is known of its id.
-
-        Raises:
-            DuplicateEntryError: the id is taken.
-        """
-
-    def as_of(self, moment: datetime) -> Past:
-        """Return the namespace as it was at `moment`; at or after the newest change that is the present.
-
-        Its verbs raise `jarvis.errors.HistoryUnavailableError` if what they are asked is not known any more.
-
-        Raises:
-            InvalidQueryError: `moment` is no moment.
-        """
-
-    def prune(self, now: datetime, limit: int) -> int:
-        """Remove at most `limit` states that the policy has no room for at `now`; return how many."""
-
-
-class Settles(Protocol):
-    """settled answers: what is asked as of a moment that has passed is always answered alike.
-
-    A change is dated before it is visible: in between it is written and synced. Who asks as of a moment waits for the
-    commit that is in flight, because the change may be dated by then.
-    """
-
-    def announce(self) -> None:
-        """Say that the changes of this thread's transaction are dated from here on, and visible at its end.
-
-        Call it before the clock is read for `Transactional.moment`. `KeepsHistory.complete` does so by itself. No-op in
-        a transaction inside another one.
-
-        Raises:
-            TransactionError: no transaction is open in this thread.
-        """
-
-
-class Expires(Protocol):
-    """expiry: an entry is absent from the instant `MemoryEntry.expires_at` on, whether or not it was purged.
-
-    Absent for every verb, as if it had never been, and so is its past: nothing is known of its id, which may be
-    given anew, and is not as of a moment either. What ended with a deletion, in a past state whose expiry has
-    passed since, is gone likewise, with all states before.
-    As of a moment at which an entry was there that has expired since, questions that might find it raise
-    `jarvis.errors.HistoryUnavailableError`.
-    """
-
-    def with_clock(self, clock: Callable[[], datetime]) -> Any:
-        """Return a sibling on the same store and connections that asks `clock` for the time; pickled with it."""
-
-    def purge_expired(self, limit: int) -> int:
-        """Remove at most `limit` entries of the store that have expired, with their past; return how many.
-
-        The feed goes on to tell of their changes, and of the purge of each.
-        """
-
-
-class Erases(Protocol):
-    """erasure: nothing is left of what is erased in any file of the store.
-
-    That is a removal in a transaction, and the cleaning of the files behind it, which may have to wait until nobody
-    reads an older state. Until then the store knows that it is to be done: the next writer or opening does it.
-    """
-
-    def erase(self, which: str | MemoryQuery | None) -> Erased:
-        """Remove memories of the namespace with their past, and whatever else names them, as this thread's change.
-
-        In the feed one event ``erase`` takes the place of all that told of them, if anything was removed. As of a
-        moment before, questions are answered only if they are about an id that is known; all others raise
-        `jarvis.errors.HistoryUnavailableError`.
-
-        Args:
-            which: an id; or what the memories match, now or in a state that is kept of them, deleted and expired
-                ones too; or None for all. Of a query `limit` and `after` do not count.
-
-        Raises:
-            TransactionError: no transaction is open in this thread.
-        """
-
-    def finish_erasing(self, ids: Collection[str]) -> Search | None:
-        """Clean the files of the store, and search every byte of them for `ids`; None if that has to wait.
-
-        What the store holds compressed is searched, too.
-
-        Names shorter than `jarvis.model.erasure.SEARCHED_BYTES` are not searched for: they may stand anywhere.
-        """
-
-
-class BacksUp(Protocol):
-    """backups: a consistent copy of the store, made while it is in use."""
-
-    def back_up(self, directory: Path) -> Path:
-        """Write the store as it is now into a directory, durably, with the keys that open it; return the copy's path.
-
-        The directory is made if it is absent. Opened from there, the copy is a store.
-
-        Raises:
-            StoreAccessError: the directory holds such a file already.
-        """
-
-
-class Encrypts(Protocol):
-    """encryption: the files of the store hold nothing in the clear, and the keys that open it may be changed."""
-
-    def key_slots(self) -> list[SlotInfo]:
-        """Return the ways to the store's key, none if the store is plain."""
-
-    def add_key_slot(self, source: KeySource) -> int:
-        """Let one more source open the store; return the number of its slot. Only the file of keys is written.
-
-        Raises:
-            KeyUnavailableError: the source has no secret to give.
-            NotEncryptedError: the store is plain.
-        """
-
-    def remove_key_slot(self, slot_id: int) -> None:
-        """Let a slot open the store no longer. Only the file of keys is written.
-
-        Raises:
-            InvalidSettingError: there is no such slot, or it is the last one.
-            NotEncryptedError: the store is plain.
-        """
-
-    def encrypt(
-        self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
-    ) -> Rewritten | None:
-        """Encrypt the plain store while it is in use, with a slot for each source; return what was done.
-
-        None if that was only to end an encryption that was broken off, or to call off another change.
-
-        Raises:
-            InvalidSettingError: it is encrypted.
-            KeyUnavailableError: a source has no secret to give, or there is none.
-            StoreBusyError: somebody else does such a thing, or reads an older state for too long; call it again.
-        """
-
-    def decrypt(self, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
-        """Make the encrypted store plain while it is in use; return as `encrypt` does.
-
-        Raises:
-            NotEncryptedError: it is plain.
-            InvalidSettingError: encryption is required by this handle.
-            StoreBusyError: as for `encrypt`.
-        """
-
-    def rotate(self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
-        """Give the encrypted store a new key while it is in use; return what was done.
-
-        Args:
-            sources: of slots, besides those that the backend has.
-            progress: called again and again; what it raises breaks it off, and the next call goes on.
-
-        Raises:
-            NotEncryptedError: it is plain.
-            WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
-            StoreBusyError: as for `encrypt`.
-        """
-
-
-class Compresses(Protocol):
-    """compression: large values are stored compressed, as a setting of the backend has it, and read however stored."""
-
-    def recompress(self, progress: Progress | None) -> Recompression:
-        """Store every value of the store, in all namespaces and of all states that are kept, as the setting has it.
-
-        That is no change: versions, timestamps, history, feed and commit numbers stay. It is done in small steps
-        beside other writers; if it is ended, what was done stays, and the next call does the rest.
-
-        Args:
-            progress: is called after each step, outside of transactions; what it raises ends the whole.
-
-        Raises:
-            TransactionError: a transaction is open in this thread.
-        """
-
-
-class MendsDates(Protocol):
-    """mendable dates: what is dated ahead of the clock, because it once was ahead, can be dated anew."""
-
-    def last_moment(self) -> datetime | None:
-        """Return the last moment that a change of the store was given; None if there was none."""
-
-    def mend_dates(self, signature: Signature) -> int:
-        """Let no change of the store, in any namespace, be dated later than now; return how many entries changed.
-
-        Those are updates, all in one transaction, made by `signature`. Past states, and what the feed tells, are
-        dated anew as well: in the order of the changes, with the time between them where there is room. Numbers,
-        versions and cursors stay; as of a moment the past is known from now on. No-op if no change is dated later.
-
-        Raises:
-            TransactionError: a transaction is open in this thread.
-        """
-
-
-class FeedsChanges(Protocol):
-    """a change feed: what happened, in the order of commits, across processes."""
-
-    def changes(self, after: int, limit: int) -> list[Change]:
-        """Return the first `limit` changes of the namespace whose commit numbers are greater than `after`.
-
-        Inside a transaction it tells what was committed before: a number that is taken back may be given again.
-
-        Raises:
-            CursorExpiredError: some of them are not known any more.
-        """
-
-    def first_position(self) -> int:
-        """Return the smallest number that `changes` takes: all that happened behind it is known."""
-
-    def last_position(self) -> int:
-        """Return the number of the newest commit of the store."""
-
-
-class MarksCursors(Protocol):
-    """cursors that name their store: a cursor of before a restore is refused, and not taken for one of after it.
-
-    The store has a generation, a number that is random; a copy that `BacksUp.back_up` made gets another one when it is
-    first opened for writing. `Change.cursor` is made by `jarvis.model.change.cursor_of`.
-    """
-
-    def changes_since(self, cursor: str, limit: int) -> list[Change]:
-        """Return what `FeedsChanges.changes` does, for a cursor that is checked against the same state of the store.
-
-        Raises:
-            CursorExpiredError: it is of another generation, or some of the changes are not known any more.
-            InvalidQueryError: it is no cursor.
-        """
-
-    def newest_cursor(self) -> str:
-        """Return the cursor of the newest commit of the store."""
-
-
-class WakesWatchers(Protocol):
-    """waking: it is cheap to notice that somebody has committed."""
-
-    def pulse(self) -> object:
-        """Return what stays equal as long as no other connection or process commits. About 5 µs."""
-
-
-class Namespaced(Protocol):
-    """namespaces: several memories in one store that never see each other."""
-
-    namespace: str
-
-    def for_namespace(self, namespace: str) -> Any:
-        """Return a sibling backend on the same store and connections, bound to `namespace`."""
-
-    def list_namespaces(self) -> list[str]:
-        """Return the names of the namespaces that hold an entry, sorted."""
-
-    def erase_namespace(self, namespace: str) -> int:
-        """Delete every entry of `namespace`, overwriting them; return how many there were."""
+    capabilities: ClassVar[tuple[type, ...]] = protocols.CAPABILITIES
+
+    def __init__(self, wrapped: StorageBackend) -> None:
+        self.wrapped = wrapped
+        self.namespace = wrapped.namespace
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # that of a class, elsewhere
+        """What `wrapped` is called in messages."""
+        return self.wrapped.name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.wrapped!r})"
+
+    def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound.wrapped = self.wrapped.bind(namespace=namespace, clock=clock)
+        bound.namespace = bound.wrapped.namespace
+        return bound
+
+    def has_capability(self, protocol: type) -> bool:
+        return super().has_capability(protocol) and self.wrapped.has_capability(protocol)
+
+    def capability(self, protocol: type[Capability]) -> Capability:
+        self.wrapped.capability(protocol)
+        return super().capability(protocol)
+
+    bootstrap = _forwarded(StorageBackend.bootstrap)
+    create = _forwarded(StorageBackend.create)
+    read = _forwarded(StorageBackend.read)
+    update = _forwarded(StorageBackend.update)
+    delete = _forwarded(StorageBackend.delete)
+    list_all = _forwarded(StorageBackend.list_all)
+    query = _forwarded(StorageBackend.query)
+    shutdown = _forwarded(StorageBackend.shutdown)
+    prepare = _forwarded(StorageBackend.prepare)
+    select = _forwarded(StorageBackend.select)
+    count = _forwarded(StorageBackend.count)
+    iterate = _forwarded(StorageBackend.iterate)
+    newest_of_key = _forwarded(StorageBackend.newest_of_key)
+    last_written = _forwarded(StorageBackend.last_written)
+    discard = _forwarded(StorageBackend.discard)
+    clear = _forwarded(StorageBackend.clear)
+
+    transaction = _forwarded(protocols.Transactional.transaction)
+    moment = _forwarded(protocols.Transactional.moment)
+    change = _forwarded(protocols.SharesCommits.change)
+    sign = _forwarded(protocols.KeepsHistory.sign)
+    complete = _forwarded(protocols.KeepsHistory.complete)
+    revisions = _forwarded(protocols.KeepsHistory.revisions)
+    recreate = _forwarded(protocols.KeepsHistory.recreate)
+    as_of = _forwarded(protocols.KeepsHistory.as_of)
+    prune = _forwarded(protocols.KeepsHistory.prune)
+    announce = _forwarded(protocols.Settles.announce)
+    purge_expired = _forwarded(protocols.Expires.purge_expired)
+    erase = _forwarded(protocols.Erases.erase)
+    finish_erasing = _forwarded(protocols.Erases.finish_erasing)
+    back_up = _forwarded(protocols.BacksUp.back_up)
+    key_slots = _forwarded(protocols.Encrypts.key_slots)
+    add_key_slot = _forwarded(protocols.Encrypts.add_key_slot)
+    remove_key_slot = _forwarded(protocols.Encrypts.remove_key_slot)
+    encrypt = _forwarded(protocols.Encrypts.encrypt)
+    decrypt = _forwarded(protocols.Encrypts.decrypt)
+    rotate = _forwarded(protocols.Encrypts.rotate)
+    recompress = _forwarded(protocols.Compresses.recompress)
+    last_moment = _forwarded(protocols.MendsDates.last_moment)
+    mend_dates = _forwarded(protocols.MendsDates.mend_dates)
+    changes = _forwarded(protocols.FeedsChanges.changes)
+    first_position = _forwarded(protocols.FeedsChanges.first_position)
+    last_position = _forwarded(protocols.FeedsChanges.last_position)
+    changes_since = _forwarded(protocols.MarksCursors.changes_since)
+    newest_cursor = _forwarded(protocols.MarksCursors.newest_cursor)
+    pulse = _forwarded(protocols.WakesWatchers.pulse)
+    list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jarvis._sqlite import driver
+from jarvis.capabilities import Compresses
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import Compresses
 
 from . import model
 from .faults import KillAt, installed

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def former_names(former: str, now: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a module that is called `former`, and whose content stands in `now`.
+    """Return the ``__getattr__`` of a module that is called `former`, for what now stands in `now`.
 
     It warns whoever asks for a name: `DeprecationWarning`.
     """
@@ -22,7 +22,7 @@ def former_names(former: str, now: str) -> Callable[[str], Any]:
         module = importlib.import_module(now)
         if name.startswith("__") or not hasattr(module, name):
             raise AttributeError(f"module {former!r} has no attribute {name!r}")
-        warnings.warn(f"{former} has moved: import {name} from {now}", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{former}.{name} has moved: import {name} from {now}", DeprecationWarning, stacklevel=2)
         return getattr(module, name)
 
     return get

@@ -10,6 +10,7 @@ import msgspec
 from jarvis._json.instants import FAR, Instant, Number
 from jarvis._json.record import encode
 from jarvis.codec.instants import datetime_of
+from jarvis.model.author import creator_in
 from jarvis.model.change import Change, Kind, cursor_of
 from jarvis.model.entry import DEFAULT_NAMESPACE
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jarvis._json.record import Record
-
-_NOBODY = {"module": "unknown", "task_id": "none"}  # what a provenance says where there is nothing to say
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -79,8 +78,7 @@ def erasures_of(namespace: str) -> str:
 
 def creation(record: Record) -> Event:
     """Return the event of the creation of `record`, which has version 1; raise ValueError if it is malformed."""
-    provenance = record.provenance
-    module, task_id = (None if held == provenance.get(n) else provenance.get(n) for n, held in _NOBODY.items())
+    module, task_id, reason = creator_in(record.provenance)
     return Event(
         number=record.order[1],
         made=min(max(record.order[0], -FAR), FAR),  # an edited file may say anything
@@ -91,7 +89,7 @@ def creation(record: Record) -> Event:
         key=record.key,
         module=module,
         task_id=task_id,
-        reason=provenance.get("reason"),
+        reason=reason,
     )
 
 

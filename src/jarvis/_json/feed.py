@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jarvis._json.event import Event, StoredEvent, creation
 from jarvis._json.record import by_number
-from jarvis.model.revision import REMOVALS
+from jarvis.model.rules import version_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ def ending(state: State) -> Event:
         made=state.made,
         operation=change.operation,
         id=state.id,
-        version=state.version + (change.operation not in REMOVALS),
+        version=version_after(change.operation, state.version),
         category=state.category,
         key=state.key,
         module=change.module,

@@ -25,7 +25,8 @@ from jarvis._json.record import (
 from jarvis.codec.nesting import decoder_of
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
 from jarvis.model.record import may_hold_tags
-from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision, Signature
+from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
+from jarvis.model.rules import EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
     from jarvis._json.room import LiveRoom, Room
     from jarvis.model.entry import MemoryQuery
 
-EXACT = ("category", "key", "entity_type", "entity_id")
-"""The filters that a gap is looked up by."""
-
 ENDLESS = 2**62
 """Beyond every number and instant."""
 
 
 # --- one past state ------------------------------------------------------------------------------
+
+
+_Signature = tuple[Operation, str | None, str | None, str | None]
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -121,9 +122,9 @@ _by_made = attrgetter("made")
 _by_first = attrgetter("first")
 
 
-def keep(record: Record, namespace: str, ended: int, made: int, signature: Signature) -> State:
+def keep(record: Record, namespace: str, ended: int, made: int, signed: _Signature) -> State:
     """Return the past state that `record` of `namespace` becomes. Its entry is not encoded anew."""
-    return _state(record, namespace, ended, made, Change(*signature))
+    return _state(record, namespace, ended, made, Change(*signed))
 
 
 def read_state(fragment: bytes, edited_in: str | None) -> State:
@@ -320,11 +321,11 @@ class Archive:
         """Remove `event`, which is there."""
         del self.events[bisect_left(self.events, event.number, key=_by_event_number)]
 
-    def due(self, aged: int, cleared: int) -> Iterator[State]:
-        """Yield, ascending, the states that ended before `aged`, or before `cleared` by a clearing."""
-        for state in self.states:  # all of them: dates do not grow with the numbers behind a clock that was ahead
-            if state.made < aged or (state.made < cleared and state.change.operation == "clear"):
-                yield state
+    def cleared(self, before: int) -> Iterator[State]:
+        """Yield the states that clearings before an instant have ended, each behind all earlier ones of its entry."""
+        for last in self.states:  # all of them: dates do not grow with the numbers behind a clock that was ahead
+            if last.made < before and last.change.operation == "clear":
+                yield from (state for state in self.of_id[last.id] if state.ended <= last.ended)
 
 
 class PastRoom:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from jarvis._disk import files
 from jarvis._disk.files import explaining
+from jarvis._disk.search import Wanted, search_files
 from jarvis.errors import StoreAccessError
-from jarvis.model import erasure
-from jarvis.model.erasure import MOST_SEARCHED, Wanted
+from jarvis.model.erasure import MOST_SEARCHED
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,7 +56,7 @@ def remove_leftovers(path: str) -> None:
 
 
 def search(path: str, ids: Collection[str]) -> Search:
-    """Search every byte of the files that carry the store's name for `ids`; see `jarvis.model.erasure.search`."""
+    """Search every byte of the files that carry the store's name for `ids`; see `jarvis._disk.search`."""
     directory, name = os.path.split(path)
     with explaining(path, "search the files"):
         ours = [
@@ -64,4 +64,4 @@ def search(path: str, ids: Collection[str]) -> Search:
             for each in sorted(os.listdir(directory))
             if each == name or each.startswith((f"{name}.", f".{name}."))
         ]
-        return erasure.search(ours, Wanted(ids, MOST_SEARCHED))
+        return search_files(ours, Wanted(ids, MOST_SEARCHED))

@@ -17,10 +17,10 @@ from jarvis._json.file import RESTORED, Clock
 from jarvis._json.past import ENDLESS, Archive, PastRoom, Span, cutoff, expired_since, moment_of
 from jarvis._json.record import by_order
 from jarvis._json.room import LiveRoom, Room
-from jarvis.codec.instants import datetime_of
-from jarvis.errors import CursorExpiredError, HistoryUnavailableError
+from jarvis.errors import CursorExpiredError
+from jarvis.model import rules
 from jarvis.model.change import cursor_of, position_in
-from jarvis.model.dating import DATED_BACK, SKEW_MICROSECONDS
+from jarvis.model.dating import DATED_BACK
 from jarvis.model.revision import Cutoff
 
 if TYPE_CHECKING:
@@ -73,26 +73,21 @@ class Seen:
             HistoryUnavailableError: it is not known, or the answer is not known for these names.
         """
         clock, room, archive = self.clock, self.room(namespace), self.archive(namespace)
-        if clock.made is None or instant >= clock.made:
+        if rules.is_present(instant, clock.made, clock.begins):
             if instant < now:
                 self._refuse_expired(room, archive, Cutoff(instant, ENDLESS, ENDLESS, ENDLESS), now, asked)
             return room.live(now)
-        if clock.begins is None or instant < clock.begins:
-            raise HistoryUnavailableError(
-                datetime_of(instant), None if clock.begins is None else datetime_of(clock.begins)
-            )
-        if instant <= now < clock.made - SKEW_MICROSECONDS and self._is_dated_back(namespace, instant, now):
-            raise HistoryUnavailableError(datetime_of(instant), datetime_of(clock.made), DATED_BACK)
+        made = clock.made or 0  # it has one, or this were the present
+        if rules.may_be_dated_back(instant, now, made) and self._is_dated_back(namespace, instant, now):
+            raise rules.unavailable(instant, made, DATED_BACK)
         then = cutoff(self.spans, instant, self.own)
         self._refuse_erased(namespace, then, asked)
         missing = [gap for gap in archive.gaps.values() if gap.matters(then, asked)]
         if missing:
             gap = max(missing, key=attrgetter("ended"))
             if gap.expires is not msgspec.UNSET:
-                because = "what was there then has expired and was purged"
-                raise HistoryUnavailableError(datetime_of(instant), datetime_of(gap.expires), because)
-            known = self._moment_of(gap.ended, gap.made)
-            raise HistoryUnavailableError(datetime_of(instant), datetime_of(known))
+                raise rules.unavailable(instant, gap.expires, rules.WAS_PURGED)
+            raise rules.unavailable(instant, self._moment_of(gap.ended, gap.made))
         self._refuse_expired(room, archive, then, now, asked)
         return PastRoom(room.live(now), archive, then)
 
@@ -150,7 +145,7 @@ class Seen:
         entry_id = asked.get("id")
         if unseen and (entry_id is None or self._known_from(namespace, entry_id) > unseen[0].number):
             known = self._moment_of(unseen[-1].number, unseen[-1].made)
-            raise HistoryUnavailableError(datetime_of(seen.instant), datetime_of(known))
+            raise rules.unavailable(seen.instant, known, rules.WAS_ERASED)
 
     def _known_from(self, namespace: str, entry_id: str) -> int:
         """Return the number of the first change from which on an entry is known."""
@@ -162,8 +157,7 @@ class Seen:
     def _refuse_expired(room: Room, archive: Archive, seen: Cutoff, now: int, asked: Mapping[str, str | None]) -> None:
         known = expired_since(room, archive, seen, now, asked)
         if known is not None:
-            because = "what was there then has expired"
-            raise HistoryUnavailableError(datetime_of(seen.instant), datetime_of(known), because)
+            raise rules.unavailable(seen.instant, known, rules.HAS_EXPIRED)
 
     def _check_fed(self, after: int) -> None:
         if self.clock.begins is None and self.clock.commit:

@@ -19,7 +19,7 @@ import msgspec
 from jarvis._calls.caller import Gates, current_task, foreign_task, no_transaction, torn_transaction
 from jarvis._disk import files, location
 from jarvis._disk.files import Stamp, explaining
-from jarvis._disk.locks import WriterLock, put_copy
+from jarvis._disk.locks import WriterLock, place_for_copy, put_copy
 from jarvis._json import remains
 from jarvis._json.file import COPY, Clock, Known, parse, render
 from jarvis._json.room import Room
@@ -192,12 +192,18 @@ class Store:
         finally:
             self._gates.here.call = None
 
-    def copy(self, target: str) -> None:
+    def copy(self, target: Path) -> None:
         """Write what was committed last to `target`, as a copy, which it says; it is read again before it has its name.
+
+        The directory is made if it is absent.
 
         Raises:
             StoreError: the store cannot be read, the copy cannot be written, or is not what was written.
         """
+        with place_for_copy(target, (), self._timeout):
+            self._write_copy(str(target))
+
+    def _write_copy(self, target: str) -> None:
         committed, temporary = self._committed(), files.temporary_path(target)
         data = _rendered(committed, msgspec.structs.replace(committed.clock, copied=COPY))
         with explaining(target, "write the backup"):

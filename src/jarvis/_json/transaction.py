@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-import time
 from bisect import bisect_right
 from functools import partial
+from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,13 @@ import msgspec
 from jarvis._calls.caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
-from jarvis._json.past import EXACT, Archive, Gap, Span, State, keep, widened
+from jarvis._json.past import Archive, Gap, Span, State, keep, widened
 from jarvis._json.record import Record
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
-from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
-from jarvis.model.dating import date_of
+from jarvis.codec.instants import MICROSECOND
+from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.model.erasure import Erased
 from jarvis.model.revision import Operation, Signature
@@ -32,11 +32,7 @@ if TYPE_CHECKING:
     from jarvis.model.change import Change, Kind
     from jarvis.model.options import HistoryPolicy
 
-_PRUNED_AT_ONCE = 256  # states, in a transaction of somebody who wants something else
-_PRUNED_EVERY = 64  # commit numbers
-_PURGED_AT_ONCE = 16  # entries, likewise
-
-_ALONE = ("erase", "expire")  # whoever signs such a change signs no other with it
+_PURGED_AT_ONCE = 16  # entries, in a transaction of somebody who wants something else
 
 _expiry = itemgetter(0)
 _id = attrgetter("id")
@@ -104,18 +100,13 @@ class Transaction(Seen):
 
     def moment(self, now: datetime) -> datetime:
         """Return `now`, or a microsecond after the last moment given; see `Transactional.moment`."""
-        self.date = instant = instant_of(now)
-        made = self.clock.made
-        if made is not None and instant <= made:
-            instant = min(made + 1, LAST_INSTANT)  # commit numbers tell the order there
-            now = EPOCH + instant * MICROSECOND
-            self.date = date_of(instant, self.date)
+        moment, instant, self.date = rules.next_moment(now, self.clock.made)
         self._set_clock(self.clock.commit, instant)
         self._told = True
-        return now
+        return moment
 
     def complete(self, now: datetime) -> None:
-        """Give a later moment; a number was given, see `jarvis.storage_backend.KeepsHistory.complete`."""
+        """Give a later moment; a number was given, see `jarvis.capabilities.KeepsHistory.complete`."""
         if instant_of(now) > self._made():
             self.moment(now)
 
@@ -146,8 +137,7 @@ class Transaction(Seen):
         """Return the last instant that was given in this transaction; give one if none was."""
         made = self.clock.made
         if made is None or made == self.base.clock.made:
-            now = time.time_ns() // 1000
-            self.date = made = now if made is None else max(now, made + 1)
+            self.date = made = rules.own_instant(made)
             self._set_clock(self.clock.commit, made)
         return made
 
@@ -184,11 +174,11 @@ class Transaction(Seen):
         for record in records:
             self.remove(namespace, record, "clear")
         if records and self._policy.max_revisions:
-            self.prune(self._dated(), _PRUNED_AT_ONCE)
+            self.prune(self._dated(), rules.PRUNED_AT_ONCE)
         return len(records)
 
     def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
-        """Remove what `which` names with its past, which is not kept; see `jarvis.storage_backend.Erases`.
+        """Remove what `which` names with its past, which is not kept; see `jarvis.capabilities.Erases`.
 
         One event tells that, and takes the place of those that named what was there.
 
@@ -225,11 +215,12 @@ class Transaction(Seen):
         self._undo.append(partial(self.archives.__setitem__, namespace, archive))
         self._add_event(erasures_of(namespace), self._event("erase", len(ids)))
         states = [state for state in archive.states if state.id in ids]
-        forgotten = len(archive.events) - len(left.events)
         removed = {
             "entries": len(records),
+            "tags": sum(len(each.tags) for each in (*records, *states)),
             "past states": len(states),
-            "changes": sum(each.version == 1 for each in (*records, *states)) + len(states) + forgotten,
+            "gaps": len(archive.gaps) - len(left.gaps),
+            "changes": len(archive.events) - len(left.events),
         }
         return Erased(tuple(sorted(ids)), {name: count for name, count in removed.items() if count})
 
@@ -256,20 +247,15 @@ class Transaction(Seen):
 
     def tell_again(self, namespace: str, record: Record) -> None:
         """Note that `record` was brought back by the change with the last number, which it does not tell itself."""
-        self._add_event(
-            namespace, _about(self._event("create" if self.signature is None else self.signature.operation), record)
-        )
+        self._add_event(namespace, _about(self._event("create"), record))
 
     def _event(self, operation: Kind, count: int = 1) -> Event:
         """Return an event of the change with the last number."""
-        _, module, task_id, reason = self.signature or Signature("update")
-        said = None if self.signature is None else self.signature.operation
-        if said != operation and (said in _ALONE or operation in _ALONE):  # that of an earlier change is not this one's
-            module = task_id = reason = None
+        said, module, task_id, reason = rules.signed(self.signature, operation)
         return Event(
             number=self.clock.commit,
             made=self._dated(),
-            operation=operation,
+            operation=said,
             module=module,
             task_id=task_id,
             reason=reason,
@@ -356,9 +342,8 @@ class Transaction(Seen):
         self._note_expiry(namespace, record)
         if record.version == 1:
             self._add_event(namespace, creation(record))
-        event = self._event("expire")
-        reason = event.reason or f"expired at {datetime_of(record.expires or 0).isoformat()}"
-        self._add_event(namespace, msgspec.structs.replace(_about(event, record), reason=reason))
+        reason = rules.signed_expiry(self.signature, record.expires or 0)[-1]
+        self._add_event(namespace, msgspec.structs.replace(_about(self._event("expire"), record), reason=reason))
         self._set(namespace, record.id, None)
 
     def _purge_past(self, namespace: str, last: State) -> None:
@@ -385,21 +370,22 @@ class Transaction(Seen):
     def prune(self, now: int, limit: int) -> int:
         """Remove at most `limit` states that are too old at the instant `now`; return how many.
 
-        What they told of changes stays as events, of which at most `limit` that are too old go too.
+        With what was cleared goes all that was before it, and that first. What they told of changes stays as events,
+        of which at most `limit` that are too old go too.
         """
         policy = self._policy
         aged, cleared = _ago(now, policy.max_age), _ago(now, policy.cleared_max_age)
-        due = [
-            (state.ended, namespace, state)
-            for namespace, archive in self.archives.items()
-            for state in archive.due(aged, cleared)
-        ]
-        chosen = heapq.nsmallest(limit, due, key=itemgetter(0))
-        for _, namespace, state in chosen:
+        archives = list(self.archives.items())
+        due = {state.ended: (name, state) for name, archive in archives for state in archive.cleared(cleared)}
+        old = [(name, state) for name, archive in archives for state in archive.states if state.made < aged]
+        for name, state in heapq.nsmallest(limit + len(due), old, key=lambda each: each[1].ended):
+            due.setdefault(state.ended, (name, state))
+        chosen = list(islice(due.values(), limit))
+        for namespace, state in chosen:
             self._drop(namespace, state)
         if chosen and self.clock.begins is not None:
-            last = chosen[-1][2]
-            self._begin(max(self._moment_of(last.ended, last.made), self.clock.begins), last.ended)
+            moments = [self._moment_of(state.ended, state.made) for _, state in chosen]
+            self._begin(max(*moments, self.clock.begins), max(state.ended for _, state in chosen))
         self._drop_events(aged, limit)
         return len(chosen)
 
@@ -410,16 +396,15 @@ class Transaction(Seen):
         if most == 0:
             return
         number = self.clock.commit
-        state = keep(record, namespace, number, made, self.signature or Signature(operation))
+        state = keep(record, namespace, number, made, rules.signed(self.signature, operation))
         archive = self._own_archive(namespace)
         archive.add(state)
         self._undo.append(partial(archive.remove, state))
-        if state.version > most:
-            for old in archive.of_id[state.id][:-most]:
-                self._lose(namespace, old, old.ended, old.made)
-                self._drop(namespace, old)
-        if number % _PRUNED_EVERY == 0:
-            self.prune(made, _PRUNED_AT_ONCE)
+        for old in archive.of_id[state.id][:-most]:
+            self._lose(namespace, old, old.ended, old.made)
+            self._drop(namespace, old)
+        if number % rules.PRUNED_EVERY == 0:
+            self.prune(made, rules.PRUNED_AT_ONCE)
 
     def _begin(self, begins: int, number: int) -> None:
         """Let the past begin at `begins`: the moment of the change `number`, or later."""
@@ -460,15 +445,14 @@ def _noted(query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Ev
 
     A memory of which more is kept is not judged by that where more is asked.
     """
-    given = {name: held for name in EXACT if (held := getattr(query, name)) is not None}
+    given = rules.exact_filters(query)
     if not given:
         return set()
     noted: list[Gap | Event] = list(archive.gaps.values())
     if given.keys() <= {"category", "key"}:
         noted += events
     found = {each.id for each in noted if all(getattr(each, name) == held for name, held in given.items())}
-    asks_for_more = any(held is not None for held in (query.tags, query.since, query.until, query.where))
-    known = {*room.records, *archive.of_id} if asks_for_more else set()
+    known = {*room.records, *archive.of_id} if rules.asks_for_more(query) else set()
     return {name for name in found - known if name is not None}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis._sql import tables
+from jarvis.model.rules import own_instant
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Driver
@@ -128,7 +128,7 @@ class Clock:
     def moment(self) -> int:
         """Return the instant of a change that is made now: the last one that the module gave, or the time."""
         if not self._has_moment:
-            instant = max(time.time_ns() // 1000, self.made + 1)
+            instant = own_instant(self.made)
             self.made_at(instant, instant)
         return self.made
 

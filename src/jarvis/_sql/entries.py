@@ -8,7 +8,6 @@ from jarvis._sql import expiry, feed, history, tagging
 from jarvis._sql.tables import row_checksum
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
 from jarvis.model.entry import check_expiry
-from jarvis.model.revision import Signature
 
 if TYPE_CHECKING:
     from jarvis._sql.session import Session
@@ -29,7 +28,6 @@ _DELETE = "DELETE FROM entries WHERE row = ?"
 _COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
 _CLEAR = "DELETE FROM entries WHERE namespace = ?"
 _CLEAR_TAGS = "DELETE FROM tags WHERE namespace = ?"
-_DELETION = Signature("delete")
 
 
 def insert(
@@ -113,7 +111,6 @@ def remove(session: Session, namespace: str, entry_id: str, now: int) -> bool:
     tags = tagging.ids(session, session.body(body).tags)
     commit = session.clock.next_commit()
     if session.history.max_revisions:
-        session.signature = session.signature or _DELETION
         history.keep(session, namespace_id, (row, instant, version), commit, tags, is_removal=True)
         session.clock.removed(commit)
     session.run(_DELETE, (row,))

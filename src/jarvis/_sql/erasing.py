@@ -14,6 +14,7 @@ from jarvis._sql import feed, tagging
 from jarvis._sql.reading import can_be_looked_up
 from jarvis._sql.select import every_state
 from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
+from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
 from jarvis.model.erasure import Erased
 
@@ -45,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> Erased:
-    """Remove memories with their past, and whatever names them; see `jarvis.storage_backend.Erases.erase`."""
+    """Remove memories with their past, and whatever names them; see `jarvis.capabilities.Erases.erase`."""
     namespace = reader.namespace
     # Also where nothing is known any more: bytes of what was deleted without history may be there.
     session.clock.erased(COMPACTING | FOLDING | (COPIES if namespace == DEFAULT_NAMESPACE else 0))
@@ -79,13 +80,12 @@ def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str
         for entry_id, body, packed in session.each(*statement):
             if entry_id not in found and (test is None or test(reader.value(entry_id, body, packed))):
                 found[entry_id] = None
-    given = {name: getattr(query, name) for name in ("category", "key", "entity_type", "entity_id")}
-    given = {name: held for name, held in given.items() if held is not None}
+    given = rules.exact_filters(query)
     for name in {"category", "entity_type"} & given.keys():
         given[name] = session.names.id_of(given[name])
     if given:
         same = " AND ".join(f"{name} = :{name}" for name in given)  # what has none, or several, is no match
-        if any(held is not None for held in (query.tags, query.since, query.until, query.where)):
+        if rules.asks_for_more(query):
             same += f" AND {_NO_STATE}"
         sql = f"SELECT id FROM gaps AS n WHERE namespace = :namespace AND {same}"
         if given.keys() <= {"category", "key"}:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from jarvis._sql import feed, history, tagging
 from jarvis._sql.tables import REMOVED
-from jarvis.codec.instants import datetime_of
-from jarvis.model.revision import Signature
+from jarvis.model import rules
 
 if TYPE_CHECKING:
     from jarvis._sql.session import Session
 
-AT_ONCE = 2 * history.EVERY
-"""So many entries are purged beside one change in `history.EVERY`: more than that many changes can make."""
+AT_ONCE = 2 * rules.PRUNED_EVERY
+"""So many entries are purged beside one change in `rules.PRUNED_EVERY`: more than that many changes can make."""
 
 _CHANGES_A_PAGE = 8
 _LEAST_CHANGES = 4_096
@@ -77,7 +76,7 @@ def release_names(session: Session) -> None:
     """
     pages: int = session.rows("PRAGMA page_count")[0][0]
     period = max(pages * _CHANGES_A_PAGE, _LEAST_CHANGES)
-    if session.clock.commit_number // period != max(session.clock.commit_number - history.EVERY, 0) // period:
+    if session.clock.commit_number // period != max(session.clock.commit_number - rules.PRUNED_EVERY, 0) // period:
         session.clock.release_names()
 
 
@@ -90,7 +89,13 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
         history.expire_present(session, row)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, named)
-        feed.keep(session, (commit, session.clock.dated(), namespace), _signed(session, expires), named, version)
+        feed.keep(
+            session,
+            (commit, session.clock.dated(), namespace),
+            feed.written(rules.signed_expiry(session.signature, expires)),
+            named,
+            version,
+        )
     session.run(_REMOVE, (row,))
     tagging.take(session, tagging.ids(session, body.tags), (namespace, instant, row))
 
@@ -99,12 +104,3 @@ def _purge_ended(session: Session, due: tuple[Any, ...]) -> None:
     namespace, entry_id, ended, expires = due
     if session.rows("SELECT 1 FROM revisions WHERE ended = ?", (ended,)):  # else it went with a later one of its id
         history.expire(session, (namespace, entry_id), ended, expires)
-
-
-def _signed(session: Session, expires: int) -> str:
-    """Return who purges, and why: because it expired, unless somebody gave another reason."""
-    signature = session.signature
-    if signature is None or signature.operation != "expire":
-        signature = Signature("expire")
-    reason = signature.reason or f"expired at {datetime_of(expires).isoformat()}"
-    return feed.written(signature._replace(reason=reason))

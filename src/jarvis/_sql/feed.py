@@ -16,9 +16,9 @@ import msgspec
 from jarvis._sql import tables
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CursorExpiredError
+from jarvis.model import rules
+from jarvis.model.author import Author, creator_in
 from jarvis.model.change import Change, cursor_of, position_in
-from jarvis.model.entry import NO_MODULE, NO_TASK
-from jarvis.model.revision import REMOVALS, Signature
 
 if TYPE_CHECKING:
     from jarvis._sql.session import Session
@@ -60,13 +60,13 @@ _decode = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None]).d
 
 
 def signed(session: Session, usual: str) -> str:
-    """Return who makes the changes just now, as it is stored; `usual` is the operation if nobody said."""
-    return _encode(session.signature or (usual, None, None, None)).decode()
+    """Return who makes a change just now, as it is stored; `usual` is the operation if nobody said."""
+    return _encode(rules.signed(session.signature, usual)).decode()
 
 
-def written(signature: Signature) -> str:
+def written(change: tuple[str, str | None, str | None, str | None]) -> str:
     """Return who makes a change, as it is stored."""
-    return _encode(signature).decode()
+    return _encode(change).decode()
 
 
 def keep(session: Session, place: Place, change: str, named: Named, version: int | None, count: int = 1) -> None:
@@ -77,7 +77,7 @@ def keep(session: Session, place: Place, change: str, named: Named, version: int
 
 def keep_told(session: Session, place: Place, change: str, named: Named, version: int) -> None:
     """Keep what a revision tells of the change that ended it, before it is pruned."""
-    keep(session, place, change, named, _version_after(_change(session, change)[0], version))
+    keep(session, place, change, named, rules.version_after(_change(session, change)[0], version))
 
 
 def keep_created(session: Session, place: Place, body: Body, named: Named) -> None:
@@ -88,8 +88,6 @@ def keep_created(session: Session, place: Place, body: Body, named: Named) -> No
 def keep_erasure(session: Session, namespace: str, count: int) -> None:
     """Keep that a namespace was erased, when and by whom."""
     place = (session.clock.next_commit(), session.clock.dated(), digest_of(namespace))
-    if session.signature is not None and session.signature.operation != "erase":
-        session.signature = None  # that of an earlier change
     keep(session, place, signed(session, "erase"), (None, None, None), None, count)
 
 
@@ -171,7 +169,7 @@ def _told(session: Session, row: tuple[Any, ...], generation: int) -> Change:
     else:
         operation, module, task_id, reason = _change(session, change)
         if version is None and entry_id is not None:
-            version = _version_after(operation, other)
+            version = rules.version_after(operation, other)
         else:
             count = other
     try:
@@ -202,17 +200,9 @@ def _change(session: Session, change: str) -> tuple[str, str | None, str | None,
         raise session.driver.corrupt("a change cannot be decoded") from None
 
 
-def _version_after(operation: str, version: int) -> int:
-    return version if operation in REMOVALS else version + 1
-
-
-def _creator(body: Body) -> tuple[str | None, str | None, str | None]:
-    author, reason = body.provenance, None
-    if isinstance(author, dict):
-        reason = author.get("reason")
-        author = (author.get("module", NO_MODULE), author.get("task_id", NO_TASK))
-    module, task_id = author
-    return (None if module == NO_MODULE else module), (None if task_id == NO_TASK else task_id), reason
+def _creator(body: Body) -> Author:
+    told = body.provenance
+    return creator_in(told if isinstance(told, dict) else {"module": told[0], "task_id": told[1]})
 
 
 def digest_of(namespace: str) -> int:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from jarvis._sql import feed, tables, tagging
 from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
 from jarvis._sql.tables import CLEARED, change_checksum
-from jarvis.codec.instants import MICROSECOND, datetime_of
-from jarvis.errors import HistoryUnavailableError
-from jarvis.model.dating import DATED_BACK, SKEW_MICROSECONDS
+from jarvis.codec.instants import MICROSECOND
+from jarvis.model import rules
+from jarvis.model.dating import DATED_BACK
 from jarvis.model.revision import Cutoff
 
 if TYPE_CHECKING:
@@ -73,12 +73,6 @@ SELECT 1 FROM entries WHERE namespace = :namespace AND id = :id AND row < :numbe
 SELECT 1 FROM revisions WHERE namespace = :namespace AND id = :id AND row < :number
 """
 _NO_MORE = 2**62
-
-MOST = 256
-"""So many revisions are pruned beside one change."""
-
-EVERY = 64
-"""Changes between two looks at what is too old."""
 
 _OF_GAPS = ("namespace", "id")
 _INTO_GAP = (
@@ -139,14 +133,14 @@ def keep(
         is_removal: the change deletes the entry.
     """
     row, instant, version = state
-    made, change = session.clock.dated(), feed.signed(session, "update")
+    made, change = session.clock.dated(), feed.signed(session, "delete" if is_removal else "update")
     session.run(_KEEP, (commit, made, change, change_checksum(commit, made, change), row))
     if tags:
         tagging.keep(session, tags, (namespace, instant, row, commit, made))
     if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again
         _prune_entry(session, namespace, commit)
-    if commit % EVERY == 0:
-        prune(session, made, MOST)
+    if commit % rules.PRUNED_EVERY == 0:
+        prune(session, made, rules.PRUNED_AT_ONCE)
 
 
 def keep_all(session: Session, namespace: int, count: int) -> None:
@@ -158,7 +152,7 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
     checksum = change_checksum(before, made, change)
     session.run(_KEEP_ALL, {**bound, "change": change, "checksum": checksum})
     session.clock.next_commit(count)
-    prune(session, made, MOST)
+    prune(session, made, rules.PRUNED_AT_ONCE)
 
 
 # --- pruning --------------------------------------------------------------------------------------
@@ -202,7 +196,7 @@ def prune(session: Session, now: int, limit: int) -> int:
 def _prune_entry(session: Session, namespace: int, commit: int) -> None:
     """Remove what is too much of the past of the entry whose state `commit` ended, but note that it is missing."""
     entry_id = session.rows("SELECT id FROM revisions WHERE ended = ?", (commit,))[0][0]
-    found = session.rows(_TOO_MANY, (namespace, entry_id, MOST, session.history.max_revisions))
+    found = session.rows(_TOO_MANY, (namespace, entry_id, rules.PRUNED_AT_ONCE, session.history.max_revisions))
     for ended, *_ in found:  # the oldest first: the gap has no hole
         session.run(_FALL_INTO_GAP, (ended,))
     _remove(session, found, None)
@@ -269,14 +263,12 @@ def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[
     else:
         done, first, has_gaps, has_erasures, *clock = session.rows(_LOOK_BACK, (instant,))[0]
         known = session.clock.row() if session.depth else tables.clock_row(tuple(clock))
-    if instant >= known.made:
+    if rules.is_present(instant, known.made, known.begins):
         if instant < now and session.driver.keeps_past():
             _refuse_expired(session, Cutoff(instant, _NO_MORE, _NO_MORE, _NO_MORE), now, held)
         return None
-    if known.begins is None or instant < known.begins:
-        raise unavailable(instant, known.begins)
-    if instant <= now < known.made - SKEW_MICROSECONDS and _is_dated_back(session, namespace, instant, now, held):
-        raise unavailable(instant, known.made, DATED_BACK)
+    if rules.may_be_dated_back(instant, now, known.made) and _is_dated_back(session, namespace, instant, now, held):
+        raise rules.unavailable(instant, known.made, DATED_BACK)
     first = first or _NO_MORE
     if session.depth and session.clock.commit_number > session.clock.began:
         first = min(first, session.clock.began + 1)  # what is not committed yet was not visible to anybody
@@ -308,7 +300,7 @@ def _refuse_erased(session: Session, namespace: str, seen: Cutoff, held: dict[st
     first, last, made = session.rows(_ERASED_SINCE, bindings)[0]
     if first is None or ("id" in held and session.rows(_WAS_KNOWN, {**held, "number": first})):
         return
-    raise unavailable(seen.instant, session.moment_of(last, made), "something was erased")
+    raise rules.unavailable(seen.instant, session.moment_of(last, made), rules.WAS_ERASED)
 
 
 def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> None:
@@ -318,8 +310,8 @@ def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> Non
     sql = f"SELECT ended, made, expires FROM gaps AS g WHERE {' AND '.join(conditions)} ORDER BY ended DESC LIMIT 1"
     for ended, made, expires in session.rows(sql, {**bound(seen), **held}):
         if expires is not None:
-            raise unavailable(seen.instant, expires, "what was there then has expired and was purged")
-        raise unavailable(seen.instant, session.moment_of(ended, made))
+            raise rules.unavailable(seen.instant, expires, rules.WAS_PURGED)
+        raise rules.unavailable(seen.instant, session.moment_of(ended, made))
 
 
 def _refuse_expired(session: Session, seen: Cutoff, now: int, held: dict[str, object]) -> None:
@@ -328,7 +320,7 @@ def _refuse_expired(session: Session, seen: Cutoff, now: int, held: dict[str, ob
     bindings = {**bound(seen), **held, "now": now}
     for (expires,) in session.rows(_expired_since(names), bindings):
         if expires is not None:
-            raise unavailable(seen.instant, expires, "what was there then has expired")
+            raise rules.unavailable(seen.instant, expires, rules.HAS_EXPIRED)
 
 
 @functools.lru_cache(maxsize=64)
@@ -355,8 +347,3 @@ SELECT max(expires) FROM (
         AND EXISTS (SELECT 1 FROM revisions AS r WHERE {earlier} AND r.ended <= x.ended)
 )
 """
-
-
-def unavailable(instant: int, earliest: int | None, because: str | None = None) -> HistoryUnavailableError:
-    """Return the error that the past is not known at `instant`, from when on it is, and perhaps why."""
-    return HistoryUnavailableError(datetime_of(instant), None if earliest is None else datetime_of(earliest), because)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from jarvis._sql import history
 from jarvis._sql.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
 from jarvis._sql.select import count
 from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.rules import exact_filters, settle
 
 if TYPE_CHECKING:
     from jarvis._sql.reading import Reader
@@ -24,18 +24,14 @@ class PastView:
         self._reader, self._instant = reader, instant
 
     def read(self, entry_id: str) -> MemoryEntry | None:
-        """Return the entry that had this id, or None."""
         if not can_be_looked_up(entry_id):
             return None
         return self._one("id", entry_id, READ)
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
-        """Return the newest entry with this key, or None."""
         return self._one("key", key, NEWEST_OF_KEY)
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        """Return the first `query.limit` entries that matched `query`, newest first."""
-
         def found(session: Session) -> list[MemoryEntry]:
             now = self._reader.now()
             return list(self._reader.sift(session, query, now, self._look(session, query, now)))
@@ -43,8 +39,6 @@ class PastView:
         return self._reading(found)
 
     def count(self, query: MemoryQuery) -> int:
-        """Return ``len(self.select(query))``."""
-
         def counted(session: Session) -> int:
             now = self._reader.now()
             seen = self._look(session, query, now)
@@ -85,15 +79,11 @@ class PastView:
 
     def _look(self, session: Session, query: MemoryQuery, now: int) -> Cutoff | None:
         """Return the cutoff; raise if something that `query` might ask for is missing."""
-        held: dict[str, object] = {"namespace": session.names.fresh_id_of(self._reader.namespace)}
-        if query.category is not None:
-            held["category"] = session.names.fresh_id_of(query.category)
-        if query.entity_type is not None:
-            held["entity_type"] = session.names.fresh_id_of(query.entity_type)
-        if query.key is not None:
-            held["key"] = query.key
-        if query.entity_id is not None:
-            held["entity_id"] = query.entity_id
+        held = exact_filters(query)
+        for name in ("category", "entity_type"):
+            if name in held:
+                held[name] = session.names.fresh_id_of(held[name])
+        held["namespace"] = session.names.fresh_id_of(self._reader.namespace)
         return history.cutoff(session, self._reader.namespace, self._instant, now, held)
 
     def _reading(self, work: Callable[[Session], Result]) -> Result:
@@ -105,7 +95,4 @@ class PastView:
         return self._reader.reading(still)
 
     def _settle(self) -> None:
-        """Wait for what is dated by now and not visible yet: or the same question would be answered otherwise soon."""
-        if self._instant == self._reader.now():
-            time.sleep(0.00001)  # a commit that begins now is dated later
-        self._reader.pool.await_commit()
+        settle(self._instant, self._reader.now(), self._reader.pool.await_commit)

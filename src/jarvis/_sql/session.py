@@ -46,7 +46,7 @@ class Session:
         self.is_committed = self.is_still = self.joined = False
         self.signature: Signature | None = None
         self._last_read: tuple[int, str, tuple[Any, ...]] | None = None
-        self._marks: list[Mark] = []  # of each savepoint
+        self._marks: list[tuple[Mark, Signature | None]] = []  # what each savepoint goes back to
 
     # --- transactions ----------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ class Session:
         """Start a transaction (nobody else writes meanwhile), or a savepoint inside the one that is open."""
         if self.depth:
             self.driver.save(self.depth)
-            self._marks[self.depth - 1 :] = [self.clock.mark()]
+            self._marks[self.depth - 1 :] = [(self.clock.mark(), self.signature)]
             self.depth += 1
             return
         self.is_committed = False
@@ -74,6 +74,7 @@ class Session:
         if self.depth > 1:
             self.driver.release(self.depth - 1)
             self.depth -= 1
+            _, self.signature = self._marks[self.depth - 1]
             return
         try:
             self.clock.write()
@@ -95,7 +96,8 @@ class Session:
         if level == 0:
             self._roll_back_all()
         elif self.depth > level:
-            self.clock.back_to(self._marks[level - 1])
+            mark, self.signature = self._marks[level - 1]
+            self.clock.back_to(mark)
             try:
                 self.driver.back_to(level)
             except StoreError:  # an interrupt came between its release and our note of it: the whole must go

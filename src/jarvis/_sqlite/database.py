@@ -315,8 +315,8 @@ class Database:
 
     def _joined(self, session: Lease, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns, as a part of the transaction that is open."""
-        commit = session.clock.commit_number
-        session.joined, session.signature = True, None
+        commit, signature = session.clock.commit_number, session.signature
+        session.joined = True
         try:
             return work(session)
         except BaseException:
@@ -324,7 +324,7 @@ class Database:
                 session.driver.tear()  # the half of it that was done goes with the transaction it is part of
             raise
         finally:
-            session.joined = False
+            session.joined, session.signature = False, signature
 
     def within(self, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns, lent the connection on which the caller has a transaction open.

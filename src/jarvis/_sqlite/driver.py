@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis._disk import files
+from jarvis._disk import files, search
 from jarvis._sqlite import cipher
 from jarvis.errors import (
     CorruptStoreError,
@@ -28,7 +28,6 @@ from jarvis.errors import (
     StoreFullError,
     UnsupportedError,
 )
-from jarvis.model import erasure
 
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
@@ -222,7 +221,7 @@ def _keep_plans(connection: apsw.Connection) -> None:
 
 
 def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
-    """Yield the bytes of a file of a store, or its first ones, some at a time, as `erasure.chunks_of` does.
+    """Yield the bytes of a file of a store, or its first ones, some at a time, as `search.chunks_of` does.
 
     SQLite reads it: closing a descriptor of our own would end all locks that this process has on the file, and so let
     others take away the log that its connections write to (https://sqlite.org/howtocorrupt.html, 2.2).
@@ -232,14 +231,14 @@ def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
     """
     files.check_regular(path)
     if "unix" not in apsw.vfs_names():
-        yield from erasure.chunks_of(path)
+        yield from search.chunks_of(path)
         return
     try:
         file = apsw.VFSFile("unix", path, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
         try:
             size = file.xFileSize() if size is None else min(size, file.xFileSize())
-            for start in range(0, size, erasure.CHUNK):
-                yield file.xRead(min(erasure.CHUNK, size - start), start)
+            for start in range(0, size, search.CHUNK):
+                yield file.xRead(min(search.CHUNK, size - start), start)
         finally:
             file.xClose()
     except apsw.Error as error:

@@ -69,7 +69,7 @@ class _State(NamedTuple):
 
 
 def recompress(database: Database, compression: Mode, progress: Progress | None) -> Recompression:
-    """Store every value of the store as `compression` has it; see `jarvis.storage_backend.Compresses.recompress`."""
+    """Store every value of the store as `compression` has it; see `jarvis.capabilities.Compresses.recompress`."""
     if database.read_only:
         raise read_only(database.path)
     if database.in_transaction():

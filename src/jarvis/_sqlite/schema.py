@@ -40,7 +40,7 @@ FIRST_WITH_PACKED = 5
 """The first version whose values may be compressed."""
 
 FIRST_WITH_GENERATION = 6
-"""The first version whose stores have a generation, see `jarvis.storage_backend.MarksCursors`."""
+"""The first version whose stores have a generation, see `jarvis.capabilities.MarksCursors`."""
 
 MIGRATING = -1
 """User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""

@@ -11,9 +11,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from jarvis._disk import files
+from jarvis._disk.search import Wanted, search_files
 from jarvis.codec.compression import decompress
-from jarvis.model import erasure
-from jarvis.model.erasure import Search, Wanted
+from jarvis.model.erasure import Search
 
 if TYPE_CHECKING:
     from jarvis._sql.session import Session
@@ -34,7 +34,7 @@ def search(database: Database, ids: Collection[str]) -> Search:
     """Search every byte of the files of a store for `ids`, and what a search of bytes does not see."""
     wanted = Wanted(ids)
     with files.explaining(database.path, "search the files of the store"):
-        found = erasure.search(database.file.files(), wanted, database.file.chunks_of)
+        found = search_files(database.file.files(), wanted, database.file.chunks_of)
     if not wanted:
         return found
     try:

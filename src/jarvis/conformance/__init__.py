@@ -26,17 +26,18 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgut
 
 from jarvis.conformance.callers import CallerPromises
 from jarvis.conformance.compression import CompressionPromises
-from jarvis.conformance.dating import DatingPromises
 from jarvis.conformance.erasure import ErasurePromises
 from jarvis.conformance.expiry import ExpiryPromises
 from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.machine import BackendMachine, machine
-from jarvis.conformance.modules import ModulePromises
+from jarvis.conformance.module.changes import ChangePromises
+from jarvis.conformance.module.dating import DatingPromises
+from jarvis.conformance.module.retention import RetentionPromises
+from jarvis.conformance.module.shutdown import ShutdownPromises
+from jarvis.conformance.module.verbs import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
-from jarvis.conformance.retention import RetentionPromises
-from jarvis.conformance.shutdown import ShutdownPromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
@@ -58,6 +59,7 @@ class BackendContract(
     CompressionPromises,
     FeedPromises,
     ModulePromises,
+    ChangePromises,
     DatingPromises,
     RetentionPromises,
     ShutdownPromises,

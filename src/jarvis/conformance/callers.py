@@ -13,7 +13,6 @@ import pytest
 from jarvis.conformance.fixtures import FakeClock, Promises, an_entry
 from jarvis.errors import TransactionError
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import StorageBackend, Transactional
 
 
 class _Stop(BaseException):
@@ -22,12 +21,6 @@ class _Stop(BaseException):
 
 class CallerPromises(Promises):
     """A transaction belongs to one task; a verb lets nobody in who interrupts it."""
-
-    @pytest.fixture
-    def store(self, backend: StorageBackend) -> Any:
-        """Return the backend as one with transactions."""
-        self.need(backend, Transactional)
-        return backend
 
     @pytest.fixture
     def shared(self, store: Any) -> MemoryModule:

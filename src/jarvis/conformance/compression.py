@@ -9,21 +9,13 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Compresses, Erases, Expires, FeedsChanges, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.fixtures import FAR, FakeClock, Promises, an_entry
 from jarvis.conformance.values import identical
 from jarvis.errors import InvalidEntryError, TransactionError
 from jarvis.model.entry import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import (
-    Compresses,
-    Erases,
-    Expires,
-    FeedsChanges,
-    KeepsHistory,
-    Namespaced,
-    StorageBackend,
-    Transactional,
-)
+from jarvis.storage_backend import StorageBackend
 
 PROSE = (
     "The user asked for the lights in the hall to go out at ten, unless somebody is still up; then they "

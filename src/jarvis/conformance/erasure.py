@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from jarvis.capabilities import Erases, Expires, FeedsChanges, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.fixtures import FAR as START
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises
 from jarvis.errors import HistoryUnavailableError, TransactionError
@@ -17,16 +18,9 @@ from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.erasure import Erased
 from jarvis.model.revision import Signature
+from jarvis.model.rules import WAS_ERASED
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import (
-    Erases,
-    Expires,
-    FeedsChanges,
-    KeepsHistory,
-    Namespaced,
-    StorageBackend,
-    Transactional,
-)
+from jarvis.storage_backend import StorageBackend
 
 Which = str | MemoryQuery | None
 SECRETS = ("there", "changed", "deleted", "expired")
@@ -149,6 +143,14 @@ class ErasurePromises(Promises):
         assert memory.search_memories(tags=["new"]) == [entry for entry in left if entry.tags == ["new"]]
         assert memory.count_memories(key="there") == (ids["there"] not in gone)
 
+    def test_what_is_erased_is_counted_by_what_it_was(self, story: Story) -> None:
+        self.need(story.memory.backend, KeepsHistory)
+
+        changed, deleted = (story.erase(story.ids[key]).removed for key in ("changed", "deleted"))
+
+        assert changed == {"entries": 1, "tags": 2, "past states": 1}
+        assert deleted == {"tags": 1, "past states": 1}
+
     @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
     def test_the_feed_tells_that_something_was_erased_and_not_what(self, story: Story, kind: Kind) -> None:
         gone = {story.ids[key] for key in kind.keys}
@@ -191,7 +193,7 @@ class ErasurePromises(Promises):
             for question in refused:
                 with pytest.raises(HistoryUnavailableError) as caught:
                     question()
-                assert caught.value.earliest is not None
+                assert (caught.value.earliest is None, caught.value.because) == (False, WAS_ERASED)
         first = None
         if ids["other"] not in gone:
             assert memory.get_memory(ids["other"], as_of=story.then) is None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Expires, FeedsChanges, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.fixtures import FAR as START
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import (
@@ -24,7 +25,7 @@ from jarvis.errors import (
 )
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 MICROSECOND = timedelta(microseconds=1)
 Create = Callable[..., str]
@@ -501,6 +502,21 @@ class ExpiryPromises(Promises):
         assert other.get_memory(memory_id) is None
         assert MemoryModule(storage_backend=open_backend()).get_memory(memory_id) is not None  # the system's
         other.shutdown()
+
+    def test_a_handle_of_another_namespace_keeps_the_clock_and_one_of_another_clock_the_namespace(
+        self, backend: StorageBackend, later: FakeClock
+    ) -> None:
+        self.need(backend, Namespaced)
+        self.need(backend, Expires)
+        by_name = backend.bind(clock=later).bind(namespace="alice")
+        by_clock = backend.bind(namespace="alice").bind(clock=later)
+        by_name.create(MemoryEntry("1", "c", "k", {}, expires_at=START + timedelta(seconds=1)))
+        assert by_name.count(MemoryQuery()) == by_clock.count(MemoryQuery()) == 1
+
+        later.step(seconds=1)
+
+        assert by_name.count(MemoryQuery()) == by_clock.count(MemoryQuery()) == 0
+        assert backend.bind(namespace="alice").count(MemoryQuery()) == 1  # by the system's clock
 
     def test_an_expiry_survives_reopening(self, mortal: MemoryModule, later: FakeClock) -> None:
         entry = MemoryEntry("1", "c", "k", {}, expires_at=START + timedelta(seconds=1))

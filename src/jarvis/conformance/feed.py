@@ -9,28 +9,16 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Erases, FeedsChanges, KeepsHistory, Namespaced, Transactional, WakesWatchers
 from jarvis.conformance.fixtures import FAR, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import CursorExpiredError, HistoryUnavailableError, InvalidQueryError
 from jarvis.model.change import Change
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import (
-    Erases,
-    FeedsChanges,
-    KeepsHistory,
-    Namespaced,
-    StorageBackend,
-    Transactional,
-    WakesWatchers,
-)
+from jarvis.storage_backend import StorageBackend
 
 
 class FeedPromises(Promises):
     """Tell every change of the namespace once, in the order of commits."""
-
-    @pytest.fixture
-    def later(self) -> FakeClock:
-        """Return the clock of `fed`."""
-        return FakeClock(FAR)
 
     @pytest.fixture
     def fed(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Erases, Transactional
 from jarvis.conformance.fixtures import FIRST, LAST, NOON, OpenBackend, Promises, an_entry
 from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidQueryError
 from jarvis.model.entry import MemoryEntry, MemoryQuery
-from jarvis.storage_backend import Namespaced, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 _CATEGORIES = ("preferences", "tasks", "", "%", "Tasks")
 _TAGS = ("ui", "urgent", "UI", "u", "%", "")
@@ -145,12 +146,13 @@ class FilterPromises(Promises):
     def test_a_tag_that_was_erased_and_given_anew_is_excluded_by_every_handle(
         self, backend: StorageBackend, open_backend: OpenBackend
     ) -> None:
-        self.need(backend, Namespaced)
+        self.need(backend, Erases)
         query, other = MemoryQuery(exclude_tags=["late"]), open_backend()
         backend.create(an_entry("1", tags=["late"]))
         assert other.select(query) == []
 
-        backend.capability(Namespaced).erase_namespace("default")
+        with backend.capability(Transactional).transaction():
+            backend.capability(Erases).erase(None)
         backend.create(an_entry("2", tags=["between"]))
         backend.create(an_entry("3", tags=["late"]))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import KeepsHistory, Transactional
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
@@ -68,6 +69,12 @@ class Promises:
         backend.shutdown()
 
     @pytest.fixture
+    def store(self, backend: StorageBackend) -> Any:
+        """Return the backend as one with transactions."""
+        self.need(backend, Transactional)
+        return backend
+
+    @pytest.fixture
     def clock(self) -> FakeClock:
         """Return the clock of `memory`."""
         return FakeClock()
@@ -81,6 +88,12 @@ class Promises:
     def memory(self, backend: StorageBackend, clock: FakeClock) -> MemoryModule:
         """Return a module on `backend`, with a clock that stands still."""
         return MemoryModule(storage_backend=backend, clock=clock)
+
+    @pytest.fixture
+    def past(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:
+        """Return a module on a backend that keeps history."""
+        self.need(backend, KeepsHistory)
+        return MemoryModule(storage_backend=backend, clock=later)
 
     @pytest.fixture
     def in_zone(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:

@@ -11,31 +11,25 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Erases, Expires, KeepsHistory, Namespaced, Settles, SharesCommits, Transactional
 from jarvis.conformance.fixtures import FAR, FIRST, LAST, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import (
-    ConflictError,
     DuplicateEntryError,
     HistoryUnavailableError,
     InvalidQueryError,
-    RevisionNotFoundError,
     TransactionError,
 )
 from jarvis.model.entry import MemoryEntry, MemoryQuery
-from jarvis.model.revision import MISSING, Revision, Signature
+from jarvis.model.options import HistoryPolicy
+from jarvis.model.revision import Revision, Signature
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import Erases, Expires, KeepsHistory, Namespaced, Settles, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 _FAR_EAST, _FAR_WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-14))
 
 
 class HistoryPromises(Promises):
     """Keep, show, compare, restore, undo, and answer as of a moment."""
-
-    @pytest.fixture
-    def past(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:
-        """Return a module on a backend that keeps history."""
-        self.need(backend, KeepsHistory)
-        return MemoryModule(storage_backend=backend, clock=later)
 
     # --- what is kept ---
 
@@ -138,6 +132,61 @@ class HistoryPromises(Promises):
         with pytest.raises(TransactionError):
             backend.sign(Signature("update"))
 
+    def test_an_author_makes_all_changes_of_the_block_that_says_so(self, past: MemoryModule) -> None:
+        self.need(past.backend, Transactional)
+        backend: Any = past.backend
+        backend.create(an_entry("1"))
+
+        with backend.transaction():
+            backend.sign(Signature("update", "outer"))
+            backend.update(an_entry("1"))
+            with backend.transaction():
+                backend.update(an_entry("1"))
+                backend.sign(Signature("update", "inner"))
+                backend.update(an_entry("1"))
+            backend.update(an_entry("1"))
+        backend.update(an_entry("1"))
+
+        assert [each.module for each in past.get_history("1")] == [None, "outer", "inner", "outer", "outer"]
+
+    def test_a_change_that_nobody_signs_is_what_it_is(self, past: MemoryModule) -> None:
+        backend: Any = past.backend
+        for name in "123":
+            backend.create(an_entry(name))
+
+        def change() -> None:
+            backend.delete("1")
+            backend.update(an_entry("2"))
+            backend.create(an_entry("1"))
+            backend.clear()
+
+        if backend.has_capability(SharesCommits):
+            backend.change(change)
+        else:
+            with backend.transaction():
+                change()
+
+        histories = {name: [each.operation for each in past.get_history(name)] for name in "123"}
+        assert histories == {"1": ["clear", "delete"], "2": ["clear", "update"], "3": ["clear"]}
+
+    def test_who_erases_makes_no_other_change(self, past: MemoryModule) -> None:
+        self.need(past.backend, Erases)
+        backend: Any = past.backend
+        backend.create(an_entry("1"))
+        backend.create(an_entry("2"))
+
+        with backend.transaction():
+            backend.sign(Signature("erase", "eraser"))
+            backend.erase("1")
+            backend.update(an_entry("2"))
+        with backend.transaction():
+            backend.sign(Signature("update", "editor"))
+            backend.erase("1")
+            backend.update(an_entry("2"))
+
+        history = past.get_history("2")
+        assert [(each.operation, each.module) for each in history] == [("update", "editor"), ("update", None)]
+
     def test_namespaces_have_histories_of_their_own(self, past: MemoryModule) -> None:
         self.need(past.backend, Erases)
         self.need(past.backend, Namespaced)
@@ -150,75 +199,35 @@ class HistoryPromises(Promises):
         assert past.store.erase_namespace(past.namespace).removed["entries"] == 1
         assert past.get_history("1") == []
 
-    # --- going back ---
+    # --- how much is kept ---
 
-    def test_a_restored_memory_is_a_new_version_of_the_same(self, past: MemoryModule, later: FakeClock) -> None:
-        memory_id = past.create_memory("c", "k", {"n": 1}, "t", tags=["x"], module="maker")
-        past.update_memory(memory_id, {"n": 2}, [])
-        later.step(hours=1)
+    def test_of_an_id_that_is_given_again_no_more_is_kept_than_of_another(self, past: MemoryModule) -> None:
+        self.need(past.backend, Transactional)
+        most = HistoryPolicy().max_revisions
+        with past.transaction():
+            for _ in range(most + 5):
+                past.backend.create(an_entry())
+                past.backend.delete("1")
 
-        assert past.restore_memory(memory_id, 1, module="restorer", reason="back")
+        assert len(past.get_history("1")) == most
 
-        entry = past.get_memory(memory_id)
-        assert entry is not None
-        assert (entry.value, entry.tags, entry.version, entry.timestamp) == ({"n": 1}, ["x"], 3, later.now)
-        assert (entry.provenance["module"], entry.provenance["updated_by"]) == ("maker", "restorer")
-        newest = past.get_history(memory_id)[0]
-        assert (newest.operation, newest.module, newest.reason, newest.version) == ("restore", "restorer", "back", 2)
-
-    def test_a_deleted_memory_comes_back_under_its_id(self, past: MemoryModule) -> None:
-        memory_id = past.create_memory("c", "k", {"n": 1}, "t", tags=["x"])
-        past.update_memory(memory_id, {"n": 2})
-        past.delete_memory(memory_id)
-
-        assert past.restore_memory(memory_id, 1)
-
-        (entry,) = past.get_memories_by_tags(["x"])
-        assert (entry.id, entry.value, entry.version) == (memory_id, {"n": 1}, 3)
-
-    def test_restoring_the_present_changes_nothing_and_the_unknown_is_said(self, past: MemoryModule) -> None:
+    def test_what_was_cleared_goes_with_all_that_was_before_it(self, past: MemoryModule, later: FakeClock) -> None:
         memory_id = past.create_memory("c", "k", {"n": 1}, "t")
         past.update_memory(memory_id, {"n": 2})
-
-        assert past.restore_memory(memory_id, 2)
-        assert past.restore_memory("absent", 1) is past.undo("absent") is False
-        assert len(past.get_history(memory_id)) == 1
-        with pytest.raises(RevisionNotFoundError, match="version 7 of the memory is not known; known: 1, 2"):
-            past.restore_memory(memory_id, 7)
-
-    def test_an_undo_takes_back_an_update_and_an_undo(self, past: MemoryModule) -> None:
-        memory_id = past.create_memory("c", "k", {"n": 1}, "t", tags=["x"])
-        past.update_memory(memory_id, {"n": 2}, ["y"])
-
-        found = []
-        for _ in range(3):
-            assert past.undo(memory_id, module="undoer")
-            entry = past.get_memory(memory_id)
-            assert entry is not None
-            found.append((entry.value["n"], entry.tags, entry.version))
-
-        assert found == [(1, ["x"], 3), (2, ["y"], 4), (1, ["x"], 5)]
-        assert [each.operation for each in past.get_history(memory_id)] == ["undo", "undo", "undo", "update"]
-
-    def test_an_undo_takes_back_a_deletion_and_a_creation(self, past: MemoryModule) -> None:
-        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
-        there = []
-        for _ in range(4):
-            past.undo(memory_id)
-            there.append(past.get_memory(memory_id) is not None)
-        past.delete_memory(memory_id)
-        past.undo(memory_id)
-
-        assert there == [False, True, False, True]
-        assert past.get_memory(memory_id) is not None
-
-    def test_each_cleared_memory_can_be_brought_back(self, past: MemoryModule) -> None:
-        ids = [past.create_memory("c", str(number), {"n": number}, "t") for number in range(3)]
+        past.update_memory(memory_id, {"n": 3})
         past.clear_all()
+        kept = past.update_memory(past.create_memory("c", "k", {}, "t"), {"n": 1})
+        aged = HistoryPolicy().cleared_max_age
+        assert aged is not None
+        later.now += aged + timedelta(seconds=1)
 
-        assert all(past.undo(each) for each in ids)
+        pruned = past.backend.capability(KeepsHistory).prune(later.now, 1)
+        left = past.get_history(memory_id)
+        pruned += past.store.prune_history()
 
-        assert sorted(entry.value["n"] for entry in past.list_memories()) == [0, 1, 2]
+        assert (kept, pruned) == (True, 3)
+        assert [(each.operation, each.version) for each in left] == [("clear", 3), ("update", 2)]
+        assert past.get_history(memory_id) == []
 
     def test_a_taken_id_is_not_recreated(self, past: MemoryModule) -> None:
         backend: Any = past.backend
@@ -226,27 +235,6 @@ class HistoryPromises(Promises):
 
         with pytest.raises(DuplicateEntryError):
             backend.recreate(an_entry())
-
-    def test_versions_are_compared_down_to_paths(self, past: MemoryModule) -> None:
-        memory_id = past.create_memory("c", "k", {"a": {"b": 1, "gone": None}, "l": [1, 2], "same": True}, "t")
-        past.update_memory(memory_id, {"a": {"b": 1.0, "new": {}}, "l": [1, 3, 4], "same": True}, ["x"])
-
-        found = {each.path: each[1:] for each in past.diff_memory(memory_id, 1, 2)}
-
-        assert found.pop(("timestamp",))
-        assert found.pop(("provenance", "updated_at"))
-        assert found == {
-            ("value", "a", "b"): (1, 1.0),
-            ("value", "a", "gone"): (None, MISSING),
-            ("value", "a", "new"): (MISSING, {}),
-            ("value", "l", 1): (2, 3),
-            ("value", "l", 2): (MISSING, 4),
-            ("tags",): ([], ["x"]),
-        }
-        with pytest.raises(RevisionNotFoundError):
-            past.diff_memory(memory_id, 1, 3)
-        with pytest.raises(RevisionNotFoundError):
-            past.diff_memory("absent", 1, 2)
 
     # --- as of a moment ---
 
@@ -375,52 +363,6 @@ class HistoryPromises(Promises):
                     assert list(found.iterate(query)) == wanted[: query.limit]
         again.shutdown()
 
-    # --- guarded changes ---
-
-    def test_a_change_that_was_overtaken_is_refused(self, memory: MemoryModule) -> None:
-        memory_id = memory.create_memory("c", "k", {"n": 1}, "t")
-        assert memory.update_memory(memory_id, {"n": 2}, if_version=1)
-
-        with pytest.raises(ConflictError, match="has version 2, the change was meant for version 1"):
-            memory.update_memory(memory_id, {"n": 3}, if_version=1)
-        with pytest.raises(ConflictError):
-            memory.delete_memory(memory_id, if_version=1)
-        with pytest.raises(ConflictError):
-            memory.modify_memory(memory_id, lambda value: value, if_version=3)
-
-        entry = memory.get_memory(memory_id)
-        assert entry is not None
-        assert (entry.value, entry.version) == ({"n": 2}, 2)
-        assert memory.delete_memory(memory_id, if_version=2)
-        with pytest.raises(ConflictError, match="is gone"):
-            memory.merge_memory(memory_id, {}, if_version=2)
-
-    def test_a_merge_lays_changes_over_the_value(self, memory: MemoryModule) -> None:
-        memory_id = memory.create_memory("c", "k", {"a": {"b": 1, "c": 2}, "d": [1], "e": 1}, "t", tags=["x"])
-
-        assert memory.merge_memory(memory_id, {"a": {"c": None, "f": 3}, "d": [2], "g": {"h": None, "i": 1}})
-
-        entry = memory.get_memory(memory_id)
-        assert entry is not None
-        assert entry.value == {"a": {"b": 1, "f": 3}, "d": [2], "e": 1, "g": {"i": 1}}
-        assert entry.tags == ["x"]
-        assert memory.merge_memory("absent", {}) is memory.modify_memory("absent", lambda value: value) is False
-
-    def test_a_function_has_an_author_and_is_dated_when_it_is_done(self, past: MemoryModule, later: FakeClock) -> None:
-        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
-
-        def slow(value: dict[str, Any]) -> dict[str, Any]:
-            later.step(hours=1)
-            return {"n": value["n"] + 1}
-
-        assert past.modify_memory(memory_id, slow, module="counter", reason="one more")
-
-        (revision,) = past.get_history(memory_id)
-        assert (revision.module, revision.reason) == ("counter", "one more")
-        meanwhile = past.get_memory(memory_id, as_of=later.now - timedelta(minutes=1))
-        assert meanwhile is not None
-        assert meanwhile.value == {"n": 1}
-
     def test_what_an_erased_namespace_held_is_not_known_any_more(self, past: MemoryModule, later: FakeClock) -> None:
         self.need(past.backend, Erases)
         self.need(past.backend, Namespaced)
@@ -525,17 +467,6 @@ class HistoryPromises(Promises):
             asking.join(timeout=20)
             assert answers == [{"n": {"n": 0}}]
             assert memory.get_user_preferences(as_of=datetime.now(UTC)) == {"n": {"n": 1}, "m": {"n": 1}}
-
-    def test_a_function_changes_the_value_or_nothing(self, memory: MemoryModule) -> None:
-        memory_id = memory.create_memory("c", "k", {"n": 1}, "t")
-
-        assert memory.modify_memory(memory_id, lambda value: {"n": value["n"] + 1})
-        with pytest.raises(ZeroDivisionError):
-            memory.modify_memory(memory_id, lambda value: {"n": value["n"] / 0})
-
-        entry = memory.get_memory(memory_id)
-        assert entry is not None
-        assert (entry.value, entry.version) == ({"n": 2}, 2)
 
 
 class _Story:

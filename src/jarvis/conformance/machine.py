@@ -20,13 +20,14 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from jarvis.capabilities import Expires, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.compression import PROSE
 from jarvis.conformance.fixtures import NOON, FakeClock
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, HistoryUnavailableError
 from jarvis.model.dating import SKEW
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import Expires, KeepsHistory, Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 OpenIn = Callable[[Path], StorageBackend]
 

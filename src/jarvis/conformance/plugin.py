@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 _KEPT, _LACKS, _BROKEN = "kept", "lacks", "BROKEN"
+_BACKEND, _MODULE = "promises of the backend", "promises of the module on it"
+_OF_MODULE = "jarvis.conformance.module."
 
 
 @pytest.hookimpl(wrapper=True)
@@ -17,25 +19,30 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     kind = getattr(item, "cls", None)
     if kind is not None and getattr(kind, "need", None) is not None and report.when in ("setup", "call"):
         subject = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
-        report.user_properties.append(("promise", (kind.__name__.removeprefix("Test"), subject)))
+        whose = _MODULE if item.obj.__module__.startswith(_OF_MODULE) else _BACKEND  # type: ignore[attr-defined]  # of a test
+        report.user_properties.append(("promise", (whose, kind.__name__.removeprefix("Test"), subject)))
     return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table: a row for each promise, a column for each backend."""
-    table: dict[str, dict[str, str]] = {}
+    """Print two tables, of the backend and of the module: a row for each promise, a column for each backend."""
+    tables: dict[str, dict[str, dict[str, str]]] = {_BACKEND: {}, _MODULE: {}}
     for outcome, mark in (("passed", _KEPT), ("skipped", _LACKS), ("failed", _BROKEN), ("error", _BROKEN)):
         for report in terminalreporter.stats.get(outcome, []):
             for name, held in getattr(report, "user_properties", ()):
                 if name == "promise" and (report.when == "call" or outcome != "passed"):
-                    backend, subject = held
-                    row = table.setdefault(subject, {})
+                    whose, backend, subject = held
+                    row = tables[whose].setdefault(subject, {})
                     row[backend] = mark if row.get(backend) != _BROKEN else _BROKEN
-    if not table:
-        return
+    for whose, table in tables.items():
+        if table:
+            _print(terminalreporter, whose, table)
+
+
+def _print(terminalreporter: Any, title: str, table: dict[str, dict[str, str]]) -> None:
     backends = sorted({backend for row in table.values() for backend in row})
     width = max(len(subject) for subject in table)
-    terminalreporter.section("promises")
+    terminalreporter.section(title)
     terminalreporter.line(" " * width + "".join(f"  {backend:>12}" for backend in backends))
     for subject, row in table.items():
         terminalreporter.line(f"{subject:<{width}}" + "".join(f"  {row.get(each, '-'):>12}" for each in backends))

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from jarvis.capabilities import SharesCommits
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, TransactionError
 from jarvis.model.entry import MemoryQuery
-from jarvis.storage_backend import SharesCommits, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 
 class _Stop(BaseException):
@@ -22,12 +23,6 @@ class _Stop(BaseException):
 
 class TransactionPromises(Promises):
     """Commit, roll back, nest, isolate, tell the time."""
-
-    @pytest.fixture
-    def store(self, backend: StorageBackend) -> Any:
-        """Return the backend as one with transactions."""
-        self.need(backend, Transactional)
-        return backend
 
     def test_what_a_transaction_changed_is_kept_together(self, store: Any) -> None:
         store.create(an_entry("old"))

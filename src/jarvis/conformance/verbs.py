@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
-from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidEntryError
+from jarvis.capabilities import Namespaced
+from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
+from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidEntryError, UnsupportedError
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
@@ -240,6 +241,27 @@ class VerbPromises(Promises):
             backend.update(an_entry(value={"bad": object()}))
 
         assert backend.read("1") == an_entry()
+
+    def test_a_handle_bound_to_another_clock_is_of_the_same_kind_and_store(
+        self, backend: StorageBackend, clock: FakeClock
+    ) -> None:
+        bound = backend.bind(clock=clock)
+
+        bound.create(an_entry())
+
+        assert type(bound) is type(backend)
+        assert bound.namespace == backend.namespace
+        assert backend.list_all() == backend.bind(namespace=backend.namespace).list_all() == [an_entry()]
+
+    def test_a_backend_without_namespaces_has_its_own_one_only(self, backend: StorageBackend) -> None:
+        if backend.has_capability(Namespaced):
+            pytest.skip("the backend has namespaces")
+        backend.for_namespace("default").create(an_entry())
+
+        with pytest.raises(UnsupportedError, match="namespaces"):
+            backend.bind(namespace="alice")
+
+        assert backend.list_all() == [an_entry()]
 
     def test_entries_can_be_deep_copied_and_pickled(self, backend: StorageBackend) -> None:
         import pickle

@@ -42,6 +42,18 @@ class Author(NamedTuple):
             entry.provenance["updated_task_id"] = self.task_id
 
 
+def creator_in(provenance: Mapping[str, str]) -> Author:
+    """Return who created an entry, as its provenance tells: what `Author.creates` wrote there.
+
+    >>> creator_in({"module": "unknown", "task_id": "t-1", "created_at": "2026-03-01"})
+    Author(module=None, task_id='t-1', reason=None)
+    """
+    module, task_id = provenance.get("module"), provenance.get("task_id")
+    return Author(
+        None if module == NO_MODULE else module, None if task_id == NO_TASK else task_id, provenance.get("reason")
+    )
+
+
 NOBODY = Author(None, None)
 
 acting: ContextVar[Mapping[int, Author]] = ContextVar("jarvis_authors", default=MappingProxyType({}))

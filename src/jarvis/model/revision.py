@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,6 @@ from jarvis.errors import StackFullError
 from jarvis.model.entry import MemoryEntry
 
 Operation = Literal["update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
-OPERATIONS: tuple[str, ...] = get_args(Operation)
 REMOVALS = ("delete", "clear", "expire")
 """Operations behind which the entry is not there any more."""
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from jarvis.capabilities import KeepsHistory
 from jarvis.model.author import Author
 from jarvis.model.revision import Operation
-from jarvis.storage_backend import KeepsHistory, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 Result = TypeVar("Result")
 
@@ -22,5 +23,5 @@ class Changes(Protocol):
 
 def sign(backend: StorageBackend, author: Author, operation: Operation) -> None:
     """Make `author` the one who makes the next changes of the open transaction; no-op without history."""
-    if KeepsHistory in backend.capabilities:
+    if backend.has_capability(KeepsHistory):
         backend.capability(KeepsHistory).sign(author.signature(operation))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from jarvis.backend_registry import ask
+from jarvis.capabilities import Erases
 from jarvis.model.author import Author
 from jarvis.model.entry import NO_MODULE, MemoryQuery
 from jarvis.model.erasure import MOST_SEARCHED, ErasureReceipt
 from jarvis.services.changing import Changes, sign
-from jarvis.storage_backend import Erases, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 
 def erase(

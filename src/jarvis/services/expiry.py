@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 import msgspec
 
 from jarvis._calls.arguments import own_code, plain_moment
+from jarvis.capabilities import Expires
 from jarvis.errors import EntryNotFoundError, InvalidEntryError
 from jarvis.model.author import Author
 from jarvis.model.entry import OUTSIDE, check_expiry
 from jarvis.services.changing import Changes, sign
-from jarvis.storage_backend import Expires, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 Lifetime = timedelta | float
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
+from jarvis.capabilities import BacksUp, Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
 from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidSettingError
 from jarvis.keys import KeySource, KeySources, sources_of
@@ -21,16 +22,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.services import erasure, expiry
 from jarvis.services.changing import Changes
-from jarvis.storage_backend import (
-    BacksUp,
-    Compresses,
-    Encrypts,
-    Expires,
-    KeepsHistory,
-    MendsDates,
-    Namespaced,
-    StorageBackend,
-)
+from jarvis.storage_backend import StorageBackend
 
 
 class Authors(Protocol):
@@ -339,5 +331,6 @@ class Store:
         """
         check_namespace(namespace)
         author = self._author(module, task_id, reason)
-        doomed = ask(self.backend, Namespaced).for_namespace(namespace)
+        ask(self.backend, Namespaced)
+        doomed = self.backend.for_namespace(namespace)
         return erasure.erase(doomed, None, author, self._change_apart)

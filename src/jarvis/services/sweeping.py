@@ -10,13 +10,14 @@ from types import TracebackType
 import msgspec
 
 from jarvis._calls.arguments import own_code
+from jarvis.capabilities import Expires
 from jarvis.errors import InvalidQueryError, InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.options import RetentionRule, checked
 from jarvis.services import expiry, retention
 from jarvis.services.changing import Changes
 from jarvis.services.retention import SweepReport
-from jarvis.storage_backend import Expires, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 BATCH = 500  # some 30 ms, for which other writers wait
 _MANY = 10_000

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from jarvis.capabilities import KeepsHistory
 from jarvis.errors import InvalidQueryError, RevisionNotFoundError
 from jarvis.model.author import Author
 from jarvis.model.entry import MOST_VERSIONS, MemoryEntry
 from jarvis.model.revision import Difference, Operation, Revision, differences
-from jarvis.storage_backend import KeepsHistory, StorageBackend
+from jarvis.storage_backend import StorageBackend
 
 
 def check_versions(*versions: int) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from jarvis._calls.caller import holding
 from jarvis.backend_registry import ask
+from jarvis.capabilities import FeedsChanges, MarksCursors, WakesWatchers
 from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.model.change import Change, position_of
 from jarvis.services.ongoing import Activity, Ongoing
-from jarvis.storage_backend import FeedsChanges, MarksCursors, StorageBackend, WakesWatchers
+from jarvis.storage_backend import StorageBackend
 
 INTERVAL_SECONDS = 0.07
 BATCH = 100

@@ -37,11 +37,6 @@ def plain(path: str) -> apsw.Connection:
     return connection
 
 
-def pending(database: Database) -> str | None:
-    """Return what a run is called that was broken off, or goes on just now; None if there is none."""
-    return database.read(lambda session: touched_rows.run(session.rows))
-
-
 def abandon(database: Database) -> None:
     """Give up a move that was broken off, and remove what it has copied; no-op if there is none.
 

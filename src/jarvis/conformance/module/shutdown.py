@@ -10,18 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from jarvis.capabilities import FeedsChanges, KeepsHistory, Namespaced, Transactional, WakesWatchers
 from jarvis.conformance.fixtures import OpenBackend, Promises
 from jarvis.errors import StoreClosedError, TransactionError
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule, RetentionRule
-from jarvis.storage_backend import (
-    FeedsChanges,
-    KeepsHistory,
-    Namespaced,
-    StorageBackend,
-    Transactional,
-    WakesWatchers,
-)
+from jarvis.storage_backend import StorageBackend
 
 _MANY = 150  # more than anything fetches at a time
 

@@ -9,11 +9,7 @@ from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
-from jarvis.conformance.values import exploding, identical
-from jarvis.errors import InvalidEntryError, InvalidQueryError, UnsupportedError
-from jarvis.persistent_memory import MemoryModule
-from jarvis.storage_backend import (
+from jarvis.capabilities import (
     BacksUp,
     Compresses,
     Encrypts,
@@ -22,9 +18,13 @@ from jarvis.storage_backend import (
     FeedsChanges,
     KeepsHistory,
     Namespaced,
-    StorageBackend,
     Transactional,
 )
+from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
+from jarvis.conformance.values import exploding, identical
+from jarvis.errors import InvalidEntryError, InvalidQueryError, UnsupportedError
+from jarvis.persistent_memory import MemoryModule
+from jarvis.storage_backend import StorageBackend
 
 _VERBS: dict[type, tuple[Callable[[MemoryModule], object], ...]] = {
     Transactional: (lambda memory: memory.transaction(), lambda memory: memory.upsert_memory("c", "k", {})),

@@ -6,19 +6,18 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from jarvis.capabilities import Expires, FeedsChanges, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidQueryError, InvalidSettingError
-from jarvis.model.entry import MemoryEntry
+from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.persistent_memory import MemoryModule, RetentionRule
 from jarvis.services.retention import RetentionPlan, SweepReport
-from jarvis.storage_backend import Expires, FeedsChanges, KeepsHistory, Namespaced, StorageBackend, Transactional
-
-Result = TypeVar("Result")
+from jarvis.storage_backend import BackendWrapper, StorageBackend
 
 MONTH = timedelta(days=30)
 OLD_TASKS = RetentionRule(category="tasks", max_age=MONTH)
@@ -26,14 +25,18 @@ TWO_TASKS = RetentionRule(category="tasks", max_entries=2)
 PUT_AWAY = RetentionRule(category="tasks", max_age=MONTH, action="archive")
 
 
-class _Interrupted(MemoryModule):
-    """A module before whose changes something else happens."""
+class _Overtaken(BackendWrapper):
+    """A backend behind whose first list something else happens."""
 
-    before_change: Callable[[], None] = staticmethod(lambda: None)
+    def __init__(self, wrapped: StorageBackend, happens: Callable[[], None]) -> None:
+        super().__init__(wrapped)
+        self.happening = [happens]
 
-    def _change(self, work: Callable[[datetime], Result]) -> Result:
-        self.before_change()
-        return super()._change(work)
+    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
+        found = super().select(query)
+        if self.happening:
+            self.happening.pop()()
+        return found
 
 
 class RetentionPromises(Promises):
@@ -128,7 +131,7 @@ class RetentionPromises(Promises):
         self, backend: StorageBackend, ruled: Callable[..., MemoryModule]
     ) -> None:
         self.need(backend, Namespaced)
-        other = backend.capability(Namespaced).for_namespace("other")
+        other = backend.for_namespace("other")
         for each in (backend, other):
             self._put(each, "old", 99)
 
@@ -389,24 +392,22 @@ class RetentionPromises(Promises):
         self, backend: StorageBackend, clock: FakeClock, open_backend: OpenBackend
     ) -> None:
         rule = RetentionRule(category="tasks", max_age=MONTH, keep_tags=("pin",))
-        memory = _Interrupted(storage_backend=backend, clock=clock, retention=[rule])
         other = open_backend()
         for name in ("first", "pinned", "touched", "gone", "moved", "last"):
             self._put(backend, name, 40)
 
         def meanwhile() -> None:
-            memory.before_change = lambda: None
             other.update(an_entry("pinned", category="tasks", tags=["pin"], timestamp=NOON - 2 * MONTH))
             other.update(an_entry("touched", category="tasks", tags=[], timestamp=NOON))
             other.update(an_entry("moved", category="notes", tags=[], timestamp=NOON - 2 * MONTH))
             other.delete("gone")
             self._put(other, "new", 0)
 
-        memory.before_change = meanwhile
-        report = memory.sweep(batch=2)
+        overtaken = _Overtaken(backend, meanwhile)
+        report = MemoryModule(storage_backend=overtaken, clock=clock, retention=[rule]).sweep(batch=2)
         other.shutdown()
 
-        assert report.deleted == 2
+        assert (report.deleted, overtaken.happening) == (2, [])
         assert set(self._ids(backend)) == {"pinned", "touched", "moved", "new"}
 
     def test_two_sweeps_at_once_delete_each_memory_once(

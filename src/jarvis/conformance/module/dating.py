@@ -7,11 +7,12 @@ from datetime import timedelta
 
 import pytest
 
+from jarvis.capabilities import FeedsChanges, KeepsHistory, MendsDates, Namespaced, Transactional
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import ClockBehindWarning, HistoryUnavailableError, TransactionError
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule, RetentionRule
-from jarvis.storage_backend import FeedsChanges, KeepsHistory, MendsDates, Namespaced, StorageBackend, Transactional
+from jarvis.storage_backend import StorageBackend
 
 YEARS = 4_400  # days
 MINUTE = timedelta(minutes=1)

@@ -1,0 +1,1 @@
+"""What `MemoryModule` promises on any backend; what the backend itself must do stands one folder above."""

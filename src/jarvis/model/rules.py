@@ -1,0 +1,132 @@
+"""Rules that every backend decides by, each written once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
+from jarvis.errors import HistoryUnavailableError
+from jarvis.model.dating import SKEW_MICROSECONDS, date_of
+from jarvis.model.entry import MemoryQuery
+from jarvis.model.revision import REMOVALS, Operation, Signature
+
+Usual = TypeVar("Usual", bound=str)
+
+PRUNED_EVERY = 64
+"""Changes from one time that a writer prunes what is too old to the next."""
+
+PRUNED_AT_ONCE = 256
+"""Past states that go beside one change, at most."""
+
+EXACT = ("category", "key", "entity_type", "entity_id")
+"""The filters of a query that are answered by names alone, which stay known of what was pruned or has expired."""
+
+WAS_ERASED = "something was erased"
+HAS_EXPIRED = "what was there then has expired"
+WAS_PURGED = f"{HAS_EXPIRED} and was purged"
+
+_ALONE = ("erase", "expire")
+
+
+# --- the clock -----------------------------------------------------------------------------------
+
+
+def next_moment(now: datetime, last: int | None) -> tuple[datetime, int, int]:
+    """Return the moment of a change made at `now`, behind the instant of the `last` one; its instant; and its date.
+
+    The date is what the change is dated by, see `jarvis.model.dating.date_of`.
+    """
+    instant = date = (now - EPOCH) // MICROSECOND
+    if last is not None and instant <= last:
+        instant = min(last + 1, LAST_INSTANT)  # commit numbers tell the order there
+        now, date = EPOCH + timedelta(0, 0, instant), date_of(instant, date)
+    return (now if now.tzinfo is UTC else now.astimezone(UTC)), instant, date
+
+
+def own_instant(last: int | None) -> int:
+    """Return the instant of a change that nobody gave a moment: the system's, or one behind the `last` one."""
+    now = time.time_ns() // 1000
+    return now if last is None else max(now, min(last + 1, LAST_INSTANT))
+
+
+# --- who and why ---------------------------------------------------------------------------------
+
+
+def signed(
+    signature: Signature | None, operation: Usual
+) -> tuple[Usual | Operation, str | None, str | None, str | None]:
+    """Return by whom and how a change is made: as `signature` says, or else `operation` by nobody that is known.
+
+    An erasure and a purge are made by a signature of their own only, which signs no other change.
+    """
+    if signature is None:
+        return operation, None, None, None
+    said = signature.operation
+    if said != operation and (said in _ALONE or operation in _ALONE):
+        return operation, None, None, None
+    return signature
+
+
+def signed_expiry(signature: Signature | None, expires: int) -> tuple[str, str | None, str | None, str]:
+    """Return by whom and why an entry is purged: because it expired, unless somebody gave another reason."""
+    operation, module, task_id, reason = signed(signature, "expire")
+    return operation, module, task_id, reason or f"expired at {datetime_of(expires).isoformat()}"
+
+
+def version_after(operation: str, version: int) -> int:
+    """Return the version that is told of a change of an entry which had `version`: a removal makes no other."""
+    return version if operation in REMOVALS else version + 1
+
+
+# --- what may be asked ---------------------------------------------------------------------------
+
+
+def exact_filters(query: MemoryQuery) -> dict[str, Any]:
+    """Return those of the `EXACT` filters that a query gives."""
+    return {name: held for name in EXACT if (held := getattr(query, name)) is not None}
+
+
+def asks_for_more(query: MemoryQuery) -> bool:
+    """Tell whether a query has filters that nothing but a state answers."""
+    return any(held is not None for held in (query.tags, query.since, query.until, query.where))
+
+
+def settle(instant: int, now: int, await_commit: Callable[[], None]) -> None:
+    """Wait for what is dated until `instant` and not visible yet: or the same question would be answered otherwise."""
+    if instant == now:
+        time.sleep(0.00001)  # a commit that begins now is dated later
+    await_commit()
+
+
+def is_present(instant: int, made: int | None, begins: int | None) -> bool:
+    """Tell whether what is asked as of `instant` is the present.
+
+    Args:
+        instant: the moment that is asked about.
+        made: of the last change of the store; None if there was none.
+        begins: from when on the past is known; None if it is not.
+
+    Raises:
+        HistoryUnavailableError: it is before the past begins.
+    """
+    if made is None or instant >= made:
+        return True
+    if begins is None or instant < begins:
+        raise unavailable(instant, begins)
+    return False
+
+
+def may_be_dated_back(instant: int, now: int, made: int) -> bool:
+    """Tell whether dates and order may disagree up to `instant`: the store's last change is dated ahead of the clock.
+
+    If one was made by then behind others that are ahead, the past is not known: `jarvis.model.dating.DATED_BACK`.
+    """
+    return instant <= now < made - SKEW_MICROSECONDS
+
+
+def unavailable(instant: int, earliest: int | None, because: str | None = None) -> HistoryUnavailableError:
+    """Return the error that the past is not known at `instant`, from when on it is, and perhaps why."""
+    return HistoryUnavailableError(datetime_of(instant), None if earliest is None else datetime_of(earliest), because)
