@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from jarvis._calls.caller import holding
 from jarvis.backend_registry import open_backend
 from jarvis.config import ConfigLoader
 from jarvis.errors import InvalidEntryError, InvalidSettingError, UnknownBackendError, UnsupportedError
@@ -60,8 +61,7 @@ class Container:
         Raises:
             InvalidSettingError: as `ConfigLoader.load` does; the next call tries again.
         """
-        with self._lock:
-            return self._loaded(config_path)[0]
+        return holding(self._lock, lambda: self._loaded(config_path)[0])
 
     def _loaded(self, config_path: str | PathLike[str] | None) -> tuple[JarvisConfig, ConfigLoader]:
         """Return the settings, and what has read them."""
@@ -86,16 +86,18 @@ class Container:
             UnsupportedError: the configured backend lacks something that the settings ask for.
             StoreError: the store cannot be opened. After any error the next call tries again.
         """
-        with self._lock:
-            config, loader = self._loaded(config_path)
-            storage = config.storage
-            if self._memory_module is None:
-                module = _made(storage, loader)
-                module.bootstrap()
-                self._memory_module = module
-            if storage.sweep_every is not None and (self._sweeper is None or not self._sweeper.is_running):
-                self._sweeper = self._memory_module.sweep_every(storage.sweep_every)
-            return self._memory_module
+        return holding(self._lock, lambda: self._opened(config_path))
+
+    def _opened(self, config_path: str | PathLike[str] | None) -> MemoryModule:
+        config, loader = self._loaded(config_path)
+        storage = config.storage
+        if self._memory_module is None:
+            module = _made(storage, loader)
+            module.bootstrap()
+            self._memory_module = module
+        if storage.sweep_every is not None and (self._sweeper is None or not self._sweeper.is_running):
+            self._sweeper = self._memory_module.sweep_every(storage.sweep_every)
+        return self._memory_module
 
     def get_async_memory_module(self, config_path: str | PathLike[str] | None = None) -> AsyncMemoryModule:
         """Return the one awaitable face of what `get_memory_module` returns, ready for use: the same in all it does.
@@ -119,11 +121,14 @@ class Container:
         """
         from jarvis.async_memory import AsyncMemoryModule  # asyncio, for those only who await
 
-        with self._lock:
-            memory = self.get_memory_module(config_path)
+        memory = self.get_memory_module(config_path)
+
+        def face() -> AsyncMemoryModule:
             if self._async_memory_module is None:
                 self._async_memory_module = AsyncMemoryModule.of(memory)
             return self._async_memory_module
+
+        return holding(self._lock, face)
 
     def shutdown(self) -> None:
         """Close what was opened, and sweep no more; no-op if nothing was opened.
@@ -131,8 +136,7 @@ class Container:
         Settings and modules stay what they are: whoever still holds a module, or asks for it again,
         uses the same one, and its next call opens the store again.
         """
-        with self._lock:
-            module, async_module = self._memory_module, self._async_memory_module
+        module, async_module = holding(self._lock, lambda: (self._memory_module, self._async_memory_module))
         if module is not None:
             module.shutdown()
         if async_module is not None:

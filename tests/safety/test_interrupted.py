@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from jarvis.container import Container
 from jarvis.errors import TransactionError
 from jarvis.persistent_memory import MemoryModule
 
@@ -305,6 +306,31 @@ def interrupt_everywhere(kind: str, mode: str, directory: Path, soak: bool, chan
                 at += step + (at // 50 if kind == "json" else 0)
     story.memory.shutdown()
     return points
+
+
+def test_an_interrupt_leaves_a_container_open_to_other_threads(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"storage: {{data_dir: {tmp_path}}}")
+    container = Container()
+    container.get_async_memory_module(config)
+
+    def interrupt_each() -> int:
+        points = 0
+        for ask in (container.get_config, container.get_memory_module, container.get_async_memory_module):
+            for at in range(1, 1_000):
+                with Bytecodes(at) as bytecodes:
+                    try:  # noqa: SIM105 - suppress() would be interrupted, too
+                        ask()
+                    except Interrupt:
+                        pass
+                if bytecodes.raised_at is None:
+                    break
+                assert in_a_new_thread(container.get_config), bytecodes.raised_at
+                points += 1
+        return points
+
+    assert in_a_thread_of_its_own(interrupt_each) > 100
+    container.shutdown()
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="sends itself signals")
