@@ -26,7 +26,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("encryption",),
     ("model",),
     ("capabilities",),
-    ("config", "storage_backend", "_sql", "memory_entry", "entry_record", "value_filter"),
+    ("config", "storage_backend", "memory_entry", "entry_record", "value_filter"),
+    ("_sql",),
     ("_sqlite", "_json"),
     ("sqlite_backend", "json_backend"),
     ("backend_registry",),
@@ -59,7 +60,6 @@ LONG = {
     "keys.py": "the sources, one beside the other",
     "model/entry.py": "the entry and the question, and what both may hold",
     "persistent_memory.py": "signatures, and what they promise",
-    "sqlite_backend.py": "the verbs of every capability",
 }
 """Files of more than `MOST_LINES`, and why."""
 

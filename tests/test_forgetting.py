@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from jarvis._disk.search import Wanted, search_files
 from jarvis._sql import history
+from jarvis._sql.backend import _NAMESPACES
 from jarvis._sqlite.schema import FIRST_LIFE_COLUMNS
 from jarvis._sqlite.store_file import StoreFile
 from jarvis.codec import encode
@@ -31,7 +32,7 @@ from jarvis.model.entry import MemoryEntry
 from jarvis.model.options import Compression
 from jarvis.model.rules import PRUNED_EVERY
 from jarvis.persistent_memory import MemoryModule
-from jarvis.sqlite_backend import _NAMESPACES, SQLiteBackend
+from jarvis.sqlite_backend import SQLiteBackend
 
 
 @pytest.fixture

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import msgspec
 
-from jarvis._sql import entries, erasing, expiry, feed, history, mending
-from jarvis._sql.past import PastView
-from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
-from jarvis._sql.select import LIVE, count, select
-from jarvis._sql.session import Session
+from jarvis._sql.backend import SQLBackend
+from jarvis._sql.reading import Clock
 from jarvis._sqlite import backup, recompress, search
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
@@ -24,58 +18,22 @@ from jarvis.capabilities import (
     Compresses,
     Encrypts,
     Erases,
-    Expires,
-    FeedsChanges,
-    KeepsHistory,
-    MarksCursors,
-    MendsDates,
-    Namespaced,
-    Past,
-    Result,
-    Settles,
-    SharesCommits,
-    Transactional,
-    WakesWatchers,
 )
-from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.encryption.envelope import SlotInfo
-from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.keys import KeySource, KeySources
-from jarvis.model.change import Change
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
-    MemoryEntry,
-    MemoryQuery,
-    asked_instant,
-    check_namespace,
 )
-from jarvis.model.erasure import Erased, Search
+from jarvis.model.erasure import Search
 from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, check_utf8, checked
 from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.record import encode_entry, is_small, prepare
-from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
-from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
 from jarvis.model.store_options import StoreOptions
-from jarvis.storage_backend import StorageBackend
 
-# One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3). BETWEEN: by our
-# statistics all entries are of one namespace, and an equation is no reason to use an index.
-_NAMESPACES = f"""
-WITH RECURSIVE held (namespace) AS (
-    SELECT min(namespace) FROM entries
-    UNION ALL
-    SELECT (SELECT min(namespace) FROM entries WHERE namespace > held.namespace) FROM held WHERE namespace IS NOT NULL
-)
-SELECT name FROM held JOIN names ON names.id = held.namespace
-WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace BETWEEN held.namespace AND held.namespace AND {LIVE})
-"""
-_DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
-_ALL = MemoryQuery()
 _USUAL_HISTORY = HistoryPolicy()
 
 
-class SQLiteBackend(StorageBackend):
+class SQLiteBackend(SQLBackend):
     """Memories in one SQLite file. See `StorageBackend` for what every verb does.
 
     A write that returned is on the disk: it survives ``kill -9`` and, unless `durability` is
@@ -116,22 +74,7 @@ class SQLiteBackend(StorageBackend):
 
     name: ClassVar[str] = "sqlite"
     file_name: ClassVar[str] = "memory.db"
-    capabilities: ClassVar[tuple[type, ...]] = (
-        Transactional,
-        SharesCommits,
-        Namespaced,
-        KeepsHistory,
-        Expires,
-        Erases,
-        Compresses,
-        FeedsChanges,
-        MarksCursors,
-        MendsDates,
-        WakesWatchers,
-        BacksUp,
-        Encrypts,
-        Settles,
-    )
+    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Erases, Compresses, BacksUp, Encrypts)
 
     def __init__(
         self,
@@ -148,7 +91,6 @@ class SQLiteBackend(StorageBackend):
         create: bool = True,
     ) -> None:
         self.db_path: Path = check_utf8(checked("db_path", db_path), "db_path")
-        self.namespace = check_namespace(namespace)
         options = StoreOptions(
             read_only=read_only,
             durability=durability,
@@ -160,10 +102,7 @@ class SQLiteBackend(StorageBackend):
             create=create,
         )
         self._database = Database(self.db_path, options)
-        self._compression = options.compression
-        self._reader = Reader(self._database, self.namespace, None)
-        kind = type(self)  # a subclass's own verb is given the value itself
-        self._takes_prepared = kind.create is SQLiteBackend.create and kind.update is SQLiteBackend.update
+        super().__init__(self._database, namespace, options.compression)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.db_path)!r}, namespace={self.namespace!r})"
@@ -173,235 +112,6 @@ class SQLiteBackend(StorageBackend):
         vault = database.vault
         options = msgspec.structs.replace(database.options, encryption=vault.encryption, keys=vault.sources)
         return _reopen, (type(self), self.db_path, self.namespace, options, self._reader.clock)
-
-    # --- the eight verbs -------------------------------------------------------------------------
-
-    def bootstrap(self) -> None:
-        self._database.read(lambda _: None)
-
-    def create(self, entry: MemoryEntry) -> None:
-        encoded = encode_entry(entry, self._compression)
-        self._change(lambda session, now: entries.insert(session, self.namespace, entry, encoded, now))
-
-    def read(self, entry_id: str) -> MemoryEntry | None:
-        if not can_be_looked_up(entry_id):
-            return None
-        return self._reader.one(READ, (), entry_id)
-
-    def update(self, entry: MemoryEntry) -> None:
-        encoded = encode_entry(entry, self._compression)
-        self._change(lambda session, now: entries.replace(session, self.namespace, entry, encoded, now))
-
-    def delete(self, entry_id: str) -> None:
-        self.discard(entry_id)
-
-    def list_all(self) -> list[MemoryEntry]:
-        return self.select(_ALL)
-
-    def query(
-        self,
-        category: str | None = None,
-        tags: Collection[str] | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        key: str | None = None,
-    ) -> list[MemoryEntry]:
-        return self.select(
-            MemoryQuery(category=category, tags=tags, entity_type=entity_type, entity_id=entity_id, key=key)
-        )
-
-    def shutdown(self) -> None:
-        self._database.shutdown()
-
-    # --- handles ---------------------------------------------------------------------------------
-
-    def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
-        sibling = object.__new__(type(self))
-        sibling.__dict__.update(self.__dict__)
-        if namespace is not None:
-            sibling.namespace = check_namespace(namespace)
-        sibling._reader = Reader(self._database, sibling.namespace, self._reader.clock if clock is None else clock)
-        return sibling
-
-    # --- faster than the defaults ----------------------------------------------------------------
-
-    def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
-        if is_small(value):
-            return value
-        if self._takes_prepared:
-            return prepare(value, self._compression)
-        return super().prepare(value)
-
-    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        def found(session: Session) -> list[MemoryEntry]:
-            if query.where is None:
-                with contextlib.suppress(ErasedError):
-                    return self._reader.entries(session, self._reader.rows(session, query, select))
-            return list(self._reader.sift(session, query, self._reader.now()))
-
-        return self._database.read(found)
-
-    def count(self, query: MemoryQuery) -> int:
-        if query.where is not None:
-            return self._database.read(
-                lambda session: sum(1 for _ in self._reader.sift(session, query, self._reader.now()))
-            )
-        found = self._database.read(lambda session: self._reader.rows(session, query, count))
-        return int(found[0][0]) if found else 0
-
-    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        if self._database.in_transaction():  # its changes are visible to its own connection only
-            yield from self.select(query)
-            return
-        yield from self._database.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
-
-    def newest_of_key(self, key: str) -> MemoryEntry | None:
-        return self._reader.one(NEWEST_OF_KEY, (), key)
-
-    def last_written(self, category: str, key: str) -> MemoryEntry | None:
-        return self._reader.one(LAST_WRITTEN, (category,), key)
-
-    def discard(self, entry_id: str) -> bool:
-        if not can_be_looked_up(entry_id):
-            return False
-        return self._change(lambda session, now: entries.remove(session, self.namespace, entry_id, now))
-
-    def clear(self) -> int:
-        return self._change(lambda session, now: entries.remove_all(session, self.namespace, now))
-
-    # --- Transactional ---------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        with self._database.transaction():
-            yield
-
-    def moment(self, now: datetime) -> datetime:
-        session = self._database.own_session()
-        moment, instant, date = next_moment(now, session.clock.made)
-        session.clock.made_at(instant, date)
-        return moment
-
-    def change(self, work: Callable[[], Result]) -> Result:
-        return self._database.change_as_one(work)
-
-    # --- KeepsHistory ----------------------------------------------------------------------------
-
-    def sign(self, signature: Signature) -> None:
-        self._database.own_session().signature = signature
-
-    def complete(self, now: datetime) -> None:
-        session = self._database.own_session()
-        if session.clock.commit_number == session.clock.began:
-            return
-        self._database.announce()
-        instant = max(instant_of(now), self._reader.now())
-        if instant > session.clock.made:
-            self.moment(datetime_of(instant))
-
-    def announce(self) -> None:
-        self._database.announce()
-
-    def revisions(self, entry_id: str) -> list[Revision]:
-        if not can_be_looked_up(entry_id):
-            return []
-
-        def find(session: Session) -> list[Revision]:
-            if self._database.read_only and not session.driver.keeps_past():
-                return []
-            namespace, now = session.names.fresh_id_of(self.namespace), self._reader.now()
-            with session.standing_still():
-                if session.rows(history.HAS_EXPIRED, (namespace, entry_id, now)):
-                    return []
-                rows = session.rows(history.OF_ENTRY, (namespace, entry_id))
-            states = self._reader.entries(session, [row[2:] for row in rows])
-            found = [self._revision(row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
-            return list(itertools.takewhile(lambda revision: not _has_expired(revision, now), found))
-
-        return self._reader.reading(find)
-
-    def recreate(self, entry: MemoryEntry) -> None:
-        encoded = encode_entry(entry, self._compression)
-        self._change(lambda session, now: entries.recreate(session, self.namespace, entry, encoded, now))
-
-    def as_of(self, moment: datetime) -> Past:
-        instant = asked_instant("as_of", moment)
-        if instant is None:
-            raise InvalidQueryError("as_of: takes a datetime, not None")
-        return PastView(self._reader, instant)
-
-    def prune(self, now: datetime, limit: int) -> int:
-        instant = instant_of(now)
-        with self._database.changing() as session:
-            return history.prune(session, instant, limit)
-
-    # --- Expires ---------------------------------------------------------------------------------
-
-    def purge_expired(self, limit: int) -> int:
-        with self._database.changing() as session:
-            purged = expiry.purge(session, self._reader.now(), limit)
-            if purged:
-                session.clock.release_names()
-            return purged
-
-    # --- MendsDates ------------------------------------------------------------------------------
-
-    def last_moment(self) -> datetime | None:
-        """Return the last moment that a change was given; None if there was none."""
-        made = self._database.read(lambda session: session.clock_seen().made)
-        return datetime_of(made) if made else None
-
-    def mend_dates(self, signature: Signature) -> int:
-        if self._database.in_transaction():
-            raise TransactionError("mend_dates() is for the outside of transactions: it makes one of its own")
-
-        def mend() -> int:
-            self.sign(signature)
-            return mending.mend(self._database.own_session(), self.for_namespace, self._reader.now())
-
-        with self._database.transaction():
-            self._database.announce()
-            return self._database.change_as_one(mend)
-
-    # --- FeedsChanges, WakesWatchers -------------------------------------------------------------
-
-    def changes(self, after: int, limit: int) -> list[Change]:
-        return self._changes(after, limit)
-
-    def changes_since(self, cursor: str, limit: int) -> list[Change]:
-        return self._changes(cursor, limit)
-
-    def newest_cursor(self) -> str:
-        return self._database.read(feed.newest)
-
-    def _changes(self, after: int | str, limit: int) -> list[Change]:
-        def find(session: Session) -> list[Change]:
-            with session.standing_still():
-                return feed.changes(session, self.namespace, after, limit)
-
-        return self._reader.reading(find)
-
-    def first_position(self) -> int:
-        return self._database.read(lambda session: feed.first(session, 0))
-
-    def last_position(self) -> int:
-        return self._database.read(
-            lambda session: session.clock.began if session.depth else session.clock_seen().commit_number
-        )
-
-    def pulse(self) -> object:
-        return self.last_position()
-
-    # --- Namespaced ------------------------------------------------------------------------------
-
-    def list_namespaces(self) -> list[str]:
-        now = {"now": self._reader.now()}
-        return sorted(name for (name,) in self._database.read(lambda session: session.rows(_NAMESPACES, now)))
-
-    # --- Erases ----------------------------------------------------------------------------------
-
-    def erase(self, which: str | MemoryQuery | None) -> Erased:
-        return self._database.within(lambda session: erasing.erase(session, self._reader, which))
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
@@ -438,49 +148,11 @@ class SQLiteBackend(StorageBackend):
     def recompress(self, progress: Progress | None) -> Recompression:
         return recompress.recompress(self._database, self._compression, progress)
 
-    # --- inside ----------------------------------------------------------------------------------
-
-    def _change(self, work: Callable[[Session, int], Result]) -> Result:
-        """Return what `work` returns, given a connection in a transaction, and the instant of now."""
-
-        def change(session: Session) -> Result:
-            now = self._reader.now()
-            result = work(session, now)
-            if session.clock.commit_number % PRUNED_EVERY == 0:
-                expiry.release_names(session)
-                if (
-                    session.clock.commit_number - session.clock.began <= PRUNED_EVERY
-                ):  # or the log is that transaction's
-                    self._database.file.log_watch.look()
-                if expiry.purge(session, now, expiry.AT_ONCE):
-                    history.prune(session, now, PRUNED_AT_ONCE)
-            return result
-
-        return self._database.change(change)
-
-    def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:
-        try:
-            operation, module, task_id, reason = _DECODE_CHANGE(change)
-        except ValueError:
-            raise self._reader.undecodable() from None
-        return Revision(
-            version=entry.version,
-            entry=entry,
-            operation=operation,
-            timestamp=datetime_of(made),
-            module=module,
-            task_id=task_id,
-            reason=reason,
-        )
+    def _look_after(self) -> None:
+        self._database.file.log_watch.look()
 
 
 def _reopen(
     kind: type[SQLiteBackend], db_path: Path, namespace: str, options: StoreOptions, clock: Clock | None
 ) -> SQLiteBackend:
     return kind(db_path, namespace=namespace, **options.given()).bind(clock=clock)
-
-
-def _has_expired(revision: Revision, now: int) -> bool:
-    """Tell whether a past state is the last of a life that has expired."""
-    expires_at = revision.entry.expires_at
-    return expires_at is not None and revision.is_removal and instant_of(expires_at) <= now

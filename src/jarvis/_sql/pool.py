@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from jarvis._sql.session import Session
@@ -16,9 +17,11 @@ class Pool(Protocol):
 
     Attributes:
         path: names the store in messages.
+        read_only: nothing is written.
     """
 
     path: str
+    read_only: bool
 
     def read(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns when lent a session: the caller's own, inside a transaction of the caller."""
@@ -28,6 +31,34 @@ class Pool(Protocol):
 
     def in_transaction(self) -> Session | None:
         """Return the session on which the caller has a transaction open, or None."""
+
+    def own_session(self) -> Session:
+        """Return the session on which the caller has a transaction open; raise `TransactionError` if it has none."""
+
+    def within(self, work: Callable[[Session], Result]) -> Result:
+        """Return what `work` returns when lent the session of `own_session`; nobody who interrupts it writes."""
+
+    def change(self, work: Callable[[Session], Result]) -> Result:
+        """Return what `work` returns, lent a session; what it changes is kept whole or not at all.
+
+        Inside a transaction of the caller it is part of that, elsewhere it is kept for ever when this returns. `work`
+        may be called twice, and in another thread.
+        """
+
+    def change_as_one(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
+
+    def transaction(self) -> AbstractContextManager[Session]:
+        """Lend a session in a transaction, or a savepoint of the open one; other verbs of the caller take part."""
+
+    def changing(self) -> AbstractContextManager[Session]:
+        """Do as `transaction` does, for a block in which nobody else takes part."""
+
+    def announce(self) -> None:
+        """Say that the caller's transaction is about to end: what it is dated by is read after this."""
+
+    def shutdown(self) -> None:
+        """Close what is idle, and the rest when it is done."""
 
     def await_commit(self) -> None:
         """Return when the commit is over that is in flight now, if there is any, unless it is the caller's own."""
