@@ -18,6 +18,8 @@ from jarvis.keys import KeyFunction
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import BackendWrapper
 
+from .plain_sqlite import PlainBackend
+
 PAGE: dict[str, Any] = {"__name__": "write_a_backend"}
 _TEXT = (Path(__file__).parent.parent / "docs" / "how-to" / "write-a-backend.md").read_text(encoding="utf-8")
 for _program in re.findall(r"```python\n(.*?)```", _TEXT, re.DOTALL):
@@ -55,6 +57,14 @@ class TestWrapped(BackendContract):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:
         return lambda: BackendWrapper(SQLiteBackend(tmp_path / "memory.db", durability="normal"))
+
+
+class TestPlainSQLite(BackendContract):
+    """The shared statements on another driver: see `plain_sqlite`."""
+
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        return lambda: PlainBackend(tmp_path / "memory.db")
 
 
 def test_no_group_of_promises_hides_a_promise_or_a_fixture_of_another_one() -> None:

@@ -157,8 +157,8 @@ def test_a_kill_at_any_file_operation_of_a_move_loses_nothing_of_anybody(
 ) -> None:
     fill(store, 200)
     for number in range(2):
-        crowd.start("write", f"w{number}", 1, 0.002)
-    crowd.start("count_up", 0.002)
+        crowd.start("write", f"w{number}", 1, 0.02)
+    crowd.start("count_up", 0.02)
     crowd.await_ready()
     every = 1 if soak or stage == "swap" else 101
     number, kills, resumed = 1, 0, 0

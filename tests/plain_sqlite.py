@@ -1,0 +1,324 @@
+"""The standard library's ``sqlite3`` behind the seam of SQL backends: no lock, no checks of files, no encryption.
+
+It shows what another SQL database has to bring: a driver, a pool, and a line for the backend.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar, TypeVar, cast
+
+from jarvis._calls.caller import Gate, current_task, foreign_task, let_go, no_transaction, torn_transaction
+from jarvis._sql.backend import SQLBackend
+from jarvis._sql.driver import Bindings
+from jarvis._sql.names import NameBook
+from jarvis._sql.session import Session
+from jarvis._sqlite import schema
+from jarvis.config import HistoryPolicy
+from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, TransactionError
+
+Result = TypeVar("Result")
+
+
+class PlainDriver:
+    """One connection of the standard library."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._raw = sqlite3.connect(path, isolation_level=None, timeout=20, check_same_thread=False)
+        self._raw.execute("PRAGMA synchronous = OFF")
+        self._is_torn = False
+
+    def rows(self, sql: str, bindings: Bindings = ()) -> list[Any]:
+        return list(self.each(sql, bindings))
+
+    def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        try:
+            yield from self._raw.execute(sql, bindings)
+        except sqlite3.OperationalError as error:
+            kind = StoreBusyError if "locked" in str(error) else StoreAccessError
+            raise kind(self.path, f"the database says: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self.corrupt(str(error)) from error
+
+    def run(self, sql: str, bindings: Bindings = ()) -> None:
+        self.rows(sql, bindings)
+
+    def put(self, sql: str, bindings: Bindings) -> bool:
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        try:
+            self._raw.execute(sql, bindings)
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def changed(self) -> int:
+        return int(self.rows("SELECT changes()")[0][0])
+
+    def given_id(self) -> int:
+        return int(self.rows("SELECT last_insert_rowid()")[0][0])
+
+    def is_open(self) -> bool:
+        return self._raw.in_transaction
+
+    def begin(self) -> bool:
+        self.run("BEGIN IMMEDIATE")
+        return False  # somebody else may have written
+
+    def commit(self) -> None:
+        self.run("COMMIT")
+
+    def roll_back(self) -> None:
+        self._is_torn = False
+        self._raw.rollback()
+
+    def save(self, level: int) -> None:
+        self.run(f"SAVEPOINT level_{level}")
+
+    def release(self, level: int) -> None:
+        self.run(f"RELEASE level_{level}")
+
+    def back_to(self, level: int) -> None:
+        self._is_torn = False
+        self.run(f"ROLLBACK TO level_{level}")
+        self.run(f"RELEASE level_{level}")
+
+    def tear(self) -> None:
+        self._is_torn = True
+
+    def stand_still(self) -> None:
+        self.run("BEGIN")
+
+    def go_on(self) -> None:
+        if self._raw.in_transaction:
+            self.run("COMMIT")
+
+    def keeps_past(self) -> bool:
+        return True
+
+    def corrupt(self, finding: str) -> CorruptStoreError:
+        return CorruptStoreError(self.path, finding)
+
+    def create(self) -> None:
+        """Make the tables, unless somebody else has just done so."""
+        self.run("PRAGMA journal_mode = WAL")
+        self.run("BEGIN IMMEDIATE")
+        if not self.rows("PRAGMA user_version")[0][0]:
+            for statement in _statements(schema.CURRENT):
+                self.run(statement)
+            raw: Any = self._raw
+            schema.begin_generation(raw)
+            schema.mark(raw, schema.CURRENT_VERSION)
+        self.run("COMMIT")
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+_in_flight: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+"""By the path of a store: held from where a change is dated until it is visible."""
+
+
+class _Here(Gate):
+    """What a thread has: its session, the task that has a transaction open on it, and the call that is going on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session: Session | None = None
+        self.epoch = 0
+        self.task: object = None
+
+
+class _Threads(threading.local):
+    def __init__(self) -> None:
+        self.here = _Here()
+
+
+class PlainPool:
+    """A connection a thread, to one file; whoever interrupts, or is another task, reads on one more."""
+
+    read_only = False
+
+    def __init__(self, path: Path, history: HistoryPolicy) -> None:
+        self.path, self._history = str(path), history
+        self._threads, self._book, self._epoch = _Threads(), NameBook(), 1
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    def _open(self) -> Session:
+        driver = PlainDriver(self.path)
+        if not driver.rows("PRAGMA user_version")[0][0]:
+            driver.create()
+        return Session(driver, self._book, self._history)
+
+    @contextmanager
+    def _aside(self) -> Iterator[Session]:
+        session = self._open()
+        with closing(cast("PlainDriver", session.driver)):
+            yield session
+
+    def _mine(self, here: _Here) -> Session:
+        if here.session is None or here.epoch != self._epoch:
+            here.session, here.epoch = self._open(), self._epoch
+        return here.session
+
+    def _own(self, here: _Here) -> Session | None:
+        here.check(self.path)
+        session = here.session
+        if session is None or not session.depth:
+            return None
+        if not session.joined and here.task is not current_task():
+            raise foreign_task(self.path)
+        return session
+
+    def _is_aside(self, here: _Here) -> bool:
+        session = here.session
+        is_foreign = session is not None and session.depth and not session.joined and here.task is not current_task()
+        return here.is_closed() or bool(is_foreign)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def read(self, work: Callable[[Session], Result]) -> Result:
+        here = self._threads.here
+        if self._is_aside(here):
+            with self._aside() as session:
+                return work(session)
+        try:
+            here.call = sys._getframe()
+            return work(self._mine(here))
+        finally:
+            here.call = None
+
+    def iterate(self, find: Callable[[Session], Iterator[Result]]) -> Iterator[Result]:
+        with self._aside() as session:
+            yield from find(session)
+
+    def in_transaction(self) -> Session | None:
+        here = self._threads.here
+        is_open = here.session is not None and here.session.depth and not self._is_aside(here)
+        return here.session if is_open else None
+
+    def await_commit(self) -> None:
+        if not self.in_transaction():
+            _in_flight[self.path].acquire()
+            _in_flight[self.path].release()
+
+    # --- changing --------------------------------------------------------------------------------
+
+    def own_session(self) -> Session:
+        session = self._own(self._threads.here)
+        if session is None:
+            raise no_transaction(self.path)
+        return session
+
+    def within(self, work: Callable[[Session], Result]) -> Result:
+        session, here = self.own_session(), self._threads.here
+        try:
+            here.call = sys._getframe()
+            return work(session)
+        finally:
+            here.call = None
+
+    def change(self, work: Callable[[Session], Result]) -> Result:
+        session = self._own(self._threads.here)
+        if session is None:
+            with self.changing() as session:
+                return self._joined(session, work)
+        return self.within(work if session.joined else lambda session: self._joined(session, work))
+
+    def _joined(self, session: Session, work: Callable[[Session], Result]) -> Result:
+        commit, signature = session.clock.commit_number, session.signature
+        session.joined = True
+        try:
+            return work(session)
+        except BaseException:
+            if session.clock.commit_number != commit:
+                session.driver.tear()
+            raise
+        finally:
+            session.joined, session.signature = False, signature
+
+    def change_as_one(self, work: Callable[[], Result]) -> Result:
+        def letting_in(_: Session) -> Result:
+            here = self._threads.here
+            call, here.call = here.call, None
+            try:
+                return work()
+            finally:
+                here.call = call
+
+        return self.change(letting_in)
+
+    def changing(self) -> AbstractContextManager[Session]:
+        return self._begun(sys._getframe(1))
+
+    def transaction(self) -> AbstractContextManager[Session]:
+        return self._begun(None)
+
+    @contextmanager
+    def _begun(self, call: FrameType | None) -> Iterator[Session]:
+        here = self._threads.here
+        own, here.call = self._own(here), sys._getframe()
+        session = own or self._mine(here)
+        level = session.depth
+        try:
+            session.begin()
+            if not level:
+                here.task = current_task()
+                if call:
+                    _in_flight[self.path].acquire()
+            here.call = call
+            yield session
+            if self._threads.here is not here or here.task is not current_task():
+                raise TransactionError(f"{self.path}: a transaction was left in another thread or task")
+            if session.depth != level + 1:
+                raise TransactionError(f"{self.path}: a transaction was left before one that was entered inside it")
+            here.call = call or sys._getframe()
+            session.commit()
+        except BaseException:
+            session.roll_back(level)
+            raise
+        finally:
+            if not level:
+                let_go(_in_flight[self.path])
+            here.call = None
+
+    def announce(self) -> None:
+        if self.own_session().depth == 1:
+            _in_flight[self.path].acquire()
+
+    def shutdown(self) -> None:
+        if self.in_transaction():
+            raise TransactionError(f"{self.path}: shutdown() inside a transaction; leave the transaction first")
+        self._epoch += 1
+
+    def corrupt(self, finding: str) -> CorruptStoreError:
+        return CorruptStoreError(self.path, finding)
+
+
+def _statements(script: str) -> Iterator[str]:
+    part = ""
+    for line in script.splitlines(keepends=True):
+        part += line
+        if sqlite3.complete_statement(part):
+            yield part
+            part = ""
+
+
+class PlainBackend(SQLBackend):
+    """Memories in a SQLite file, by the standard library alone."""
+
+    name: ClassVar[str] = "plain"
+
+    def __init__(self, path: Path, *, history: HistoryPolicy = HistoryPolicy()) -> None:  # noqa: B008 - it is frozen
+        super().__init__(PlainPool(path, history), "default", "off")
