@@ -1,7 +1,4 @@
-"""The standard library's ``sqlite3`` behind the seam of SQL backends: no lock, no checks of files, no encryption.
-
-It shows what another SQL database has to bring: a driver, a pool, and a line for the backend.
-"""
+"""The standard library's ``sqlite3`` behind the seam of SQL backends: what another SQL database has to bring."""
 
 from __future__ import annotations
 
@@ -110,23 +107,17 @@ class PlainDriver:
         return CorruptStoreError(self.path, finding)
 
     def create(self) -> None:
-        """Make the tables, unless somebody else has just done so."""
-        self.run("PRAGMA journal_mode = WAL")
-        self.run("BEGIN IMMEDIATE")
-        if not self.rows("PRAGMA user_version")[0][0]:
-            for statement in _statements(schema.CURRENT):
-                self.run(statement)
-            raw: Any = self._raw
-            schema.begin_generation(raw)
-            schema.mark(raw, schema.CURRENT_VERSION)
+        self._raw.executescript(f"PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; {schema.CURRENT}")
+        raw: Any = self._raw
+        schema.begin_generation(raw)
+        schema.mark(raw, schema.CURRENT_VERSION)
         self.run("COMMIT")
 
     def close(self) -> None:
         self._raw.close()
 
 
-_in_flight: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
-"""By the path of a store: held from where a change is dated until it is visible."""
+_in_flight: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)  # held from a date until that is visible
 
 
 class _Here(Gate):
@@ -145,20 +136,17 @@ class _Threads(threading.local):
 
 
 class PlainPool:
-    """A connection a thread, to one file; whoever interrupts, or is another task, reads on one more."""
-
     read_only = False
 
     def __init__(self, path: Path, history: HistoryPolicy) -> None:
         self.path, self._history = str(path), history
         self._threads, self._book, self._epoch = _Threads(), NameBook(), 1
 
-    # --- sessions --------------------------------------------------------------------------------
-
     def _open(self) -> Session:
         driver = PlainDriver(self.path)
-        if not driver.rows("PRAGMA user_version")[0][0]:
-            driver.create()
+        with _in_flight[self.path]:
+            if not driver.rows("PRAGMA user_version")[0][0]:
+                driver.create()
         return Session(driver, self._book, self._history)
 
     @contextmanager
@@ -168,7 +156,7 @@ class PlainPool:
             yield session
 
     def _mine(self, here: _Here) -> Session:
-        if here.session is None or here.epoch != self._epoch:
+        if here.session is None or (here.epoch != self._epoch and not here.session.depth):
             here.session, here.epoch = self._open(), self._epoch
         return here.session
 
@@ -185,8 +173,6 @@ class PlainPool:
         session = here.session
         is_foreign = session is not None and session.depth and not session.joined and here.task is not current_task()
         return here.is_closed() or bool(is_foreign)
-
-    # --- reading ---------------------------------------------------------------------------------
 
     def read(self, work: Callable[[Session], Result]) -> Result:
         here = self._threads.here
@@ -212,8 +198,6 @@ class PlainPool:
         if not self.in_transaction():
             _in_flight[self.path].acquire()
             _in_flight[self.path].release()
-
-    # --- changing --------------------------------------------------------------------------------
 
     def own_session(self) -> Session:
         session = self._own(self._threads.here)
@@ -306,18 +290,7 @@ class PlainPool:
         return CorruptStoreError(self.path, finding)
 
 
-def _statements(script: str) -> Iterator[str]:
-    part = ""
-    for line in script.splitlines(keepends=True):
-        part += line
-        if sqlite3.complete_statement(part):
-            yield part
-            part = ""
-
-
 class PlainBackend(SQLBackend):
-    """Memories in a SQLite file, by the standard library alone."""
-
     name: ClassVar[str] = "plain"
 
     def __init__(self, path: Path, *, history: HistoryPolicy = HistoryPolicy()) -> None:  # noqa: B008 - it is frozen

@@ -67,6 +67,10 @@ class TestPlainSQLite(BackendContract):
         return lambda: PlainBackend(tmp_path / "memory.db")
 
 
+def test_another_driver_takes_a_small_file() -> None:
+    assert len((Path(__file__).parent / "plain_sqlite.py").read_text(encoding="utf-8").splitlines()) < 300
+
+
 def test_no_group_of_promises_hides_a_promise_or_a_fixture_of_another_one() -> None:
     groups = [kind for kind in BackendContract.__mro__ if kind.__module__.startswith("jarvis.conformance.")]
     names = [name for kind in groups for name in vars(kind) if not name.startswith("__")]
