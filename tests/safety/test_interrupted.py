@@ -6,6 +6,7 @@ of the library and of Python's own, which is more often than a signal can.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from jarvis._sqlite import forks
 from jarvis.container import Container
 from jarvis.errors import TransactionError
 from jarvis.persistent_memory import MemoryModule
@@ -31,7 +33,10 @@ from .children import Interrupt, opened
 from .conftest import Figures
 
 # What is raised while a generator is thrown away is swallowed by Python, and pytest would tell of it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+]
 
 Result = TypeVar("Result")
 
@@ -258,6 +263,16 @@ def check(story: Story, rival: Rival, place: str) -> None:
         story.forget()
 
 
+def check_fork() -> None:
+    """Fork; that waits for every connection that somebody seems to use."""
+    began = time.monotonic()
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert time.monotonic() - began < forks.FORK_PATIENCE_SECONDS / 2
+
+
 def in_a_thread_of_its_own(work: Callable[[], Result]) -> Result:
     """Return what `work` returns.
 
@@ -304,6 +319,7 @@ def interrupt_everywhere(kind: str, mode: str, directory: Path, soak: bool, chan
                 points += 1
                 # A JSON file is written with the same bytecodes for each entry: look less often the farther it is.
                 at += step + (at // 50 if kind == "json" else 0)
+        check_fork()
     story.memory.shutdown()
     return points
 

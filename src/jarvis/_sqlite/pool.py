@@ -18,6 +18,7 @@ import apsw
 
 from jarvis._calls.caller import Gate, holding, let_go
 from jarvis._disk.files import Stamp
+from jarvis._disk.locks import listed
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
 from jarvis._sqlite import driver
@@ -164,7 +165,7 @@ class Pool:
         self.threads = _Threads()
         self.copy: CopyFile | None = None
         self._mutex = threading.RLock()  # never waited for by whoever has the writers' lock: who opens takes both
-        self._leases: set[Lease] = set()
+        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()  # one that an interrupt has left to nobody goes
         self._book = NameBook()
         self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
         self._inherited = False
@@ -312,7 +313,7 @@ class Pool:
     def close_idle(self) -> None:
         """Close what is idle, let the rest close itself when it is done, and fold the log into the file."""
         with self._mutex:
-            leases = list(self._leases)
+            leases = listed(self._leases)
             self.epoch += 1
             self._prepared = None
             idle = [lease for lease in leases if not lease.busy and not lease.closed]
@@ -328,7 +329,7 @@ class Pool:
 
     def let_go(self) -> None:
         """Release what an exception from outside has left locked by the calling thread."""
-        for mutex in (self._mutex, *(each.guard for each in list(self._leases))):
+        for mutex in (self._mutex, *(each.guard for each in listed(self._leases))):
             let_go(mutex)
 
     def open_at_once(self) -> Lease | None:
@@ -370,7 +371,7 @@ class Pool:
             self._paused.before_fork(deadline)
         self._mutex.acquire()
         self.epoch += 1
-        for session in list(self._leases):
+        for session in listed(self._leases):
             mine = session.thread == threading.get_ident()
             while session.busy and not mine and not session.is_suspended and time.monotonic() < deadline:
                 time.sleep(0.001)
@@ -389,7 +390,7 @@ class Pool:
         if self._paused is not None:
             self._paused.after_fork_in_child()
             self.copy = None
-        inherited = [session for session in self._leases if not session.closed]
+        inherited = [session for session in listed(self._leases) if not session.closed]
         self._inherited = self._inherited or bool(inherited)
         if inherited:
             import ctypes
@@ -398,5 +399,5 @@ class Pool:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(session.raw))
         self._mutex = threading.RLock()
         self.threads = _Threads()
-        self._leases = set()
+        self._leases = weakref.WeakSet()
         self._prepared = None
