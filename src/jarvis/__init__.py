@@ -13,7 +13,7 @@ __all__ = ["MemoryModule", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: to import a module of ours costs nothing more."""
+    """Import a name when it is first used, so that importing a submodule stays as cheap as before."""
     if name == "MemoryModule":
         from jarvis.persistent_memory import MemoryModule
 

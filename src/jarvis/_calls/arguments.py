@@ -1,4 +1,4 @@
-"""Arguments of a caller's own classes: taken as what they are, and what their code raises is an error of ours."""
+"""Arguments of a caller's own classes: read as plain values; an exception from their code becomes our error."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 def former_names(former: str, now: str) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a module that is called `former`, for what now stands in `now`.
 
-    It warns whoever asks for a name: `DeprecationWarning`.
+    Each use of a name warns with `DeprecationWarning`.
     """
 
     def get(name: str) -> Any:
