@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jarvis._sql import feed, tables, tagging
 from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
@@ -73,6 +73,27 @@ SELECT 1 FROM entries WHERE namespace = :namespace AND id = :id AND row < :numbe
 SELECT 1 FROM revisions WHERE namespace = :namespace AND id = :id AND row < :number
 """
 _NO_MORE = 2**62
+
+
+class LookBack(NamedTuple):
+    """What a store tells of an instant.
+
+    Attributes:
+        instant: that one.
+        clock: as it is now.
+        last_until: the number of the last change of the last noted transaction that was visible then, 0 for none.
+        first_after: of the first change of the first one that was not.
+        has_gaps: something of the past of entries is missing.
+        has_erasures: something was erased, ever.
+    """
+
+    instant: int
+    clock: tables.ClockRow
+    last_until: int
+    first_after: int
+    has_gaps: bool
+    has_erasures: bool
+
 
 _OF_GAPS = ("namespace", "id")
 _INTO_GAP = (
@@ -239,45 +260,52 @@ def expire_present(session: Session, row: int) -> None:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def cutoff(session: Session, namespace: str, instant: int, now: int, held: dict[str, object]) -> Cutoff | None:
-    """Return where the past ends as seen from `instant`, or None if that is the present.
+def seen_from(session: Session, instant: int) -> LookBack:
+    """Return what the store tells of an instant; from here on the session's names are right. It stands still."""
+    if session.driver.keeps_past():
+        done, first, has_gaps, has_erasures, *read = session.rows(_LOOK_BACK, (instant,))[0]
+        clock = session.clock.row() if session.depth else tables.clock_row(tuple(read))
+        look = LookBack(instant, clock, done or 0, first or _NO_MORE, bool(has_gaps), bool(has_erasures))
+    else:
+        clock = session.clock_seen()
+        if not clock.made:  # nobody gave a moment: as `schema.begin_history` has it
+            newest = session.rows("SELECT max(instant) FROM entries")[0][0] or 0
+            clock = clock._replace(made=min(newest, time.time_ns() // 1000))
+        look = LookBack(instant, clock, 0, _NO_MORE, has_gaps=False, has_erasures=False)
+    session.names.begin(clock.names_generation)
+    return look
+
+
+def cutoff(session: Session, namespace: str, look: LookBack, now: int, asked: dict[str, object]) -> Cutoff | None:
+    """Return where the past ends as seen from an instant, or None if that is the present.
 
     Args:
         session: where to look; it stands still.
         namespace: its name.
-        instant: the moment.
+        look: what `seen_from` returned.
         now: what has expired at this instant is not known any more.
-        held: what the states that are asked for have in their columns: namespace, and perhaps id, category, key, …
+        asked: what the states that are asked for have in their columns: namespace, and perhaps id, category, key, …
 
     Raises:
         HistoryUnavailableError: the store did not exist then, or one of those states was visible and is pruned or
             has expired, or the namespace was erased since.
     """
-    if not session.driver.keeps_past():
-        known = session.clock_seen()
-        done = first = None
-        has_gaps = has_erasures = False
-        if not known.made:  # nobody gave a moment: as `schema.begin_history` has it
-            newest = session.rows("SELECT max(instant) FROM entries")[0][0] or 0
-            known = known._replace(made=min(newest, time.time_ns() // 1000))
-    else:
-        done, first, has_gaps, has_erasures, *clock = session.rows(_LOOK_BACK, (instant,))[0]
-        known = session.clock.row() if session.depth else tables.clock_row(tuple(clock))
-    if rules.is_present(instant, known.made, known.begins):
+    instant, clock = look.instant, look.clock
+    if rules.is_present(instant, clock.made, clock.begins):
         if instant < now and session.driver.keeps_past():
-            _refuse_expired(session, Cutoff(instant, _NO_MORE, _NO_MORE, _NO_MORE), now, held)
+            _refuse_expired(session, Cutoff(instant, _NO_MORE, _NO_MORE, _NO_MORE), now, asked)
         return None
-    if rules.may_be_dated_back(instant, now, known.made) and _is_dated_back(session, namespace, instant, now, held):
-        raise rules.unavailable(instant, known.made, DATED_BACK)
-    first = first or _NO_MORE
+    if rules.may_be_dated_back(instant, now, clock.made) and _is_dated_back(session, namespace, instant, now, asked):
+        raise rules.unavailable(instant, clock.made, DATED_BACK)
+    first = look.first_after
     if session.depth and session.clock.commit_number > session.clock.began:
         first = min(first, session.clock.began + 1)  # what is not committed yet was not visible to anybody
-    seen = Cutoff(instant, done or 0, first, instant + known.ahead)
-    if has_erasures:
-        _refuse_erased(session, namespace, seen, held)
-    if has_gaps:
-        _refuse_gaps(session, seen, held)
-    _refuse_expired(session, seen, now, held)
+    seen = Cutoff(instant, look.last_until, first, instant + clock.ahead)
+    if look.has_erasures:
+        _refuse_erased(session, namespace, seen, asked)
+    if look.has_gaps:
+        _refuse_gaps(session, seen, asked)
+    _refuse_expired(session, seen, now, asked)
     return seen
 
 

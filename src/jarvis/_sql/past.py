@@ -44,7 +44,7 @@ class PastView:
             seen = self._look(session, query, now)
             if query.where is not None:
                 return sum(1 for _ in self._reader.sift(session, query, now, seen))
-            statement = count(query, self._reader.namespace, session.names.fresh_id_of, now=now, cutoff=seen)
+            statement = count(query, self._reader.namespace, session.names.id_of, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0
 
         return self._reading(counted)
@@ -63,15 +63,15 @@ class PastView:
         self._settle()
         yield from self._reader.pool.iterate(found)
 
-    def _one(self, name: str, held: str, present: str) -> MemoryEntry | None:
+    def _one(self, name: str, text: str, present: str) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:
-            namespace = session.names.fresh_id_of(self._reader.namespace)
-            now = self._reader.now()
-            asked: dict[str, object] = {"namespace": namespace, name: held}
-            seen = history.cutoff(session, self._reader.namespace, self._instant, now, asked)
+            look, now = history.seen_from(session, self._instant), self._reader.now()
+            namespace = session.names.id_of(self._reader.namespace)
+            asked: dict[str, object] = {"namespace": namespace, name: text}
+            seen = history.cutoff(session, self._reader.namespace, look, now, asked)
             if seen is None:
-                return self._reader.found(session, present, (), held, now)
-            bound = {"namespace": namespace, "held": held, "now": now, **history.bound(seen)}
+                return self._reader.found(session, present, (), text, now)
+            bound = {"namespace": namespace, "held": text, "now": now, **history.bound(seen)}
             rows = session.rows(history.NEWEST_OF[name], bound)
             return self._reader.entries(session, rows)[0] if rows else None
 
@@ -79,12 +79,12 @@ class PastView:
 
     def _look(self, session: Session, query: MemoryQuery, now: int) -> Cutoff | None:
         """Return the cutoff; raise if something that `query` might ask for is missing."""
-        held = exact_filters(query)
+        look, asked = history.seen_from(session, self._instant), exact_filters(query)
         for name in ("category", "entity_type"):
-            if name in held:
-                held[name] = session.names.fresh_id_of(held[name])
-        held["namespace"] = session.names.fresh_id_of(self._reader.namespace)
-        return history.cutoff(session, self._reader.namespace, self._instant, now, held)
+            if name in asked:
+                asked[name] = session.names.id_of(asked[name])
+        asked["namespace"] = session.names.id_of(self._reader.namespace)
+        return history.cutoff(session, self._reader.namespace, look, now, asked)
 
     def _reading(self, work: Callable[[Session], Result]) -> Result:
         def still(session: Session) -> Result:
