@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, cast
 
 from jarvis._calls.caller import Gate, current_task, foreign_task, let_go, no_transaction, torn_transaction
 from jarvis._sql.backend import SQLBackend
@@ -22,6 +22,7 @@ from jarvis.config import HistoryPolicy
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, TransactionError
 
 Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 
 
 class PlainDriver:
@@ -174,14 +175,14 @@ class PlainPool:
         is_foreign = session is not None and session.depth and not session.joined and here.task is not current_task()
         return here.is_closed() or bool(is_foreign)
 
-    def read(self, work: Callable[[Session], Result]) -> Result:
+    def read(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
         here = self._threads.here
         if self._is_aside(here):
             with self._aside() as session:
-                return work(session)
+                return work(session, *args)
         try:
             here.call = sys._getframe()
-            return work(self._mine(here))
+            return work(self._mine(here), *args)
         finally:
             here.call = None
 
@@ -213,18 +214,22 @@ class PlainPool:
         finally:
             here.call = None
 
-    def change(self, work: Callable[[Session], Result]) -> Result:
+    def change(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
         session = self._own(self._threads.here)
         if session is None:
             with self.changing() as session:
-                return self._joined(session, work)
-        return self.within(work if session.joined else lambda session: self._joined(session, work))
+                return self._joined(session, work, *args)
+        return self.within(
+            lambda session: work(session, *args) if session.joined else self._joined(session, work, *args)
+        )
 
-    def _joined(self, session: Session, work: Callable[[Session], Result]) -> Result:
+    def _joined(self, session: Session, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
+        if session.joined:
+            return work(session, *args)
         commit, signature = session.clock.commit_number, session.signature
         session.joined = True
         try:
-            return work(session)
+            return work(session, *args)
         except BaseException:
             if session.clock.commit_number != commit:
                 session.driver.tear()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import MAXYEAR, UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -23,8 +23,6 @@ from jarvis.capabilities import (
     MendsDates,
     Namespaced,
     Past,
-    Settles,
-    SharesCommits,
     Transactional,
 )
 from jarvis.codec.instants import datetime_of, instant_of
@@ -59,7 +57,7 @@ from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolic
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
 from jarvis.services import erasure, expiry, retention, timeline
-from jarvis.services.changing import sign
+from jarvis.services.changing import abilities_of, sign
 from jarvis.services.expiry import Lifetime, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
@@ -196,14 +194,17 @@ class MemoryModule:
                 ask(storage_backend, Namespaced)
                 backend = storage_backend.for_namespace(namespace)
         if clock is not utc_now:
-            backend = backend.bind(clock=functools.partial(_time_of, clock))
+            backend = backend.bind(clock=partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
-        self._sweepers, self._ongoing = Sweepers(), Ongoing()
         self._clock = clock
-        self._gates = Gates()
-        self._dates = Dates()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sweepers, self._ongoing = Sweepers(), Ongoing()
+        self._gates, self._dates = Gates(), Dates()
         self._token = id(self._dates)
+        self._abilities = abilities_of(self.backend)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.backend!r})"
@@ -222,10 +223,7 @@ class MemoryModule:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
-        self._sweepers, self._ongoing = Sweepers(), Ongoing()
-        self._gates = Gates()
-        self._dates = Dates()
-        self._token = id(self._dates)
+        self._begin()
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -287,9 +285,7 @@ class MemoryModule:
         author, tags = self._author(module, task_id, reason), tag_list(tags)
         until = self._expiry(ttl, expires_at)
         value = self.backend.prepare(value)
-        return self._change(
-            lambda moment: self._create(category, key, value, entity_type, entity_id, tags, until, author, moment)
-        )
+        return self._change(partial(self._create, category, key, value, entity_type, entity_id, tags, until, author))
 
     def upsert_memory(
         self,
@@ -381,9 +377,7 @@ class MemoryModule:
         until = self._expiry(ttl, expires_at)
         task_data = self.backend.prepare(storable(task_data, on_unstorable))
         return self._change(
-            lambda moment: self._create(
-                TASKS, f"task_{task_id}", task_data, "task", task_id, tags, until, author, moment
-            )
+            partial(self._create, TASKS, f"task_{task_id}", task_data, "task", task_id, tags, until, author)
         )
 
     # --- reading ---------------------------------------------------------------------------------
@@ -693,7 +687,7 @@ class MemoryModule:
         value = change(entry.value)
         if value is None:
             raise InvalidEntryError("value", "takes a dict: the function must return the new value")
-        return self._change(lambda moment: self._revise_read(entry, value, None, author, if_version, moment))
+        return self._change(partial(self._update, entry, value, None, None, author, if_version))
 
     def delete_memory(
         self,
@@ -1162,17 +1156,18 @@ class MemoryModule:
             gate.check(backend)
         try:
             gate.call = sys._getframe()
-            if backend.has_capability(SharesCommits):
-                given = backend.capability(Transactional).moment
-                return backend.capability(SharesCommits).change(lambda: work(self._date(given)))
-            if not backend.has_capability(Transactional):
+            if self._abilities.backend is not backend:
+                self._abilities = abilities_of(backend)
+            _, store, sharing, settling, _ = self._abilities
+            if store is None:
                 with self._dates.lock:
-                    return work(self._date(self._dates.moment))
-            store = backend.capability(Transactional)
+                    return self._dated(self._dates.moment, work)
+            if sharing is not None:
+                return sharing.change(partial(self._dated, store.moment, work))
             with store.transaction():
-                if backend.has_capability(Settles):
-                    backend.capability(Settles).announce()
-                return work(self._date(store.moment))
+                if settling is not None:
+                    settling.announce()
+                return self._dated(store.moment, work)
         finally:
             gate.call = None
 
@@ -1182,15 +1177,15 @@ class MemoryModule:
         def change() -> Result:
             store = ask(self.backend, Transactional)
             with self._transaction(store):
-                return work(self._date(store.moment))
+                return self._dated(store.moment, work)
 
         return self._gates.here.during(self.backend, change)
 
-    def _date(self, given: Callable[[datetime], datetime]) -> datetime:
-        """Return the moment that the store has `given`, or the clock's if the store is far ahead of that."""
+    def _dated(self, give: Callable[[datetime], datetime], work: Callable[[datetime], Result]) -> Result:
+        """Return what `work` returns, given a moment: the store's next one, or now if that is far ahead of now."""
         now = self._now()
-        moment = given(now)
-        return now if moment > now and self._dates.look(moment, now, self.backend) else moment
+        moment = give(now)
+        return work(now if moment > now and self._dates.look(moment, now, self.backend) else moment)
 
     def _behind_its_key(self, key: str, entry_id: str | None, moment: datetime) -> datetime:
         """Return `moment`, or one right behind the newest other entry with this key: what is written last leads."""
@@ -1233,6 +1228,8 @@ class MemoryModule:
         self, module: str | None, task_id: str | None, reason: str | None = None, usual: str | None = None
     ) -> Author:
         known = acting.get().get(self._token, NOBODY)
+        if module is None and task_id is None and reason is None and usual is None:
+            return known
         module = known.module if module is None else check_text("module", module)
         task_id = known.task_id if task_id is None else check_text("task_id", task_id)
         return Author(
@@ -1277,7 +1274,7 @@ class MemoryModule:
         if_version: int | None,
     ) -> bool:
         memory_id = asked_text("memory_id", memory_id)
-        return self._change(lambda moment: self._revised(memory_id, value_of, tags, author, if_version, moment))
+        return self._change(partial(self._revised, memory_id, value_of, tags, author, if_version))
 
     def _revised(
         self,
@@ -1293,21 +1290,7 @@ class MemoryModule:
             _check_version(entry, if_version)
         if entry is None:
             return False
-        return self._revise_read(entry, value_of(entry), tags, author, if_version, moment)
-
-    def _revise_read(
-        self,
-        entry: MemoryEntry,
-        value: dict[str, Any],
-        tags: list[str] | None,
-        author: Author,
-        if_version: int | None,
-        moment: datetime,
-    ) -> bool:
-        is_updated = self._update(entry, value, tags, None, author, moment)
-        if not is_updated and if_version is not None:
-            _check_version(None, if_version)
-        return is_updated
+        return self._update(entry, value_of(entry), tags, None, author, if_version, moment)
 
     def _update(
         self,
@@ -1316,9 +1299,10 @@ class MemoryModule:
         tags: list[str] | None,
         expires_at: datetime | None,
         author: Author,
+        if_version: int | None,
         moment: datetime,
     ) -> bool:
-        """Update an entry that was read just now; return whether it was still there."""
+        """Update an entry that was read just now; return whether it was still there, or raise if it had to be."""
         if self._dates.are_ahead:
             moment = self._behind_its_key(entry.key, entry.id, moment)
         entry.value = value
@@ -1327,10 +1311,13 @@ class MemoryModule:
         if expires_at is not None:
             entry.expires_at = expires_at
         author.updates(entry, moment)
-        sign(self.backend, author, "update")
+        if self._abilities.history is not None:
+            self._abilities.history.sign(author.signature("update"))
         try:
             self.backend.update(entry)
         except EntryNotFoundError:  # it has expired, or where there are no transactions, was deleted
+            if if_version is not None:
+                _check_version(None, if_version)
             return False
         return True
 
@@ -1358,7 +1345,7 @@ class MemoryModule:
                 kept = tags
                 if kept is None and self._hides_archived():
                     kept = [tag for tag in entry.tags if tag != ARCHIVED]
-                if self._update(entry, value, kept, expires_at, author, moment):
+                if self._update(entry, value, kept, expires_at, author, None, moment):
                     return entry.id
             return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
 

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVarTuple
 
 import msgspec
 
@@ -54,6 +54,8 @@ WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace BETWEEN held.namespac
 """
 _DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
 _ALL = MemoryQuery()
+Args = TypeVarTuple("Args")
+Work = Callable[[Session, Callable[[], int], str, *Args], Result]
 
 
 class SQLBackend(StorageBackend):
@@ -93,8 +95,7 @@ class SQLBackend(StorageBackend):
         self._pool.read(lambda _: None)
 
     def create(self, entry: MemoryEntry) -> None:
-        encoded = encode_entry(entry, self._compression)
-        self._change(lambda session, now: entries.insert(session, self.namespace, entry, encoded, now))
+        self._change(entries.insert, entry, encode_entry(entry, self._compression))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not can_be_looked_up(entry_id):
@@ -102,8 +103,7 @@ class SQLBackend(StorageBackend):
         return self._reader.one(READ, (), entry_id)
 
     def update(self, entry: MemoryEntry) -> None:
-        encoded = encode_entry(entry, self._compression)
-        self._change(lambda session, now: entries.replace(session, self.namespace, entry, encoded, now))
+        self._change(entries.replace, entry, encode_entry(entry, self._compression))
 
     def delete(self, entry_id: str) -> None:
         self.discard(entry_id)
@@ -177,10 +177,10 @@ class SQLBackend(StorageBackend):
     def discard(self, entry_id: str) -> bool:
         if not can_be_looked_up(entry_id):
             return False
-        return self._change(lambda session, now: entries.remove(session, self.namespace, entry_id, now))
+        return self._change(entries.remove, entry_id)
 
     def clear(self) -> int:
-        return self._change(lambda session, now: entries.remove_all(session, self.namespace, now))
+        return self._change(entries.remove_all)
 
     # --- Transactional ---------------------------------------------------------------------------
 
@@ -234,8 +234,7 @@ class SQLBackend(StorageBackend):
         return self._reader.reading(find)
 
     def recreate(self, entry: MemoryEntry) -> None:
-        encoded = encode_entry(entry, self._compression)
-        self._change(lambda session, now: entries.recreate(session, self.namespace, entry, encoded, now))
+        self._change(entries.recreate, entry, encode_entry(entry, self._compression))
 
     def as_of(self, moment: datetime) -> Past:
         instant = asked_instant("as_of", moment)
@@ -318,23 +317,20 @@ class SQLBackend(StorageBackend):
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _change(self, work: Callable[[Session, int], Result]) -> Result:
-        """Return what `work` returns, given a connection in a transaction, and the instant of now."""
+    def _change(self, work: Work[*Args, Result], *args: *Args) -> Result:
+        """Return what `work` returns, given a session in a transaction, what tells now, the namespace, and `args`."""
+        return self._pool.change(self._changed, work, args)
 
-        def change(session: Session) -> Result:
+    def _changed(self, session: Session, work: Work[*Args, Result], args: tuple[*Args]) -> Result:
+        result = work(session, self._reader.now, self.namespace, *args)
+        if session.clock.commit_number % PRUNED_EVERY == 0:
+            expiry.release_names(session)
+            if session.clock.commit_number - session.clock.began <= PRUNED_EVERY:  # or the log is that transaction's
+                self._look_after()
             now = self._reader.now()
-            result = work(session, now)
-            if session.clock.commit_number % PRUNED_EVERY == 0:
-                expiry.release_names(session)
-                if (
-                    session.clock.commit_number - session.clock.began <= PRUNED_EVERY
-                ):  # or the log is that transaction's
-                    self._look_after()
-                if expiry.purge(session, now, expiry.AT_ONCE):
-                    history.prune(session, now, PRUNED_AT_ONCE)
-            return result
-
-        return self._pool.change(change)
+            if expiry.purge(session, now, expiry.AT_ONCE):
+                history.prune(session, now, PRUNED_AT_ONCE)
+        return result
 
     def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:
         try:

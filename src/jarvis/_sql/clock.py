@@ -39,7 +39,7 @@ class Clock:
 
     def __init__(self, driver: Driver, *, keeps_history: bool) -> None:
         self._driver, self._keeps_history = driver, keeps_history
-        self._known: tables.ClockRow | None = None  # as it is while nobody else writes
+        self._is_known = False  # as it is while nobody else writes
         self.commit_number = self.began = self.made = self.date = 0
         self.begins: int | None = None
         self.ahead = self.fed_from = self.erasing = 0
@@ -55,31 +55,34 @@ class Clock:
 
     def begin(self) -> None:
         """Begin with what the store's clock shows."""
-        if self._known is None:
-            self._known = tables.clock_row(self._driver.rows(tables.READ_CLOCK)[0])
-        self.commit_number, self.made, self.generation, self.begins, self.ahead, self.fed_from, self.erasing = (
-            self._known[:7]
-        )
-        self._origin = self._known[7:]
+        if not self._is_known:
+            read = tables.clock_row(self._driver.rows(tables.READ_CLOCK)[0])
+            self.commit_number, self.made, self.generation, self.begins, self.ahead, self.fed_from, self.erasing = read[
+                :7
+            ]
+            self._origin = read[7:]
+        self._is_known = False  # until it is written
         self._has_moved = self._is_due = self._has_moment = False
         self._last_put = self._told = None
         self.began = self.commit_number
 
     def write(self) -> None:
         """Write down what the transaction's last entry does not tell."""
-        if self.commit_number != self.began:
-            self._keep_moment()
+        count = self.commit_number - self.began
+        is_told = count == 1 and self._told == (self.commit_number, self.made)
+        if count and not (is_told and self._keeps_history and self.begins is not None):
+            self._keep_moment(is_told=is_told)
         if self._is_due or (self._has_moved and self._last_put != (self.commit_number, self.made)):
             row = self.row()
             self._driver.run(tables.WRITE_CLOCK, (*row, tables.clock_checksum(row)))
 
     def keep(self) -> None:
         """Know, behind a commit, what it has left."""
-        self._known = self.row()
+        self._is_known = True
 
     def forget(self) -> None:
         """Read it anew at the next transaction: it may be another one in the store."""
-        self._known = None
+        self._is_known = False
 
     def row(self) -> tables.ClockRow:
         """Return the row as the transaction would leave it."""
@@ -110,7 +113,9 @@ class Clock:
     def wrote(self, row: int, instant: int) -> None:
         """Remember that an entry was written, with the number that `next_commit` gave: see `tables.clock_row`."""
         self._last_put = (row, instant)
-        self._told = (row, instant) if instant == self.moment() else None
+        if not self._has_moment:
+            self.moment()
+        self._told = (row, instant) if instant == self.made else None
         if instant > self.made:
             self.let_lie_ahead(instant - self.made)
 
@@ -176,15 +181,14 @@ class Clock:
         """Let names that nothing has any more be removed behind the commit: O(store), some 0.1 µs a row."""
         self.erased(tables.NAMES)
 
-    def _keep_moment(self) -> None:
+    def _keep_moment(self, *, is_told: bool) -> None:
         """Write down when the transaction's changes became visible, unless its only one tells that."""
         if not self._keeps_history:
             if self.begins is not None:
                 self.begin_past(None)
             return
-        is_told = self._told == (self.commit_number, self.made)
         begins_behind_others = self.begins is None and self.began > 0
-        if self.commit_number - self.began > 1 or not is_told or begins_behind_others:
+        if not is_told or begins_behind_others:
             self._driver.run(_KEEP_MOMENT, (self.commit_number, self.began + 1, self.moment()))
         if self.begins is None:
             self.begin_past(self.made)

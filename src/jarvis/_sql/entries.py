@@ -10,6 +10,8 @@ from jarvis.errors import DuplicateEntryError, EntryNotFoundError
 from jarvis.model.entry import check_expiry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jarvis._sql.session import Session
     from jarvis.model.entry import MemoryEntry
     from jarvis.model.record import Encoded
@@ -31,26 +33,33 @@ _CLEAR_TAGS = "DELETE FROM tags WHERE namespace = ?"
 
 
 def insert(
-    session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, now: int, *, version: int = 1
+    session: Session,
+    now: Callable[[], int],
+    namespace: str,
+    entry: MemoryEntry,
+    encoded: Encoded,
+    *,
+    version: int = 1,
 ) -> None:
     """Store `entry`, of which is given what is encoded, as this version.
 
-    An entry that has its id and has expired at the instant `now` is purged before.
+    An entry that has its id and has expired is purged before.
 
     Raises:
         DuplicateEntryError: its id is taken; nothing was changed.
     """
-    namespace_id = session.names.intern(namespace)
-    category, entity_type = session.names.intern(entry.category), session.names.intern(entry.entity_type)
+    namespace_id, category, entity_type = session.names.intern_all(namespace, entry.category, entry.entity_type)
     commit = session.clock.next_commit()
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
-    checksum = _checksum(namespace, entry, commit, encoded, version, expires)
     body, packed, instant = encoded
+    names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
+    end = (version,) if expires is None else (version, expires)
+    checksum = row_checksum((commit, *names, instant, *end), body, packed)
     fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, version)
     if not session.put(_INSERT, (*fields, body.decode(), checksum, expires, packed)):
         session.clock.take_back()
-        if expiry.purge_entry(session, namespace_id, entry.id, now):
-            insert(session, namespace, entry, encoded, now, version=version)
+        if expiry.purge_entry(session, namespace_id, entry.id, now()):
+            insert(session, now, namespace, entry, encoded, version=version)
             return
         raise DuplicateEntryError(
             f"the id is taken in namespace {namespace!r} of {session.path}; update it or choose another"
@@ -60,7 +69,7 @@ def insert(
         tagging.put(session, tagging.ids(session, entry.tags), (namespace_id, instant, commit, category, entity_type))
 
 
-def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, now: int) -> None:
+def replace(session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded) -> None:
     """Store `entry` as the next version of the one with its id.
 
     Raises:
@@ -70,16 +79,18 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encod
     found = _find(session, namespace_id, namespace, entry.id, now)
     if namespace_id is None or found is None:
         raise EntryNotFoundError(f"no entry has the id in namespace {namespace!r} of {session.path}")
-    row, old_instant, version, old_body = found
-    before = tagging.ids(session, session.body(old_body).tags)
-    after = tagging.ids(session, entry.tags)
-    category, entity_type = session.names.intern(entry.category), session.names.intern(entry.entity_type)
+    row, old_instant, version, tags = found
+    before = tagging.ids(session, tags)
+    after = before if tags == tuple(entry.tags) else tagging.ids(session, entry.tags)
+    category, entity_type = session.names.intern_all(entry.category, entry.entity_type)
     commit = session.clock.next_commit()
     if session.history.max_revisions:
         history.keep(session, namespace_id, (row, old_instant, version), commit, before)
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
-    checksum = _checksum(namespace, entry, commit, encoded, version + 1, expires)
     body, packed, instant = encoded
+    names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
+    end = (version + 1,) if expires is None else (version + 1, expires)
+    checksum = row_checksum((commit, *names, instant, *end), body, packed)
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
     session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, row))
     session.clock.wrote(commit, instant)
@@ -89,26 +100,26 @@ def replace(session: Session, namespace: str, entry: MemoryEntry, encoded: Encod
         tagging.put(session, after, (namespace_id, instant, commit, category, entity_type))
 
 
-def recreate(session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, now: int) -> None:
+def recreate(session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded) -> None:
     """Store `entry` as the version after the last one that the past knows of its id; raise as `insert` does."""
-    expiry.purge_entry(session, session.names.intern(namespace), entry.id, now)
+    expiry.purge_entry(session, session.names.intern(namespace), entry.id, now())
     found = session.rows(history.LAST_VERSION, (session.names.id_of(namespace), entry.id))
     version = found[0][0] + 1 if found else 1
-    insert(session, namespace, entry, encoded, now, version=version)
+    insert(session, now, namespace, entry, encoded, version=version)
     if version > 1:  # else the entry itself tells of its creation
         place = (session.clock.commit_number, session.clock.dated(), session.names.intern(namespace))
         named = (entry.id, session.names.intern(entry.category), entry.key)
         feed.keep(session, place, feed.signed(session, "create"), named, version)
 
 
-def remove(session: Session, namespace: str, entry_id: str, now: int) -> bool:
+def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: str) -> bool:
     """Remove the entry with this id; return whether there was one."""
     namespace_id = session.names.id_of(namespace)
     found = _find(session, namespace_id, namespace, entry_id, now)
     if namespace_id is None or found is None:
         return False
-    row, instant, version, body = found
-    tags = tagging.ids(session, session.body(body).tags)
+    row, instant, version, names = found
+    tags = tagging.ids(session, names)
     commit = session.clock.next_commit()
     if session.history.max_revisions:
         history.keep(session, namespace_id, (row, instant, version), commit, tags, is_removal=True)
@@ -119,26 +130,27 @@ def remove(session: Session, namespace: str, entry_id: str, now: int) -> bool:
 
 
 def _find(
-    session: Session, namespace_id: int | None, namespace: str, entry_id: str, now: int
-) -> tuple[int, int, int, str] | None:
-    """Return (row, instant, version, body) of the entry with this id, or None if there is none, or it has expired."""
-    known = session.last_read(namespace)
-    if known is not None:
-        row, read_id, *_, instant, version, expires, body, _ = known
-        if read_id == entry_id and (expires is None or expires > now):
-            return row, instant, version, body
-    found = session.rows(_FIND, (namespace_id, entry_id, now))
-    return found[0] if found else None
+    session: Session, namespace_id: int | None, namespace: str, entry_id: str, now: Callable[[], int]
+) -> tuple[int, int, int, tuple[str, ...]] | None:
+    """Return (row, instant, version, tags) of the entry with this id, or None if there is none, or it has expired."""
+    last = session.last_read(namespace)
+    if last is not None:
+        (row, read_id, *_, instant, version, expires, _, _), tags = last
+        if read_id == entry_id and (expires is None or expires > now()):
+            return row, instant, version, tags
+    for row, instant, version, body in session.rows(_FIND, (namespace_id, entry_id, now())):
+        return row, instant, version, tuple(session.body(body).tags)
+    return None
 
 
-def remove_all(session: Session, namespace: str, now: int) -> int:
+def remove_all(session: Session, now: Callable[[], int], namespace: str) -> int:
     """Remove every entry of a namespace, keeping their states if the policy has it; return how many there were.
 
-    What has expired at the instant `now` is purged and does not count.
+    What has expired is purged and does not count.
     """
     namespace_id = session.names.id_of(namespace)
     if namespace_id is not None:
-        expiry.purge_namespace(session, namespace_id, now)
+        expiry.purge_namespace(session, namespace_id, now())
     removed = int(session.rows(_COUNT_ALL, (namespace_id,))[0][0])
     if namespace_id is not None and removed:
         if session.history.max_revisions:
@@ -148,11 +160,3 @@ def remove_all(session: Session, namespace: str, now: int) -> int:
         session.run(_CLEAR_TAGS, (namespace_id,))
         session.run(_CLEAR, (namespace_id,))
     return removed
-
-
-def _checksum(
-    namespace: str, entry: MemoryEntry, commit: int, encoded: Encoded, version: int, expires: int | None
-) -> int:
-    names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
-    fields = (commit, *names, encoded.instant, version)
-    return row_checksum(fields if expires is None else (*fields, expires), encoded.body, encoded.packed)

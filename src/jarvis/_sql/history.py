@@ -344,19 +344,21 @@ def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> Non
 
 def _refuse_expired(session: Session, seen: Cutoff, now: int, held: dict[str, object]) -> None:
     """Raise if a state that is asked for was visible at the cutoff, of an entry that has expired until now."""
-    names = tuple(name for name in held if name != "namespace")
     bindings = {**bound(seen), **held, "now": now}
-    for (expires,) in session.rows(_expired_since(names), bindings):
+    for (expires,) in session.rows(_expired_since(tuple(held)), bindings):
         if expires is not None:
             raise rules.unavailable(seen.instant, expires, rules.HAS_EXPIRED)
 
 
 @functools.lru_cache(maxsize=64)
 def _expired_since(names: tuple[str, ...]) -> str:
-    """Return the text that selects the greatest expiry; NULL if nothing that is asked for has expired since."""
+    """Return the text that selects the greatest expiry; NULL if nothing that is asked for has expired since.
+
+    `names` are those of the columns that are asked for, the namespace among them.
+    """
 
     def asked(table: str) -> str:
-        return " AND ".join(f"{table}.{name} = :{name}" for name in names) or "TRUE"
+        return " AND ".join(f"{table}.{name} = :{name}" for name in names if name != "namespace") or "TRUE"
 
     was_there = " AND ".join(visible("x", is_over=False))
     # The plus keeps SQLite from the other indexes: what has expired leads, unless an id does.

@@ -34,32 +34,43 @@ class Names:
 
     Attributes:
         texts: names by their ids, as far as they were looked up; an id never gets another name.
+        generation: the number of erasures of names at which all of them are right.
+        has_new: there may be some that the book has not.
     """
 
     def __init__(self, driver: Driver, book: NameBook) -> None:
         self._driver, self._book = driver, book
-        self._generation = -1
+        self.generation = -1
+        self.has_new = True
         _, ids, texts = book.page
         self._ids = dict(ids)
         self.texts = dict(texts)
 
     def begin(self, generation: int) -> None:
         """Forget what may be wrong in a store that has seen so many erasures of names."""
-        if generation != self._generation:
-            self._generation = generation
-            written_at, ids, texts = self._book.page
-            is_right = written_at == generation
-            self._ids, self.texts = (dict(ids), dict(texts)) if is_right else ({}, {})
+        if generation == self.generation:
+            return
+        self.generation, self.has_new = generation, True
+        written_at, ids, texts = self._book.page
+        self._ids, self.texts = (dict(ids), dict(texts)) if written_at == generation else ({}, {})
 
     def share(self) -> None:
         """Let the next connection begin with these, if they are many more than it would have."""
         written_at, ids, _ = self._book.page
-        if written_at != self._generation or len(self._ids) > len(ids) * 1.25:
-            self._book.put(self._generation, self._ids, self.texts)
+        self.has_new = False
+        if written_at != self.generation or len(self._ids) > len(ids) * 1.25:
+            self._book.put(self.generation, self._ids, self.texts)
 
     def forget(self) -> None:
         """Forget all of them: ids that were given in what was taken back may be given again."""
         self._ids, self.texts = {}, {}
+
+    def intern_all(self, *names: str) -> list[int]:
+        """Return the ids of `names`, giving one to each that has none."""
+        try:
+            return [*map(self._ids.__getitem__, names)]
+        except KeyError:
+            return [*map(self.intern, names)]
 
     def intern(self, name: str) -> int:
         """Return the id of `name`, giving it one if it has none."""
@@ -102,4 +113,5 @@ class Names:
         if len(self._ids) >= _MANY:
             self._ids = {}
         self._ids[name] = name_id
+        self.has_new = True
         return name_id

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from jarvis._sql import history
 from jarvis._sql.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
 from jarvis._sql.select import count
+from jarvis._sql.session import Session
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.rules import exact_filters, settle
 
 if TYPE_CHECKING:
     from jarvis._sql.reading import Reader
-    from jarvis._sql.session import Session
     from jarvis.model.revision import Cutoff
 
 
@@ -70,7 +70,7 @@ class PastView:
             asked: dict[str, object] = {"namespace": namespace, name: text}
             seen = history.cutoff(session, self._reader.namespace, look, now, asked)
             if seen is None:
-                return self._reader.found(session, present, (), text, now)
+                return self._reader.found(session, present, (), text)
             bound = {"namespace": namespace, "held": text, "now": now, **history.bound(seen)}
             rows = session.rows(history.NEWEST_OF[name], bound)
             return self._reader.entries(session, rows)[0] if rows else None
@@ -87,12 +87,8 @@ class PastView:
         return history.cutoff(session, self._reader.namespace, look, now, asked)
 
     def _reading(self, work: Callable[[Session], Result]) -> Result:
-        def still(session: Session) -> Result:
-            with session.standing_still():
-                return work(session)
-
         self._settle()
-        return self._reader.reading(still)
+        return self._reader.reading(Session.at_one_moment, work)
 
     def _settle(self) -> None:
         settle(self._instant, self._reader.now(), self._reader.pool.await_commit)

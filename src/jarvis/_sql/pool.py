@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from jarvis._sql.session import Session
 from jarvis.errors import CorruptStoreError
 
 Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 
 
 class Pool(Protocol):
@@ -23,8 +24,8 @@ class Pool(Protocol):
     path: str
     read_only: bool
 
-    def read(self, work: Callable[[Session], Result]) -> Result:
-        """Return what `work` returns when lent a session: the caller's own, inside a transaction of the caller."""
+    def read(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
+        """Return what `work` returns, given a session and `args`: the caller's own, inside a transaction of it."""
 
     def iterate(self, find: Callable[[Session], Iterator[Result]]) -> Iterator[Result]:
         """Yield what `find` yields when lent a session of its own; not for who is inside a transaction."""
@@ -38,8 +39,8 @@ class Pool(Protocol):
     def within(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns when lent the session of `own_session`; nobody who interrupts it writes."""
 
-    def change(self, work: Callable[[Session], Result]) -> Result:
-        """Return what `work` returns, lent a session; what it changes is kept whole or not at all.
+    def change(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
+        """Return what `work` returns, given a session and `args`; what it changes is kept whole or not at all.
 
         Inside a transaction of the caller it is part of that, elsewhere it is kept for ever when this returns. `work`
         may be called twice, and in another thread.

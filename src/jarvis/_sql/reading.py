@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from jarvis._sql.select import COLUMNS, LIVE, Statement, select
 from jarvis.codec import InvalidMomentError, instant_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jarvis.model.revision import Cutoff
 
 Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 Clock = Callable[[], datetime]
 
 _LIVE = LIVE.replace(":now", "?")
@@ -54,25 +55,29 @@ class Reader:
         """Return the instant of now."""
         return time.time_ns() // 1000 if self.clock is None else instant_of(self.clock())
 
-    def reading(self, work: Callable[[Session], Result]) -> Result:
-        """Return what `work` returns, lent a connection; it is called again if a name was erased meanwhile."""
+    def reading(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
+        """Return what `work` returns, given a session and `args`; called again if a name was erased meanwhile."""
         try:
-            return self.pool.read(work)
+            return self.pool.read(work, *args)
         except ErasedError:
-            return self.pool.read(work)
+            return self.pool.read(work, *args)
 
     def one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry that a statement finds, which is given namespace and `names` (as ids), `last` and now."""
-        return self.reading(lambda session: self.found(session, sql, names, last, self.now()))
+        return self.reading(self.found, sql, names, last)
 
-    def found(self, session: Session, sql: str, names: tuple[str, ...], last: str, now: int) -> MemoryEntry | None:
+    def found(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return what `one` does, on a connection."""
+        now = self.now()
         rows = session.rows(sql, (session.names.id_of(self.namespace), *map(session.names.id_of, names), last, now))
         if not rows and not session.depth:
             rows = session.rows(sql, (*map(session.names.fresh_id_of, (self.namespace, *names)), last, now))
-        if session.depth and rows:
-            session.note_read(self.namespace, rows[0])
-        return self.entries(session, rows)[0] if rows else None  # with None for an id nothing is found
+        if not rows:  # with None for an id nothing is found
+            return None
+        (entry,) = self.entries(session, rows)
+        if session.depth:
+            session.note_read(self.namespace, rows[0], entry.tags)
+        return entry
 
     def rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
         """Return the rows that answer `query`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jarvis._sql import tables
 from jarvis._sql.clock import Clock, Mark
@@ -12,11 +12,13 @@ from jarvis.errors import JarvisError, StoreError
 from jarvis.model.record import Body, decode_body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jarvis._sql.driver import Driver
     from jarvis.model.options import HistoryPolicy
     from jarvis.model.revision import Signature
+
+Result = TypeVar("Result")
 
 _SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
 
@@ -45,7 +47,7 @@ class Session:
         self.depth = 0
         self.is_committed = self.is_still = self.joined = False
         self.signature: Signature | None = None
-        self._last_read: tuple[int, str, tuple[Any, ...]] | None = None
+        self._last_read: tuple[int, str, tuple[Any, ...], tuple[str, ...]] | None = None
         self._marks: list[tuple[Mark, Signature | None]] = []  # what each savepoint goes back to
 
     # --- transactions ----------------------------------------------------------------------------
@@ -62,7 +64,8 @@ class Session:
             if not self.driver.begin():
                 self.clock.forget()
             self.clock.begin()
-            self.names.begin(self.clock.generation)
+            if self.names.generation != self.clock.generation:
+                self.names.begin(self.clock.generation)
             self._last_read = self.signature = None
             self.depth = 1
         except BaseException:
@@ -86,7 +89,8 @@ class Session:
             self._roll_back_all()
             raise
         self.clock.keep()
-        self.names.share()
+        if self.names.has_new:
+            self.names.share()
         self.depth = 0
 
     def roll_back(self, level: int = 0) -> None:
@@ -111,9 +115,21 @@ class Session:
         self.clock.forget()
         self.driver.roll_back()
 
+    def at_one_moment(self, work: Callable[[Session], Result]) -> Result:
+        """Return what `work` returns; its reads see one state of the store, whatever is written meanwhile."""
+        if self.depth:
+            return work(self)
+        try:
+            self.is_still = True
+            self.driver.stand_still()
+            return work(self)
+        finally:
+            self.driver.go_on()
+            self.is_still = False
+
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Let the reads of a block see one state of the store, whatever is written meanwhile."""
+        """Do what `at_one_moment` does, for a block."""
         if self.depth:
             yield
             return
@@ -127,16 +143,16 @@ class Session:
 
     # --- what is known of it ---------------------------------------------------------------------
 
-    def note_read(self, namespace: str, row: tuple[Any, ...]) -> None:
-        """Remember the row of `jarvis._sql.select.COLUMNS` that the transaction has just read."""
-        self._last_read = (self.clock.commit_number, namespace, row)
+    def note_read(self, namespace: str, row: tuple[Any, ...], tags: list[str]) -> None:
+        """Remember the row of `jarvis._sql.select.COLUMNS` that the transaction has just read, and the entry's tags."""
+        self._last_read = (self.clock.commit_number, namespace, row, tuple(tags))
 
-    def last_read(self, namespace: str) -> tuple[Any, ...] | None:
-        """Return the row that the transaction read last, in this namespace and with no change since; or None."""
+    def last_read(self, namespace: str) -> tuple[tuple[Any, ...], tuple[str, ...]] | None:
+        """Return what the transaction read last, if that was in this namespace and nothing has changed since."""
         if self._last_read is None:
             return None
-        number, read_in, row = self._last_read
-        return row if read_in == namespace and number == self.clock.commit_number else None
+        number, read_in, row, tags = self._last_read
+        return (row, tags) if read_in == namespace and number == self.clock.commit_number else None
 
     def clock_seen(self) -> tables.ClockRow:
         """Return the clock as this thread sees it; of a store without a past, one that knows of none."""

@@ -13,9 +13,9 @@ AT_ONCE = 100
 """So many tags of an entry are written by one statement."""
 
 
-def ids(session: Session, tags: list[str]) -> list[int]:
+def ids(session: Session, tags: Sequence[str]) -> list[int]:
     """Return the ids of tags as names, each once."""
-    return [session.names.intern(tag) for tag in set(tags)] if tags else []
+    return session.names.intern_all(*set(tags)) if tags else []
 
 
 def put(session: Session, tags: Sequence[int], entry: tuple[int, int, int, int, int]) -> None:

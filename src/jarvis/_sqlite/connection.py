@@ -126,7 +126,10 @@ class Connection:
         Raises:
             StoreTooNewError: a newer jarvis has migrated the store meanwhile.
         """
-        self.run("BEGIN IMMEDIATE")
+        try:
+            self._cursor.execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            raise self._failed(error, "write") from error
         self._is_writing = True
         data_version = self.raw.data_version()
         if data_version == self._data_version:

@@ -10,15 +10,15 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from jarvis._calls.caller import current_task, foreign_task, no_transaction
-from jarvis._disk.files import Stamp
 from jarvis._disk.locks import listed
 from jarvis._sqlite import driver, forks
 from jarvis._sqlite.connection import read_only
 from jarvis._sqlite.leader import Leader
 from jarvis._sqlite.pool import Lease, Pool, Thread
+from jarvis._sqlite.shared_commit import NOT_MADE, Write
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
 from jarvis.errors import (
     CorruptStoreError,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from jarvis.model.store_options import StoreOptions
 
 Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 
 _ERASING_AGAIN_SECONDS = 1.0
 
@@ -68,8 +69,8 @@ class Database:
 
     # --- for the backend -------------------------------------------------------------------------
 
-    def read(self, work: Callable[[Lease], Result]) -> Result:
-        """Return what `work` returns when lent the calling thread's connection, opened if need be.
+    def read(self, work: Callable[[Lease, *Args], Result], *args: *Args) -> Result:
+        """Return what `work` returns, given the calling thread's connection, opened if need be, and `args`.
 
         Who interrupts a call of the thread, or another task's transaction on it, is lent a connection of its own,
         which sees the last commit.
@@ -85,18 +86,18 @@ class Database:
         if is_alone and session is not None and session.joined and self.lock.is_mine():
             try:
                 thread.call = sys._getframe()
-                return work(session)
+                return work(session, *args)
             finally:
                 thread.call = None
         if not is_alone and self._is_aside(thread):
             with self.snapshot() as session:
-                return work(session)
+                return work(session, *args)
         try:
             thread.call = sys._getframe()
             for attempt in range(MAX_TRIES):
                 session = self.pool.enter()
                 try:
-                    result = work(session)
+                    result = work(session, *args)
                     if session.immutable is None or self.pool.is_there(session):
                         return result
                     session.drop()  # a writer came: what was read without locks may be torn, so read again
@@ -258,8 +259,8 @@ class Database:
             self.pool.leave(session)
             session = self.pool.enter()
 
-    def change(self, work: Callable[[Lease], Result]) -> Result:
-        """Return what `work` returns, lent a connection; what it changes is kept whole or not at all.
+    def change(self, work: Callable[[Lease, *Args], Result], *args: *Args) -> Result:
+        """Return what `work` returns, given a connection and `args`; what it changes is kept whole or not at all.
 
         Inside the calling task's transaction it is part of that. Elsewhere it may be done by another
         thread, together with what other threads change, and is on the disk when this returns. It may be
@@ -274,21 +275,21 @@ class Database:
         if thread.call is not None or session is None or not session.joined or not self.lock.is_mine():
             session = self._own(thread)  # else it is a part of the change that this thread is making
         if session is None:
-            return self._share(work)
+            result: Result = self._share(Write(work, args, NOT_MADE), thread)
+            return result
         try:
             thread.call = sys._getframe()
-            return work(session) if session.joined else self._joined(session, work)
+            return work(session, *args) if session.joined else self._joined(session, work, session, *args)
         finally:
             thread.call = None
 
-    def _share(self, work: Callable[[Lease], Result]) -> Result:
+    def _share(self, write: Write, thread: Thread) -> Any:
         if self.read_only:
             raise read_only(self.path)
-        thread, leader = self.pool.threads.here, self._leader
+        leader = self._leader
         try:
             thread.call = sys._getframe()
-            result: Result = leader.shared.make(work, leader.lead, leader.be_ready)
-            return result
+            return leader.shared.make(write, leader.lead, leader.be_ready)
         except BaseException:
             self._put_right(thread)
             raise
@@ -313,12 +314,12 @@ class Database:
         self.pool.let_go()
         self._leader.shared.wake_next()
 
-    def _joined(self, session: Lease, work: Callable[[Lease], Result]) -> Result:
-        """Return what `work` returns, as a part of the transaction that is open."""
+    def _joined(self, session: Lease, work: Callable[[*Args], Result], *args: *Args) -> Result:
+        """Return what `work` returns, given `args`, as a part of the transaction that is open."""
         commit, signature = session.clock.commit_number, session.signature
         session.joined = True
         try:
-            return work(session)
+            return work(*args)
         except BaseException:
             if session.clock.commit_number != commit:
                 session.driver.tear()  # the half of it that was done goes with the transaction it is part of
@@ -341,7 +342,11 @@ class Database:
 
     def own_session(self) -> Lease:
         """Return the connection on which the caller has a transaction open; raise `TransactionError` if it has none."""
-        session = self._own(self.pool.threads.here)
+        thread = self.pool.threads.here
+        session = thread.session
+        if session is not None and session.joined and thread.call is None and self.lock.is_mine():
+            return session  # of a change that this thread is making: the same, at less cost
+        session = self._own(thread)
         if session is None:
             raise no_transaction(self.path)
         return session
@@ -363,10 +368,14 @@ class Database:
 
     def change_as_one(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
-        session = self._own(self.pool.threads.here)
+        thread = self.pool.threads.here
+        session = thread.session
+        may_be_inside = thread.call is not None or (session is not None and session.depth > 0)
+        session = self._own(thread) if may_be_inside else None
         if session is None:
-            return self._share(lambda _: self.letting_in(work))
-        return work() if session.joined else self._joined(session, lambda _: work())
+            result: Result = self._share(Write(work, (), NOT_MADE, lets_in=True), thread)
+            return result
+        return work() if session.joined else self._joined(session, work)
 
     def letting_in(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
@@ -489,13 +498,12 @@ class Database:
 
     def _commit(self, session: Lease, status: os.stat_result) -> None:
         """Commit, given the file's status when the lock was taken."""
-        before = Stamp.of(status)
         session.commit()
         after = self.file.status()  # before anything is acknowledged: a write into a removed file is none
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
         synced = session.clock.commit_number if self.options.durability == "full" else None
-        self.file.leave_word(before, Stamp.of(after), synced)
+        self.file.leave_word(status, after, synced)
 
     def finish_erasing(self, patience_seconds: float) -> bool:
         """Clean the files of what was erased; return whether nothing is left to do.
@@ -507,12 +515,12 @@ class Database:
             return False
         is_done = False
         with contextlib.suppress(StoreBusyError), self.alone(patience_seconds) as session:
-            before = Stamp.of(self.file.status())
+            before = self.file.status()
             session.clock.forget()
             is_done = self.file.try_finishing(session.raw)
             if not is_done:
                 session.drop()  # as behind any failed write
-            self.file.leave_word(before, Stamp.of(self.file.status()), None)
+            self.file.leave_word(before, self.file.status(), None)
         self._finish_after = 0.0 if is_done else time.monotonic() + _ERASING_AGAIN_SECONDS
         return is_done
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jarvis._sqlite.shared_commit import Commit, SharedCommit, Write
+from jarvis._sqlite.shared_commit import NOT_MADE, SharedCommit, Write
 from jarvis.errors import CorruptStoreError, JarvisError, ReadOnlyStoreError, StoreAccessError
 
 if TYPE_CHECKING:
@@ -62,59 +62,68 @@ class Leader:
 
         If there is no connection (any more), as behind a fork or where the file was replaced, nothing is done.
         """
-        thread = self._pool.threads.here
-        mine = session = thread.session
-        if mine is None or session is None:
+        pool, shared, thread = self._pool, self.shared, self._pool.threads.here
+        mine = thread.session
+        if mine is None:
             return
-        commit = Commit([own])
+        session, commit, call = mine, NOT_MADE, thread.call
         try:
             try:
-                if self.shared.is_crowded and self._lock.is_mine():
+                if shared.is_crowded and self._lock.is_mine():
                     session = thread.session = self._lend_writer(mine)
                 session.is_committed = False
-                before = self._pool.file.take_lock(self._timeout)
+                before = pool.file.take_lock(self._timeout)
                 session.busy += 1  # from here on only: while it waits a fork may close it
-                if not self._pool.is_current(session) or (before.st_dev, before.st_ino) != session.identity:
+                is_current = session.epoch == pool.epoch and not session.closed
+                if not is_current or (before.st_dev, before.st_ino) != session.identity:
                     mine.drop()
                     session.drop()
                     return
                 if own.commit.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
                     return
-                commit = self.shared.join(own)
+                commit = shared.join(own)
                 session.begin()
                 self._lock.announce()  # before any of them asks for the time
                 session.joined = True
                 for write in commit.writes:
                     made, session.signature = session.clock.commit_number, None
                     try:
-                        write.result = write.work(session)
+                        if write.lets_in:
+                            thread.call = None
+                            write.result = write.work(*write.args)
+                        else:
+                            write.result = write.work(session, *write.args)
                     except Exception as error:
                         if len(commit.writes) == 1 or session.clock.commit_number != made:
                             raise
                         write.error = error  # nothing of it was written: it is raised in the thread it belongs to
+                    finally:
+                        thread.call = call
                 self._commit(session, before)
                 commit.is_done = True
             except BaseException as error:
-                if session.is_committed and not isinstance(error, JarvisError):  # an interrupt behind the commit
+                is_made = commit is not NOT_MADE and session.is_committed
+                if is_made and not isinstance(error, JarvisError):  # an interrupt behind the commit
                     commit.is_done = True
                     raise
                 session.roll_back(0)
                 if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
                     session.drop()
-                if len(commit.writes) == 1:
+                if len(commit.writes) <= 1:
                     raise
                 if not isinstance(error, Exception):
-                    self.shared.part(commit.writes[1:])
+                    shared.part(commit.writes[1:])
                     raise
-                self.shared.part(commit.writes)
+                shared.part(commit.writes)
                 return
             finally:
                 session.joined = False
                 thread.session = mine
                 if session.busy:
-                    self._pool.leave(session)
-                for write in commit.writes[1:]:
-                    write.wake()
+                    pool.leave(session)
+                if shared.is_crowded:
+                    for write in commit.writes[1:]:
+                        write.wake()
         finally:  # again, see `_put_right`
             thread.session = mine
             if session.depth:

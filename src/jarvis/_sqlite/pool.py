@@ -345,7 +345,6 @@ class Pool:
         """Fold the log into the file, through the last connection that closes."""
         try:
             status = self.file.take_lock(0)
-            before = Stamp.of(status)
             *others, last = idle
             for session in others:
                 self.retire(session)
@@ -354,7 +353,7 @@ class Pool:
             if not holding(last.guard, last.fold_log):
                 return
             self.retire(last)
-            self.file.leave_word(before, Stamp.of(self.file.status()), None)
+            self.file.leave_word(status, self.file.status(), None)
         except (apsw.BusyError, StoreBusyError):
             pass  # somebody reads or writes: the log stays, and a later checkpoint folds it in
         except apsw.Error as error:

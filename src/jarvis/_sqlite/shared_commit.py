@@ -14,6 +14,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,47 +28,57 @@ PATIENCE_SECONDS = 0.05
 """After so long a waiter looks by itself whether it may lead, in case an interrupt swallowed its call."""
 
 
-class Commit:
+class Commit(msgspec.Struct, eq=False):  # made in C: each write makes one, and one of the next
     """The writes of one transaction, the leader's own first, and whether it is on the disk."""
 
-    __slots__ = ("is_done", "writes")
-
-    def __init__(self, writes: list[Write]) -> None:
-        self.writes = writes
-        self.is_done = False
+    writes: list[Write]
+    is_done: bool = False
 
 
 NOT_MADE = Commit([])
 """Of a write that is in no commit yet."""
 
 
-class Write:
+class Write(msgspec.Struct, eq=False):
     """One caller's write: what to do inside a transaction, and what came of it.
 
-    Attributes:
+    Args:
         work: makes the write; it may be called again after a transaction that was taken back.
-        commit: holds it; it is on the disk, or holds that it failed, when that is done.
+        args: what `work` is given, behind the connection.
+        commit: `NOT_MADE`; then the one that holds it. It is on the disk, or holds that it failed, when that is done.
+        lets_in: `work` is given no connection, but calls other verbs, which take part in the write.
+
+    Attributes:
+        is_queued: it waits, or has waited, for somebody to make it.
         alone: it shares no commit, because a commit that it shared failed.
     """
 
-    __slots__ = ("_turn", "alone", "commit", "error", "result", "work")
+    work: Callable[..., Any]
+    args: tuple[Any, ...]
+    commit: Commit
+    lets_in: bool = False
+    result: Any = None
+    error: Exception | None = None
+    alone: bool = False
+    is_queued: bool = False
+    _turn: Any = None
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
-        self.work = work
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.commit = NOT_MADE
-        self.alone = False
-        self._turn = threading.Lock()
-        self._turn.acquire()
+    def queue(self) -> None:
+        """Be about to wait: from here on `wake` has somebody to wake."""
+        if self._turn is None:
+            turn = threading.Lock()
+            turn.acquire()
+            self._turn = turn
+        self.is_queued = True
 
     def wait(self, seconds: float) -> None:
         """Wait for `wake`, at most so long."""
-        self._turn.acquire(timeout=seconds)
+        if self._turn is not None:
+            self._turn.acquire(timeout=seconds)
 
     def wake(self) -> None:
         """Let the caller look: it is done, or it may lead."""
-        if self._turn.locked():
+        if self._turn is not None and self._turn.locked():
             try:
                 self._turn.release()
             except RuntimeError:  # somebody else woke it in this moment
@@ -89,11 +101,11 @@ class SharedCommit:
         self._waiting: deque[Write] = deque()
         self.is_crowded = False
 
-    def make(self, work: Callable[[Any], Any], lead: Callable[[Write], None], be_ready: Callable[[], None]) -> Any:
-        """Return what `work` returns, or raise what it raises, when the commit that holds it is done.
+    def make(self, write: Write, lead: Callable[[Write], None], be_ready: Callable[[], None]) -> Any:
+        """Return what comes of `write`, or raise what its work raises, when the commit that holds it is done.
 
         Args:
-            work: makes the write.
+            write: it leads at once if no other one does, and queues if one does.
             lead: makes a write and those that `join` gives it; it is called by one thread at a time. It does nothing
                 if the thread is not ready (any more).
             be_ready: makes the thread ready to lead; what it raises is raised, and the write is not made.
@@ -102,18 +114,29 @@ class SharedCommit:
             StoreBusyError: it did not come to its turn in time; it was not made.
         """
         be_ready()
-        write = Write(work)
         deadline = 0.0
-        self._waiting.append(write)
         try:
             while not write.commit.is_done:
                 if self._lock.try_threads():
-                    self._take_lead(write, lead)
+                    try:
+                        if write.commit is not NOT_MADE and not write.commit.is_done:  # who led it was torn away
+                            write.alone, write.commit, write.error = True, NOT_MADE, None
+                        if write.commit is NOT_MADE:
+                            lead(write)
+                    finally:
+                        self._lock.release()
+                        if self._waiting:
+                            self.wake_next()
                     # It was not ready. What nobody else makes meanwhile may fail here, and has its turn again.
-                    if not write.commit.is_done and self._withdraw(write):
+                    if not write.commit.is_done and (not write.is_queued or self._withdraw(write)):
                         be_ready()
+                        write.queue()
                         self._waiting.appendleft(write)
                     continue
+                if not write.is_queued:
+                    write.queue()
+                    self._waiting.append(write)
+                    continue  # whoever led may have looked for the next one just before
                 now = time.monotonic()
                 if not deadline:
                     deadline = now + self._timeout
@@ -122,7 +145,8 @@ class SharedCommit:
                 write.wait(min(PATIENCE_SECONDS, max(deadline - now, 0.001)))
         except BaseException:
             self._withdraw(write)
-            self._give_back()  # where an interrupt kept the lead from doing so
+            self._lock.release()  # where an interrupt kept the lead from doing so
+            self.wake_next()
             raise
         if write.error is not None:
             raise write.error
@@ -132,15 +156,17 @@ class SharedCommit:
         """Return what the leader, whose own write is given, makes in one transaction; it has the lock."""
         if self.is_crowded:
             time.sleep(0)  # let those that the last commit has just woken come along: 6 become 8 of 8 threads
-        self._withdraw(own)
+        if own.is_queued:
+            self._withdraw(own)
         writes = [own]
-        if not own.alone:
+        own.commit = commit = Commit(writes)
+        own.error = None
+        if self._waiting and not own.alone:
             while self._waiting and len(writes) < MOST and not self._waiting[0].alone:
                 writes.append(self._waiting.popleft())
+            for write in writes:
+                write.commit, write.error = commit, None
         self.is_crowded = len(writes) > 1
-        commit = Commit(writes)
-        for write in writes:
-            write.commit, write.error = commit, None
         return commit
 
     def part(self, writes: list[Write]) -> None:
@@ -156,21 +182,6 @@ class SharedCommit:
                 self._waiting[0].wake()
             except IndexError:  # somebody took it in this moment
                 return
-
-    def _take_lead(self, write: Write, lead: Callable[[Write], None]) -> None:
-        try:
-            if write.commit is not NOT_MADE:
-                if write.commit.is_done:
-                    return
-                write.alone, write.commit, write.error = True, NOT_MADE, None  # who led it was torn away
-            lead(write)
-        finally:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        self._lock.release()
-        if self._waiting:
-            self.wake_next()
 
     def _withdraw(self, write: Write) -> bool:
         try:

@@ -291,21 +291,22 @@ class StoreFile:
                     raise
         return self._check_file()
 
-    def leave_word(self, before: Stamp, after: Stamp, commit: int | None) -> None:
+    def leave_word(self, before: os.stat_result, after: os.stat_result, commit: int | None) -> None:
         """Note, under the writer lock, what the store is like now, for whoever opens it next.
 
         Only if it was as noted before: what somebody else touched is still to be verified.
 
         Args:
-            before: the file's stamp when the lock was taken.
-            after: its stamp now; another one, if we checkpointed.
+            before: the file's status when the lock was taken.
+            after: its status now; another one, if we checkpointed.
             commit: the last commit, which is synced; None if it is not.
         """
-        if before != self._noted.stamp:  # another process wrote the last note, or somebody else the file
+        stamp = before.st_ino, before.st_size, before.st_mtime_ns
+        if stamp != self._noted.stamp:  # another process wrote the last note, or somebody else the file
             self._noted = self.lock.read_note() or _NOTHING
-            if before != self._noted.stamp:
+            if stamp != self._noted.stamp:
                 return
-        note = Note(after, self._noted.commit if commit is None else commit)
+        note = tuple.__new__(Note, (Stamp.of(after), self._noted.commit if commit is None else commit))
         if note != self._noted:
             self._noted = _NOTHING
             try:
@@ -563,9 +564,9 @@ class StoreFile:
     def _finish_erasing_at_opening(self, connection: apsw.Connection, identity: tuple[int, int]) -> None:
         try:
             self._acquire(identity, 0)
-            before = Stamp.of(self.status())
+            before = self.status()
             self.try_finishing(connection)
-            self.leave_word(before, Stamp.of(self.status()), None)
+            self.leave_word(before, self.status(), None)
         except StoreBusyError:  # whoever writes just now does it
             pass
         finally:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+_last_text = EPOCH, EPOCH.isoformat()
 
 FIRST_INSTANT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 """The first instant that has a date in UTC."""
@@ -91,6 +92,16 @@ def format_moment(moment: Moment) -> tuple[str, int, str | None]:
     if zone is not None and type(zone) is not timezone:
         name = _zone_name(zone)
     return moment.isoformat(), moment.fold, name
+
+
+def text_of(moment: datetime) -> str:
+    """Return ``moment.isoformat()``. The last one is remembered: a write asks for that of its moment twice."""
+    global _last_text
+    known, text = _last_text
+    if known is not moment:
+        text = moment.isoformat()
+        _last_text = moment, text
+    return text
 
 
 def parse_moment(kind: type[Moment], text: str, fold: int = 0, zone: str | None = None) -> Moment:

@@ -8,6 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
+from jarvis.codec.instants import text_of
 from jarvis.model.entry import NO_MODULE, NO_TASK, MemoryEntry
 from jarvis.model.revision import Operation, Signature
 
@@ -21,21 +22,21 @@ class Author(NamedTuple):
 
     def signature(self, operation: Operation) -> Signature:
         """Return what the past keeps of a change of this author."""
-        return Signature(operation, self.module, self.task_id, self.reason)
+        return tuple.__new__(Signature, (operation, self.module, self.task_id, self.reason))  # no call, see Stamp.of
 
     def creates(self, moment: datetime) -> dict[str, str]:
         """Return the provenance of an entry that is created at `moment`."""
         made = {
             "module": self.module or NO_MODULE,
             "task_id": self.task_id or NO_TASK,
-            "created_at": moment.isoformat(),
+            "created_at": text_of(moment),
         }
         return made if self.reason is None else {**made, "reason": self.reason}
 
     def updates(self, entry: MemoryEntry, moment: datetime) -> None:
         """Give `entry` the timestamp and the provenance of an update at `moment`."""
         entry.timestamp = moment
-        entry.provenance["updated_at"] = moment.isoformat()
+        entry.provenance["updated_at"] = text_of(moment)
         if self.module:
             entry.provenance["updated_by"] = self.module
         if self.task_id:

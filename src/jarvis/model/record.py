@@ -14,6 +14,7 @@ import msgspec
 
 from jarvis.codec import InvalidMomentError, Prepared, encode, flatten, format_moment, instant_of, parse_moment, revive
 from jarvis.codec.compression import THRESHOLD_BYTES, Mode, compress, decompress
+from jarvis.codec.instants import text_of
 from jarvis.codec.nesting import decoder_of, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import InvalidEntryError
@@ -106,22 +107,19 @@ def make_body(entry: MemoryEntry) -> tuple[Body, int]:
         InvalidEntryError: a field cannot be stored exactly; the error names it.
     """
     check_entry(entry)
-    timestamp, provenance = entry.timestamp, entry.provenance
+    timestamp, provenance, value = entry.timestamp, entry.provenance, entry.value
+    plain: Any = msgspec.Raw(value.json) if type(value) is Prepared else flatten(value)
     try:
         instant = instant_of(timestamp)
         if timestamp.tzinfo is not UTC or timestamp.fold:
-            return Body(_plain(entry.value), entry.tags, provenance, format_moment(timestamp)), instant
+            return Body(plain, entry.tags, provenance, format_moment(timestamp)), instant
     except InvalidMomentError as error:
         raise InvalidEntryError("timestamp", str(error)) from None
-    text = timestamp.isoformat()
+    text = text_of(timestamp)
     author: dict[str, str] | tuple[str, str] = provenance
     if tuple(provenance) == _CREATED and provenance["created_at"] == text:
         author = (provenance["module"], provenance["task_id"])
-    return Body(_plain(entry.value), entry.tags, author, text.removesuffix(_UTC)), instant
-
-
-def _plain(value: dict[str, Any]) -> Any:
-    return msgspec.Raw(value.json) if type(value) is Prepared else flatten(value)
+    return Body(plain, entry.tags, author, text.removesuffix(_UTC)), instant
 
 
 def encode_body(entry: MemoryEntry) -> tuple[bytes, int]:
@@ -143,7 +141,7 @@ def encode_entry(entry: MemoryEntry, compression: Mode) -> Encoded:
     body, instant = make_body(entry)
     encoded = _encode(body)
     if len(encoded) < THRESHOLD_BYTES or compression == "off":
-        return Encoded(encoded, None, instant)
+        return tuple.__new__(Encoded, (encoded, None, instant))  # no call, see `jarvis._disk.files.Stamp`
     without = _without_value(body)
     if type(entry.value) is Prepared:
         packed = entry.value.packed
@@ -262,7 +260,10 @@ def decode_entry(
         ValueError: the body, its value, its timestamp or a tagged form is malformed.
     """
     body = decode_body(encoded)
-    has_tags = may_hold_tags(encoded) if packed is None else _unpack(body, packed)
+    if packed is not None:
+        has_tags = _unpack(body, packed)
+    else:  # as `may_hold_tags`, without its call
+        has_tags = '"$type"' in encoded if type(encoded) is str else may_hold_tags(encoded)
     return make_entry(
         entry_id,
         category,
@@ -307,7 +308,7 @@ def make_entry(
     author, moment = body.provenance, body.moment
     if type(moment) is str:
         text = moment + _UTC
-        timestamp = parse_moment(datetime, text)
+        timestamp = datetime.fromisoformat(text)
         if type(author) is tuple:
             author = {"module": author[0], "task_id": author[1], "created_at": text}
     else:

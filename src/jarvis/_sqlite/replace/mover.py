@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from jarvis._disk.files import Stamp
 from jarvis._sqlite import schema
 from jarvis._sqlite.replace import copy_file, swap, touched_rows
 from jarvis._sqlite.replace.copy_file import CopyFile
@@ -397,11 +396,11 @@ class Mover:
     @contextlib.contextmanager
     def _noting(self) -> Iterator[None]:
         """Leave word of what the file is like behind a checkpoint."""
-        before = Stamp.of(self.database.file.status())
+        before = self.database.file.status()
         try:
             yield
         finally:
-            self.database.file.leave_word(before, Stamp.of(self.database.file.status()), None)
+            self.database.file.leave_word(before, self.database.file.status(), None)
 
     @contextlib.contextmanager
     def _timing(self) -> Iterator[None]:
