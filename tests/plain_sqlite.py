@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, ClassVar, TypeVar, TypeVarTuple, cast
 
 from jarvis._calls.caller import Gate, current_task, foreign_task, let_go, no_transaction, torn_transaction
+from jarvis._sql import registry
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.driver import Bindings
 from jarvis._sql.names import NameBook
@@ -148,7 +149,7 @@ class PlainPool:
         with _in_flight[self.path]:
             if not driver.rows("PRAGMA user_version")[0][0]:
                 driver.create()
-        return Session(driver, self._book, self._history)
+        return Session(driver, self._book, self._history, registry.SIDE_TABLES)
 
     @contextmanager
     def _aside(self) -> Iterator[Session]:

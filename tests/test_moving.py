@@ -17,7 +17,7 @@ import pytest
 
 from jarvis._sqlite import driver, verification
 from jarvis._sqlite.database import Database
-from jarvis._sqlite.replace import copy_file, mover, touched_rows
+from jarvis._sqlite.replace import copy_file, touched_rows
 from jarvis._sqlite.replace import move as moving
 from jarvis._sqlite.store_file import ReplacedError
 from jarvis.config import HistoryPolicy
@@ -94,7 +94,7 @@ STAGES = ("copy", "index", "verify", "swap")
 
 @pytest.fixture
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mover, "MOST_ROWS", 50)
+    monkeypatch.setattr(touched_rows, "MOST_ROWS", 50)
 
 
 # --- what comes over -------------------------------------------------------------------------------------

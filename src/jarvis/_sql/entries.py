@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jarvis._sql import expiry, feed, history, tagging
+from jarvis._sql import expiry, feed, history, side_tables
 from jarvis._sql.tables import row_checksum
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
 from jarvis.model.entry import check_expiry
@@ -29,7 +29,6 @@ UPDATE entries SET row = ?, category = ?, key = ?, entity_type = ?, entity_id = 
 _DELETE = "DELETE FROM entries WHERE row = ?"
 _COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
 _CLEAR = "DELETE FROM entries WHERE namespace = ?"
-_CLEAR_TAGS = "DELETE FROM tags WHERE namespace = ?"
 
 
 def insert(
@@ -65,8 +64,9 @@ def insert(
             f"the id is taken in namespace {namespace!r} of {session.path}; update it or choose another"
         )
     session.clock.wrote(commit, instant)
-    if entry.tags:
-        tagging.put(session, tagging.ids(session, entry.tags), (namespace_id, instant, commit, category, entity_type))
+    for side in session.side_tables:
+        if entry.tags or not side.needs_tags:
+            side.put(session, (namespace_id, instant, commit, category, entity_type), entry, encoded)
 
 
 def replace(session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded) -> None:
@@ -80,12 +80,12 @@ def replace(session: Session, now: Callable[[], int], namespace: str, entry: Mem
     if namespace_id is None or found is None:
         raise EntryNotFoundError(f"no entry has the id in namespace {namespace!r} of {session.path}")
     row, old_instant, version, tags = found
-    before = tagging.ids(session, tags)
-    after = before if tags == tuple(entry.tags) else tagging.ids(session, entry.tags)
     category, entity_type = session.names.intern_all(entry.category, entry.entity_type)
     commit = session.clock.next_commit()
     if session.history.max_revisions:
-        history.keep(session, namespace_id, (row, old_instant, version), commit, before)
+        history.keep(session, namespace_id, (row, old_instant, version), commit, tags)
+    else:
+        side_tables.take(session, (namespace_id, old_instant, row), tags)
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
     body, packed, instant = encoded
     names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
@@ -94,10 +94,9 @@ def replace(session: Session, now: Callable[[], int], namespace: str, entry: Mem
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
     session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, row))
     session.clock.wrote(commit, instant)
-    if before:
-        tagging.take(session, before, (namespace_id, old_instant, row))
-    if after:
-        tagging.put(session, after, (namespace_id, instant, commit, category, entity_type))
+    for side in session.side_tables:
+        if entry.tags or not side.needs_tags:
+            side.put(session, (namespace_id, instant, commit, category, entity_type), entry, encoded)
 
 
 def recreate(session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded) -> None:
@@ -118,14 +117,14 @@ def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: s
     found = _find(session, namespace_id, namespace, entry_id, now)
     if namespace_id is None or found is None:
         return False
-    row, instant, version, names = found
-    tags = tagging.ids(session, names)
+    row, instant, version, tags = found
     commit = session.clock.next_commit()
     if session.history.max_revisions:
         history.keep(session, namespace_id, (row, instant, version), commit, tags, is_removal=True)
         session.clock.removed(commit)
+    else:
+        side_tables.take(session, (namespace_id, instant, row), tags)
     session.run(_DELETE, (row,))
-    tagging.take(session, tags, (namespace_id, instant, row))
     return True
 
 
@@ -157,6 +156,7 @@ def remove_all(session: Session, now: Callable[[], int], namespace: str) -> int:
             history.keep_all(session, namespace_id, removed)
         else:
             session.clock.next_commit()
-        session.run(_CLEAR_TAGS, (namespace_id,))
+            for side in session.side_tables:
+                side.take_all(session, namespace_id)
         session.run(_CLEAR, (namespace_id,))
     return removed

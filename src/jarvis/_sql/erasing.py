@@ -5,12 +5,13 @@ What is left of them in the files, or pages, of a database is its own to clean: 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis._sql import feed, tagging
+from jarvis._sql import feed, registry, side_tables
 from jarvis._sql.reading import can_be_looked_up
 from jarvis._sql.select import every_state
 from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
@@ -65,7 +66,7 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> 
     session.clock.next_commit()
     removed = _remove_all(session, namespace_id) if which is None else _remove(session, namespace_id, ids)
     feed.keep_erasure(session, namespace, len(ids))
-    return Erased(ids, {what: count for what, count in removed.items() if count})
+    return Erased(ids, {what: count for what, count in removed.items() if what and count})
 
 
 def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str, ...]:
@@ -95,35 +96,27 @@ def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str
     return tuple(found)
 
 
-def _remove_all(session: Session, namespace: int) -> dict[str, int]:
-    """Remove all that is kept of a namespace."""
-    tables = (
-        ("tags", "tags"),
-        ("entries", "entries"),
-        ("tags", "past_tags"),
-        ("past states", "revisions"),
-        ("gaps", "gaps"),
-        ("changes", "events"),
-    )
-    removed: dict[str, int] = {}
-    for what, table in tables:
-        count = _changed(session, f"DELETE FROM {table} WHERE namespace = ?", (namespace,))
-        removed[what] = removed.get(what, 0) + count
+def _remove_all(session: Session, namespace: int) -> Counter[str]:
+    """Remove all that is kept of a namespace; return how many of what."""
+    removed: Counter[str] = Counter()
+    for side in session.side_tables:  # which may look for their states
+        removed[side.tables[0].counted] += side.erase(session, namespace)
+    for table in registry.own_tables():
+        if table.counted:
+            removed[table.counted] += _changed(session, f"DELETE FROM {table.name} WHERE namespace = ?", (namespace,))
     return removed
 
 
-def _remove(session: Session, namespace: int, ids: Sequence[str]) -> dict[str, int]:
-    """Remove all that is kept of memories."""
-    removed = dict.fromkeys(("entries", "tags", "past states", "gaps", "changes"), 0)
+def _remove(session: Session, namespace: int, ids: Sequence[str]) -> Counter[str]:
+    """Remove all that is kept of memories; return how many of what."""
+    removed: Counter[str] = Counter(entries=0)  # first in the receipt
     for entry_id in ids:
         for what, table, take in (
-            ("entries", "entries", tagging.take),
-            ("past states", "revisions", tagging.take_past),
+            ("entries", "entries", side_tables.take),
+            ("past states", "revisions", side_tables.take_past),
         ):
             for row, instant, encoded in session.rows(_STATES[table], (namespace, entry_id)):
-                tags = tagging.ids(session, session.body(encoded).tags)
-                take(session, tags, (namespace, instant, row))
-                removed["tags"] += len(tags)
+                removed.update(take(session, (namespace, instant, row), session.body(encoded).tags))
             sql = f"DELETE FROM {table} WHERE namespace = ? AND id = ?"
             removed[what] += _changed(session, sql, (namespace, entry_id))
     for start in range(0, len(ids), _AT_ONCE):

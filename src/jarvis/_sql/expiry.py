@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sql import feed, history, tagging
+from jarvis._sql import feed, history, side_tables
 from jarvis._sql.tables import REMOVED
 from jarvis.model import rules
 
@@ -97,7 +97,7 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
             version,
         )
     session.run(_REMOVE, (row,))
-    tagging.take(session, tagging.ids(session, body.tags), (namespace, instant, row))
+    side_tables.take(session, (namespace, instant, row), body.tags)
 
 
 def _purge_ended(session: Session, due: tuple[Any, ...]) -> None:

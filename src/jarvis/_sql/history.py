@@ -1,7 +1,7 @@
 """The past of a store: states of entries move here when a change ends them, are read as of a moment, and pruned.
 
 All of it happens on the connection and in the transaction of the change, so no change is without its
-revision and no revision without its change. The tables are `revisions`, `past_tags`, `commits`, `events` and `gaps`.
+revision and no revision without its change. The tables are `revisions`, `commits`, `events` and `gaps`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jarvis._sql import feed, tables, tagging
+from jarvis._sql import feed, side_tables, tables
 from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
 from jarvis._sql.tables import CLEARED, change_checksum
 from jarvis.codec.instants import MICROSECOND
@@ -29,11 +29,6 @@ _KEEP = f"{_INTO} SELECT ?, ?, ?, ?, {_STATE} FROM entries WHERE row = ?"
 _KEEP_ALL = f"""
 {_INTO} SELECT :before + place, :made, :change, (:checksum + place) & 4294967295, {_STATE}
 FROM (SELECT row_number() OVER (ORDER BY row) AS place, * FROM entries WHERE namespace = :namespace)
-"""
-_KEEP_ALL_TAGS = """
-WITH places (row, place) AS (SELECT row, row_number() OVER (ORDER BY row) FROM entries WHERE namespace = :namespace)
-INSERT INTO past_tags SELECT t.namespace, t.tag, t.instant, t.row, t.category, t.entity_type, :before + place, :made
-FROM tags AS t JOIN places AS p ON p.row = t.row WHERE t.namespace = :namespace
 """
 OF_ENTRY = f"""
 SELECT e.made, e.change, {COLUMNS} FROM revisions AS e WHERE e.namespace = ? AND e.id = ? ORDER BY e.ended DESC
@@ -139,7 +134,7 @@ def keep(
     namespace: int,
     state: tuple[int, int, int],
     commit: int,
-    tags: Sequence[int],
+    tags: Sequence[str],
     *,
     is_removal: bool = False,
 ) -> None:
@@ -150,14 +145,15 @@ def keep(
         namespace: the id of its name.
         state: (row, instant, version) of the state.
         commit: what `Session.next_commit` gave.
-        tags: the ids of the tags of the state.
+        tags: those of the state.
         is_removal: the change deletes the entry.
     """
     row, instant, version = state
     made, change = session.clock.dated(), feed.signed(session, "delete" if is_removal else "update")
     session.run(_KEEP, (commit, made, change, change_checksum(commit, made, change), row))
-    if tags:
-        tagging.keep(session, tags, (namespace, instant, row, commit, made))
+    for side in session.side_tables:
+        if tags or not side.needs_tags:
+            side.keep(session, (namespace, instant, row), tags, (commit, made))
     if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again
         _prune_entry(session, namespace, commit)
     if commit % rules.PRUNED_EVERY == 0:
@@ -169,7 +165,8 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
     before, made = session.clock.commit_number, session.clock.dated()
     change = feed.signed(session, "clear")
     bound = {"before": before, "made": made, "namespace": namespace}
-    session.run(_KEEP_ALL_TAGS, bound)
+    for side in session.side_tables:
+        side.keep_all(session, namespace, before, made)
     checksum = change_checksum(before, made, change)
     session.run(_KEEP_ALL, {**bound, "change": change, "checksum": checksum})
     session.clock.next_commit(count)
@@ -229,7 +226,7 @@ def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None
         feed.keep_told(session, (ended, made, namespace), change, (entry_id, category, key), version)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, (entry_id, category, key))
-        tagging.take_past(session, tagging.ids(session, body.tags), (namespace, instant, row))
+        side_tables.take_past(session, (namespace, instant, row), body.tags)
         session.run(_PRUNE, (ended,))
         moment = session.moment_of(ended, made)
         begins = moment if begins is None else max(begins, moment)

@@ -48,10 +48,6 @@ SELECT ended, body, packed, checksum, instant, expires, row, {_NAME.format("name
 FROM revisions AS r WHERE instant > ?
 """
 _DATE_STATE = "UPDATE revisions SET instant = ?, checksum = ? WHERE ended = ?"
-_DATE_TAGS = """
-UPDATE past_tags SET (instant, made) = (SELECT instant, made FROM revisions WHERE revisions.ended = past_tags.ended)
-WHERE instant > :now OR made > :now
-"""
 _EVENTS = "SELECT number, made, namespace, change, id, category, key, version, count FROM events WHERE made > ?"
 _DATE_EVENT = "UPDATE events SET made = ?, checksum = ? WHERE number = ?"
 _NEWEST = "SELECT max(instant) FROM entries"
@@ -80,7 +76,8 @@ def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int
     found: list[Any] = [] if first is None else session.rows(_ENTRIES, (first,))
     count = redate_all(((namespace(name), entry_id, new.get(row)) for name, entry_id, row in found), now)
     _redate_states(session, new, now)
-    session.run(_DATE_TAGS, {"now": now})
+    for side in session.side_tables:
+        side.date_past(session, now)
     session.clock.let_lie_ahead((session.rows(_NEWEST)[0][0] or 0) - now)
     return count
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jarvis._sql.driver import Driver
+    from jarvis._sql.side_tables import SideTable
     from jarvis.model.options import HistoryPolicy
     from jarvis.model.revision import Signature
 
@@ -30,6 +31,7 @@ class Session:
         clock: the numbers and moments of changes; valid inside a transaction and, its last number, right after.
         names: the strings that repeat, and the numbers that stand for them.
         history: how much of the past is kept.
+        side_tables: what goes with each state of an entry.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
         is_committed: whether the transaction that was begun last is.
         is_still: its reads see one state, see `standing_still`.
@@ -37,11 +39,14 @@ class Session:
         signature: who makes the changes from here on, if anybody said so.
     """
 
-    def __init__(self, driver: Driver, book: NameBook, history: HistoryPolicy) -> None:
+    def __init__(
+        self, driver: Driver, book: NameBook, history: HistoryPolicy, side_tables: tuple[SideTable, ...]
+    ) -> None:
         self.driver = driver
         self.rows, self.each, self.run, self.put = driver.rows, driver.each, driver.run, driver.put
         self.path = driver.path
         self.history = history
+        self.side_tables = side_tables
         self.clock = Clock(driver, keeps_history=bool(history.max_revisions))
         self.names = Names(driver, book)
         self.depth = 0

@@ -25,6 +25,28 @@ WRITE_CLOCK = (
 )
 
 
+FIRST_WITH_PAST = 3
+"""The first version whose stores have a past."""
+
+
+class Table(NamedTuple):
+    """A table of a store; see `jarvis._sql.registry`.
+
+    Attributes:
+        name: its name.
+        names: its columns that hold ids of `names`, but for those of a side table that the state has too.
+        counted: what the receipt of an erasure calls its rows, if they belong to a memory.
+        since: the first version of stores that have it.
+        is_derived: all of it can be made from entries and past states.
+    """
+
+    name: str
+    names: tuple[str, ...] = ()
+    counted: str = ""
+    since: int = 1
+    is_derived: bool = False
+
+
 def clock_checksum(fields: tuple[int | None, ...]) -> int:
     """Return the CRC-32 that `clock.checksum` holds of what stands before it."""
     return binascii.crc32(repr(tuple(fields)).encode())

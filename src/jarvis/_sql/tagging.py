@@ -4,45 +4,118 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from jarvis._sql.side_tables import SideTable
+from jarvis._sql.tables import FIRST_WITH_PAST, Table
 
 if TYPE_CHECKING:
-    from jarvis._sql.session import Session
+    from jarvis._sql.side_tables import End, Lent, Place
+    from jarvis.model.entry import MemoryEntry
+    from jarvis.model.record import Encoded
 
 AT_ONCE = 100
 """So many tags of an entry are written by one statement."""
 
+_DELETE_ALL = "DELETE FROM tags WHERE namespace = ?"
+_KEEP_ALL = """
+WITH places (row, place) AS (SELECT row, row_number() OVER (ORDER BY row) FROM entries WHERE namespace = :namespace)
+INSERT INTO past_tags SELECT t.namespace, t.tag, t.instant, t.row, t.category, t.entity_type, :before + place, :made
+FROM tags AS t JOIN places AS p ON p.row = t.row WHERE t.namespace = :namespace
+"""
+_DATE_PAST = """
+UPDATE past_tags SET (instant, made) = (SELECT instant, made FROM revisions WHERE revisions.ended = past_tags.ended)
+WHERE instant > :now OR made > :now
+"""
+_NAME = "(SELECT name FROM names WHERE id = {})"
+_STORED = f"""
+SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
+    {_NAME.format("entity_type")}, instant, {{}} FROM {{}} ORDER BY row
+"""
 
-def ids(session: Session, tags: Sequence[str]) -> list[int]:
+
+class Tags(SideTable):
+    """A row a tag, of the present and of the past, with what narrows questions by tag."""
+
+    tables = (
+        Table("tags", ("tag",), "tags"),
+        Table("past_tags", ("tag",), "tags", FIRST_WITH_PAST),
+    )
+    needs_tags = True
+
+    def put(
+        self,
+        session: Lent,
+        place: tuple[int, int, int, int, int],
+        entry: MemoryEntry,
+        encoded: Encoded,  # noqa: ARG002  others need the value
+    ) -> None:
+        """Note the tags of an entry."""
+        _each_part(session, _insert, _ids(session, entry.tags), place)
+
+    def take(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
+        """Remove the tags of an entry; return how many there were."""
+        ids = _ids(session, tags)
+        _each_part(session, _delete, ids, place)
+        return len(ids)
+
+    def keep(self, session: Lent, place: Place, tags: Sequence[str], end: End) -> None:
+        """Make the tags of an entry those of a past state."""
+        ids = _ids(session, tags)
+        _each_part(session, _keep, ids, (*place, *end))
+        _each_part(session, _delete, ids, place)
+
+    def take_past(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
+        """Remove the tags of a past state; return how many there were."""
+        ids = _ids(session, tags)
+        _each_part(session, _delete_past, ids, place)
+        return len(ids)
+
+    def take_all(self, session: Lent, namespace: int) -> None:
+        """Remove the tags of every entry of a namespace."""
+        session.driver.run(_DELETE_ALL, (namespace,))
+
+    def keep_all(self, session: Lent, namespace: int, before: int, made: int) -> None:
+        """Make the tags of every entry of a namespace those of past states."""
+        session.driver.run(_KEEP_ALL, {"namespace": namespace, "before": before, "made": made})
+        session.driver.run(_DELETE_ALL, (namespace,))
+
+    def date_past(self, session: Lent, now: int) -> None:
+        """Give the tags of past states the instants of those."""
+        session.driver.run(_DATE_PAST, {"now": now})
+
+    def stored(self, *, is_past: bool) -> str:
+        """Return the statement that reads all tags, and what is noted of their states beside them."""
+        return _STORED.format("ended, made" if is_past else "NULL, NULL", self.tables[is_past].name)
+
+    def verify(
+        self,
+        namespace: str,
+        entry: MemoryEntry,
+        encoded: Encoded,  # noqa: ARG002  others need the value
+        end: End | None,
+        rows: Sequence[tuple[Any, ...]],
+    ) -> str | None:
+        """Compare the tags of a state with those in its body, and what is noted beside them with the state."""
+        instant, _ = entry.position or (None, None)
+        noted = (namespace, entry.category, entry.entity_type, instant, *(end or (None, None)))
+        if any(row[2:] != noted for row in rows):
+            return "a tag of the past does not match its state" if end else "a tag does not match its entry"
+        if {row[1] for row in rows} != set(entry.tags):
+            return "the tags of an entry are not those it was stored with"
+        return None
+
+
+def _ids(session: Lent, tags: Sequence[str]) -> list[int]:
     """Return the ids of tags as names, each once."""
-    return session.names.intern_all(*set(tags)) if tags else []
+    return session.names.intern_all(*set(tags))
 
 
-def put(session: Session, tags: Sequence[int], entry: tuple[int, int, int, int, int]) -> None:
-    """Note the tags of an entry: (namespace, instant, row, category, entity type)."""
-    _each_part(session, _insert, tags, entry)
-
-
-def take(session: Session, tags: Sequence[int], entry: tuple[int, int, int]) -> None:
-    """Remove the tags of an entry: (namespace, instant, row)."""
-    _each_part(session, _delete, tags, entry)
-
-
-def take_past(session: Session, tags: Sequence[int], state: tuple[int, int, int]) -> None:
-    """Remove the tags of a past state: (namespace, instant, row)."""
-    _each_part(session, _delete_past, tags, state)
-
-
-def keep(session: Session, tags: Sequence[int], state: tuple[int, int, int, int, int]) -> None:
-    """Note the tags of an entry as those of a past state: (namespace, instant, row, number that ended it, instant)."""
-    _each_part(session, _keep, tags, state)
-
-
-def _each_part(session: Session, text: Callable[[int], str], ids: Sequence[int], others: tuple[int, ...]) -> None:
+def _each_part(session: Lent, text: Callable[[int], str], ids: Sequence[int], others: tuple[int, ...]) -> None:
     """Run a statement for the tags with these ids, or for each hundred of them: `text` is its text for so many."""
     for start in range(0, len(ids), AT_ONCE):
         part = ids[start : start + AT_ONCE]
-        session.run(text(len(part)), (*others, *part))
+        session.driver.run(text(len(part)), (*others, *part))
 
 
 # In each, the numbered parameters come first and those of the tags behind them.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._calls.caller import torn_transaction
+from jarvis._sql import tables
 from jarvis._sqlite import driver, schema
 from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, StoreTooNewError
 
@@ -188,7 +189,7 @@ class Connection:
     def keeps_past(self) -> bool:
         """Tell whether the store has the tables of the past."""
         if not self._keeps_past:
-            self._keeps_past = bool(self.rows("PRAGMA user_version")[0][0] >= schema.FIRST_WITH_PAST)
+            self._keeps_past = bool(self.rows("PRAGMA user_version")[0][0] >= tables.FIRST_WITH_PAST)
         return self._keeps_past
 
     def corrupt(self, finding: str) -> CorruptStoreError:

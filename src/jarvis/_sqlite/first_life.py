@@ -17,6 +17,7 @@ import apsw
 import msgspec
 
 from jarvis._disk import files
+from jarvis._sql import registry
 from jarvis._sql.tables import row_checksum
 from jarvis._sqlite import driver, schema
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
@@ -75,7 +76,7 @@ def migrate(connection: apsw.Connection, path: str) -> None:
 
 
 def _refuse_other_tables(connection: apsw.Connection, path: str) -> None:
-    ours = ("names", "entries", "tags", "clock", "revisions", "past_tags", "commits", "events", "gaps", "first_life")
+    ours = {"first_life", *(table.name for table in registry.tables())}
     tables: list[Any] = connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')").fetchall()
     for (name,) in tables:
         if str(name).lower() in ours:

@@ -6,7 +6,7 @@ from typing import Any
 
 import apsw
 
-from jarvis._sql import tables
+from jarvis._sql import registry, tables
 from jarvis._sqlite import driver, schema
 from jarvis.errors import CorruptStoreError
 
@@ -55,7 +55,7 @@ def migrate(connection: apsw.Connection) -> None:
         commit, made, generation, *_ = tables.clock_row(rows[0])
         if version == 1:
             connection.execute(_TO_VERSION_2).fetchall()
-        if version < schema.FIRST_WITH_PAST:
+        if version < tables.FIRST_WITH_PAST:
             connection.execute(_TO_VERSION_3).fetchall()  # which has the tables of the past as they are now
         else:
             if version < schema.FIRST_WITH_EXPIRY:
@@ -67,7 +67,7 @@ def migrate(connection: apsw.Connection) -> None:
         if version < schema.FIRST_WITH_PACKED:
             connection.execute(_TO_VERSION_5).fetchall()
         connection.execute(_TO_VERSION_6).fetchall()
-        if version < schema.FIRST_WITH_PAST:
+        if version < tables.FIRST_WITH_PAST:
             schema.begin_history(connection, commit, made, generation)
         else:
             schema.begin_generation(connection)
@@ -108,9 +108,10 @@ def views_for_reading(connection: apsw.Connection) -> str:
         made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items()}
         made_up.update(gaps="NULL AS expires")
         clock = f"0 AS erasing, {clock}"
-    if version < schema.FIRST_WITH_PAST:
-        del made_up["revisions"], made_up["gaps"]
     made_up["clock"] = clock
+    there = {table.name for table in registry.tables() if table.since <= version}
     return "".join(
-        f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};" for table, column in made_up.items()
+        f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};"
+        for table, column in made_up.items()
+        if table in there
     )

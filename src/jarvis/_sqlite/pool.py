@@ -19,6 +19,7 @@ import apsw
 from jarvis._calls.caller import Gate, holding, let_go
 from jarvis._disk.files import Stamp
 from jarvis._disk.locks import listed
+from jarvis._sql import registry
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
 from jarvis._sqlite import driver
@@ -67,7 +68,7 @@ class Lease(Session):
         history: HistoryPolicy,
     ) -> None:
         self._connection = Connection(raw, path)
-        super().__init__(self._connection, book, history)
+        super().__init__(self._connection, book, history, registry.SIDE_TABLES)
         self.raw = raw
         self.epoch: int | None = epoch
         self.identity = identity

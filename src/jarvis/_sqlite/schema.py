@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._disk import files
+from jarvis._sql import registry
 from jarvis._sql.tables import (
     CLEARED,
     CLOCK_COLUMNS,
     COPY,
+    FIRST_WITH_PAST,
     READ_FIRST_CLOCK,
     REMOVED,
     RESTORED,
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
 CURRENT_VERSION = 6
-FIRST_WITH_PAST = 3
-"""The first version whose stores have a past."""
-
 FIRST_WITH_EXPIRY = 4
 """The first version whose entries may expire, and whose stores know of unfinished erasures."""
 
@@ -273,17 +272,6 @@ INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0, 0
 {HISTORY}{VIEW}"""
 
 _NEWEST = "SELECT max(instant) FROM entries"
-_UNUSED_NAMES = """
-DELETE FROM names WHERE id NOT IN (
-    SELECT namespace FROM entries UNION SELECT category FROM entries UNION SELECT entity_type FROM entries
-    UNION SELECT tag FROM tags
-    UNION SELECT namespace FROM revisions UNION SELECT category FROM revisions UNION SELECT entity_type FROM revisions
-    UNION SELECT tag FROM past_tags UNION SELECT namespace FROM gaps UNION SELECT namespace FROM events
-    UNION SELECT category FROM gaps WHERE category IS NOT NULL
-    UNION SELECT entity_type FROM gaps WHERE entity_type IS NOT NULL
-    UNION SELECT category FROM events WHERE category IS NOT NULL
-)
-"""
 
 
 def begin_history(connection: apsw.Connection, commit: int, made: int, generation: int) -> None:
@@ -338,8 +326,13 @@ def renew_generation(connection: apsw.Connection) -> None:
 
 def remove_unused_names(connection: apsw.Connection) -> None:
     """Remove the names that nothing has any more, and tell every process. Needs the writer lock."""
+    used = " UNION ".join(
+        f"SELECT {column} FROM {table.name} WHERE {column} IS NOT NULL"
+        for table in registry.tables()
+        for column in table.names
+    )
     with connection:
-        connection.execute(_UNUSED_NAMES)
+        connection.execute(f"DELETE FROM names WHERE id NOT IN ({used})")
         if connection.changes():
             found: Any = connection.execute("SELECT names_generation FROM clock").fetchall()
             _change_clock(connection, names_generation=found[0][0] + 1)

@@ -8,37 +8,38 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import os
 import struct
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from jarvis._disk import files
-from jarvis._sql import tables
+from jarvis._sql import registry, tables
 from jarvis._sqlite import cipher, driver, schema
-from jarvis.model.record import check_stored
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.record import Encoded, check_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from jarvis._sql.side_tables import SideTable
 
 _NAME = "(SELECT name FROM names WHERE id = {})"
 _ROWS = f"""
 SELECT row, {_NAME.format("namespace")}, id, {_NAME.format("category")}, key, {_NAME.format("entity_type")}, entity_id,
     instant, version, {{columns}}, body, checksum FROM {{table}} ORDER BY row
 """
-_TAGS = f"""
-SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
-    {_NAME.format("entity_type")}, instant FROM {{}} ORDER BY row
-"""
 _COMMITS = "SELECT first, last, moment FROM commits ORDER BY last"
 _EVENTS = "SELECT number, made, namespace, change, id, category, key, version, count, checksum FROM events"
-_PLACES = "SELECT r.ended FROM revisions AS r JOIN past_tags AS t ON t.ended = r.ended WHERE t.made != r.made LIMIT 1"
 _FIRST_CLOCK = "checksum, commit_number, made, names_generation"
 _SECOND_CLOCK = f"{_FIRST_CLOCK}, begins, ahead, fed_from"
 _THIRD_CLOCK = f"{_SECOND_CLOCK}, erasing"
 _CLOCK = f"{_THIRD_CLOCK}, generation, copied"
 _CHANGES = "SELECT ended, made, change, change_checksum FROM revisions"
+_SOME_TIME = datetime.min.replace(tzinfo=UTC)  # its own takes long to tell, and may be in a zone that is unknown here
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WAL_FRAME = struct.Struct(">6I")
 _WAL_MAGIC = 0x377F0682
@@ -67,16 +68,16 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
         if finding != "ok":
             raise driver.corrupt(path, "its tables and indexes contradict each other")
     version = schema.read_mark(connection)[1]
-    has_past, has_expiry = version >= schema.FIRST_WITH_PAST, version >= schema.FIRST_WITH_EXPIRY
+    has_past, has_expiry = version >= tables.FIRST_WITH_PAST, version >= schema.FIRST_WITH_EXPIRY
     columns = f"{'expires' if has_expiry else 'NULL'}, {'packed' if version >= schema.FIRST_WITH_PACKED else 'NULL'}"
-    _compare_states(connection, path, _ROWS.format(table="entries", columns=columns), "tags")
+    sides = [side for side in registry.SIDE_TABLES if side.tables[0].since <= version]
+    _compare_states(connection, path, _ROWS.format(table="entries", columns=f"NULL, NULL, {columns}"), sides)
     if has_past:
-        _compare_states(connection, path, _ROWS.format(table="revisions", columns=columns), "past_tags")
+        of_past = _ROWS.format(table="revisions", columns=f"ended, made, {columns}")
+        _compare_states(connection, path, of_past, sides, is_past=True)
         for ended, made, change, checksum in connection.execute(_CHANGES):
             if tables.change_checksum(ended, made, change) != checksum:
                 raise driver.corrupt(path, "a change does not match its checksum")
-        if connection.execute(_PLACES).fetchall():
-            raise driver.corrupt(path, "a tag of the past does not match its state")
         _compare_commits(connection, path)
         for *fields, checksum in connection.execute(_EVENTS):
             if tables.event_checksum(tuple(fields)) != checksum:
@@ -99,28 +100,51 @@ def _compare_commits(connection: apsw.Connection, path: str) -> None:
         raise driver.corrupt(path, "it knows of commits that it does not hold")
 
 
-def _compare_states(connection: apsw.Connection, path: str, rows: str, tags: str) -> None:
-    tagged = connection.cursor().execute(_TAGS.format(tags))
-    tag = next(tagged, None)
-    for *fields, expires, packed, body, checksum in connection.execute(rows):
+def _compare_states(
+    connection: apsw.Connection, path: str, sql: str, sides: list[SideTable], *, is_past: bool = False
+) -> None:
+    statements = ((side, side.stored(is_past=is_past)) for side in sides)
+    stored = [(side, _Grouped(connection.execute(rows))) for side, rows in statements if rows is not None]
+    for *fields, ended, made, expires, packed, body, checksum in connection.execute(sql):
         known = (*fields, expires) if expires is not None else tuple(fields)
         if tables.row_checksum(known, body, packed) != checksum:
             raise driver.corrupt(path, "an entry does not match its checksum")
-        last = fields[0]
-        there = set()
-        while tag is not None and tag[0] == last:
-            there.add(tag[1])
-            if tag[2:] != (fields[1], fields[3], fields[5], fields[7]):
-                raise driver.corrupt(path, "a tag does not match its entry")
-            tag = next(tagged, None)
+        row, namespace, entry_id, category, key, entity_type, entity_id, instant, version = fields
         try:
-            tags_of = check_stored(body, packed).tags
+            tags = check_stored(body, packed).tags
         except ValueError:
             raise driver.corrupt(path, "an entry cannot be decoded") from None
-        if there != set(tags_of):
-            raise driver.corrupt(path, "the tags of an entry are not those it was stored with")
-    if tag is not None:
-        raise driver.corrupt(path, "it knows of tags that no entry has")
+        entry = MemoryEntry(
+            entry_id, category, key, {}, tags, entity_type, entity_id, _SOME_TIME, {}, version, (instant, row)
+        )
+        encoded = Encoded(body.encode(), packed, instant)
+        for side, rows in stored:
+            finding = side.verify(namespace, entry, encoded, (ended, made) if is_past else None, rows.of(row))
+            if finding is not None:
+                raise driver.corrupt(path, finding)
+    for side, rows in stored:
+        if not rows.is_over():
+            raise driver.corrupt(path, f"it knows of {side.tables[0].counted or side.tables[0].name} that no entry has")
+
+
+class _Grouped:
+    """Rows that are read in the order of their first column, together with those that have the same."""
+
+    def __init__(self, rows: Iterator[tuple[Any, ...]]) -> None:
+        self._groups = itertools.groupby(rows, operator.itemgetter(0))
+        self._next = next(self._groups, None)
+
+    def of(self, first: int) -> list[tuple[Any, ...]]:
+        """Return the next rows, if they have this in their first column."""
+        if self._next is None or self._next[0] != first:
+            return []
+        found = list(self._next[1])
+        self._next = next(self._groups, None)
+        return found
+
+    def is_over(self) -> bool:
+        """Tell whether there are no more."""
+        return self._next is None
 
 
 def seal(connection: apsw.Connection) -> None:

@@ -17,7 +17,7 @@ import apsw
 from jarvis._sqlite import schema
 from jarvis._sqlite.replace import copy_file, swap, touched_rows
 from jarvis._sqlite.replace.copy_file import CopyFile
-from jarvis._sqlite.replace.touched_rows import Table
+from jarvis._sqlite.replace.touched_rows import Budget, Key, Row, Table
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
     from jarvis._sqlite.pool import Lease
 
-MOST_ROWS = 1_000
-"""So many rows are copied at once, in one short read transaction, unless they are large."""
-
-MOST_BYTES = 1 << 20
 FEW_NOTES = 500
 """So few notes are left for the last round, for which writers wait; twice as many with each try."""
 
@@ -46,9 +42,6 @@ _PROGRESS = "CREATE TABLE moving (run TEXT, seq INTEGER, number INTEGER, key TEX
 _KEEP_PROGRESS = "INSERT INTO moving VALUES (?, ?, ?, ?, ?)"
 _WRITE_PROGRESS = "UPDATE moving SET seq = ?, number = ?, key = ?, done = ?"
 _READ_PROGRESS = "SELECT run, seq, number, key, done FROM moving"
-
-Key = tuple[Any, ...]
-Row = tuple[Any, ...]
 
 
 class Place(NamedTuple):
@@ -218,14 +211,14 @@ class Mover:
             done += seen.notes
             if seen.is_all:
                 return
-            self._report(RewriteProgress("catch up", done, done + MOST_ROWS))
+            self._report(RewriteProgress("catch up", done, done + touched_rows.MOST_ROWS))
 
     def _look(self, session: Lease, chunk: Place | None = None, *, noted: bool = True) -> _Seen:
         """Read, at one moment, what has changed, as much of it as fits, and the next chunk behind a place."""
         with session.standing_still():
             self._running(session)
             changed: dict[int, dict[Key, Row | None]] = {}
-            seq, count, is_all, budget = self._place.seq, 0, True, _Budget(self._compared is None)
+            seq, count, is_all, budget = self._place.seq, 0, True, Budget(is_bounded=self._compared is None)
             for note, number, *columns in self._notes(session, seq) if noted else ():
                 seq, count = note, count + 1
                 table, keys = self._tables[number], changed.setdefault(number, {})
@@ -236,22 +229,15 @@ class Mover:
                     if budget.is_spent(found[0] if found else key):
                         is_all = False
                         break
-            rows, is_last = self._chunk(session, chunk) if chunk is not None else ([], True)
+            rows: list[Row] = []
+            is_last = True
+            if chunk is not None:
+                rows, is_last = touched_rows.chunk(session.each, self._tables[chunk.number], chunk.key)
         return _Seen(seq, count, is_all, changed, rows, is_last)
 
     def _notes(self, session: Lease, seq: int) -> Iterator[Any]:
         with contextlib.closing(session.each(touched_rows.notes(self._tables), (seq,))) as notes:  # type: ignore[type-var]  # it is a generator
             yield from notes
-
-    def _chunk(self, session: Lease, place: Place) -> tuple[list[Row], bool]:
-        table, rows, budget = self._tables[place.number], [], _Budget(is_bounded=True)
-        found = session.each(table.select(after=bool(place.key)), place.key)
-        with contextlib.closing(found) as each:  # type: ignore[type-var]  # it is a generator
-            for row in each:
-                rows.append(row)
-                if budget.is_spent(row):
-                    return rows, False
-        return rows, True
 
     def _repeat(self, seen: _Seen) -> None:
         """Copy the rows again that have changed."""
@@ -409,19 +395,6 @@ class Mover:
             yield
         finally:
             self._locked_seconds = max(self._locked_seconds, time.perf_counter() - began)
-
-
-class _Budget:
-    """Counts what is read at once."""
-
-    def __init__(self, is_bounded: bool) -> None:
-        self._is_bounded, self._rows, self._bytes = is_bounded, 0, 0
-
-    def is_spent(self, row: Row) -> bool:
-        """Count a row; tell whether it was the last."""
-        self._rows += 1
-        self._bytes += sum(len(each) for each in row if isinstance(each, (str, bytes)))
-        return self._is_bounded and (self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES)
 
 
 def _behind(tables: list[Table], place: Place, seen: _Seen) -> Place:

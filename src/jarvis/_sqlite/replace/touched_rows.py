@@ -7,14 +7,23 @@ are copied again, and a copy that was broken off can be gone on with. In its row
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import apsw
 
 Ask = Callable[[str, tuple[Any, ...]], list[Any]]
 """Runs a statement with what is bound, and returns all its rows."""
+
+Key = tuple[Any, ...]
+Row = tuple[Any, ...]
+
+MOST_ROWS = 1_000
+"""So many rows are read at once, in one short read transaction, unless they are large."""
+
+MOST_BYTES = 1 << 20
 
 NAME = "moved"
 
@@ -74,6 +83,30 @@ class Table(NamedTuple):
 
 def _marks(columns: tuple[str, ...]) -> str:
     return ", ".join("?" * len(columns))
+
+
+class Budget:
+    """Counts what is read at once."""
+
+    def __init__(self, *, is_bounded: bool) -> None:
+        self._is_bounded, self._rows, self._bytes = is_bounded, 0, 0
+
+    def is_spent(self, row: Row) -> bool:
+        """Count a row; tell whether it was the last."""
+        self._rows += 1
+        self._bytes += sum(len(each) for each in row if isinstance(each, (str, bytes)))
+        return self._is_bounded and (self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES)
+
+
+def chunk(each: Callable[[str, Key], Iterator[Row]], table: Table, key: Key) -> tuple[list[Row], bool]:
+    """Return the next rows of a table behind one with a key, or its first ones, and whether those are the last."""
+    rows, budget = [], Budget(is_bounded=True)
+    with contextlib.closing(each(table.select(after=bool(key)), key)) as found:  # type: ignore[type-var]  # it is a generator
+        for row in found:
+            rows.append(row)
+            if budget.is_spent(row):
+                return rows, False
+    return rows, True
 
 
 def of(connection: apsw.Connection) -> Ask:
