@@ -23,8 +23,8 @@ import msgspec
 import pytest
 
 from jarvis.config import StorageConfig
-from jarvis.encryption import envelope
-from jarvis.encryption.data_key import DataKey, UnsealError, pack, unpack
+from jarvis.encryption import envelope, key_file
+from jarvis.encryption.data_key import DataKey
 from jarvis.encryption.envelope import Envelope, Opener, Slot
 from jarvis.errors import (
     CorruptStoreError,
@@ -44,9 +44,9 @@ from jarvis.keys import (
     SecretUnavailableError,
     new_key,
     source_at,
-    source_from_setting,
     sources_of,
 )
+from jarvis.model.options import source_from_setting
 from jarvis.persistent_memory import MemoryModule
 
 WORDS = "correct horse battery staple"
@@ -245,8 +245,8 @@ def test_sources_are_found_again_by_what_a_slot_says(tmp_path: Path) -> None:
 
 def made(path: Path, *sources: KeySource) -> tuple[Envelope, DataKey]:
     found, key = envelope.make(Opener(str(path), sources), sources, None)
-    envelope.write(str(path), found)
-    read = envelope.read(str(path))
+    key_file.write(str(path), found)
+    read = key_file.read(str(path))
     assert read == found
     return found, key
 
@@ -359,22 +359,22 @@ def test_a_damaged_file_of_keys_is_never_taken_for_another(tmp_path: Path, varia
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with contextlib.suppress(CorruptStoreError, StoreTooNewError):
-            assert envelope.read(str(path)) == found, "only words about the file may differ"
+            assert key_file.read(str(path)) == found, "only words about the file may differ"
     for cut in range(0, len(whole) - 2, 7):
         path.write_bytes(whole[:cut])
         with pytest.raises(CorruptStoreError, match="put a copy of it from a backup"):
-            envelope.read(str(path))
+            key_file.read(str(path))
     for text in ("[" * 10**5 + "]" * 10**5, '{"x":' * 10**5, '"é"', "null"):
         path.write_text(f'{{"about": "", "format": 1, "checksum": "é", "envelope": {text}}}', encoding="utf-8")
         with pytest.raises(CorruptStoreError):
-            envelope.read(str(path))
+            key_file.read(str(path))
 
 
 def forge(path: Path, forged: Envelope, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write a file of keys that jarvis would not write."""
     with monkeypatch.context() as patch:
-        patch.setattr(envelope, "_check", lambda _: None)
-        envelope.write(str(path), forged)
+        patch.setattr(key_file, "_check", lambda _: None)
+        key_file.write(str(path), forged)
 
 
 def test_a_file_of_keys_cannot_ask_for_all_memory_or_all_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,7 +394,7 @@ def test_a_file_of_keys_cannot_ask_for_all_memory_or_all_time(tmp_path: Path, mo
     ):
         forge(path, msgspec.structs.replace(found, slots=slots, next_slot=100), monkeypatch)
         with pytest.raises(CorruptStoreError):
-            envelope.read(str(path))
+            key_file.read(str(path))
 
 
 def test_nothing_is_written_that_could_not_be_read_again(tmp_path: Path, variable: str) -> None:
@@ -409,7 +409,7 @@ def test_nothing_is_written_that_could_not_be_read_again(tmp_path: Path, variabl
 
     for each, why in ((long, "too long"), (many, "more than 64 slots")):
         with pytest.raises(InvalidSettingError, match=f"cannot hold that: .*{why}; nothing was written"):
-            envelope.write(str(path), each)
+            key_file.write(str(path), each)
     assert path.read_bytes() == before
 
 
@@ -459,6 +459,7 @@ def test_without_the_package_encryption_says_what_to_install() -> None:
     program = """
 import sys
 sys.modules["cryptography"] = None
+from jarvis.model.options import source_from_setting
 from jarvis.persistent_memory import MemoryModule
 from jarvis.keys import KeyFunction
 import tempfile
@@ -472,61 +473,12 @@ except NotImplementedError as error:
     assert "pip install 'jarvis-memory[encryption]'" in shown.stdout
 
 
-# --- values of backends without pages ------------------------------------------------------------
-
-
-def test_a_sealed_value_comes_back_for_its_place_and_version_only() -> None:
-    key = DataKey.new()
-    sealed = key.seal(b'{"mode": "dark"}', ("default", "id-1"), 3)
-
-    assert b"dark" not in sealed
-    assert key.unseal(sealed, ("default", "id-1"), 3) == b'{"mode": "dark"}'
-    assert key.seal(b"x", ("default", "id-1"), 3) != key.seal(b"x", ("default", "id-1"), 3)
-    for place, version in (
-        (("default", "id-2"), 3),
-        (("alice", "id-1"), 3),
-        (("default", "id-1"), 2),
-        (("default",), 3),
-    ):
-        with pytest.raises(UnsealError):
-            key.unseal(sealed, place, version)
-    with pytest.raises(UnsealError):
-        DataKey.new().unseal(sealed, ("default", "id-1"), 3)
-    for place_ in range(len(sealed)):
-        with pytest.raises(UnsealError):
-            key.unseal(sealed[:place_] + bytes([sealed[place_] ^ 1]) + sealed[place_ + 1 :], ("default", "id-1"), 3)
-        with pytest.raises(UnsealError):
-            key.unseal(sealed[:place_], ("default", "id-1"), 3)
-
-
-@pytest.mark.parametrize("mode", ["auto", "off", "max"])
-def test_a_value_is_compressed_before_it_is_sealed(mode: Any) -> None:
-    key, place = DataKey.new(), ("default", "id-1")
-    for value in (b"", b"{}", b'{"text": "again and again"}' * 100, os.urandom(5_000)):
-        sealed = pack(key, value, mode, place, 1)
-        assert unpack(key, sealed, place, 1) == value
-        if len(value) == 2_700:
-            assert (len(sealed) < 200) is (mode != "off")
-        with pytest.raises(UnsealError):
-            unpack(key, sealed, place, 2)
-        with pytest.raises(UnsealError):
-            unpack(key, sealed[:-1], place, 1)
-    with pytest.raises(UnsealError, match="decompressed"):
-        unpack(key, key.seal(b"\1 no frame", place, 1), place, 1)
-
-
 def test_what_is_derived_for_one_purpose_says_nothing_of_another() -> None:
     key = DataKey(b"k" * 32, b"s" * 16)
-    derived = [key.derive(purpose) for purpose in ("pages", "values", "blind indexes", "key check")]
-    assert len(set(derived)) == 4
+    derived = [key.derive(purpose) for purpose in ("pages", "key check")]
+    assert len(set(derived)) == 2
     extracted = hmac.digest(b"s" * 16, b"k" * 32, "sha256")  # RFC 5869, by hand
     assert key.pages == hmac.digest(extracted, b"jarvis pages\x01", "sha256")
-    assert key.blind_index("key", "theme") == key.blind_index("key", "theme")
-    assert (
-        len({key.blind_index("key", "theme"), key.blind_index("category", "theme"), key.blind_index("key", "Theme")})
-        == 3
-    )
-    assert key.blind_index("ab", "c") != key.blind_index("a", "bc")
 
 
 class Token:
