@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar, TypeVarTuple, cast
 from jarvis._calls.caller import Gate, current_task, foreign_task, let_go, no_transaction, torn_transaction
 from jarvis._sql import registry
 from jarvis._sql.backend import SQLBackend
+from jarvis._sql.dialect import Dialect
 from jarvis._sql.driver import Bindings
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
@@ -27,11 +28,13 @@ Args = TypeVarTuple("Args")
 
 
 class PlainDriver:
-    """One connection of the standard library."""
+    """One connection of the standard library, in the plainest words."""
+
+    dialect = Dialect(here="1", unindexed="", join_in_order="JOIN", pages="PRAGMA page_count")
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._raw = sqlite3.connect(path, isolation_level=None, timeout=20, check_same_thread=False)
+        self._raw: Any = sqlite3.connect(path, isolation_level=None, timeout=20, check_same_thread=False)
         self._raw.execute("PRAGMA synchronous = OFF")
         self._is_torn = False
 
@@ -64,11 +67,8 @@ class PlainDriver:
     def changed(self) -> int:
         return int(self.rows("SELECT changes()")[0][0])
 
-    def given_id(self) -> int:
-        return int(self.rows("SELECT last_insert_rowid()")[0][0])
-
     def is_open(self) -> bool:
-        return self._raw.in_transaction
+        return bool(self._raw.in_transaction)
 
     def begin(self) -> bool:
         self.run("BEGIN IMMEDIATE")
@@ -110,9 +110,8 @@ class PlainDriver:
 
     def create(self) -> None:
         self._raw.executescript(f"PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; {schema.CURRENT}")
-        raw: Any = self._raw
-        schema.begin_generation(raw)
-        schema.mark(raw, schema.CURRENT_VERSION)
+        schema.begin_generation(self._raw)
+        schema.mark(self._raw, schema.CURRENT_VERSION)
         self.run("COMMIT")
 
     def close(self) -> None:
@@ -220,9 +219,7 @@ class PlainPool:
         if session is None:
             with self.changing() as session:
                 return self._joined(session, work, *args)
-        return self.within(
-            lambda session: work(session, *args) if session.joined else self._joined(session, work, *args)
-        )
+        return self.within(lambda session: self._joined(session, work, *args))
 
     def _joined(self, session: Session, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
         if session.joined:
@@ -269,10 +266,9 @@ class PlainPool:
                     _in_flight[self.path].acquire()
             here.call = call
             yield session
-            if self._threads.here is not here or here.task is not current_task():
-                raise TransactionError(f"{self.path}: a transaction was left in another thread or task")
-            if session.depth != level + 1:
-                raise TransactionError(f"{self.path}: a transaction was left before one that was entered inside it")
+            is_elsewhere = self._threads.here is not here or here.task is not current_task()
+            if is_elsewhere or session.depth != level + 1:
+                raise TransactionError(f"{self.path}: a transaction was left elsewhere, or before one inside of it")
             here.call = call or sys._getframe()
             session.commit()
         except BaseException:

@@ -79,7 +79,7 @@ class Watch:
 
 def _plan(backend: SQLiteBackend, query: MemoryQuery, make: Callable[..., Any] = select) -> list[str]:
     def explained(session: Session) -> list[Any]:
-        statement = make(query, "default", session.names.id_of, now=0)
+        statement = make(query, "default", session.names.id_of, session.dialect, now=0)
         return session.rows(f"EXPLAIN QUERY PLAN {statement.sql}", statement.bindings)
 
     return [row[3] for row in backend._database.read(explained)]

@@ -201,7 +201,7 @@ def test_a_look_back_at_one_memory_does_not_look_at_all_that_has_expired(memory:
     memory.bootstrap()
     sql = history._expired_since(("id",))
     bound = dict.fromkeys(("as_of", "done", "open", "latest", "namespace", "now", "id"), 1)
-    plan = memory.backend._database.read(lambda session: session.rows(f"EXPLAIN QUERY PLAN {sql}", bound))
+    plan = memory.backend._database.read(lambda session: session.rows(session.say(f"EXPLAIN QUERY PLAN {sql}"), bound))
     assert not [step for *_, step in plan if "by_expiry" in step]
 
 

@@ -612,7 +612,7 @@ def test_looking_back_seeks_the_moments_of_transactions(path: Path, clock: FakeC
     memory.create_memory("c", "k", {}, "t")
     backend: Any = memory.backend
     session = backend._database.pool.threads.here.session
-    plan = [row[3] for row in session.rows(f"EXPLAIN QUERY PLAN {history._LOOK_BACK}", (1,))]
+    plan = [row[3] for row in session.rows(session.say(f"EXPLAIN QUERY PLAN {history._LOOK_BACK}"), (1,))]
 
     assert len([step for step in plan if step.startswith("SEARCH commits USING COVERING INDEX")]) == 2
     assert not [step for step in plan if "TEMP B-TREE" in step]

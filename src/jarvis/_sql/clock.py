@@ -56,7 +56,7 @@ class Clock:
     def begin(self) -> None:
         """Begin with what the store's clock shows."""
         if not self._is_known:
-            read = tables.clock_row(self._driver.rows(tables.READ_CLOCK)[0])
+            read = tables.clock_row(self._driver.rows(self._driver.dialect.say(tables.READ_CLOCK))[0])
             self.commit_number, self.made, self.generation, self.begins, self.ahead, self.fed_from, self.erasing = read[
                 :7
             ]
@@ -74,7 +74,7 @@ class Clock:
             self._keep_moment(is_told=is_told)
         if self._is_due or (self._has_moved and self._last_put != (self.commit_number, self.made)):
             row = self.row()
-            self._driver.run(tables.WRITE_CLOCK, (*row, tables.clock_checksum(row)))
+            self._driver.run(self._driver.dialect.say(tables.WRITE_CLOCK), (*row, tables.clock_checksum(row)))
 
     def keep(self) -> None:
         """Know, behind a commit, what it has left."""
@@ -161,8 +161,8 @@ class Clock:
         Not inside a savepoint, which would not take the moments back.
         """
         self.made_at(instant, instant)
-        self._driver.run("DELETE FROM commits")
-        self._driver.run("DELETE FROM gaps")
+        for table in ("commits", "gaps"):
+            self._driver.run(self._driver.dialect.say(f"DELETE FROM {table} WHERE {{here}}"))
         if self.begins is not None:
             self._driver.run(_KEEP_MOMENT, (self.commit_number, 1, instant))
         self.begin_past(None if self.begins is None else instant)

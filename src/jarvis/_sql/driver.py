@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from jarvis._sql.dialect import Dialect
 from jarvis.errors import CorruptStoreError
 
 Bindings = Sequence[Any] | dict[str, Any]
@@ -21,9 +22,11 @@ class Driver(Protocol):
 
     Attributes:
         path: names the store in messages.
+        dialect: the words of the database.
     """
 
     path: str
+    dialect: Dialect
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[Any]:
         """Run one statement and return all its rows."""
@@ -39,9 +42,6 @@ class Driver(Protocol):
 
     def changed(self) -> int:
         """Return how many rows the last statement changed."""
-
-    def given_id(self) -> int:
-        """Return the id that the last statement gave the row that it inserted."""
 
     # --- transactions ----------------------------------------------------------------------------
 

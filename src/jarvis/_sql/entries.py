@@ -24,9 +24,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _UPDATE = """
 UPDATE entries SET row = ?, category = ?, key = ?, entity_type = ?, entity_id = ?, instant = ?, version = ?,
-    body = ?, checksum = ?, expires = ?, packed = ? WHERE row = ?
+    body = ?, checksum = ?, expires = ?, packed = ? WHERE namespace = ? AND row = ?
 """
-_DELETE = "DELETE FROM entries WHERE row = ?"
+_DELETE = "DELETE FROM entries WHERE namespace = ? AND row = ?"
 _COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
 _CLEAR = "DELETE FROM entries WHERE namespace = ?"
 
@@ -92,7 +92,7 @@ def replace(session: Session, now: Callable[[], int], namespace: str, entry: Mem
     end = (version + 1,) if expires is None else (version + 1, expires)
     checksum = row_checksum((commit, *names, instant, *end), body, packed)
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
-    session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, row))
+    session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, namespace_id, row))
     session.clock.wrote(commit, instant)
     for side in session.side_tables:
         if entry.tags or not side.needs_tags:
@@ -124,7 +124,7 @@ def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: s
         session.clock.removed(commit)
     else:
         side_tables.take(session, (namespace_id, instant, row), tags)
-    session.run(_DELETE, (row,))
+    session.run(_DELETE, (namespace_id, row))
     return True
 
 

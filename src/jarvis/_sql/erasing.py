@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from jarvis._sql import feed, registry, side_tables
 from jarvis._sql.reading import can_be_looked_up
 from jarvis._sql.select import every_state
@@ -43,7 +41,6 @@ NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace = n.namespace AND e.id 
 AND NOT EXISTS (SELECT 1 FROM revisions AS r WHERE r.namespace = n.namespace AND r.id = n.id)
 """
 _AT_ONCE = 1_000
-_encode = msgspec.json.Encoder().encode
 
 
 def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> Erased:
@@ -75,7 +72,7 @@ def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str
     Of what was pruned or has expired only category, key and entity are known: it matches if those do that are given.
     A memory of which more is kept is not judged by that where more is asked.
     """
-    statement, test = every_state(query, reader.namespace, session.names.id_of), query.test
+    statement, test = every_state(query, reader.namespace, session.names.id_of, session.dialect), query.test
     found: dict[str, None] = {}
     if statement is not None:
         for entry_id, body, packed in session.each(*statement):
@@ -120,10 +117,10 @@ def _remove(session: Session, namespace: int, ids: Sequence[str]) -> Counter[str
             sql = f"DELETE FROM {table} WHERE namespace = ? AND id = ?"
             removed[what] += _changed(session, sql, (namespace, entry_id))
     for start in range(0, len(ids), _AT_ONCE):
-        some = _encode(ids[start : start + _AT_ONCE]).decode()
+        some = ids[start : start + _AT_ONCE]
         for what, table in (("gaps", "gaps"), ("changes", "events")):
-            sql = f"DELETE FROM {table} WHERE namespace = ? AND id IN (SELECT value FROM json_each(?))"
-            removed[what] += _changed(session, sql, (namespace, some))
+            sql = f"DELETE FROM {table} WHERE namespace = ? AND id IN ({', '.join('?' * len(some))})"
+            removed[what] += _changed(session, sql, (namespace, *some))
     return removed
 
 

@@ -22,14 +22,15 @@ AT_ONCE = 2 * rules.PRUNED_EVERY
 _CHANGES_A_PAGE = 8
 _LEAST_CHANGES = 4_096
 _FIELDS = "row, namespace, id, category, key, instant, version, expires, body"
-_DUE = f"SELECT {_FIELDS} FROM entries WHERE expires <= ? ORDER BY expires LIMIT ?"
-_DUE_IN = f"SELECT {_FIELDS} FROM entries WHERE +namespace = ? AND expires <= ? LIMIT ?"
+_DUE = f"SELECT {_FIELDS} FROM entries WHERE {{here}} AND expires <= ? ORDER BY expires LIMIT ?"
+_DUE_IN = f"SELECT {_FIELDS} FROM entries WHERE {{unindexed}}namespace = ? AND expires <= ? LIMIT ?"
 _DUE_ONE = f"SELECT {_FIELDS} FROM entries WHERE namespace = ? AND id = ? AND expires <= ?"
 _ENDED = f"SELECT namespace, id, ended, expires FROM revisions WHERE {{}} AND expires <= ? AND {REMOVED}"
-_DUE_ENDED = f"{_ENDED.format('TRUE')} ORDER BY expires LIMIT ?"
-_DUE_ENDED_IN = f"{_ENDED.format('+namespace = ?')} LIMIT ?"
+_DUE_ENDED = f"{_ENDED.format('{here}')} ORDER BY expires LIMIT ?"
+_DUE_ENDED_IN = f"{_ENDED.format('{unindexed}namespace = ?')} LIMIT ?"
 _DUE_ENDED_ONE = f"{_ENDED.format('namespace = ? AND id = ?')} ORDER BY ended DESC LIMIT 1"
-_REMOVE = "DELETE FROM entries WHERE row = ?"
+_REMOVE = "DELETE FROM entries WHERE namespace = ? AND row = ?"
+_IS_THERE = "SELECT 1 FROM revisions WHERE namespace = ? AND ended = ?"
 _STEP = 256
 
 
@@ -38,10 +39,10 @@ def purge(session: Session, now: int, limit: int) -> int:
 
     Those count too that were deleted before they expired, and of which only the past is left.
     """
-    due = session.rows(_DUE, (now, limit))
+    due = session.rows(session.say(_DUE), (now, limit))
     for row in due:
         _purge(session, row)
-    ended = session.rows(_DUE_ENDED, (now, limit - len(due))) if len(due) < limit else []
+    ended = session.rows(session.say(_DUE_ENDED), (now, limit - len(due))) if len(due) < limit else []
     for row in ended:
         _purge_ended(session, row)
     return len(due) + len(ended)
@@ -60,10 +61,10 @@ def purge_entry(session: Session, namespace: int, entry_id: str, now: int) -> bo
 
 def purge_namespace(session: Session, namespace: int, now: int) -> None:
     """Remove every entry of a namespace that has expired."""
-    while due := session.rows(_DUE_IN, (namespace, now, _STEP)):
+    while due := session.rows(session.say(_DUE_IN), (namespace, now, _STEP)):
         for row in due:
             _purge(session, row)
-    while ended := session.rows(_DUE_ENDED_IN, (namespace, now, _STEP)):
+    while ended := session.rows(session.say(_DUE_ENDED_IN), (namespace, now, _STEP)):
         for row in ended:
             _purge_ended(session, row)
 
@@ -74,7 +75,7 @@ def release_names(session: Session) -> None:
     To look through a store of 2,250 pages, with 20,000 memories, takes 17 ms, after 18,000 changes: 1 µs each.
     What is purged takes commit numbers, too, so a period may pass without a look.
     """
-    pages: int = session.rows("PRAGMA page_count")[0][0]
+    pages: int = session.rows(session.say("{pages}"))[0][0]
     period = max(pages * _CHANGES_A_PAGE, _LEAST_CHANGES)
     if session.clock.commit_number // period != max(session.clock.commit_number - rules.PRUNED_EVERY, 0) // period:
         session.clock.release_names()
@@ -86,7 +87,7 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
     commit = session.clock.next_commit()
     history.expire(session, (namespace, entry_id), commit, expires)
     if session.history.max_revisions:
-        history.expire_present(session, row)
+        history.expire_present(session, namespace, row)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, named)
         feed.keep(
@@ -96,11 +97,11 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
             named,
             version,
         )
-    session.run(_REMOVE, (row,))
+    session.run(_REMOVE, (namespace, row))
     side_tables.take(session, (namespace, instant, row), body.tags)
 
 
 def _purge_ended(session: Session, due: tuple[Any, ...]) -> None:
     namespace, entry_id, ended, expires = due
-    if session.rows("SELECT 1 FROM revisions WHERE ended = ?", (ended,)):  # else it went with a later one of its id
+    if session.rows(_IS_THERE, (namespace, ended)):  # else it went with a later one of its id
         history.expire(session, (namespace, entry_id), ended, expires)

@@ -46,8 +46,8 @@ _KEEP = """
 INSERT INTO events (number, made, namespace, change, id, category, key, version, count, checksum)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_OLDEST = "SELECT number, made, id FROM events ORDER BY number LIMIT ?"
-_PRUNE = "DELETE FROM events WHERE number <= ?"
+_OLDEST = "SELECT number, made, id FROM events WHERE {here} ORDER BY number LIMIT ?"
+_PRUNE = "DELETE FROM events WHERE {here} AND number <= ?"
 
 _LOOKED_AT = 256
 """So many numbers of changes are looked at first, and four times as many in each step that follows."""
@@ -94,14 +94,14 @@ def keep_erasure(session: Session, namespace: str, count: int) -> None:
 def prune(session: Session, before: int, limit: int) -> None:
     """Drop at most `limit` of the oldest events, as long as they were made before an instant."""
     last = 0
-    for number, made, entry_id in session.rows(_OLDEST, (limit,)):
+    for number, made, entry_id in session.rows(session.say(_OLDEST), (limit,)):
         if made >= before:
             break
         last = number
         if entry_id is None and session.clock.begins is not None:  # nothing says any more what was erased then
             session.clock.begin_past(max(session.moment_of(number, made), session.clock.begins))
     if last:
-        session.run(_PRUNE, (last,))
+        session.run(session.say(_PRUNE), (last,))
         session.clock.feed_from(max(last, session.clock.fed_from))
 
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 _STATE = "row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum, expires, packed"
 _INTO = f"INSERT INTO revisions (ended, made, change, change_checksum, {_STATE})"
-_KEEP = f"{_INTO} SELECT ?, ?, ?, ?, {_STATE} FROM entries WHERE row = ?"
+_KEEP = f"{_INTO} SELECT ?, ?, ?, ?, {_STATE} FROM entries WHERE namespace = ? AND row = ?"
 _KEEP_ALL = f"""
 {_INTO} SELECT :before + place, :made, :change, (:checksum + place) & 4294967295, {_STATE}
-FROM (SELECT row_number() OVER (ORDER BY row) AS place, * FROM entries WHERE namespace = :namespace)
+FROM (SELECT row_number() OVER (ORDER BY row) AS place, * FROM entries WHERE namespace = :namespace) AS ended
 """
 OF_ENTRY = f"""
 SELECT e.made, e.change, {COLUMNS} FROM revisions AS e WHERE e.namespace = ? AND e.id = ? ORDER BY e.ended DESC
@@ -44,12 +44,15 @@ NEWEST_OF = {
 }
 """By what names them: the statements that select `COLUMNS` of the newest state that was visible."""
 
+_NO_MORE = 2**62
+_ID_OF = "SELECT id FROM revisions WHERE namespace = ? AND ended = ?"
 HAS_EXPIRED = "SELECT 1 FROM entries WHERE namespace = ? AND id = ? AND expires <= ?"
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
 _LOOK_BACK = f"""
-SELECT (SELECT last FROM commits WHERE moment <= ?1 ORDER BY moment DESC, last DESC LIMIT 1),
-    (SELECT first FROM commits WHERE moment > ?1 ORDER BY moment, last LIMIT 1),
-    EXISTS (SELECT 1 FROM gaps), EXISTS (SELECT 1 FROM events WHERE id IS NULL), {tables.CLOCK_FIELDS}
+SELECT (SELECT last FROM commits WHERE {{here}} AND moment <= ?1 ORDER BY moment DESC, last DESC LIMIT 1),
+    (SELECT first FROM commits WHERE {{here}} AND moment > ?1 ORDER BY moment, last LIMIT 1),
+    EXISTS (SELECT 1 FROM gaps WHERE {{here}}), EXISTS (SELECT 1 FROM events WHERE {{here}} AND id IS NULL),
+    {tables.CLOCK_FIELDS}
 """
 _DATED_BACK = """
 SELECT 1 FROM entries WHERE row >= :ahead AND instant <= :as_of AND namespace = :namespace
@@ -58,7 +61,7 @@ UNION ALL SELECT 1 FROM revisions WHERE ended >= :ahead AND (made <= :as_of OR (
 UNION ALL SELECT 1 FROM events WHERE number >= :ahead AND made <= :as_of AND namespace IN (:namespace, :digest)
 LIMIT 1
 """
-_FIRST_AHEAD = "SELECT first FROM commits WHERE moment > ? ORDER BY moment, last LIMIT 1"
+_FIRST_AHEAD = "SELECT first FROM commits WHERE {here} AND moment > ? ORDER BY moment, last LIMIT 1"
 _ERASED_SINCE = f"""
 SELECT min(number), max(number), max(made) FROM events AS e
 WHERE id IS NULL AND namespace = :digest AND NOT {made_until("e", "number", "made")}
@@ -67,7 +70,6 @@ _WAS_KNOWN = """
 SELECT 1 FROM entries WHERE namespace = :namespace AND id = :id AND row < :number UNION ALL
 SELECT 1 FROM revisions WHERE namespace = :namespace AND id = :id AND row < :number
 """
-_NO_MORE = 2**62
 
 
 class LookBack(NamedTuple):
@@ -96,32 +98,38 @@ _INTO_GAP = (
 )
 _GAP = "namespace, id, category, key, entity_type, entity_id, row, instant"
 _WIDEN = """
-ON CONFLICT DO UPDATE SET ended = excluded.ended, made = excluded.made, expires = excluded.expires,
-    instant = iif(excluded.row < row, excluded.instant, instant), row = min(row, excluded.row),
-    category = iif(category IS excluded.category, category, NULL), key = iif(key IS excluded.key, key, NULL),
-    entity_type = iif(entity_type IS excluded.entity_type, entity_type, NULL),
-    entity_id = iif(entity_id IS excluded.entity_id, entity_id, NULL)
+ON CONFLICT (namespace, id) DO UPDATE SET ended = excluded.ended, made = excluded.made, expires = excluded.expires,
+    instant = CASE WHEN excluded.row < gaps.row THEN excluded.instant ELSE gaps.instant END,
+    row = CASE WHEN excluded.row < gaps.row THEN excluded.row ELSE gaps.row END,
+    category = CASE WHEN gaps.category = excluded.category THEN gaps.category END,
+    key = CASE WHEN gaps.key = excluded.key THEN gaps.key END,
+    entity_type = CASE WHEN gaps.entity_type = excluded.entity_type THEN gaps.entity_type END,
+    entity_id = CASE WHEN gaps.entity_id = excluded.entity_id THEN gaps.entity_id END
 """
-_FALL_INTO_GAP = f"{_INTO_GAP} SELECT {_GAP}, ended, made, NULL FROM revisions WHERE ended = ? {_WIDEN}"
-_EXPIRE_INTO_GAP = f"{_INTO_GAP} SELECT {_GAP}, ?, ?, expires FROM entries WHERE row = ? {_WIDEN}"
+_FALL_INTO_GAP = (
+    f"{_INTO_GAP} SELECT {_GAP}, ended, made, NULL FROM revisions WHERE namespace = ? AND ended = ? {_WIDEN}"
+)
+_EXPIRE_INTO_GAP = f"{_INTO_GAP} SELECT {_GAP}, ?, ?, expires FROM entries WHERE namespace = ? AND row = ? {_WIDEN}"
 _EXPIRED_INTO_GAP = "UPDATE gaps SET expires = ? WHERE namespace = ? AND id = ?"
 _DOOMED = "ended, made, change, row, namespace, id, category, key, instant, version, body"
 _TOO_MANY = f"""
-SELECT {_DOOMED} FROM revisions WHERE namespace = ?1 AND id = ?2
-ORDER BY ended LIMIT min(?3, max(0, (SELECT count(*) FROM revisions WHERE namespace = ?1 AND id = ?2) - ?4))
+SELECT * FROM (
+    SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT {_NO_MORE} OFFSET ?
+) AS too_many ORDER BY ended LIMIT ?
 """
-_TOO_OLD = f"SELECT {_DOOMED} FROM revisions ORDER BY ended LIMIT ?"
-_TOO_OLD_BEHIND = f"SELECT {_DOOMED} FROM revisions WHERE made < ? ORDER BY ended LIMIT ?"
+_TOO_OLD = f"SELECT {_DOOMED} FROM revisions WHERE {{here}} ORDER BY ended LIMIT ?"
+_TOO_OLD_BEHIND = f"SELECT {_DOOMED} FROM revisions WHERE {{here}} AND made < ? ORDER BY ended LIMIT ?"
 _CLEARED = f"""
-SELECT {_DOOMED} FROM revisions WHERE {CLEARED} AND made < ? ORDER BY made LIMIT ?
+SELECT {_DOOMED} FROM revisions WHERE {{here}} AND {CLEARED} AND made < ? ORDER BY made LIMIT ?
 """
 _OLDER = f"SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ? AND ended < ? ORDER BY ended LIMIT ?"
-_PRUNE = "DELETE FROM revisions WHERE ended = ?"
-_OLD_GAPS = "SELECT ended, made FROM gaps WHERE made < ? ORDER BY made LIMIT ?"
-_PRUNE_GAPS = "DELETE FROM gaps WHERE made <= ?"
+_PRUNE = "DELETE FROM revisions WHERE namespace = ? AND ended = ?"
+_OLD_GAPS = "SELECT ended, made FROM gaps WHERE {here} AND made < ? ORDER BY made LIMIT ?"
+_PRUNE_GAPS = "DELETE FROM gaps WHERE {here} AND made <= ?"
 _PRUNE_COMMITS = """
-DELETE FROM commits WHERE last IN (
-    SELECT last FROM commits WHERE last < (SELECT max(last) FROM commits WHERE moment <= ?) ORDER BY last LIMIT ?
+DELETE FROM commits WHERE {here} AND last IN (
+    SELECT last FROM commits WHERE {here} AND last < (SELECT max(last) FROM commits WHERE {here} AND moment <= ?)
+    ORDER BY last LIMIT ?
 )
 """
 
@@ -150,7 +158,7 @@ def keep(
     """
     row, instant, version = state
     made, change = session.clock.dated(), feed.signed(session, "delete" if is_removal else "update")
-    session.run(_KEEP, (commit, made, change, change_checksum(commit, made, change), row))
+    session.run(_KEEP, (commit, made, change, change_checksum(commit, made, change), namespace, row))
     for side in session.side_tables:
         if tags or not side.needs_tags:
             side.keep(session, (namespace, instant, row), tags, (commit, made))
@@ -184,7 +192,7 @@ def prune(session: Session, now: int, limit: int) -> int:
     policy, pruned = session.history, 0
     begins = session.clock.begins
     if policy.cleared_max_age is not None:
-        for cleared in session.rows(_CLEARED, (now - policy.cleared_max_age // MICROSECOND, limit)):
+        for cleared in session.rows(session.say(_CLEARED), (now - policy.cleared_max_age // MICROSECOND, limit)):
             ended, *_, namespace, entry_id, _, _, _, _, _ = cleared
             older = session.rows(_OLDER, (namespace, entry_id, ended, limit - pruned))
             begins, pruned = _remove(session, older, begins), pruned + len(older)
@@ -193,12 +201,13 @@ def prune(session: Session, now: int, limit: int) -> int:
             begins, pruned = _remove(session, [cleared], begins), pruned + 1
     if policy.max_age is not None and pruned < limit:
         before = now - policy.max_age // MICROSECOND
-        oldest = session.rows(_TOO_OLD, (limit - pruned,))
+        oldest = session.rows(session.say(_TOO_OLD), (limit - pruned,))
         if oldest and oldest[-1][1] > now:  # dated ahead of the clock: what follows must not wait for them
-            oldest = session.rows(_TOO_OLD_BEHIND, (before, limit - pruned))
+            oldest = session.rows(session.say(_TOO_OLD_BEHIND), (before, limit - pruned))
         found = [state for state in oldest if state[1] < before]
         begins, pruned = _remove(session, found, begins), pruned + len(found)
-        for ended, made in session.rows(_OLD_GAPS, (before, limit))[-1:]:  # where nothing is changed, only they tell
+        old_gaps = session.rows(session.say(_OLD_GAPS), (before, limit))
+        for ended, made in old_gaps[-1:]:  # where nothing is changed, only they tell
             moment = session.moment_of(ended, made)
             begins = moment if begins is None else max(begins, moment)
         feed.prune(session, before, limit)
@@ -206,17 +215,17 @@ def prune(session: Session, now: int, limit: int) -> int:
             begins = max(begins, session.clock.begins)
     if begins != session.clock.begins and session.clock.begins is not None and begins is not None:
         session.clock.begin_past(begins)
-        session.run(_PRUNE_GAPS, (begins,))
-        session.run(_PRUNE_COMMITS, (begins, limit))
+        session.run(session.say(_PRUNE_GAPS), (begins,))
+        session.run(session.say(_PRUNE_COMMITS), (begins, limit))
     return pruned
 
 
 def _prune_entry(session: Session, namespace: int, commit: int) -> None:
     """Remove what is too much of the past of the entry whose state `commit` ended, but note that it is missing."""
-    entry_id = session.rows("SELECT id FROM revisions WHERE ended = ?", (commit,))[0][0]
-    found = session.rows(_TOO_MANY, (namespace, entry_id, rules.PRUNED_AT_ONCE, session.history.max_revisions))
+    entry_id = session.rows(_ID_OF, (namespace, commit))[0][0]
+    found = session.rows(_TOO_MANY, (namespace, entry_id, session.history.max_revisions, rules.PRUNED_AT_ONCE))
     for ended, *_ in found:  # the oldest first: the gap has no hole
-        session.run(_FALL_INTO_GAP, (ended,))
+        session.run(_FALL_INTO_GAP, (namespace, ended))
     _remove(session, found, None)
 
 
@@ -227,7 +236,7 @@ def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), body, (entry_id, category, key))
         side_tables.take_past(session, (namespace, instant, row), body.tags)
-        session.run(_PRUNE, (ended,))
+        session.run(_PRUNE, (namespace, ended))
         moment = session.moment_of(ended, made)
         begins = moment if begins is None else max(begins, moment)
     return begins
@@ -242,16 +251,16 @@ def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -
         until: the number of the change that ended the last of them.
         expires: the instant of expiry.
     """
-    found = session.rows(_OLDER, (*entry, until + 1, -1))
+    found = session.rows(_OLDER, (*entry, until + 1, _NO_MORE))
     for ended, *_ in found:
-        session.run(_FALL_INTO_GAP, (ended,))
+        session.run(_FALL_INTO_GAP, (entry[0], ended))
     _remove(session, found, None)
     session.run(_EXPIRED_INTO_GAP, (expires, *entry))
 
 
-def expire_present(session: Session, row: int) -> None:
+def expire_present(session: Session, namespace: int, row: int) -> None:
     """Note that an entry, whose past states were removed by `expire`, goes with the last change."""
-    session.run(_EXPIRE_INTO_GAP, (session.clock.commit_number, session.clock.dated(), row))
+    session.run(_EXPIRE_INTO_GAP, (session.clock.commit_number, session.clock.dated(), namespace, row))
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -260,13 +269,13 @@ def expire_present(session: Session, row: int) -> None:
 def seen_from(session: Session, instant: int) -> LookBack:
     """Return what the store tells of an instant; from here on the session's names are right. It stands still."""
     if session.driver.keeps_past():
-        done, first, has_gaps, has_erasures, *read = session.rows(_LOOK_BACK, (instant,))[0]
+        done, first, has_gaps, has_erasures, *read = session.rows(session.say(_LOOK_BACK), (instant,))[0]
         clock = session.clock.row() if session.depth else tables.clock_row(tuple(read))
         look = LookBack(instant, clock, done or 0, first or _NO_MORE, bool(has_gaps), bool(has_erasures))
     else:
         clock = session.clock_seen()
         if not clock.made:  # nobody gave a moment: as `schema.begin_history` has it
-            newest = session.rows("SELECT max(instant) FROM entries")[0][0] or 0
+            newest = session.rows(session.say("SELECT max(instant) FROM entries WHERE {here}"))[0][0] or 0
             clock = clock._replace(made=min(newest, time.time_ns() // 1000))
         look = LookBack(instant, clock, 0, _NO_MORE, has_gaps=False, has_erasures=False)
     session.names.begin(clock.names_generation)
@@ -308,7 +317,7 @@ def cutoff(session: Session, namespace: str, look: LookBack, now: int, asked: di
 
 def _is_dated_back(session: Session, namespace: str, instant: int, now: int, held: dict[str, object]) -> bool:
     """Tell whether a change is dated until `instant` that was made behind others which are dated ahead of the clock."""
-    ahead = session.rows(_FIRST_AHEAD, (now,))
+    ahead = session.rows(session.say(_FIRST_AHEAD), (now,))
     bindings = {"as_of": instant, "namespace": held["namespace"], "digest": feed.digest_of(namespace)}
     return bool(ahead and session.rows(_DATED_BACK, {**bindings, "ahead": ahead[0][0]}))
 
@@ -322,7 +331,7 @@ def _refuse_erased(session: Session, namespace: str, seen: Cutoff, held: dict[st
     """Raise if something was erased since, unless an id is asked for that was known before and still is."""
     bindings = {**bound(seen), "digest": feed.digest_of(namespace)}
     del bindings["latest"]
-    first, last, made = session.rows(_ERASED_SINCE, bindings)[0]
+    first, last, made = session.rows(session.say(_ERASED_SINCE), bindings)[0]
     if first is None or ("id" in held and session.rows(_WAS_KNOWN, {**held, "number": first})):
         return
     raise rules.unavailable(seen.instant, session.moment_of(last, made), rules.WAS_ERASED)
@@ -333,7 +342,7 @@ def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> Non
     conditions += [f"g.{name} = :{name}" for name in held if name in _OF_GAPS] + visible("g", is_over=True)
     conditions.append("(g.expires <= :as_of) IS NOT TRUE")
     sql = f"SELECT ended, made, expires FROM gaps AS g WHERE {' AND '.join(conditions)} ORDER BY ended DESC LIMIT 1"
-    for ended, made, expires in session.rows(sql, {**bound(seen), **held}):
+    for ended, made, expires in session.rows(session.say(sql), {**bound(seen), **held}):
         if expires is not None:
             raise rules.unavailable(seen.instant, expires, rules.WAS_PURGED)
         raise rules.unavailable(seen.instant, session.moment_of(ended, made))
@@ -342,7 +351,7 @@ def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> Non
 def _refuse_expired(session: Session, seen: Cutoff, now: int, held: dict[str, object]) -> None:
     """Raise if a state that is asked for was visible at the cutoff, of an entry that has expired until now."""
     bindings = {**bound(seen), **held, "now": now}
-    for (expires,) in session.rows(_expired_since(tuple(held)), bindings):
+    for (expires,) in session.rows(session.say(_expired_since(tuple(held))), bindings):
         if expires is not None:
             raise rules.unavailable(seen.instant, expires, rules.HAS_EXPIRED)
 
@@ -358,10 +367,10 @@ def _expired_since(names: tuple[str, ...]) -> str:
         return " AND ".join(f"{table}.{name} = :{name}" for name in names if name != "namespace") or "TRUE"
 
     was_there = " AND ".join(visible("x", is_over=False))
-    # The plus keeps SQLite from the other indexes: what has expired leads, unless an id does.
-    expired = "x.expires <= :now AND +x.namespace = :namespace"
+    # What has expired leads, unless an id does.
+    expired = "x.expires <= :now AND {unindexed}x.namespace = :namespace"
     if "id" in names:
-        expired = "+x.expires <= :now AND x.namespace = :namespace AND x.id = :id"
+        expired = "{unindexed}x.expires <= :now AND x.namespace = :namespace AND x.id = :id"
     earlier = (
         f"r.namespace = x.namespace AND r.id = x.id AND {asked('r')} AND {' AND '.join(visible('r', is_over=True))}"
     )

@@ -19,38 +19,40 @@ if TYPE_CHECKING:
 
 _FIRST_AHEAD = """
 SELECT min(number) FROM (
-    SELECT min(row) AS number FROM entries WHERE instant > :now
-    UNION ALL SELECT min(row) FROM revisions WHERE instant > :now
-    UNION ALL SELECT min(ended) FROM revisions WHERE made > :now
-    UNION ALL SELECT min(number) FROM events WHERE made > :now)
+    SELECT min(row) AS number FROM entries WHERE {here} AND instant > :now
+    UNION ALL SELECT min(row) FROM revisions WHERE {here} AND instant > :now
+    UNION ALL SELECT min(ended) FROM revisions WHERE {here} AND made > :now
+    UNION ALL SELECT min(number) FROM events WHERE {here} AND made > :now) AS ahead
 """
 _LAST_BEFORE = """
-SELECT number, max(date) FROM (
-    SELECT row AS number, max(instant) AS date FROM entries WHERE row < :first AND instant <= :now
-    UNION ALL SELECT ended, max(made) FROM revisions WHERE ended < :first AND made <= :now
-    UNION ALL SELECT number, max(made) FROM events WHERE number < :first AND made <= :now)
+SELECT number, date FROM (
+    SELECT row AS number, instant AS date FROM entries WHERE {here} AND row < :first AND instant <= :now
+    UNION ALL SELECT ended, made FROM revisions WHERE {here} AND ended < :first AND made <= :now
+    UNION ALL SELECT number, made FROM events WHERE {here} AND number < :first AND made <= :now) AS before
+ORDER BY date DESC LIMIT 1
 """
 _DATES = """
-SELECT row, instant FROM entries WHERE row >= :first
-UNION ALL SELECT row, instant FROM revisions WHERE row >= :first
-UNION ALL SELECT ended, made FROM revisions WHERE ended >= :first
-UNION ALL SELECT number, made FROM events WHERE number >= :first
+SELECT row, instant FROM entries WHERE {here} AND row >= :first
+UNION ALL SELECT row, instant FROM revisions WHERE {here} AND row >= :first
+UNION ALL SELECT ended, made FROM revisions WHERE {here} AND ended >= :first
+UNION ALL SELECT number, made FROM events WHERE {here} AND number >= :first
 """
 _ENTRIES = """
-SELECT n.name, e.id, e.row FROM entries AS e JOIN names AS n ON n.id = e.namespace WHERE e.row >= ? ORDER BY e.row
+SELECT namespace, id, row FROM entries WHERE {here} AND row >= ? ORDER BY row
 """
-_REVISIONS = "SELECT ended, made, change FROM revisions WHERE made > ?"
-_DATE_REVISION = "UPDATE revisions SET made = ?, change_checksum = ? WHERE ended = ?"
-_NAME = "(SELECT name FROM names WHERE names.id = r.{})"
-_STATES = f"""
-SELECT ended, body, packed, checksum, instant, expires, row, {_NAME.format("namespace")}, id,
-    {_NAME.format("category")}, key, {_NAME.format("entity_type")}, entity_id, version
-FROM revisions AS r WHERE instant > ?
+_REVISIONS = "SELECT namespace, ended, made, change FROM revisions WHERE {here} AND made > ?"
+_DATE_REVISION = "UPDATE revisions SET made = ?, change_checksum = ? WHERE namespace = ? AND ended = ?"
+_STATES = """
+SELECT ended, body, packed, checksum, instant, expires, row, version, namespace, id, category, key, entity_type,
+    entity_id
+FROM revisions WHERE {here} AND instant > ?
 """
-_DATE_STATE = "UPDATE revisions SET instant = ?, checksum = ? WHERE ended = ?"
-_EVENTS = "SELECT number, made, namespace, change, id, category, key, version, count FROM events WHERE made > ?"
-_DATE_EVENT = "UPDATE events SET made = ?, checksum = ? WHERE number = ?"
-_NEWEST = "SELECT max(instant) FROM entries"
+_DATE_STATE = "UPDATE revisions SET instant = ?, checksum = ? WHERE namespace = ? AND ended = ?"
+_EVENTS = (
+    "SELECT number, made, namespace, change, id, category, key, version, count FROM events WHERE {here} AND made > ?"
+)
+_DATE_EVENT = "UPDATE events SET made = ?, checksum = ? WHERE {here} AND number = ?"
+_NEWEST = "SELECT max(instant) FROM entries WHERE {here}"
 
 
 def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int:
@@ -63,41 +65,52 @@ def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int
     """
     if session.clock.made - now <= LEAST:
         return 0
-    first = session.rows(_FIRST_AHEAD, {"now": now})[0][0]
+    first = session.rows(session.say(_FIRST_AHEAD), {"now": now})[0][0]
     new = {} if first is None else _mended(session, first, now)
-    for ended, made, change in session.rows(_REVISIONS, (now,)):
+    for place, ended, made, change in session.rows(session.say(_REVISIONS), (now,)):
         date = new.get(ended, min(made, now))
         checksum = tables.change_checksum(ended, date, change)
-        session.run(_DATE_REVISION, (date, checksum, ended))
-    for number, made, *fields in session.rows(_EVENTS, (now,)):
+        session.run(_DATE_REVISION, (date, checksum, place, ended))
+    for number, made, *fields in session.rows(session.say(_EVENTS), (now,)):
         date = new.get(number, min(made, now))
-        session.run(_DATE_EVENT, (date, tables.event_checksum((number, date, *fields)), number))
+        session.run(session.say(_DATE_EVENT), (date, tables.event_checksum((number, date, *fields)), number))
     session.clock.begin_past_again(now)
-    found: list[Any] = [] if first is None else session.rows(_ENTRIES, (first,))
-    count = redate_all(((namespace(name), entry_id, new.get(row)) for name, entry_id, row in found), now)
+    found: list[Any] = [] if first is None else session.rows(session.say(_ENTRIES), (first,))
+    count = redate_all(
+        ((namespace(_name(session, place)), entry_id, new.get(row)) for place, entry_id, row in found), now
+    )
     _redate_states(session, new, now)
     for side in session.side_tables:
         side.date_past(session, now)
-    session.clock.let_lie_ahead((session.rows(_NEWEST)[0][0] or 0) - now)
+    session.clock.let_lie_ahead((session.rows(session.say(_NEWEST))[0][0] or 0) - now)
     return count
 
 
 def _redate_states(session: Session, new: dict[int, int], now: int) -> None:
     """Date anew when past states began, those too that the mending has ended. What they hold stays as it was."""
-    for ended, body, packed, checksum, instant, expires, row, *names, version in session.rows(_STATES, (now,)):
+    states = session.rows(session.say(_STATES), (now,))
+    for ended, body, packed, checksum, instant, expires, row, version, *ids in states:
+        place, entry_id, category, key, entity_type, entity_id = ids
+        names = (_name(session, place), entry_id, _name(session, category), key, _name(session, entity_type), entity_id)
         end = (version,) if expires is None else (version, expires)
         if tables.row_checksum((row, *names, instant, *end), body, packed) != checksum:
             raise session.driver.corrupt("an entry does not match its checksum")
         date = new.get(row, instant)
-        session.run(_DATE_STATE, (date, tables.row_checksum((row, *names, date, *end), body, packed), ended))
+        session.run(_DATE_STATE, (date, tables.row_checksum((row, *names, date, *end), body, packed), place, ended))
+
+
+def _name(session: Session, name_id: int) -> str:
+    name = session.names.text_of(name_id)
+    if name is None:
+        raise session.driver.corrupt("an entry has a name that is not there")
+    return name
 
 
 def _mended(session: Session, first: int, now: int) -> dict[int, int]:
     """Return the new dates of those changes from number `first` on that are dated ahead."""
     dated = Dated(now, session.clock.made, session.moment_of)
-    before, date = session.rows(_LAST_BEFORE, {"first": first, "now": now})[0]
-    if date is not None:
-        dated.add(before, date)
-    for number, date in session.rows(_DATES, {"first": first}):
+    for number, date in session.rows(session.say(_LAST_BEFORE), {"first": first, "now": now}):
+        dated.add(number, date)
+    for number, date in session.rows(session.say(_DATES), {"first": first}):
         dated.add(number, date)
     return dated.mended()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jarvis._sql.driver import Driver
 
-_INTERN = "INSERT INTO names (name) VALUES (?)"
-_ID = "SELECT id FROM names WHERE name = ?"
-_NAME = "SELECT name FROM names WHERE id = ?"
+_INTERN = "INSERT INTO names (name) VALUES (?) RETURNING id"
+_ID = "SELECT id FROM names WHERE {here} AND name = ?"
+_NAME = "SELECT name FROM names WHERE {here} AND id = ?"
 _MANY = 10_000  # that a connection remembers, before it forgets them all
 
 
@@ -78,8 +78,7 @@ class Names:
         if known is None:
             known = self.fresh_id_of(name)
         if known is None:
-            self._driver.run(_INTERN, (name,))
-            known = self._remember(name, self._driver.given_id())
+            known = self._remember(name, self._driver.rows(_INTERN, (name,))[0][0])
         return known
 
     def id_of(self, name: str) -> int | None:
@@ -93,14 +92,14 @@ class Names:
 
     def fresh_id_of(self, name: str) -> int | None:
         """Return the id that `name` has now, or None."""
-        found = self._driver.rows(_ID, (name,))
+        found = self._driver.rows(self._driver.dialect.say(_ID), (name,))
         return self._remember(name, found[0][0]) if found else None
 
     def text_of(self, name_id: int) -> str | None:
         """Return the name with this id, or None if there is none any more."""
         known = self.texts.get(name_id)
         if known is None:
-            found = self._driver.rows(_NAME, (name_id,))
+            found = self._driver.rows(self._driver.dialect.say(_NAME), (name_id,))
             if not found:
                 return None
             known = found[0][0]

@@ -44,7 +44,8 @@ class PastView:
             seen = self._look(session, query, now)
             if query.where is not None:
                 return sum(1 for _ in self._reader.sift(session, query, now, seen))
-            statement = count(query, self._reader.namespace, session.names.id_of, now=now, cutoff=seen)
+            name_id = session.names.id_of
+            statement = count(query, self._reader.namespace, name_id, session.dialect, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0
 
         return self._reading(counted)
@@ -72,7 +73,7 @@ class PastView:
             if seen is None:
                 return self._reader.found(session, present, (), text)
             bound = {"namespace": namespace, "held": text, "now": now, **history.bound(seen)}
-            rows = session.rows(history.NEWEST_OF[name], bound)
+            rows = session.rows(session.say(history.NEWEST_OF[name]), bound)
             return self._reader.entries(session, rows)[0] if rows else None
 
         return self._reading(find)

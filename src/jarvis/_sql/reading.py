@@ -28,7 +28,8 @@ _LIVE = LIVE.replace(":now", "?")
 READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ? AND {_LIVE}"
 LAST_WRITTEN = f"""
 SELECT {COLUMNS} FROM entries AS e
-WHERE e.row = (SELECT max(row) FROM entries AS e WHERE namespace = ? AND category = ? AND key = ? AND {_LIVE})
+WHERE e.namespace = ?1
+    AND e.row = (SELECT max(row) FROM entries AS e WHERE namespace = ?1 AND category = ? AND key = ? AND {_LIVE})
 """
 NEWEST_OF_KEY = f"""
 SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? AND {_LIVE}
@@ -64,7 +65,10 @@ class Reader:
 
     def one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry that a statement finds, which is given namespace and `names` (as ids), `last` and now."""
-        return self.reading(self.found, sql, names, last)
+        try:  # as `reading`, without its call
+            return self.pool.read(self.found, sql, names, last)
+        except ErasedError:
+            return self.pool.read(self.found, sql, names, last)
 
     def found(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return what `one` does, on a connection."""
@@ -84,17 +88,18 @@ class Reader:
         several = query.tags is not None and len(query.tags) > 1  # one of them may be old and the others hide it
         now = self.now()
         if not several:
-            statement = make(query, self.namespace, session.names.id_of, now=now)
+            statement = make(query, self.namespace, session.names.id_of, session.dialect, now=now)
             rows = session.rows(*statement) if statement else []
             if session.depth or (rows and (make is select or rows[0][0])):
                 return rows
-        statement = make(query, self.namespace, session.names.fresh_id_of, now=now)
+        statement = make(query, self.namespace, session.names.fresh_id_of, session.dialect, now=now)
         return session.rows(*statement) if statement else []
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
         """Yield what the statement finds and `where` lets through, up to the limit, row by row."""
         test, left = query.test, query.limit
-        statement = select(query, self.namespace, session.names.fresh_id_of, now=now, limited=test is None, cutoff=seen)
+        name_id, limited = session.names.fresh_id_of, test is None
+        statement = select(query, self.namespace, name_id, session.dialect, now=now, limited=limited, cutoff=seen)
         if statement is None:
             return
         for row in session.each(*statement):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
+    from jarvis._sql.dialect import Dialect
     from jarvis.model.entry import MemoryQuery
     from jarvis.model.revision import Cutoff
 
@@ -66,6 +67,7 @@ def select(
     query: MemoryQuery,
     namespace: str,
     name_id: Callable[[str], int | None],
+    dialect: Dialect,
     *,
     now: int,
     limited: bool = True,
@@ -77,6 +79,7 @@ def select(
         query: what is asked.
         namespace: where.
         name_id: returns the number that a name is interned as, or None.
+        dialect: of the database.
         now: the instant at which entries that expire must not have expired.
         limited: put `query.limit` into the statement; leave it out if rows are still to be sifted.
         cutoff: select the states that were visible then, instead of those of now.
@@ -85,23 +88,26 @@ def select(
         None when nothing can match: no tag wanted, a limit of 0, or a name that no entry has.
     """
     found = _bind(query, namespace, name_id, now=now, limited=limited, cutoff=cutoff)
-    return None if found is None else Statement(_select_text(found[0], COLUMNS), found[1])
+    return None if found is None else Statement(_select_text(found[0], dialect), found[1])
 
 
 def count(
     query: MemoryQuery,
     namespace: str,
     name_id: Callable[[str], int | None],
+    dialect: Dialect,
     *,
     now: int,
     cutoff: Cutoff | None = None,
 ) -> Statement | None:
     """Return the statement whose one row is how many entries `query` (without `where`) selects, or None for 0."""
     found = _bind(query, namespace, name_id, now=now, limited=True, cutoff=cutoff)
-    return None if found is None else Statement(_count_text(found[0]), found[1])
+    return None if found is None else Statement(_count_text(found[0], dialect), found[1])
 
 
-def every_state(query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None]) -> Statement | None:
+def every_state(
+    query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], dialect: Dialect
+) -> Statement | None:
     """Return the statement that selects id and `VALUE` of every state that `query` (without `where`, `limit` and
     `after`) matches, of now or ended, expired or not; or None if there cannot be one.
     """
@@ -110,7 +116,7 @@ def every_state(query: MemoryQuery, namespace: str, name_id: Callable[[str], int
     if found is None:
         return None
     parts = (_in_era(found[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
-    return Statement(" UNION ALL ".join(parts), found[1])
+    return Statement(dialect.say(" UNION ALL ".join(parts)), found[1])
 
 
 def _bind(
@@ -174,29 +180,31 @@ def _bind(
 
 
 @functools.lru_cache(maxsize=1_000)
-def _select_text(shape: _Shape, columns: str) -> str:
+def _select_text(shape: _Shape, dialect: Dialect) -> str:
     if not shape.past:
-        text, order = _in_era(shape, columns, _PRESENT)
+        text, order = _in_era(shape, COLUMNS, _PRESENT)
         text = f"{text} {order}"
     else:  # either part comes newest first from an index, and SQLite merges them row by row
-        parts = [_in_era(shape, columns, era)[0] for era in (_PRESENT, _PAST)]
-        text = f"SELECT * FROM ({' UNION ALL '.join(parts)}) ORDER BY instant DESC, row DESC"
-    return f"{text} LIMIT :limit" if shape.limit else text
+        parts = [_in_era(shape, COLUMNS, era)[0] for era in (_PRESENT, _PAST)]
+        text = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS states ORDER BY instant DESC, row DESC"
+    return dialect.say(f"{text} LIMIT :limit" if shape.limit else text)
 
 
 @functools.lru_cache(maxsize=1_000)
-def _count_text(shape: _Shape) -> str:
+def _count_text(shape: _Shape, dialect: Dialect) -> str:
     eras = (_PRESENT, _PAST) if shape.past else (_PRESENT,)
     text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit)[0] for era in eras)
     if shape.limit:
-        return f"SELECT count(*) FROM (SELECT 1 FROM ({text}) LIMIT :limit)"
+        return dialect.say(f"SELECT count(*) FROM (SELECT 1 FROM ({text}) AS states LIMIT :limit) AS counted")
     # What has expired is subtracted: it is little, and no entry needs to be touched to count the others.
-    return f"SELECT (SELECT count(*) FROM ({text})) - (SELECT count(*) FROM ({_expired(shape)}))"
+    states, expired = (f"(SELECT count(*) FROM ({part}) AS states)" for part in (text, _expired(shape)))
+    return dialect.say(f"SELECT {states} - {expired}")
 
 
 def _expired(shape: _Shape) -> str:
-    """The entries that have expired lead, through their own index: the plus keeps SQLite from the others."""
-    return _led_by_entries(shape, "1", _PRESENT, ["e.expires <= :now"]).replace("e.namespace =", "+e.namespace =", 1)
+    """The entries that have expired lead, through their own index."""
+    text = _led_by_entries(shape, "1", _PRESENT, ["e.expires <= :now"])
+    return text.replace("e.namespace =", "{unindexed}e.namespace =", 1)
 
 
 def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> tuple[str, str]:
@@ -234,14 +242,14 @@ def _led_by_entries(shape: _Shape, columns: str, era: _Era, others: list[str]) -
 def _led_by_tag(shape: _Shape, columns: str, era: _Era, others: list[str]) -> str:
     """The rows of one tag lead: they are newest first already, and carry category and entity type.
 
-    CROSS JOIN keeps that order of tables, so no entry is touched that is not returned.
+    The tables are joined in that order, so no entry is touched that is not returned.
     """
     conditions = ["g.tag = :tag_0", *_common(shape, "g", era), *others]
     conditions += [
         f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{place}'])})"
         for place in range(1, shape.tags or 0)
     ]
-    source = f"{era.tags} AS g CROSS JOIN {era.entries} AS e ON e.{era.joined_by} = g.{era.joined_by}"
+    source = f"{era.tags} AS g {{join_in_order}} {era.entries} AS e ON {_is_same('e', 'g', era)}"
     return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
@@ -250,17 +258,22 @@ def _merged_tags(shape: _Shape, columns: str, era: _Era, others: list[str]) -> s
     parts = []
     only = f" WHERE {' AND '.join(others)}" if others else ""
     if shape.limit and others:  # or the limit would be full of what is left out behind it
-        inner, only = f"SELECT 1 FROM {era.entries} AS e WHERE e.{era.joined_by} = g.{era.joined_by}", ""
+        inner, only = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', 'g', era)}", ""
         others = [f"EXISTS ({inner} AND {' AND '.join(others)})"]
     else:
         others = []
     for place in range(shape.tags or 0):
         conditions = [f"g.tag = :tag_{place}", *_common(shape, "g", era), *others]
-        place_of = "g.instant, g.row, g.ended" if era.is_over else "g.instant, g.row"
+        place_of = f"g.namespace, g.instant, g.row{', g.ended' if era.is_over else ''}"
         part = f"SELECT {place_of} FROM {era.tags} AS g WHERE {' AND '.join(conditions)}"
-        parts.append(f"SELECT * FROM ({part} {_newest_first('g')} LIMIT :limit)" if shape.limit else part)
-    joined = f"{era.entries} AS e ON e.{era.joined_by} = m.{era.joined_by}"
-    return f"SELECT {columns} FROM ({' UNION '.join(parts)}) AS m CROSS JOIN {joined}{only}"
+        newest = f"SELECT * FROM ({part} {_newest_first('g')} LIMIT :limit) AS newest"
+        parts.append(newest if shape.limit else part)
+    joined = f"{era.entries} AS e ON {_is_same('e', 'm', era)}"
+    return f"SELECT {columns} FROM ({' UNION '.join(parts)}) AS m {{join_in_order}} {joined}{only}"
+
+
+def _is_same(table: str, other: str, era: _Era) -> str:
+    return f"{table}.namespace = {other}.namespace AND {table}.{era.joined_by} = {other}.{era.joined_by}"
 
 
 def _is_tagged(table: str, marks: list[str]) -> str:
@@ -296,7 +309,7 @@ def _has_none(count: int, table: str, era: _Era) -> str:
     # By name, where all else goes by number: a number that was looked up before may be out of date, or the
     # tag may have got its first, and then what has the tag would be let through instead of not found.
     marks = ", ".join(f":excluded_{place}" for place in range(count))
-    tagged = _is_tagged(table, [f"SELECT id FROM names WHERE name IN ({marks})"])
+    tagged = _is_tagged(table, [f"SELECT id FROM names WHERE {{here}} AND name IN ({marks})"])
     return f"NOT EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {tagged})"
 
 
@@ -315,6 +328,5 @@ def visible(table: str, *, is_over: bool) -> list[str]:
 
 def made_until(table: str, commit: str, instant: str) -> str:
     """Return the condition for a change, whose number and instant these columns are, to have been visible."""
-    # The plus keeps SQLite from looking for the two halves of the OR by number.
-    number = f"+{table}.{commit}"
+    number = f"{{unindexed}}{table}.{commit}"  # or the two halves of the OR are looked for by number
     return f"({number} <= :done OR ({number} < :open AND {table}.{instant} <= :as_of))"

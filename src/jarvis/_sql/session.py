@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_SPAN = "SELECT first, moment FROM commits WHERE last >= ? ORDER BY last LIMIT 1"
+_SPAN = "SELECT first, moment FROM commits WHERE {here} AND last >= ? ORDER BY last LIMIT 1"
 
 
 class Session:
@@ -44,7 +44,7 @@ class Session:
     ) -> None:
         self.driver = driver
         self.rows, self.each, self.run, self.put = driver.rows, driver.each, driver.run, driver.put
-        self.path = driver.path
+        self.path, self.dialect, self.say = driver.path, driver.dialect, driver.dialect.say
         self.history = history
         self.side_tables = side_tables
         self.clock = Clock(driver, keeps_history=bool(history.max_revisions))
@@ -164,13 +164,13 @@ class Session:
         if self.depth:
             return self.clock.row()
         keeps_past = self.driver.keeps_past()
-        return tables.clock_row(self.rows(tables.READ_CLOCK if keeps_past else tables.READ_FIRST_CLOCK)[0])
+        return tables.clock_row(self.rows(self.say(tables.READ_CLOCK if keeps_past else tables.READ_FIRST_CLOCK))[0])
 
     def moment_of(self, commit: int, made: int) -> int:
         """Return when a change became visible: with others of its transaction, or when it was made."""
         if self.depth and commit > self.clock.began:
             return self.clock.made
-        found = self.rows(_SPAN, (commit,))
+        found = self.rows(self.say(_SPAN), (commit,))
         return int(found[0][1]) if found and found[0][0] <= commit else made
 
     def body(self, encoded: str) -> Body:

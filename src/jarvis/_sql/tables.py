@@ -21,7 +21,7 @@ REMOVED = """(substr(change, 1, 9) = '["delete"' OR substr(change, 1, 8) = '["cl
 CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing, generation, copied"
 WRITE_CLOCK = (
     "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "
-    "erasing = ?, generation = ?, copied = ?, checksum = ?"
+    "erasing = ?, generation = ?, copied = ?, checksum = ? WHERE {here}"
 )
 
 
@@ -90,9 +90,10 @@ class ClockRow(NamedTuple):
     copied: int = 0
 
 
-_NEWEST_ENTRY = "(SELECT row, instant FROM entries ORDER BY row DESC LIMIT 1)"
-READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation FROM clock LEFT JOIN {_NEWEST_ENTRY}"
-CLOCK_FIELDS = f"row, instant, {CLOCK_COLUMNS} FROM clock LEFT JOIN {_NEWEST_ENTRY}"
+_NEWEST_ENTRY = "(SELECT row, instant FROM entries WHERE {here} ORDER BY row DESC LIMIT 1) AS newest"
+_FROM_CLOCK = f"FROM clock LEFT JOIN {_NEWEST_ENTRY} ON TRUE WHERE {{here}}"
+READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation {_FROM_CLOCK}"
+CLOCK_FIELDS = f"row, instant, {CLOCK_COLUMNS} {_FROM_CLOCK}"
 READ_CLOCK = f"SELECT {CLOCK_FIELDS}"
 
 

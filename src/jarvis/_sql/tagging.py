@@ -24,8 +24,9 @@ INSERT INTO past_tags SELECT t.namespace, t.tag, t.instant, t.row, t.category, t
 FROM tags AS t JOIN places AS p ON p.row = t.row WHERE t.namespace = :namespace
 """
 _DATE_PAST = """
-UPDATE past_tags SET (instant, made) = (SELECT instant, made FROM revisions WHERE revisions.ended = past_tags.ended)
-WHERE instant > :now OR made > :now
+UPDATE past_tags SET (instant, made) = (
+    SELECT r.instant, r.made FROM revisions AS r WHERE r.namespace = past_tags.namespace AND r.ended = past_tags.ended
+) WHERE {here} AND (instant > :now OR made > :now)
 """
 _NAME = "(SELECT name FROM names WHERE id = {})"
 _STORED = f"""
@@ -82,7 +83,7 @@ class Tags(SideTable):
 
     def date_past(self, session: Lent, now: int) -> None:
         """Give the tags of past states the instants of those."""
-        session.driver.run(_DATE_PAST, {"now": now})
+        session.driver.run(session.driver.dialect.say(_DATE_PAST), {"now": now})
 
     def stored(self, *, is_past: bool) -> str:
         """Return the statement that reads all tags, and what is noted of their states beside them."""

@@ -27,6 +27,8 @@ class Connection:
         is_lost: it could not take a transaction back, and is used no more.
     """
 
+    dialect = driver.DIALECT
+
     def __init__(self, raw: apsw.Connection, path: str) -> None:
         self.raw, self.path = raw, path
         self.is_lost = False
@@ -88,10 +90,6 @@ class Connection:
     def changed(self) -> int:
         """Return how many rows the last statement changed."""
         return self.raw.changes()
-
-    def given_id(self) -> int:
-        """Return the id that the last statement gave the row that it inserted."""
-        return self.raw.last_insert_rowid()
 
     def _again(self, error: apsw.Error, run: Callable[[], Any]) -> Any:
         """Repeat a read that met a writer half-way, and return what `run` returns; raise the error if it is another.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis._disk import files, search
+from jarvis._sql.dialect import Dialect
 from jarvis._sqlite import cipher
 from jarvis.errors import (
     CorruptStoreError,
@@ -31,6 +32,9 @@ from jarvis.errors import (
 
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
+
+DIALECT = Dialect(here="TRUE", unindexed="+", join_in_order="CROSS JOIN", pages="PRAGMA page_count")
+"""Numbers are those of the whole store. https://sqlite.org/optoverview.html tells of the plus and the CROSS JOIN."""
 
 RESERVED_BYTES = 8
 """Bytes at the end of each page for its checksum (https://sqlite.org/cksumvfs.html)."""

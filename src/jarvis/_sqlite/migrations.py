@@ -51,7 +51,7 @@ def migrate(connection: apsw.Connection) -> None:
     if version == schema.CURRENT_VERSION:
         return
     with connection:
-        rows: Any = connection.execute(tables.READ_FIRST_CLOCK).fetchall()
+        rows: Any = connection.execute(driver.DIALECT.say(tables.READ_FIRST_CLOCK)).fetchall()
         commit, made, generation, *_ = tables.clock_row(rows[0])
         if version == 1:
             connection.execute(_TO_VERSION_2).fetchall()

@@ -290,7 +290,7 @@ def begin_history(connection: apsw.Connection, commit: int, made: int, generatio
     if commit:
         connection.execute("INSERT INTO commits (last, first, moment) VALUES (?, 1, ?)", (commit, made))
     fields = ClockRow(commit, made, generation, begins, max(newest - made, 0), commit, 0, new_generation())
-    connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
+    connection.execute(driver.DIALECT.say(WRITE_CLOCK), (*fields, clock_checksum(fields)))
 
 
 def erasing(connection: apsw.Connection) -> int:
@@ -341,7 +341,7 @@ def remove_unused_names(connection: apsw.Connection) -> None:
 def _change_clock(connection: apsw.Connection, **changes: int) -> None:
     found: Any = connection.execute(f"SELECT {CLOCK_COLUMNS} FROM clock").fetchall()
     fields = tuple(ClockRow(*found[0])._replace(**changes))
-    connection.execute(WRITE_CLOCK, (*fields, clock_checksum(fields)))
+    connection.execute(driver.DIALECT.say(WRITE_CLOCK), (*fields, clock_checksum(fields)))
 
 
 def create_store(path: str, key: DataKey | None) -> None:
@@ -426,4 +426,4 @@ def read_mark(connection: apsw.Connection) -> tuple[int, int]:
 
 def last_commit(connection: apsw.Connection) -> int:
     """Return the number of the last commit that the connection sees, in a store of any version."""
-    return clock_row(connection.execute(READ_FIRST_CLOCK).fetchall()[0])[0]
+    return clock_row(connection.execute(driver.DIALECT.say(READ_FIRST_CLOCK)).fetchall()[0])[0]
