@@ -16,9 +16,10 @@ import apsw
 
 from jarvis._disk.files import Stamp
 from jarvis._sqlite import schema
-from jarvis._sqlite.replace import copy_file, swap, touched_rows
+from jarvis._sqlite.replace import copy_file, rebuilt, swap, touched_rows
 from jarvis._sqlite.replace.copy_file import CopyFile
-from jarvis._sqlite.replace.touched_rows import Budget, Key, Row, Table
+from jarvis._sqlite.replace.rebuilt import Rebuilder
+from jarvis._sqlite.replace.touched_rows import Budget, Key, Row, Table, quoted
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 
@@ -33,10 +34,8 @@ _FOLDING_PATIENCE_SECONDS = 0.05  # writers wait as long for readers of an older
 _PAUSE_SECONDS = 0.05  # between two tries
 
 _LATER = "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('index', 'view') AND sql IS NOT NULL ORDER BY rowid"
-_TABLES = """
-SELECT sql FROM sqlite_schema
-WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' ESCAPE '@' AND name != 'moved' ORDER BY rowid
-"""
+_TABLES = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' ORDER BY rowid"
+_TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name NOT LIKE 'moved@_%' ESCAPE '@'"
 _STATISTICS = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'sqlite@_stat%' ESCAPE '@'"
 _SEQUENCES = "SELECT name, seq FROM sqlite_sequence ORDER BY name"
 _PROGRESS = "CREATE TABLE moving (run TEXT, seq INTEGER, number INTEGER, key TEXT, done INTEGER)"
@@ -95,6 +94,7 @@ class Mover:
     ) -> None:
         self.database = database
         self.copy = CopyFile(database.path, make)
+        self._rebuilder = Rebuilder(self.copy)
         self._progress = progress
         self._patience_seconds = patience_seconds
         self._run = ""
@@ -116,6 +116,7 @@ class Mover:
 
     def begin(self) -> None:
         """Let changes be noted, and make the copy; or go on where another run was broken off."""
+        self.database.read(rebuilt.found)  # what cannot be moved is refused first
         run = self.database.read(_run)
         if run is None or not self._go_on(run):
             self.copy.close()
@@ -155,7 +156,8 @@ class Mover:
     def _layout(self, session: Lease) -> tuple[list[str], dict[str, list[Row]]]:
         with session.standing_still():
             statistics = {name: session.rows(f"SELECT * FROM {name}") for (name,) in session.rows(_STATISTICS)}
-            return [sql for (sql,) in session.rows(_TABLES)], statistics
+            copied = {table.name for table in touched_rows.tables(session.rows)}
+            return [sql for name, sql in session.rows(_TABLES) if name in copied], statistics
 
     def _create(self, layout: tuple[list[str], dict[str, list[Row]]]) -> None:
         tables, statistics = layout
@@ -175,7 +177,7 @@ class Mover:
         copy.execute(_KEEP_PROGRESS, (self._run, place.seq, place.number, json.dumps(place.key), place.done))
 
     def _count(self, session: Lease) -> int:
-        return sum(int(session.rows(f"SELECT count(*) FROM {table.name}")[0][0]) for table in self._tables)
+        return sum(int(session.rows(f"SELECT count(*) FROM {quoted(table.name)}")[0][0]) for table in self._tables)
 
     # --- copying ---------------------------------------------------------------------------------
 
@@ -192,7 +194,8 @@ class Mover:
         self._catch_up()
 
     def make_indexes(self) -> None:
-        """Make the indexes and views that the store has; the copy equals a state of the store."""
+        """Make the indexes and views that the store has, and the tables that are made anew."""
+        self._rebuilder.create(self.database.read(rebuilt.found))
         wanted = self.database.read(lambda session: session.rows(_LATER))
         with self.copy.used() as copy:
             there = {name for _, name, _ in _all(copy, _LATER)}
@@ -202,6 +205,8 @@ class Mover:
                 with self.copy.used() as copy:
                     copy.execute(sql).fetchall()
         self._catch_up()
+        for done in self._rebuilder.fill(self.database.read):
+            self._report(RewriteProgress("index", done, done))
 
     def _catch_up(self) -> None:
         """Copy again what has changed, until the copy equals a state of the store."""
@@ -246,7 +251,9 @@ class Mover:
             return
         self._rounds += 1
         self._place = self._place._replace(seq=seen.seq)
+        by_name = {self._tables[number].name: keys for number, keys in seen.changed.items()}
         with self.copy.used() as copy, copy:
+            self._rebuilder.take(copy, by_name)
             for number, keys in seen.changed.items():
                 table = self._tables[number]
                 for key in keys:
@@ -262,6 +269,7 @@ class Mover:
                 for key, row in keys.items():
                     if self._tally(copy, self._tables[number], key, +1, row) != row:
                         raise UnequalError
+            self._rebuilder.put(copy, by_name)
             self._write_progress(copy)
 
     def _tally(
@@ -344,12 +352,13 @@ class Mover:
         if seen.notes > few:
             return False
         self._repeat(seen)
+        self._rebuilder.finish(lambda work: work(session))
         application, version = schema.read_mark(session.raw)
-        sequences = session.rows(_SEQUENCES)
+        sequences, triggers = session.rows(_SEQUENCES), [sql for _, sql in session.rows(_TRIGGERS)]
         commit = schema.last_commit(session.raw)
         session.drop()  # the connection is one to the old file
         try:
-            self._finish(application, version, sequences)
+            self._finish(application, version, sequences, triggers)
             before_swap(self.copy.path)
             swap.swap(self.database.path, self.copy.path, self.database.lock, commit, after_swap)
         except BaseException:
@@ -358,13 +367,15 @@ class Mover:
             raise
         return True
 
-    def _finish(self, application: int, version: int, sequences: list[Row]) -> None:
+    def _finish(self, application: int, version: int, sequences: list[Row], triggers: list[str]) -> None:
         """Make a store of the copy."""
         with self.copy.used() as copy, copy:
             for name, number in sequences:  # no id is given twice, also not the last ones that are gone
                 copy.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (number, name))
                 if not copy.changes():
                     copy.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, number))
+            for sql in triggers:  # last: what they do was done in the store
+                copy.execute(sql)
             copy.execute("DROP TABLE moving")
             copy.execute(f"PRAGMA application_id = {application}")
             copy.execute(f"PRAGMA user_version = {version}")
@@ -376,6 +387,8 @@ class Mover:
             with self.copy.used() as copy:
                 copy.execute("PRAGMA journal_mode = WAL").fetchall()
                 with copy:
+                    for name, _ in _all(copy, _TRIGGERS):
+                        copy.execute(f"DROP TRIGGER {quoted(name)}")
                     copy.execute("PRAGMA application_id = 0")
                     copy.execute("PRAGMA user_version = 0")
                     self._keep_progress(copy)
