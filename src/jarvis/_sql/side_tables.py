@@ -53,6 +53,7 @@ class SideTable(ABC):
        erased, each FTS5 table that is declared is merged into one piece (``optimize``).
     5. Tables that are derived (`Table.is_derived`; all of a side table, or none) are not copied where a store is moved
        into another file. They are made anew there: each present state is `put`, each past one is `put` and then kept.
+       They give no text an id of a name but those that the state itself has, or the copy would have other names.
 
     It is declared in `jarvis._sql.registry`. The text that creates its tables is the database's own.
 

@@ -196,8 +196,7 @@ class Rebuilder:
             columns = [column for (column,) in copy.execute("SELECT name FROM pragma_table_info(?)", (name,))]
         table = Table(-1, name, ("rowid",), ("rowid", *columns))
         key: Key = ()
-        is_last = False
-        while not is_last:
+        while key != (_GREATEST,):
             rows, is_last = read(lambda session: touched_rows.chunk(session.each, table, key))  # noqa: B023  at once
             between = (key[0] + 1 if key else _LEAST, _GREATEST if is_last else rows[-1][0])
             wanted = {row[0]: row for row in rows}
@@ -211,4 +210,4 @@ class Rebuilder:
             key = (between[1],)
 
     def _session(self, copy: apsw.Connection) -> Session:
-        return Session(Connection(copy, self._copy.path), NameBook(), HistoryPolicy(), self._derived)
+        return Session(Connection(copy, self._copy.store), NameBook(), HistoryPolicy(), self._derived)
