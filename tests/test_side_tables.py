@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -592,6 +593,60 @@ def test_a_trigger_of_somebody_else_does_once_what_it_does(shared: MemoryModule)
 
     assert moved.resumed > 0
     assert ask(shared, "SELECT text FROM noted") == [("before",), ("meanwhile",), ("after",)]
+
+
+@pytest.mark.parametrize("stage", ["copy", "index", "verify", "swap"])
+@pytest.mark.parametrize(
+    "created",
+    ["TABLE a", "VIRTUAL TABLE a USING fts5", "INDEX a ON entries", "VIEW a"],
+    ids=lambda text: text.split()[0],
+)
+def test_what_somebody_creates_meanwhile_is_not_lost(memory: MemoryModule, stage: str, created: str) -> None:
+    sql = f"CREATE {created} AS SELECT 1" if created == "VIEW a" else f"CREATE {created} (key)"
+
+    def create(progress: Any) -> None:
+        if progress.stage == stage and not ask(memory, "SELECT 1 FROM sqlite_schema WHERE name = 'a'"):
+            with database_of(memory).changing() as session:
+                session.run(sql)
+
+    with contextlib.suppress(StoreAccessError):  # where it was too late to take it along
+        moving.move(database_of(memory), progress=create)
+    moving.move(database_of(memory))
+
+    assert ask(memory, "SELECT sql FROM sqlite_schema WHERE name = 'a'") == [(sql,)]
+    check(memory)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("CREATE TABLE b (key)", "CREATE TABLE a (key)"),
+        ("CREATE TABLE a (key)", "DROP TABLE a"),
+        ("CREATE TABLE a (key)", "ALTER TABLE a ADD COLUMN value"),
+        ("CREATE VIRTUAL TABLE a USING fts5 (key)", "DROP TABLE a"),
+        ("CREATE INDEX a ON entries (key)", "DROP INDEX a"),
+        ("CREATE VIEW a AS SELECT 1", "DROP VIEW a"),
+    ],
+)
+def test_a_move_goes_on_with_the_tables_of_today(memory: MemoryModule, before: str, after: str) -> None:
+    def break_off(_: str) -> None:
+        raise ZeroDivisionError
+
+    def run(sql: str) -> None:
+        with database_of(memory).changing() as session:
+            session.run(sql)
+
+    run(before)
+    with pytest.raises(ZeroDivisionError):
+        moving.move(database_of(memory), before_swap=break_off)
+    run(after)
+    named = "SELECT name, sql FROM sqlite_schema WHERE name IN ('a', 'b')"
+    expected = ask(memory, named)
+
+    moving.move(database_of(memory))
+
+    assert ask(memory, named) == expected
+    check(memory)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from jarvis._disk.files import Stamp
 from jarvis._sqlite import schema
 from jarvis._sqlite.replace import copy_file, rebuilt, swap, touched_rows
 from jarvis._sqlite.replace.copy_file import CopyFile
-from jarvis._sqlite.replace.rebuilt import Rebuilder
+from jarvis._sqlite.replace.rebuilt import Rebuilder, Rebuilt
 from jarvis._sqlite.replace.touched_rows import Budget, Key, Row, Table, quoted
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
 from jarvis.model.rewriting import RewriteProgress, Rewritten
@@ -36,6 +36,10 @@ _PAUSE_SECONDS = 0.05  # between two tries
 _LATER = "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('index', 'view') AND sql IS NOT NULL ORDER BY rowid"
 _TABLES = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' ORDER BY rowid"
 _TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name NOT LIKE 'moved@_%' ESCAPE '@'"
+_MADE = """
+SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite@_%' ESCAPE '@' AND name != 'moving'
+AND name NOT IN (SELECT name FROM pragma_table_list WHERE type = 'shadow')
+"""
 _STATISTICS = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'sqlite@_stat%' ESCAPE '@'"
 _SEQUENCES = "SELECT name, seq FROM sqlite_sequence ORDER BY name"
 _PROGRESS = "CREATE TABLE moving (run TEXT, seq INTEGER, number INTEGER, key TEXT, done INTEGER)"
@@ -77,6 +81,14 @@ class _Seen(NamedTuple):
     is_last: bool
 
 
+class _Shape(NamedTuple):
+    """The tables of a store whose rows are copied, those that are made anew, and its indexes and views."""
+
+    copied: list[Table]
+    rebuilt: list[Rebuilt]
+    later: list[tuple[str, str, str]]
+
+
 def digest_of(table: str, row: Row) -> int:
     """Return what a row adds to the digest of a store: the sum, modulo 2**128, does not depend on an order."""
     return int.from_bytes(hashlib.blake2b(repr((table, row)).encode(), digest_size=16).digest())
@@ -100,6 +112,7 @@ class Mover:
         self._run = ""
         self._place = Place(0, 0, (), 0)
         self._tables: list[Table] = []
+        self._shape = _Shape([], [], [])
         self._total = 0
         self._rounds = 0
         self._resumed = 0
@@ -116,13 +129,13 @@ class Mover:
 
     def begin(self) -> None:
         """Let changes be noted, and make the copy; or go on where another run was broken off."""
-        self.database.read(rebuilt.found)  # what cannot be moved is refused first
         run = self.database.read(_run)
         if run is None or not self._go_on(run):
             self.copy.close()
             copy_file.remove(self.database.path)
             try:
                 with self.database.changing() as session, self._timing():
+                    self._shape = _shape(session)  # first: a store that cannot be moved is refused
                     self.copy.create()
                     for sql in touched_rows.beginning(session.rows):
                         session.run(sql)
@@ -132,7 +145,7 @@ class Mover:
                 raise
             self._run = self.database.read(self._running)
             self._create(self.database.read(self._layout))
-        self._tables = self.database.read(lambda session: touched_rows.tables(session.rows))
+        self._tables = self._shape.copied
         self._total = self.database.read(self._count)
 
     def _go_on(self, run: str) -> bool:
@@ -140,7 +153,12 @@ class Mover:
             return False
         with self.copy.used() as copy:
             found, seq, number, key, done = _all(copy, _READ_PROGRESS)[0]
-        if found != run:
+            there = dict(_all(copy, _MADE))
+        self._shape = self.database.read(_shape)
+        wanted = dict(self.database.read(lambda session: session.rows(_MADE)))
+        # Somebody may have dropped or created what is in the copy already, or should be.
+        is_there = there.items() <= wanted.items() and all(table.name in there for table in self._shape.copied)
+        if found != run or not is_there:
             return False
         self._run, self._place, self._resumed = run, Place(seq, number, tuple(json.loads(key)), done), done
         return True
@@ -156,7 +174,7 @@ class Mover:
     def _layout(self, session: Lease) -> tuple[list[str], dict[str, list[Row]]]:
         with session.standing_still():
             statistics = {name: session.rows(f"SELECT * FROM {name}") for (name,) in session.rows(_STATISTICS)}
-            copied = {table.name for table in touched_rows.tables(session.rows)}
+            copied = {table.name for table in self._shape.copied}
             return [sql for name, sql in session.rows(_TABLES) if name in copied], statistics
 
     def _create(self, layout: tuple[list[str], dict[str, list[Row]]]) -> None:
@@ -195,12 +213,11 @@ class Mover:
 
     def make_indexes(self) -> None:
         """Make the indexes and views that the store has, and the tables that are made anew."""
-        self._rebuilder.create(self.database.read(rebuilt.found))
-        wanted = self.database.read(lambda session: session.rows(_LATER))
+        self._rebuilder.create(self._shape.rebuilt)
         with self.copy.used() as copy:
             there = {name for _, name, _ in _all(copy, _LATER)}
-        for number, (_, name, sql) in enumerate(wanted):
-            self._report(RewriteProgress("index", number, len(wanted)))
+        for number, (_, name, sql) in enumerate(self._shape.later):
+            self._report(RewriteProgress("index", number, len(self._shape.later)))
             if name not in there:
                 with self.copy.used() as copy:
                     copy.execute(sql).fetchall()
@@ -351,6 +368,8 @@ class Mover:
         seen = self._look(session)
         if seen.notes > few:
             return False
+        if _shape(session) != self._shape:  # somebody has added a table, an index or a view meanwhile
+            raise UnequalError
         self._repeat(seen)
         self._rebuilder.finish(lambda work: work(session))
         application, version = schema.read_mark(session.raw)
@@ -421,6 +440,10 @@ def _behind(tables: list[Table], place: Place, seen: _Seen) -> Place:
 
 def _all(connection: apsw.Connection, sql: str, bindings: Key = ()) -> list[Any]:
     return connection.execute(sql, bindings).fetchall()
+
+
+def _shape(session: Lease) -> _Shape:
+    return _Shape(touched_rows.tables(session.rows), rebuilt.found(session), session.rows(_LATER))
 
 
 def _run(session: Lease) -> str | None:
