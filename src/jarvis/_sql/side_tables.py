@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 Place = tuple[int, int, int]
-"""Tells a state of an entry apart: (id of its namespace, instant, row). No two states in a store have the same row."""
+"""Tells a state of an entry apart: (id of its namespace, instant, row). No two of a namespace have the same row; no two
+of a store have it on SQLite."""
 
 End = tuple[int, int]
 """Which change ended a past state: (commit number, instant)."""
