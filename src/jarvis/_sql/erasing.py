@@ -21,21 +21,11 @@ if TYPE_CHECKING:
     from jarvis._sql.reading import Reader
     from jarvis._sql.session import Session
 
-_ALL_IDS = """
-SELECT id FROM entries WHERE namespace = :namespace UNION SELECT id FROM revisions WHERE namespace = :namespace
-UNION SELECT id FROM gaps WHERE namespace = :namespace
-UNION SELECT id FROM events WHERE namespace = :namespace
-"""
-_KNOWN = """
-SELECT 1 FROM entries WHERE namespace = :namespace AND id = :id UNION ALL
-SELECT 1 FROM revisions WHERE namespace = :namespace AND id = :id UNION ALL
-SELECT 1 FROM gaps WHERE namespace = :namespace AND id = :id UNION ALL
-SELECT 1 FROM events WHERE namespace = :namespace AND id = :id LIMIT 1
-"""
-_STATES = {
-    "entries": "SELECT row, instant, body FROM entries WHERE namespace = ? AND id = ?",
-    "revisions": "SELECT row, instant, body FROM revisions WHERE namespace = ? AND id = ?",
-}
+_OF_MEMORIES = [table for table in registry.own_tables() if table.counted]
+_ALL_IDS = " UNION ".join(f"SELECT id FROM {table.name} WHERE namespace = :namespace" for table in _OF_MEMORIES)
+_SAME = "WHERE namespace = :namespace AND id = :id"
+_KNOWN = f"{' UNION ALL '.join(f'SELECT 1 FROM {table.name} {_SAME}' for table in _OF_MEMORIES)} LIMIT 1"
+_STATES = "SELECT row, instant, body FROM {} WHERE namespace = ? AND id = ?"
 _NO_STATE = """
 NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace = n.namespace AND e.id = n.id)
 AND NOT EXISTS (SELECT 1 FROM revisions AS r WHERE r.namespace = n.namespace AND r.id = n.id)
@@ -98,9 +88,8 @@ def _remove_all(session: Session, namespace: int) -> Counter[str]:
     removed: Counter[str] = Counter()
     for side in session.side_tables:  # which may look for their states
         removed[side.tables[0].counted] += side.erase(session, namespace)
-    for table in registry.own_tables():
-        if table.counted:
-            removed[table.counted] += _changed(session, f"DELETE FROM {table.name} WHERE namespace = ?", (namespace,))
+    for table in _OF_MEMORIES:
+        removed[table.counted] += _changed(session, f"DELETE FROM {table.name} WHERE namespace = ?", (namespace,))
     return removed
 
 
@@ -108,19 +97,14 @@ def _remove(session: Session, namespace: int, ids: Sequence[str]) -> Counter[str
     """Remove all that is kept of memories; return how many of what."""
     removed: Counter[str] = Counter(entries=0)  # first in the receipt
     for entry_id in ids:
-        for what, table, take in (
-            ("entries", "entries", side_tables.take),
-            ("past states", "revisions", side_tables.take_past),
-        ):
-            for row, instant, encoded in session.rows(_STATES[table], (namespace, entry_id)):
+        for table, take in (("entries", side_tables.take), ("revisions", side_tables.take_past)):
+            for row, instant, encoded in session.rows(_STATES.format(table), (namespace, entry_id)):
                 removed.update(take(session, (namespace, instant, row), session.body(encoded).tags))
-            sql = f"DELETE FROM {table} WHERE namespace = ? AND id = ?"
-            removed[what] += _changed(session, sql, (namespace, entry_id))
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]
-        for what, table in (("gaps", "gaps"), ("changes", "events")):
-            sql = f"DELETE FROM {table} WHERE namespace = ? AND id IN ({', '.join('?' * len(some))})"
-            removed[what] += _changed(session, sql, (namespace, *some))
+        for whole in _OF_MEMORIES:
+            sql = f"DELETE FROM {whole.name} WHERE namespace = ? AND id IN ({', '.join('?' * len(some))})"
+            removed[whole.counted] += _changed(session, sql, (namespace, *some))
     return removed
 
 

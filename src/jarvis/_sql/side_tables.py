@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.record import Encoded, decode_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,11 +15,12 @@ if TYPE_CHECKING:
     from jarvis._sql.driver import Driver
     from jarvis._sql.names import Names
     from jarvis._sql.tables import Table
-    from jarvis.model.entry import MemoryEntry
-    from jarvis.model.record import Encoded
+
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 Place = tuple[int, int, int]
-"""Tells a state of an entry apart: (id of its namespace, instant, row). No two states in a store have the same row."""
+"""Tells a state of an entry apart: (id of its namespace, instant, row). No two of a namespace have the same row; no two
+of a store have it on SQLite."""
 
 End = tuple[int, int]
 """Which change ended a past state: (commit number, instant)."""
@@ -47,8 +52,9 @@ class SideTable(ABC):
        an FTS5 table needs content of its own, or ``contentless_delete``: it can delete without the old text then.
     4. What is taken out leaves the file: FTS5 keeps deleted words in its index for a while, so where something is
        erased, each FTS5 table that is declared is merged into one piece (``optimize``).
-    5. A table that is derived (`Table.is_derived`) is not copied where a store is moved into another file. It is made
-       anew there: each present state is `put`, each past one is `put` and then kept.
+    5. Tables that are derived (`Table.is_derived`; all of a side table, or none) are not copied where a store is moved
+       into another file. They are made anew there: each present state is `put`, each past one is `put` and then kept.
+       They give no text an id of a name but those that the state itself has, or the copy would have other names.
 
     It is declared in `jarvis._sql.registry`. The text that creates its tables is the database's own.
 
@@ -147,3 +153,80 @@ def take_past(session: Lent, place: Place, tags: Sequence[str]) -> dict[str, int
         for side in session.side_tables
         if tags or not side.needs_tags
     }
+
+
+class Stored(NamedTuple):
+    """A state as it is stored, in the order of the columns of `STATES`; `number` is its key there."""
+
+    number: int
+    ended: int | None
+    made: int | None
+    row: int
+    namespace: int
+    id: str
+    category: str
+    category_id: int
+    key: str
+    entity_type: str
+    entity_type_id: int
+    entity_id: str | None
+    instant: int
+    version: int
+    body: str
+    packed: bytes | None
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.namespace, self.instant, self.row
+
+
+_NAME = "(SELECT name FROM names WHERE names.id = s.{})"
+_STATE = f"""
+s.row, s.namespace, s.id, {_NAME.format("category")}, s.category, s.key, {_NAME.format("entity_type")}, s.entity_type,
+s.entity_id, s.instant, s.version, s.body, s.packed
+"""
+STATES = {
+    "entries": f"SELECT * FROM (SELECT row AS number, NULL, NULL, {_STATE} FROM entries AS s)",
+    "revisions": f"SELECT * FROM (SELECT ended AS number, ended, made, {_STATE} FROM revisions AS s)",
+}
+"""By the table that has them: the statements that select states as they are stored, by their `number`."""
+
+
+def put_again(session: Lent, state: Stored) -> None:
+    """Make what goes with a state that is stored, of the present or of the past."""
+    tags, position = _tags(session, state.body), (state.instant, state.row)
+    kind, version = state.entity_type, state.version
+    entry = described(state.id, state.category, state.key, tags, kind, state.entity_id, version, position)
+    encoded = Encoded(state.body.encode(), state.packed, state.instant)
+    for side in session.side_tables:
+        if tags or not side.needs_tags:
+            side.put(session, (*state.place, state.category_id, state.entity_type_id), entry, encoded)
+            if state.ended is not None and state.made is not None:
+                side.keep(session, state.place, tags, (state.ended, state.made))
+
+
+def take_again(session: Lent, state: Stored) -> None:
+    """Remove what `put_again` makes of a state."""
+    (take if state.ended is None else take_past)(session, state.place, _tags(session, state.body))
+
+
+def _tags(session: Lent, body: str) -> list[str]:
+    try:
+        return decode_body(body).tags
+    except ValueError:
+        raise session.driver.corrupt("an entry cannot be decoded") from None
+
+
+def described(
+    entry_id: str,
+    category: str,
+    key: str,
+    tags: list[str],
+    entity_type: str,
+    entity_id: str | None,
+    version: int,
+    position: tuple[int, int],
+) -> MemoryEntry:
+    """Return an entry without value, timestamp and provenance, which take long to decode."""
+    return MemoryEntry(entry_id, category, key, {}, tags, entity_type, entity_id, _NO_TIME, {}, version, position)

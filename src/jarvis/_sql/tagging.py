@@ -100,11 +100,12 @@ class Tags(SideTable):
         """Compare the tags of a state with those in its body, and what is noted beside them with the state."""
         instant, _ = entry.position or (None, None)
         noted = (namespace, entry.category, entry.entity_type, instant, *(end or (None, None)))
-        if any(row[2:] != noted for row in rows):
-            return "a tag of the past does not match its state" if end else "a tag does not match its entry"
-        if {row[1] for row in rows} != set(entry.tags):
-            return "the tags of an entry are not those it was stored with"
-        return None
+        there = set()
+        for _, tag, *others in rows:
+            if tuple(others) != noted:
+                return "a tag of the past does not match its state" if end else "a tag does not match its entry"
+            there.add(tag)
+        return None if there == set(entry.tags) else "the tags of an entry are not those it was stored with"
 
 
 def _ids(session: Lent, tags: Sequence[str]) -> list[int]:

@@ -18,12 +18,17 @@ import msgspec
 
 from jarvis._disk import files
 from jarvis._sql import registry
+from jarvis._sql.names import NameBook
+from jarvis._sql.session import Session
+from jarvis._sql.side_tables import STATES, Stored, put_again
 from jarvis._sql.tables import row_checksum
 from jarvis._sqlite import driver, schema
+from jarvis._sqlite.connection import Connection
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError, StoreAccessError
 from jarvis.model.entry import DEFAULT_NAMESPACE
+from jarvis.model.options import HistoryPolicy
 from jarvis.model.record import Body
 
 if TYPE_CHECKING:
@@ -38,7 +43,6 @@ _INSERT = f"""
 INSERT INTO entries (row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum)
 VALUES (?, {_NAME}, ?, {_NAME}, ?, {_NAME}, ?, ?, 1, ?, ?)
 """
-_INSERT_TAG = f"INSERT OR IGNORE INTO tags VALUES ({_NAME}, {_NAME}, ?, ?, {_NAME}, {_NAME})"
 
 
 def migrate(connection: apsw.Connection, path: str) -> None:
@@ -151,7 +155,7 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
         except (ValueError, TypeError, InvalidEntryError, RecursionError) as error:  # its text may hold what is stored
             problem = stack_error(f"{value}{tags}{provenance}") if type(error) is RecursionError else error
             raise StackFullError() if ran_out(problem) else _malformed(path, rowid) from None
-        for name in {DEFAULT_NAMESPACE, category, entity_type, *body.tags}:
+        for name in {DEFAULT_NAMESPACE, category, entity_type}:
             connection.execute(_INTERN, (name,))
         fields = (commit, DEFAULT_NAMESPACE, entry_id, category, key, entity_type, entity_id, instant, 1)
         checksum = row_checksum(fields, encoded)
@@ -159,8 +163,9 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
             _INSERT,
             (commit, DEFAULT_NAMESPACE, entry_id, category, key, entity_type, entity_id, instant, encoded, checksum),
         )
-        for tag in body.tags:
-            connection.execute(_INSERT_TAG, (DEFAULT_NAMESPACE, tag, instant, commit, category, entity_type))
+    session = Session(Connection(connection, path), NameBook(), HistoryPolicy(), registry.SIDE_TABLES)
+    for state in session.each(STATES["entries"]):
+        put_again(session, Stored(*state))
     schema.begin_history(connection, commit, 0, 0)
     return commit
 

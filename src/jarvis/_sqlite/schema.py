@@ -271,6 +271,7 @@ CURRENT = f"""{TABLES}
 INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0, 0, 0))}, NULL, 0, 0, 0, 0, 0);
 {HISTORY}{VIEW}"""
 
+_IS_VIRTUAL = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND name = ? AND type = 'virtual'"
 _NEWEST = "SELECT max(instant) FROM entries"
 
 
@@ -336,6 +337,13 @@ def remove_unused_names(connection: apsw.Connection) -> None:
         if connection.changes():
             found: Any = connection.execute("SELECT names_generation FROM clock").fetchall()
             _change_clock(connection, names_generation=found[0][0] + 1)
+
+
+def merge_indexes(connection: apsw.Connection) -> None:
+    """Merge each derived table of FTS5 into one piece, without the words of what was deleted. Needs the writer lock."""
+    for table in registry.tables():
+        if table.is_derived and connection.execute(_IS_VIRTUAL, (table.name,)).fetchall():
+            connection.execute(f"INSERT INTO {table.name} ({table.name}) VALUES ('optimize')").fetchall()
 
 
 def _change_clock(connection: apsw.Connection, **changes: int) -> None:

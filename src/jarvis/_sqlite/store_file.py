@@ -268,6 +268,7 @@ class StoreFile:
             return False  # the copy that is made just now may hold it; it has the same to do when it is the store
         if left & tables.COMPACTING:
             schema.remove_unused_names(connection)
+            schema.merge_indexes(connection)
             with files.explaining(self.path, "clean up beside the store"):
                 files.remove_leftovers(self.path)  # a killed one's holds what was erased
             compact.compact(connection, self.path, self.key())

@@ -11,15 +11,14 @@ import itertools
 import operator
 import os
 import struct
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from jarvis._disk import files
 from jarvis._sql import registry, tables
+from jarvis._sql.side_tables import described
 from jarvis._sqlite import cipher, driver, schema
-from jarvis.model.entry import MemoryEntry
 from jarvis.model.record import Encoded, check_stored
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ _SECOND_CLOCK = f"{_FIRST_CLOCK}, begins, ahead, fed_from"
 _THIRD_CLOCK = f"{_SECOND_CLOCK}, erasing"
 _CLOCK = f"{_THIRD_CLOCK}, generation, copied"
 _CHANGES = "SELECT ended, made, change, change_checksum FROM revisions"
-_SOME_TIME = datetime.min.replace(tzinfo=UTC)  # its own takes long to tell, and may be in a zone that is unknown here
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WAL_FRAME = struct.Struct(">6I")
 _WAL_MAGIC = 0x377F0682
@@ -114,9 +112,7 @@ def _compare_states(
             tags = check_stored(body, packed).tags
         except ValueError:
             raise driver.corrupt(path, "an entry cannot be decoded") from None
-        entry = MemoryEntry(
-            entry_id, category, key, {}, tags, entity_type, entity_id, _SOME_TIME, {}, version, (instant, row)
-        )
+        entry = described(entry_id, category, key, tags, entity_type, entity_id, version, (instant, row))
         encoded = Encoded(body.encode(), packed, instant)
         for side, rows in stored:
             finding = side.verify(namespace, entry, encoded, (ended, made) if is_past else None, rows.of(row))

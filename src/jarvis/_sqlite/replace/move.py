@@ -3,7 +3,8 @@
 The rows are copied beside writers, a thousand at a time; what changes meanwhile is noted by triggers (see
 `touched_rows`) and copied again, in rounds that become smaller. When the copy equals the store it is
 compared with it row by row, and each row that changes from there on when it is copied again. Only for the
-last round, and until the copy has taken the store's place (see `swap`), writers wait.
+last round, and until the copy has taken the store's place (see `swap`), writers wait. Tables without
+triggers, such as a text index, are made anew (see `rebuilt`).
 
 What is copied is on the disk with how far it has come: a move that is broken off, or killed, is gone on with by
 the next one.
@@ -78,7 +79,8 @@ def move(
 
     Raises:
         StoreBusyError: somebody else moves the store, or an older state was read for too long; go on later.
-        StoreAccessError: the copy does not equal the store. It was removed, and the store is as it was.
+        StoreAccessError: the copy does not equal the store, and was removed; or the store has a virtual table that
+            cannot be made anew, and nothing was begun. The store is as it was.
         StoreError: the store, or the copy, is read-only, full, damaged or gone.
         TransactionError: the calling thread has a transaction open.
     """

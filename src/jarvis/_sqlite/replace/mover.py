@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import apsw
 
 from jarvis._sqlite import schema
-from jarvis._sqlite.replace import copy_file, swap, touched_rows
+from jarvis._sqlite.replace import copy_file, rebuilt, swap, touched_rows
 from jarvis._sqlite.replace.copy_file import CopyFile
-from jarvis._sqlite.replace.touched_rows import Budget, Key, Row, Table
+from jarvis._sqlite.replace.rebuilt import Rebuilder, Rebuilt
+from jarvis._sqlite.replace.touched_rows import Budget, Key, Row, Table, quoted
 from jarvis.errors import StoreAccessError, StoreBusyError, StoreError
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 
@@ -32,9 +33,11 @@ _FOLDING_PATIENCE_SECONDS = 0.05  # writers wait as long for readers of an older
 _PAUSE_SECONDS = 0.05  # between two tries
 
 _LATER = "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('index', 'view') AND sql IS NOT NULL ORDER BY rowid"
-_TABLES = """
-SELECT sql FROM sqlite_schema
-WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' ESCAPE '@' AND name != 'moved' ORDER BY rowid
+_TABLES = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' ORDER BY rowid"
+_TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name NOT LIKE 'moved@_%' ESCAPE '@'"
+_MADE = """
+SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite@_%' ESCAPE '@' AND name != 'moving'
+AND name NOT IN (SELECT name FROM pragma_table_list WHERE type = 'shadow')
 """
 _STATISTICS = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'sqlite@_stat%' ESCAPE '@'"
 _SEQUENCES = "SELECT name, seq FROM sqlite_sequence ORDER BY name"
@@ -77,6 +80,14 @@ class _Seen(NamedTuple):
     is_last: bool
 
 
+class _Shape(NamedTuple):
+    """The tables of a store whose rows are copied, those that are made anew, and its indexes and views."""
+
+    copied: list[Table]
+    rebuilt: list[Rebuilt]
+    later: list[tuple[str, str, str]]
+
+
 def digest_of(table: str, row: Row) -> int:
     """Return what a row adds to the digest of a store: the sum, modulo 2**128, does not depend on an order."""
     return int.from_bytes(hashlib.blake2b(repr((table, row)).encode(), digest_size=16).digest())
@@ -94,11 +105,13 @@ class Mover:
     ) -> None:
         self.database = database
         self.copy = CopyFile(database.path, make)
+        self._rebuilder = Rebuilder(self.copy)
         self._progress = progress
         self._patience_seconds = patience_seconds
         self._run = ""
         self._place = Place(0, 0, (), 0)
         self._tables: list[Table] = []
+        self._shape = _Shape([], [], [])
         self._total = 0
         self._rounds = 0
         self._resumed = 0
@@ -121,6 +134,7 @@ class Mover:
             copy_file.remove(self.database.path)
             try:
                 with self.database.changing() as session, self._timing():
+                    self._shape = _shape(session)  # first: a store that cannot be moved is refused
                     self.copy.create()
                     for sql in touched_rows.beginning(session.rows):
                         session.run(sql)
@@ -130,7 +144,7 @@ class Mover:
                 raise
             self._run = self.database.read(self._running)
             self._create(self.database.read(self._layout))
-        self._tables = self.database.read(lambda session: touched_rows.tables(session.rows))
+        self._tables = self._shape.copied
         self._total = self.database.read(self._count)
 
     def _go_on(self, run: str) -> bool:
@@ -138,7 +152,12 @@ class Mover:
             return False
         with self.copy.used() as copy:
             found, seq, number, key, done = _all(copy, _READ_PROGRESS)[0]
-        if found != run:
+            there = dict(_all(copy, _MADE))
+        self._shape = self.database.read(_shape)
+        wanted = dict(self.database.read(lambda session: session.rows(_MADE)))
+        # Somebody may have dropped or created what is in the copy already, or should be.
+        is_there = there.items() <= wanted.items() and all(table.name in there for table in self._shape.copied)
+        if found != run or not is_there:
             return False
         self._run, self._place, self._resumed = run, Place(seq, number, tuple(json.loads(key)), done), done
         return True
@@ -154,7 +173,8 @@ class Mover:
     def _layout(self, session: Lease) -> tuple[list[str], dict[str, list[Row]]]:
         with session.standing_still():
             statistics = {name: session.rows(f"SELECT * FROM {name}") for (name,) in session.rows(_STATISTICS)}
-            return [sql for (sql,) in session.rows(_TABLES)], statistics
+            copied = {table.name for table in self._shape.copied}
+            return [sql for name, sql in session.rows(_TABLES) if name in copied], statistics
 
     def _create(self, layout: tuple[list[str], dict[str, list[Row]]]) -> None:
         tables, statistics = layout
@@ -174,7 +194,7 @@ class Mover:
         copy.execute(_KEEP_PROGRESS, (self._run, place.seq, place.number, json.dumps(place.key), place.done))
 
     def _count(self, session: Lease) -> int:
-        return sum(int(session.rows(f"SELECT count(*) FROM {table.name}")[0][0]) for table in self._tables)
+        return sum(int(session.rows(f"SELECT count(*) FROM {quoted(table.name)}")[0][0]) for table in self._tables)
 
     # --- copying ---------------------------------------------------------------------------------
 
@@ -191,16 +211,18 @@ class Mover:
         self._catch_up()
 
     def make_indexes(self) -> None:
-        """Make the indexes and views that the store has; the copy equals a state of the store."""
-        wanted = self.database.read(lambda session: session.rows(_LATER))
+        """Make the indexes and views that the store has, and the tables that are made anew."""
+        self._rebuilder.create(self._shape.rebuilt)
         with self.copy.used() as copy:
             there = {name for _, name, _ in _all(copy, _LATER)}
-        for number, (_, name, sql) in enumerate(wanted):
-            self._report(RewriteProgress("index", number, len(wanted)))
+        for number, (_, name, sql) in enumerate(self._shape.later):
+            self._report(RewriteProgress("index", number, len(self._shape.later)))
             if name not in there:
                 with self.copy.used() as copy:
                     copy.execute(sql).fetchall()
         self._catch_up()
+        for done in self._rebuilder.fill(self.database.read):
+            self._report(RewriteProgress("index", done, done))
 
     def _catch_up(self) -> None:
         """Copy again what has changed, until the copy equals a state of the store."""
@@ -245,7 +267,9 @@ class Mover:
             return
         self._rounds += 1
         self._place = self._place._replace(seq=seen.seq)
+        by_name = {self._tables[number].name: keys for number, keys in seen.changed.items()}
         with self.copy.used() as copy, copy:
+            self._rebuilder.take(copy, by_name)
             for number, keys in seen.changed.items():
                 table = self._tables[number]
                 for key in keys:
@@ -261,6 +285,7 @@ class Mover:
                 for key, row in keys.items():
                     if self._tally(copy, self._tables[number], key, +1, row) != row:
                         raise UnequalError
+            self._rebuilder.put(copy, by_name)
             self._write_progress(copy)
 
     def _tally(
@@ -342,13 +367,16 @@ class Mover:
         seen = self._look(session)
         if seen.notes > few:
             return False
+        if _shape(session) != self._shape:  # somebody has added a table, an index or a view meanwhile
+            raise UnequalError
         self._repeat(seen)
+        self._rebuilder.finish(lambda work: work(session))
         application, version = schema.read_mark(session.raw)
-        sequences = session.rows(_SEQUENCES)
+        sequences, triggers = session.rows(_SEQUENCES), [sql for _, sql in session.rows(_TRIGGERS)]
         commit = schema.last_commit(session.raw)
         session.drop()  # the connection is one to the old file
         try:
-            self._finish(application, version, sequences)
+            self._finish(application, version, sequences, triggers)
             before_swap(self.copy.path)
             swap.swap(self.database.path, self.copy.path, self.database.lock, commit, after_swap)
         except BaseException:
@@ -357,13 +385,15 @@ class Mover:
             raise
         return True
 
-    def _finish(self, application: int, version: int, sequences: list[Row]) -> None:
+    def _finish(self, application: int, version: int, sequences: list[Row], triggers: list[str]) -> None:
         """Make a store of the copy."""
         with self.copy.used() as copy, copy:
             for name, number in sequences:  # no id is given twice, also not the last ones that are gone
                 copy.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (number, name))
                 if not copy.changes():
                     copy.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, number))
+            for sql in triggers:  # last: what they do was done in the store
+                copy.execute(sql)
             copy.execute("DROP TABLE moving")
             copy.execute(f"PRAGMA application_id = {application}")
             copy.execute(f"PRAGMA user_version = {version}")
@@ -375,6 +405,8 @@ class Mover:
             with self.copy.used() as copy:
                 copy.execute("PRAGMA journal_mode = WAL").fetchall()
                 with copy:
+                    for name, _ in _all(copy, _TRIGGERS):
+                        copy.execute(f"DROP TRIGGER {quoted(name)}")
                     copy.execute("PRAGMA application_id = 0")
                     copy.execute("PRAGMA user_version = 0")
                     self._keep_progress(copy)
@@ -407,6 +439,10 @@ def _behind(tables: list[Table], place: Place, seen: _Seen) -> Place:
 
 def _all(connection: apsw.Connection, sql: str, bindings: Key = ()) -> list[Any]:
     return connection.execute(sql, bindings).fetchall()
+
+
+def _shape(session: Lease) -> _Shape:
+    return _Shape(touched_rows.tables(session.rows), rebuilt.found(session), session.rows(_LATER))
 
 
 def _run(session: Lease) -> str | None:

@@ -17,7 +17,7 @@ import msgspec
 
 from jarvis._disk import files
 from jarvis._sqlite import cipher, driver, first_life
-from jarvis._sqlite.replace import move
+from jarvis._sqlite.replace import move, rebuilt
 from jarvis.errors import (
     InvalidSettingError,
     KeyUnavailableError,
@@ -204,7 +204,7 @@ def _begin(database: Database) -> bool:
     """Open the store, and end what was begun and only has to be ended; return whether there was anything."""
     database.check_may_rewrite()
     was_changing = database.vault.is_changing()
-    database.read(lambda _: None)
+    database.read(rebuilt.found)  # before anything is begun that could not be ended
     if was_changing:
         _finish(database)
         if not database.vault.is_changing():

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from jarvis._sql import registry
+
 Ask = Callable[[str, tuple[Any, ...]], list[Any]]
 """Runs a statement with what is bound, and returns all its rows."""
 
@@ -28,8 +30,8 @@ MOST_BYTES = 1 << 20
 NAME = "moved"
 
 _TABLES = """
-SELECT name FROM sqlite_schema
-WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' ESCAPE '@' AND name != 'moved' ORDER BY name
+SELECT name FROM pragma_table_list
+WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite@_%' ESCAPE '@' AND name != 'moved' ORDER BY name
 """
 _COLUMNS = "SELECT name, pk FROM pragma_table_info(?)"
 _TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'moved@_%' ESCAPE '@'"
@@ -58,27 +60,46 @@ class Table(NamedTuple):
 
     def select(self, *, after: bool) -> str:
         """Return the statement for all rows in the order of their keys, or those behind the key that is bound."""
-        where = f" WHERE ({', '.join(self.key)}) > ({_marks(self.key)})" if after else ""
-        return f"SELECT {', '.join(self.columns)} FROM {self.name}{where} ORDER BY {', '.join(self.key)}"
+        key = _listed(self.key)
+        where = f" WHERE ({key}) > ({_marks(self.key)})" if after else ""
+        return f"{self._all}{where} ORDER BY {key}"
+
+    @property
+    def between(self) -> str:
+        """The statement for the rows from one key, of one column, up to another."""
+        return f"{self._all} WHERE {_listed(self.key)} BETWEEN ? AND ?"
 
     @property
     def one(self) -> str:
         """The statement for the row with a key."""
-        return f"SELECT {', '.join(self.columns)} FROM {self.name} WHERE {self._same}"
+        return f"{self._all} WHERE {self._same}"
 
     @property
     def delete(self) -> str:
         """The statement that deletes the row with a key."""
-        return f"DELETE FROM {self.name} WHERE {self._same}"
+        return f"DELETE FROM {quoted(self.name)} WHERE {self._same}"
 
     def insert(self, *, replacing: bool) -> str:
         """Return the statement that inserts a row, also in place of those that have its key or its unique columns."""
         how = "INSERT OR REPLACE" if replacing else "INSERT"
-        return f"{how} INTO {self.name} ({', '.join(self.columns)}) VALUES ({_marks(self.columns)})"
+        return f"{how} INTO {quoted(self.name)} ({_listed(self.columns)}) VALUES ({_marks(self.columns)})"
+
+    @property
+    def _all(self) -> str:
+        return f"SELECT {_listed(self.columns)} FROM {quoted(self.name)}"
 
     @property
     def _same(self) -> str:
-        return " AND ".join(f"{column} = ?" for column in self.key)
+        return " AND ".join(f"{quoted(column)} = ?" for column in self.key)
+
+
+def quoted(name: str) -> str:
+    """Return a name as it stands in a statement, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _listed(columns: tuple[str, ...]) -> str:
+    return ", ".join(map(quoted, columns))
 
 
 def _marks(columns: tuple[str, ...]) -> str:
@@ -115,12 +136,14 @@ def of(connection: apsw.Connection) -> Ask:
 
 
 def tables(ask: Ask) -> list[Table]:
-    """Return the tables of a store, but not the log nor SQLite's own.
+    """Return the tables of a store whose rows are copied: not the log, nor SQLite's own, nor what is made anew.
 
-    They are asked for, not listed here, so that what a later version adds is copied too.
+    They are asked for, not listed here, so that what a later version adds is copied too. What is virtual or derived is
+    made anew, see `jarvis._sqlite.replace.rebuilt`.
     """
+    derived = {table.name for table in registry.tables() if table.is_derived}
     found = []
-    for number, (name,) in enumerate(ask(_TABLES, ())):
+    for number, name in enumerate(name for (name,) in ask(_TABLES, ()) if name not in derived):
         columns = ask(_COLUMNS, (name,))
         names = tuple(column for column, _ in columns)
         key = tuple(column for column, _ in sorted((each for each in columns if each[1]), key=lambda each: each[1]))
@@ -148,19 +171,19 @@ def beginning(ask: Ask) -> list[str]:
     ]
     for table in every:
         given = f"INSERT INTO {NAME} (part, {', '.join(keys[: len(table.key)])})"
-        old, new = ([f"{which}.{column}" for column in table.key] for which in ("OLD", "NEW"))
+        old, new = ([f"{which}.{quoted(column)}" for column in table.key] for which in ("OLD", "NEW"))
         note_old, note_new = (f"{given} VALUES ({table.number}, {', '.join(each)});" for each in (old, new))
         moved = " OR ".join(f"{one} IS NOT {other}" for one, other in zip(old, new, strict=True))
         also_new = f"{given} SELECT {table.number}, {', '.join(new)} WHERE {moved};"
         for verb, notes in (("INSERT", note_new), ("UPDATE", f"{note_old} {also_new}"), ("DELETE", note_old)):
-            trigger = f"{NAME}_{table.name}_{verb.lower()}"
-            statements.append(f"CREATE TRIGGER {trigger} AFTER {verb} ON {table.name} BEGIN {notes} END")
+            trigger = quoted(f"{NAME}_{table.name}_{verb.lower()}")
+            statements.append(f"CREATE TRIGGER {trigger} AFTER {verb} ON {quoted(table.name)} BEGIN {notes} END")
     return statements
 
 
 def ending(ask: Ask) -> list[str]:
     """Return the statements that end the noting, in one transaction; none if nothing is noted."""
-    drops = [f"DROP TRIGGER {name}" for (name,) in ask(_TRIGGERS, ())]
+    drops = [f"DROP TRIGGER {quoted(name)}" for (name,) in ask(_TRIGGERS, ())]
     return [*drops, f"DROP TABLE {NAME}"] if ask(_IS_THERE, ()) else drops
 
 
