@@ -218,22 +218,12 @@ class PlainPool:
         session = self._own(self._threads.here)
         if session is None:
             with self.changing() as session:
-                return self._joined(session, work, *args)
-        return self.within(lambda session: self._joined(session, work, *args))
+                return session.join(work, session, *args)
 
-    def _joined(self, session: Session, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
-        if session.joined:
-            return work(session, *args)
-        commit, signature = session.clock.commit_number, session.signature
-        session.joined = True
-        try:
-            return work(session, *args)
-        except BaseException:
-            if session.clock.commit_number != commit:
-                session.driver.tear()
-            raise
-        finally:
-            session.joined, session.signature = False, signature
+        def join(session: Session) -> Result:
+            return work(session, *args) if session.joined else session.join(work, session, *args)
+
+        return self.within(join)
 
     def change_as_one(self, work: Callable[[], Result]) -> Result:
         def letting_in(_: Session) -> Result:

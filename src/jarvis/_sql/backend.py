@@ -201,7 +201,7 @@ class SQLBackend(StorageBackend):
     # --- KeepsHistory ----------------------------------------------------------------------------
 
     def sign(self, signature: Signature) -> None:
-        self._pool.own_session().signature = signature
+        self._pool.own_session().sign(signature)
 
     def complete(self, now: datetime) -> None:
         session = self._pool.own_session()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from jarvis._sql import tables
 from jarvis._sql.clock import Clock, Mark
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jarvis.model.revision import Signature
 
 Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 
 _SPAN = "SELECT first, moment FROM commits WHERE {here} AND last >= ? ORDER BY last LIMIT 1"
 
@@ -64,7 +65,7 @@ class Session:
             self._marks[self.depth - 1 :] = [(self.clock.mark(), self.signature)]
             self.depth += 1
             return
-        self.is_committed = False
+        self.is_committed = self.joined = False
         try:
             if not self.driver.begin():
                 self.clock.forget()
@@ -115,10 +116,27 @@ class Session:
 
     def _roll_back_all(self) -> None:
         self.depth = 0
-        self.is_still = False
+        self.is_still = self.joined = False
         self.names.forget()
         self.clock.forget()
         self.driver.roll_back()
+
+    def join(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
+        """Return what `work` returns, given `args`; it is one change, and all it calls is a part of the transaction."""
+        number, signature = self.clock.commit_number, self.signature
+        try:
+            self.joined = True
+            return work(*args)
+        except BaseException:
+            if self.clock.commit_number != number:
+                self.driver.tear()  # the half of it that was done goes with the transaction it is part of
+            raise
+        finally:
+            self.joined, self.signature = False, signature
+
+    def sign(self, signature: Signature) -> None:
+        """Let this be who makes the changes from here on."""
+        self.signature = signature
 
     def at_one_moment(self, work: Callable[[Session], Result]) -> Result:
         """Return what `work` returns; its reads see one state of the store, whatever is written meanwhile."""

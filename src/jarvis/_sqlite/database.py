@@ -179,7 +179,7 @@ class Database:
                     session, before = self._lock_out(session, self.busy_timeout_seconds)
                 session.begin()
                 if not level:
-                    session.task = current_task()
+                    session.belong_to(current_task())
                     if call:
                         self.lock.announce()
                 thread.call = call
@@ -199,7 +199,7 @@ class Database:
                 raise
             finally:
                 if not level:
-                    session.task = None
+                    session.belong_to(None)
                     self.lock.release_for((session.pid, session.thread))
                     self._leader.shared.wake_next()
                 self.pool.leave(session)
@@ -248,11 +248,11 @@ class Database:
         this releases the lock and leaves the session that it knows of.
         """
         while True:
-            session.busy -= 1
+            session.give_back()
             try:
                 status = self.file.take_lock(patience_seconds)
             finally:
-                session.busy += 1  # before it is looked at, see `_enter`
+                session.take()  # before it is looked at, see `Pool.enter`
             if self.pool.is_current(session) and (status.st_dev, status.st_ino) == session.identity:
                 return session, status
             self.lock.release()  # what is opened may need the lock itself
@@ -279,7 +279,7 @@ class Database:
             return result
         try:
             thread.call = sys._getframe()
-            return work(session, *args) if session.joined else self._joined(session, work, session, *args)
+            return work(session, *args) if session.joined else session.join(work, session, *args)
         finally:
             thread.call = None
 
@@ -308,24 +308,10 @@ class Database:
                 return
             if not session.closed and (session.depth or session.is_still or session.raw.in_transaction):
                 session.roll_back(0)
-            session.joined = False
             self.pool.leave(session)
         self.lock.release()
         self.pool.let_go()
         self._leader.shared.wake_next()
-
-    def _joined(self, session: Lease, work: Callable[[*Args], Result], *args: *Args) -> Result:
-        """Return what `work` returns, given `args`, as a part of the transaction that is open."""
-        commit, signature = session.clock.commit_number, session.signature
-        session.joined = True
-        try:
-            return work(*args)
-        except BaseException:
-            if session.clock.commit_number != commit:
-                session.driver.tear()  # the half of it that was done goes with the transaction it is part of
-            raise
-        finally:
-            session.joined, session.signature = False, signature
 
     def within(self, work: Callable[[Lease], Result]) -> Result:
         """Return what `work` returns, lent the connection on which the caller has a transaction open.
@@ -375,7 +361,7 @@ class Database:
         if session is None:
             result: Result = self._share(Write(work, (), NOT_MADE, lets_in=True), thread)
             return result
-        return work() if session.joined else self._joined(session, work)
+        return work() if session.joined else session.join(work)
 
     def letting_in(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
@@ -409,10 +395,8 @@ class Database:
             try:
                 yield session
             finally:
-                session.busy = 0
                 self.pool.retire(session)
         finally:  # again, see `_put_right`
-            session.busy = 0
             self.pool.retire(session)
 
     def iterate(self, find: Callable[[Session], Iterator[Result]]) -> Iterator[Result]:
@@ -425,9 +409,9 @@ class Database:
             for found in find(session):
                 if self.pool.is_disturbed(session):
                     raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
-                session.is_suspended = True
+                session.suspend()
                 yield found
-                session.is_suspended = False
+                session.resume()
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and the way out."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -70,10 +69,10 @@ class Leader:
         try:
             try:
                 if shared.is_crowded and self._lock.is_mine():
-                    session = thread.session = self._lend_writer(mine)
-                session.is_committed = False
+                    session = self._lend_writer(mine)
+                    thread.lend(session)
                 before = pool.file.take_lock(self._timeout)
-                session.busy += 1  # from here on only: while it waits a fork may close it
+                session.take()  # from here on only: while it waits a fork may close it
                 is_current = session.epoch == pool.epoch and not session.closed
                 if not is_current or (before.st_dev, before.st_ino) != session.identity:
                     mine.drop()
@@ -81,18 +80,17 @@ class Leader:
                     return
                 if own.commit.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
                     return
-                commit = shared.join(own)
                 session.begin()
+                commit = shared.join(own)
                 self._lock.announce()  # before any of them asks for the time
-                session.joined = True
                 for write in commit.writes:
-                    made, session.signature = session.clock.commit_number, None
+                    made = session.clock.commit_number
                     try:
                         if write.lets_in:
                             thread.call = None
-                            write.result = write.work(*write.args)
+                            write.result = session.join(write.work, *write.args)
                         else:
-                            write.result = write.work(session, *write.args)
+                            write.result = session.join(write.work, session, *write.args)
                     except Exception as error:
                         if len(commit.writes) == 1 or session.clock.commit_number != made:
                             raise
@@ -117,18 +115,18 @@ class Leader:
                 shared.part(commit.writes)
                 return
             finally:
-                session.joined = False
-                thread.session = mine
+                if session is not mine:
+                    thread.lend(mine)
                 if session.busy:
                     pool.leave(session)
                 if shared.is_crowded:
                     for write in commit.writes[1:]:
                         write.wake()
         finally:  # again, see `_put_right`
-            thread.session = mine
+            if session is not mine:
+                thread.lend(mine)
             if session.depth:
                 session.roll_back(0)
-            session.joined = False
         if session.clock.erasing:
             self._behind(session)
 
@@ -148,5 +146,5 @@ class Leader:
             old, self._writer = self._writer, writer
             if old is not None:
                 self._pool.retire(old)
-        writer.busy, writer.thread = 0, threading.get_ident()  # nobody else uses it
+        writer.hand_over()
         return writer

@@ -85,6 +85,32 @@ class Lease(Session):
         if self._connection.is_lost:
             self.drop()
 
+    # How it is used: written down by who is lent it.
+
+    def take(self) -> None:
+        """Begin a call on it."""
+        self.busy += 1
+
+    def give_back(self) -> None:
+        """End a call on it."""
+        self.busy -= 1
+
+    def hand_over(self) -> None:
+        """Be used by the calling thread from here on; nobody else uses it."""
+        self.busy, self.thread = 0, threading.get_ident()
+
+    def belong_to(self, task: object) -> None:
+        """Let its transaction be one of a task, None for one that has ended."""
+        self.task = task
+
+    def suspend(self) -> None:
+        """Be left alone by an iteration, perhaps for ever."""
+        self.is_suspended = True
+
+    def resume(self) -> None:
+        """Be used by the iteration again."""
+        self.is_suspended = False
+
     def drop(self) -> None:
         """Let it be closed when nobody uses it: after a failed write or sync nothing is known of it."""
         self.epoch = None
@@ -138,6 +164,10 @@ class Thread(Gate):
         super().__init__()
         self.session: Lease | None = None
         self.end: _ThreadEnd | None = None
+
+    def lend(self, session: Lease, end: _ThreadEnd | None = None) -> None:
+        """Let this be the thread's connection, to be retired with `end`."""
+        self.session, self.end = session, end or self.end
 
 
 class _Threads(threading.local):
@@ -205,8 +235,7 @@ class Pool:
                 self.retire(session)
         with self._mutex:
             session = self.open()
-            self.threads.here.session = session
-            self.threads.here.end = _ThreadEnd(self, session)
+            self.threads.here.lend(session, _ThreadEnd(self, session))
             return session
 
     def leave(self, session: Lease) -> None:
