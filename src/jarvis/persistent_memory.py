@@ -1232,9 +1232,8 @@ class MemoryModule:
             return known
         module = known.module if module is None else check_text("module", module)
         task_id = known.task_id if task_id is None else check_text("task_id", task_id)
-        return Author(
-            usual if module is None else module, task_id, None if reason is None else check_text("reason", reason)
-        )
+        reason = None if reason is None else check_text("reason", reason)
+        return tuple.__new__(Author, (usual if module is None else module, task_id, reason))
 
     def _create(
         self,
@@ -1357,7 +1356,10 @@ class MemoryModule:
         )
 
     def _hides_archived(self) -> bool:
-        return any(rule.action == "archive" for rule in self.retention)
+        for rule in self.retention:  # noqa: SIM110  most have none, and `any` would make a generator
+            if rule.action == "archive":
+                return True
+        return False
 
     def _hidden(self, include_archived: bool, tags: Collection[str] | None = None) -> tuple[str, ...] | None:
         """Return the tags of what a list that asks for `tags` leaves out, or None."""

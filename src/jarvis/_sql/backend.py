@@ -148,8 +148,10 @@ class SQLBackend(StorageBackend):
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def found(session: Session) -> list[MemoryEntry]:
             if query.where is None:
-                with contextlib.suppress(ErasedError):
+                try:
                     return self._reader.entries(session, self._reader.rows(session, query, select))
+                except ErasedError:
+                    pass  # the names are looked up again
             return list(self._reader.sift(session, query, self._reader.now()))
 
         return self._pool.read(found)

@@ -139,7 +139,8 @@ class Clock:
 
     def dated(self) -> int:
         """Return the instant that a change made now is dated by: its moment, or the machine's if that is far behind."""
-        self.moment()
+        if not self._has_moment:
+            self.moment()
         return self.date
 
     def let_lie_ahead(self, microseconds: int) -> None:

@@ -141,7 +141,12 @@ class Connection:
 
     def commit(self) -> None:
         """End the transaction: what it changed is on the disk."""
-        self.run("COMMIT")
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        try:
+            self._cursor.execute("COMMIT")
+        except apsw.Error as error:
+            raise self._failed(error, "write") from error
         self._is_writing = False
         self._data_version = self.raw.data_version()  # our own commits move it too
 

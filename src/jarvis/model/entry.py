@@ -339,6 +339,8 @@ def check_name(field: str, name: object) -> str:
     Raises:
         InvalidEntryError: it is no str, holds a NUL or a lone surrogate, or is over `MAX_NAME_BYTES`.
     """
+    if type(name) is str and name.isascii() and len(name) <= MAX_NAME_BYTES and "\0" not in name:
+        return name  # as most are
     text = check_text(field, name)
     size = len(text) if text.isascii() else len(text.encode())
     if size > MAX_NAME_BYTES:
