@@ -24,7 +24,7 @@ import pytest
 
 from jarvis.config import StorageConfig
 from jarvis.encryption import envelope
-from jarvis.encryption.data_key import DataKey, UnsealError, pack, unpack
+from jarvis.encryption.data_key import DataKey
 from jarvis.encryption.envelope import Envelope, Opener, Slot
 from jarvis.errors import (
     CorruptStoreError,
@@ -472,61 +472,12 @@ except NotImplementedError as error:
     assert "pip install 'jarvis-memory[encryption]'" in shown.stdout
 
 
-# --- values of backends without pages ------------------------------------------------------------
-
-
-def test_a_sealed_value_comes_back_for_its_place_and_version_only() -> None:
-    key = DataKey.new()
-    sealed = key.seal(b'{"mode": "dark"}', ("default", "id-1"), 3)
-
-    assert b"dark" not in sealed
-    assert key.unseal(sealed, ("default", "id-1"), 3) == b'{"mode": "dark"}'
-    assert key.seal(b"x", ("default", "id-1"), 3) != key.seal(b"x", ("default", "id-1"), 3)
-    for place, version in (
-        (("default", "id-2"), 3),
-        (("alice", "id-1"), 3),
-        (("default", "id-1"), 2),
-        (("default",), 3),
-    ):
-        with pytest.raises(UnsealError):
-            key.unseal(sealed, place, version)
-    with pytest.raises(UnsealError):
-        DataKey.new().unseal(sealed, ("default", "id-1"), 3)
-    for place_ in range(len(sealed)):
-        with pytest.raises(UnsealError):
-            key.unseal(sealed[:place_] + bytes([sealed[place_] ^ 1]) + sealed[place_ + 1 :], ("default", "id-1"), 3)
-        with pytest.raises(UnsealError):
-            key.unseal(sealed[:place_], ("default", "id-1"), 3)
-
-
-@pytest.mark.parametrize("mode", ["auto", "off", "max"])
-def test_a_value_is_compressed_before_it_is_sealed(mode: Any) -> None:
-    key, place = DataKey.new(), ("default", "id-1")
-    for value in (b"", b"{}", b'{"text": "again and again"}' * 100, os.urandom(5_000)):
-        sealed = pack(key, value, mode, place, 1)
-        assert unpack(key, sealed, place, 1) == value
-        if len(value) == 2_700:
-            assert (len(sealed) < 200) is (mode != "off")
-        with pytest.raises(UnsealError):
-            unpack(key, sealed, place, 2)
-        with pytest.raises(UnsealError):
-            unpack(key, sealed[:-1], place, 1)
-    with pytest.raises(UnsealError, match="decompressed"):
-        unpack(key, key.seal(b"\1 no frame", place, 1), place, 1)
-
-
 def test_what_is_derived_for_one_purpose_says_nothing_of_another() -> None:
     key = DataKey(b"k" * 32, b"s" * 16)
-    derived = [key.derive(purpose) for purpose in ("pages", "values", "blind indexes", "key check")]
-    assert len(set(derived)) == 4
+    derived = [key.derive(purpose) for purpose in ("pages", "key check")]
+    assert len(set(derived)) == 2
     extracted = hmac.digest(b"s" * 16, b"k" * 32, "sha256")  # RFC 5869, by hand
     assert key.pages == hmac.digest(extracted, b"jarvis pages\x01", "sha256")
-    assert key.blind_index("key", "theme") == key.blind_index("key", "theme")
-    assert (
-        len({key.blind_index("key", "theme"), key.blind_index("category", "theme"), key.blind_index("key", "Theme")})
-        == 3
-    )
-    assert key.blind_index("ab", "c") != key.blind_index("a", "bc")
 
 
 class Token:

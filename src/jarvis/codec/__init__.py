@@ -1,7 +1,7 @@
 """Values to bytes and back, exactly.
 
 `flatten` turns a value into plain JSON types (tagging what JSON lacks) or refuses it, `encode` and
-`decode` add the bytes; `jarvis.codec.compression` makes large ones smaller. Later stages (sealing) belong behind that.
+`decode` add the bytes; `jarvis.codec.compression` makes large ones smaller.
 """
 
 from jarvis.codec.instants import InvalidMomentError, format_moment, instant_of, parse_moment

@@ -81,7 +81,7 @@ class Prepared(dict[str, Any]):
         self.json, self.packed = json, packed
 
 
-def encode(value: Any, *, field: str = "value") -> bytes:
+def encode(value: Any) -> bytes:
     """Return `value` as UTF-8 JSON bytes that `decode` turns back into the exact value.
 
     Raises:
@@ -90,18 +90,14 @@ def encode(value: Any, *, field: str = "value") -> bytes:
     >>> encode({"at": (1, 2)})
     b'{"at":{"$type":"tuple","$value":[1,2]}}'
     """
-    return encode_plain(flatten(value, field=field), field=field)
-
-
-def encode_plain(plain: Any, *, field: str = "value") -> bytes:
-    """Return what `flatten` gave as bytes; raise `InvalidEntryError` beyond `MAX_VALUE_BYTES`."""
+    plain = flatten(value)
     try:
         encoded = _encoder.encode(plain)
     except RecursionError:
-        raise InvalidEntryError(field, NO_STACK) from None
+        raise InvalidEntryError("value", NO_STACK) from None
     if len(encoded) > MAX_VALUE_BYTES:
         raise InvalidEntryError(
-            field,
+            "value",
             f"is {len(encoded):,} bytes long, the limit is {MAX_VALUE_BYTES:,}; store a file and keep its path",
         )
     return encoded
@@ -121,7 +117,7 @@ def decode(encoded: bytes | str) -> Any:
     return revive(plain) if mark in encoded else plain  # type: ignore[operator]  # mark has the type of encoded
 
 
-def flatten(value: Any, *, field: str = "value") -> Any:
+def flatten(value: Any) -> Any:
     """Return `value` in plain JSON types, tagged where needed; the same object if it is plain already.
 
     Raises:
@@ -131,13 +127,12 @@ def flatten(value: Any, *, field: str = "value") -> Any:
         try:
             return _flatten_dict(value, 0, [_BUDGET]) if type(value) is dict else _flatten(value, 0, [_BUDGET])
         except _SpentError:
-            check_extent(value, field=field)
+            check_extent(value)
             return _flatten(value, 0, [_NO_LIMIT])
     except _RefusedError as refused:
-        path = "".join(reversed(refused.path))
-        raise InvalidEntryError(field + path, refused.problem) from None
+        raise InvalidEntryError("value" + "".join(reversed(refused.path)), refused.problem) from None
     except RecursionError:
-        raise InvalidEntryError(field, NO_STACK) from None
+        raise InvalidEntryError("value", NO_STACK) from None
 
 
 def check_extent(value: Any, *, field: str = "value") -> None:

@@ -1,32 +1,16 @@
-"""The key of a store, what is derived from it, and values that are sealed with it.
-
-A backend whose medium has no pages to encrypt seals each value: AES-256-GCM, with the entry's place and
-version as authenticated data, so that a sealed value can be neither moved to another entry nor taken back
-to an older version alone.
-"""
+"""The random key of a store, and the keys that are derived from it for one purpose each."""
 
 from __future__ import annotations
 
 import functools
-import hmac
 import os
 from typing import Any
 
-import msgspec
-
-from jarvis.codec.compression import Mode, compress, decompress
 from jarvis.errors import UnsupportedError
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-TAG_BYTES = 16
 _SALT_BYTES = 16
-_FORMAT = b"\x01"
-_AS_IT_IS, _COMPRESSED = b"\0", b"\1"
-
-
-class UnsealError(ValueError):
-    """A sealed value was changed, stands in another's place, or was sealed with another key."""
 
 
 class DataKey:
@@ -73,64 +57,6 @@ class DataKey:
         """What tells that this is the right key, without telling the key."""
         return self.derive("key check")
 
-    @functools.cached_property
-    def _values(self) -> Any:
-        return cipher(self.derive("values"))
-
-    @functools.cached_property
-    def _blind(self) -> bytes:
-        return self.derive("blind indexes")
-
-    def seal(self, value: bytes, place: tuple[str, ...], version: int) -> bytes:
-        """Return `value` sealed for the entry at `place`, such as (namespace, id), and this version of it."""
-        nonce = os.urandom(NONCE_BYTES)
-        return _FORMAT + nonce + bytes(self._values.encrypt(nonce, value, _bound(place, version)))
-
-    def unseal(self, sealed: bytes, place: tuple[str, ...], version: int) -> bytes:
-        """Return the value that was sealed for this place and version.
-
-        Raises:
-            UnsealError: it was not, or not with this key, or it was changed since.
-        """
-        from cryptography.exceptions import InvalidTag
-
-        nonce, content = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
-        if sealed[:1] != _FORMAT or len(content) < TAG_BYTES:
-            raise UnsealError("it is no sealed value")
-        try:
-            return bytes(self._values.decrypt(nonce, content, _bound(place, version)))
-        except InvalidTag:
-            raise UnsealError("the sealed value was changed, moved, or belongs to another version or key") from None
-
-    def blind_index(self, field: str, text: str) -> bytes:
-        """Return 16 bytes that stand for a text in an index, equal for equal texts of one field, and tell nothing else.
-
-        Whoever has the index learns which entries share a text, and how many.
-        """
-        message = b"%d:%b%b" % (len(field.encode()), field.encode(), text.encode("utf-8", "surrogatepass"))
-        return hmac.digest(self._blind, message, "sha256")[:16]
-
-
-def pack(key: DataKey, value: bytes, mode: Mode, place: tuple[str, ...], version: int) -> bytes:
-    """Return a value compressed, if that makes it smaller, and then sealed: what is sealed cannot be compressed."""
-    packed = compress(value, mode)
-    return key.seal(_AS_IT_IS + value if packed is None else _COMPRESSED + packed, place, version)
-
-
-def unpack(key: DataKey, sealed: bytes, place: tuple[str, ...], version: int) -> bytes:
-    """Return what `pack` packed.
-
-    Raises:
-        UnsealError: it was changed, or is not of this place, version or key.
-    """
-    held = key.unseal(sealed, place, version)
-    if held[:1] == _AS_IT_IS:
-        return held[1:]
-    try:
-        return decompress(held[1:])
-    except ValueError:
-        raise UnsealError("the sealed value cannot be decompressed") from None
-
 
 def cipher(key: bytes) -> Any:
     """Return AES-256-GCM under `key`."""
@@ -154,7 +80,3 @@ def stretched(secret: bytes, salt: bytes, info: str) -> bytes:
 def missing() -> UnsupportedError:
     """Return the error that the packages for encryption are not installed."""
     return UnsupportedError("encryption needs the package cryptography: pip install 'jarvis-memory[encryption]'")
-
-
-def _bound(place: tuple[str, ...], version: int) -> bytes:
-    return msgspec.json.encode([*place, version])

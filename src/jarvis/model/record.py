@@ -211,7 +211,7 @@ def decode_body(encoded: bytes | str) -> Body:
         raise stack_error(encoded) from None
 
 
-def decode_value(encoded: bytes | str, packed: bytes | None = None) -> Any:
+def decode_value(encoded: bytes | str, packed: bytes | None) -> Any:
     """Return the value of a record, without the entry around it; raise ValueError if it is malformed."""
     body = decode_body(encoded)
     has_tags = may_hold_tags(encoded) if packed is None else _unpack(body, packed)
@@ -253,8 +253,8 @@ def decode_entry(
     version: int,
     position: tuple[int, int],
     encoded: bytes | str,
-    expires_at: datetime | None = None,
-    packed: bytes | None = None,
+    expires_at: datetime | None,
+    packed: bytes | None,
 ) -> MemoryEntry:
     """Return the entry of a record whose body is `encoded`, and whose value is `packed` if the body has none.
 
