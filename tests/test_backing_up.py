@@ -15,7 +15,7 @@ import pytest
 
 from jarvis._disk import files
 from jarvis._sqlite import backup, driver, verification
-from jarvis.encryption import envelope
+from jarvis.encryption import key_file
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 from tests.safety import model
@@ -75,7 +75,7 @@ def test_a_backup_notes_nothing_for_a_change_of_keys_that_is_none_of_its_own(tmp
     memory = encrypted(tmp_path / "data")
     broken_off(memory.store.rotate_key)
     memory.store.back_up(tmp_path / "saved")
-    found = envelope.read(str(tmp_path / "saved" / "memory.keys"))
+    found = key_file.read(str(tmp_path / "saved" / "memory.keys"))
     assert found is not None
     assert (set(found.keys), found.change) == ({1}, None)
 

@@ -20,7 +20,7 @@ from jarvis._disk import files
 from jarvis._sqlite import cipher, driver
 from jarvis.config import ConfigLoader
 from jarvis.container import Container
-from jarvis.encryption import envelope
+from jarvis.encryption import envelope, key_file
 from jarvis.encryption.data_key import DataKey
 from jarvis.encryption.envelope import Opener
 from jarvis.errors import (
@@ -95,7 +95,7 @@ def test_nothing_that_is_stored_can_be_read_from_the_files(tmp_path: Path) -> No
 def test_another_program_opens_the_file_with_the_key_of_its_pages(tmp_path: Path) -> None:
     sqlcipher = pytest.importorskip("sqlcipher3")
     filled(tmp_path)
-    found = envelope.read(str(tmp_path / "memory.keys"))
+    found = key_file.read(str(tmp_path / "memory.keys"))
     assert found is not None
     pages = Opener("", KEYS).open(found, 1).pages
 
@@ -221,9 +221,9 @@ def test_a_plain_file_in_the_place_of_an_encrypted_one_is_refused(tmp_path: Path
     for encryption in ("off", "on", "required"):
         with pytest.raises(NotEncryptedError, match="somebody put another file in its place"):
             encrypted(tmp_path, encryption=encryption).get_user_preferences()
-    found = envelope.read(str(tmp_path / "memory.keys"))
+    found = key_file.read(str(tmp_path / "memory.keys"))
     assert found is not None
-    envelope.write(str(tmp_path / "memory.keys"), msgspec.structs.replace(found, change="rotate"))
+    key_file.write(str(tmp_path / "memory.keys"), msgspec.structs.replace(found, change="rotate"))
     with pytest.raises(NotEncryptedError, match="somebody put another file in its place"):
         encrypted(tmp_path, encryption="on").get_user_preferences()  # a rotation makes nothing plain
 
@@ -252,7 +252,7 @@ def test_a_driver_that_does_not_encrypt_is_noticed(tmp_path: Path, monkeypatch: 
 def test_what_was_written_begins_with_the_salt_of_its_key(tmp_path: Path) -> None:
     with encrypted(tmp_path) as memory:
         memory.bootstrap()
-    found = envelope.read(str(tmp_path / "memory.keys"))
+    found = key_file.read(str(tmp_path / "memory.keys"))
     assert found is not None
     right, path = Opener("", KEYS).open(found, 1), str(tmp_path / "memory.db")
     connection = driver.opened(path, right)
@@ -287,14 +287,14 @@ def test_a_store_whose_making_was_cut_off_behind_its_keys_is_made_with_them(
     assert not list((tmp_path / "data").glob("memory.[dk]*[by]*s"))
 
     _cut_off_behind_the_keys(tmp_path / "data", monkeypatch)
-    made = envelope.read(str(tmp_path / "data" / "memory.keys"))
+    made = key_file.read(str(tmp_path / "data" / "memory.keys"))
     assert made is not None
     assert made.change == "create"
     with pytest.raises(WrongKeyError):
         encrypted(tmp_path / "data", keys=[KeyFunction(other_key)]).bootstrap()
     with encrypted(tmp_path / "data", encryption="off") as memory:
         assert memory.search_memories() == []
-    assert envelope.read(str(tmp_path / "data" / "memory.keys")) == msgspec.structs.replace(made, change=None)
+    assert key_file.read(str(tmp_path / "data" / "memory.keys")) == msgspec.structs.replace(made, change=None)
     assert (tmp_path / "data" / "memory.db").read_bytes()[:16] != cipher.PLAIN
 
 
@@ -451,7 +451,7 @@ def test_an_erasure_searches_what_the_pages_hold(tmp_path: Path) -> None:
 def test_no_secret_stands_in_any_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", new_key())
     filled(tmp_path, keys=[EnvironmentKey("A_KEY"), Passphrase(WORDS)])
-    found = envelope.read(str(tmp_path / "memory.keys"))
+    found = key_file.read(str(tmp_path / "memory.keys"))
     assert found is not None
     held = Opener("", []).open(found, 1)
     secrets = [os.environ["A_KEY"], WORDS, held.wrapped_content.hex(), held.pages.hex(), CANARY, "words that are wrong"]
@@ -665,7 +665,7 @@ def test_an_encrypted_store_of_an_earlier_version_is_migrated(tmp_path: Path, ve
     with MemoryModule(storage_dir=tmp_path / "plain", read_only=True) as memory:
         expected = [(entry.id, entry.version, entry.value) for entry in memory.list_memories()]
     found, held = envelope.make(Opener("", KEYS), KEYS, None)
-    envelope.write(str(tmp_path / "memory.keys"), found)
+    key_file.write(str(tmp_path / "memory.keys"), found)
     shutil.copy(old, tmp_path / "old.db")
     connection = apsw.Connection(f"file:{tmp_path}/old.db", flags=apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE)
     connection.execute(f"PRAGMA journal_mode = DELETE; PRAGMA page_size = {cipher.PAGE_BYTES}").fetchall()
@@ -836,13 +836,13 @@ def test_a_change_that_is_broken_off_is_gone_on_with_or_called_off(tmp_path: Pat
     assert memory.store.encrypt() is None, "called off"
     with pytest.raises(StopError):
         memory.store.rotate_key(progress=stop_at(stage))
-    found = envelope.read(str(tmp_path / "memory.keys"))
+    found = key_file.read(str(tmp_path / "memory.keys"))
     assert found is not None
     assert set(found.keys) == {1, 2}, "both until it is done"
     count()
     memory.store.add_key_slot(Passphrase(WORDS))
     assert memory.store.rotate_key().rows["entries"] == 3_000
-    found = envelope.read(str(tmp_path / "memory.keys"))
+    found = key_file.read(str(tmp_path / "memory.keys"))
     assert found is not None
     assert (set(found.keys), len(found.slots)) == ({2}, 2)
     count()

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from jarvis._disk.locks import _Waiter
+from jarvis._disk.flock import Waiter
 from jarvis._sql.session import Session
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.errors import StoreBusyError, StoreClosedError, TransactionError
@@ -133,7 +133,7 @@ def test_transactions_are_left_in_the_order_in_which_they_nest(tmp_path: Path) -
 def _waits_for_the_lock() -> int:
     """Return how many threads of this process wait for a writers' lock on behalf of another one."""
     stacks = (traceback.walk_stack(frame) for frame in sys._current_frames().values())
-    return sum(any(frame.f_code is _Waiter._run.__code__ for frame, _ in stack) for stack in stacks)
+    return sum(any(frame.f_code is Waiter._run.__code__ for frame, _ in stack) for stack in stacks)
 
 
 def _await_the_end_of_waits() -> None:

@@ -23,7 +23,7 @@ import msgspec
 import pytest
 
 from jarvis.config import StorageConfig
-from jarvis.encryption import envelope
+from jarvis.encryption import envelope, key_file
 from jarvis.encryption.data_key import DataKey
 from jarvis.encryption.envelope import Envelope, Opener, Slot
 from jarvis.errors import (
@@ -245,8 +245,8 @@ def test_sources_are_found_again_by_what_a_slot_says(tmp_path: Path) -> None:
 
 def made(path: Path, *sources: KeySource) -> tuple[Envelope, DataKey]:
     found, key = envelope.make(Opener(str(path), sources), sources, None)
-    envelope.write(str(path), found)
-    read = envelope.read(str(path))
+    key_file.write(str(path), found)
+    read = key_file.read(str(path))
     assert read == found
     return found, key
 
@@ -359,22 +359,22 @@ def test_a_damaged_file_of_keys_is_never_taken_for_another(tmp_path: Path, varia
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with contextlib.suppress(CorruptStoreError, StoreTooNewError):
-            assert envelope.read(str(path)) == found, "only words about the file may differ"
+            assert key_file.read(str(path)) == found, "only words about the file may differ"
     for cut in range(0, len(whole) - 2, 7):
         path.write_bytes(whole[:cut])
         with pytest.raises(CorruptStoreError, match="put a copy of it from a backup"):
-            envelope.read(str(path))
+            key_file.read(str(path))
     for text in ("[" * 10**5 + "]" * 10**5, '{"x":' * 10**5, '"é"', "null"):
         path.write_text(f'{{"about": "", "format": 1, "checksum": "é", "envelope": {text}}}', encoding="utf-8")
         with pytest.raises(CorruptStoreError):
-            envelope.read(str(path))
+            key_file.read(str(path))
 
 
 def forge(path: Path, forged: Envelope, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write a file of keys that jarvis would not write."""
     with monkeypatch.context() as patch:
-        patch.setattr(envelope, "_check", lambda _: None)
-        envelope.write(str(path), forged)
+        patch.setattr(key_file, "_check", lambda _: None)
+        key_file.write(str(path), forged)
 
 
 def test_a_file_of_keys_cannot_ask_for_all_memory_or_all_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,7 +394,7 @@ def test_a_file_of_keys_cannot_ask_for_all_memory_or_all_time(tmp_path: Path, mo
     ):
         forge(path, msgspec.structs.replace(found, slots=slots, next_slot=100), monkeypatch)
         with pytest.raises(CorruptStoreError):
-            envelope.read(str(path))
+            key_file.read(str(path))
 
 
 def test_nothing_is_written_that_could_not_be_read_again(tmp_path: Path, variable: str) -> None:
@@ -409,7 +409,7 @@ def test_nothing_is_written_that_could_not_be_read_again(tmp_path: Path, variabl
 
     for each, why in ((long, "too long"), (many, "more than 64 slots")):
         with pytest.raises(InvalidSettingError, match=f"cannot hold that: .*{why}; nothing was written"):
-            envelope.write(str(path), each)
+            key_file.write(str(path), each)
     assert path.read_bytes() == before
 
 

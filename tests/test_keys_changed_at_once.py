@@ -15,7 +15,7 @@ from jarvis._sqlite import cipher, driver
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import move
 from jarvis._sqlite.store_file import StoreFile
-from jarvis.encryption import envelope
+from jarvis.encryption import key_file
 from jarvis.encryption.envelope import Opener
 from jarvis.errors import (
     InvalidSettingError,
@@ -263,7 +263,7 @@ def test_the_key_is_in_no_log_of_sqlite_where_a_kept_copy_cannot_be_written(tmp_
         """
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    found = envelope.read(str(tmp_path / "memory.keys"))
+    found = key_file.read(str(tmp_path / "memory.keys"))
     assert found is not None
     pages = Opener("", KEYS).open(found, 1).pages.hex()
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from jarvis._sqlite import cipher, driver
-from jarvis.encryption import envelope
+from jarvis.encryption import key_file
 from jarvis.encryption.envelope import Opener
 from jarvis.errors import (
     InvalidSettingError,
@@ -382,7 +382,7 @@ def _look_at_what_is_left(directory: Path, verb: str, template: Path, expected: 
 
 
 def _numbers(directory: Path) -> set[int]:
-    found = envelope.read(str(directory / "memory.keys"))
+    found = key_file.read(str(directory / "memory.keys"))
     assert found is not None
     return set(found.keys)
 
@@ -457,7 +457,7 @@ def test_a_foreign_process_with_the_wrong_key_never_hinders_the_others(tmp_path:
 
 def test_the_page_key_is_not_the_key_of_anything_else(tmp_path: Path) -> None:
     store = empty(tmp_path / "store")
-    found = envelope.read(str(store / "memory.keys"))
+    found = key_file.read(str(store / "memory.keys"))
     assert found is not None
     key = Opener("", []).open(found, 1)
     assert len({key.pages, key.check, key.wrapped_content}) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import errno
 import os
@@ -13,13 +12,13 @@ import weakref
 from typing import TYPE_CHECKING, TypeVar
 
 from jarvis._calls.caller import let_go
-from jarvis._disk import files
+from jarvis._disk import files, flock
+from jarvis._disk.flock import Waiter
 from jarvis._disk.lock_file import LockFile, Note, Swap
-from jarvis.errors import StoreAccessError, StoreBusyError, TransactionError, UnsafeLocationError
+from jarvis.errors import StoreBusyError, TransactionError, UnsafeLocationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 Member = TypeVar("Member")
 
@@ -61,7 +60,7 @@ class WriterLock:
         self._size = 0
         self._file = LockFile(path, guarded)
         self._has_announced = False  # a commit that is in flight
-        self._waiters: list[_Waiter] = []  # at most one: the wait that goes on, wanted or given up
+        self._waiters: list[Waiter] = []  # at most one: the wait that goes on, wanted or given up
         weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
         _locks.add(self)
 
@@ -111,7 +110,7 @@ class WriterLock:
                 self._settle_waiter()  # one that an interrupt kept from being handed over
             if self._held is not None:
                 try:
-                    _unlock(self._held)
+                    flock.unlock(self._held)
                 except OSError:  # closing it unlocks as well
                     self._close(self._held)
             let_go(self._mutex)
@@ -235,7 +234,7 @@ class WriterLock:
     def _try(self, descriptor: int) -> bool:
         """Take the lock if it is free; return whether it was."""
         try:
-            return _try_lock(descriptor)
+            return flock.try_lock(descriptor)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise files.translated(self.guarded, error, "lock the store") from error
@@ -271,7 +270,7 @@ class WriterLock:
             return
         try:
             if not self._waiters or not self._waiters[0].take_over():
-                self._waiters[:] = [_Waiter(self._open)]
+                self._waiters[:] = [Waiter(self._open)]
                 try:
                     self._waiters[0].start()
                 except RuntimeError:  # the interpreter ends: it starts no more threads
@@ -332,83 +331,6 @@ class WriterLock:
         self._let_in_all_threads()
 
 
-class _Waiter:
-    """A thread that waits for the lock on a descriptor of its own, until somebody takes it or nobody wants it.
-
-    The thread alone closes the descriptor, unless somebody has taken it. There is no lock in here that an interrupt
-    could leave taken: each attribute is written by one side only, the thread or the callers, and whoever writes one
-    looks at the other side's after that.
-    """
-
-    descriptor = -1
-    is_started = False
-    _is_wanted, _is_taken = True, False  # the callers'
-    _is_locked, _is_over = False, False  # the thread's
-
-    def __init__(self, open_file: Callable[[], int]) -> None:
-        self._got, self._asked = threading.Lock(), threading.Lock()
-        self._got.acquire()
-        self._asked.acquire()
-        self.descriptor = open_file()
-
-    def start(self) -> None:
-        """Begin to wait; raise RuntimeError if there can be no more threads, such as at the interpreter's end."""
-        # Thread.start waits for the thread, and turns an exception that lands in that wait into a RuntimeError.
-        _thread.start_new_thread(self._run, ())
-        self.is_started = True
-
-    def _run(self) -> None:
-        _lock(self.descriptor)
-        self._is_locked = True
-        _let(self._got)
-        while not self._is_taken:
-            if not self._is_wanted:
-                self._is_over = True
-                if not self._is_wanted:
-                    os.close(self.descriptor)  # which unlocks it
-                    return
-                self._is_over = False  # somebody wants it again
-            self._asked.acquire()
-
-    def take_over(self) -> bool:
-        """Want it again; False if the thread got the lock meanwhile and let it go."""
-        self._is_wanted = True
-        if self._is_over:
-            self.give_up()
-            return False
-        return True
-
-    def wait(self, seconds: float) -> bool:
-        """Wait at most that long; return whether the descriptor is locked, and can be taken."""
-        return self._is_locked or self._got.acquire(timeout=seconds) or self._is_locked
-
-    def hand_over(self) -> None:
-        """Leave the descriptor to the caller."""
-        self._is_taken = True
-        _let(self._asked)
-
-    def give_up(self) -> None:
-        """Want it no longer: the thread lets go of it as soon as it has got it."""
-        self._is_wanted = False
-        _let(self._asked)
-
-    def disown(self) -> None:
-        """In a forked child, where there is no such thread: leave the descriptor to the caller."""
-        self._is_taken = True
-
-    def __del__(self) -> None:
-        if self.descriptor != -1 and not self._is_locked and not self._is_taken:  # it was never started
-            os.close(self.descriptor)
-
-
-def _let(lock: threading.Lock) -> None:
-    """Release a lock that one thread waits for, if it is not released already."""
-    try:
-        lock.release()
-    except RuntimeError:
-        return
-
-
 @contextlib.contextmanager
 def held_for_once(path: str, guarded: str, timeout_seconds: float) -> Iterator[None]:
     """Hold the lock with the file at `path` during a block, and remove the file behind it.
@@ -429,45 +351,6 @@ def held_for_once(path: str, guarded: str, timeout_seconds: float) -> Iterator[N
         lock.close()
 
 
-@contextlib.contextmanager
-def place_for_copy(target: Path, beside: Sequence[Path], timeout_seconds: float) -> Iterator[None]:
-    """Keep others from writing a copy of a store to `target` during a block, in a directory that is made if absent.
-
-    Raises:
-        StoreAccessError: it is there already, or one of the files that belong `beside` it.
-        StoreBusyError: somebody else wrote one there for longer than `timeout_seconds`.
-        StoreError: the directory cannot be made.
-    """
-    _check_free(target, *beside)
-    files.ensure_directory(target.parent.absolute())
-    lock = str(target.with_name(f".{target.name}.saving.lock"))
-    with files.explaining(target, "write the backup"), held_for_once(lock, str(target), timeout_seconds):
-        _check_free(target, *beside)  # somebody else may have written one meanwhile
-        with contextlib.suppress(FileNotFoundError):
-            files.system.unlink(f"{target}.lock")  # which may know of a store that was there, and went further
-        for path in (target, *beside):
-            files.remove_leftovers(str(path))
-        yield
-
-
-def put_copy(temporary: str, target: str) -> None:
-    """Give a finished copy its name; raise `StoreAccessError` if somebody has made a store of that name meanwhile."""
-    inode = os.stat(temporary).st_ino
-    files.put_in_place(temporary, target, keep_existing=True)
-    if os.stat(target).st_ino != inode:
-        raise _taken(target)
-
-
-def _check_free(*paths: Path) -> None:
-    for path in paths:
-        if os.path.lexists(path):
-            raise _taken(path)
-
-
-def _taken(path: Path | str) -> StoreAccessError:
-    return StoreAccessError(path, "is there already; back up into a directory of its own")
-
-
 def _are_threads_green() -> bool:
     """Tell whether threads are greenlets of one thread: gevent or eventlet has patched the standard library."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
@@ -477,7 +360,7 @@ def _are_threads_green() -> bool:
     )
 
 
-def _let_go(descriptors: set[int], waiters: list[_Waiter]) -> None:
+def _let_go(descriptors: set[int], waiters: list[Waiter]) -> None:
     while waiters:
         waiters.pop().give_up()
     while descriptors:
@@ -494,41 +377,7 @@ def listed(held: weakref.WeakSet[Member]) -> list[Member]:
             continue
 
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the note: such locks are mandatory
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _lock(descriptor: int) -> None:
-        while not _try_lock(descriptor):
-            time.sleep(0.01)
-
-    def _unlock(descriptor: int) -> None:
-        with contextlib.suppress(OSError):  # it was not locked
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+if sys.platform != "win32":
 
     def _forget_locks() -> None:
         for lock in listed(_locks):

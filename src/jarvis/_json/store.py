@@ -18,8 +18,9 @@ import msgspec
 
 from jarvis._calls.caller import Gates, current_task, foreign_task, no_transaction, torn_transaction
 from jarvis._disk import files, location
+from jarvis._disk.copies import place_for_copy, put_copy
 from jarvis._disk.files import Stamp, explaining
-from jarvis._disk.locks import WriterLock, place_for_copy, put_copy
+from jarvis._disk.locks import WriterLock
 from jarvis._json import remains
 from jarvis._json.file import COPY, Clock, Known, parse, render
 from jarvis._json.room import Room

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis._disk import files
-from jarvis._disk.locks import place_for_copy, put_copy
+from jarvis._disk.copies import place_for_copy, put_copy
 from jarvis._sqlite import cipher, driver, schema, verification
 from jarvis._sqlite.replace import touched_rows
 from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
@@ -135,10 +135,11 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
         _verify(database, temporary, key)
         files.sync_file(temporary)
     if key is not None:
-        from jarvis.encryption import envelope as keeping
+        from jarvis.encryption.envelope import with_only
+        from jarvis.encryption.key_file import write
 
         number = None if envelope is None else envelope.key_with(key.salt)
         if envelope is None or number is None:
             return False
-        keeping.write(keys, keeping.with_only(envelope, number))
+        write(keys, with_only(envelope, number))
     return True

@@ -59,7 +59,7 @@ class Vault:
         return self._opener
 
     def envelope(self) -> Envelope | None:
-        """Return what the file of keys holds now, or None if there is none; raise as `envelope.read`."""
+        """Return what the file of keys holds now, or None if there is none; raise as `key_file.read`."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
@@ -70,9 +70,9 @@ class Vault:
             raise StoreAccessError(self.path, "is no regular file; put the file of keys there")
         stamp = Stamp.of(status)
         if self._read is None or self._read[0] != stamp:
-            from jarvis.encryption import envelope
+            from jarvis.encryption import key_file
 
-            found = envelope.read(self.path)
+            found = key_file.read(self.path)
             if found is None:
                 return None
             self._read = (stamp, found)
@@ -197,7 +197,7 @@ class Vault:
 
     def keep(self, envelope: Envelope, *, keep_existing: bool = False) -> None:
         """Write the file of keys, durably, and remove what a killed process left of one. Needs the writer lock."""
-        from jarvis.encryption.envelope import write
+        from jarvis.encryption.key_file import write
 
         with files.explaining(self.path, "write the keys"):
             files.remove_leftovers(self.path)

@@ -1,4 +1,4 @@
-"""The file ``memory.keys`` beside an encrypted store: its key, wrapped once for each source that may open it.
+"""The key of an encrypted store, wrapped once for each source that may open it, as ``memory.keys`` holds it.
 
 The store's key is random and never changes its place: each *slot* holds it encrypted (AES-256-GCM) with a key that
 is made of one source's secret, so a source is added or removed without touching the store. The file is of no
@@ -7,7 +7,6 @@ use to whoever has none of the sources. Without it the store cannot be read: it 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,31 +14,14 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from jarvis._disk import files
-from jarvis.codec.nesting import stack_error
 from jarvis.encryption.data_key import NONCE_BYTES, DataKey, cipher, missing, stretched
-from jarvis.errors import (
-    CorruptStoreError,
-    InvalidSettingError,
-    KeyUnavailableError,
-    StackFullError,
-    StoreTooNewError,
-    WrongKeyError,
-)
+from jarvis.errors import InvalidSettingError, KeyUnavailableError, WrongKeyError
 from jarvis.keys import KEY_BYTES, KeySource, SecretUnavailableError, source_at
 
 FORMAT = 1
-_ABOUT = "the keys of the store beside this file, each wrapped; without it the store cannot be read: back it up too"
-_MOST_BYTES = 1_000_000
-_MOST_SLOTS = 64
-_SALT_BYTES = 16
+SALT_BYTES = 16
 _PASSPHRASE_COST = (65_536, 3, 4)
 """KiB of memory, passes and lanes of Argon2id: the second recommendation of RFC 9106."""
-
-_MOST_COST = (1_048_576, 16, 16)
-_LEAST_MEMORY_A_LANE = 8
-_MOST_WORK = _MOST_COST[0] * _MOST_COST[1]
-"""Memory times passes of all passphrases together: each may be tried in each slot. It takes half a minute."""
 
 Change = Literal["create", "encrypt", "rotate", "decrypt"]
 
@@ -117,13 +99,6 @@ class Envelope(msgspec.Struct, frozen=True):
         return number is not None and hmac.compare_digest(self.keys[number].check, key.check)
 
 
-class _File(msgspec.Struct):
-    about: str
-    format: int
-    envelope: msgspec.Raw
-    checksum: str
-
-
 class SlotInfo(NamedTuple):
     """A way to the key of a store, as `Store.key_slots` shows it.
 
@@ -139,98 +114,6 @@ class SlotInfo(NamedTuple):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_file = msgspec.json.Decoder(_File).decode
-_decode = msgspec.json.Decoder(Envelope).decode
-
-
-# --- the file ------------------------------------------------------------------------------------
-
-
-def read(path: str) -> Envelope | None:
-    """Return what the file holds, or None if there is none.
-
-    Raises:
-        CorruptStoreError: it is damaged.
-        StoreTooNewError: a newer jarvis wrote it.
-        StoreError: it cannot be read.
-    """
-    with files.explaining(path, "read the keys"):
-        try:
-            held = files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
-        except FileNotFoundError:
-            return None
-    try:
-        file_ = _decode_file(held)
-        if file_.format > FORMAT:
-            raise StoreTooNewError(path, f"has format {file_.format}, from a newer jarvis; update the package")
-        if not hmac.compare_digest(_checksum(file_.envelope), file_.checksum):
-            raise ValueError("the checksum does not fit")
-        envelope = _decode(file_.envelope)
-        _check(envelope)
-    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-        if type(error) is RecursionError and isinstance(stack_error(held), StackFullError):
-            raise StackFullError from None
-        raise CorruptStoreError(
-            path, "is damaged, so the store beside it cannot be opened; put a copy of it from a backup in its place"
-        ) from None
-    return envelope
-
-
-def write(path: str, envelope: Envelope, *, store: str | None = None, keep_existing: bool = False) -> None:
-    """Write the file, durably; the old or the new one is there whole at any moment. Needs the writer lock.
-
-    Raises:
-        InvalidSettingError: it could not be read again, such as with a hint that is no text.
-        StoreError: it cannot be written; the old one is untouched.
-    """
-    try:
-        encoded = _encode(envelope)
-        if _decode(encoded) != envelope:
-            raise ValueError("a hint is no text")
-        _check(envelope)
-        whole = {
-            "about": _ABOUT,
-            "format": FORMAT,
-            "envelope": msgspec.Raw(msgspec.json.format(encoded, indent=2)),
-            "checksum": _checksum(encoded),
-        }
-        content = msgspec.json.format(msgspec.json.encode(whole), indent=2)
-        if len(content) > _MOST_BYTES:
-            raise ValueError("it is too long")
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
-        why = error if type(error) is ValueError else "a source has a kind or a hint that is no text"
-        raise InvalidSettingError(f"{path} cannot hold that: {why}; nothing was written") from None
-    files.write_whole(path, (content, b"\n"), beside=store, keep_existing=keep_existing, strict=True)
-
-
-def _checksum(envelope: bytes | msgspec.Raw) -> str:
-    plain = msgspec.json.format(bytes(envelope), indent=-1)
-    return f"blake2b:{hashlib.blake2b(plain, digest_size=16).hexdigest()}"
-
-
-def _check(envelope: Envelope) -> None:
-    numbers = set(envelope.keys)
-    if not numbers or not envelope.slots or len({slot.id for slot in envelope.slots}) != len(envelope.slots):
-        raise ValueError("it has no key, no slot, or one twice")
-    if len(envelope.slots) > _MOST_SLOTS:
-        raise ValueError(f"it has more than {_MOST_SLOTS} slots")
-    work = 0
-    for slot in envelope.slots:
-        if set(slot.wrapped) != numbers or slot.id >= envelope.next_slot:
-            raise ValueError("a slot does not hold the keys")
-        if slot.derivation.name == "argon2id":
-            cost = slot.derivation.cost
-            if cost is None or not all(1 <= one <= most for one, most in zip(cost, _MOST_COST, strict=True)):
-                raise ValueError("a passphrase costs what nobody would ask")
-            memory, passes, lanes = cost
-            work += memory * passes
-            if memory < _LEAST_MEMORY_A_LANE * lanes:
-                raise ValueError("a passphrase has less memory than Argon2id takes")
-    if work > _MOST_WORK:
-        raise ValueError("the passphrases cost what nobody would ask")
-    salts = [known.salt for known in envelope.keys.values()] + [slot.derivation.salt for slot in envelope.slots]
-    if any(len(salt) != _SALT_BYTES for salt in salts):
-        raise ValueError("a salt has another length")
 
 
 # --- opening -------------------------------------------------------------------------------------
@@ -437,7 +320,7 @@ def with_slot(opener: Opener, envelope: Envelope, source: KeySource) -> Envelope
         WrongKeyError: the store's key is not at hand.
     """
     keys = {number: opener.open(envelope, number) for number in envelope.keys}
-    salt = os.urandom(_SALT_BYTES)
+    salt = os.urandom(SALT_BYTES)
     derivation = (
         Derivation("argon2id", salt, _PASSPHRASE_COST) if source.is_passphrase else Derivation("hkdf-sha256", salt)
     )

@@ -1,0 +1,54 @@
+"""Places for copies of a store, kept from others while a copy is written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from jarvis._disk import files
+from jarvis._disk.locks import held_for_once
+from jarvis.errors import StoreAccessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def place_for_copy(target: Path, beside: Sequence[Path], timeout_seconds: float) -> Iterator[None]:
+    """Keep others from writing a copy of a store to `target` during a block, in a directory that is made if absent.
+
+    Raises:
+        StoreAccessError: it is there already, or one of the files that belong `beside` it.
+        StoreBusyError: somebody else wrote one there for longer than `timeout_seconds`.
+        StoreError: the directory cannot be made.
+    """
+    _check_free(target, *beside)
+    files.ensure_directory(target.parent.absolute())
+    lock = str(target.with_name(f".{target.name}.saving.lock"))
+    with files.explaining(target, "write the backup"), held_for_once(lock, str(target), timeout_seconds):
+        _check_free(target, *beside)  # somebody else may have written one meanwhile
+        with contextlib.suppress(FileNotFoundError):
+            files.system.unlink(f"{target}.lock")  # which may know of a store that was there, and went further
+        for path in (target, *beside):
+            files.remove_leftovers(str(path))
+        yield
+
+
+def put_copy(temporary: str, target: str) -> None:
+    """Give a finished copy its name; raise `StoreAccessError` if somebody has made a store of that name meanwhile."""
+    inode = os.stat(temporary).st_ino
+    files.put_in_place(temporary, target, keep_existing=True)
+    if os.stat(target).st_ino != inode:
+        raise _taken(target)
+
+
+def _check_free(*paths: Path) -> None:
+    for path in paths:
+        if os.path.lexists(path):
+            raise _taken(path)
+
+
+def _taken(path: Path | str) -> StoreAccessError:
+    return StoreAccessError(path, "is there already; back up into a directory of its own")
