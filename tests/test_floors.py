@@ -48,7 +48,6 @@ LONG = {
     "_json/store.py": "the way of a transaction from the file and back",
     "_json/transaction.py": "every change of the state",
     "_sqlite/database.py": "every way in which a call is lent a connection, and how its transaction ends",
-    "_sqlite/store_file.py": "what happens at an opening, in its order",
     "capabilities.py": "signatures, and what they promise",
     "conformance/expiry.py": "a list of promises",
     "conformance/history.py": "a list of promises",

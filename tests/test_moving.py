@@ -17,9 +17,9 @@ import pytest
 
 from jarvis._sqlite import driver, verification
 from jarvis._sqlite.database import Database
+from jarvis._sqlite.opening import Opening, ReplacedError
 from jarvis._sqlite.replace import copy_file, mover, touched_rows
 from jarvis._sqlite.replace import move as moving
-from jarvis._sqlite.store_file import ReplacedError
 from jarvis.config import HistoryPolicy
 from jarvis.errors import (
     CorruptStoreError,
@@ -811,7 +811,7 @@ def test_nobody_is_let_in_when_a_swap_begins_in_the_last_moment(
         say(is_over=bool(awaited))
         awaited.append(True)
 
-    monkeypatch.setattr(file, "_await_swap", await_swap)
+    monkeypatch.setattr(file, "await_swap", await_swap)
     file.opened()[0].close()
 
     assert len(awaited) == 2
@@ -849,7 +849,7 @@ def test_an_opening_that_waited_for_the_lock_does_nothing_to_the_old_file(memory
         (store / "memory.db.lock").unlink()  # so that the whole is to be compared, under the lock
 
         with pytest.raises(ReplacedError):
-            file._check(connection, (status.st_dev, status.st_ino))
+            Opening(file)._check(connection, (status.st_dev, status.st_ino))
     finally:
         connection.close()
     assert memory.count_memories() == 300

@@ -23,6 +23,7 @@ from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
 from jarvis._sqlite import driver
 from jarvis._sqlite.connection import Connection
+from jarvis._sqlite.opening import Opening
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
 from jarvis.errors import (
     CorruptStoreError,
@@ -250,7 +251,7 @@ class Pool:
         for _ in range(MAX_TRIES):
             if self._prepared is None:
                 self._book = NameBook()  # what comes now may be another file, with other ids
-                self._prepared = self.file.prepare()
+                self._prepared = Opening(self.file).prepare()
             try:
                 connection, status, immutable = self.file.opened()
             except apsw.Error as error:
