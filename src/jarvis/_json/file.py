@@ -38,7 +38,6 @@ import hashlib
 import json
 import re
 import time
-from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
@@ -46,10 +45,10 @@ import msgspec
 
 from jarvis._disk.encodings import encoding_of
 from jarvis._json.event import ERASED, check_order, read_event
+from jarvis._json.first_life import read_first_life
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
-from jarvis._json.record import Record, Stored, decode_stored, encode, fragment_of, make_record, normalize
-from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of, parse_moment
+from jarvis._json.record import Record, decode_stored, encode, fragment_of, make_record, malformed, normalize
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import CorruptStoreError, StackFullError, StoreTooNewError
 from jarvis.model.change import new_generation
@@ -260,7 +259,8 @@ def _parse_unsealed(path: str, data: bytes) -> Contents:
     if type(document) is not dict:
         raise ValueError("it holds no object")
     if "format" not in document:
-        return _read_first_life(path, document, doubled)
+        records = read_first_life(path, document, doubled)
+        return _without_past(Contents({DEFAULT_NAMESPACE: records}, Clock(len(records), None), first_life=True))
     if type(document["format"]) is not int:
         raise ValueError("its format is no number")
     _refuse_other_formats(path, document["format"])
@@ -318,7 +318,7 @@ def _read_entries(path: str, name: str, namespace: _Namespace, known: Known | No
             try:
                 record = _read_entry(entry_id, fragment, None if known is not None else name)
             except (ValueError, RecursionError) as error:
-                raise _malformed(path, f"entry number {number}", name, error) from None
+                raise malformed(path, f"entry number {number}", name, error) from None
         records[entry_id] = record
     return records
 
@@ -337,7 +337,7 @@ def _read_archive(path: str, name: str, namespace: _Namespace, known: Known | No
                 try:
                     held = read_one(fragment, None if known is not None else name)
                 except (ValueError, RecursionError) as error:
-                    raise _malformed(path, f"{title} number {number}", name, error) from None
+                    raise malformed(path, f"{title} number {number}", name, error) from None
             yield held
 
     states = read(namespace.history, before.states, read_state, "past state")
@@ -416,80 +416,3 @@ def _read_entry(entry_id: str, fragment: bytes, edited_in: str | None) -> Record
         normalize(stored)
         fragment = fragment_of(stored, edited_in)
     return make_record(stored, fragment)
-
-
-def _malformed(path: str, place: str, namespace: str, error: Exception) -> CorruptStoreError | StackFullError:
-    if ran_out(error):
-        return StackFullError()
-    problem = "a text holds a lone surrogate" if isinstance(error, UnicodeError) else str(error)
-    return CorruptStoreError(
-        path,
-        f"{place} of namespace {namespace!r} is malformed: {problem}; mend or remove it there, or restore the file "
-        "from a copy",
-    )
-
-
-# --- the first life ------------------------------------------------------------------------------
-
-
-class _FirstLifeEntry(msgspec.Struct, forbid_unknown_fields=True):
-    """The nine fields as the first life wrote them with `json.dumps`; the value is literal, not tagged."""
-
-    id: str
-    category: str
-    key: str
-    value: Any
-    tags: list[str]
-    entity_type: str
-    entity_id: str | None
-    timestamp: str
-    provenance: dict[str, str]
-
-
-def _read_first_life(path: str, document: dict[str, Any], doubled: list[object]) -> Contents:
-    """Return the contents of a first life's file: no format, no checksum, naive times that mean local time.
-
-    A name may stand twice inside a value (``json.dumps({1: …, "1": …})`` does that), where the last one
-    counts, as it did then; anywhere else it is damage.
-    """
-    entries = document.get("entries")
-    if type(entries) is not dict or not document.keys() <= {"entries", "updated_at"}:
-        raise ValueError('it holds neither a "format" nor the "entries" of the first life alone')
-    structure = [document, entries, *entries.values()]
-    structure += [each["provenance"] for each in entries.values() if type(each) is dict and "provenance" in each]
-    if any(each is other for each in doubled for other in structure):
-        raise ValueError("a name stands twice in an object")
-    records: dict[str, Record] = {}
-    for number, (entry_id, plain) in enumerate(entries.items(), 1):
-        try:
-            records[entry_id] = _read_first_life_entry(entry_id, plain, number)
-        except (ValueError, RecursionError) as error:
-            raise _malformed(path, f"entry number {number}", DEFAULT_NAMESPACE, error) from None
-    return _without_past(Contents({DEFAULT_NAMESPACE: records}, Clock(len(records), None), first_life=True))
-
-
-def _read_first_life_entry(entry_id: str, plain: Any, commit: int) -> Record:
-    old = msgspec.convert(plain, _FirstLifeEntry)
-    if old.id != entry_id:
-        raise ValueError("its id is not the one it stands under")
-    if type(old.value) is not dict:
-        raise ValueError("its value is no object")
-    try:
-        moment = parse_moment(datetime, old.timestamp)
-        instant = instant_of(moment)
-    except InvalidMomentError as error:
-        raise ValueError(f"its timestamp {error}") from error
-    stored = Stored(
-        old.id,
-        old.category,
-        old.key,
-        flatten(old.value),
-        old.tags,
-        old.entity_type,
-        old.entity_id,
-        format_moment(moment)[0],
-        old.provenance,
-        1,
-        (instant, commit),
-    )
-    return make_record(stored, fragment_of(stored, DEFAULT_NAMESPACE))

@@ -10,9 +10,9 @@ import msgspec
 
 from jarvis.codec import InvalidMomentError, flatten, format_moment, parse_moment, revive
 from jarvis.codec.instants import datetime_of
-from jarvis.codec.nesting import decoder_of, stack_error
+from jarvis.codec.nesting import decoder_of, ran_out, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
-from jarvis.errors import InvalidEntryError
+from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
 from jarvis.model.record import Body, encode_body, make_body, make_entry, may_hold_tags
 
@@ -206,3 +206,15 @@ def fragment_of(stored: Stored, namespace: str) -> bytes:
     """Return the bytes of `stored` as they stand in the file, indented for its namespace."""
     margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
     return msgspec.json.format(encode(stored), indent=2).replace(b"\n", margin)  # no text holds a bare newline
+
+
+def malformed(path: str, place: str, namespace: str, error: Exception) -> CorruptStoreError | StackFullError:
+    """Return the error that something in the file at `path` is malformed, such as "entry number 3"."""
+    if ran_out(error):
+        return StackFullError()
+    problem = "a text holds a lone surrogate" if isinstance(error, UnicodeError) else str(error)
+    return CorruptStoreError(
+        path,
+        f"{place} of namespace {namespace!r} is malformed: {problem}; mend or remove it there, or restore the file "
+        "from a copy",
+    )
