@@ -63,9 +63,9 @@ from jarvis.services.changing import sign
 from jarvis.services.expiry import Lifetime, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
-from jarvis.services.retention import RetentionPlan, SweepReport, rules_of
+from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
 from jarvis.services.store import Store
-from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number, sweep
+from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number
 from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import StorageBackend
 

@@ -17,12 +17,14 @@ import msgspec
 from msgspec.structs import replace
 
 from jarvis._calls.arguments import own_code
+from jarvis.capabilities import Expires
 from jarvis.codec import instant_of
 from jarvis.codec.instants import MICROSECOND
 from jarvis.errors import EntryNotFoundError, InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import MemoryEntry, MemoryQuery
 from jarvis.model.options import ARCHIVED, RetentionRule
+from jarvis.services import expiry
 from jarvis.services.changing import Changes, sign
 from jarvis.storage_backend import StorageBackend
 
@@ -106,9 +108,18 @@ def sweep(
     author: Author,
     is_over: Callable[[], bool],
 ) -> SweepReport:
-    """Do what the rules say, so many entries in a change; end early, between two of them, if `is_over`.
+    """Do what the rules say, then purge what has expired.
 
     An author without a reason gets that of the rule.
+
+    Args:
+        backend: whose entries they are.
+        rules: in their order.
+        now: the moment to judge by.
+        batch: entries in one change, at most.
+        change: makes a change.
+        author: signs it.
+        is_over: tells, between two changes, whether to end early.
     """
     reaches = _reaches(backend, rules, now)
     counts = [0] * len(rules)
@@ -122,7 +133,15 @@ def sweep(
     deleted, archived = (
         sum(step.count for step in steps if step.rule.action == each) for each in ("delete", "archive")
     )
-    return SweepReport(moment=now, steps=steps, deleted=deleted, archived=archived)
+    purged, last = 0, batch if backend.has_capability(Expires) else 0
+    while last == batch and not is_over():
+        last = expiry.purge(backend, batch, author, change)
+        purged += last
+    if deleted or archived or purged:
+        import logging  # 8 ms to import, which most sessions never need
+
+        logging.getLogger("jarvis.retention").info("deleted %d, archived %d, purged %d", deleted, archived, purged)
+    return SweepReport(moment=now, steps=steps, deleted=deleted, archived=archived, purged=purged)
 
 
 # --- what lies behind the boundaries --------------------------------------------------------------

@@ -1,23 +1,15 @@
-"""Sweeping: once, or by a `Sweeper`, a thread that does it now and again."""
+"""Sweeping now and again: a `Sweeper` is a thread that does it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 
-import msgspec
-
 from jarvis._calls.arguments import own_code
-from jarvis.capabilities import Expires
 from jarvis.errors import InvalidQueryError, InvalidSettingError
-from jarvis.model.author import Author
-from jarvis.model.options import RetentionRule, checked
-from jarvis.services import expiry, retention
-from jarvis.services.changing import Changes
-from jarvis.services.retention import SweepReport
-from jarvis.storage_backend import StorageBackend
+from jarvis.model.options import checked
 
 BATCH = 500  # some 30 ms, for which other writers wait
 _MANY = 10_000
@@ -29,33 +21,6 @@ def check_number(name: str, number: int, least: int) -> None:
     """Raise `InvalidQueryError` if it is no number of memories from `least` up."""
     if type(number) is not int or not least <= number <= _MANY:
         raise InvalidQueryError(f"{name}: takes a whole number from {least} to {_MANY:,}")
-
-
-def sweep(
-    backend: StorageBackend,
-    rules: Sequence[RetentionRule],
-    now: datetime,
-    *,
-    batch: int,
-    change: Changes,
-    author: Author,
-    is_over: Callable[[], bool],
-) -> SweepReport:
-    """Do what the rules say, then purge what has expired, so many entries in a change; end early if `is_over`."""
-    report = retention.sweep(backend, rules, now, batch=batch, change=change, author=author, is_over=is_over)
-    if backend.has_capability(Expires):
-        purged, last = 0, batch
-        while last == batch and not is_over():
-            last = expiry.purge(backend, batch, author, change)
-            purged += last
-        report = msgspec.structs.replace(report, purged=purged)
-    if report.deleted or report.archived or report.purged:
-        import logging  # 8 ms to import, which most sessions never need
-
-        logging.getLogger("jarvis.retention").info(
-            "deleted %d, archived %d, purged %d", report.deleted, report.archived, report.purged
-        )
-    return report
 
 
 class Sweeper:
