@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 from jarvis._calls.arguments import own_code
-from jarvis._disk import ownership
-from jarvis._disk.os_errors import translated
+from jarvis._disk import files
 from jarvis._disk.paths import NO_SUCH_SYNC, UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError, KeyFileExistsError
 
@@ -88,7 +87,7 @@ class EnvironmentKey:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, variable: str = DEFAULT_VARIABLE) -> None:
-        self.variable = _text("the name of a variable", variable)
+        self.variable = check_text("the name of a variable", variable)
 
     @property
     def hint(self) -> str:
@@ -97,10 +96,7 @@ class EnvironmentKey:
 
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
-        held = os.environ.get(self.variable)
-        if held is None:
-            raise SecretUnavailableError("it is not set")
-        return _decoded(held, "it does not hold the base64 text of 32 bytes")
+        return _decoded(_Variable(self.variable)(), "it does not hold the base64 text of 32 bytes")
 
     def __repr__(self) -> str:
         return f"EnvironmentKey({self.variable!r})"
@@ -148,32 +144,24 @@ class KeyFile:
         except FileExistsError:
             raise KeyFileExistsError(source.path, "is there already, and stays as it is; choose another name") from None
         except OSError as error:
-            raise translated(source.path, error, "write the key file") from error
+            raise files.translated(source.path, error, "write the key file") from error
         return source
 
     def _write(self, key: str) -> None:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = files.create(str(self.path))
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                ownership.take_after(descriptor, str(self.path))
                 file.write(f"{key}\n")
                 file.flush()
-                os.fsync(descriptor)
-            if os.name == "posix":  # or a power cut takes the name of the file, and with it the store
-                self._sync_directory()
+                files.system.sync(descriptor)
+            try:  # or a power cut takes the name of the file, and with it the store
+                files.system.sync_directory(str(self.path.parent))
+            except OSError as error:
+                if error.errno not in NO_SUCH_SYNC:
+                    raise
         except BaseException:
             os.unlink(self.path)  # nobody was told of the key, and the next try is to find the place free
             raise
-
-    def _sync_directory(self) -> None:
-        directory = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        except OSError as error:
-            if error.errno not in NO_SUCH_SYNC:
-                raise
-        finally:
-            os.close(directory)
 
     @property
     def hint(self) -> str:
@@ -221,7 +209,8 @@ class KeyringKey:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, service: str = DEFAULT_SERVICE, user: str = "memory") -> None:
-        self.service, self.user = _text("the service of a keyring", service), _text("the user of a keyring", user)
+        self.service = check_text("the service of a keyring", service)
+        self.user = check_text("the user of a keyring", user)
 
     @classmethod
     def create(cls, service: str = DEFAULT_SERVICE, user: str = "memory") -> KeyringKey:
@@ -295,7 +284,7 @@ class Passphrase:
     @classmethod
     def from_environment(cls, variable: str) -> Passphrase:
         """Return the passphrase that an environment variable holds when it is needed."""
-        return cls(_Variable(_text("the name of a variable", variable)))
+        return cls(_Variable(check_text("the name of a variable", variable)))
 
     def secret(self) -> bytes:
         """Return the bytes of the words, or raise `SecretUnavailableError`."""
@@ -334,7 +323,7 @@ class KeyFunction:
         if not callable(function):
             raise InvalidSettingError("a key function must be callable")
         self._function = function
-        self.name = _text("the name of a key function", name or getattr(function, "__name__", "unnamed"))
+        self.name = check_text("the name of a key function", name or getattr(function, "__name__", "unnamed"))
 
     @property
     def hint(self) -> str:
@@ -359,7 +348,7 @@ class KeyFunction:
 
 
 class _Variable:
-    """Asks the environment for a passphrase; a class, so that it can be pickled."""
+    """Asks the environment for a variable's text; a class, because a function inside another cannot be pickled."""
 
     def __init__(self, variable: str) -> None:
         self.variable = variable
@@ -432,36 +421,8 @@ def source_at(kind: str, hint: str | None) -> KeySource | None:
     return None
 
 
-_BY_SETTING: dict[str, Callable[[str], KeySource]] = {
-    "environment": EnvironmentKey,
-    "file": KeyFile,
-    "keyring": KeyringKey,
-    "passphrase_environment": Passphrase.from_environment,
-}
-
-
-def source_from_setting(setting: object) -> KeySource:
-    """Return the source that a mapping of one key stands for, such as ``{"environment": "JARVIS_KEY"}``.
-
-    Raises:
-        InvalidSettingError: it stands for none.
-    """
-    known = ", ".join(_BY_SETTING)
-    if not isinstance(setting, dict) or len(setting) != 1:
-        raise InvalidSettingError(f"a source of a key is a mapping of one of {known}")
-    [(kind, name)] = setting.items()
-    if kind not in _BY_SETTING:
-        raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {known}")
-    name = _text(f"the source {kind!r}", name)
-    if kind == "file":
-        try:
-            name = str(absolute(name, variables=True))
-        except UnfitPathError as error:
-            raise InvalidSettingError(f"the source {kind!r} {error}") from None
-    return _BY_SETTING[kind](name)
-
-
-def _text(what: str, held: object) -> str:
+def check_text(what: str, held: object) -> str:
+    """Return `held` if it is a text that is not empty; raise `InvalidSettingError` that `what` must be one."""
     if not isinstance(held, str) or not held or "\0" in held or any("\ud800" <= each <= "\udfff" for each in held):
         raise InvalidSettingError(f"{what} must be a text")
     return held

@@ -23,10 +23,9 @@ from jarvis._json.record import (
     revived,
 )
 from jarvis.codec.nesting import decoder_of
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry
+from jarvis.model.entry import DEFAULT_NAMESPACE, EXACT, MemoryEntry
 from jarvis.model.record import may_hold_tags
 from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
-from jarvis.model.rules import EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

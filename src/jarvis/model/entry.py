@@ -19,9 +19,10 @@ from jarvis.model.value_filter import Test, check_where, compile_where
 
 DEFAULT_NAMESPACE = "default"
 NO_MODULE, NO_TASK = "unknown", "none"
+"""In the provenance of an entry: the module and the task of an author who is not known."""
+
 MOST_VERSIONS = 2**63
-"""What a store can count; also a number that Python would not print for its length is refused by it."""
-"""What stands in the provenance of an entry for an author who is not known."""
+"""The limit of what a store can count, and of the numbers that messages repeat: Python prints no endless ones."""
 
 MAX_NAME_BYTES = 2_000
 """Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes: what every
@@ -30,9 +31,10 @@ backend can index."""
 MAX_TAGS = 500
 """Most tags a query may name."""
 
-_EXACT = ("category", "entity_type", "entity_id", "key")  # filters that are equal, whole
+EXACT = ("category", "key", "entity_type", "entity_id")
+"""The filters of a query that compare one field whole. These fields stay known of what was pruned or has expired."""
+
 _CHANGEABLE = (MutableMapping, MutableSequence, MutableSet, tuple)
-_FAR = 2**63  # beyond what a store can count
 
 
 class MemoryEntry(msgspec.Struct, eq=False):
@@ -160,7 +162,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     exclude_tags: Collection[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in _EXACT:
+        for name in EXACT:
             held = getattr(self, name)
             if held is not None and _check_filter(name, held) is not held:
                 msgspec.structs.force_setattr(self, name, plain_text(held))
@@ -172,7 +174,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "tags_match", plain_text(self.tags_match))
         if self.tags_match not in ("any", "all"):
             raise InvalidQueryError('tags_match: takes "any" or "all"')
-        if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < _FAR):
+        if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < MOST_VERSIONS):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
         if type(self.where) is dict:
             try:
@@ -206,7 +208,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
             else:
                 place, number, entry_id = str.split(self.after, ":", 2)  # type: ignore[arg-type]  # caught below
                 instant, commit = int(place), int(number)
-            if not (abs(instant) < _FAR and 0 <= commit < _FAR and type(entry_id) is str):
+            if not (abs(instant) < MOST_VERSIONS and 0 <= commit < MOST_VERSIONS and type(entry_id) is str):
                 raise ValueError("no cursor of ours")
             return instant, commit, entry_id
         except (AttributeError, TypeError, ValueError):
@@ -224,7 +226,7 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         test, position = self.test, self.position
         wanted = None if self.tags is None else frozenset(self.tags)
         unwanted = frozenset(self.exclude_tags or ())
-        exact = [(name, held) for name in _EXACT if (held := getattr(self, name)) is not None]
+        exact = [(name, held) for name in EXACT if (held := getattr(self, name)) is not None]
 
         def matches(entry: MemoryEntry) -> bool:
             if any(getattr(entry, name) != held for name, held in exact):
@@ -254,12 +256,8 @@ def _tagged(wanted: frozenset[str], tags: list[str], how: str) -> bool:
 
 def _asked_tags(name: str, tags: Collection[str]) -> tuple[str, ...]:
     """Return a copy of the tags that a question names; raise `InvalidQueryError` if they are none."""
-    if type(tags) is not list:
-        if is_no_list(tags):
-            raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
-        with own_code(InvalidQueryError, name):
-            tags = list(tags)
-    texts = [plain_text(tag) for tag in tags]
+    with own_code(InvalidQueryError, name):
+        texts = [None] if type(tags) is not list and is_no_list(tags) else [plain_text(tag) for tag in tags]
     if None in texts:
         raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
     if len(texts) > MAX_TAGS:
@@ -327,7 +325,7 @@ def asked_limit(limit: int) -> int:
     Raises:
         InvalidQueryError: it is no whole number above 0.
     """
-    if type(limit) is not int or not 1 <= limit < _FAR:
+    if type(limit) is not int or not 1 <= limit < MOST_VERSIONS:
         raise InvalidQueryError("limit: takes a whole number from 1 up")
     return limit
 
@@ -341,27 +339,21 @@ def check_name(field: str, name: object) -> str:
     Raises:
         InvalidEntryError: it is no str, holds a NUL or a lone surrogate, or is over `MAX_NAME_BYTES`.
     """
-    if type(name) is not str:
-        raise InvalidEntryError(field, f"takes a str, not {type(name).__name__}")
-    if name.isascii():
-        size = len(name)
-    else:
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            raise InvalidEntryError(field, "holds a lone surrogate, which UTF-8 cannot hold") from None
+    text = check_text(field, name)
+    size = len(text) if text.isascii() else len(text.encode())
     if size > MAX_NAME_BYTES:
         raise InvalidEntryError(field, f"is {size:,} bytes long, the limit is {MAX_NAME_BYTES:,}")
-    if "\0" in name:
+    if "\0" in text:
         raise InvalidEntryError(field, "holds a NUL character, which cannot be looked up everywhere")
-    return name
+    return text
 
 
 def check_namespace(name: object) -> str:
     """Return `name` if it can be a namespace: a name as for `check_name`, and not empty."""
-    if not check_name("namespace", name):
+    text = check_name("namespace", name)
+    if not text:
         raise InvalidEntryError("namespace", "is empty")
-    return name  # type: ignore[return-value]  # a str, by now
+    return text
 
 
 def check_entry(entry: MemoryEntry) -> None:

@@ -10,14 +10,14 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from jarvis._calls.arguments import own_code
 from jarvis._disk.paths import UnfitPathError, absolute
 from jarvis.errors import InvalidSettingError, nearest
-from jarvis.keys import KeySource, source_from_setting, sources_of
+from jarvis.keys import EnvironmentKey, KeyFile, KeyringKey, KeySource, Passphrase, check_text, sources_of
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
@@ -26,6 +26,7 @@ ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
 Compression = Literal["auto", "off", "max"]
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 _MANY_REVISIONS = 1_000_000
+Fields = TypeVar("Fields", bound=msgspec.Struct)
 _LONGEST = timedelta(days=36_525)
 _LONGEST_INTERVAL = timedelta(days=30)  # what every platform can wait for
 MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
@@ -219,36 +220,59 @@ def _text(value: object) -> str:
     return value
 
 
-def _durability(value: object) -> str:
-    if value not in DURABILITIES:
-        raise _UnfitError(f"must be {' or '.join(map(repr, DURABILITIES))}")
+def _one_of(value: object, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise _UnfitError(f"must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}")
     return str(value)
 
 
 def _encryption(value: object) -> str:
-    if isinstance(value, bool):  # what YAML makes of on and off
+    if isinstance(value, bool):  # YAML reads on and off without quotes as that
         return "on" if value else "off"
-    if value not in ENCRYPTIONS:
-        raise _UnfitError(f"must be {', '.join(map(repr, ENCRYPTIONS[:-1]))} or {ENCRYPTIONS[-1]!r}")
-    return str(value)
+    return _one_of(value, ENCRYPTIONS)
 
 
 def _keys(value: object) -> tuple[KeySource, ...]:
     if not isinstance(value, list | tuple):
         raise _UnfitError(f"must be a list of sources, not {kind_of(value)}")
-    held = [each.once() if isinstance(each, Pairs) else each for each in value]
+    sources = [each.once() if isinstance(each, Pairs) else each for each in value]
     try:
-        return sources_of([source_from_setting(each) if isinstance(each, dict) else each for each in held])
+        return sources_of([source_from_setting(each) if isinstance(each, dict) else each for each in sources])
     except InvalidSettingError as error:
         raise _UnfitError(f"does not fit: {error}") from None
 
 
+_SOURCES: dict[str, Callable[[str], KeySource]] = {
+    "environment": EnvironmentKey,
+    "file": KeyFile,
+    "keyring": KeyringKey,
+    "passphrase_environment": Passphrase.from_environment,
+}
+
+
+def source_from_setting(setting: object) -> KeySource:
+    """Return the source that a mapping of one key stands for, such as ``{"environment": "JARVIS_KEY"}``.
+
+    Raises:
+        InvalidSettingError: it stands for none.
+    """
+    known = ", ".join(_SOURCES)
+    if not isinstance(setting, dict) or len(setting) != 1:
+        raise InvalidSettingError(f"a source of a key is a mapping of one of {known}")
+    [(kind, name)] = setting.items()
+    if kind not in _SOURCES:
+        raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {known}")
+    name = check_text(f"the source {kind!r}", name)
+    if kind == "file":
+        try:
+            name = str(absolute(name, variables=True))
+        except UnfitPathError as error:
+            raise InvalidSettingError(f"the source {kind!r} {error}") from None
+    return _SOURCES[kind](name)
+
+
 def _compression(value: object) -> str:
-    if value is False:  # what YAML reads an `off` without quotes as
-        return "off"
-    if value not in COMPRESSIONS:
-        raise _UnfitError(f"must be {', '.join(map(repr, COMPRESSIONS[:-1]))} or {COMPRESSIONS[-1]!r}")
-    return str(value)
+    return "off" if value is False else _one_of(value, COMPRESSIONS)  # YAML reads off without quotes as False
 
 
 def _switch(value: object) -> bool:
@@ -293,23 +317,7 @@ def _duration(value: object) -> timedelta | None:
 def _history(value: object) -> HistoryPolicy:
     if isinstance(value, HistoryPolicy):
         return value
-    if isinstance(value, Pairs):
-        value = value.once()
-    if not isinstance(value, dict):
-        raise _UnfitError(f"must be a HistoryPolicy or a mapping of its fields, not {kind_of(value)}")
-    fields: dict[str, Any] = {}
-    for key, held in value.items():
-        if key not in HistoryPolicy.__struct_fields__:
-            known = HistoryPolicy.__struct_fields__
-            raise _UnfitError(f"has no key {key!r}{nearest(str(key), known) or '; known: ' + ', '.join(known)}")
-        try:
-            fields[key] = held if key == "max_revisions" else _duration(held)
-        except _UnfitError as unfit:
-            raise _UnfitError(f"has a {key} that {unfit}") from None
-    try:
-        return HistoryPolicy(**fields)
-    except InvalidSettingError as error:
-        raise _UnfitError(f"does not fit: {error}") from None
+    return _made(HistoryPolicy, value, ("max_age", "cleared_max_age"))
 
 
 def _retention(value: object) -> tuple[RetentionRule, ...]:
@@ -321,29 +329,33 @@ def _retention(value: object) -> tuple[RetentionRule, ...]:
 def _retention_rule(place: int, value: object) -> RetentionRule:
     if isinstance(value, RetentionRule):
         return value
-    rule = f"rule {place}"
-    if isinstance(value, Pairs):
-        try:
-            value = value.once()
-        except _UnfitError as unfit:
-            raise _UnfitError(f"{rule} {unfit}") from None
-    if not isinstance(value, dict):
-        raise _UnfitError(f"{rule} must be a RetentionRule or a mapping of its fields, not {kind_of(value)}")
-    known = RetentionRule.__struct_fields__
-    for key in value:
-        if key not in known:
-            raise _UnfitError(f"{rule} has no key {key!r}{nearest(str(key), known)}; known: {', '.join(known)}")
-    if "category" not in value:
-        raise _UnfitError(f"{rule} needs a category")
-    fields: dict[str, Any] = dict(value)
     try:
-        if "max_age" in fields:
-            fields["max_age"] = _duration(fields["max_age"])
-        return RetentionRule(**fields)
+        return _made(RetentionRule, value, ("max_age",))
     except _UnfitError as unfit:
-        raise _UnfitError(f"{rule} has a max_age that {unfit}") from None
+        raise _UnfitError(f"rule {place} {unfit}") from None
+
+
+def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fields:
+    """Return a policy or rule of the mapping of its fields; `durations` are those that are lengths of time."""
+    if isinstance(value, Pairs):
+        value = value.once()
+    if not isinstance(value, dict):
+        raise _UnfitError(f"must be a {kind.__name__} or a mapping of its fields, not {kind_of(value)}")
+    known, fields = kind.__struct_fields__, dict(value)
+    for key, given in value.items():
+        if key not in known:
+            raise _UnfitError(f"has no key {key!r}{nearest(str(key), known)}; known: {', '.join(known)}")
+        if key in durations:
+            try:
+                fields[key] = _duration(given)
+            except _UnfitError as unfit:
+                raise _UnfitError(f"has a {key} that {unfit}") from None
+    try:
+        return kind(**fields)
+    except TypeError:  # at most the first field has no default
+        raise _UnfitError(f"needs a {known[0]}") from None
     except InvalidSettingError as error:
-        raise _UnfitError(f"{rule} does not fit: {error}") from None
+        raise _UnfitError(f"does not fit: {error}") from None
 
 
 def _sweep_every(value: object) -> timedelta | None:
@@ -369,7 +381,7 @@ _PATHS = {  # and whether it comes from a file of settings, which is no shell an
 }
 _CHECKS: dict[str, Callable[[object], object]] = {
     "backend": _text,
-    "durability": _durability,
+    "durability": lambda value: _one_of(value, DURABILITIES),
     "namespace": _text,
     "read_only": _switch,
     "create": _switch,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
 from jarvis.model.dating import SKEW_MICROSECONDS, date_of
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.entry import EXACT, MemoryQuery
 from jarvis.model.revision import REMOVALS, Operation, Signature
 
 Usual = TypeVar("Usual", bound=str)
@@ -20,9 +20,6 @@ PRUNED_EVERY = 64
 
 PRUNED_AT_ONCE = 256
 """Past states that go beside one change, at most."""
-
-EXACT = ("category", "key", "entity_type", "entity_id")
-"""The filters of a query that are answered by names alone, which stay known of what was pruned or has expired."""
 
 WAS_ERASED = "something was erased"
 HAS_EXPIRED = "what was there then has expired"
