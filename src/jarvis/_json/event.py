@@ -1,4 +1,4 @@
-"""One change of a JSON store that neither an entry nor a past state tells of: as the file shows it, and in memory."""
+"""A change of a JSON store that neither an entry nor a past state tells of: in the file, and in memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from jarvis._json.instants import FAR, Instant, Number
-from jarvis._json.record import encode
+from jarvis._json.record import indented, margin_of
 from jarvis.codec.instants import datetime_of
 from jarvis.model.author import creator_in
 from jarvis.model.change import Change, Kind, cursor_of
-from jarvis.model.entry import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +52,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
-    """An event as it is held in memory: what is looked at, and the whole as the bytes that stand in the file."""
+    """An event in memory: the fields that are looked at, and the whole as the bytes that stand in the file."""
 
     fragment: bytes
     number: int
@@ -61,18 +60,18 @@ class StoredEvent(msgspec.Struct, frozen=True):
     operation: Kind
 
     def event(self) -> Event:
-        """Return the event, decoded anew."""
+        """Decode and return the event."""
         return _decode(self.fragment)
 
 
 _decode = msgspec.json.Decoder(Event).decode
 
 ERASED = "\0"
-"""What stands before a digest where the name of a namespace stands: no name holds it."""
+"""The prefix of a digest that takes the place of a namespace's name. No name begins so."""
 
 
 def erasures_of(namespace: str) -> str:
-    """Return under what the erasures of a namespace are filed: a digest, because its name must not stay."""
+    """Return the key under which the erasures of a namespace are kept: a digest, for its name must not stay."""
     return ERASED + hashlib.blake2b(namespace.encode(), digest_size=8).hexdigest()
 
 
@@ -94,13 +93,12 @@ def creation(record: Record) -> Event:
 
 
 def store_event(event: Event, namespace: str) -> StoredEvent:
-    """Return `event` as the file of `namespace` will hold it."""
-    margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
-    return _stored(event, msgspec.json.format(encode(event), indent=2).replace(b"\n", margin))
+    """Return `event` as it stands in the file, in the part of `namespace`."""
+    return _stored(event, indented(event, margin_of(namespace)))
 
 
 def read_event(fragment: bytes, edited_in: str | None) -> StoredEvent:
-    """Return the event in the bytes; if they were edited by hand, check them whole and write them anew.
+    """Return the event in the bytes; if they were edited by hand, check and encode all of it.
 
     Raises:
         ValueError: they are malformed.
@@ -108,7 +106,7 @@ def read_event(fragment: bytes, edited_in: str | None) -> StoredEvent:
     event = _decode(fragment)
     if edited_in is None:
         return _stored(event, fragment)
-    named = [held is not None for held in (event.id, event.version, event.category, event.key)]
+    named = [field is not None for field in (event.id, event.version, event.category, event.key)]
     if any(named) if event.operation == "erase" else not all(named):
         raise ValueError("it names a memory in part, or one that was erased")
     return store_event(event, edited_in)
@@ -119,7 +117,7 @@ def _stored(event: Event, fragment: bytes) -> StoredEvent:
 
 
 def check_order(events: Iterable[StoredEvent], ended: Iterable[int]) -> None:
-    """Raise ValueError if the numbers do not ascend, or an event tells what a past state tells itself."""
+    """Raise ValueError if the numbers do not ascend, or an event repeats a change that a past state tells of."""
     numbers = [event.number for event in events]
     if numbers != sorted(set(numbers)):
         raise ValueError("its events are out of order")

@@ -1,7 +1,7 @@
-"""The feed of a JSON store: what happened in a namespace, told by what is kept of it.
+"""The feed of a JSON store: the changes of a namespace, read from its entries, past states and events.
 
-An entry of version 1 tells of its creation, a past state of the change that ended it. What neither tells
-any more, or never did, is kept as an `Event`.
+An entry of version 1 tells of its creation, a past state of the change that ended it. Every other change is kept
+as an `Event`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import heapq
 from bisect import bisect_right
 from functools import partial
 from itertools import islice
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from jarvis._json.event import Event, StoredEvent, creation
+from jarvis._json.past import by_ended, by_event_number
 from jarvis._json.record import by_number
 from jarvis.model.rules import version_after
 
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from jarvis._json.room import Room
     from jarvis.model.change import Change
 
-Held = TypeVar("Held")
-
-_by_ended = attrgetter("ended")
-_by_event_number = attrgetter("number")
+Item = TypeVar("Item")
 
 
 def ending(state: State) -> Event:
@@ -51,21 +49,21 @@ def changes(room: Room, archive: Archive, erasures: Archive, after: int, limit: 
     """Return the first `limit` changes of a namespace with numbers greater than `after`.
 
     Raises:
-        ValueError: an entry whose creation is told is malformed.
+        ValueError: one of the entries that were created is malformed.
     """
     merged = heapq.merge(
         _told(room.born, by_number, creation, after),
         _told(archive.born, by_number, creation, after),
-        _told(archive.states, _by_ended, ending, after),
-        _told(archive.events, _by_event_number, StoredEvent.event, after),
-        _told(erasures.events, _by_event_number, StoredEvent.event, after),
+        _told(archive.states, by_ended, ending, after),
+        _told(archive.events, by_event_number, StoredEvent.event, after),
+        _told(erasures.events, by_event_number, StoredEvent.event, after),
         key=itemgetter(0),
     )
     return [tell().change(generation) for _, tell in islice(merged, limit)]
 
 
 def _told(
-    held: list[Held], number_of: Callable[[Held], int], tell: Callable[[Held], Event], after: int
+    items: list[Item], number_of: Callable[[Item], int], tell: Callable[[Item], Event], after: int
 ) -> Iterator[tuple[int, Callable[[], Event]]]:
-    for place in range(bisect_right(held, after, key=number_of), len(held)):
-        yield number_of(held[place]), partial(tell, held[place])
+    for index in range(bisect_right(items, after, key=number_of), len(items)):
+        yield number_of(items[index]), partial(tell, items[index])

@@ -48,7 +48,7 @@ from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.first_life import read_first_life
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
-from jarvis._json.record import Record, decode_stored, encode, fragment_of, make_record, malformed, normalize
+from jarvis._json.record import Record, decode_stored, encode, fragment_of, indented, make_record, malformed, normalize
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import CorruptStoreError, StackFullError, StoreTooNewError
 from jarvis.model.change import new_generation
@@ -138,9 +138,9 @@ def render(
                 before = b",\n    "
         if before == b",\n    ":
             pieces.append(b"\n  }")
-    pieces.append(b',\n  "clock": %b' % _indented(clock, b"  "))
+    pieces.append(b',\n  "clock": %b' % indented(clock, b"\n  "))
     if spans:
-        pieces.append(b',\n  "commits": %b' % _indented(spans, b"  "))
+        pieces.append(b',\n  "commits": %b' % indented(spans, b"\n  "))
     if erasing:
         pieces.append(b',\n  "erasing": true')
     text = b"".join(pieces)
@@ -159,7 +159,7 @@ def _members(records: Iterable[Record], archive: Archive, margin: bytes) -> Iter
     yield b'"entries": {}' if before is first else b"\n%b}" % margin
     yield from _listed(b"history", archive.states, margin)
     if archive.gaps:
-        yield b',\n%b"gaps": %b' % (margin, _indented(list(archive.gaps.values()), margin))
+        yield b',\n%b"gaps": %b' % (margin, indented(list(archive.gaps.values()), b"\n" + margin))
     yield from _listed(b"events", archive.events, margin)
 
 
@@ -171,10 +171,6 @@ def _listed(name: bytes, held: Iterable[State | StoredEvent], margin: bytes) -> 
         before = b",\n%b  " % margin
     if before is not first:
         yield b"\n%b]" % margin
-
-
-def _indented(held: object, margin: bytes) -> bytes:
-    return msgspec.json.format(encode(held), indent=2).replace(b"\n", b"\n" + margin)
 
 
 def _digest(text: bytes | memoryview) -> bytes:

@@ -29,8 +29,8 @@ class _FirstLifeEntry(msgspec.Struct, forbid_unknown_fields=True):
 def read_first_life(path: str, document: dict[str, Any], doubled: list[object]) -> dict[str, Record]:
     """Return the entries of a first life's file: no format, no checksum, naive times that mean local time.
 
-    A name may stand twice inside a value (``json.dumps({1: …, "1": …})`` does that), where the last one
-    counts, as it did then; anywhere else it is damage.
+    Inside a value a name may stand twice (``json.dumps({1: …, "1": …})`` does that); the last one counts, as it did
+    then. Anywhere else a name that stands twice is damage.
     """
     entries = document.get("entries")
     if type(entries) is not dict or not document.keys() <= {"entries", "updated_at"}:

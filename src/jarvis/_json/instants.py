@@ -11,4 +11,4 @@ FAR = 253_402_387_200_000_000
 
 Instant = Annotated[int, msgspec.Meta(ge=-FAR, le=FAR)]
 Number = Annotated[int, msgspec.Meta(ge=1)]
-"""That of a commit."""
+"""The number of a commit."""

@@ -1,4 +1,4 @@
-"""Dates that lie ahead of the clock, mended: see `jarvis._sql.mending`, which does the same in tables."""
+"""Mends dates that lie ahead of the clock; `jarvis._sql.mending` does the same in tables."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def mend(transaction: Transaction, namespace: Callable[[str], Entries], now: int) -> int:
-    """Mend the dates of the store; return how many entries got another. No-op if its last moment has passed.
+    """Mend the dates of the store; return how many entries got another date. No-op if its last moment has passed.
 
     Args:
-        transaction: in which nothing was changed.
-        namespace: returns the backend of a namespace, which takes part in it.
+        transaction: one that has changed nothing yet.
+        namespace: returns the backend of a namespace, whose changes belong to the transaction.
         now: the instant of now.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The past of a JSON store: the states that changes ended, and which of them were there at a moment."""
+"""The past of a JSON store: the states that changes ended, and which of them existed at a moment."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from jarvis._json.record import (
     Record,
     Stored,
     by_number,
-    encode,
+    by_order,
     fragment_of,
+    indented,
     make_record,
+    margin_of,
     normalize,
     revived,
 )
 from jarvis.codec.nesting import decoder_of
-from jarvis.model.entry import DEFAULT_NAMESPACE, EXACT, MemoryEntry
+from jarvis.model.entry import EXACT, MemoryEntry
 from jarvis.model.record import may_hold_tags
 from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from jarvis.model.entry import MemoryQuery
 
 ENDLESS = 2**62
-"""Beyond every number and instant."""
+"""Greater than every number and instant."""
 
 
 # --- one past state ------------------------------------------------------------------------------
@@ -45,7 +47,7 @@ _Signature = tuple[Operation, str | None, str | None, str | None]
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A `jarvis.model.revision.Signature` as the file shows it: who is not known is left out."""
+    """A `jarvis.model.revision.Signature` as the file shows it: a field that is not known is left out."""
 
     operation: Operation
     module: str | None = None
@@ -67,12 +69,12 @@ class _Signed(msgspec.Struct):
 
 
 class State(Record, frozen=True):
-    """A past state: the record it was, with the whole of it as the bytes that stand in the file.
+    """A past state: the fields of its record, and the whole as the bytes that stand in the file.
 
     Attributes:
         ended: the commit number of the change that ended it; no other change of the store has it.
         made: the instant of that change.
-        change: who made it, and how.
+        change: who made that change, and how.
     """
 
     ended: int
@@ -81,21 +83,21 @@ class State(Record, frozen=True):
 
     @property
     def value(self) -> Any:
-        """The value, decoded anew."""
+        """The value, decoded at each call."""
         value = _decode_kept(self.fragment).entry.value
         return revived(value, self.id) if may_hold_tags(self.fragment) else value
 
     @property
     def provenance(self) -> dict[str, str]:
-        """The provenance, decoded anew."""
+        """The provenance, decoded at each call."""
         return _decode_signed(self.fragment).entry.provenance
 
     def entry(self) -> MemoryEntry:
-        """Return the entry as it was, decoded anew; raise ValueError if a tagged form or the time means nothing."""
+        """Decode and return the entry as it was; raise ValueError if a tagged form or the time means nothing."""
         return _decode_kept(self.fragment).entry.entry(plain=not may_hold_tags(self.fragment))
 
     def ends_expired(self, now: int) -> bool:
-        """Tell whether this is the last state of a life whose expiry is over at the instant `now`."""
+        """Tell whether the entry was removed in this state, which has expired at the instant `now`."""
         return self.has_expired(now) and self.change.operation in REMOVALS
 
     def revision(self, timestamp: datetime) -> Revision:
@@ -114,20 +116,19 @@ class State(Record, frozen=True):
 
 _decode_kept = decoder_of(_Kept)
 _decode_signed = decoder_of(_Signed)
-_by_ended = attrgetter("ended")
-_by_event_number = attrgetter("number")
-_by_order = attrgetter("order")
+by_ended = attrgetter("ended")
+by_event_number = attrgetter("number")
 _by_made = attrgetter("made")
 _by_first = attrgetter("first")
 
 
 def keep(record: Record, namespace: str, ended: int, made: int, signed: _Signature) -> State:
-    """Return the past state that `record` of `namespace` becomes. Its entry is not encoded anew."""
+    """Return the past state that `record` of `namespace` becomes. Its entry is not encoded again."""
     return _state(record, namespace, ended, made, Change(*signed))
 
 
 def read_state(fragment: bytes, edited_in: str | None) -> State:
-    """Return the state in the bytes; if they were edited by hand, check them whole and write them anew.
+    """Return the state in the bytes; if they were edited by hand, check and encode all of it.
 
     Raises:
         ValueError: they are malformed.
@@ -135,7 +136,7 @@ def read_state(fragment: bytes, edited_in: str | None) -> State:
     kept = _decode_kept(fragment)
     stored = kept.entry
     if kept.ended <= stored.position[1]:
-        raise ValueError("it was ended before it was there")
+        raise ValueError("it ended before it began")
     if edited_in is not None:
         normalize(stored)
         record = make_record(stored, fragment_of(stored, edited_in))
@@ -144,7 +145,10 @@ def read_state(fragment: bytes, edited_in: str | None) -> State:
 
 
 def redated(state: State, namespace: str, begun: int | None, made: int) -> State:
-    """Return `state` of `namespace` as begun and ended at these instants; None is as it is. Its timestamp stays."""
+    """Return `state` of `namespace` as begun and ended at these instants; `begun` None changes nothing there.
+
+    The timestamp of the entry stays.
+    """
     if (begun is None or begun == state.order[0]) and made == state.made:
         return state
     stored = _decode_kept(state.fragment).entry
@@ -154,41 +158,27 @@ def redated(state: State, namespace: str, begun: int | None, made: int) -> State
 
 
 def _state(record: Record, namespace: str, ended: int, made: int, change: Change) -> State:
-    margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
+    margin = margin_of(namespace)
     inner = margin + b"  "
     pieces = (
         b'{%b"ended": %d' % (inner, ended),
         b'"made": %d' % made,
-        b'"change": %b' % msgspec.json.format(encode(change), indent=2).replace(b"\n", inner),
+        b'"change": %b' % indented(change, inner),
         b'"entry": %b%b}' % (record.fragment.replace(b"\n", b"\n  "), margin),
     )
     return _of_record(record, (b"," + inner).join(pieces), ended, made, change)
 
 
 def _of_record(record: Record, fragment: bytes, ended: int, made: int, change: Change) -> State:
-    return State(
-        b"",
-        fragment,
-        record.id,
-        record.category,
-        record.key,
-        record.tags,
-        record.entity_type,
-        record.entity_id,
-        record.version,
-        record.order,
-        record.expires,
-        ended,
-        made,
-        change,
-    )
+    fields: list[Any] = [b"", fragment, *msgspec.structs.astuple(record)[2:], ended, made, change]
+    return State(*fields)
 
 
-# --- what is not there any more ------------------------------------------------------------------
+# --- states that were removed --------------------------------------------------------------------
 
 
 class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """States of one entry that were removed because there were too many, or it expired, as one stretch.
+    """Consecutive states of one entry that were removed because there were too many, or the entry expired.
 
     Attributes:
         id: of the entry.
@@ -197,7 +187,7 @@ class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ended: the commit number of the change that ended the last missing state.
         made: the instant of that change.
         expires: the instant of expiry, if the last missing state was removed because of that.
-        category: of every missing state; left out if they differ. So with the fields that follow.
+        category: of every missing state; left out if they differ. The same holds for the fields after it.
     """
 
     id: str
@@ -212,17 +202,22 @@ class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entity_id: str | msgspec.UnsetType | None = msgspec.UNSET
 
     def matters(self, cutoff: Cutoff, asked: Mapping[str, str | None]) -> bool:
-        """Tell whether what `asked` wants at the cutoff may have been here. None wants anything."""
+        """Tell whether a missing state may answer a question at the cutoff.
+
+        Args:
+            cutoff: of the question.
+            asked: what it asks of fields, by their names; None asks nothing.
+        """
         return (
             cutoff.includes(self.first, self.instant)
             and not cutoff.includes(self.ended, self.made)
             and (self.expires is msgspec.UNSET or self.expires > cutoff.instant)
-            and all(held is None or getattr(self, name) in (held, msgspec.UNSET) for name, held in asked.items())
+            and all(text is None or getattr(self, name) in (text, msgspec.UNSET) for name, text in asked.items())
         )
 
 
 def widened(gap: Gap | None, record: Record, ended: int, made: int) -> Gap:
-    """Return `gap`, or a new one, with `record` in it, which is newer than what it holds and ended as given."""
+    """Return `gap`, or a new gap, with `record` added, which is newer than its states and ended as given."""
     named = {name: getattr(record, name) for name in EXACT}
     one = Gap(id=record.id, first=record.order[1], instant=record.order[0], ended=ended, made=made, **named)
     if gap is None:
@@ -241,7 +236,7 @@ class Archive:
         states: by the number of the change that ended them, ascending.
         of_id: those of each entry, likewise.
         gaps: by the entry's id.
-        events: what entries and states do not tell of changes, by number, ascending.
+        events: the changes that neither entries nor states tell of, by number, ascending.
     """
 
     def __init__(
@@ -251,7 +246,7 @@ class Archive:
         by_id: dict[str, list[State]] = {}
         for state in self.states:
             by_id.setdefault(state.id, []).append(state)
-        self.of_id = {entry_id: tuple(held) for entry_id, held in by_id.items()}
+        self.of_id = {entry_id: tuple(states) for entry_id, states in by_id.items()}
         self.gaps = {gap.id: gap for gap in gaps}
         self.events = list(events)
         self._born: list[State] | None = None
@@ -262,7 +257,7 @@ class Archive:
 
     @property
     def born(self) -> list[State]:
-        """The states in which entries were created, by the commit number of that, ascending."""
+        """The first states of entries, by the commit number of the creation, ascending."""
         born = self._born
         if born is None:
             born = sorted((state for state in self.states if state.version == 1), key=by_number)
@@ -270,7 +265,7 @@ class Archive:
         return born
 
     def expired(self, now: int) -> list[State]:
-        """Return the last states of lives whose expiry is over at the instant `now`: the latest of each entry."""
+        """Return, of each entry, the latest state for which `State.ends_expired` is true at the instant `now`."""
         mortal = self._mortal
         if mortal is None:
             mortal = [
@@ -280,55 +275,55 @@ class Archive:
         return list({state.id: state for state in mortal if state.has_expired(now)}.values())
 
     def copy(self) -> Archive:
-        """Return one that holds the same and may be changed."""
+        """Return an archive with the same content, which may be changed."""
         archive = Archive()
         archive.states, archive.of_id, archive.gaps = self.states.copy(), self.of_id.copy(), self.gaps.copy()
         archive.events = self.events.copy()
         return archive
 
     def add(self, state: State) -> None:
-        """Put `state` where it belongs."""
+        """Insert `state` in its order."""
         self._born = self._mortal = None
-        self.states.insert(bisect_left(self.states, state.ended, key=_by_ended), state)
-        held = self.of_id.get(state.id, ())
-        place = bisect_left(held, state.ended, key=_by_ended)
-        self.of_id[state.id] = (*held[:place], state, *held[place:])
+        self.states.insert(bisect_left(self.states, state.ended, key=by_ended), state)
+        states = self.of_id.get(state.id, ())
+        index = bisect_left(states, state.ended, key=by_ended)
+        self.of_id[state.id] = (*states[:index], state, *states[index:])
 
     def remove(self, state: State) -> None:
         """Remove `state`, which is there."""
         self._born = self._mortal = None
-        del self.states[bisect_left(self.states, state.ended, key=_by_ended)]
-        held = self.of_id[state.id]
-        if len(held) == 1:
+        del self.states[bisect_left(self.states, state.ended, key=by_ended)]
+        states = self.of_id[state.id]
+        if len(states) == 1:
             del self.of_id[state.id]
         else:
-            place = bisect_left(held, state.ended, key=_by_ended)
-            self.of_id[state.id] = held[:place] + held[place + 1 :]
+            index = bisect_left(states, state.ended, key=by_ended)
+            self.of_id[state.id] = states[:index] + states[index + 1 :]
 
     def set_gap(self, entry_id: str, gap: Gap | None) -> Gap | None:
-        """Put `gap` where one of this entry may be, or nothing; return what was there."""
+        """Replace the gap of this entry, or remove it for None; return the gap from before."""
         before = self.gaps.pop(entry_id, None) if gap is None else self.gaps.get(entry_id)
         if gap is not None:
             self.gaps[entry_id] = gap
         return before
 
     def add_event(self, event: StoredEvent) -> None:
-        """Put `event` where it belongs."""
-        self.events.insert(bisect_left(self.events, event.number, key=_by_event_number), event)
+        """Insert `event` in its order."""
+        self.events.insert(bisect_left(self.events, event.number, key=by_event_number), event)
 
     def remove_event(self, event: StoredEvent) -> None:
         """Remove `event`, which is there."""
-        del self.events[bisect_left(self.events, event.number, key=_by_event_number)]
+        del self.events[bisect_left(self.events, event.number, key=by_event_number)]
 
     def cleared(self, before: int) -> Iterator[State]:
-        """Yield the states that clearings before an instant have ended, each behind all earlier ones of its entry."""
-        for last in self.states:  # all of them: dates do not grow with the numbers behind a clock that was ahead
+        """Yield the states that clearings before an instant ended, each after all earlier states of its entry."""
+        for last in self.states:  # all of them: after a clock that was ahead, dates do not grow with the numbers
             if last.made < before and last.change.operation == "clear":
                 yield from (state for state in self.of_id[last.id] if state.ended <= last.ended)
 
 
 class PastRoom:
-    """What a namespace held where `cutoff` cuts; answers as `jarvis._json.room.Room` does."""
+    """The entries of a namespace at a `cutoff`; answers as `jarvis._json.room.Room` does."""
 
     def __init__(self, room: Room | LiveRoom, archive: Archive, cutoff: Cutoff) -> None:
         self._room, self._archive, self._cutoff = room, archive, cutoff
@@ -345,9 +340,9 @@ class PastRoom:
         """Return, newest first, records among which are all that matched."""
         present = filter(self._was_there, self._room.candidates(query))
         states = self._archive.states
-        start = bisect_right(states, self._cutoff.done, key=_by_ended)  # those before were ended by then
-        ended = sorted(filter(self._was_ended_later, states[start:]), key=_by_order, reverse=True)
-        return heapq.merge(present, ended, key=_by_order, reverse=True)
+        start = bisect_right(states, self._cutoff.done, key=by_ended)  # all states before had ended by then
+        ended = sorted(filter(self._was_ended_later, states[start:]), key=by_order, reverse=True)
+        return heapq.merge(present, ended, key=by_order, reverse=True)
 
     def _was_there(self, record: Record) -> bool:
         return self._cutoff.includes(record.order[1], record.order[0])
@@ -357,14 +352,21 @@ class PastRoom:
 
 
 def expired_since(room: Room, archive: Archive, seen: Cutoff, now: int, asked: Mapping[str, str | None]) -> int | None:
-    """Return the latest expiry of what `asked` wants, was there at a cutoff, and has expired until `now`, if any.
+    """Return the latest expiry among the states that would answer a question, but have expired by now; else None.
 
-    None wants anything. Of an entry that has expired the states before count too.
+    The earlier states of an entry that has expired count too.
+
+    Args:
+        room: the entries of the namespace.
+        archive: their past.
+        seen: the cutoff of the question.
+        now: the instant of now.
+        asked: what the question asks of fields, by their names; None asks nothing.
     """
 
     def was_there(record: Record) -> bool:
         return seen.includes(record.order[1], record.order[0]) and all(
-            held is None or getattr(record, name) == held for name, held in asked.items()
+            text is None or getattr(record, name) == text for name, text in asked.items()
         )
 
     def was_kept(entry_id: str, until: int) -> bool:
@@ -373,20 +375,20 @@ def expired_since(room: Room, archive: Archive, seen: Cutoff, now: int, asked: M
             was_there(state) and not seen.includes(state.ended, state.made) for state in states if state.ended <= until
         )
 
-    found: list[Record] = [
+    expired: list[Record] = [
         record
         for record in room.expired(now)
         if (not record.has_expired(seen.instant) and was_there(record)) or was_kept(record.id, ENDLESS)
     ]
-    found += [state for state in archive.expired(now) if was_kept(state.id, state.ended)]
-    return max((record.expires for record in found if record.expires is not None), default=None)
+    expired += [state for state in archive.expired(now) if was_kept(state.id, state.ended)]
+    return max((record.expires for record in expired if record.expires is not None), default=None)
 
 
 # --- when changes became visible -----------------------------------------------------------------
 
 
 class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A transaction whose moment the changes do not tell themselves: its first and last number, and the moment."""
+    """The first and last number of a transaction, and its moment, where its changes do not tell that themselves."""
 
     first: Number
     last: Number
@@ -395,13 +397,13 @@ class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def cutoff(spans: list[Span], instant: int, own: int | None) -> Cutoff:
     """Return where the past ends as seen from `instant`. Changes from number `own` on are not committed yet."""
-    place = bisect_right(spans, instant, key=_by_made)
-    later = spans[place].first if place < len(spans) else ENDLESS
-    done = spans[place - 1].last if place else 0
+    index = bisect_right(spans, instant, key=_by_made)
+    later = spans[index].first if index < len(spans) else ENDLESS
+    done = spans[index - 1].last if index else 0
     return Cutoff(instant, done, later if own is None else min(later, own), ENDLESS)
 
 
 def moment_of(spans: list[Span], number: int, made: int) -> int:
-    """Return the moment at which a committed change became visible that was made at the instant `made`."""
-    place = bisect_right(spans, number, key=_by_first) - 1
-    return spans[place].made if place >= 0 and number <= spans[place].last else made
+    """Return the moment at which a committed change, made at the instant `made`, became visible."""
+    index = bisect_right(spans, number, key=_by_first) - 1
+    return spans[index].made if index >= 0 and number <= spans[index].last else made

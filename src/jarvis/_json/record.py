@@ -1,4 +1,4 @@
-"""One entry of the JSON store: as the file shows it, and as it is held in memory."""
+"""One entry of the JSON store: as the file shows it, and in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jarvis.model.record import Body, encode_body, make_body, make_entry, may_ho
 
 
 def revived(value: Any, entry_id: str) -> Any:
-    """Return what `jarvis.codec.revive` does; its error about a moment says which entry it is about."""
+    """Return what `jarvis.codec.revive` does; if a moment is invalid, its error names the entry."""
     try:
         return revive(value)
     except InvalidMomentError as error:
@@ -50,34 +50,30 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         return None if self.expires_at is None else check_expiry(parse_moment(datetime, self.expires_at))
 
     def entry(self, *, plain: bool) -> MemoryEntry:
-        """Return the entry, built of the parts of this object; raise ValueError if it is malformed."""
-        body = Body(self.value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone))
+        """Return the entry, which shares its parts with this object; raise ValueError if it is malformed."""
         try:
-            return self._entry(body, plain=plain)
+            return make_entry(
+                self.id,
+                self.category,
+                self.key,
+                self.entity_type,
+                self.entity_id,
+                self.version,
+                self.position,
+                Body(self.value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone)),
+                None if (expires := self.expires) is None else datetime_of(expires),
+                plain=plain,
+            )
         except InvalidMomentError as error:
             error.entry_id = self.id
             raise
 
-    def _entry(self, body: Body, *, plain: bool) -> MemoryEntry:
-        return make_entry(
-            self.id,
-            self.category,
-            self.key,
-            self.entity_type,
-            self.entity_id,
-            self.version,
-            self.position,
-            body,
-            None if (expires := self.expires) is None else datetime_of(expires),
-            plain=plain,
-        )
-
 
 class Record(msgspec.Struct, frozen=True):
-    """A stored entry: what is looked up, ready, and the whole as the bytes that stand in the file.
+    """A stored entry: the fields that are looked up, and the whole as the bytes that stand in the file.
 
     `label` is its id as it stands before those. `MemoryQuery.predicate` takes a record in place of an
-    entry; the value is decoded only if it is asked for.
+    entry, and decodes the value only if a filter asks for it.
     """
 
     label: bytes
@@ -93,31 +89,33 @@ class Record(msgspec.Struct, frozen=True):
     expires: int | None
 
     def has_expired(self, now: int) -> bool:
-        """Tell whether the expiry is over at the instant `now`."""
+        """Tell whether it has expired at the instant `now`."""
         return self.expires is not None and self.expires <= now
 
     @property
     def value(self) -> Any:
-        """The value, decoded anew."""
+        """The value, decoded at each call."""
         value = decode_stored(self.fragment).value
         return revived(value, self.id) if may_hold_tags(self.fragment) else value
 
     @property
     def provenance(self) -> dict[str, str]:
-        """The provenance, decoded anew."""
+        """The provenance, decoded at each call."""
         return _decode_provenance(self.fragment).provenance
 
     def entry(self) -> MemoryEntry:
-        """Return the entry, decoded anew; raise ValueError if a tagged form or the time means nothing here."""
+        """Decode and return the entry; raise ValueError if a tagged form or the time means nothing here."""
         try:
-            stored = _decoder.decode(self.fragment)  # without the call: lists take it for each entry
+            stored = _decoder.decode(
+                self.fragment
+            )  # not `decode_stored`: a list would make one call more for each entry
         except RecursionError:
             raise stack_error(self.fragment) from None
         return stored.entry(plain=not may_hold_tags(self.fragment))
 
 
 class Provenance(msgspec.Struct):
-    """What `Stored` says of where the entry comes from, and nothing else of it."""
+    """The provenance in a `Stored`, and nothing else of it."""
 
     provenance: dict[str, str]
 
@@ -135,12 +133,12 @@ def by_number(record: Record) -> int:
 
 
 def by_expiry(record: Record) -> tuple[int, tuple[int, int, str]]:
-    """Return what the records that expire are sorted by."""
+    """Return the sort key of records that expire."""
     return record.expires or 0, record.order
 
 
 class Draft:
-    """An entry that was checked whole and waits for its version and commit number."""
+    """A checked entry that waits for its version and commit number."""
 
     def __init__(self, entry: MemoryEntry) -> None:
         """Check `entry`; raise `InvalidEntryError` naming the field that cannot be kept exactly."""
@@ -167,7 +165,7 @@ class Draft:
         except RecursionError:
             raise InvalidEntryError("value", NO_STACK) from None
         if size > MAX_VALUE_BYTES:
-            encode_body(entry)  # refuses by the rule, and in the words, of every backend
+            encode_body(entry)  # raises by the rule, and with the message, of every backend
 
     def record(self, namespace: str, version: int, commit: int) -> Record:
         """Return the record to store in `namespace`."""
@@ -179,7 +177,7 @@ class Draft:
 
 
 def normalize(stored: Stored) -> None:
-    """Give an entry that was edited by hand the form we write; raise ValueError if it is malformed."""
+    """Bring an entry that was edited by hand into the form we write; raise ValueError if it is malformed."""
     entry = stored.entry(plain=False)
     stored.value = flatten(entry.value)
     stored.expires_at = None if entry.expires_at is None else entry.expires_at.isoformat()
@@ -203,9 +201,18 @@ def make_record(stored: Stored, fragment: bytes) -> Record:
 
 
 def fragment_of(stored: Stored, namespace: str) -> bytes:
-    """Return the bytes of `stored` as they stand in the file, indented for its namespace."""
-    margin = b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
-    return msgspec.json.format(encode(stored), indent=2).replace(b"\n", margin)  # no text holds a bare newline
+    """Return the bytes of `stored` as they stand in the file."""
+    return indented(stored, margin_of(namespace))
+
+
+def margin_of(namespace: str) -> bytes:
+    """Return what stands before each line of an entry, a past state or an event of a namespace."""
+    return b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
+
+
+def indented(value: object, margin: bytes) -> bytes:
+    """Return the JSON of `value` over several lines, with `margin` before each but the first."""
+    return msgspec.json.format(encode(value), indent=2).replace(b"\n", margin)  # no text holds a bare newline
 
 
 def malformed(path: str, place: str, namespace: str, error: Exception) -> CorruptStoreError | StackFullError:

@@ -1,4 +1,4 @@
-"""The files beside a JSON store that may hold what it held: copies of the first life's, and what was left behind."""
+"""The files beside a JSON store that may hold its entries: copies of the first life's file, and leftovers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def keep_copy(path: str, data: bytes) -> None:
-    """Have a file beside `path` with exactly these bytes: a copy that is there, or a new one."""
+    """Make sure that a file beside `path` holds exactly these bytes: an existing copy, or a new one."""
     for number in itertools.count(1):
         kept = f"{path}.first-life" + (f".{number}" if number > 1 else "")
         files.write_whole(kept, [data], beside=path, private=True, keep_existing=True, strict=True)
@@ -32,7 +32,7 @@ def keep_copy(path: str, data: bytes) -> None:
 
 
 def kept_copies(path: str) -> list[Path]:
-    """Return the paths of what `keep_copy` left."""
+    """Return the paths of the copies that `keep_copy` made."""
     store = Path(path)
     kept = re.compile(re.escape(store.name) + r"\.first-life(\.\d+)?")
     with explaining(path, "look for copies of the first life's file"):
@@ -40,18 +40,18 @@ def kept_copies(path: str) -> list[Path]:
 
 
 def remove_kept_copies(path: str) -> None:
-    """Remove what `keep_copy` left, durably. Call it under the writer lock only."""
-    found = kept_copies(path)
+    """Remove the copies that `keep_copy` made, durably. Call it under the writer lock only."""
+    copies = kept_copies(path)
     with explaining(path, "remove the copies of the first life's file"):
-        for each in found:
+        for each in copies:
             files.system.unlink(str(each))
-        if found:
+        if copies:
             files.sync_directory(str(Path(path).parent))
 
 
 def remove_leftovers(path: str) -> None:
-    """Remove what killed writers left. Call it under the writer lock only."""
-    with explaining(path, "remove what killed writers left"):
+    """Remove the temporary files of killed writers. Call it under the writer lock only."""
+    with explaining(path, "remove the temporary files of killed writers"):
         files.remove_leftovers(path)
 
 

@@ -1,4 +1,4 @@
-"""`Room`: the entries of one namespace of a JSON store in memory, with indexes."""
+"""`Room`: the entries of one namespace of a JSON store, in memory, with indexes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class Room:
-    """The records of a namespace by id and, built when first asked for, by what queries look up.
+    """The records of a namespace, by id and by the fields that queries look up.
 
-    Every list of an index is sorted by `Record.order`, ascending. A room that a snapshot holds is never changed.
+    An index is built when it is first needed, and each of its lists is sorted by `Record.order`, ascending. A room that
+    a snapshot holds is never changed.
     """
 
     def __init__(self, records: dict[str, Record]) -> None:
@@ -28,7 +29,7 @@ class Room:
 
     @property
     def born(self) -> list[Record]:
-        """The records that nothing changed since they were created, by commit number, ascending."""
+        """The records that were not changed since they were created, by commit number, ascending."""
         born = self._born
         if born is None:
             born = [record for record in self.records.values() if record.version == 1]
@@ -37,7 +38,7 @@ class Room:
         return born
 
     def expired(self, now: int) -> list[Record]:
-        """Return the records that have expired at the instant `now`, in the order of that."""
+        """Return the records that have expired at the instant `now`, the earliest expiry first."""
         mortal = self._mortal
         if mortal is None:
             mortal = [record for record in self.records.values() if record.expires is not None]
@@ -54,7 +55,7 @@ class Room:
         return self.records.get(entry_id)
 
     def set(self, entry_id: str, record: Record | None) -> Record | None:
-        """Put `record` where one with this id may be, or nothing; return what was there."""
+        """Replace the record with this id, or remove it for None; return the record from before."""
         self._born = None
         before = self.records.pop(entry_id, None) if record is None else self.records.get(entry_id)
         if before is not None:
@@ -71,11 +72,11 @@ class Room:
         return before
 
     def candidates(self, query: MemoryQuery) -> Iterator[Record]:
-        """Return, newest first, records among which are all that match; they are as they were at this call."""
+        """Return, newest first, the records of this moment among which are all that match."""
         lists = [
-            self._index(name).get(held, [])
+            self._index(name).get(text, [])
             for name in ("key", "entity_id", "category", "entity_type")
-            if (held := getattr(query, name)) is not None
+            if (text := getattr(query, name)) is not None
         ]
         tagged: list[list[Record]] = []
         if query.tags is not None:
@@ -105,8 +106,8 @@ class Room:
         if index is None:
             index = {}
             for record in self._all():
-                for held in _held(record, name):
-                    index.setdefault(held, []).append(record)
+                for term in _terms(record, name):
+                    index.setdefault(term, []).append(record)
             self._indexes[name] = index
         return index
 
@@ -114,12 +115,12 @@ class Room:
         if self._ordered is not None:
             yield self._ordered
         for name, index in self._indexes.items():
-            for held in _held(record, name):
-                yield index.setdefault(held, [])
+            for term in _terms(record, name):
+                yield index.setdefault(term, [])
 
 
 class LiveRoom:
-    """What has not expired in `room` at the instant `now`; answers as `Room` does."""
+    """The records of `room` that have not expired at the instant `now`; answers as `Room` does."""
 
     def __init__(self, room: Room, now: int) -> None:
         self._room, self._now = room, now
@@ -130,11 +131,11 @@ class LiveRoom:
         return None if record is None or record.has_expired(self._now) else record
 
     def candidates(self, query: MemoryQuery) -> Iterator[Record]:
-        """Return, newest first, records among which are all that match; they are as they were at this call."""
+        """Return, newest first, the records of this moment among which are all that match."""
         return (record for record in self._room.candidates(query) if not record.has_expired(self._now))
 
 
-def _held(record: Record, name: str) -> Collection[str | None]:
+def _terms(record: Record, name: str) -> Collection[str | None]:
     return set(record.tags) if name == "tags" else (getattr(record, name),)
 
 

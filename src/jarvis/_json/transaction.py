@@ -15,7 +15,7 @@ from jarvis._calls.caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
 from jarvis._json.past import Archive, Gap, Span, State, keep, widened
-from jarvis._json.record import Record
+from jarvis._json.record import Record, by_number
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
@@ -169,8 +169,11 @@ class Transaction(Seen):
 
     def clear(self, namespace: str, now: int) -> int:
         """Remove every record of the namespace; return how many had not expired at the instant `now`."""
-        self._purge_all(now, namespace)
-        records = _by_number(self.room(namespace))
+        for record in self.room(namespace).expired(now):
+            self._purge(namespace, record)
+        for state in self.archive(namespace).expired(now):
+            self._purge_past(namespace, state)
+        records = sorted(self.room(namespace).records.values(), key=by_number)
         for record in records:
             self.remove(namespace, record, "clear")
         if records and self._policy.max_revisions:
@@ -325,17 +328,10 @@ class Transaction(Seen):
                 self._purge_past(namespace, state)
                 break
 
-    def _purge_all(self, now: int, namespace: str) -> None:
-        for record in self.room(namespace).expired(now):
-            self._purge(namespace, record)
-        for state in self.archive(namespace).expired(now):
-            self._purge_past(namespace, state)
-
     def _purge(self, namespace: str, record: Record) -> None:
         self.next_commit()
         for state in self.archive(namespace).of_id.get(record.id, ()):
-            self._lose(namespace, state, state.ended, state.made)
-            self._drop(namespace, state)
+            self._lose_state(namespace, state)
         number, made = self.clock.commit, self._dated()
         self._instants.add(made)
         self._lose(namespace, record, number, made)
@@ -350,8 +346,7 @@ class Transaction(Seen):
         """Remove the states of an entry up to `last`, with which a life ended that has expired."""
         for state in self.archive(namespace).of_id[last.id]:
             if state.ended <= last.ended:
-                self._lose(namespace, state, state.ended, state.made)
-                self._drop(namespace, state)
+                self._lose_state(namespace, state)
         self._note_expiry(namespace, last)
 
     def _lose(self, namespace: str, record: Record, ended: int, made: int) -> None:
@@ -359,6 +354,10 @@ class Transaction(Seen):
         gap = self.archive(namespace).gaps.get(record.id)
         if self.clock.begins is not None:
             self._set_gap(namespace, record.id, widened(gap, record, ended, made))
+
+    def _lose_state(self, namespace: str, state: State) -> None:
+        self._lose(namespace, state, state.ended, state.made)
+        self._drop(namespace, state)
 
     def _note_expiry(self, namespace: str, record: Record) -> None:
         gap = self.archive(namespace).gaps.get(record.id)
@@ -401,8 +400,7 @@ class Transaction(Seen):
         archive.add(state)
         self._undo.append(partial(archive.remove, state))
         for old in archive.of_id[state.id][:-most]:
-            self._lose(namespace, old, old.ended, old.made)
-            self._drop(namespace, old)
+            self._lose_state(namespace, old)
         if number % rules.PRUNED_EVERY == 0:
             self.prune(made, rules.PRUNED_AT_ONCE)
 
@@ -454,10 +452,6 @@ def _noted(query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Ev
     found = {each.id for each in noted if all(getattr(each, name) == held for name, held in given.items())}
     known = {*room.records, *archive.of_id} if rules.asks_for_more(query) else set()
     return {name for name in found - known if name is not None}
-
-
-def _by_number(room: Room) -> list[Record]:
-    return sorted(room.records.values(), key=lambda record: record.order[1])
 
 
 def _about(event: Event, record: Record) -> Event:
