@@ -44,7 +44,6 @@ MOST_IMPORTS = 4.5
 
 MOST_LINES = 450
 LONG = {
-    "_json/store.py": "the way of a transaction from the file and back",
     "_json/transaction.py": "every change of the state",
     "_sqlite/database.py": "every way in which a call is lent a connection, and how its transaction ends",
     "capabilities.py": "signatures, and what they promise",
@@ -52,8 +51,6 @@ LONG = {
     "conformance/history.py": "a list of promises",
     "conformance/machine.py": "one state machine",
     "conformance/module/retention.py": "a list of promises",
-    "json_backend.py": "the verbs of every capability",
-    "keys.py": "the sources, one beside the other",
     "model/entry.py": "the entry and the question, and what both may hold",
     "persistent_memory.py": "signatures, and what they promise",
 }

@@ -246,10 +246,6 @@ class JSONBackend(StorageBackend):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Open a write transaction, or a savepoint; see `jarvis.capabilities.Transactional`.
-
-        It covers every sibling of this backend. The file is rewritten once, on leaving, if at all.
-        """
         with self._store.transaction(self._now):
             yield
 
@@ -257,12 +253,6 @@ class JSONBackend(StorageBackend):
         return self._store.own_transaction().moment(now)
 
     def sign(self, signature: Signature) -> None:
-        """Say who makes the changes that follow in this block; see `jarvis.capabilities.KeepsHistory`.
-
-        Raises:
-            TransactionError: no transaction is open in this thread.
-            InvalidEntryError: a text of it holds a lone surrogate.
-        """
         transaction = self._store.own_transaction()
         for field, text in zip(signature._fields[1:], signature[1:], strict=True):
             if text is not None:
@@ -343,11 +333,9 @@ class JSONBackend(StorageBackend):
         return self._store.seen().newest_cursor()
 
     def first_position(self) -> int:
-        """Return the smallest number that `changes` takes; raise `CursorExpiredError` if no history is kept."""
         return self._store.seen().first_number()
 
     def last_position(self) -> int:
-        """Return the number of the newest commit of the store, also of one that is not complete yet."""
         return self._store.seen().last_number()
 
     def list_namespaces(self) -> list[str]:
@@ -362,10 +350,6 @@ class JSONBackend(StorageBackend):
             return transaction.erase(self.namespace, which)
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
-        """Remove the files that an erasure left, and search all others for `ids`; see `jarvis.capabilities.Erases`.
-
-        What a killed process left goes with the next opening or write at the latest.
-        """
         return self._store.finish_erasing(ids)
 
     # --- BacksUp ---------------------------------------------------------------------------------
@@ -381,7 +365,7 @@ class JSONBackend(StorageBackend):
         return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())
 
     def _make_room(self, transaction: Transaction, entry_id: str) -> None:
-        """Purge what has this id and has expired; raise `DuplicateEntryError` if something else has it."""
+        """Purge the entry with this id if it has expired; raise `DuplicateEntryError` if it has not."""
         transaction.purge_entry(self.namespace, entry_id, self._now())
         if transaction.room(self.namespace).get(entry_id) is not None:
             raise DuplicateEntryError(f"an entry with this id is already in namespace {self.namespace!r}")
@@ -396,24 +380,24 @@ class JSONBackend(StorageBackend):
             return record.entry()
 
     def _listed(self, room: _Answering, query: MemoryQuery) -> list[MemoryEntry]:
-        found = _found(room, query)
+        records = _matching(room, query)
         with self._decoding():
-            return [record.entry() for record in found]
+            return [record.entry() for record in records]
 
     def _entries(self, room: _Answering, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        found = _found(room, query)
+        records = _matching(room, query)
         while True:
             with self._decoding():
-                record = next(found, None)
+                record = next(records, None)
                 if record is None:
                     return
                 entry = record.entry()
             yield entry
 
     def _counted(self, room: _Answering, query: MemoryQuery) -> int:
-        found = _found(room, query)
+        records = _matching(room, query)
         with self._decoding():
-            return sum(1 for _ in found)
+            return sum(1 for _ in records)
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -421,12 +405,12 @@ class JSONBackend(StorageBackend):
             yield
         except InvalidMomentError as error:
             raise StoreAccessError(self.file_path, unknown_zone(error.entry_id, error)) from None
-        except ValueError:  # whose message may hold what is stored
+        except ValueError:  # its message may hold stored values
             raise CorruptStoreError(self.file_path, "holds an entry that cannot be read; restore a copy") from None
 
 
 class _Then:
-    """What the namespace of a backend held at an instant; see `jarvis.capabilities.Past`."""
+    """The namespace of a backend as it was at an instant; see `jarvis.capabilities.Past`."""
 
     def __init__(self, backend: JSONBackend, instant: int) -> None:
         self._backend, self._instant = backend, instant
@@ -455,5 +439,5 @@ class _Then:
         return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
 
 
-def _found(room: _Answering, query: MemoryQuery) -> Iterator[Record]:
+def _matching(room: _Answering, query: MemoryQuery) -> Iterator[Record]:
     return itertools.islice(filter(query.predicate(), room.candidates(query)), query.limit)

@@ -1,10 +1,10 @@
-"""The JSON store's file: records to bytes and back, with damage noticed and the first life understood.
+"""The JSON store's file: records to bytes and back. It notices damage, and reads files of the first life.
 
-Layout, format 4, UTF-8 (what an editor saved with a byte order mark is read, too), two spaces of indent; "history",
-"gaps", "events", "commits" and "erasing" are there if they hold something::
+Layout, format 4, UTF-8 (a file that an editor saved with a byte order mark is read, too), two spaces of indent;
+"history", "gaps", "events", "commits" and "erasing" are left out if they are empty::
 
     {
-      "format": 3,
+      "format": 4,
       "entries": {id: {the nine fields, "version", "position", perhaps "fold", "zone", "expires_at"}},
       "history": [{"ended": commit number, "made": instant, "change": {"operation", …}, "entry": {as above}}],
       "gaps": [{"id", "first", "instant", "ended", "made", …}; see `Gap`],
@@ -12,24 +12,23 @@ Layout, format 4, UTF-8 (what an editor saved with a byte order mark is read, to
       "namespaces": {name: {"entries": {…}, "history": […], "gaps": […], "events": […]}},
       "erased": {digest of a namespace's name: {"entries": {}, "events": [that it was erased]}},
       "clock": {
-        "commit": last commit number, "made": last instant given, "begins": where the past does; or null,
+        "commit": last commit number, "made": last instant given, "begins": the instant where the past begins; or null,
         "fed_from": every change with a greater number than this is known,
         "generation": a random number, in each cursor of the feed,
-        "copied": 1 in a copy that nobody has written to, 2 in a store that was one
+        "copied": 1 in a copy that nobody has written to, 2 in a store that was such a copy
       },
       "commits": [{"first", "last", "made"}; see `Span`],
-      "erasing": true, if copies of the first life's file are to be removed still,
+      "erasing": true, if copies of the first life's file are still to be removed,
       "checksum": "blake2b:<digest of every byte before the comma that precedes this member>"
     }
 
 Format 1 has no past: no "history", "gaps", "events", "begins", "fed_from" and "commits". Format 2 has no expiry:
 no "expires_at", and no "expires" in gaps; and no "erasing". Format 3 has no "generation" and no "copied".
 
-A file that ends with a checksum is *sealed*: one wrong byte anywhere and it is refused. A file without
-one was edited by hand (or is the first life's); it is taken as it is, but only if nothing about it is
-odd: no unknown member, no name twice in an object, every entry whole, the past in its order. A flipped bit in the name
-``checksum`` makes an unknown member; a file cut short lacks its last brace; so no single damage turns
-a sealed file into one that was edited by hand.
+A file that ends with a checksum is *sealed*: with one wrong byte anywhere it is refused. A file without a checksum
+was edited by hand, or is of the first life. It is read only if it has no unknown member, no name twice in an object,
+every entry whole and the past in its order. A flipped bit in the name ``checksum`` makes an unknown member, and a file
+that was cut short lacks its last brace: no single damage makes a sealed file look like one that was edited by hand.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
     from jarvis._json.event import StoredEvent
     from jarvis._json.past import State
 
-Held = TypeVar("Held", "State", "StoredEvent")
+Kept = TypeVar("Kept", "State", "StoredEvent")
 
 FORMAT = 4
 _FORMATS = (1, 2, 3, 4)
@@ -83,10 +82,10 @@ _UNSEALED = (
 class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The store's counters: the last commit number, and the last instant that was given out, if any.
 
-    `begins` is the instant from which on the past is known, if any is kept. All changes are known that have
-    greater numbers than `fed_from`; -1 stands in a file that does not say, of which none is. `generation` is in each
-    cursor of the feed, 0 if an older version wrote the file. `copied` is `COPY` in a copy that nobody has written to,
-    and `RESTORED` in a store that was one.
+    The past is known from the instant `begins` on, if any is kept. All changes with greater numbers than `fed_from` are
+    known; where a file does not tell that, it is -1, and none is known. `generation` is in each cursor of the feed, 0
+    if an older version wrote the file. `copied` is `COPY` in a copy that nobody has written to, and `RESTORED` in a
+    store that was such a copy.
     """
 
     commit: Annotated[int, msgspec.Meta(ge=0)]
@@ -97,7 +96,7 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     copied: Annotated[int, msgspec.Meta(ge=0, le=RESTORED)] = 0
 
     def to_be_written(self) -> Clock:
-        """Return the clock as a store has it that is written to: with a generation, a copy with one of its own."""
+        """Return the clock for the next write: it has a generation, and in a copy a new one."""
         if self.generation and self.copied != COPY:
             return self
         copied = RESTORED if self.copied == COPY else self.copied
@@ -105,7 +104,7 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """What a file holds. `first_life` says that its layout is not the one `render` writes."""
+    """The content of a file. `first_life` says that its layout is not that of `render`."""
 
     namespaces: dict[str, dict[str, Record]]
     clock: Clock
@@ -148,7 +147,7 @@ def render(
 
 
 def _members(records: Iterable[Record], archive: Archive, margin: bytes) -> Iterator[bytes]:
-    """Yield the members of a namespace's object in pieces, which are joined once."""
+    """Yield the members of a namespace's object, in pieces that `render` joins at once."""
     first = before = b'"entries": {\n%b  ' % margin
     between = b",\n%b  " % margin
     for record in records:
@@ -163,9 +162,9 @@ def _members(records: Iterable[Record], archive: Archive, margin: bytes) -> Iter
     yield from _listed(b"events", archive.events, margin)
 
 
-def _listed(name: bytes, held: Iterable[State | StoredEvent], margin: bytes) -> Iterator[bytes]:
+def _listed(name: bytes, items: Iterable[State | StoredEvent], margin: bytes) -> Iterator[bytes]:
     first = before = b',\n%b"%b": [\n%b  ' % (margin, name, margin)
-    for each in held:
+    for each in items:
         yield before
         yield each.fragment
         before = b",\n%b  " % margin
@@ -203,22 +202,22 @@ class _Versioned(msgspec.Struct):
 
 
 class Known(NamedTuple):
-    """What was read before: records and archives by namespace. What has the same bytes is taken over."""
+    """The records and archives that were read before, by namespace. Those with the same bytes are not read again."""
 
     records: Mapping[str, Mapping[str, Record]]
     archives: Mapping[str, Archive]
 
 
 def parse(path: str, data: bytes, known: Known) -> Contents:
-    """Return what the bytes of the file at `path` hold.
+    """Return the contents in the bytes of the file at `path`.
 
     Args:
-        path: what error messages name.
+        path: for error messages.
         data: the whole file.
-        known: what was read before.
+        known: the contents that were read before.
 
     Raises:
-        CorruptStoreError: the bytes are not, whole and unchanged, what was written.
+        CorruptStoreError: the bytes are incomplete or changed.
         StoreTooNewError: a newer version wrote them.
         StackFullError: they are nested too deep for what is left of the call stack.
     """
@@ -226,7 +225,7 @@ def parse(path: str, data: bytes, known: Known) -> Contents:
         raise CorruptStoreError(path, "is empty, which a store never is: it is damaged; restore it from a copy")
     try:
         encoding = encoding_of(data)
-        if encoding != "utf-8":  # an editor has put a byte order mark in front, perhaps nothing else
+        if encoding != "utf-8":  # an editor put a byte order mark in front, and perhaps changed nothing else
             data = data.decode(encoding).encode()
         seal = _SEAL.search(data, max(len(data) - _SEAL_BYTES, 0))
         if seal is None:
@@ -277,7 +276,7 @@ def _refuse_other_formats(path: str, number: int) -> None:
 
 
 def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
-    """Return the contents of a file with a format; `known` is None for one that no checksum vouches for."""
+    """Return the contents of a file with a format; `known` is None if it has no checksum."""
     document = msgspec.json.decode(data, type=_Document)
     if DEFAULT_NAMESPACE in document.namespaces:
         raise ValueError(f'the namespace {DEFAULT_NAMESPACE!r} stands under "namespaces", not at the top')
@@ -291,12 +290,12 @@ def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
             archives[name] = _read_archive(path, name, namespace, known)
     for digest, erased in document.erased.items():
         if erased.entries or erased.history or erased.gaps:
-            raise ValueError("it holds more than an event of what was erased")
+            raise ValueError("it holds more than the event of an erasure")
         archives[ERASED + digest] = _read_archive(path, ERASED + digest, erased, known)
     if known is None:
         _check_past(document, archives.values())
         if document.format < _EXPIRING and (document.erasing or _has_expiry(namespaces.values(), archives.values())):
-            raise ValueError(f"format {document.format} has no expiry, and no erasure that is not done")
+            raise ValueError(f"format {document.format} has no expiry, and no unfinished erasure")
         if document.format < _MARKING and (document.clock.generation or document.clock.copied):
             raise ValueError(f"format {document.format} has no generation")
     clock = _clock_after(document, namespaces, archives)
@@ -323,18 +322,18 @@ def _read_archive(path: str, name: str, namespace: _Namespace, known: Known | No
     before = Archive() if known is None else known.archives.get(name, Archive())
 
     def read(
-        raws: list[msgspec.Raw], before: list[Held], read_one: Callable[[bytes, str | None], Held], title: str
-    ) -> Iterator[Held]:
-        there = {each.fragment: each for each in before}
+        raws: list[msgspec.Raw], before: list[Kept], read_one: Callable[[bytes, str | None], Kept], title: str
+    ) -> Iterator[Kept]:
+        read_before = {each.fragment: each for each in before}
         for number, raw in enumerate(raws, 1):
             fragment = bytes(raw)
-            held = there.get(fragment)
-            if held is None:
+            item = read_before.get(fragment)
+            if item is None:
                 try:
-                    held = read_one(fragment, None if known is not None else name)
+                    item = read_one(fragment, None if known is not None else name)
                 except (ValueError, RecursionError) as error:
                     raise malformed(path, f"{title} number {number}", name, error) from None
-            yield held
+            yield item
 
     states = read(namespace.history, before.states, read_state, "past state")
     return Archive(states, namespace.gaps, read(namespace.events, before.events, read_event, "event"))
@@ -343,7 +342,7 @@ def _read_archive(path: str, name: str, namespace: _Namespace, known: Known | No
 def _clock_after(
     document: _Document, namespaces: Mapping[str, Mapping[str, Record]], archives: Mapping[str, Archive]
 ) -> Clock:
-    """Return the clock, its number not below that of any change; a file edited by hand may hold a greater one."""
+    """Return the clock, with the greatest number of any change: a file edited by hand may hold a greater one."""
     clock = document.clock
     numbers = [record.order[1] for records in namespaces.values() for record in records.values()]
     numbers += [archive.states[-1].ended for archive in archives.values() if archive.states]
@@ -356,7 +355,7 @@ def _clock_after(
 
 
 def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
-    """Raise ValueError if the past is not as it can have come about."""
+    """Raise ValueError if no changes can have made such a past."""
     clock, spans = document.clock, document.commits
     archives = list(archives)
     if document.format == 1 and (any(archives) or spans or clock.begins is not None or clock.fed_from >= 0):
@@ -374,7 +373,9 @@ def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
             raise ValueError("its history is out of order")
         _check_instants(sorted(state.made for state in archive.states), made, "history")
         check_order(archive.events, ended)
-        told = sorted(event.made for event in archive.events if event.operation != "create")  # else the entry's own
+        told = sorted(
+            event.made for event in archive.events if event.operation != "create"
+        )  # a creation has the entry's own timestamp
         _check_instants(told, made, "events")
     for gaps in (document.gaps, *(namespace.gaps for namespace in document.namespaces.values())):
         if len({gap.id for gap in gaps}) != len(gaps):
@@ -382,10 +383,10 @@ def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
 
 
 def _has_expiry(namespaces: Iterable[Mapping[str, Record]], archives: Iterable[Archive]) -> bool:
-    held = [record for records in namespaces for record in records.values()]
-    held += [state for archive in archives for state in archive.states]
+    records = [record for entries in namespaces for record in entries.values()]
+    records += [state for archive in archives for state in archive.states]
     gaps = [gap for archive in archives for gap in archive.gaps.values()]
-    return any(each.expires is not None for each in held) or any(gap.expires is not msgspec.UNSET for gap in gaps)
+    return any(each.expires is not None for each in records) or any(gap.expires is not msgspec.UNSET for gap in gaps)
 
 
 def _check_instants(instants: list[int], made: int, name: str) -> None:
@@ -394,7 +395,7 @@ def _check_instants(instants: list[int], made: int, name: str) -> None:
 
 
 def _without_past(contents: Contents) -> Contents:
-    """Return what an older version wrote, with a past that begins at its last change."""
+    """Return the contents from an older version, with a past that begins at their last change."""
     clock, made = contents.clock, contents.clock.made
     instants = [record.order[0] for records in contents.namespaces.values() for record in records.values()]
     if made is None and instants:
@@ -404,7 +405,7 @@ def _without_past(contents: Contents) -> Contents:
 
 
 def _read_entry(entry_id: str, fragment: bytes, edited_in: str | None) -> Record:
-    """Return the record in the bytes; if they were edited by hand, check them whole and write them anew."""
+    """Return the record in the bytes; if they were edited by hand, check and encode all of it."""
     stored = decode_stored(fragment)
     if stored.id != entry_id:
         raise ValueError("its id is not the one it stands under")

@@ -1,4 +1,4 @@
-"""The state of a JSON store as a thread sees it, and what it answers; `Snapshot`, as the file holds it."""
+"""The state of a JSON store as a thread sees it, and its answers; `Snapshot`, the state in the file."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from jarvis.model.change import Change
 
 NO_ENTRIES = Room({})
-"""The room of a namespace that holds nothing; never changed."""
+"""The room of an empty namespace; never changed."""
 
 NO_PAST = Archive()
-"""The archive of a namespace that has no past; never changed."""
+"""The archive of a namespace without a past; never changed."""
 
 
 class Seen:
-    """What a thread sees: the state of the file, or that of its own transaction.
+    """The state that a thread sees: that of the file, or of its own transaction.
 
     Attributes:
         rooms: the entries, by namespace.
         archives: their past, by namespace.
         clock: the counters.
-        spans: the moments of kept transactions that their changes do not tell, ascending.
-        erasing: copies of the first life's file are to be removed.
+        spans: transactions whose moments their changes do not tell, ascending.
+        erasing: copies of the first life's file are still to be removed.
         own: the first commit number of changes that are not committed yet, or None.
     """
 
@@ -55,29 +55,27 @@ class Seen:
         self.own: int | None = None
 
     def room(self, namespace: str) -> Room:
-        """Return what the namespace holds; not to be changed."""
+        """Return the entries of the namespace; do not change them."""
         return self.rooms.get(namespace, NO_ENTRIES)
 
     def archive(self, namespace: str) -> Archive:
-        """Return the past of the namespace; not to be changed."""
+        """Return the past of the namespace; do not change it."""
         return self.archives.get(namespace, NO_PAST)
 
     def room_at(
         self, namespace: str, instant: int, now: int, asked: Mapping[str, str | None]
     ) -> Room | LiveRoom | PastRoom:
-        """Return what the namespace held at `instant`, where `asked` are the names that will be looked for.
-
-        What has expired at `now` is not known any more.
+        """Return the entries of the namespace at `instant`, but those that have expired at `now`.
 
         Raises:
-            HistoryUnavailableError: it is not known, or the answer is not known for these names.
+            HistoryUnavailableError: the past of then is not known, or not for a question that asks `asked` of fields.
         """
         clock, room, archive = self.clock, self.room(namespace), self.archive(namespace)
         if rules.is_present(instant, clock.made, clock.begins):
             if instant < now:
                 self._refuse_expired(room, archive, Cutoff(instant, ENDLESS, ENDLESS, ENDLESS), now, asked)
             return room.live(now)
-        made = clock.made or 0  # it has one, or this were the present
+        made = clock.made or 0  # it is not None: without it, this would be the present
         if rules.may_be_dated_back(instant, now, made) and self._is_dated_back(namespace, instant, now):
             raise rules.unavailable(instant, made, DATED_BACK)
         then = cutoff(self.spans, instant, self.own)
@@ -92,7 +90,7 @@ class Seen:
         return PastRoom(room.live(now), archive, then)
 
     def _is_dated_back(self, namespace: str, instant: int, now: int) -> bool:
-        """Tell whether a change is dated until `instant` that was made behind others which are ahead of the clock."""
+        """Tell whether a change dated up to `instant` was made after changes that are ahead of the clock."""
         ahead = next((span.first for span in self.spans if span.made > now), ENDLESS)
         archive = self.archive(namespace)
         made = [
@@ -106,7 +104,7 @@ class Seen:
         return any(number >= ahead and date <= instant for date, number in made)
 
     def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
-        """Return the first `limit` changes of the namespace that have greater numbers than `after`.
+        """Return the first `limit` changes of the namespace with numbers greater than `after`.
 
         Raises:
             CursorExpiredError: one of them may not be known.
@@ -139,25 +137,25 @@ class Seen:
         return self.clock.commit
 
     def _refuse_erased(self, namespace: str, seen: Cutoff, asked: Mapping[str, str | None]) -> None:
-        """Raise if something was erased since, unless what is asked is about an entry that was known before."""
+        """Raise if something was erased since, unless the question is about an entry that was known before."""
         erasures = self.archive(erasures_of(namespace)).events
         unseen = [each for each in erasures if not seen.includes(each.number, each.made)]
         entry_id = asked.get("id")
         if unseen and (entry_id is None or self._known_from(namespace, entry_id) > unseen[0].number):
-            known = self._moment_of(unseen[-1].number, unseen[-1].made)
-            raise rules.unavailable(seen.instant, known, rules.WAS_ERASED)
+            erased = self._moment_of(unseen[-1].number, unseen[-1].made)
+            raise rules.unavailable(seen.instant, erased, rules.WAS_ERASED)
 
     def _known_from(self, namespace: str, entry_id: str) -> int:
-        """Return the number of the first change from which on an entry is known."""
+        """Return the number of the first change of an entry that is known."""
         states = self.archive(namespace).of_id.get(entry_id)
         first = states[0] if states else self.room(namespace).get(entry_id)
         return ENDLESS if first is None else first.order[1]
 
     @staticmethod
     def _refuse_expired(room: Room, archive: Archive, seen: Cutoff, now: int, asked: Mapping[str, str | None]) -> None:
-        known = expired_since(room, archive, seen, now, asked)
-        if known is not None:
-            raise rules.unavailable(seen.instant, known, rules.HAS_EXPIRED)
+        expiry = expired_since(room, archive, seen, now, asked)
+        if expiry is not None:
+            raise rules.unavailable(seen.instant, expiry, rules.HAS_EXPIRED)
 
     def _check_fed(self, after: int) -> None:
         if self.clock.begins is None and self.clock.commit:
@@ -170,11 +168,11 @@ class Seen:
 
 
 class Snapshot(Seen):
-    """What the file held when it had `stamp`. Never changed, so any thread may read it without a lock.
+    """The state in the file when it had `stamp`. Never changed, so any thread may read it without a lock.
 
-    It keeps the file open: the inode of an open file is not given to a new one, so no later version
-    of the store can look like this one (same inode, same size, written within one tick of the clock).
-    Windows does not rename over open files, but gives new files new numbers.
+    It keeps the file open. No new file gets the inode of an open one, so no later version of the store can look like
+    this one (same inode, same size, written within one tick of the clock). Windows does not rename over open files, but
+    gives new files new numbers.
     """
 
     def __init__(

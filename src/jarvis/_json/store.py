@@ -1,8 +1,8 @@
-"""The store behind `jarvis.json_backend`: the state read from the file, and the transaction that rewrites it.
+"""The store of `jarvis.json_backend`: the state read from the file, and the transaction that rewrites it.
 
-The truth is the file. A write takes the writer lock, looks whether the file changed, writes the whole
-file anew beside the old one and renames it into place. A read takes no lock: it compares the file's
-`Stamp` with that of the state in memory, which is never changed but replaced, in one assignment.
+The truth is the file. A write takes the writers' lock, looks whether the file changed, writes a whole new file beside
+the old one and renames it into place. A read takes no lock: it compares the file's `Stamp` with that of the state in
+memory, which is never changed but replaced, in one assignment.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _MAX_READS = 10  # of a file that somebody writes to in place, not as we do
 class Store:
     """A file, the state last read from it, and the transaction that is open on it; siblings share one.
 
-    It has no lock of its own for the state: a stale assignment is noticed by its stamp at the next use.
+    It has no lock for the state: its stamp shows at the next use that an assignment was stale.
     """
 
     def __init__(self, file_path: Path, options: StoreOptions) -> None:
@@ -67,9 +67,9 @@ class Store:
         self._located = False
 
     def seen(self) -> Seen:
-        """Return what the caller sees, opening the store if need be.
+        """Return the state that the caller sees; open the store if it is not open.
 
-        Who interrupts a call of the thread, or another task's transaction on it, sees the last commit.
+        A call that interrupts another call of the thread, or another task's transaction, sees the last commit.
         """
         if self._gates.here.is_closed() and self._snapshot is None:
             raise TransactionError(
@@ -86,7 +86,7 @@ class Store:
         """Return the transaction that is open in the calling thread, or None."""
         transaction = self._transactions.get(_caller())
         if transaction is not None and not self._lock_of(transaction).is_mine():
-            del self._transactions[transaction.owner]  # an exception from outside tore it away from its end
+            del self._transactions[transaction.owner]  # an exception from outside kept its end from running
             return None
         return transaction
 
@@ -105,13 +105,13 @@ class Store:
             raise torn_transaction(self.file_path)
 
     def announce(self) -> None:
-        """Say that the caller's transaction is about to end: what it is dated by is read after this."""
+        """Say that the caller's transaction is about to end; the date of its changes is read after this."""
         transaction = self.own_transaction()
         if not transaction.depth:
             self._lock_of(transaction).announce()
 
     def await_commit(self) -> None:
-        """Return when the commit is over that is in flight now, if there is any, unless it is the caller's own.
+        """Wait for the commit that is in flight now, if there is any and it is not the caller's own.
 
         Raises:
             StoreBusyError: it takes too long.
@@ -122,9 +122,9 @@ class Store:
             self._lock_at(seen.path).await_commit(self._timeout)
 
     def changing(self, now: Callable[[], int]) -> AbstractContextManager[Transaction]:
-        """Open a transaction, or a savepoint in the one that is open; `now` gives the instant of now.
+        """Open a transaction, or a savepoint in the open one; `now` returns the instant of now.
 
-        Nobody else takes part in it: neither who interrupts the function that this is called in, nor another task.
+        No other call takes part in it: neither one that interrupts the calling function, nor one of another task.
         """
         return self._begun(now, sys._getframe(1))
 
@@ -156,7 +156,7 @@ class Store:
                     gate.call = closing
         finally:
             gate.call = None
-            del closing  # or the frame would hold itself, and what it knows, until the garbage collector comes
+            del closing  # or the frame would keep itself and its variables alive until the garbage collector comes
 
     @contextlib.contextmanager
     def _opened(self, now: Callable[[], int]) -> Iterator[Transaction]:
@@ -175,7 +175,7 @@ class Store:
                 self._transactions.pop(transaction.owner, None)
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
-        """Remove the copies that an erasure left, and search all files for `ids`; None if that has to wait."""
+        """Remove the copies that an erasure left, and search all files for `ids`; return None if that has to wait."""
         if self._read_only:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to erase")
         self._gates.here.check(self.file_path)
@@ -194,12 +194,10 @@ class Store:
             self._gates.here.call = None
 
     def copy(self, target: Path) -> None:
-        """Write what was committed last to `target`, as a copy, which it says; it is read again before it has its name.
-
-        The directory is made if it is absent.
+        """Write the last commit to `target`, marked as a copy, and read it again before it gets that name.
 
         Raises:
-            StoreError: the store cannot be read, the copy cannot be written, or is not what was written.
+            StoreError: the store cannot be read, the copy cannot be written, or differs from what was written.
         """
         with place_for_copy(target, (), self._timeout):
             self._write_copy(str(target))
@@ -213,16 +211,16 @@ class Store:
                 written = files.read_regular(temporary)
                 parse(target, written, Known({}, {}))
                 if written != data:
-                    raise StoreAccessError(target, "is not what was written to it; nothing was kept, check the disk")
+                    raise StoreAccessError(target, "differs from what was written; nothing was kept, check the disk")
                 put_copy(temporary, target)
             finally:
                 with contextlib.suppress(OSError):
                     files.system.unlink(temporary)
 
     def shut_down(self) -> None:
-        """Forget the state and close the lock's file; a transaction of another thread or task goes on.
+        """Forget the state and close the lock's file.
 
-        So does a call of the thread that this one interrupts.
+        A transaction of another thread or task goes on, and so does a call that this one interrupts.
 
         Raises:
             TransactionError: the caller has a transaction open.
@@ -271,7 +269,7 @@ class Store:
         if is_there:
             if self._sync:
                 files.try_directory(os.path.dirname(path))
-            if self._open_one() is not None:  # of another task of this thread, or what this call interrupts
+            if self._open_one() is not None:  # of another task of this thread, or of the interrupted call
                 return self._load(path, None, locked=False)
             with contextlib.suppress(StoreBusyError), self._locked(path, 0):  # busy: the next opening tidies up
                 remains.remove_leftovers(path)
@@ -287,14 +285,14 @@ class Store:
             return self._load(path, None, locked=True)
 
     def _renewed(self, snapshot: Snapshot) -> Snapshot:
-        """Return the state with a generation of its own if it is a copy, written anew. Needs the writers' lock."""
+        """Write a copy again with a generation of its own; return the state. Needs the writers' lock."""
         if snapshot.clock.copied != COPY:
             return snapshot
         files.write_whole(snapshot.path, [_rendered(snapshot, snapshot.clock.to_be_written())], sync=self._sync)
         return self._load(snapshot.path, None, locked=True)
 
     def _refreshed(self, snapshot: Snapshot, *, locked: bool) -> Snapshot:
-        """Return the state of the file now: `snapshot` if that is it, else one that is read anew."""
+        """Return the state of the file now: `snapshot` if the file did not change, else a new one."""
         now = self._stamp_now(snapshot.path)
         if now == snapshot.stamp:
             return snapshot
@@ -308,15 +306,15 @@ class Store:
             return Stamp.of(os.stat(path))
         except FileNotFoundError as error:
             raise StoreMissingError(
-                path, "was removed while it was open; put it back, or call shutdown(), after which a new one is made"
+                path, "was removed while it was open; put it back, or call shutdown() to start with a new one"
             ) from error
         except OSError as error:
             raise files.translated(path, error, "read") from error
 
-    def _load(self, path: str, known: Snapshot | None, *, locked: bool) -> Snapshot:
+    def _load(self, path: str, last: Snapshot | None, *, locked: bool) -> Snapshot:
         data, stamp, descriptor = _read_whole(path)
         try:
-            rooms, archives = ({}, {}) if known is None else (known.rooms, known.archives)
+            rooms, archives = ({}, {}) if last is None else (last.rooms, last.archives)
             contents = parse(path, data, Known({name: room.records for name, room in rooms.items()}, archives))
         except BaseException:
             os.close(descriptor)
@@ -331,13 +329,13 @@ class Store:
         return snapshot
 
     def _migrated(self, old: Snapshot, data: bytes, *, locked: bool) -> Snapshot:
-        """Keep the first life's bytes beside the store, write the store anew, and return it as read back."""
+        """Copy the first life's bytes to a file beside the store, rewrite the store, and return it as read back."""
         if self._read_only:
             raise StoreOutdatedError(old.path, "was written by an older version; open it once with read_only=False")
-        if not locked:  # another process may do it at this moment: look again under the lock
+        if not locked:  # another process may be at it: look again under the lock
             with self._locked(old.path):
                 return self._load(old.path, None, locked=True)
-        remains.keep_copy(old.path, data)  # always synced: nothing else holds what the new file replaces
+        remains.keep_copy(old.path, data)  # always synced: nothing else holds these bytes once the store is rewritten
         files.write_whole(old.path, [_rendered(old, old.clock.to_be_written())])
         return self._load(old.path, None, locked=True)
 
@@ -352,7 +350,7 @@ class Store:
             remains.remove_leftovers(path)
         transaction.erasing = transaction.erasing and bool(remains.kept_copies(path))
         files.write_whole(path, [_rendered(transaction)], sync=self._sync)
-        with contextlib.suppress(OSError):  # it is written; without a stamp the next use reads it
+        with contextlib.suppress(OSError):  # the write is done; the next use reads the file
             descriptor = files.open_regular(path, os.O_RDONLY)
             self._snapshot = Snapshot(
                 path,
@@ -376,7 +374,7 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, path: str, timeout_seconds: float | None = None) -> Iterator[None]:
         lock = self._lock_at(path)
-        if self._open_one() is not None:  # or the end of this would take the lock from who has it
+        if self._open_one() is not None:  # or the end of this call would release the lock of that transaction
             raise foreign_task(self.file_path)
         holder = _caller()
         try:
@@ -385,7 +383,7 @@ class Store:
                 yield
             finally:
                 lock.release_for(holder)
-        finally:  # again: one exception from outside keeps at most one of the two from being reached
+        finally:  # again: one exception from outside can skip only one of the two
             lock.release()
 
 
@@ -395,9 +393,9 @@ def _caller() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _savepoint(transaction: Transaction, *, is_open: bool) -> Iterator[Transaction]:
-    """Open a savepoint, for a block in which others take part or for one change.
+    """Open a savepoint, for a block in which other calls take part, or for one change.
 
-    What is no error of ours may have come at any place of a change, which is then half made.
+    An exception that is no error of ours may have come at any place of a change, which is then half made.
     """
     mark, depth, signature = transaction.mark, transaction.depth, transaction.signature
     try:
@@ -405,7 +403,7 @@ def _savepoint(transaction: Transaction, *, is_open: bool) -> Iterator[Transacti
         yield transaction
         _check_leaving(transaction)
     except BaseException as error:
-        was_torn, transaction.is_torn = transaction.is_torn, True  # as it is where this does not come to its end
+        was_torn, transaction.is_torn = transaction.is_torn, True  # stays so if the next line is interrupted
         transaction.take_back(mark)
         transaction.is_torn = was_torn or not (is_open or isinstance(error, JarvisError))
         raise
@@ -419,12 +417,12 @@ def _savepoint(transaction: Transaction, *, is_open: bool) -> Iterator[Transacti
 def _check_leaving(transaction: Transaction) -> None:
     if transaction.owner != _caller() or transaction.task is not current_task():
         raise TransactionError(
-            "a transaction is left in another task, thread or process than it was opened in; nothing of it was kept"
+            "a transaction was left in another task, thread or process than it was opened in; nothing of it was kept"
         )
 
 
 def _finish(path: str) -> None:
-    """Remove the copies that an erasure left; the store says that it is to be done, so it may fail."""
+    """Remove the copies that an erasure left. It may fail, for the store still says that it is to be done."""
     with contextlib.suppress(StoreError):
         remains.remove_kept_copies(path)
 

@@ -1,4 +1,4 @@
-"""`Transaction`: a private copy of the state of a JSON store, which changes and may become the file."""
+"""`Transaction`: a private copy of the state of a JSON store, which changes and may be written to the file."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from jarvis.model.change import Change, Kind
     from jarvis.model.options import HistoryPolicy
 
-_PURGED_AT_ONCE = 16  # entries, in a transaction of somebody who wants something else
+_PURGED_AT_ONCE = 16  # entries, beside the changes of a transaction
 
 _expiry = itemgetter(0)
 _id = attrgetter("id")
 
 
 class Transaction(Seen):
-    """A private copy of the state, for the thread that opened it, with what is needed to take changes back.
+    """A private copy of the state, for the thread that opened it, which can take changes back.
 
     Attributes:
         owner: (process id, thread id) of the caller that opened it.
-        date: the instant that a change made at the last moment is dated by; see `jarvis.model.dating.date_of`.
+        date: the date of a change made at the last moment, an instant; see `jarvis.model.dating.date_of`.
         task: the caller's task, see `jarvis._calls.caller.current_task`.
-        depth: how many savepoints are open in it.
+        depth: the number of savepoints that are open in it.
         signature: who makes the changes; None if nobody said.
         is_torn: a change was left half made, so nothing of it is kept.
-        erases: something was erased, so nothing that killed writers left may stay.
+        erases: something was erased, so the temporary files of killed writers go, too.
     """
 
     def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
@@ -61,33 +61,33 @@ class Transaction(Seen):
         self.signature: Signature | None = None
         self.erases = False
         self._policy = policy
-        self._begins_here = False  # the past does, at the moment of this transaction
+        self._begins_here = False  # the past begins at the moment of this transaction
         self._least_fed_from = base.clock.fed_from  # whatever is taken back
-        self._told = False  # a caller knows the last instant or number
-        self._instants: set[int] = set()  # at which the changes were made, as they tell it themselves
-        self._copied: set[str] = set()
+        self._told = False  # a caller was given a moment
+        self._instants: set[int] = set()  # of the changes, as they tell them themselves
+        self._copied: set[str] = set()  # namespaces whose rooms no snapshot holds
         self._undo: list[Callable[[], object]] = []
-        self._purges = False  # somebody asked for it
+        self._purges = False  # a caller asked for a purge
 
     @property
     def mark(self) -> int:
-        """How many changes there are; `take_back` takes it."""
+        """The number of changes so far, for `take_back`."""
         return len(self._undo)
 
     @property
     def is_changed(self) -> bool:
-        """Whether there is something to write: a change, or a moment or number that no later one may repeat."""
+        """Whether there is something to write: a change, or a moment that no later one may repeat."""
         return bool(self._undo) or self._told
 
     def take_back(self, mark: int) -> None:
-        """Undo the changes since `mark` was read. Numbers and instants that were given stay given."""
+        """Undo the changes since `mark` was read. Numbers and instants that were given are not given again."""
         while len(self._undo) > mark:
             self._undo.pop()()
 
     # --- numbers and instants ---
 
     def next_commit(self) -> int:
-        """Return a commit number greater than all before, of a change that is made at the last instant given."""
+        """Return the next commit number, for a change at the last instant that was given."""
         clock = self.clock
         if self.own is None:
             self.own = clock.commit + 1
@@ -106,14 +106,14 @@ class Transaction(Seen):
         return moment
 
     def complete(self, now: datetime) -> None:
-        """Give a later moment; a number was given, see `jarvis.capabilities.KeepsHistory.complete`."""
+        """Make `now` the last moment, if it is later; see `jarvis.capabilities.KeepsHistory.complete`."""
         if instant_of(now) > self._made():
             self.moment(now)
 
     def begin_past_again(self, instant: int) -> None:
-        """Let moments go on from `instant`, also where later ones were given, and let the past be known from there on.
+        """Continue moments from `instant`, even if later ones were given, and begin the past there.
 
-        Not where a savepoint may be taken back, which would not take the moments back.
+        Do not call it inside a savepoint: taking that back would not take the moments back.
         """
         begins = None if self.clock.begins is None else instant
         self.clock = msgspec.structs.replace(self.clock, made=instant, begins=begins)
@@ -121,7 +121,7 @@ class Transaction(Seen):
         self.spans = [Span(1, self.clock.commit, instant)] if begins is not None and self.clock.commit else []
 
     def settle(self) -> None:
-        """Note when the changes become visible, which is when this transaction ends; then it may be written."""
+        """Note when the changes become visible: when this transaction ends. It may be written then."""
         self.clock = self.clock.to_be_written()
         clock, spans = self.clock, self.spans
         if clock.begins is None:
@@ -129,12 +129,12 @@ class Transaction(Seen):
             return
         if self.own is not None and clock.made is not None:
             alone = self.own == clock.commit and self._instants == {clock.made}
-            if not alone or (self._begins_here and self.own > 1):  # what was before the past is covered by the span
+            if not alone or (self._begins_here and self.own > 1):  # the span covers what was before the past
                 spans = [*spans, Span(self.own, clock.commit, clock.made)]
         self.spans = spans[max(bisect_right(spans, clock.begins, key=attrgetter("made")) - 1, 0) :]
 
     def _made(self) -> int:
-        """Return the last instant that was given in this transaction; give one if none was."""
+        """Return the last instant that this transaction was given; take one if there is none."""
         made = self.clock.made
         if made is None or made == self.base.clock.made:
             self.date = made = rules.own_instant(made)
@@ -142,7 +142,7 @@ class Transaction(Seen):
         return made
 
     def _dated(self) -> int:
-        """Return the instant that a change made now is dated by: its moment, or the clock's if that is far behind."""
+        """Return the date of a change made now: its moment, or the clock's instant if that is far behind."""
         self._made()
         return self.date
 
@@ -154,7 +154,7 @@ class Transaction(Seen):
     # --- changes ---
 
     def put(self, namespace: str, record: Record) -> None:
-        """Store `record`, whose number is the last one given, in place of the one that has its id."""
+        """Store `record`, which has the last number, in place of the record with its id."""
         self._instants.add(record.order[0])
         before = self.room(namespace).get(record.id)
         if before is not None:
@@ -162,7 +162,7 @@ class Transaction(Seen):
         self._set(namespace, record.id, record)
 
     def remove(self, namespace: str, record: Record, operation: Operation) -> None:
-        """Remove `record`, which is there."""
+        """Remove `record` from the namespace."""
         self.next_commit()
         self._keep(namespace, record, operation)
         self._set(namespace, record.id, None)
@@ -181,12 +181,12 @@ class Transaction(Seen):
         return len(records)
 
     def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
-        """Remove what `which` names with its past, which is not kept; see `jarvis.capabilities.Erases`.
+        """Remove what `which` names, and its past; see `jarvis.capabilities.Erases`.
 
-        One event tells that, and takes the place of those that named what was there.
+        One event tells of that, in place of all that named what was erased.
 
         Raises:
-            ValueError: an entry that is looked at is malformed.
+            ValueError: an entry is malformed.
         """
         room, archive = self.room(namespace), self.archive(namespace)
         events = [(stored.event(), stored) for stored in archive.events]
@@ -234,22 +234,22 @@ class Transaction(Seen):
         room = self.rooms[namespace]
         self._undo.append(partial(room.set, entry_id, room.set(entry_id, record)))
 
-    # --- the feed ---
+    # --- the feed, of what was committed before: a number that is taken back may be given to another change ---
 
     def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
-        """Return what was committed before: a number that is taken back may be given to another change."""
+        """See `Seen.changes`."""
         return self.base.changes(namespace, after, limit)
 
     def first_number(self) -> int:
-        """Return what `Seen.first_number` does, of what was committed before."""
+        """See `Seen.first_number`."""
         return self.base.first_number()
 
     def last_number(self) -> int:
-        """Return the number of the last change that was committed before."""
+        """See `Seen.last_number`."""
         return self.base.last_number()
 
     def tell_again(self, namespace: str, record: Record) -> None:
-        """Note that `record` was brought back by the change with the last number, which it does not tell itself."""
+        """Add the event that the change with the last number brought back `record`, which does not tell that."""
         self._add_event(namespace, _about(self._event("create"), record))
 
     def _event(self, operation: Kind, count: int = 1) -> Event:
@@ -266,7 +266,7 @@ class Transaction(Seen):
         )
 
     def _add_event(self, namespace: str, event: Event) -> None:
-        """Store `event`, if anybody can ask for it."""
+        """Add `event`, if anybody can ask for it."""
         clock = self.clock
         if clock.begins is not None and event.number > clock.fed_from:
             archive, stored = self._own_archive(namespace), store_event(event, namespace)
@@ -274,7 +274,7 @@ class Transaction(Seen):
             self._undo.append(partial(archive.remove_event, stored))
 
     def _drop_events(self, aged: int, limit: int) -> None:
-        """Remove at most `limit` events from before the instant `aged`, or which nobody can ask for."""
+        """Remove at most `limit` events that are older than the instant `aged`, or that nobody can ask for."""
         fed_from = self.clock.fed_from
         due = [
             (event.number, namespace, event)
@@ -286,7 +286,7 @@ class Transaction(Seen):
             archive = self._own_archive(namespace)
             archive.remove_event(event)
             self._undo.append(partial(archive.add_event, event))
-            if event.operation == "erase" and self.clock.begins is not None:  # which keeps the past before it closed
+            if event.operation == "erase" and self.clock.begins is not None:  # it keeps the past before it closed
                 self._begin(max(self._moment_of(number, event.made), self.clock.begins), number)
             if number > self.clock.fed_from:
                 self._undo.append(partial(self._feed_from, self.clock.fed_from))
@@ -300,21 +300,21 @@ class Transaction(Seen):
     def purge(self, now: int, limit: int) -> int:
         """Remove at most `limit` entries that have expired at the instant `now`, with their past; return how many.
 
-        Those count too that were deleted before they expired, and of which only the past is left.
+        The past of entries that were deleted before they expired counts, too.
         """
         self._purges = True
         due = [(record.expires, name, record) for name, room in self.rooms.items() for record in room.expired(now)]
         chosen = heapq.nsmallest(limit, due, key=_expiry)
         for _, namespace, record in chosen:
             self._purge(namespace, record)
-        ended = [(state.expires, name, state) for name, held in self.archives.items() for state in held.expired(now)]
+        ended = [(state.expires, name, state) for name, past in self.archives.items() for state in past.expired(now)]
         ended = heapq.nsmallest(limit - len(chosen), ended, key=_expiry)
         for _, namespace, state in ended:
             self._purge_past(namespace, state)
         return len(chosen) + len(ended)
 
     def purge_some(self, now: int) -> None:
-        """Purge a few entries beside the changes of this transaction, if there are any, and none purged or erased."""
+        """Purge a few entries if this transaction changed something, but purged and erased nothing."""
         if self._undo and not self._purges and not self.erases:
             self.purge(now, _PURGED_AT_ONCE)
 
@@ -343,14 +343,14 @@ class Transaction(Seen):
         self._set(namespace, record.id, None)
 
     def _purge_past(self, namespace: str, last: State) -> None:
-        """Remove the states of an entry up to `last`, with which a life ended that has expired."""
+        """Remove the states of an entry up to `last`, in which it was removed, and which has expired."""
         for state in self.archive(namespace).of_id[last.id]:
             if state.ended <= last.ended:
                 self._lose_state(namespace, state)
         self._note_expiry(namespace, last)
 
     def _lose(self, namespace: str, record: Record, ended: int, made: int) -> None:
-        """Note that a state is not known any more, which is newer than what else is not known of its entry."""
+        """Note that a state is no longer known. It must be newer than the missing states of its entry."""
         gap = self.archive(namespace).gaps.get(record.id)
         if self.clock.begins is not None:
             self._set_gap(namespace, record.id, widened(gap, record, ended, made))
@@ -369,8 +369,8 @@ class Transaction(Seen):
     def prune(self, now: int, limit: int) -> int:
         """Remove at most `limit` states that are too old at the instant `now`; return how many.
 
-        With what was cleared goes all that was before it, and that first. What they told of changes stays as events,
-        of which at most `limit` that are too old go too.
+        Cleared states go first, each after the earlier states of its entry. Events take over what the states told
+        of changes; of the events that are too old, at most `limit` go too.
         """
         policy = self._policy
         aged, cleared = _ago(now, policy.max_age), _ago(now, policy.cleared_max_age)
@@ -389,7 +389,7 @@ class Transaction(Seen):
         return len(chosen)
 
     def _keep(self, namespace: str, record: Record, operation: Operation) -> None:
-        """Keep `record`, which the change with the last number ends, as a past state."""
+        """Keep `record` as a past state, ended by the change with the last number."""
         made, most = self._dated(), self._policy.max_revisions
         self._instants.add(made)
         if most == 0:
@@ -405,7 +405,7 @@ class Transaction(Seen):
             self.prune(made, rules.PRUNED_AT_ONCE)
 
     def _begin(self, begins: int, number: int) -> None:
-        """Let the past begin at `begins`: the moment of the change `number`, or later."""
+        """Begin the past at `begins`: the moment of the change `number`, or later."""
         before = self.clock.begins, self._begins_here
         self._begins_here = self._begins_here or (self.own is not None and number >= self.own)
         self.clock = msgspec.structs.replace(self.clock, begins=begins)
@@ -431,7 +431,7 @@ class Transaction(Seen):
         self._undo.append(partial(archive.set_gap, entry_id, archive.set_gap(entry_id, gap)))
 
     def _own_archive(self, namespace: str) -> Archive:
-        """Return the archive of the namespace to be changed, which no snapshot holds."""
+        """Return the archive of the namespace, as a copy that no snapshot holds, to be changed."""
         archive = self.archive(namespace)
         if archive is self.base.archives.get(namespace, NO_PAST):
             archive = self.archives[namespace] = archive.copy()
@@ -439,19 +439,19 @@ class Transaction(Seen):
 
 
 def _noted(query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Event]) -> set[str]:
-    """Return the ids of what was pruned or has expired, and is known by category, key and entity to match.
+    """Return the ids in gaps and events whose category, key and entity match a query.
 
-    A memory of which more is kept is not judged by that where more is asked.
+    If the query asks more than that, the ids of entries that have a state are left out: the states decide.
     """
     given = rules.exact_filters(query)
     if not given:
         return set()
-    noted: list[Gap | Event] = list(archive.gaps.values())
+    notes: list[Gap | Event] = list(archive.gaps.values())
     if given.keys() <= {"category", "key"}:
-        noted += events
-    found = {each.id for each in noted if all(getattr(each, name) == held for name, held in given.items())}
-    known = {*room.records, *archive.of_id} if rules.asks_for_more(query) else set()
-    return {name for name in found - known if name is not None}
+        notes += events
+    ids = {note.id for note in notes if all(getattr(note, name) == text for name, text in given.items())}
+    judged = {*room.records, *archive.of_id} if rules.asks_for_more(query) else set()
+    return {entry_id for entry_id in ids - judged if entry_id is not None}
 
 
 def _about(event: Event, record: Record) -> Event:
