@@ -25,6 +25,7 @@ from jarvis._json.record import (
     revived,
 )
 from jarvis.codec.nesting import decoder_of
+from jarvis.model import rules
 from jarvis.model.entry import EXACT, MemoryEntry
 from jarvis.model.record import may_hold_tags
 from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
@@ -32,7 +33,7 @@ from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from jarvis._json.event import StoredEvent
+    from jarvis._json.event import Event, StoredEvent
     from jarvis._json.room import LiveRoom, Room
     from jarvis.model.entry import MemoryQuery
 
@@ -382,6 +383,22 @@ def expired_since(room: Room, archive: Archive, seen: Cutoff, now: int, asked: M
     ]
     expired += [state for state in archive.expired(now) if was_kept(state.id, state.ended)]
     return max((record.expires for record in expired if record.expires is not None), default=None)
+
+
+def noted_ids(query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Event]) -> set[str]:
+    """Return the ids in gaps and events whose category, key and entity match a query.
+
+    If the query asks more than that, the ids of entries that have a state are left out: the states decide.
+    """
+    given = rules.exact_filters(query)
+    if not given:
+        return set()
+    notes: list[Gap | Event] = list(archive.gaps.values())
+    if given.keys() <= {"category", "key"}:
+        notes += events
+    ids = {note.id for note in notes if all(getattr(note, name) == text for name, text in given.items())}
+    judged = {*room.records, *archive.of_id} if rules.asks_for_more(query) else set()
+    return {entry_id for entry_id in ids - judged if entry_id is not None}
 
 
 # --- when changes became visible -----------------------------------------------------------------

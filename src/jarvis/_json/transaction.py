@@ -14,7 +14,7 @@ import msgspec
 from jarvis._calls.caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
-from jarvis._json.past import Archive, Gap, Span, State, keep, widened
+from jarvis._json.past import Archive, Gap, Span, State, keep, noted_ids, widened
 from jarvis._json.record import Record, by_number
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
@@ -26,7 +26,7 @@ from jarvis.model.erasure import Erased
 from jarvis.model.revision import Operation, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
     from jarvis.model.change import Change, Kind
@@ -192,7 +192,7 @@ class Transaction(Seen):
         events = [(stored.event(), stored) for stored in archive.events]
         if isinstance(which, MemoryQuery):
             ids = set(map(_id, filter(which.predicate(), (*room.records.values(), *archive.states))))
-            ids |= _noted(which, room, archive, [event for event, _ in events])
+            ids |= noted_ids(which, room, archive, [event for event, _ in events])
         else:
             ids = {*room.records, *archive.of_id, *archive.gaps}
             ids |= {event.id for event, _ in events if event.id is not None}
@@ -436,22 +436,6 @@ class Transaction(Seen):
         if archive is self.base.archives.get(namespace, NO_PAST):
             archive = self.archives[namespace] = archive.copy()
         return archive
-
-
-def _noted(query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Event]) -> set[str]:
-    """Return the ids in gaps and events whose category, key and entity match a query.
-
-    If the query asks more than that, the ids of entries that have a state are left out: the states decide.
-    """
-    given = rules.exact_filters(query)
-    if not given:
-        return set()
-    notes: list[Gap | Event] = list(archive.gaps.values())
-    if given.keys() <= {"category", "key"}:
-        notes += events
-    ids = {note.id for note in notes if all(getattr(note, name) == text for name, text in given.items())}
-    judged = {*room.records, *archive.of_id} if rules.asks_for_more(query) else set()
-    return {entry_id for entry_id in ids - judged if entry_id is not None}
 
 
 def _about(event: Event, record: Record) -> Event:
