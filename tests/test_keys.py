@@ -44,9 +44,8 @@ from jarvis.keys import (
     SecretUnavailableError,
     new_key,
     source_at,
-    sources_of,
 )
-from jarvis.model.options import source_from_setting
+from jarvis.model.options import source_from_setting, sources_of
 from jarvis.persistent_memory import MemoryModule
 
 WORDS = "correct horse battery staple"
@@ -459,7 +458,7 @@ def test_without_the_package_encryption_says_what_to_install() -> None:
     program = """
 import sys
 sys.modules["cryptography"] = None
-from jarvis.model.options import source_from_setting
+from jarvis.model.options import source_from_setting, sources_of
 from jarvis.persistent_memory import MemoryModule
 from jarvis.keys import KeyFunction
 import tempfile

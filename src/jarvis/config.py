@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 import msgspec
 
 from jarvis._disk.encodings import encoding_of
-from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, nearest
-from jarvis.keys import KeySource
+from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, kind_of, nearest
 from jarvis.model.options import (
+    AnySource,
     Compression,
     Durability,
     Encryption,
     HistoryPolicy,
+    Keys,
     Pairs,
     RetentionRule,
     checked,
-    kind_of,
 )
 from jarvis.model.sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.model.store_options import StoreOptions
@@ -84,7 +84,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     busy_timeout_seconds: float = 30.0
     history: HistoryPolicy = HistoryPolicy()
     encryption: Encryption = "off"
-    keys: tuple[KeySource, ...] = ()
+    keys: Keys = ()
     compression: Compression = "auto"
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
@@ -104,7 +104,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             busy_timeout_seconds: float = ...,
             history: HistoryPolicy | Mapping[str, Any] = ...,
             encryption: Encryption | bool = ...,
-            keys: Sequence[KeySource | Callable[[], bytes] | Mapping[str, str]] = ...,
+            keys: Sequence[AnySource | Mapping[str, str]] = ...,
             compression: Compression = ...,
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,

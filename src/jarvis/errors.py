@@ -274,3 +274,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def kind_of(value: object) -> str:
+    """Return what messages call a value of a wrong type."""
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"

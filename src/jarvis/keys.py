@@ -13,13 +13,12 @@ from __future__ import annotations
 import binascii
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol
 
-from jarvis._calls.arguments import own_code
 from jarvis._disk import files
-from jarvis._disk.paths import NO_SUCH_SYNC, UnfitPathError, absolute
+from jarvis._disk.paths import NO_SUCH_SYNC, given_path
 from jarvis.errors import InvalidSettingError, KeyFileExistsError
 
 KEY_BYTES = 32
@@ -116,16 +115,7 @@ class KeyFile:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        with own_code(InvalidSettingError, "key file"):
-            if not isinstance(path, str | os.PathLike) or not (name := os.fspath(path)) or "\0" in os.fsdecode(name):
-                raise InvalidSettingError("a key file needs its path")
-        try:
-            self.path = Path(os.path.abspath(absolute(os.fsdecode(name))))
-            os.fsencode(self.path)
-        except UnicodeEncodeError:
-            raise InvalidSettingError("a key file needs a path of characters that names of files have here") from None
-        except UnfitPathError as error:
-            raise InvalidSettingError(f"the path of a key file {error}") from None
+        self.path = Path(os.path.abspath(given_path("the path of a key file", path)))
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> KeyFile:
@@ -358,50 +348,6 @@ class _Variable:
         if held is None:
             raise SecretUnavailableError("it is not set")
         return held
-
-
-KeySources = Sequence[KeySource | Callable[[], bytes]]
-"""What ``keys=`` takes."""
-
-
-@own_code(InvalidSettingError, "keys")
-def sources_of(keys: object) -> tuple[KeySource, ...]:
-    """Return the sources that an argument ``keys=`` gives.
-
-    Raises:
-        InvalidSettingError: something among them is no source.
-    """
-    if not isinstance(keys, list | tuple):
-        raise InvalidSettingError("keys must be a list of sources, such as [EnvironmentKey('JARVIS_KEY')]")
-    return tuple(_source(place, held) for place, held in enumerate(keys, 1))
-
-
-@own_code(InvalidSettingError, "keys")
-def _source(place: int, held: object) -> KeySource:
-    if isinstance(held, type):
-        raise InvalidSettingError(f"keys: item {place} is the class {held.__name__}; call it to make a source of it")
-    if isinstance(getattr(held, "kind", None), str) and callable(getattr(held, "secret", None)):
-        source = cast("KeySource", held)
-        _check_storable(place, source)
-        return source
-    if callable(held):
-        return KeyFunction(held)
-    raise InvalidSettingError(
-        f"keys: item {place} is no source of a key but a {type(held).__name__}; see jarvis.keys for those there are"
-    )
-
-
-def _check_storable(place: int, source: KeySource) -> None:
-    """Raise `InvalidSettingError` if the file of keys could not hold what a source says of itself."""
-    hint: object = getattr(source, "hint", None)
-    try:
-        if not isinstance(hint, str | None) or not isinstance(getattr(source, "is_passphrase", None), bool):
-            raise TypeError
-        f"{source.kind}{hint}".encode()
-    except (TypeError, UnicodeEncodeError):
-        raise InvalidSettingError(
-            f"keys: item {place} needs a kind, and a hint or None, that are texts of UTF-8, and is_passphrase"
-        ) from None
 
 
 def source_at(kind: str, hint: str | None) -> KeySource | None:

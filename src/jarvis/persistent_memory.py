@@ -36,7 +36,6 @@ from jarvis.errors import (
     InvalidQueryError,
     InvalidSettingError,
 )
-from jarvis.keys import KeySources
 from jarvis.model.author import NOBODY, Author, acting
 from jarvis.model.change import Change
 from jarvis.model.dating import Dates
@@ -55,7 +54,7 @@ from jarvis.model.entry import (
 )
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.identifiers import new_id
-from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
+from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
 from jarvis.services import erasure, expiry, retention, timeline

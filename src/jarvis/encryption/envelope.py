@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -97,20 +97,6 @@ class Envelope(msgspec.Struct, frozen=True):
         """Tell whether this is one of the store's keys."""
         number = self.key_with(key.salt)
         return number is not None and hmac.compare_digest(self.keys[number].check, key.check)
-
-
-class SlotInfo(NamedTuple):
-    """A way to the key of a store, as `Store.key_slots` shows it.
-
-    Attributes:
-        id: what `Store.remove_key_slot` takes.
-        source: ``"environment"``, ``"file"``, ``"keyring"``, ``"passphrase"`` or ``"function"``.
-        hint: what finds the source again, such as the name of the variable; None for a passphrase.
-    """
-
-    id: int
-    source: str
-    hint: str | None
 
 
 _encode = msgspec.json.Encoder().encode

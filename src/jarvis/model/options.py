@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
 from jarvis._calls.arguments import own_code
-from jarvis._disk.paths import UnfitPathError, absolute
-from jarvis.errors import InvalidSettingError, nearest
-from jarvis.keys import EnvironmentKey, KeyFile, KeyringKey, KeySource, Passphrase, check_text, sources_of
+from jarvis._disk.paths import given_path
+from jarvis.errors import InvalidSettingError, kind_of, nearest
+from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, KeySource, Passphrase, check_text
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
@@ -31,6 +31,16 @@ _LONGEST = timedelta(days=36_525)
 _LONGEST_INTERVAL = timedelta(days=30)  # what every platform can wait for
 MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
 """Over eleven days. SQLite counts milliseconds in 31 bits, Windows in 32; beyond that a wait overflows."""
+
+
+AnySource = KeySource | Callable[[], bytes]
+"""A source of a key, as somebody gives it; a function returns the key."""
+
+KeySources = Sequence[AnySource]
+"""What ``keys=`` takes."""
+
+Keys = tuple[KeySource, ...]
+"""The sources of ``keys=``, checked."""
 
 
 class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +166,7 @@ def checked(key: str, value: object, *, base: Path | None = None) -> Any:
     with own_code(InvalidSettingError, key):
         try:
             if key in _PATHS:
-                return _directory(value, base, has_variables=_PATHS[key])
+                return given_path(key, value, base=base, variables=_PATHS[key])
             return _CHECKS[key](value)
         except _UnfitError as unfit:
             raise InvalidSettingError(f"{key} {unfit}") from None
@@ -178,21 +188,6 @@ class Pairs:
 
 class _UnfitError(Exception):
     """The rest of a sentence that begins with the setting."""
-
-
-def _directory(value: object, base: Path | None, *, has_variables: bool) -> Path:
-    if not isinstance(value, str | os.PathLike) or not isinstance(name := os.fspath(value), str):
-        raise _UnfitError(f"must be a path, not {kind_of(value)}")
-    if not name or "\0" in name:
-        raise _UnfitError("must be a path: it is empty or holds a NUL character")
-    try:
-        path = absolute(name, base=base, variables=has_variables)
-        os.fsencode(path)
-    except UnfitPathError as error:
-        raise _UnfitError(str(error)) from None
-    except UnicodeEncodeError:
-        raise _UnfitError("must be a path: it holds a character that no name of a file here can have") from None
-    return path
 
 
 def check_utf8(path: Path, key: str) -> Path:
@@ -232,7 +227,7 @@ def _encryption(value: object) -> str:
     return _one_of(value, ENCRYPTIONS)
 
 
-def _keys(value: object) -> tuple[KeySource, ...]:
+def _keys(value: object) -> Keys:
     if not isinstance(value, list | tuple):
         raise _UnfitError(f"must be a list of sources, not {kind_of(value)}")
     sources = [each.once() if isinstance(each, Pairs) else each for each in value]
@@ -240,6 +235,46 @@ def _keys(value: object) -> tuple[KeySource, ...]:
         return sources_of([source_from_setting(each) if isinstance(each, dict) else each for each in sources])
     except InvalidSettingError as error:
         raise _UnfitError(f"does not fit: {error}") from None
+
+
+@own_code(InvalidSettingError, "keys")
+def sources_of(keys: object) -> Keys:
+    """Return the sources that an argument ``keys=`` gives.
+
+    Raises:
+        InvalidSettingError: something among them is no source.
+    """
+    if not isinstance(keys, list | tuple):
+        raise InvalidSettingError("keys must be a list of sources, such as [EnvironmentKey('JARVIS_KEY')]")
+    return tuple(_source(place, held) for place, held in enumerate(keys, 1))
+
+
+@own_code(InvalidSettingError, "keys")
+def _source(place: int, held: object) -> KeySource:
+    if isinstance(held, type):
+        raise InvalidSettingError(f"keys: item {place} is the class {held.__name__}; call it to make a source of it")
+    if isinstance(getattr(held, "kind", None), str) and callable(getattr(held, "secret", None)):
+        source = cast("KeySource", held)
+        _check_storable(place, source)
+        return source
+    if callable(held):
+        return KeyFunction(held)
+    raise InvalidSettingError(
+        f"keys: item {place} is no source of a key but a {type(held).__name__}; see jarvis.keys for those there are"
+    )
+
+
+def _check_storable(place: int, source: KeySource) -> None:
+    """Raise `InvalidSettingError` if the file of keys could not hold what a source says of itself."""
+    hint: object = getattr(source, "hint", None)
+    try:
+        if not isinstance(hint, str | None) or not isinstance(getattr(source, "is_passphrase", None), bool):
+            raise TypeError
+        f"{source.kind}{hint}".encode()
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidSettingError(
+            f"keys: item {place} needs a kind, and a hint or None, that are texts of UTF-8, and is_passphrase"
+        ) from None
 
 
 _SOURCES: dict[str, Callable[[str], KeySource]] = {
@@ -264,10 +299,7 @@ def source_from_setting(setting: object) -> KeySource:
         raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {known}")
     name = check_text(f"the source {kind!r}", name)
     if kind == "file":
-        try:
-            name = str(absolute(name, variables=True))
-        except UnfitPathError as error:
-            raise InvalidSettingError(f"the source {kind!r} {error}") from None
+        name = str(given_path(f"the source {kind!r}", name, variables=True))
     return _SOURCES[kind](name)
 
 
@@ -363,11 +395,6 @@ def _sweep_every(value: object) -> timedelta | None:
     if interval is not None and not timedelta(0) < interval <= _LONGEST_INTERVAL:
         raise _UnfitError(f"must be above 0 and at most {_LONGEST_INTERVAL.days} days")
     return interval
-
-
-def kind_of(value: object) -> str:
-    """Return what messages call a value of a wrong type."""
-    return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
 
 _PATHS = {  # and whether it comes from a file of settings, which is no shell and yet written as for one

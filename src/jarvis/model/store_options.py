@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jarvis.keys import KeySource
-from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, checked
-
-if TYPE_CHECKING:
-    from jarvis.keys import KeySources
+from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, Keys, KeySources, checked
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +27,7 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     busy_timeout_seconds: float = 30.0
     history: HistoryPolicy = HistoryPolicy()
     encryption: Encryption = "off"
-    keys: tuple[KeySource, ...] = ()
+    keys: Keys = ()
     compression: Compression = "auto"
     create: bool = True
 

@@ -11,13 +11,12 @@ from typing import Protocol
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
-from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidSettingError
-from jarvis.keys import KeySource, KeySources, sources_of
 from jarvis.model.author import Author
 from jarvis.model.entry import asked_limit, check_namespace
 from jarvis.model.erasure import ErasureReceipt
-from jarvis.model.options import checked
+from jarvis.model.key_slot import SlotInfo
+from jarvis.model.options import AnySource, KeySources, checked, sources_of
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.services import erasure, expiry
@@ -179,7 +178,7 @@ class Store:
         """
         return ask(self.backend, Encrypts).key_slots()
 
-    def add_key_slot(self, source: KeySource | Callable[[], bytes]) -> int:
+    def add_key_slot(self, source: AnySource) -> int:
         """Let one more source open the store, see `jarvis.keys`; return the number of its slot.
 
         Only the file of keys is written, whatever the size of the store. Have two at least: a store whose sources
