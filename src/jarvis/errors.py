@@ -7,12 +7,13 @@ A message names the thing, the path and the way out; it never holds a stored val
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
-    from os import PathLike
 
 
 class JarvisError(Exception):
@@ -170,7 +171,7 @@ class StoreError(JarvisError, OSError):
         path: the file or directory that the message is about.
     """
 
-    def __init__(self, path: str | PathLike[str], problem: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
         super().__init__(problem)
         self.path = str(path)
         self.problem = problem
@@ -260,6 +261,33 @@ class ReadableByOthersWarning(UserWarning):
 
 class NoRecoveryWarning(UserWarning):
     """Only a keyring opens the encrypted store: when its machine or account is lost, so is the store."""
+
+
+NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
+
+
+def translated(path: str | os.PathLike[str], error: OSError, doing: str) -> StoreError:
+    """Return the error of ours that says what `error` means for the store at `path`."""
+    reason = error.strerror or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError(
+            path, f"cannot {doing}: {reason}; nothing of this write was kept, free some space and retry"
+        )
+    if error.errno == errno.ENOENT:
+        return StoreMissingError(path, f"cannot {doing}: it is not there")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ReadOnlyStoreError(
+            path, f"cannot {doing}: {reason}; check the owner and mode of the file and its directory"
+        )
+    return StoreAccessError(path, f"cannot {doing}: {reason}{_way_out(error.errno)}")
+
+
+def _way_out(number: int | None) -> str:
+    if number in NO_DESCRIPTORS:
+        return "; close files that are not needed, or raise the limit (ulimit -n)"
+    if number == errno.ENAMETOOLONG:
+        return "; choose a shorter path"
+    return ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

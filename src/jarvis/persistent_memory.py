@@ -28,7 +28,6 @@ from jarvis.capabilities import (
     Transactional,
 )
 from jarvis.codec.instants import datetime_of, instant_of
-from jarvis.codec.unstorable import storable
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -65,6 +64,7 @@ from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
 from jarvis.services.store import Store
 from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number
+from jarvis.services.unstorable import storable
 from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import StorageBackend
 

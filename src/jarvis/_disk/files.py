@@ -15,15 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis._disk import location, ownership
-from jarvis._disk.os_errors import NO_DESCRIPTORS
-from jarvis._disk.os_errors import translated as translated  # part of what this file is for
 from jarvis._disk.paths import NO_SUCH_SYNC
-from jarvis.errors import (
-    StoreAccessError,
-    StoreError,
-    StoreMissingError,
-    UnsafeLocationWarning,
-)
+from jarvis.errors import NO_DESCRIPTORS, StoreAccessError, StoreError, StoreMissingError, UnsafeLocationWarning
+from jarvis.errors import translated as translated  # part of what this file is for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

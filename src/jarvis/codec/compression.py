@@ -10,9 +10,8 @@ import functools
 import sys
 from typing import Any, Literal
 
-from jarvis._disk.os_errors import translated
 from jarvis.codec.values import MAX_VALUE_BYTES
-from jarvis.errors import UnsupportedError
+from jarvis.errors import UnsupportedError, translated
 
 Mode = Literal["auto", "off", "max"]
 """How values are stored: ``auto``, compressed fast; ``max``, as small as it gets; ``off``, as they are."""
