@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 MOST_ROOMS = 24
-MOST_IMPORTS = 4.5
+MOST_IMPORTS = 4.0
 """Imports between rooms for each room."""
 
 MOST_LINES = 450

@@ -75,8 +75,11 @@ __all__ = [
     "MemoryEntry",
     "MemoryModule",
     "MemoryQuery",
+    "RetentionPlan",
     "RetentionRule",
     "Revision",
+    "SweepReport",
+    "Sweeper",
 ]
 
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
