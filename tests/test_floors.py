@@ -50,7 +50,6 @@ LONG = {
     "conformance/history.py": "a list of promises",
     "conformance/machine.py": "one state machine",
     "conformance/module/retention.py": "a list of promises",
-    "model/entry.py": "the entry and the question, and what both may hold",
     "persistent_memory.py": "signatures, and what they promise",
 }
 """Files of more than `MOST_LINES`, and why."""

@@ -1,6 +1,6 @@
-"""What a setting may be: the policies that have a shape of their own, and how any value becomes a setting.
+"""The settings of a store: policies and rules as values, and the check of every setting.
 
-A message says what is wrong with a setting, but never what the file says: other sections of it may hold secrets.
+A message says what is wrong with a setting, but never quotes the file: other sections of it may hold secrets.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ Keys = tuple[KeySource, ...]
 
 
 class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the past a store keeps. Whoever writes prunes by the policy it was opened with.
+    """How much of the past a store keeps. A writer prunes by the policy that it opened the store with.
 
     Attributes:
         max_revisions: past states kept of one memory; 0 keeps no past at all.
         max_age: how long a past state is kept after the change that ended it; None for ever.
-        cleared_max_age: how long what `clear_all` removed is kept; None as long as anything else.
+        cleared_max_age: how long memories that `clear_all` removed are kept; None as long as any other past state.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
@@ -70,13 +70,13 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if type(self.max_revisions) is not int or not 0 <= self.max_revisions <= _MANY_REVISIONS:
             raise InvalidSettingError(f"history.max_revisions must be a whole number from 0 to {_MANY_REVISIONS:,}")
         for key in ("max_age", "cleared_max_age"):
-            held = getattr(self, key)
-            if held is not None and (not isinstance(held, timedelta) or not timedelta(0) < held <= _LONGEST):
+            age = getattr(self, key)
+            if age is not None and (not isinstance(age, timedelta) or not timedelta(0) < age <= _LONGEST):
                 raise InvalidSettingError(f"history.{key} must be a timedelta above 0, up to 100 years, or None")
 
 
 ARCHIVED = "archived"
-"""The tag of what a rule has archived, or somebody by hand."""
+"""The tag of memories that a rule, or somebody by hand, has archived."""
 
 RetentionAction = Literal["delete", "archive"]
 RETENTION_ACTIONS: tuple[str, ...] = get_args(RetentionAction)
@@ -84,18 +84,18 @@ _MANY_KEPT_TAGS = 100
 
 
 class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
-    """Which memories of a category are not kept for ever, and what becomes of them.
+    """A limit for memories of a category: those beyond it are deleted or archived.
 
-    At least one of `max_age` and `max_entries` is given; what goes beyond any of the two is cleaned up.
+    At least one of `max_age` and `max_entries` is given. A memory beyond either of them is cleaned up.
 
     Attributes:
         category: of the memories that the rule governs.
         entity_type: it governs only those about entities of this type.
         tag: it governs only those with this tag.
         max_age: how long after its timestamp a memory stays as it is.
-        max_entries: so many of the memories that it governs, the newest, stay as they are.
+        max_entries: how many of the memories that it governs, the newest, stay as they are.
         action: ``"delete"``, or ``"archive"``: the memory gets the tag ``archived``.
-        keep_tags: what has one of these tags is pinned: it is neither governed nor counted.
+        keep_tags: a memory with one of these tags is pinned: it is neither governed nor counted.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range, or the rule can govern nothing.
@@ -122,8 +122,8 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check every field."""
         for key in ("category", "entity_type", "tag"):
-            held = getattr(self, key)
-            if not _is_name(held) and (held is not None or key == "category"):
+            name = getattr(self, key)
+            if not _is_name(name) and (name is not None or key == "category"):
                 raise InvalidSettingError(f"retention: {key} must be a text")
         if self.max_age is None and self.max_entries is None:
             raise InvalidSettingError("retention: a rule needs a max_age or a max_entries")
@@ -141,23 +141,23 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidSettingError(f"retention: keep_tags must be at most {_MANY_KEPT_TAGS} tags")
         msgspec.structs.force_setattr(self, "keep_tags", tuple(self.keep_tags))
         if self.tag is not None and (self.tag in self.keep_tags or (self.tag, self.action) == (ARCHIVED, "archive")):
-            raise InvalidSettingError("retention: the rule governs nothing, for it leaves alone what has its tag")
+            raise InvalidSettingError("retention: the rule governs nothing, for it leaves memories with its tag alone")
 
 
-def _is_name(held: object) -> bool:
+def _is_name(name: object) -> bool:
     """Tell whether this is a text that a store can hold."""
-    return type(held) is str and not any("\ud800" <= sign <= "\udfff" for sign in held)
+    return type(name) is str and not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
-# --- what a setting may be -----------------------------------------------------------------------
+# --- the check of a setting ----------------------------------------------------------------------
 
 
 def checked(key: str, value: object, *, base: Path | None = None) -> Any:
-    """Return `value` as the setting or argument `key` is kept; a path is absolute from then on.
+    """Return `value` in the form in which the setting or argument `key` is kept; a path becomes absolute.
 
     Args:
         key: of the setting.
-        value: what somebody gave.
+        value: that somebody gave.
         base: the directory that a relative path is relative to; None for the working directory.
 
     Raises:
@@ -173,17 +173,17 @@ def checked(key: str, value: object, *, base: Path | None = None) -> Any:
 
 
 class Pairs:
-    """A JSON object with the keys it repeats."""
+    """A JSON object that keeps repeated keys."""
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         self.pairs = pairs
 
     def once(self) -> dict[str, object]:
         """Return the pairs as a dict; raise if a key stands twice."""
-        found = dict(self.pairs)
-        if len(found) != len(self.pairs):
+        once = dict(self.pairs)
+        if len(once) != len(self.pairs):
             raise _UnfitError("has a key twice")
-        return found
+        return once
 
 
 class _UnfitError(Exception):
@@ -191,7 +191,7 @@ class _UnfitError(Exception):
 
 
 def check_utf8(path: Path, key: str) -> Path:
-    """Return `path` if its name is UTF-8, which SQLite's files need; `key` is what it was given as.
+    """Return the path of the setting `key` if its name is UTF-8, as SQLite's files need.
 
     Raises:
         InvalidSettingError: it is not, such as a directory that was named in Latin-1.
@@ -239,33 +239,33 @@ def _keys(value: object) -> Keys:
 
 @own_code(InvalidSettingError, "keys")
 def sources_of(keys: object) -> Keys:
-    """Return the sources that an argument ``keys=`` gives.
+    """Return the sources in an argument ``keys=``.
 
     Raises:
-        InvalidSettingError: something among them is no source.
+        InvalidSettingError: an item of it is no source.
     """
     if not isinstance(keys, list | tuple):
         raise InvalidSettingError("keys must be a list of sources, such as [EnvironmentKey('JARVIS_KEY')]")
-    return tuple(_source(place, held) for place, held in enumerate(keys, 1))
+    return tuple(_source(number, given) for number, given in enumerate(keys, 1))
 
 
 @own_code(InvalidSettingError, "keys")
-def _source(place: int, held: object) -> KeySource:
-    if isinstance(held, type):
-        raise InvalidSettingError(f"keys: item {place} is the class {held.__name__}; call it to make a source of it")
-    if isinstance(getattr(held, "kind", None), str) and callable(getattr(held, "secret", None)):
-        source = cast("KeySource", held)
-        _check_storable(place, source)
+def _source(number: int, given: object) -> KeySource:
+    if isinstance(given, type):
+        raise InvalidSettingError(f"keys: item {number} is the class {given.__name__}; call it to make a source of it")
+    if isinstance(getattr(given, "kind", None), str) and callable(getattr(given, "secret", None)):
+        source = cast("KeySource", given)
+        _check_storable(number, source)
         return source
-    if callable(held):
-        return KeyFunction(held)
+    if callable(given):
+        return KeyFunction(given)
     raise InvalidSettingError(
-        f"keys: item {place} is no source of a key but a {type(held).__name__}; see jarvis.keys for those there are"
+        f"keys: item {number} is no source of a key but a {type(given).__name__}; jarvis.keys has the sources"
     )
 
 
-def _check_storable(place: int, source: KeySource) -> None:
-    """Raise `InvalidSettingError` if the file of keys could not hold what a source says of itself."""
+def _check_storable(number: int, source: KeySource) -> None:
+    """Raise `InvalidSettingError` if the file of keys could not hold the kind and hint of a source."""
     hint: object = getattr(source, "hint", None)
     try:
         if not isinstance(hint, str | None) or not isinstance(getattr(source, "is_passphrase", None), bool):
@@ -273,7 +273,7 @@ def _check_storable(place: int, source: KeySource) -> None:
         f"{source.kind}{hint}".encode()
     except (TypeError, UnicodeEncodeError):
         raise InvalidSettingError(
-            f"keys: item {place} needs a kind, and a hint or None, that are texts of UTF-8, and is_passphrase"
+            f"keys: item {number} needs a kind, and a hint or None, that are texts of UTF-8, and is_passphrase"
         ) from None
 
 
@@ -286,10 +286,10 @@ _SOURCES: dict[str, Callable[[str], KeySource]] = {
 
 
 def source_from_setting(setting: object) -> KeySource:
-    """Return the source that a mapping of one key stands for, such as ``{"environment": "JARVIS_KEY"}``.
+    """Return the source that a mapping of one key describes, such as ``{"environment": "JARVIS_KEY"}``.
 
     Raises:
-        InvalidSettingError: it stands for none.
+        InvalidSettingError: it describes none.
     """
     known = ", ".join(_SOURCES)
     if not isinstance(setting, dict) or len(setting) != 1:
@@ -331,17 +331,17 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?) *(seconds?|minutes?|hours?|days?|weeks?
 
 
 def _duration(value: object) -> timedelta | None:
-    """Return a duration that is given as one, or as text such as ``30 days``; ``null`` or ``never`` is None."""
+    """Return a duration; text such as ``30 days`` is read, and ``null`` or ``never`` is None."""
     if value is None or value == "never":
         return None
     if isinstance(value, timedelta):
         return value
-    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
         raise _UnfitError("must be a duration such as '12 hours' or '30 days', or 'never'")
-    unit = found[2].lower().rstrip("s")
+    unit = match[2].lower().rstrip("s")
     try:
-        return timedelta(**{f"{unit}s": float(found[1])})
+        return timedelta(**{f"{unit}s": float(match[1])})
     except OverflowError:
         raise _UnfitError("must be shorter; 'never' is taken too") from None
 
@@ -355,20 +355,20 @@ def _history(value: object) -> HistoryPolicy:
 def _retention(value: object) -> tuple[RetentionRule, ...]:
     if not isinstance(value, list | tuple):
         raise _UnfitError(f"must be a list of rules, not {kind_of(value)}")
-    return tuple(_retention_rule(place, held) for place, held in enumerate(value, 1))
+    return tuple(_retention_rule(number, given) for number, given in enumerate(value, 1))
 
 
-def _retention_rule(place: int, value: object) -> RetentionRule:
+def _retention_rule(number: int, value: object) -> RetentionRule:
     if isinstance(value, RetentionRule):
         return value
     try:
         return _made(RetentionRule, value, ("max_age",))
     except _UnfitError as unfit:
-        raise _UnfitError(f"rule {place} {unfit}") from None
+        raise _UnfitError(f"rule {number} {unfit}") from None
 
 
 def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fields:
-    """Return a policy or rule of the mapping of its fields; `durations` are those that are lengths of time."""
+    """Return a policy or rule made of a mapping of its fields, of which `durations` are lengths of time."""
     if isinstance(value, Pairs):
         value = value.once()
     if not isinstance(value, dict):
@@ -397,7 +397,7 @@ def _sweep_every(value: object) -> timedelta | None:
     return interval
 
 
-_PATHS = {  # and whether it comes from a file of settings, which is no shell and yet written as for one
+_PATHS = {  # and whether variables are expanded: people write a file of settings as they write for a shell
     "storage_dir": False,
     "db_path": False,
     "file_path": False,
