@@ -35,7 +35,7 @@ _decode = msgspec.json.Decoder(Envelope).decode
 
 
 def read(path: str) -> Envelope | None:
-    """Return what the file holds, or None if there is none.
+    """Return the envelope in the file, or None if there is no file.
 
     Raises:
         CorruptStoreError: it is damaged.
@@ -44,11 +44,11 @@ def read(path: str) -> Envelope | None:
     """
     with files.explaining(path, "read the keys"):
         try:
-            held = files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
+            data = files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
         except FileNotFoundError:
             return None
     try:
-        file_ = _decode_file(held)
+        file_ = _decode_file(data)
         if file_.format > FORMAT:
             raise StoreTooNewError(path, f"has format {file_.format}, from a newer jarvis; update the package")
         if not hmac.compare_digest(_checksum(file_.envelope), file_.checksum):
@@ -56,7 +56,7 @@ def read(path: str) -> Envelope | None:
         envelope = _decode(file_.envelope)
         _check(envelope)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-        if type(error) is RecursionError and isinstance(stack_error(held), StackFullError):
+        if type(error) is RecursionError and isinstance(stack_error(data), StackFullError):
             raise StackFullError from None
         raise CorruptStoreError(
             path, "is damaged, so the store beside it cannot be opened; put a copy of it from a backup in its place"
@@ -65,11 +65,11 @@ def read(path: str) -> Envelope | None:
 
 
 def write(path: str, envelope: Envelope, *, store: str | None = None, keep_existing: bool = False) -> None:
-    """Write the file, durably; the old or the new one is there whole at any moment. Needs the writer lock.
+    """Write the file durably; at any moment the old or the new one is there whole. Needs the writers' lock.
 
     Raises:
         InvalidSettingError: it could not be read again, such as with a hint that is no text.
-        StoreError: it cannot be written; the old one is untouched.
+        StoreError: it cannot be written; the old file is untouched.
     """
     try:
         encoded = _encode(envelope)

@@ -42,7 +42,7 @@ def with_reprs(value: Any) -> Any:
     try:
         told = _told(value, 0, {})
         if type(told) is dict and not _is_storable(told):  # its parts are too large or too deep together
-            return {key: held if type(held) is str else _repr(held) for key, held in told.items()}
+            return {key: item if type(item) is str else _repr(item) for key, item in told.items()}
     except RecursionError:
         raise InvalidEntryError("value", NO_STACK) from None
     return told
@@ -57,7 +57,7 @@ def _is_storable(value: Any) -> bool:
 
 
 def _told(value: Any, depth: int, known: dict[int, Any]) -> Any:
-    """Return `value` with reprs; each container is walked once, however often it is held (`known`, by identity)."""
+    """Return `value` with reprs; each container is walked once, however often it is item (`known`, by identity)."""
     kind = type(value)
     if kind not in (dict, list, tuple):
         return value if _is_storable(value) else _repr(value)
@@ -65,9 +65,9 @@ def _told(value: Any, depth: int, known: dict[int, Any]) -> Any:
         known[id(value)] = _type_of(value)  # for whoever meets it inside of itself
         if depth < MAX_DEPTH:
             if kind is dict:
-                told: Any = {_key(key): _told(held, depth + 1, known) for key, held in value.items()}
+                told: Any = {_key(key): _told(item, depth + 1, known) for key, item in value.items()}
             else:
-                told = kind([_told(held, depth + 1, known) for held in value])
+                told = kind([_told(item, depth + 1, known) for item in value])
             if extent_of(told).parts <= _MOST_PARTS:
                 known[id(value)] = told
     return known[id(value)]
