@@ -21,7 +21,7 @@ THRESHOLD_BYTES = 1024
 
 _FAST, _THOROUGH, _THOROUGH_ENOUGH = 3, 19, 12
 _LARGE = 2**18
-"""From this size on ``max`` takes a lower level: 8 MiB take 4 s at level 19 and 0.4 s at 12, perhaps in a transaction."""
+"""From this size on ``max`` takes a lower level: 8 MiB take 4 s at level 19, perhaps in a transaction, 0.4 s at 12."""
 
 _WINDOW_LOG = 26
 """The most memory that a frame may need, as a power of 2: the size of the largest value."""
