@@ -53,8 +53,8 @@ class Swap(NamedTuple):
 
 
 _NOTE_BYTES = 128
-_SWAP_BYTES = 128  # behind the note; its first byte says whether it is over
-_MARK_BYTES = 9  # behind the swap; the last byte says whether the commit is over
+_SWAP_BYTES = 128  # after the note; its first byte says whether it is over
+_MARK_BYTES = 9  # after the swap; its last byte says whether the commit is over
 _MARK_AT = _NOTE_BYTES + _SWAP_BYTES
 _ALL_BYTES = _MARK_AT + _MARK_BYTES
 _IN_FLIGHT, _OVER = b"0", b"1"

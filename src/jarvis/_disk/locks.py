@@ -71,12 +71,12 @@ class WriterLock:
     def try_threads(self) -> bool:
         """Keep the other threads of this process out, if none of them has the lock: the first half of `acquire`.
 
-        Whoever calls this calls `release` next, also if this raises.
+        Call `release` next, also if this raises.
         """
         return self._mutex.acquire(blocking=False)
 
     def acquire(self, timeout_seconds: float) -> None:
-        """Wait for the lock. Whoever calls this calls `release` next, also if this raises.
+        """Wait for the lock. Call `release` next, also if this raises.
 
         Raises:
             StoreBusyError: another thread or process held it for longer than `timeout_seconds`.

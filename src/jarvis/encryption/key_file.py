@@ -116,6 +116,6 @@ def _check(envelope: Envelope) -> None:
                 raise ValueError("a passphrase has less memory than Argon2id takes")
     if work > _MOST_WORK:
         raise ValueError("the passphrases cost what nobody would ask")
-    salts = [known.salt for known in envelope.keys.values()] + [slot.derivation.salt for slot in envelope.slots]
+    salts = [key.salt for key in envelope.keys.values()] + [slot.derivation.salt for slot in envelope.slots]
     if any(len(salt) != SALT_BYTES for salt in salts):
         raise ValueError("a salt has another length")

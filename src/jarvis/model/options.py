@@ -291,12 +291,12 @@ def source_from_setting(setting: object) -> KeySource:
     Raises:
         InvalidSettingError: it describes none.
     """
-    known = ", ".join(_SOURCES)
+    kinds = ", ".join(_SOURCES)
     if not isinstance(setting, dict) or len(setting) != 1:
-        raise InvalidSettingError(f"a source of a key is a mapping of one of {known}")
+        raise InvalidSettingError(f"a source of a key is a mapping of one of {kinds}")
     [(kind, name)] = setting.items()
     if kind not in _SOURCES:
-        raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {known}")
+        raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {kinds}")
     name = check_text(f"the source {kind!r}", name)
     if kind == "file":
         name = str(given_path(f"the source {kind!r}", name, variables=True))
@@ -373,10 +373,10 @@ def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fiel
         value = value.once()
     if not isinstance(value, dict):
         raise _UnfitError(f"must be a {kind.__name__} or a mapping of its fields, not {kind_of(value)}")
-    known, fields = kind.__struct_fields__, dict(value)
+    names, fields = kind.__struct_fields__, dict(value)
     for key, given in value.items():
-        if key not in known:
-            raise _UnfitError(f"has no key {key!r}{nearest(str(key), known)}; known: {', '.join(known)}")
+        if key not in names:
+            raise _UnfitError(f"has no key {key!r}{nearest(str(key), names)}; known: {', '.join(names)}")
         if key in durations:
             try:
                 fields[key] = _duration(given)
@@ -385,7 +385,7 @@ def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fiel
     try:
         return kind(**fields)
     except TypeError:  # at most the first field has no default
-        raise _UnfitError(f"needs a {known[0]}") from None
+        raise _UnfitError(f"needs a {names[0]}") from None
     except InvalidSettingError as error:
         raise _UnfitError(f"does not fit: {error}") from None
 

@@ -140,9 +140,9 @@ def _compile_operator(name: Any, operand: Any, depth: int) -> Test:
     try:
         make = _OPERATORS[name]
     except (KeyError, TypeError):
-        known = [*_OPERATORS, "$not"]
+        names = [*_OPERATORS, "$not"]
         raise InvalidQueryError(
-            f"where: no operator named {name!r}{nearest(str(name), known)}; known: {', '.join(sorted(known))}"
+            f"where: no operator named {name!r}{nearest(str(name), names)}; known: {', '.join(sorted(names))}"
         ) from None
     return make(operand)
 

@@ -120,11 +120,11 @@ def sweep(
     reaches = _reaches(backend, rules, now)
     counts = [0] * len(rules)
     # Deletions go first: else entries that this sweep archives would count as archived before it.
-    for place in sorted(range(len(rules)), key=lambda place: rules[place].action == "archive"):
-        reach = reaches[place]
+    for index in sorted(range(len(rules)), key=lambda index: rules[index].action == "archive"):
+        reach = reaches[index]
         signed = author if author.reason is not None else author._replace(reason=_reason(reach.rule))
         work = functools.partial(_clean_up, backend, reach, signed)
-        counts[place] = _batches(backend, reach, batch, change, work, is_over)
+        counts[index] = _batches(backend, reach, batch, change, work, is_over)
     steps = [RetentionStep(rule=rule, count=count) for rule, count in zip(rules, counts, strict=True)]
     deleted, archived = (
         sum(step.count for step in steps if step.rule.action == each) for each in ("delete", "archive")
@@ -167,13 +167,13 @@ def _may_meet(one: RetentionRule, other: RetentionRule) -> bool:
 
 def _boundary(backend: StorageBackend, whole: _Reach, now: datetime) -> str:
     """Return the cursor of the boundary: the rule acts upon the entries after it."""
-    rule, places = whole.rule, [_END]
+    rule, orders = whole.rule, [_END]
     if rule.max_age is not None:
-        places.append((instant_of(now) - rule.max_age // MICROSECOND, 0, ""))
+        orders.append((instant_of(now) - rule.max_age // MICROSECOND, 0, ""))
     if rule.max_entries is not None:
         kept = filter(whole.has, _each(backend, whole.query))
-        places += [entry.order for entry in itertools.islice(kept, rule.max_entries - 1, rule.max_entries)]
-    instant, commit, entry_id = max(places)
+        orders += [entry.order for entry in itertools.islice(kept, rule.max_entries - 1, rule.max_entries)]
+    instant, commit, entry_id = max(orders)
     return f"{instant}:{commit}:{entry_id}"
 
 
