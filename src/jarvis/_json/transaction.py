@@ -14,7 +14,7 @@ import msgspec
 from jarvis._calls.caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
-from jarvis._json.past import Archive, Gap, Span, State, keep, noted_ids, widened
+from jarvis._json.past import ENDLESS, Archive, Gap, Span, State, keep, noted_ids, widened
 from jarvis._json.record import Record, by_number
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
@@ -445,4 +445,4 @@ def _about(event: Event, record: Record) -> Event:
 
 
 def _ago(now: int, age: timedelta | None) -> int:
-    return -(2**62) if age is None else now - age // MICROSECOND
+    return -ENDLESS if age is None else now - age // MICROSECOND

@@ -7,10 +7,10 @@ import os
 from typing import Any
 
 from jarvis.errors import UnsupportedError
+from jarvis.keys import KEY_BYTES
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
-_SALT_BYTES = 16
+SALT_BYTES = 16
 
 
 class DataKey:
@@ -22,7 +22,7 @@ class DataKey:
     """
 
     def __init__(self, secret: bytes, salt: bytes) -> None:
-        if len(secret) != KEY_BYTES or len(salt) != _SALT_BYTES:
+        if len(secret) != KEY_BYTES or len(salt) != SALT_BYTES:
             raise ValueError("a key has 32 bytes, and its salt 16")
         self._secret = secret
         self.salt = salt
@@ -30,7 +30,7 @@ class DataKey:
     @classmethod
     def new(cls) -> DataKey:
         """Return a random key with a random salt."""
-        return cls(os.urandom(KEY_BYTES), os.urandom(_SALT_BYTES))
+        return cls(os.urandom(KEY_BYTES), os.urandom(SALT_BYTES))
 
     def __repr__(self) -> str:
         return f"DataKey(salt={self.salt.hex()!r})"

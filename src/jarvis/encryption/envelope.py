@@ -14,12 +14,11 @@ from typing import Literal
 
 import msgspec
 
-from jarvis.encryption.data_key import NONCE_BYTES, DataKey, cipher, missing, stretched
+from jarvis.encryption.data_key import NONCE_BYTES, SALT_BYTES, DataKey, cipher, missing, stretched
 from jarvis.errors import InvalidSettingError, KeyUnavailableError, WrongKeyError
 from jarvis.keys import KEY_BYTES, KeySource, SecretUnavailableError, source_at
 
 FORMAT = 1
-SALT_BYTES = 16
 _PASSPHRASE_COST = (65_536, 3, 4)
 """KiB of memory, passes and lanes of Argon2id: the second recommendation of RFC 9106."""
 
@@ -264,7 +263,7 @@ def _derived(derivation: Derivation, secret: bytes, slot: int) -> bytes:
         from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     except ImportError:
         raise missing() from None
-    argon = Argon2id(salt=derivation.salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+    argon = Argon2id(salt=derivation.salt, length=KEY_BYTES, iterations=passes, lanes=lanes, memory_cost=memory)
     try:
         return argon.derive(secret)
     except MemoryError:  # the file of keys is forged, or comes from a larger machine

@@ -10,7 +10,8 @@ import msgspec
 
 from jarvis._disk import files
 from jarvis.codec.nesting import stack_error
-from jarvis.encryption.envelope import FORMAT, SALT_BYTES, Envelope
+from jarvis.encryption.data_key import SALT_BYTES
+from jarvis.encryption.envelope import FORMAT, Envelope
 from jarvis.errors import CorruptStoreError, InvalidSettingError, StackFullError, StoreTooNewError
 
 _ABOUT = "the keys of the store beside this file, each wrapped; without it the store cannot be read: back it up too"

@@ -10,8 +10,9 @@ from typing import Literal
 import msgspec
 
 from jarvis.errors import CursorExpiredError, InvalidQueryError
+from jarvis.model.revision import Operation
 
-Kind = Literal["create", "update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
+Kind = Literal["create", Operation]
 _FAR = 2**63
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CURSOR = re.compile(r"[0-9]{1,19}(\.[1-9a-z][0-9a-z]{9})?")

@@ -16,6 +16,7 @@ import msgspec
 
 from jarvis._calls.arguments import own_code
 from jarvis._disk.paths import given_path
+from jarvis.codec.compression import Mode
 from jarvis.errors import InvalidSettingError, kind_of, nearest
 from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, KeySource, Passphrase, check_text
 
@@ -23,7 +24,7 @@ Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
 Encryption = Literal["off", "on", "required"]
 ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
-Compression = Literal["auto", "off", "max"]
+Compression = Mode
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 _MANY_REVISIONS = 1_000_000
 Fields = TypeVar("Fields", bound=msgspec.Struct)
