@@ -86,12 +86,7 @@ class EnvironmentKey:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, variable: str = DEFAULT_VARIABLE) -> None:
-        self.variable = check_text("the name of a variable", variable)
-
-    @property
-    def hint(self) -> str:
-        """The name of the variable."""
-        return self.variable
+        self.variable = self.hint = check_text("the name of a variable", variable)
 
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
@@ -116,6 +111,7 @@ class KeyFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.abspath(given_path("the path of a key file", path)))
+        self.hint = str(self.path)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> KeyFile:
@@ -152,11 +148,6 @@ class KeyFile:
         except BaseException:
             os.unlink(self.path)  # nobody knows the key yet, and the next try needs the name
             raise
-
-    @property
-    def hint(self) -> str:
-        """The path of the file."""
-        return str(self.path)
 
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
@@ -201,6 +192,7 @@ class KeyringKey:
     def __init__(self, service: str = DEFAULT_SERVICE, user: str = "memory") -> None:
         self.service = check_text("the service of a keyring", service)
         self.user = check_text("the user of a keyring", user)
+        self.hint = f"{service}/{user}"
 
     @classmethod
     def create(cls, service: str = DEFAULT_SERVICE, user: str = "memory") -> KeyringKey:
@@ -219,11 +211,6 @@ class KeyringKey:
         if present is not None:
             raise InvalidSettingError(f"{source} is there already; use it, or choose another user")
         return source
-
-    @property
-    def hint(self) -> str:
-        """Service and user."""
-        return f"{self.service}/{self.user}"
 
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
@@ -313,12 +300,9 @@ class KeyFunction:
         if not callable(function):
             raise InvalidSettingError("a key function must be callable")
         self._function = function
-        self.name = check_text("the name of a key function", name or getattr(function, "__name__", "unnamed"))
-
-    @property
-    def hint(self) -> str:
-        """The name of the function."""
-        return self.name
+        self.name = self.hint = check_text(
+            "the name of a key function", name or getattr(function, "__name__", "unnamed")
+        )
 
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""

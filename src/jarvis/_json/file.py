@@ -183,13 +183,9 @@ class _Namespace(msgspec.Struct, forbid_unknown_fields=True):
     events: list[msgspec.Raw] = []
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
+class _Document(_Namespace, forbid_unknown_fields=True, kw_only=True):
     format: int
-    entries: dict[str, msgspec.Raw]
     clock: Clock
-    history: list[msgspec.Raw] = []
-    gaps: list[Gap] = []
-    events: list[msgspec.Raw] = []
     namespaces: dict[str, _Namespace] = {}
     erased: dict[str, _Namespace] = {}
     commits: list[Span] = []
@@ -280,10 +276,9 @@ def _read_document(path: str, data: bytes, last: LastRead | None) -> Contents:
     document = msgspec.json.decode(data, type=_Document)
     if DEFAULT_NAMESPACE in document.namespaces:
         raise ValueError(f'the namespace {DEFAULT_NAMESPACE!r} stands under "namespaces", not at the top')
-    first = _Namespace(document.entries, document.history, document.gaps, document.events)
     namespaces: dict[str, dict[str, Record]] = {}
     archives: dict[str, Archive] = {}
-    for name, namespace in {DEFAULT_NAMESPACE: first, **document.namespaces}.items():
+    for name, namespace in {DEFAULT_NAMESPACE: document, **document.namespaces}.items():
         check_namespace(name)
         namespaces[name] = _read_entries(path, name, namespace, last)
         if namespace.history or namespace.gaps or namespace.events:
@@ -377,8 +372,8 @@ def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
             event.made for event in archive.events if event.operation != "create"
         )  # a creation has the entry's own timestamp
         _check_instants(told, made, "events")
-    for gaps in (document.gaps, *(namespace.gaps for namespace in document.namespaces.values())):
-        if len({gap.id for gap in gaps}) != len(gaps):
+    for namespace in (document, *document.namespaces.values()):
+        if len({gap.id for gap in namespace.gaps}) != len(namespace.gaps):
             raise ValueError("an entry has several gaps")
 
 

@@ -206,7 +206,7 @@ def fragment_of(stored: Stored, namespace: str) -> bytes:
 
 
 def margin_of(namespace: str) -> bytes:
-    """Return what stands before each line of an entry, a past state or an event of a namespace."""
+    """Return the line break and indent in front of each line of an entry, a past state or an event."""
     return b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
 
 

@@ -129,7 +129,7 @@ class Transaction(Seen):
             return
         if self.own is not None and clock.made is not None:
             alone = self.own == clock.commit and self._instants == {clock.made}
-            if not alone or (self._begins_here and self.own > 1):  # the span covers what was before the past
+            if not alone or (self._begins_here and self.own > 1):  # the span covers the changes before the past
                 spans = [*spans, Span(self.own, clock.commit, clock.made)]
         self.spans = spans[max(bisect_right(spans, clock.begins, key=attrgetter("made")) - 1, 0) :]
 
@@ -319,7 +319,7 @@ class Transaction(Seen):
             self.purge(now, _PURGED_AT_ONCE)
 
     def purge_entry(self, namespace: str, entry_id: str, now: int) -> None:
-        """Remove the entry with this id, or what is left of its past, if it has expired."""
+        """Remove the entry with this id, or the rest of its past, if it has expired."""
         record = self.room(namespace).get(entry_id)
         if record is not None and record.has_expired(now):
             self._purge(namespace, record)

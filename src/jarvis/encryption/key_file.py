@@ -110,13 +110,13 @@ def _check(envelope: Envelope) -> None:
         if slot.derivation.name == "argon2id":
             cost = slot.derivation.cost
             if cost is None or not all(1 <= one <= most for one, most in zip(cost, _MOST_COST, strict=True)):
-                raise ValueError("a passphrase costs what nobody would ask")
+                raise ValueError("the cost of a passphrase is out of range")
             memory, passes, lanes = cost
             work += memory * passes
             if memory < _LEAST_MEMORY_A_LANE * lanes:
                 raise ValueError("a passphrase has less memory than Argon2id takes")
     if work > _MOST_WORK:
-        raise ValueError("the passphrases cost what nobody would ask")
+        raise ValueError("the cost of the passphrases is out of range")
     salts = [key.salt for key in envelope.keys.values()] + [slot.derivation.salt for slot in envelope.slots]
     if any(len(salt) != SALT_BYTES for salt in salts):
         raise ValueError("a salt has another length")

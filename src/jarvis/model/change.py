@@ -18,7 +18,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CURSOR = re.compile(r"[0-9]{1,19}(\.[1-9a-z][0-9a-z]{9})?")
 
 FIRST_GENERATION = 36**9
-"""The smallest number of a generation: each has ten digits, so that ``"1.5"`` is no cursor."""
+"""The smallest number of a generation: each has ten digits, so ``"1.5"`` is no cursor."""
 
 _GENERATIONS = 36**10 - 36**9
 

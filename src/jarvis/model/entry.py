@@ -22,7 +22,7 @@ NO_MODULE, NO_TASK = "unknown", "none"
 """In the provenance of an entry: the module and the task of an author who is not known."""
 
 MOST_VERSIONS = 2**63
-"""The limit of what a store can count, and of the numbers that messages repeat: Python prints no endless ones."""
+"""The limit of counts in a store, and of numbers in messages: Python refuses to print very long ones."""
 
 MAX_NAME_BYTES = 2_000
 """Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes. Every backend can index it."""
@@ -31,7 +31,7 @@ MAX_TAGS = 500
 """The most tags that a query may name."""
 
 EXACT = ("category", "key", "entity_type", "entity_id")
-"""The filters of a query that compare one field whole. These fields stay known of what was pruned or has expired."""
+"""The filters of a query that compare one field whole. Notes of pruned and expired entries have these fields."""
 
 _CHANGEABLE = (MutableMapping, MutableSequence, MutableSet, tuple)
 

@@ -26,7 +26,7 @@ class Erased(NamedTuple):
 
     Attributes:
         ids: of the memories of which something was removed.
-        removed: how many of what: ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
+        removed: how many ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
             ``changes`` (of the feed, that neither an entry nor a past state told of).
     """
 
@@ -40,7 +40,7 @@ class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         moment: when; aware UTC.
         memories: the number of memories that are gone, also those that were deleted or had expired before.
-        removed: how many of what: ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
+        removed: how many ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
             ``changes`` (of the feed, that neither an entry nor a past state told of).
         state: ``done``, or ``pending``: no call returns what was removed, but its bytes stay until the next write or
             opening after the last reader of an older state, or the transaction, has ended.

@@ -1,4 +1,4 @@
-"""`SlotInfo`: what is told of a way to the key of an encrypted store."""
+"""`SlotInfo`: a slot of an encrypted store, as callers see it."""
 
 from __future__ import annotations
 

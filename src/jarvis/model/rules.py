@@ -92,7 +92,7 @@ def asks_for_more(query: MemoryQuery) -> bool:
 
 
 def settle(instant: int, now: int, await_commit: Callable[[], None]) -> None:
-    """Wait for changes that are dated up to `instant` and not visible yet, so that later answers are the same."""
+    """Wait for changes that are dated up to `instant` and not visible yet: later answers are then the same."""
     if instant == now:
         time.sleep(0.00001)  # a commit that begins now is dated later
     await_commit()

@@ -104,7 +104,7 @@ def sweep(
     author: Author,
     is_over: Callable[[], bool],
 ) -> SweepReport:
-    """Do what the rules say, then purge what has expired.
+    """Apply the rules, then purge expired entries.
 
     An author without a reason gets that of the rule.
 
