@@ -510,7 +510,7 @@ def test_our_keys_outside_of_the_section_are_one_warning(tmp_path: Path, text: s
 def test_our_keys_outside_of_the_section_are_one_warning_in_json(tmp_path: Path) -> None:
     path = written(tmp_path, '{"backend": "json", "storage": {"namespace": "alice"}}', "config.json")
 
-    with pytest.warns(MisplacedSettingWarning, match="not read: 'backend'; what"):
+    with pytest.warns(MisplacedSettingWarning, match="not read: 'backend'; settings"):
         assert storage_of(path) == StorageConfig(namespace="alice")
 
 

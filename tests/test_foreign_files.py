@@ -107,9 +107,9 @@ def test_a_second_name_of_a_file_is_no_file_of_a_lock(tmp_path: Path) -> None:
     lock = WriterLock(str(tmp_path / "memory.json.lock"), "memory.json")
     try:
         lock.acquire(1)
-        with pytest.raises(StoreAccessError, match=r"memory\.json\.lock: is no file of a lock"):
+        with pytest.raises(StoreAccessError, match=r"memory\.json\.lock: is not the file of a lock"):
             lock.write_note(Note(files.Stamp(1, 2, 3), 4))
-        with pytest.raises(StoreAccessError, match="is no file of a lock"):
+        with pytest.raises(StoreAccessError, match="is not the file of a lock"):
             lock.write_swap(1, is_over=False)
     finally:
         lock.release()

@@ -44,9 +44,8 @@ from jarvis.keys import (
     SecretUnavailableError,
     new_key,
     source_at,
-    sources_of,
 )
-from jarvis.model.options import source_from_setting
+from jarvis.model.options import source_from_setting, sources_of
 from jarvis.persistent_memory import MemoryModule
 
 WORDS = "correct horse battery staple"
@@ -283,7 +282,7 @@ def test_a_wrong_key_and_no_key_are_told_apart_and_named(tmp_path: Path, variabl
     with pytest.raises(WrongKeyError, match="the passphrase does not open slot 2") as wrong:
         Opener(str(path), [Passphrase("not these words")]).open(found, 1)
     assert "not these" not in str(wrong.value)
-    with pytest.raises(KeyUnavailableError, match=r"NO_KEY: it is not set; the key function kms: it is not among"):
+    with pytest.raises(KeyUnavailableError, match=r"NO_KEY: it is not set; the key function kms: it has no slot"):
         Opener(str(path), [EnvironmentKey("NO_KEY"), KeyFunction(lambda: b"k" * 32, "kms")]).open(found, 1)
     with pytest.raises(KeyUnavailableError, match="no source was given"):
         Opener(str(path), []).open(msgspec.structs.replace(found, slots=found.slots[1:]), 1)
@@ -301,7 +300,7 @@ def test_slots_come_and_go_but_for_the_last(tmp_path: Path, variable: str) -> No
     assert [slot.id for slot in more.slots] == [1, 2]
     less = envelope.without_slot(path, more, 1)
     assert Opener(path, [Passphrase(WORDS)]).open(less, 1).pages == key.pages
-    with pytest.raises(KeyUnavailableError, match="not among what opens"):
+    with pytest.raises(KeyUnavailableError, match="it has no slot"):
         Opener(path, [EnvironmentKey(variable)]).open(less, 1)
     with pytest.raises(InvalidSettingError, match="is the last one"):
         envelope.without_slot(path, less, 2)
@@ -459,7 +458,7 @@ def test_without_the_package_encryption_says_what_to_install() -> None:
     program = """
 import sys
 sys.modules["cryptography"] = None
-from jarvis.model.options import source_from_setting
+from jarvis.model.options import source_from_setting, sources_of
 from jarvis.persistent_memory import MemoryModule
 from jarvis.keys import KeyFunction
 import tempfile

@@ -1,7 +1,7 @@
-"""Settings: what they are (`StorageConfig`) and how a file becomes them (`ConfigLoader`).
+"""Settings (`StorageConfig`), and how they are read from a file (`ConfigLoader`).
 
-Messages name the file, the line where the parser knows it, and the key, but never what the file
-says: other sections of it may hold secrets.
+Messages name the file, the line where the parser knows it, and the key, but never quote the file:
+other sections of it may hold secrets.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 import msgspec
 
 from jarvis._disk.encodings import encoding_of
-from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, nearest
-from jarvis.keys import KeySource
+from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, kind_of, nearest
 from jarvis.model.options import (
+    AnySource,
     Compression,
     Durability,
     Encryption,
     HistoryPolicy,
+    Keys,
     Pairs,
     RetentionRule,
     checked,
-    kind_of,
 )
 from jarvis.model.sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.model.store_options import StoreOptions
@@ -40,27 +40,27 @@ __all__ = ["ConfigLoader", "HistoryPolicy", "JarvisConfig", "RetentionRule", "St
 
 
 class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and how memories are kept. What is left out has its default.
+    """Where and how memories are kept. A field that is left out has its default.
 
     Attributes:
-        data_dir: directory of what jarvis keeps; a str is taken too, and ``~``, ``$NAME`` and ``${NAME}`` expand. A
-            relative one is made absolute here.
+        data_dir: directory of the data of jarvis; may be a str. ``~``, ``$NAME`` and ``${NAME}`` expand, and a
+            relative path is made absolute here.
         logs_dir: directory for log files; likewise.
-        backend: name of a registered backend; `jarvis.backend_registry` judges it.
+        backend: name of a registered backend; `jarvis.backend_registry` checks it.
         durability: ``full``, an acknowledged write survives power loss, or ``normal``, it survives a
             crash of the process.
         namespace: the memory within the store.
         read_only: write nothing, not even the store itself.
         create: make a store that is not there.
         busy_timeout_seconds: how long a write waits for another writer; 0 does not wait.
-        history: how much of the past is kept; a mapping of the fields of `HistoryPolicy` is taken too.
+        history: how much of the past is kept; may be a mapping of the fields of `HistoryPolicy`.
         compression: how values from 1 KiB up are written: ``auto``, compressed fast; ``max``, as small as it gets;
             ``off``, as they are.
-        retention: what is cleaned up; for a rule a mapping of the fields of `RetentionRule` is taken too.
-        encryption: ``off``; ``on``, a store that is created is encrypted; or ``required``, a plain one is refused too.
-        keys: where the keys of an encrypted store come from, see `jarvis.keys`; for a source a mapping such as
-            ``{"environment": "JARVIS_KEY"}`` is taken too.
-        sweep_every: how often `jarvis.container.Container` lets that be done; None for not at all.
+        retention: the rules of cleaning up; a rule may be a mapping of the fields of `RetentionRule`.
+        encryption: ``off``; ``on``, a new store is encrypted; or ``required``, a plain one is refused, too.
+        keys: the sources of the keys of an encrypted store, see `jarvis.keys`; a source may be a mapping such as
+            ``{"environment": "JARVIS_KEY"}``.
+        sweep_every: how often `jarvis.container.Container` cleans up; None for never.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
@@ -84,12 +84,12 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     busy_timeout_seconds: float = 30.0
     history: HistoryPolicy = HistoryPolicy()
     encryption: Encryption = "off"
-    keys: tuple[KeySource, ...] = ()
+    keys: Keys = ()
     compression: Compression = "auto"
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
 
-    if TYPE_CHECKING:  # what is taken is wider than what is held
+    if TYPE_CHECKING:  # the arguments may have more types than the fields
 
         def __init__(
             self,
@@ -104,7 +104,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             busy_timeout_seconds: float = ...,
             history: HistoryPolicy | Mapping[str, Any] = ...,
             encryption: Encryption | bool = ...,
-            keys: Sequence[KeySource | Callable[[], bytes] | Mapping[str, str]] = ...,
+            keys: Sequence[AnySource | Mapping[str, str]] = ...,
             compression: Compression = ...,
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,
@@ -119,7 +119,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def options(self) -> StoreOptions:
-        """What the store is told when it is opened."""
+        """The options of opening the store."""
         return StoreOptions(**{name: getattr(self, name) for name in StoreOptions.__struct_fields__})
 
 
@@ -174,13 +174,13 @@ class ConfigLoader:
     def load(self) -> JarvisConfig:
         """Return the settings of the file as it is now.
 
-        A directory that the file gives as a relative path is relative to the file. Sections other
-        than ``storage`` are not looked at; `MisplacedSettingWarning` tells of our keys beside them.
+        A relative path in the file is relative to the file. Sections other than ``storage`` are ignored;
+        `MisplacedSettingWarning` tells of our keys beside them.
 
         Raises:
-            InvalidSettingError: the file was asked for and is absent, cannot be read, is malformed,
-                or its ``storage`` section holds an unknown key or an unfit value; or there is no such section and one
-                that is nearly named so, or ``encryption: required`` stands outside of it and none inside.
+            InvalidSettingError: the file was named and is absent; it cannot be read or is malformed; its ``storage``
+                section has an unknown key or an unfit value. Or there is no such section but one with nearly its
+                name, or ``encryption: required`` stands outside of it and no ``encryption`` inside.
         """
         text = self._text()
         tops, settings = _READERS[self.path.suffix.lower()](self, text) if text is not None else ([], [])
@@ -189,8 +189,8 @@ class ConfigLoader:
         values: dict[str, Any] = {}
         for key, value, line in settings:
             if not isinstance(key, str) or key not in StorageConfig.__struct_fields__:
-                known = StorageConfig.__struct_fields__
-                hint = nearest(str(key), known) or f"; known: {', '.join(known)}"
+                fields = StorageConfig.__struct_fields__
+                hint = nearest(str(key), fields) or f"; known: {', '.join(fields)}"
                 self._refuse(f"storage has no key {key!r}{hint}", line)
             if line is not None:
                 self._lines[key] = line
@@ -200,19 +200,19 @@ class ConfigLoader:
                 self._refuse(str(error), line)
         try:
             return JarvisConfig(storage=StorageConfig(**values))
-        except InvalidSettingError as error:  # of settings that do not go together
+        except InvalidSettingError as error:  # about settings that exclude each other
             self._refuse(str(error))
 
     def place(self, key: str) -> str:
-        """Return where the file that was loaded last sets `key`: its path, and the line where the parser knows it."""
+        """Return where the last loaded file sets `key`: its path, and the line where the parser knows it."""
         line = self._lines.get(key)
         return str(self.path) if line is None else f"{self.path}, line {line}"
 
     def _check_top(self, tops: list[Top], keys: list[object]) -> None:
-        """Check that nothing at the top of the file is a slip of what should be in our section, whose keys are given.
+        """Check the names at the top of the file for slips; `keys` are those in our section.
 
         Raises:
-            InvalidSettingError: something is, and the defaults would be silently taken in its place.
+            InvalidSettingError: because of a slip, defaults would silently take the place of settings.
         """
         slip = misspelt_section(tops)
         if slip is not None:
@@ -226,8 +226,8 @@ class ConfigLoader:
         if strays:
             listed = ", ".join(f"{top.name!r}" + (f" (line {top.line})" if top.line else "") for top in strays)
             warnings.warn(
-                f"{self.path}: outside of the section {SECTION!r}, so not read: {listed}; what is meant for the memory "
-                f"goes under {SECTION}:",
+                f"{self.path}: outside of the section {SECTION!r}, so not read: {listed}; settings of the memory "
+                f"go under {SECTION}:",
                 MisplacedSettingWarning,
                 stacklevel=3,
             )
@@ -237,7 +237,7 @@ class ConfigLoader:
             data = self.path.read_bytes()
             return data.decode(encoding_of(data))
         except FileNotFoundError:
-            if self.may_be_absent and not os.path.islink(self.path):  # a dangling link was meant to be there
+            if self.may_be_absent and not os.path.islink(self.path):  # a dangling link is a mistake
                 return None
             self._refuse("there is no such file")
         except OSError as error:
@@ -250,10 +250,10 @@ class ConfigLoader:
         place = f"{self.path}, line {line}" if line is not None else str(self.path)
         raise InvalidSettingError(f"{place}: {problem}") from None
 
-    # --- from text to the settings in `storage` ---
+    # --- from text to settings ---
 
     def _read_yaml(self, text: str) -> _Contents:
-        import yaml  # 15 ms, for those only who have a file
+        import yaml  # 15 ms, only for users with a file
 
         try:
             loader = yaml.SafeLoader(text)
@@ -272,7 +272,7 @@ class ConfigLoader:
             self._refuse("is nested too deeply")
 
     def _yaml_section(self, root: Node) -> MappingNode | None:
-        """Return ours among the sections; nothing becomes an object, so others may use tags of their own."""
+        """Return our section; nothing becomes an object, so other sections may use tags of their own."""
         import yaml
 
         if not isinstance(root, yaml.MappingNode):
@@ -357,7 +357,7 @@ def _scalar(node: Node) -> str | None:
 
 
 def _quotable(error: Exception) -> str:
-    """Return what the parser says, where that cannot be a word of the file."""
+    """Return the parser's message, if it cannot quote the file."""
     from yaml.parser import ParserError
     from yaml.scanner import ScannerError
 

@@ -10,7 +10,6 @@ from jarvis._calls.caller import holding
 from jarvis.backend_registry import open_backend
 from jarvis.config import ConfigLoader
 from jarvis.errors import InvalidEntryError, InvalidSettingError, UnknownBackendError, UnsupportedError
-from jarvis.model.entry import check_namespace
 from jarvis.persistent_memory import MemoryModule
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from jarvis.async_memory import AsyncMemoryModule
     from jarvis.config import JarvisConfig, StorageConfig
-    from jarvis.services.sweeping import Sweeper
+    from jarvis.persistent_memory import Sweeper
 
 _log = logging.getLogger("jarvis.container")
 
@@ -146,7 +145,6 @@ class Container:
 def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
     """Return a module as the settings have it; an error about one of them says where it stands."""
     try:
-        check_namespace(storage.namespace)
         directory = storage.data_dir / STORE_DIRECTORY
         backend = open_backend(storage.backend, directory, storage.options, namespace=storage.namespace)
         return MemoryModule(backend, retention=storage.retention)

@@ -1,18 +1,19 @@
 """Every error of jarvis, in one tree, grouped by the moment it can happen.
 
-``except JarvisError`` catches them all. Where a builtin says the same thing (``ValueError``,
-``KeyError``, ``TimeoutError``, …) it is a second parent, so callers need not import anything.
+``except JarvisError`` catches them all. A builtin of the same meaning (``ValueError``, ``KeyError``, ``TimeoutError``,
+…) is a second parent, so callers need not import anything.
 A message names the thing, the path and the way out; it never holds a stored value.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
-    from os import PathLike
 
 
 class JarvisError(Exception):
@@ -24,11 +25,11 @@ class JarvisError(Exception):
     """
 
 
-# --- when something is asked for -----------------------------------------------------------------
+# --- when a call is made -------------------------------------------------------------------------
 
 
 class InvalidEntryError(JarvisError, ValueError):
-    """An entry holds something that could not come back exactly as it is.
+    """An entry has a part that could not be read back exactly.
 
     Attributes:
         field: path of the offending part, such as ``value.items[3].price``.
@@ -60,10 +61,10 @@ class UnsupportedError(JarvisError, NotImplementedError):
 
 
 class StackFullError(JarvisError, RecursionError):
-    """What is stored is nested too deep to be read with what is left of the call stack. Nothing is damaged."""
+    """A stored value is nested too deep to be read with the rest of the call stack. Nothing is damaged."""
 
     def __str__(self) -> str:
-        return "what is stored is nested too deep for what is left of the call stack; call it from a shallower place"
+        return "a stored value is nested too deep for what is left of the call stack; call from a shallower place"
 
 
 class TransactionError(JarvisError, RuntimeError):
@@ -74,7 +75,7 @@ class TransactionError(JarvisError, RuntimeError):
 
 
 class DuplicateEntryError(JarvisError, ValueError):
-    """The id is taken in this namespace; the entry that was there first is untouched."""
+    """The id is taken in this namespace; the entry that has it is untouched."""
 
 
 class EntryNotFoundError(JarvisError, KeyError):
@@ -85,7 +86,7 @@ class EntryNotFoundError(JarvisError, KeyError):
 
 
 class ConflictError(JarvisError, RuntimeError):
-    """Somebody else was faster: the memory has another version than the change was meant for; nothing was changed.
+    """The memory has another version than the change was meant for: another writer was faster. Nothing was changed.
 
     Attributes:
         expected: the version that the change was meant for.
@@ -103,16 +104,16 @@ class ConflictError(JarvisError, RuntimeError):
 
 
 class RevisionNotFoundError(JarvisError, LookupError):
-    """The memory has no such version that is still known; the message says which are."""
+    """No such version of the memory is known; the message lists those that are."""
 
 
 class HistoryUnavailableError(JarvisError, LookupError):
-    """What was remembered at a moment is not known: before the store existed, or pruned since.
+    """The memories of a moment are not known: it is before the store existed, or they were pruned since.
 
     Attributes:
-        moment: what was asked for; aware UTC.
-        earliest: from when on the question can be answered, or None if no past is kept.
-        because: what is missing, or None if it was pruned or never there.
+        moment: of the question; aware UTC.
+        earliest: the first moment for which the question can be answered, or None if no past is kept.
+        because: the reason, or None if the past was pruned or never there.
     """
 
     def __init__(self, moment: datetime, earliest: datetime | None, because: str | None = None) -> None:
@@ -132,11 +133,11 @@ class HistoryUnavailableError(JarvisError, LookupError):
 
 
 class CursorExpiredError(JarvisError, LookupError):
-    """Changes behind the cursor are not known: they were pruned, history was turned off, or the store was restored.
+    """Changes after the cursor are not known: they were pruned, history was turned off, or the store was restored.
 
     Attributes:
-        cursor: what was asked for.
-        earliest: the cursor from which on all changes are known, or None if no history is kept.
+        cursor: of the question.
+        earliest: the cursor after which all changes are known, or None if no history is kept.
         is_foreign: the cursor is of another store, or of this one before it was restored from a backup.
     """
 
@@ -155,7 +156,7 @@ class CursorExpiredError(JarvisError, LookupError):
         if self.earliest is None:
             return "since: no history is kept, so changes are not known; read the memories themselves"
         return (
-            f"since: changes behind the cursor {self.cursor} are not known any more; the earliest that can be asked is "
+            f"since: changes after the cursor {self.cursor} are not known any more; the earliest that can be asked is "
             f"{self.earliest}: read the memories themselves, then go on from newest_cursor()"
         )
 
@@ -164,13 +165,13 @@ class CursorExpiredError(JarvisError, LookupError):
 
 
 class StoreError(JarvisError, OSError):
-    """Something is wrong with the store itself, not with the question.
+    """Something is wrong with the store itself, not with the call.
 
     Attributes:
         path: the file or directory that the message is about.
     """
 
-    def __init__(self, path: str | PathLike[str], problem: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
         super().__init__(problem)
         self.path = str(path)
         self.problem = problem
@@ -183,7 +184,7 @@ class StoreError(JarvisError, OSError):
 
 
 class CorruptStoreError(StoreError):
-    """The store is damaged. Nothing was answered from it, and its bytes were left as they are."""
+    """The store is damaged. Nothing was read from it, and its bytes were left as they are."""
 
 
 class StoreTooNewError(StoreError):
@@ -191,7 +192,7 @@ class StoreTooNewError(StoreError):
 
 
 class StoreOutdatedError(StoreError):
-    """An older version wrote the store and it is opened read-only, so it cannot be migrated."""
+    """An older version wrote the store, and it is opened read-only, so it cannot be migrated."""
 
 
 class StoreMissingError(StoreError, FileNotFoundError):
@@ -207,7 +208,7 @@ class StoreClosedError(StoreError):
 
 
 class ReadOnlyStoreError(StoreError, PermissionError):
-    """A write was asked of a store that is open read-only or may not be written."""
+    """A write to a store that is open read-only, or whose files may not be written."""
 
 
 class StoreFullError(StoreError):
@@ -215,23 +216,23 @@ class StoreFullError(StoreError):
 
 
 class StoreAccessError(StoreError):
-    """The operating system refused or failed a file operation; the message says which."""
+    """The operating system refused a file operation, or it failed; the message says which."""
 
 
 class WrongKeyError(StoreError):
-    """A key was given, and it is not the one: the store's key cannot be had with it. Nothing was written."""
+    """A key was given, but it does not open the store. Nothing was written."""
 
 
 class KeyUnavailableError(StoreError):
-    """The store is encrypted, and no source gave a key; the message says which were tried, and why each had none."""
+    """The store is encrypted, and no source gave a key; the message names each source and why it had none."""
 
 
 class KeyFileExistsError(StoreError, FileExistsError):
-    """A new key file was to be written where a file is already; that one was left as it is."""
+    """There is already a file where a new key file was to be written; it was not changed."""
 
 
 class NotEncryptedError(StoreError):
-    """The store is plain, and encryption is required of it, or is what its keys say. Nothing was written."""
+    """The store is plain, but encryption is required, or it has a file of keys. Nothing was written."""
 
 
 class UnsafeLocationError(StoreError):
@@ -239,11 +240,11 @@ class UnsafeLocationError(StoreError):
 
 
 class UnsafeLocationWarning(UserWarning):
-    """The store lies where something may come to it: another program copies it about, or names cannot be synced."""
+    """The store lies at a risky place: another program may copy it, or names of files cannot be synced."""
 
 
 class MisplacedSettingWarning(UserWarning):
-    """A file of settings has keys of the memory outside of the section ``storage``, where nobody reads them."""
+    """A file of settings has keys of the memory outside of the section ``storage``, where they are not read."""
 
 
 class ClockBehindWarning(UserWarning):
@@ -251,26 +252,58 @@ class ClockBehindWarning(UserWarning):
 
 
 class OtherStoreWarning(UserWarning):
-    """A store of another backend lies in the same directory; nothing is taken over from it."""
+    """A store of another backend lies in the same directory; its memories are not taken over."""
 
 
 class ReadableByOthersWarning(UserWarning):
-    """A store's file has a mode with which others may read or write it: it was migrated, restored or shared so."""
+    """The mode of a store's file lets others read or write it: it was migrated, restored or shared so."""
 
 
 class NoRecoveryWarning(UserWarning):
     """Only a keyring opens the encrypted store: when its machine or account is lost, so is the store."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest known name, or an empty string.
+NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
+
+
+def translated(path: str | os.PathLike[str], error: OSError, doing: str) -> StoreError:
+    """Return our error for an OSError about the file at `path`."""
+    reason = error.strerror or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError(
+            path, f"cannot {doing}: {reason}; nothing of this write was kept, free some space and retry"
+        )
+    if error.errno == errno.ENOENT:
+        return StoreMissingError(path, f"cannot {doing}: it is not there")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ReadOnlyStoreError(
+            path, f"cannot {doing}: {reason}; check the owner and mode of the file and its directory"
+        )
+    return StoreAccessError(path, f"cannot {doing}: {reason}{_way_out(error.errno)}")
+
+
+def _way_out(number: int | None) -> str:
+    if number in NO_DESCRIPTORS:
+        return "; close files that are not needed, or raise the limit (ulimit -n)"
+    if number == errno.ENAMETOOLONG:
+        return "; choose a shorter path"
+    return ""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest of some names, or an empty string.
 
     >>> nearest("sqllite", ["json", "sqlite"])
     " (did you mean 'sqlite'?)"
     >>> nearest("zebra", ["json", "sqlite"])
     ''
     """
-    import difflib  # 9 ms to import, and needed only when something went wrong
+    import difflib  # 9 ms to import, and only needed for an error
 
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name, list(names), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def kind_of(value: object) -> str:
+    """Return the words of messages for a value of a wrong type."""
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"

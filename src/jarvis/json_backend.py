@@ -78,14 +78,14 @@ class JSONBackend(StorageBackend):
         durability: ``"full"`` has every commit on the disk when it returns. ``"normal"`` does not wait
             for the disk: a killed process loses nothing, a power cut MAY LOSE THE WHOLE FILE.
         busy_timeout_seconds: how long a write waits for other writers.
-        history: how much of the past the changes made here keep, and what `prune` has no room for.
-        compression: ``"auto"`` and ``"off"``: none, for the file is to be read. There is no ``"max"``.
-        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
+        history: how much of the past is kept by changes made here, and by `prune`.
+        compression: ``"auto"`` and ``"off"``: none, because people read the file. ``"max"`` is refused.
+        create: make a store that is not there; if False, the first call raises `StoreMissingError`.
 
     Raises:
         UnsupportedError: `compression` is ``"max"``.
         InvalidSettingError: an option is unknown or out of range.
-        InvalidEntryError: `namespace` cannot be the name of one.
+        InvalidEntryError: `namespace` cannot be a name.
 
     >>> from jarvis.json_backend import JSONBackend
     >>> from jarvis.model.entry import MemoryEntry
@@ -127,7 +127,7 @@ class JSONBackend(StorageBackend):
         create: bool = True,
     ) -> None:
         if checked("compression", compression) == "max":
-            raise UnsupportedError("the backend 'json' has no compression, for its file is to be read; sqlite has it")
+            raise UnsupportedError("the backend 'json' has no compression, because people read its file; sqlite has it")
         self.namespace = check_namespace(namespace)
         self._options = StoreOptions(
             read_only=read_only,
@@ -142,7 +142,7 @@ class JSONBackend(StorageBackend):
 
     @property
     def file_path(self) -> Path:
-        """The store's file, as it was given, absolute since then."""
+        """The path of the store's file, made absolute when it was given."""
         return self._store.file_path
 
     def __repr__(self) -> str:

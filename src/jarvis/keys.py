@@ -1,7 +1,7 @@
-"""Where the key of an encrypted store comes from: the sources that are given as ``keys=``.
+"""Sources of the key of an encrypted store, for ``keys=``.
 
-A source gives a *secret*, which opens one slot of the file ``memory.keys`` beside the store; that holds
-the store's own key, see `jarvis.encryption.envelope`. No secret stands in a message, a representation or a log.
+A source gives a *secret*, which opens one slot of the file ``memory.keys`` beside the store. The slot holds the
+store's own key, see `jarvis.encryption.envelope`. No message, representation or log shows a secret.
 
     from jarvis.keys import EnvironmentKey, Passphrase
 
@@ -13,17 +13,16 @@ from __future__ import annotations
 import binascii
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol
 
-from jarvis._calls.arguments import own_code
 from jarvis._disk import files
-from jarvis._disk.paths import NO_SUCH_SYNC, UnfitPathError, absolute
+from jarvis._disk.paths import NO_SUCH_SYNC, given_path
 from jarvis.errors import InvalidSettingError, KeyFileExistsError
 
 KEY_BYTES = 32
-"""A key has 256 bits."""
+"""The size of a key: 256 bits."""
 
 DEFAULT_VARIABLE = "JARVIS_KEY"
 DEFAULT_SERVICE = "jarvis"
@@ -32,39 +31,39 @@ _LONGEST_FILE = 1_024
 
 
 class SecretUnavailableError(Exception):
-    """A source has no secret to give; the message says why, and continues "it is not available: "."""
+    """A source has no secret to give; the message says why, as the end of "it is not available: …"."""
 
 
 class KeySource(Protocol):
-    """Gives the secret of a slot. A subclass of nothing: anything with these is one.
+    """Gives the secret of a slot. Any object with these attributes is a source; it needs no base class.
 
     Attributes:
-        kind: what the source is called in ``memory.keys``.
-        hint: what finds it again, such as the name of a variable; never a secret. None if there is nothing such.
-        is_passphrase: the secret is what people remember, so a slow function makes a key of it.
+        kind: the name of the kind of source in ``memory.keys``.
+        hint: the way to find the source again, such as the name of a variable; never a secret. None if there is none.
+        is_passphrase: people remember the secret, so a slow function makes a key of it.
     """
 
     @property
     def kind(self) -> str:
-        """What the source is called."""
+        """The name of the kind of source."""
 
     @property
     def is_passphrase(self) -> bool:
-        """Whether the secret is what people remember."""
+        """Whether people remember the secret."""
 
     @property
     def hint(self) -> str | None:
-        """What finds the source again."""
+        """The way to find the source again."""
 
     def secret(self) -> bytes:
         """Return the secret: 32 bytes, or the UTF-8 of a passphrase.
 
         Raises:
-            SecretUnavailableError: there is none just now.
+            SecretUnavailableError: there is none now.
         """
 
     def __str__(self) -> str:
-        """Return what messages call the source, such as "the environment variable JARVIS_KEY"."""
+        """Return the name of the source in messages, such as "the environment variable JARVIS_KEY"."""
 
 
 def new_key() -> str:
@@ -87,12 +86,7 @@ class EnvironmentKey:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, variable: str = DEFAULT_VARIABLE) -> None:
-        self.variable = check_text("the name of a variable", variable)
-
-    @property
-    def hint(self) -> str:
-        """The name of the variable."""
-        return self.variable
+        self.variable = self.hint = check_text("the name of a variable", variable)
 
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
@@ -116,16 +110,8 @@ class KeyFile:
     is_passphrase: ClassVar[bool] = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        with own_code(InvalidSettingError, "key file"):
-            if not isinstance(path, str | os.PathLike) or not (name := os.fspath(path)) or "\0" in os.fsdecode(name):
-                raise InvalidSettingError("a key file needs its path")
-        try:
-            self.path = Path(os.path.abspath(absolute(os.fsdecode(name))))
-            os.fsencode(self.path)
-        except UnicodeEncodeError:
-            raise InvalidSettingError("a key file needs a path of characters that names of files have here") from None
-        except UnfitPathError as error:
-            raise InvalidSettingError(f"the path of a key file {error}") from None
+        self.path = Path(os.path.abspath(given_path("the path of a key file", path)))
+        self.hint = str(self.path)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> KeyFile:
@@ -142,7 +128,7 @@ class KeyFile:
         try:
             source._write(new_key())
         except FileExistsError:
-            raise KeyFileExistsError(source.path, "is there already, and stays as it is; choose another name") from None
+            raise KeyFileExistsError(source.path, "is there already and was not changed; choose another name") from None
         except OSError as error:
             raise files.translated(source.path, error, "write the key file") from error
         return source
@@ -160,24 +146,19 @@ class KeyFile:
                 if error.errno not in NO_SUCH_SYNC:
                     raise
         except BaseException:
-            os.unlink(self.path)  # nobody was told of the key, and the next try is to find the place free
+            os.unlink(self.path)  # nobody knows the key yet, and the next try needs the name
             raise
-
-    @property
-    def hint(self) -> str:
-        """The path of the file."""
-        return str(self.path)
 
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
         try:
-            # Somebody may have put a pipe there, or named one in the file of keys: opening it would wait for ever.
+            # It may be a pipe, also one that the file of keys names: without O_NONBLOCK, opening it waits for ever.
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
             try:
                 mode = os.fstat(descriptor).st_mode
                 if not stat.S_ISREG(mode):
                     raise SecretUnavailableError("it is no regular file")
-                held = os.read(descriptor, _LONGEST_FILE)
+                content = os.read(descriptor, _LONGEST_FILE)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -188,9 +169,9 @@ class KeyFile:
             import shlex
 
             raise SecretUnavailableError(f"others may read or write it; run: chmod 600 {shlex.quote(str(self.path))}")
-        if len(held) == KEY_BYTES:
-            return held
-        return _decoded(held.decode("ascii", "replace").strip(), "it does not hold 32 bytes, or their base64 text")
+        if len(content) == KEY_BYTES:
+            return content
+        return _decoded(content.decode("ascii", "replace").strip(), "it does not hold 32 bytes, or their base64 text")
 
     def __repr__(self) -> str:
         return f"KeyFile({str(self.path)!r})"
@@ -202,7 +183,7 @@ class KeyFile:
 class KeyringKey:
     """The key is in the keyring of the operating system, under a service and a user (package ``keyring``).
 
-    A keyring goes with its machine or account: give the store a second source, such as a passphrase.
+    A keyring is lost with its machine or account: give the store a second source, such as a passphrase.
     """
 
     kind: ClassVar[str] = "keyring"
@@ -211,36 +192,32 @@ class KeyringKey:
     def __init__(self, service: str = DEFAULT_SERVICE, user: str = "memory") -> None:
         self.service = check_text("the service of a keyring", service)
         self.user = check_text("the user of a keyring", user)
+        self.hint = f"{service}/{user}"
 
     @classmethod
     def create(cls, service: str = DEFAULT_SERVICE, user: str = "memory") -> KeyringKey:
-        """Put a new random key into the keyring, where none is yet, and return it as a source.
+        """Put a new random key into the keyring, if it has none yet, and return it as a source.
 
         Raises:
             InvalidSettingError: there is a key under that service and user, or there is no keyring.
         """
         source = cls(service, user)
         try:
-            held = source._call("get_password", service, user)
-            if held is None:
+            present = source._call("get_password", service, user)
+            if present is None:
                 source._call("set_password", service, user, new_key())
         except SecretUnavailableError as error:
             raise InvalidSettingError(f"{source}: {error}") from None
-        if held is not None:
+        if present is not None:
             raise InvalidSettingError(f"{source} is there already; use it, or choose another user")
         return source
 
-    @property
-    def hint(self) -> str:
-        """Service and user."""
-        return f"{self.service}/{self.user}"
-
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
-        held = self._call("get_password", self.service, self.user)
-        if held is None:
+        text = self._call("get_password", self.service, self.user)
+        if text is None:
             raise SecretUnavailableError("there is no such entry")
-        return _decoded(held, "it does not hold the base64 text of 32 bytes")
+        return _decoded(text, "it does not hold the base64 text of 32 bytes")
 
     @staticmethod
     def _call(verb: str, *arguments: str) -> Any:
@@ -252,7 +229,7 @@ class KeyringKey:
             ) from None
         try:
             return getattr(keyring, verb)(*arguments)
-        except Exception as error:  # noqa: BLE001  # a keyring is any package's plug-in, and its message may hold anything
+        except Exception as error:  # noqa: BLE001  # a keyring may be anybody's plug-in, and its message may hold anything
             raise SecretUnavailableError(f"the keyring does not answer ({type(error).__name__})") from None
 
     def __repr__(self) -> str:
@@ -263,7 +240,7 @@ class KeyringKey:
 
 
 class Passphrase:
-    """The key is made of words that somebody remembers or keeps on paper: the way back when all else is lost.
+    """The key is derived from words that somebody remembers or keeps on paper: the way back when all else is lost.
 
     Args:
         words: at least 8 characters; or a function that asks for them, called when they are needed.
@@ -283,7 +260,7 @@ class Passphrase:
 
     @classmethod
     def from_environment(cls, variable: str) -> Passphrase:
-        """Return the passphrase that an environment variable holds when it is needed."""
+        """Return a passphrase that is read from an environment variable when it is needed."""
         return cls(_Variable(check_text("the name of a variable", variable)))
 
     def secret(self) -> bytes:
@@ -309,11 +286,11 @@ class Passphrase:
 
 
 class KeyFunction:
-    """The key is what a function returns: 32 bytes, from a key service or a device.
+    """The key is returned by a function: 32 bytes, from a key service or a device.
 
     Args:
         function: called when the key is needed, from any thread.
-        name: what messages call it.
+        name: for messages.
     """
 
     kind: ClassVar[str] = "function"
@@ -323,22 +300,19 @@ class KeyFunction:
         if not callable(function):
             raise InvalidSettingError("a key function must be callable")
         self._function = function
-        self.name = check_text("the name of a key function", name or getattr(function, "__name__", "unnamed"))
-
-    @property
-    def hint(self) -> str:
-        """The name of the function."""
-        return self.name
+        self.name = self.hint = check_text(
+            "the name of a key function", name or getattr(function, "__name__", "unnamed")
+        )
 
     def secret(self) -> bytes:
         """Return the key, or raise `SecretUnavailableError`."""
         try:
-            held = self._function()
+            key = self._function()
         except Exception as error:  # noqa: BLE001  # somebody else's function, whose message may hold the key
             raise SecretUnavailableError(f"it failed ({type(error).__name__})") from None
-        if not isinstance(held, bytes | bytearray) or len(held) != KEY_BYTES:
+        if not isinstance(key, bytes | bytearray) or len(key) != KEY_BYTES:
             raise SecretUnavailableError("it returned something else than 32 bytes")
-        return bytes(held)
+        return bytes(key)
 
     def __repr__(self) -> str:
         return f"KeyFunction(name={self.name!r})"
@@ -354,58 +328,14 @@ class _Variable:
         self.variable = variable
 
     def __call__(self) -> str:
-        held = os.environ.get(self.variable)
-        if held is None:
+        text = os.environ.get(self.variable)
+        if text is None:
             raise SecretUnavailableError("it is not set")
-        return held
-
-
-KeySources = Sequence[KeySource | Callable[[], bytes]]
-"""What ``keys=`` takes."""
-
-
-@own_code(InvalidSettingError, "keys")
-def sources_of(keys: object) -> tuple[KeySource, ...]:
-    """Return the sources that an argument ``keys=`` gives.
-
-    Raises:
-        InvalidSettingError: something among them is no source.
-    """
-    if not isinstance(keys, list | tuple):
-        raise InvalidSettingError("keys must be a list of sources, such as [EnvironmentKey('JARVIS_KEY')]")
-    return tuple(_source(place, held) for place, held in enumerate(keys, 1))
-
-
-@own_code(InvalidSettingError, "keys")
-def _source(place: int, held: object) -> KeySource:
-    if isinstance(held, type):
-        raise InvalidSettingError(f"keys: item {place} is the class {held.__name__}; call it to make a source of it")
-    if isinstance(getattr(held, "kind", None), str) and callable(getattr(held, "secret", None)):
-        source = cast("KeySource", held)
-        _check_storable(place, source)
-        return source
-    if callable(held):
-        return KeyFunction(held)
-    raise InvalidSettingError(
-        f"keys: item {place} is no source of a key but a {type(held).__name__}; see jarvis.keys for those there are"
-    )
-
-
-def _check_storable(place: int, source: KeySource) -> None:
-    """Raise `InvalidSettingError` if the file of keys could not hold what a source says of itself."""
-    hint: object = getattr(source, "hint", None)
-    try:
-        if not isinstance(hint, str | None) or not isinstance(getattr(source, "is_passphrase", None), bool):
-            raise TypeError
-        f"{source.kind}{hint}".encode()
-    except (TypeError, UnicodeEncodeError):
-        raise InvalidSettingError(
-            f"keys: item {place} needs a kind, and a hint or None, that are texts of UTF-8, and is_passphrase"
-        ) from None
+        return text
 
 
 def source_at(kind: str, hint: str | None) -> KeySource | None:
-    """Return the source that a slot of ``memory.keys`` names, if what stands there is enough to find it."""
+    """Return the source with this kind and hint, as a slot of ``memory.keys`` has them; None if that is not enough."""
     if hint is None:
         return None
     try:
@@ -416,20 +346,20 @@ def source_at(kind: str, hint: str | None) -> KeySource | None:
         if kind == KeyringKey.kind and "/" in hint:
             service, _, user = hint.rpartition("/")
             return KeyringKey(service, user)
-    except InvalidSettingError:  # somebody changed the file
+    except InvalidSettingError:  # the file of keys was changed by hand
         return None
     return None
 
 
-def check_text(what: str, held: object) -> str:
-    """Return `held` if it is a text that is not empty; raise `InvalidSettingError` that `what` must be one."""
-    if not isinstance(held, str) or not held or "\0" in held or any("\ud800" <= each <= "\udfff" for each in held):
+def check_text(what: str, text: object) -> str:
+    """Return `text` if it is one, and not empty; raise `InvalidSettingError` about `what` otherwise."""
+    if not isinstance(text, str) or not text or "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
         raise InvalidSettingError(f"{what} must be a text")
-    return held
+    return text
 
 
 def _spoken(words: object) -> bytes:
-    """Return the bytes of a passphrase, the same however its letters were typed."""
+    """Return the bytes of a passphrase. They do not depend on how its letters were composed."""
     if not isinstance(words, str) or len(words) < _SHORTEST_PASSPHRASE:
         raise InvalidSettingError(f"a passphrase must be a text of at least {_SHORTEST_PASSPHRASE} characters")
     import unicodedata
@@ -442,9 +372,9 @@ def _spoken(words: object) -> bytes:
 
 def _decoded(text: str, otherwise: str) -> bytes:
     try:
-        held = binascii.a2b_base64(text.strip().encode("ascii"), strict_mode=True)
+        key = binascii.a2b_base64(text.strip().encode("ascii"), strict_mode=True)
     except ValueError:
-        held = b""
-    if len(held) != KEY_BYTES:
+        key = b""
+    if len(key) != KEY_BYTES:
         raise SecretUnavailableError(otherwise)
-    return held
+    return key

@@ -26,7 +26,6 @@ from jarvis.capabilities import (
     Transactional,
 )
 from jarvis.codec.instants import datetime_of, instant_of
-from jarvis.codec.unstorable import storable
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -34,7 +33,6 @@ from jarvis.errors import (
     InvalidQueryError,
     InvalidSettingError,
 )
-from jarvis.keys import KeySources
 from jarvis.model.author import NOBODY, Author, acting
 from jarvis.model.change import Change
 from jarvis.model.dating import Dates
@@ -53,7 +51,7 @@ from jarvis.model.entry import (
 )
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.identifiers import new_id
-from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, RetentionRule, checked
+from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
 from jarvis.services import erasure, expiry, retention, timeline
@@ -64,6 +62,7 @@ from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
 from jarvis.services.store import Store
 from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number
+from jarvis.services.unstorable import storable
 from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import StorageBackend
 
@@ -74,8 +73,11 @@ __all__ = [
     "MemoryEntry",
     "MemoryModule",
     "MemoryQuery",
+    "RetentionPlan",
     "RetentionRule",
     "Revision",
+    "SweepReport",
+    "Sweeper",
 ]
 
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"

@@ -19,13 +19,13 @@ from jarvis.capabilities import (
     Encrypts,
     Erases,
 )
-from jarvis.encryption.envelope import SlotInfo
-from jarvis.keys import KeySource, KeySources
+from jarvis.keys import KeySource
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
 )
 from jarvis.model.erasure import Search
-from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, check_utf8, checked
+from jarvis.model.key_slot import SlotInfo
+from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, KeySources, check_utf8, checked
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.store_options import StoreOptions

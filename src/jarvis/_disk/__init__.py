@@ -1,1 +1,1 @@
-"""Whole files, where they may lie, and the lock between their writers; nothing that knows what stands in them."""
+"""Whole files, where they may lie, and the lock between their writers; nothing that knows their content."""

@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def place_for_copy(target: Path, beside: Sequence[Path], timeout_seconds: float) -> Iterator[None]:
-    """Keep others from writing a copy of a store to `target` during a block, in a directory that is made if absent.
+    """Keep others from writing a copy of a store to `target` during a block; create its directory if it is absent.
 
     Raises:
         StoreAccessError: it is there already, or one of the files that belong `beside` it.
-        StoreBusyError: somebody else wrote one there for longer than `timeout_seconds`.
+        StoreBusyError: another process wrote one there for longer than `timeout_seconds`.
         StoreError: the directory cannot be made.
     """
     _check_free(target, *beside)
     files.ensure_directory(target.parent.absolute())
     lock = str(target.with_name(f".{target.name}.saving.lock"))
     with files.explaining(target, "write the backup"), held_for_once(lock, str(target), timeout_seconds):
-        _check_free(target, *beside)  # somebody else may have written one meanwhile
+        _check_free(target, *beside)  # another process may have written one meanwhile
         with contextlib.suppress(FileNotFoundError):
-            files.system.unlink(f"{target}.lock")  # which may know of a store that was there, and went further
+            files.system.unlink(f"{target}.lock")  # it may have a note of another store that was there
         for path in (target, *beside):
             files.remove_leftovers(str(path))
         yield
 
 
 def put_copy(temporary: str, target: str) -> None:
-    """Give a finished copy its name; raise `StoreAccessError` if somebody has made a store of that name meanwhile."""
+    """Give a finished copy its name; raise `StoreAccessError` if a store of that name was made meanwhile."""
     inode = os.stat(temporary).st_ino
     files.put_in_place(temporary, target, keep_existing=True)
     if os.stat(target).st_ino != inode:

@@ -1,4 +1,4 @@
-"""Text files as editors save them: UTF-8 where nothing else is said, or what a byte order mark says."""
+"""The encoding of a text file as editors save it: what its byte order mark says, or else UTF-8."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARKS = (  # the longer first: one begins with the other
 
 
 def encoding_of(data: bytes) -> str:
-    """Return the name of the encoding of a text file, which takes its byte order mark away.
+    """Return the name of the encoding of a text file; decoding with it removes the byte order mark.
 
     >>> encoding_of(b"storage:"), encoding_of("storage:".encode("utf-16"))
     ('utf-8', 'utf-16')

@@ -1,7 +1,7 @@
 """Files that are whole or not there, made and replaced in one step.
 
-Every operation that touches the disk goes through `system`, so that a test can let the n-th one fail
-or record the order of writes and syncs.
+Every operation that changes the disk goes through `system`. A test can let the n-th one fail there, or record the
+order of writes and syncs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis._disk import location, ownership
-from jarvis._disk.os_errors import NO_DESCRIPTORS
-from jarvis._disk.os_errors import translated as translated  # part of what this file is for
 from jarvis._disk.paths import NO_SUCH_SYNC
-from jarvis.errors import (
-    StoreAccessError,
-    StoreError,
-    StoreMissingError,
-    UnsafeLocationWarning,
-)
+from jarvis.errors import NO_DESCRIPTORS, StoreAccessError, StoreError, StoreMissingError, UnsafeLocationWarning
+from jarvis.errors import translated as translated  # part of what this file is for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -63,7 +57,7 @@ class System:
             os.close(descriptor)
 
     def replace(self, source: str, target: str) -> None:
-        """Give `source` the name `target`, in one step, in place of what had it."""
+        """Rename `source` to `target`, in one step; a file of that name is replaced."""
         os.replace(source, target)
 
     def link(self, source: str, target: str) -> None:
@@ -81,14 +75,14 @@ class System:
 
 system = System()
 
-_can_sync: dict[str, bool] = {}  # by directory, what the first try told
+_can_sync: dict[str, bool] = {}  # by directory, the result of the first try
 
 
-# --- what the operating system says, in our words -------------------------------------------------
+# --- errors of the operating system --------------------------------------------------------------
 
 
 def check_descriptors(least: int = 1) -> None:
-    """Raise OSError if this process cannot open so many more files just now, for want of descriptors."""
+    """Raise OSError if this process has too few descriptors left to open `least` more files."""
     opened: list[int] = []
     try:
         for _ in range(least):
@@ -102,12 +96,12 @@ def check_descriptors(least: int = 1) -> None:
 
 
 def check_room(directory: str) -> None:
-    """Raise OSError if the file system of a directory can take no further file, as far as it tells."""
+    """Raise OSError if the file system of a directory says that it has no room for another file."""
     if not hasattr(os, "statvfs"):
         return
-    told = os.statvfs(directory)
-    is_full = (told.f_files and not told.f_favail) or (told.f_blocks and not told.f_bavail)
-    if is_full and not told.f_flag & os.ST_RDONLY:
+    room = os.statvfs(directory)
+    is_full = (room.f_files and not room.f_favail) or (room.f_blocks and not room.f_bavail)
+    if is_full and not room.f_flag & os.ST_RDONLY:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), directory)
 
 
@@ -122,26 +116,26 @@ def explaining(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
         raise translated(path, error, doing) from error
 
 
-# --- files of ours, and what somebody may have put in their places ---------------------------------
+# --- our files, and what somebody may have put in their places ------------------------------------
 
 
 def open_regular(path: str, flags: int, open_file: Callable[[str, int], int] | None = None) -> int:
-    """Return a descriptor of one of our files, or raise; no link is followed, and no pipe waited for.
+    """Open one of our files and return its descriptor. It follows no link, and waits for no pipe.
 
     Args:
-        path: the file.
+        path: of the file.
         flags: as for `os.open`.
-        open_file: opens it; `system` if it is not given.
+        open_file: the function that opens it; by default that of `system`.
 
     Raises:
-        StoreAccessError: something else than a regular file has the name; it was not touched.
+        StoreAccessError: the name is that of something else than a regular file, which was not touched.
         OSError: it cannot be opened.
     """
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = (open_file or system.open)(path, flags)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):  # a link; a pipe that nobody reads
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):  # a link, or a pipe without a reader
             check_regular(path)
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -151,14 +145,14 @@ def open_regular(path: str, flags: int, open_file: Callable[[str, int], int] | N
 
 
 def open_or_create(path: str, *models: str) -> int:
-    """Return a descriptor of one of our files for reading and writing, which is made if it is not there.
+    """Open one of our files for reading and writing, or create it; return its descriptor.
 
     Args:
-        path: the file.
-        models: what a new one takes its owner and mode from, see `jarvis._disk.ownership.take_after`.
+        path: of the file.
+        models: files from which a new one takes its owner and mode, see `jarvis._disk.ownership.take_after`.
 
     Raises:
-        StoreAccessError: something else than a regular file has the name; it was not touched.
+        StoreAccessError: as `open_regular` does.
         OSError: it cannot be opened or created.
     """
     while True:
@@ -172,10 +166,10 @@ def create(path: str, *models: str, flags: int = os.O_WRONLY, private: bool = Fa
     """Create a file that is not there yet; return its descriptor.
 
     Args:
-        path: the file.
-        models: what it takes its owner and mode from, see `jarvis._disk.ownership.take_after`.
+        path: of the file.
+        models: see `jarvis._disk.ownership.take_after`.
         flags: as for `os.open`.
-        private: see there.
+        private: as for `take_after`.
 
     Raises:
         OSError: it is there, or cannot be created.
@@ -192,13 +186,13 @@ def create(path: str, *models: str, flags: int = os.O_WRONLY, private: bool = Fa
 
 
 def read_regular(path: str, most: int = -1) -> bytes:
-    """Return the bytes of one of our files, at most so many; raise as `open_regular` does."""
+    """Return the bytes of one of our files, at most `most` of them; raise as `open_regular` does."""
     with open(open_regular(path, os.O_RDONLY, os.open), "rb") as file:
         return file.read(most)
 
 
 def check_regular(path: str) -> None:
-    """Raise `StoreAccessError` if something else than a regular file has the name; no-op if nothing has it."""
+    """Raise `StoreAccessError` if something else than a regular file has this path; no-op if nothing has it."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise _irregular(path)
@@ -211,7 +205,7 @@ def _irregular(path: str) -> StoreAccessError:
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:
-    """Tell whether something has the name.
+    """Tell whether something has this path.
 
     Raises:
         StoreError: the system does not tell, such as in another user's directory.
@@ -226,7 +220,7 @@ def is_there(path: str | os.PathLike[str]) -> bool:
 
 
 def absent(path: str | os.PathLike[str]) -> StoreMissingError:
-    """Return the error that there is no store where none is to be created."""
+    """Return the error that there is no store, and create=False."""
     return StoreMissingError(
         path, "is not there, and create=False; give the path of the store, or create it with create=True"
     )
@@ -236,7 +230,7 @@ def absent(path: str | os.PathLike[str]) -> StoreMissingError:
 
 
 def ensure_directory(path: Path) -> None:
-    """Create the directory and its missing parents, each for its owner only, and durably."""
+    """Create the directory and its missing parents durably, each for its owner only."""
     missing: list[Path] = []
     with explaining(path, "find the directory"):
         location.check_links(path)
@@ -252,12 +246,13 @@ def ensure_directory(path: Path) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """Return when the names in a directory are on the disk; at once, with one warning, if its file system cannot tell.
+    """Return when the names in a directory are on the disk.
 
-    Some cannot, such as those of FUSE, 9p and CIFS: that is found out at the first try, and holds for the process.
+    Some file systems cannot sync a directory, such as those of FUSE, 9p and CIFS. The first try in a process finds that
+    out and warns; later calls return at once.
 
     Raises:
-        OSError: it could, and failed.
+        OSError: the sync failed.
     """
     if _can_sync.get(path, True):
         try:
@@ -275,14 +270,14 @@ def sync_directory(path: str) -> None:
 
 
 def try_directory(path: str) -> None:
-    """Find out, and warn, if a directory cannot be synced, before anything is written that relies on it."""
+    """Warn if a directory cannot be synced, before anything is written that relies on it."""
     if path not in _can_sync:
-        with contextlib.suppress(OSError):  # the first write meets it again
+        with contextlib.suppress(OSError):  # the first write will raise it
             sync_directory(path)
 
 
 def temporary_path(path: str) -> str:
-    """Return an unused name beside `path`, which `remove_leftovers` of the same path recognises."""
+    """Return an unused path beside `path` that `remove_leftovers` of `path` recognises."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
@@ -306,14 +301,14 @@ def write_whole(
     sync: bool = True,
     strict: bool = False,
 ) -> None:
-    """Write a file so that at any moment, also after a power cut, the old or the new one is there whole.
+    """Write a file; at any moment, also after a power cut, the old file or the new one is there whole.
 
     Args:
-        path: the file; its directory exists.
+        path: of the file; its directory exists.
         parts: its content.
-        beside: what it belongs to; a file that takes no other's place takes its owner and mode from that.
-        private: it is for its owner only, whatever mode that has.
-        keep_existing: a file that is there already stays, and nothing happens.
+        beside: the file that it belongs to; a new file takes its owner and mode from that one.
+        private: the file is for its owner only, whatever the mode of `beside`.
+        keep_existing: if the file is there already, do nothing.
         sync: wait for the disk; without, a power cut MAY LOSE BOTH FILES (a killed process loses none).
         strict: see `put_in_place`.
 
@@ -341,7 +336,7 @@ def write_whole(
 
 
 def sync_file(path: str) -> None:
-    """Return when all that was written to the file at `path`, by whomever, is on the disk."""
+    """Return when all that any process wrote to the file at `path` is on the disk."""
     descriptor = open_regular(path, os.O_RDWR)
     try:
         system.sync(descriptor)
@@ -350,14 +345,14 @@ def sync_file(path: str) -> None:
 
 
 def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool = True, strict: bool = False) -> None:
-    """Move a finished and synced file to its name, durably; with `keep_existing` only if none is there.
+    """Rename a finished and synced file to `path`, durably; with `keep_existing` only if nothing is there.
 
-    From then on it is there, so what fails behind that is no error: whoever was told of one would write again. It is
-    logged. But with `strict` it is one: something else is about to be given up, which this file alone replaces.
+    If the file is renamed and only the sync of its directory fails, that is logged: after an error the caller would
+    write again. With `strict` it is an error: the caller is about to remove what this file alone replaces.
 
     Raises:
-        StoreAccessError: it is `strict`, and the directory cannot be synced.
-        OSError: the file could not be moved.
+        StoreAccessError: with `strict`, the directory cannot be synced.
+        OSError: the file could not be renamed.
     """
     if keep_existing:
         try:
@@ -377,7 +372,7 @@ def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool =
     if sync:
         try:
             sync_directory(os.path.dirname(path))
-        except (OSError, UnsafeLocationWarning) as error:  # which warnings are that somebody turned into errors
+        except (OSError, UnsafeLocationWarning) as error:  # a caller may have turned warnings into errors
             problem = (
                 f"was written, but its directory could not be synced ({getattr(error, 'strerror', None) or error}): "
                 "it is there now, and a power cut may take this write back"
@@ -390,7 +385,7 @@ def put_in_place(temporary: str, path: str, *, keep_existing: bool, sync: bool =
 
 
 class Stamp(NamedTuple):
-    """What changes when a file is changed or replaced."""
+    """The part of a file's status that differs once the file was changed or replaced."""
 
     inode: int
     size: int

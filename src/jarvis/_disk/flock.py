@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """A thread that waits for the lock on a descriptor of its own, until somebody takes it or nobody wants it.
+    """A thread that waits for the lock on a descriptor of its own, until a caller takes it or gives it up.
 
-    The thread alone closes the descriptor, unless somebody has taken it. There is no lock in here that an interrupt
-    could leave taken: each attribute is written by one side only, the thread or the callers, and whoever writes one
-    looks at the other side's after that.
+    The thread alone closes the descriptor, unless a caller has taken it. An interrupt can leave no lock in here taken:
+    each attribute is written by one side only, the thread or the callers, and each side reads the other's attributes
+    after it has written its own.
     """
 
     descriptor = -1
@@ -32,8 +32,8 @@ class Waiter:
         self.descriptor = open_file()
 
     def start(self) -> None:
-        """Begin to wait; raise RuntimeError if there can be no more threads, such as at the interpreter's end."""
-        # Thread.start waits for the thread, and turns an exception that lands in that wait into a RuntimeError.
+        """Begin to wait; raise RuntimeError if no thread can be started, such as at the interpreter's end."""
+        # Thread.start waits for the thread, and would turn an exception during that wait into a RuntimeError.
         _thread.start_new_thread(self._run, ())
         self.is_started = True
 
@@ -47,11 +47,11 @@ class Waiter:
                 if not self._is_wanted:
                     os.close(self.descriptor)  # which unlocks it
                     return
-                self._is_over = False  # somebody wants it again
+                self._is_over = False  # a caller wants it again
             self._asked.acquire()
 
     def take_over(self) -> bool:
-        """Want it again; False if the thread got the lock meanwhile and let it go."""
+        """Want the lock again; return False if the thread got it meanwhile and released it."""
         self._is_wanted = True
         if self._is_over:
             self.give_up()
@@ -59,7 +59,7 @@ class Waiter:
         return True
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most that long; return whether the descriptor is locked, and can be taken."""
+        """Wait at most `seconds`; return whether the descriptor is locked, and can be taken."""
         return self._is_locked or self._got.acquire(timeout=seconds) or self._is_locked
 
     def hand_over(self) -> None:
@@ -68,21 +68,21 @@ class Waiter:
         _let(self._asked)
 
     def give_up(self) -> None:
-        """Want it no longer: the thread lets go of it as soon as it has got it."""
+        """Want the lock no longer: the thread releases it as soon as it gets it."""
         self._is_wanted = False
         _let(self._asked)
 
     def disown(self) -> None:
-        """In a forked child, where there is no such thread: leave the descriptor to the caller."""
+        """Leave the descriptor to the caller, in a forked child, where this thread does not exist."""
         self._is_taken = True
 
     def __del__(self) -> None:
-        if self.descriptor != -1 and not self._is_locked and not self._is_taken:  # it was never started
+        if self.descriptor != -1 and not self._is_locked and not self._is_taken:  # the thread was never started
             os.close(self.descriptor)
 
 
 def _let(lock: threading.Lock) -> None:
-    """Release a lock that one thread waits for, if it is not released already."""
+    """Release a lock that the other side waits for; no-op if it is released already."""
     try:
         lock.release()
     except RuntimeError:

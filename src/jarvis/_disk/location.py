@@ -1,4 +1,4 @@
-"""Where a store may lie: not where its promises cannot hold, and with a warning where something may come to it."""
+"""Where a store may lie: refused where its promises cannot hold, and with a warning where it is at risk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NETWORK_TYPES = frozenset(
         *("fuse.davfs", "fuse.glusterfs"),
     )
 )
-_OTHER_NAMES = {"memory.db": "memory.json", "memory.json": "memory.db"}  # in which two backends keep their stores
+_OTHER_NAMES = {"memory.db": "memory.json", "memory.json": "memory.db"}  # the files of the two backends
 _warned_of: set[str] = set()
 _warned_of_readers: set[str] = set()
 _OTHERS_BITS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
@@ -39,10 +39,10 @@ _SYNCED_NAMES = frozenset(
 def check_links(path: Path) -> None:
     """Check that no link on the way to a store leads nowhere, such as to a disk that is not mounted.
 
-    Whoever creates a store through such a link has two of them when the disk is back.
+    If a store were created through such a link, there would be two stores when the disk is back.
 
     Raises:
-        StoreMissingError: one does; the message says which, and where to.
+        StoreMissingError: one does; the message names it and its target.
     """
     for each in reversed([path, *path.parents]):
         if os.path.islink(each):
@@ -54,32 +54,32 @@ def check_links(path: Path) -> None:
                     f"cannot be reached: {each} is a symbolic link to {os.readlink(each)}, which is not there; "
                     "mount or put back what it points to, or remove the link. Nothing was created",
                 ) from None
-            except OSError:  # whoever opens the store gets it, too, and says so
+            except OSError:  # the opening of the store meets and reports it, too
                 return
 
 
 def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
     """Refuse a store where its promises cannot hold; warn of one in a synchronised or host-shared folder.
 
-    Warn, too, where the backend was switched and the store of the other one lies beside it: once in a process.
+    Warn, too, once in a process, if the store of another backend lies beside it.
 
-    Locks and the write-ahead log's shared memory do not work between machines, and a program that
-    copies the file about while it is written copies a torn one. Where the file alone is mounted, its log and its
-    lock lie in another place than those of whoever opens the same file there.
+    Locks and the write-ahead log's shared memory do not work between machines, and a program that copies the file
+    while it is written makes a torn copy. If the file alone is mounted, processes that open it elsewhere have
+    another log and another lock.
 
     Raises:
-        UnsafeLocationError: `path` is on a network file system, or is a mount of its own (told from `mounts`,
-            which only Linux has; elsewhere from what the file's directory lies on).
+        UnsafeLocationError: `path` is on a network file system, or is a mount of its own. The file `mounts` tells that,
+            which only Linux has; elsewhere, the device of the file's directory does.
     """
-    known = _mounts(mounts)
-    if str(path) in known or (not known and _is_on_another_device(path)):
+    types = _mounts(mounts)
+    if str(path) in types or (not types and _is_on_another_device(path)):
         raise UnsafeLocationError(
             path,
-            "is mounted as a file alone, so that its log, its lock and what is to take its place lie elsewhere; "
+            "is mounted as a file alone, so its log, its lock and a file that is to replace it lie elsewhere; "
             f"mount its directory in place of it ({path.parent})",
         )
     _warn_of_another_store(path)
-    kind = _file_system_type(path, known)
+    kind = _file_system_type(path, types)
     if kind in _NETWORK_TYPES:
         raise UnsafeLocationError(
             path,
@@ -98,21 +98,21 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
 
 
 def warn_of_readers(*paths: str) -> None:
-    """Warn of files of a store that others than their owner may read or write: once in a process of each.
+    """Warn of files of a store that others than their owner may read or write, once for each in a process.
 
-    Their modes are left as they are: somebody may have chosen them. No-op on Windows, whose modes say nothing.
+    Their modes stay: somebody may have chosen them. No-op on Windows, whose modes say nothing.
     """
     for path in paths if os.name == "posix" else ():
         try:
             mode = stat.S_IMODE(os.stat(path).st_mode)
-        except OSError:  # whoever opens it gets it, too, and says so
+        except OSError:  # the opening of the file meets and reports it, too
             continue
         if mode & _OTHERS_BITS and path not in _warned_of_readers:
             import shlex
 
             _warned_of_readers.add(path)
             warn(
-                f"{path} has the mode {mode:04o}, with which others than its owner may read or write it; it keeps "
+                f"{path} has the mode {mode:04o}, so others than its owner may read or write it; it keeps "
                 f"that. If it is not shared on purpose: chmod 600 {shlex.quote(path)}",
                 ReadableByOthersWarning,
             )
@@ -125,34 +125,34 @@ def _warn_of_another_store(path: Path) -> None:
     _warned_of.add(str(path))
     warn(
         f"{path} is opened, and {other.name} beside it holds the memories of another backend: nothing is taken over "
-        f"from {other}. Open that one, copy what is to be kept, or move it away",
+        f"from {other}. Open that one, copy the memories you need, or move it away",
         OtherStoreWarning,
     )
 
 
 def warn(message: str, kind: type[UserWarning] = UnsafeLocationWarning) -> None:
-    """Tell whoever opens a store, in their own code's line as far as can be told."""
+    """Warn the program that opens a store, at the line of its own code as far as that can be told."""
     import warnings
 
     warnings.warn(message, kind, stacklevel=4)
 
 
 def _mounts(path: str) -> dict[str, str]:
-    """Return the type of the file system at each mount point, the last one that was mounted there; none if unknown.
+    """Return the type of the file system last mounted at each mount point; empty if that is not known.
 
-    See https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: four signs are written as octal numbers.
+    See https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: four characters are written as octal numbers.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
         return {}
-    found: dict[str, str] = {}
+    types: dict[str, str] = {}
     for line in lines:
         before, separator, after = line.partition(" - ")
         if separator:
             point = _OCTAL.sub(lambda sign: chr(int(sign[1], 8)), before.split(" ")[4])
-            found[point] = after.split(" ")[0]
-    return found
+            types[point] = after.split(" ")[0]
+    return types
 
 
 def _file_system_type(path: Path, mounts: dict[str, str]) -> str | None:
@@ -160,9 +160,9 @@ def _file_system_type(path: Path, mounts: dict[str, str]) -> str | None:
 
 
 def _is_on_another_device(path: Path) -> bool:
-    """Tell whether a file lies elsewhere than its directory.
+    """Tell whether a file lies on another device than its directory.
 
-    Not asked on Linux, where each file of an overlay may tell the device of the layer below
+    Not used on Linux, where each file of an overlay may show the device of the layer below
     (https://docs.kernel.org/filesystems/overlayfs.html#inode-properties).
     """
     try:

@@ -1,14 +1,13 @@
-"""The file of a writers' lock, and what its holders say in it.
+"""The file of a writers' lock, and what its holders write into it.
 
-Three things stand there, each at its own place: a `Note` of what the store was like when its last writer left it; a
-`Swap`, that another file takes the store's place; and a mark, that a commit is in flight. None of them is synced: only
-processes that live on need the last two, and a power cut may leave an older note, never one that runs ahead of what was
-synced before.
+It has three parts, each at its own place: a `Note` of the store's state when its last writer left it; a `Swap`, if
+another file takes the store's place; and a mark, if a commit is in flight. None of them is synced. Only living
+processes need the last two. A power cut may leave an older note, but never one that is ahead of the synced commits.
 
-Holders write to memory that the file is mapped to. A write to the file itself made the sync of the next commit wait for
-that too, 80 µs of 430. But whoever cuts the file short takes the memory away, and a touch of it would then kill the
-process (SIGBUS). So the kernel copies the bytes there, from a file that only this process knows: where it cannot, that
-is an error like any other.
+Holders write to memory that the file is mapped to. A write to the file itself would make the sync of the next commit
+wait for that too, 80 µs of 430. But if another program truncates the file, that memory is gone, and touching it would
+kill the process (SIGBUS). So the kernel copies the bytes there, from a file that only this process knows; if that
+fails, it is an ordinary error.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ if TYPE_CHECKING:
 
 
 class Note(NamedTuple):
-    """What the last writer left word of: the store's stamp, and the last commit that was synced before."""
+    """The store's stamp when the last writer left it, and the last commit that was synced before."""
 
     stamp: Stamp
     commit: int
 
 
 class Swap(NamedTuple):
-    """That a holder puts another file in the place of the guarded one, or has done so.
+    """The last swap: a holder puts another file in the place of the guarded one.
 
     Attributes:
-        token: another one each time, so that two looks that find the same one had no swap between them.
-        inode: of the file that takes the place.
-        is_over: it is done, or was taken back; until then nobody opens the guarded file.
+        token: different for each swap: between two reads of the same token there was none.
+        inode: of the new file.
+        is_over: the swap is done, or was taken back; until then nobody opens the guarded file.
     """
 
     token: int
@@ -54,29 +53,29 @@ class Swap(NamedTuple):
 
 
 _NOTE_BYTES = 128
-_SWAP_BYTES = 128  # behind the note; its first byte says whether it is over
-_MARK_BYTES = 9  # behind the swap; the last byte says whether the commit is over
+_SWAP_BYTES = 128  # after the note; its first byte says whether it is over
+_MARK_BYTES = 9  # after the swap; its last byte says whether the commit is over
 _MARK_AT = _NOTE_BYTES + _SWAP_BYTES
 _ALL_BYTES = _MARK_AT + _MARK_BYTES
 _IN_FLIGHT, _OVER = b"0", b"1"
 _TORN = Swap(0, 0, False)
 _OURS = re.compile(rb"[0-9 \n\0]*")
 _HAS_PREADV = hasattr(os, "preadv")
-_LOOK_SECONDS = 0.5  # after so long a reader looks whether the file was removed, and another one made
+_LOOK_SECONDS = 0.5  # how often a reader looks whether the file was removed and made again
 
 
-_Places = dict[str, tuple[memoryview, ...]]  # by what is written there
+_Places = dict[str, tuple[memoryview, ...]]  # by the name of what is written there
 
 
 class LockFile:
-    """What stands in the file at a path, which is made when it is first opened for writing.
+    """The content of the file at a path, which is made when it is first opened for writing.
 
-    Holders of the lock write, one at a time; anybody reads. Who may use the guarded file may use this one.
+    Holders of the lock write, one at a time; anybody reads. It has the owner and mode of the guarded file.
     """
 
     _places: _Places | None = None  # in the memory that the file is mapped to
-    _source: tuple[int, mmap.mmap] | None = None  # what the kernel copies from: a descriptor, and its memory
-    _readers: tuple[int, ...] = ()  # descriptors, of which the last one is in use: a thread may still read another
+    _source: tuple[int, mmap.mmap] | None = None  # the kernel copies from it: a descriptor, and its memory
+    _readers: tuple[int, ...] = ()  # descriptors; the last one is in use, but a thread may still read another
 
     def __init__(self, path: str, guarded: str) -> None:
         self.path = path
@@ -91,16 +90,16 @@ class LockFile:
             return files.open_or_create(self.path, self._guarded)
 
     def make_ready(self, identity: tuple[int, int]) -> None:
-        """Map the file that a holder has just opened, before it has anything to say; what hinders it is told then."""
+        """Map the file that a holder has just opened. If that fails, the first write tries again and raises."""
         with contextlib.suppress(OSError):
             self._map(identity)
 
     def forget(self) -> None:
-        """Let go of everything that is open."""
+        """Close everything that is open."""
         self._places = None
-        open_ones = [*self._readers, *((self._source or ())[:1])]
+        descriptors = [*self._readers, *((self._source or ())[:1])]
         self._source, self._readers = None, ()
-        for descriptor in open_ones:
+        for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
@@ -110,7 +109,7 @@ class LockFile:
     # --- the note --------------------------------------------------------------------------------
 
     def read_note(self) -> Note | None:
-        """Return the note that a holder left last, or None."""
+        """Return the last note of a holder, or None."""
         for _ in range(3):  # a holder may be writing it
             try:
                 fields = [int(field) for field in self._read(0, _NOTE_BYTES).split()]
@@ -119,13 +118,17 @@ class LockFile:
             except ValueError:
                 continue
             if len(fields) == 4 or (len(fields) == 5 and fields[4] == _checksum(fields[:4])):
-                return Note(Stamp(*fields[:3]), fields[3])  # four were written by an earlier version
+                return Note(Stamp(*fields[:3]), fields[3])  # an earlier version wrote four
         return None
 
     def write_note(self, note: Note, identity: tuple[int, int], size: int, *, is_end: bool) -> None:
-        """Leave a note in the file that the holder has open, whose (device, inode) and size are given.
+        """Write a note into the file that the holder has open.
 
-        With `is_end` it says as well that the commit in flight is over: one write takes less than two.
+        Args:
+            note: the note.
+            identity: (device, inode) of the file.
+            size: of the file.
+            is_end: say as well that the commit in flight is over: one write takes less time than two.
         """
         fields = (*note.stamp, note.commit)
         checksum = binascii.crc32(repr(fields).encode())  # as `_checksum`, without its call
@@ -138,7 +141,7 @@ class LockFile:
     # --- a swap ----------------------------------------------------------------------------------
 
     def read_swap(self) -> Swap | None:
-        """Return what is known of the last swap of the guarded file, None if there was none."""
+        """Return the last swap of the guarded file, or None."""
         try:
             fields = [int(field) for field in self._read(_NOTE_BYTES, _SWAP_BYTES).split()]
         except ValueError:
@@ -148,18 +151,18 @@ class LockFile:
         if not fields:
             return None
         if len(fields) != 4 or fields[3] != _checksum(fields[:3]):
-            return _TORN  # a holder is writing it, or was killed at that
+            return _TORN  # a holder is writing it, or was killed meanwhile
         return Swap(fields[1], fields[2], bool(fields[0]))
 
-    def is_swap_open(self, held: int) -> bool:
-        """Tell the holder, whose descriptor is given, whether a swap was begun that is not over."""
-        if _read_at(held, 1, _NOTE_BYTES) in (b"1", b" ", b""):
+    def is_swap_open(self, descriptor: int) -> bool:
+        """Tell the holder, who has this descriptor of the file, whether a swap has begun that is not over."""
+        if _read_at(descriptor, 1, _NOTE_BYTES) in (b"1", b" ", b""):
             return False
         swap = self.read_swap()
         return swap is not None and not swap.is_over
 
     def write_swap(self, inode: int, *, is_over: bool) -> None:
-        """Say that a swap begins or is over; see `jarvis._sqlite.replace.swap`."""
+        """Write that a swap begins or is over; see `jarvis._sqlite.replace.swap`."""
         fields = (int(is_over), int.from_bytes(os.urandom(7)), inode)
         text = b"%d %d %d %d" % (*fields, _checksum(fields))
         with explaining(self.path, "write"):
@@ -175,17 +178,17 @@ class LockFile:
     # --- a commit in flight ----------------------------------------------------------------------
 
     def mark_begin(self, identity: tuple[int, int], size: int) -> None:
-        """Say that a commit is in flight; the time makes its name."""
+        """Write that a commit is in flight; the time is its name."""
         self._write("mark", time.time_ns().to_bytes(_MARK_BYTES - 1) + _IN_FLIGHT, identity, size)
 
     def mark_end(self, identity: tuple[int, int], size: int) -> None:
-        """Say that the commit in flight is over."""
+        """Write that the commit in flight is over."""
         self._write("end", _OVER, identity, size)
 
     def commit_in_flight(self) -> bytes | None:
-        """Return the name of the commit that is in flight, None if there is none. About 1 µs.
+        """Return the name of the commit that is in flight, or None. About 1 µs.
 
-        One that is just being said may be read torn: it is dated after that, so nobody has to wait for it.
+        A name that is just being written may be read torn. Such a commit is dated later, so nobody has to wait for it.
         """
         while True:
             now = time.monotonic()
@@ -198,15 +201,15 @@ class LockFile:
             if not readers:
                 return None
             try:
-                found: bytes = _read_at(readers[-1], _MARK_BYTES, _MARK_AT)
+                mark: bytes = _read_at(readers[-1], _MARK_BYTES, _MARK_AT)
             except OSError as error:
                 if error.errno != errno.EBADF:
                     raise
                 continue  # another thread has just shut down: look again
-            return found if found[-1:] == _IN_FLIGHT else None
+            return mark if mark[-1:] == _IN_FLIGHT else None
 
     def _look(self, now: float) -> None:
-        """Have the file open that has the path now, if any."""
+        """Open the file that has the path now, if there is one that is not open yet."""
         self._looked = now
         readers = self._readers
         with contextlib.suppress(OSError):
@@ -218,13 +221,13 @@ class LockFile:
     def _read(self, start: int, size: int) -> bytes:
         descriptor = files.open_regular(self.path, os.O_RDONLY, os.open)
         try:
-            found: bytes = _read_at(descriptor, size, start)
-            return found
+            data: bytes = _read_at(descriptor, size, start)
+            return data
         finally:
             os.close(descriptor)
 
     def _write(self, name: str, data: bytes, identity: tuple[int, int], size: int) -> None:
-        """Write `data` to the places of this name, one behind the other."""
+        """Write `data` to the places of this name, in their order."""
         try:
             if self._places is not None and self._page_identity == identity and size >= _ALL_BYTES:
                 if self._source is None or not _HAS_PREADV:
@@ -234,13 +237,13 @@ class LockFile:
                 memory[: len(data)] = data
                 os.preadv(descriptor, self._places[name], 0)
                 return
-        except OSError:  # somebody has cut the file short just now
+        except OSError:  # another program has just truncated the file
             pass
         with explaining(self.path, "write"):
             self._put(self._map(identity)[name], data)
 
     def _put(self, places: tuple[memoryview, ...], data: bytes) -> None:
-        if not _HAS_PREADV:  # Windows, where nobody can cut short what is mapped
+        if not _HAS_PREADV:  # Windows, where nobody can truncate a mapped file
             for place in places:
                 place[:], data = data[: len(place)], data[len(place) :]
             return
@@ -253,20 +256,20 @@ class LockFile:
     def _check_ours(self, descriptor: int) -> None:
         if os.fstat(descriptor).st_nlink > 1 and not _OURS.fullmatch(os.read(descriptor, _MARK_AT)):
             raise StoreAccessError(
-                self.path, "is no file of a lock, but holds something else; move it away, it is made again"
+                self.path, "is not the file of a lock but holds something else; move it away, and a new one is made"
             )
 
     def _map(self, identity: tuple[int, int]) -> _Places:
         """Map the file and return the places in it.
 
-        That takes a descriptor of its own: the one that is locked must have no copy.
-        What has several names, and holds something else than a holder writes, is not ours but somebody's file.
+        That takes a descriptor of its own: the locked one must have no copy. A file that has several names, and
+        holds something that no holder writes, is not ours.
         """
         self._places = None
         descriptor = files.open_regular(self.path, os.O_RDWR)
         try:
             self._check_ours(descriptor)
-            _extend(descriptor, _ALL_BYTES)  # so that the mapping has its place on the disk
+            _extend(descriptor, _ALL_BYTES)  # or the mapping would have no room on the disk
             page = memoryview(mmap.mmap(descriptor, _ALL_BYTES))
         finally:
             os.close(descriptor)
@@ -277,7 +280,7 @@ class LockFile:
 
 
 def _source() -> tuple[int, mmap.mmap]:
-    """Return a file without a name, as (descriptor, the memory that it is mapped to)."""
+    """Return a new file without a name, as (descriptor, the memory that it is mapped to)."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("jarvis-lock")
     else:
@@ -302,11 +305,11 @@ def _seek_and_read(descriptor: int, size: int, start: int) -> bytes:
     return os.read(descriptor, size)
 
 
-_read_at = getattr(os, "pread", _seek_and_read)  # which Windows has not
+_read_at = getattr(os, "pread", _seek_and_read)  # Windows has no pread
 
 
 def _extend(descriptor: int, size: int) -> None:
-    """Let a file be at least so long, with spaces."""
+    """Append spaces to a file that is shorter than `size`."""
     missing = size - os.lseek(descriptor, 0, os.SEEK_END)
     if missing > 0:
         files.system.write(descriptor, b" " * missing)

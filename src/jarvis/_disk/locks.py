@@ -1,4 +1,4 @@
-"""A lock between the threads of all processes, and the word its last holder left."""
+"""A lock between the threads of all processes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class WriterLock:
     """An exclusive advisory lock: one holder among all threads of all processes.
 
     Waiters queue in the kernel, so none starves. The lock dies with its process. A forked child
-    never holds, and never keeps alive, a lock of its parent. An exception that arrives from outside,
-    such as KeyboardInterrupt, at any place in here leaves nothing that `release` does not put right.
+    never holds, and never keeps alive, a lock of its parent. An exception may arrive from outside at any place in here,
+    such as KeyboardInterrupt: `release` puts everything right again.
 
-    In its file stands what its holders say, see `jarvis._disk.lock_file`.
+    Holders write into its file, see `jarvis._disk.lock_file`.
 
     Args:
-        path: the lock's file, created when first needed; it may be removed while nobody holds the lock.
+        path: of the lock's file, created when first needed; it may be removed while nobody holds the lock.
         guarded: the file that error messages name.
 
     Attributes:
@@ -56,11 +56,11 @@ class WriterLock:
         self._let_in_all_threads()
         self._descriptors: set[int] = set()  # every open one
         self._held: int | None = None
-        self._identity = (0, 0)  # device and inode of what is held
+        self._identity = (0, 0)  # device and inode of the held file
         self._size = 0
         self._file = LockFile(path, guarded)
         self._has_announced = False  # a commit that is in flight
-        self._waiters: list[Waiter] = []  # at most one: the wait that goes on, wanted or given up
+        self._waiters: list[Waiter] = []  # at most one: the wait in progress, still wanted or given up
         weakref.finalize(self, _let_go, self._descriptors, self._waiters).atexit = False  # others still need it then
         _locks.add(self)
 
@@ -69,18 +69,18 @@ class WriterLock:
         self.is_mine = self._mutex._is_owned  # type: ignore[attr-defined]  # threading.Condition relies on it too
 
     def try_threads(self) -> bool:
-        """Keep this process's other threads out, if none of them has the lock; the first half of `acquire`.
+        """Keep the other threads of this process out, if none of them has the lock: the first half of `acquire`.
 
-        Whoever calls this calls `release` next, also if this raises.
+        Call `release` next, also if this raises.
         """
         return self._mutex.acquire(blocking=False)
 
     def acquire(self, timeout_seconds: float) -> None:
-        """Wait for the lock. Whoever calls this calls `release` next, also if this raises.
+        """Wait for the lock. Call `release` next, also if this raises.
 
         Raises:
-            StoreBusyError: somebody else held it for longer than `timeout_seconds`.
-            TransactionError: this thread holds it already, for the same store opened another time.
+            StoreBusyError: another thread or process held it for longer than `timeout_seconds`.
+            TransactionError: this thread holds it already, through another opening of the same store.
             StoreError: the lock's file cannot be opened.
         """
         deadline = time.monotonic() + timeout_seconds
@@ -88,9 +88,9 @@ class WriterLock:
             raise self.busy(timeout_seconds)
         is_new = self._held is None
         while True:
-            held = self._hold(self._open()) if self._held is None else self._held
+            descriptor = self._hold(self._open()) if self._held is None else self._held
             try:
-                is_free = flock.try_lock(held)
+                is_free = flock.try_lock(descriptor)
             except OSError as error:
                 raise self._unlockable(error) from error
             if not is_free:
@@ -100,7 +100,7 @@ class WriterLock:
                     self._file.make_ready(self._identity)
                 return
             if self._held is not None:
-                self._close(self._held)  # somebody removed the file meanwhile: that lock guards nothing
+                self._close(self._held)  # the file was removed meanwhile: its lock guards nothing
                 is_new = True
 
     def release(self) -> None:
@@ -110,10 +110,10 @@ class WriterLock:
                 self._has_announced = False
                 try:  # noqa: SIM105  three calls less in each write
                     self._file.mark_end(self._identity, self._size)
-                except OSError:  # a reader finds out by itself that nobody holds the lock any more
+                except OSError:  # a reader notices by itself that nobody holds the lock
                     pass
             if self._waiters:
-                self._settle_waiter()  # one that an interrupt kept from being handed over
+                self._settle_waiter()  # an interrupt kept its descriptor from being handed over
             if self._held is not None:
                 try:
                     flock.unlock(self._held)
@@ -123,10 +123,10 @@ class WriterLock:
                 self._mutex.release()
 
     def release_for(self, holder: tuple[int, int]) -> None:
-        """Release what the thread with this (process id, thread id) acquired.
+        """Release the lock that the thread with this (process id, thread id) acquired.
 
-        Another thread of its process may do that, which was left its transaction or collects it after
-        its end; a forked child holds nothing to release.
+        Another thread of its process may do that: one that ends the transaction in its place, or collects it after
+        its end. A forked child holds nothing to release.
         """
         if holder == (os.getpid(), threading.get_ident()):
             self.release()
@@ -151,56 +151,56 @@ class WriterLock:
         finally:  # again, see `jarvis._calls.caller.holding`
             let_go(self._mutex)
 
-    # --- what its holders say ---
+    # --- what its holders write ---
 
     def read_note(self) -> Note | None:
-        """Return the note that a holder left last, or None; anybody may read it."""
+        """Return the last note of a holder, or None; anybody may read it."""
         return self._file.read_note()
 
     def write_note(self, note: Note) -> None:
-        """Leave a note, and say that the commit in flight is over; the caller holds the lock."""
+        """Write a note, and that the commit in flight is over; the caller holds the lock."""
         if self._held is None:
             raise _not_held()
         self._file.write_note(note, self._identity, self._size, is_end=self._has_announced)
         self._has_announced = False
 
     def read_swap(self) -> Swap | None:
-        """Return what is known of the last swap of the guarded file, None if there was none; anybody may read it."""
+        """Return the last swap of the guarded file, or None; anybody may read it."""
         return self._file.read_swap()
 
     def is_swap_open(self) -> bool:
-        """Tell the holder whether a swap was begun that is not over, because its process was killed."""
+        """Tell the holder whether a swap has begun that is not over, because its process was killed."""
         return self._held is not None and self._file.is_swap_open(self._held)
 
     def write_swap(self, inode: int, *, is_over: bool) -> None:
-        """Say that a swap begins or is over; the caller holds the lock."""
+        """Write that a swap begins or is over; the caller holds the lock."""
         if self._held is None:
             raise _not_held()
         self._file.write_swap(inode, is_over=is_over)
 
     def announce(self) -> None:
-        """Say that a commit is in flight: what is dated from here on will be seen when it is over.
+        """Write that a commit is in flight: changes dated from here on become visible when it is over.
 
-        The caller holds the lock; it is over when a note is written, or the lock released. See `await_commit`.
+        The caller holds the lock. The commit is over when a note is written, or the lock is released.
         """
         if not self._has_announced:
             self._file.mark_begin(self._identity, self._size)
             self._has_announced = True
 
     def await_commit(self, timeout_seconds: float) -> None:
-        """Return when the commit is over that is in flight now, if there is any; later ones are not waited for.
+        """Wait until the commit that is in flight now is over; no-op if there is none. Later ones do not count.
 
         Raises:
             StoreBusyError: it took too long.
-            TransactionError: the call that this one interrupts is just making it.
+            TransactionError: the call that this one interrupts is making it.
         """
         name = self._file.commit_in_flight()
         if name is None:
             return
         if self.is_mine():
             raise TransactionError(
-                f"{self.guarded}: this call interrupts another one of its thread whose change is just being committed; "
-                "what was known at that moment can be told when it has returned"
+                f"{self.guarded}: this call interrupts another one of its thread, whose change is being committed; "
+                "ask again when that has returned"
             )
         self._refuse_deadlock()
         began = time.monotonic()
@@ -237,7 +237,7 @@ class WriterLock:
         return self._file.open()
 
     def _try(self, descriptor: int) -> bool:
-        """Take the lock if it is free; return whether it was."""
+        """Take the lock if it is free; return whether it was free."""
         try:
             return flock.try_lock(descriptor)
         except OSError as error:
@@ -265,10 +265,10 @@ class WriterLock:
             os.close(descriptor)
 
     def _wait(self, deadline: float, timeout_seconds: float) -> None:
-        """Wait in the kernel's queue, in a thread of its own: a blocking flock knows no timeout.
+        """Wait in the kernel's queue, in a thread of its own: a blocking flock has no timeout.
 
-        A wait that is given up goes on, for the next one to take over; if none does, the thread lets
-        go of the lock as soon as it gets it.
+        The thread of a wait that was given up goes on, and the next wait takes it over. If none does, the thread
+        releases the lock as soon as it gets it.
         """
         if deadline <= time.monotonic():
             raise self.busy(timeout_seconds)
@@ -293,7 +293,7 @@ class WriterLock:
             self._settle_waiter()
 
     def _settle_waiter(self) -> None:
-        """Take over what the waiter got if the lock is held by it, else want it no longer. No-op if there is none."""
+        """Take over the waiter's descriptor if that holds the lock, else give it up. No-op if there is no waiter."""
         for waiter in self._waiters[:]:
             if waiter.descriptor == self._held:
                 waiter.hand_over()
@@ -304,14 +304,14 @@ class WriterLock:
                     self._waiters.clear()
 
     def _poll(self, deadline: float, timeout_seconds: float) -> None:
-        """Look again and again, for threads that are green: one that waits in the kernel stops all of them."""
+        """Try again and again, for green threads: one that waits in the kernel stops all of them."""
         while self._held is None or not self._try(self._held):
             if time.monotonic() >= deadline:
                 raise self.busy(timeout_seconds)
             time.sleep(_POLL_SECONDS)
 
     def _refuse_deadlock(self) -> None:
-        """Raise if this thread waits for itself: the store is open twice, and the other one is in a transaction."""
+        """Raise if this thread would wait for itself: it has a transaction open through another opening."""
         for other in listed(_locks):
             if other is not self and other.path == self.path and other.is_mine():
                 raise TransactionError(
@@ -328,7 +328,7 @@ class WriterLock:
         return (status.st_dev, status.st_ino) == self._identity
 
     def _forget(self) -> None:
-        """In a forked child: let go of the parent's descriptors without unlocking what it holds."""
+        """In a forked child: close the parent's descriptors without unlocking them."""
         for waiter in self._waiters:
             waiter.disown()
             self._descriptors.add(waiter.descriptor)
@@ -341,10 +341,10 @@ class WriterLock:
 
 @contextlib.contextmanager
 def held_for_once(path: str, guarded: str, timeout_seconds: float) -> Iterator[None]:
-    """Hold the lock with the file at `path` during a block, and remove the file behind it.
+    """Hold the lock with the file at `path` during a block, and remove the file after it.
 
     Raises:
-        StoreBusyError: somebody else held it for longer than `timeout_seconds`.
+        StoreBusyError: another thread or process held it for longer than `timeout_seconds`.
     """
     lock = WriterLock(path, guarded)
     try:
@@ -364,7 +364,7 @@ def _not_held() -> RuntimeError:
 
 
 def _are_threads_green() -> bool:
-    """Tell whether threads are greenlets of one thread: gevent or eventlet has patched the standard library."""
+    """Tell whether threads are greenlets of one thread, because gevent or eventlet patched the standard library."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     return bool(
         (gevent is not None and gevent.is_module_patched("threading"))
@@ -380,11 +380,11 @@ def _let_go(descriptors: set[int], waiters: list[Waiter]) -> None:
             os.close(descriptors.pop())
 
 
-def listed(held: weakref.WeakSet[Member]) -> list[Member]:
-    """Return what a set of weak references holds now, also while other threads add to it."""
+def listed(members: weakref.WeakSet[Member]) -> list[Member]:
+    """Return the members of a set of weak references, also while other threads add to it."""
     while True:
         try:
-            return list(held)
+            return list(members)
         except RuntimeError:  # it changed size during the iteration
             continue
 

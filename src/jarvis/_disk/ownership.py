@@ -1,6 +1,6 @@
-"""Whose a new file is: what one run as root leaves behind, the users of the store can still open.
+"""The owner and mode of new files: the users of a store can still open it after a run as root.
 
-All of it is set on the open file, never by its name: whoever may write the directory could put a link there.
+They are set on the open file, never by its name: another user who may write the directory could put a link there.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def take_after(descriptor: int, path: str, *models: str, private: bool = False) 
     Args:
         descriptor: of the new file, which only its owner may use so far.
         path: of it.
-        models: what it takes the place of, and then what it belongs to.
-        private: it is its owner's only, also if what it belongs to is not.
+        models: the file that it replaces, and then the file that it belongs to.
+        private: it is its owner's only, also if its model is not.
 
     Raises:
-        OSError: it cannot be found out or changed, other than because it may not be.
+        OSError: owner or mode cannot be read or changed, but not for want of permission.
     """
     if os.name != "posix":
         return
@@ -58,7 +58,7 @@ def take_after_parent(directory: str) -> None:
     """Give a directory that root has just made the owner of the one it is in.
 
     Raises:
-        OSError: it cannot be opened or changed, other than because it may not be.
+        OSError: it cannot be opened or changed, but not for want of permission.
     """
     if not _is_root():
         return
@@ -81,7 +81,7 @@ def _status_of_first(paths: tuple[str, ...]) -> os.stat_result | None:
 
 
 def _give(descriptor: int, mine: os.stat_result, model: os.stat_result) -> bool:
-    """Give a file the owner, if root does it, and the group of another one; return whether it has that group."""
+    """Give a file the group of another one and, as root, its owner; return whether it has that group now."""
     owner = model.st_uid if _is_root() else mine.st_uid
     if (owner, model.st_gid) == (mine.st_uid, mine.st_gid):
         return True

@@ -1,4 +1,4 @@
-"""Paths as people give them, made whole once: where they lie does not change when the working directory does."""
+"""Paths as people give them, made absolute once: they stay the same when the working directory changes."""
 
 from __future__ import annotations
 
@@ -7,46 +7,66 @@ import os
 import re
 from pathlib import Path
 
+from jarvis._calls.arguments import own_code
+from jarvis.errors import InvalidSettingError, kind_of
+
 NO_SUCH_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF))
-"""What a file system says of the sync of a directory that it does not offer, such as one of FUSE, 9p or CIFS."""
+"""The errors of file systems that cannot sync a directory, such as those of FUSE, 9p or CIFS."""
 
 _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
-class UnfitPathError(Exception):
-    """It is no path of a file here; the message is the rest of a sentence that begins with what it is for."""
+class _UnfitError(Exception):
+    """The rest of a sentence about a path."""
 
 
-def absolute(
-    path: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None, variables: bool = False
-) -> Path:
-    """Return `path` as an absolute one: ``~`` is expanded, what is relative is relative to `base`.
+def given_path(what: str, value: object, *, base: Path | None = None, variables: bool = False) -> Path:
+    """Return a path that somebody gave, as an absolute one: ``~`` is expanded.
 
     Args:
-        path: what somebody gave.
-        base: a directory; None for the working directory of this moment.
+        what: begins each message, such as the name of the setting.
+        value: the path.
+        base: the directory that a relative path is relative to; None for the working directory of this moment.
         variables: expand ``$NAME`` and ``${NAME}`` too.
 
     Raises:
-        UnfitPathError: it names a home directory or variable that is not known, or the working directory is gone.
+        InvalidSettingError: it can be no path of a file here, names a home directory or variable that is not known, or
+            is relative while the working directory is gone.
     """
-    name = os.fspath(path)
+    with own_code(InvalidSettingError, what):
+        if not isinstance(value, str | os.PathLike) or not isinstance(name := os.fspath(value), str):
+            raise InvalidSettingError(f"{what} must be a path, not {kind_of(value)}")
+        if not name or "\0" in name:
+            raise InvalidSettingError(f"{what} must be a path: it is empty or holds a NUL character")
+        try:
+            path = _absolute(name, base, variables=variables)
+            os.fsencode(path)
+        except _UnfitError as unfit:
+            raise InvalidSettingError(f"{what} {unfit}") from None
+        except UnicodeEncodeError:
+            raise InvalidSettingError(
+                f"{what} must be a path: it holds a character that no name of a file here can have"
+            ) from None
+    return path
+
+
+def _absolute(name: str, base: Path | None, *, variables: bool) -> Path:
     if variables:
         name = _VARIABLE.sub(_value, name)
     try:
         expanded = Path(name).expanduser()
-        return expanded.absolute() if base is None else Path(base).absolute() / expanded
+        return expanded.absolute() if base is None else base.absolute() / expanded
     except RecursionError:
         raise
     except RuntimeError:
-        raise UnfitPathError("starts with a home directory that is unknown") from None
+        raise _UnfitError("starts with a home directory that is unknown") from None
     except OSError:
-        raise UnfitPathError("is relative, and the working directory is gone; give an absolute path") from None
+        raise _UnfitError("is relative, and the working directory is gone; give an absolute path") from None
 
 
-def _value(found: re.Match[str]) -> str:
-    name = found[1] if found[2] is None else found[2]
-    held = os.environ.get(name)
-    if not held or "\0" in held:  # an empty one would make another path of it, such as the root's
-        raise UnfitPathError(f"names the environment variable {name!r}, which is not set; set it, or give the path")
-    return held
+def _value(match: re.Match[str]) -> str:
+    name = match[1] if match[2] is None else match[2]
+    value = os.environ.get(name)
+    if not value or "\0" in value:  # an empty one would make another path of it, such as the root's
+        raise _UnfitError(f"names the environment variable {name!r}, which is not set; set it, or give the path")
+    return value

@@ -1,4 +1,4 @@
-"""A search of every byte of files for texts, in all the forms in which they may be written there."""
+"""A search of every byte of files for ids, in every form in which they may be written there."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import msgspec
 from jarvis._disk import files
 
 SEARCHED_BYTES = 16
-"""Ids from this length on are searched for."""
+"""The shortest id that is searched for, in bytes."""
 
 _UUID = re.compile(rb"(?=([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}))")
 _UUID_BYTES = 36
-_MOST_OTHERS = 100  # ids that are no UUIDs: each of them is a search of its own
+_MOST_OTHERS = 100  # ids that are no UUIDs: each needs a search of its own
 
 CHUNK = 2**22
-"""So many bytes of a file are read at a time."""
+"""Bytes read at a time."""
 
 
 class Search(NamedTuple):
@@ -28,9 +28,9 @@ class Search(NamedTuple):
 
     Attributes:
         files: their paths.
-        size: how many bytes that were.
-        found: how often an id that was erased stands there, at least: other memories may mention it. In ``bytes``, and
-            where JSON stands as a text in JSON, it is not looked for.
+        size: of all of them, in bytes.
+        found: how often an erased id stands there, at least: other memories may mention it. The search does not look
+            into ``bytes``, nor into JSON that stands as a text in JSON.
     """
 
     files: tuple[str, ...]
@@ -39,7 +39,7 @@ class Search(NamedTuple):
 
 
 def chunks_of(path: str) -> Iterator[bytes]:
-    """Yield the bytes of a file, some at a time.
+    """Yield the bytes of a file in chunks.
 
     Raises:
         OSError: it cannot be read.
@@ -50,11 +50,11 @@ def chunks_of(path: str) -> Iterator[bytes]:
 
 
 class Wanted:
-    r"""Ids that are searched for in bytes, in every form in which they may be written there.
+    r"""Ids to search for, in every form in which they may be written.
 
     Args:
-        ids: those shorter than `SEARCHED_BYTES` are left out, for they may stand anywhere.
-        most_others: of those that are no UUIDs the first ones are searched for, so many.
+        ids: those shorter than `SEARCHED_BYTES` are left out: they may stand anywhere by chance.
+        most_others: the most ids to search for that are no UUIDs.
 
     >>> wanted = Wanted(['the "first" of all'])
     >>> wanted.count(b'the "first" of all'), wanted.count(rb'{"see": "the \"first\" of all"}'), wanted.count(b"first")
@@ -63,28 +63,28 @@ class Wanted:
 
     def __init__(self, ids: Collection[str], most_others: int = _MOST_OTHERS) -> None:
         written = {each: forms(each) for each in ids}
-        long = [found for found in written.values() if found and len(found[-1]) >= SEARCHED_BYTES]
-        self._uuids = {found[0] for found in long if len(found[0]) == _UUID_BYTES and _UUID.match(found[0])}
-        self._others = sorted(found for found in long if found[0] not in self._uuids)[:most_others]
-        longest = [len(found[0]) for found in self._others] + ([_UUID_BYTES] if self._uuids else [])
+        long = [each for each in written.values() if each and len(each[-1]) >= SEARCHED_BYTES]
+        self._uuids = {each[0] for each in long if len(each[0]) == _UUID_BYTES and _UUID.match(each[0])}
+        self._others = sorted(each for each in long if each[0] not in self._uuids)[:most_others]
+        longest = [len(each[0]) for each in self._others] + ([_UUID_BYTES] if self._uuids else [])
         self.overlap = max(longest, default=1) - 1
-        """How many bytes before some others may belong to an id that ends in those."""
+        """How many bytes of a chunk may be the beginning of an id that ends in the next one."""
 
     def __bool__(self) -> bool:
         return bool(self._uuids or self._others)
 
     def count(self, data: bytes, seen: int = 0) -> int:
-        """Return how often one of the ids stands in `data` and ends behind its first `seen` bytes."""
-        found = 0
+        """Return how often one of the ids stands in `data` and ends after its first `seen` bytes."""
+        total = 0
         if self._uuids:
-            found += sum(each[1] in self._uuids and each.end(1) > seen for each in _UUID.finditer(data))
+            total += sum(each[1] in self._uuids and each.end(1) > seen for each in _UUID.finditer(data))
         for written in self._others:
             alone: list[tuple[bytes, int]] = []
             for form in written:  # one may be the end of a longer one, and is not counted twice
                 count = data.count(form, max(seen - len(form) + 1, 0))
-                alone.append((form, max(count - sum(held * longer.count(form) for longer, held in alone), 0)))
-            found += sum(count for _, count in alone)
-        return found
+                alone.append((form, max(count - sum(times * longer.count(form) for longer, times in alone), 0)))
+            total += sum(count for _, count in alone)
+        return total
 
 
 def search_files(
@@ -92,12 +92,12 @@ def search_files(
 ) -> Search:
     """Return how often ids stand in the bytes of files, in any of their `forms`.
 
-    What is no regular file (any more), or may not be read, is left out.
+    Files that are gone, not regular or not readable are left out.
 
     Args:
         paths: of the files.
-        ids: what to look for.
-        chunks: reads a file, where that takes more than `chunks_of`.
+        ids: to search for.
+        chunks: reads a file; by default `chunks_of`.
 
     Raises:
         OSError: a file cannot be read.
@@ -124,9 +124,9 @@ def search_files(
 
 
 def forms(name: str) -> list[bytes]:
-    r"""Return the ways in which a text is written in files, the longest first; none if it is no UTF-8.
+    r"""Return the forms in which a text is written in files, the longest first; none if it is no UTF-8.
 
-    That is as it is, and in JSON: as our codec writes it, and as others do, which escape all that is not ASCII.
+    These are the plain text and its JSON, as our codec writes it and as programs that escape all but ASCII do.
 
     >>> [form.decode() for form in forms('ż "x"')]
     ['\\u017c \\"x\\"', 'ż \\"x\\"', 'ż "x"']

@@ -183,13 +183,9 @@ class _Namespace(msgspec.Struct, forbid_unknown_fields=True):
     events: list[msgspec.Raw] = []
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
+class _Document(_Namespace, forbid_unknown_fields=True, kw_only=True):
     format: int
-    entries: dict[str, msgspec.Raw]
     clock: Clock
-    history: list[msgspec.Raw] = []
-    gaps: list[Gap] = []
-    events: list[msgspec.Raw] = []
     namespaces: dict[str, _Namespace] = {}
     erased: dict[str, _Namespace] = {}
     commits: list[Span] = []
@@ -201,20 +197,20 @@ class _Versioned(msgspec.Struct):
     format: int
 
 
-class Known(NamedTuple):
+class LastRead(NamedTuple):
     """The records and archives that were read before, by namespace. Those with the same bytes are not read again."""
 
     records: Mapping[str, Mapping[str, Record]]
     archives: Mapping[str, Archive]
 
 
-def parse(path: str, data: bytes, known: Known) -> Contents:
+def parse(path: str, data: bytes, last: LastRead) -> Contents:
     """Return the contents in the bytes of the file at `path`.
 
     Args:
         path: for error messages.
         data: the whole file.
-        known: the contents that were read before.
+        last: the contents that were read before.
 
     Raises:
         CorruptStoreError: the bytes are incomplete or changed.
@@ -233,7 +229,7 @@ def parse(path: str, data: bytes, known: Known) -> Contents:
         if _digest(memoryview(data)[: seal.start()]) != seal[1]:
             raise CorruptStoreError(path, _UNSEALED)
         _refuse_other_formats(path, msgspec.json.decode(data, type=_Versioned).format)
-        return _read_document(path, data, known)
+        return _read_document(path, data, last)
     except (ValueError, RecursionError) as error:
         problem = stack_error(data) if type(error) is RecursionError else error
         if ran_out(problem):
@@ -275,24 +271,23 @@ def _refuse_other_formats(path: str, number: int) -> None:
         raise ValueError("there is no such format")
 
 
-def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
-    """Return the contents of a file with a format; `known` is None if it has no checksum."""
+def _read_document(path: str, data: bytes, last: LastRead | None) -> Contents:
+    """Return the contents of a file with a format; `last` is None if it has no checksum."""
     document = msgspec.json.decode(data, type=_Document)
     if DEFAULT_NAMESPACE in document.namespaces:
         raise ValueError(f'the namespace {DEFAULT_NAMESPACE!r} stands under "namespaces", not at the top')
-    first = _Namespace(document.entries, document.history, document.gaps, document.events)
     namespaces: dict[str, dict[str, Record]] = {}
     archives: dict[str, Archive] = {}
-    for name, namespace in {DEFAULT_NAMESPACE: first, **document.namespaces}.items():
+    for name, namespace in {DEFAULT_NAMESPACE: document, **document.namespaces}.items():
         check_namespace(name)
-        namespaces[name] = _read_entries(path, name, namespace, known)
+        namespaces[name] = _read_entries(path, name, namespace, last)
         if namespace.history or namespace.gaps or namespace.events:
-            archives[name] = _read_archive(path, name, namespace, known)
+            archives[name] = _read_archive(path, name, namespace, last)
     for digest, erased in document.erased.items():
         if erased.entries or erased.history or erased.gaps:
             raise ValueError("it holds more than the event of an erasure")
-        archives[ERASED + digest] = _read_archive(path, ERASED + digest, erased, known)
-    if known is None:
+        archives[ERASED + digest] = _read_archive(path, ERASED + digest, erased, last)
+    if last is None:
         _check_past(document, archives.values())
         if document.format < _EXPIRING and (document.erasing or _has_expiry(namespaces.values(), archives.values())):
             raise ValueError(f"format {document.format} has no expiry, and no unfinished erasure")
@@ -303,23 +298,23 @@ def _read_document(path: str, data: bytes, known: Known | None) -> Contents:
     return contents if document.format > 1 else _without_past(contents)
 
 
-def _read_entries(path: str, name: str, namespace: _Namespace, known: Known | None) -> dict[str, Record]:
-    before = {} if known is None else known.records.get(name, {})
+def _read_entries(path: str, name: str, namespace: _Namespace, last: LastRead | None) -> dict[str, Record]:
+    before = {} if last is None else last.records.get(name, {})
     records = {}
     for number, (entry_id, raw) in enumerate(namespace.entries.items(), 1):
         fragment = bytes(raw)
         record = before.get(entry_id)
         if record is None or record.fragment != fragment:
             try:
-                record = _read_entry(entry_id, fragment, None if known is not None else name)
+                record = _read_entry(entry_id, fragment, None if last is not None else name)
             except (ValueError, RecursionError) as error:
                 raise malformed(path, f"entry number {number}", name, error) from None
         records[entry_id] = record
     return records
 
 
-def _read_archive(path: str, name: str, namespace: _Namespace, known: Known | None) -> Archive:
-    before = Archive() if known is None else known.archives.get(name, Archive())
+def _read_archive(path: str, name: str, namespace: _Namespace, last: LastRead | None) -> Archive:
+    before = Archive() if last is None else last.archives.get(name, Archive())
 
     def read(
         raws: list[msgspec.Raw], before: list[Kept], read_one: Callable[[bytes, str | None], Kept], title: str
@@ -330,7 +325,7 @@ def _read_archive(path: str, name: str, namespace: _Namespace, known: Known | No
             item = read_before.get(fragment)
             if item is None:
                 try:
-                    item = read_one(fragment, None if known is not None else name)
+                    item = read_one(fragment, None if last is not None else name)
                 except (ValueError, RecursionError) as error:
                     raise malformed(path, f"{title} number {number}", name, error) from None
             yield item
@@ -377,8 +372,8 @@ def _check_past(document: _Document, archives: Iterable[Archive]) -> None:
             event.made for event in archive.events if event.operation != "create"
         )  # a creation has the entry's own timestamp
         _check_instants(told, made, "events")
-    for gaps in (document.gaps, *(namespace.gaps for namespace in document.namespaces.values())):
-        if len({gap.id for gap in gaps}) != len(gaps):
+    for namespace in (document, *document.namespaces.values()):
+        if len({gap.id for gap in namespace.gaps}) != len(namespace.gaps):
             raise ValueError("an entry has several gaps")
 
 

@@ -206,7 +206,7 @@ def fragment_of(stored: Stored, namespace: str) -> bytes:
 
 
 def margin_of(namespace: str) -> bytes:
-    """Return what stands before each line of an entry, a past state or an event of a namespace."""
+    """Return the line break and indent in front of each line of an entry, a past state or an event."""
     return b"\n    " if namespace == DEFAULT_NAMESPACE else b"\n        "
 
 
@@ -215,13 +215,13 @@ def indented(value: object, margin: bytes) -> bytes:
     return msgspec.json.format(encode(value), indent=2).replace(b"\n", margin)  # no text holds a bare newline
 
 
-def malformed(path: str, place: str, namespace: str, error: Exception) -> CorruptStoreError | StackFullError:
+def malformed(path: str, part: str, namespace: str, error: Exception) -> CorruptStoreError | StackFullError:
     """Return the error that something in the file at `path` is malformed, such as "entry number 3"."""
     if ran_out(error):
         return StackFullError()
     problem = "a text holds a lone surrogate" if isinstance(error, UnicodeError) else str(error)
     return CorruptStoreError(
         path,
-        f"{place} of namespace {namespace!r} is malformed: {problem}; mend or remove it there, or restore the file "
+        f"{part} of namespace {namespace!r} is malformed: {problem}; mend or remove it there, or restore the file "
         "from a copy",
     )

@@ -22,7 +22,7 @@ from jarvis._disk.copies import place_for_copy, put_copy
 from jarvis._disk.files import Stamp, explaining
 from jarvis._disk.locks import WriterLock
 from jarvis._json import remains
-from jarvis._json.file import COPY, Clock, Known, parse, render
+from jarvis._json.file import COPY, Clock, LastRead, parse, render
 from jarvis._json.room import Room
 from jarvis._json.seen import Seen, Snapshot
 from jarvis._json.transaction import Transaction
@@ -209,7 +209,7 @@ class Store:
             try:
                 files.write_whole(temporary, [data])
                 written = files.read_regular(temporary)
-                parse(target, written, Known({}, {}))
+                parse(target, written, LastRead({}, {}))
                 if written != data:
                     raise StoreAccessError(target, "differs from what was written; nothing was kept, check the disk")
                 put_copy(temporary, target)
@@ -315,7 +315,7 @@ class Store:
         data, stamp, descriptor = _read_whole(path)
         try:
             rooms, archives = ({}, {}) if last is None else (last.rooms, last.archives)
-            contents = parse(path, data, Known({name: room.records for name, room in rooms.items()}, archives))
+            contents = parse(path, data, LastRead({name: room.records for name, room in rooms.items()}, archives))
         except BaseException:
             os.close(descriptor)
             raise

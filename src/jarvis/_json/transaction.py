@@ -14,7 +14,7 @@ import msgspec
 from jarvis._calls.caller import current_task
 from jarvis._json import feed
 from jarvis._json.event import Event, creation, erasures_of, store_event
-from jarvis._json.past import Archive, Gap, Span, State, keep, noted_ids, widened
+from jarvis._json.past import ENDLESS, Archive, Gap, Span, State, keep, noted_ids, widened
 from jarvis._json.record import Record, by_number
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
@@ -129,7 +129,7 @@ class Transaction(Seen):
             return
         if self.own is not None and clock.made is not None:
             alone = self.own == clock.commit and self._instants == {clock.made}
-            if not alone or (self._begins_here and self.own > 1):  # the span covers what was before the past
+            if not alone or (self._begins_here and self.own > 1):  # the span covers the changes before the past
                 spans = [*spans, Span(self.own, clock.commit, clock.made)]
         self.spans = spans[max(bisect_right(spans, clock.begins, key=attrgetter("made")) - 1, 0) :]
 
@@ -319,7 +319,7 @@ class Transaction(Seen):
             self.purge(now, _PURGED_AT_ONCE)
 
     def purge_entry(self, namespace: str, entry_id: str, now: int) -> None:
-        """Remove the entry with this id, or what is left of its past, if it has expired."""
+        """Remove the entry with this id, or the rest of its past, if it has expired."""
         record = self.room(namespace).get(entry_id)
         if record is not None and record.has_expired(now):
             self._purge(namespace, record)
@@ -369,8 +369,8 @@ class Transaction(Seen):
     def prune(self, now: int, limit: int) -> int:
         """Remove at most `limit` states that are too old at the instant `now`; return how many.
 
-        Before a state that was cleared goes, all earlier states of its entry go. Events take over what the states told
-        of changes; of those that are too old, at most `limit` go too.
+        Cleared states go first, each after the earlier states of its entry. Events take over what the states told
+        of changes; of the events that are too old, at most `limit` go too.
         """
         policy = self._policy
         aged, cleared = _ago(now, policy.max_age), _ago(now, policy.cleared_max_age)
@@ -445,4 +445,4 @@ def _about(event: Event, record: Record) -> Event:
 
 
 def _ago(now: int, age: timedelta | None) -> int:
-    return -(2**62) if age is None else now - age // MICROSECOND
+    return -ENDLESS if age is None else now - age // MICROSECOND

@@ -17,8 +17,8 @@ from jarvis._disk.files import Stamp
 from jarvis._disk.lock_file import Note
 from jarvis._sqlite import driver, migrations, schema
 from jarvis._sqlite.connection import too_new
-from jarvis._sqlite.replace import copy_file, touched_rows
-from jarvis._sqlite.store_file import MAX_TRIES, NOTHING, StoreFile
+from jarvis._sqlite.replace import copy_file
+from jarvis._sqlite.store_file import MAX_TRIES, NOTHING, StoreFile, end_notes
 from jarvis.errors import (
     CorruptStoreError,
     StoreAccessError,
@@ -212,10 +212,7 @@ class Opening:
         """
         is_current = schema.read_mark(connection)[1] == schema.CURRENT_VERSION
         if not is_current or not os.path.exists(copy_file.path_of(self._path)):
-            endings = touched_rows.ending(touched_rows.of(connection))
-            with connection:
-                for sql in endings:
-                    connection.execute(sql).fetchall()
+            end_notes(connection)
         if not is_current:
             copy_file.remove(self._path)
             migrations.migrate(connection)

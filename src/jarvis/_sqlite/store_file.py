@@ -44,6 +44,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_openings.clear)
 
 
+def end_notes(connection: apsw.Connection) -> None:
+    """End the notes of changed rows that a move has begun; no-op if there are none."""
+    endings = touched_rows.ending(touched_rows.of(connection))
+    with connection:
+        for sql in endings:
+            connection.execute(sql).fetchall()
+
+
 class StoreFile:
     """The SQLite file at `path` with its writers' lock; see `jarvis._sqlite.database.Database` for the arguments."""
 
@@ -296,10 +304,7 @@ class StoreFile:
         """
         try:
             with held_for_once(copy_file.lock_of(self.path), self.path, 0):
-                endings = touched_rows.ending(touched_rows.of(connection))
-                with connection:
-                    for sql in endings:
-                        connection.execute(sql).fetchall()
+                end_notes(connection)
                 copy_file.remove(self.path)
         except StoreBusyError:
             return False
@@ -320,7 +325,8 @@ class StoreFile:
             return False
         finally:
             connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
-        self._sync_log()  # or what stood in it comes back with a power cut
+        with files.explaining(self.path, "sync the log"):
+            files.sync_file(f"{self.path}-wal")  # or its content comes back with a power cut
         return True
 
     def try_finishing(self, connection: apsw.Connection) -> bool:
@@ -330,15 +336,6 @@ class StoreFile:
         except (apsw.Error, StoreError) as error:
             self.warn("what was erased from %s is still in its files: %s", self.path, type(error).__name__)
             return False
-
-    def _sync_log(self) -> None:
-        """Make what was done to the log durable."""
-        with files.explaining(self.path, "sync the log"):
-            descriptor = files.open_regular(f"{self.path}-wal", os.O_RDWR, os.open)
-            try:
-                files.system.sync(descriptor)
-            finally:
-                os.close(descriptor)
 
     def files(self) -> list[str]:
         """Return the paths of all files of the store: itself, its log and lock, kept copies, leftovers.

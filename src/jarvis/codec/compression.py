@@ -1,7 +1,7 @@
-"""Values of some size, smaller: zstd (https://www.rfc-editor.org/rfc/rfc8878), each value on its own.
+"""Compression of large values with zstd (https://www.rfc-editor.org/rfc/rfc8878), each value on its own.
 
-A frame has no checksum of its own: page and row have theirs. There is no dictionary trained on values either,
-because it would keep text of values that were erased.
+A frame has no checksum of its own: page and row have theirs. No dictionary is trained on values, because it would
+keep text of erased ones.
 """
 
 from __future__ import annotations
@@ -10,26 +10,25 @@ import functools
 import sys
 from typing import Any, Literal
 
-from jarvis._disk.os_errors import translated
 from jarvis.codec.values import MAX_VALUE_BYTES
-from jarvis.errors import UnsupportedError
+from jarvis.errors import UnsupportedError, translated
 
 Mode = Literal["auto", "off", "max"]
 """How values are stored: ``auto``, compressed fast; ``max``, as small as it gets; ``off``, as they are."""
 
 THRESHOLD_BYTES = 1024
-"""What is smaller stays as it is: of 300 bytes compression leaves 200, and costs 12 µs to write and 9 to read."""
+"""Smaller values are not compressed: of 300 bytes 200 would be left, at 12 µs more to write and 9 to read."""
 
 _FAST, _THOROUGH, _THOROUGH_ENOUGH = 3, 19, 12
 _LARGE = 2**18
-"""From here on ``max`` makes do with less: 8 MiB take 4 s at level 19 and 0.4 s at 12, perhaps in a transaction."""
+"""From this size on ``max`` takes a lower level: 8 MiB take 4 s at level 19, perhaps in a transaction, 0.4 s at 12."""
 
 _WINDOW_LOG = 26
-"""Memory that a frame may ask for, as a power of 2: as much as the largest value."""
+"""The most memory that a frame may need, as a power of 2: the size of the largest value."""
 
 
 def compress(data: bytes, mode: Mode) -> bytes | None:
-    """Return `data` as a zstd frame, or None if it stays as it is: too small, not smaller by it, or ``off``."""
+    """Return `data` as a zstd frame; None if it is too small, would not become smaller, or the mode is ``off``."""
     if mode == "off" or len(data) < THRESHOLD_BYTES:
         return None
     level = _FAST if mode == "auto" else _THOROUGH if len(data) < _LARGE else _THOROUGH_ENOUGH
@@ -38,10 +37,10 @@ def compress(data: bytes, mode: Mode) -> bytes | None:
 
 
 def decompress(packed: bytes) -> bytes:
-    """Return what was compressed.
+    """Return the data of a zstd frame.
 
     Raises:
-        ValueError: it is no whole frame, or one of more than `MAX_VALUE_BYTES`, which is not made.
+        ValueError: it is no whole frame, or holds more than `MAX_VALUE_BYTES`.
 
     >>> decompress(compress(b"again and " * 200, "auto")) == b"again and " * 200
     True
@@ -50,7 +49,7 @@ def decompress(packed: bytes) -> bytes:
     frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
     try:
         data: bytes = frame.decompress(packed, MAX_VALUE_BYTES + 1)
-    except zstd.ZstdError:  # its text is about what is stored
+    except zstd.ZstdError:  # its text is about stored data
         raise ValueError("is not compressed") from None
     if not frame.eof or frame.unused_data or len(data) > MAX_VALUE_BYTES:
         raise ValueError("is compressed, but not whole")
@@ -59,10 +58,10 @@ def decompress(packed: bytes) -> bytes:
 
 @functools.cache
 def _zstd() -> Any:
-    """Return the zstd module, whose import takes 5 ms: only who has large values pays for it.
+    """Return the zstd module. Its import takes 5 ms, which only programs with large values pay.
 
     Raises:
-        UnsupportedError: it is not there, such as in a bundle that was made without it.
+        UnsupportedError: it is missing, such as in a bundle that was made without it.
         StoreError: it cannot be read, such as for want of file descriptors.
     """
     try:

@@ -1,7 +1,7 @@
-"""How far a value reaches when it is written out, told without writing it out.
+"""The size of a value when it is written out, computed without writing it out.
 
-A dict that holds one part twice, which holds another twice, and so on, has 2^60 leaves behind sixty small
-dicts. A walk over the leaves never ends; a walk over the distinct containers ends at once.
+A dict that holds one part twice, which holds another twice, and so on for sixty levels, has 2^60 leaves. A walk over
+the leaves never ends; a walk over the distinct containers ends at once.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 TALLEST = 250
-"""What is nested deeper is not looked into; it is told as this deep. Circles are, too."""
+"""The greatest height that is told: deeper parts are not looked into, and circles have this height."""
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 _SMALL = frozenset((bool, float, type(None)))
 
 
 class Extent(NamedTuple):
-    """How far a value reaches, a shared part counted wherever it stands.
+    """The size of a value, in which a shared part counts at each place.
 
     Attributes:
-        parts: how many containers, elements and items there are.
-        least_bytes: JSON of it has at least so many.
-        height: how many containers lie in each other, up to `TALLEST`.
+        parts: the number of containers, elements and items.
+        least_bytes: the least size of its JSON.
+        height: the number of containers inside each other, up to `TALLEST`.
     """
 
     parts: int
@@ -46,7 +46,7 @@ def extent_of(value: Any) -> Extent:
     return _extent(value, {}, 0)
 
 
-def _extent(value: Any, known: dict[int, Extent], depth: int) -> Extent:
+def _extent(value: Any, extents: dict[int, Extent], depth: int) -> Extent:
     kind = type(value)
     if kind is str or kind is bytes:
         return Extent(1, len(value) + 2, 0)
@@ -55,27 +55,27 @@ def _extent(value: Any, known: dict[int, Extent], depth: int) -> Extent:
     is_mapping = issubclass(kind, Mapping)
     if not is_mapping and not issubclass(kind, _CONTAINERS):
         return _DOT
-    found = known.get(id(value))
-    if found is not None:
-        return found
+    extent = extents.get(id(value))
+    if extent is not None:
+        return extent
     if depth >= TALLEST:
         return _CIRCLE
-    known[id(value)] = _CIRCLE  # until it is known: whoever meets it before is inside of it
+    extents[id(value)] = _CIRCLE  # until the end of this call: if it is met before, it is inside itself
     parts, least_bytes, height = 1, 2, 0
     if is_mapping:
         for key in value:
             if type(key) is str:
                 least_bytes += len(key) + 3
-            else:  # a tuple is a path, and may be of shared parts, too
-                inner = _extent(key, known, depth + 1)
+            else:  # a tuple is a path, and may have shared parts, too
+                inner = _extent(key, extents, depth + 1)
                 parts, least_bytes, height = parts + inner.parts, least_bytes + 1, max(height, inner.height)
-    for held in value.values() if is_mapping else value:
-        if type(held) in _SMALL:  # as below, without the call
+    for item in value.values() if is_mapping else value:
+        if type(item) in _SMALL:  # as below, without the call
             parts, least_bytes = parts + 1, least_bytes + 2
             continue
-        inner = _extent(held, known, depth + 1)
+        inner = _extent(item, extents, depth + 1)
         parts += inner.parts
         least_bytes += inner.least_bytes + 1
         height = max(height, inner.height)
-    known[id(value)] = extent = Extent(parts, least_bytes - 1, min(height + 1, TALLEST))
+    extents[id(value)] = extent = Extent(parts, least_bytes - 1, min(height + 1, TALLEST))
     return extent

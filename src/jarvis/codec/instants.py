@@ -1,7 +1,7 @@
 """Datetimes as text and as instants.
 
 An *instant* is a whole number of microseconds since 1970-01-01T00:00:00Z: what times are ordered by.
-A naive datetime means local time; its instant is fixed with the offset in force when it is written.
+A naive datetime means local time; its instant is computed with the offset of the moment when it is written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FIRST_INSTANT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 """The first instant that has a date in UTC."""
 
 LAST_INSTANT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
-"""The last one."""
+"""The last instant that has a date in UTC."""
 
 Moment = TypeVar("Moment", datetime, time)
 
@@ -29,7 +29,7 @@ class InvalidMomentError(ValueError):
     """A datetime or time cannot be kept exactly; the message says why.
 
     Attributes:
-        entry_id: of the entry that holds it, where that is known.
+        entry_id: of the entry that holds it, or None if that is not known.
     """
 
     entry_id: str | None = None
@@ -39,8 +39,8 @@ def instant_of(moment: datetime) -> int:
     """Return the instant of `moment`: microseconds since 1970 UTC; naive means local time.
 
     Raises:
-        InvalidMomentError: a naive time so close to year 1 or 9999 that its offset leaves the calendar, or a time
-            zone that tells no offset.
+        InvalidMomentError: the time is naive and so close to year 1 or 9999 that its offset leaves the calendar, or its
+            time zone tells no offset.
 
     >>> instant_of(datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc))
     1000000
@@ -56,12 +56,12 @@ def instant_of(moment: datetime) -> int:
 
 
 def nearest_instant(moment: datetime) -> int:
-    """Return what `instant_of` does, or for a naive time that it refuses the end of the calendar that it is close to.
+    """Return the instant of `moment`; for a naive time without local time, the nearest end of the calendar.
 
-    That is for questions: ``datetime.min`` and ``datetime.max`` mean "from the first on" and "to the last" everywhere.
+    Questions need that: ``datetime.min`` and ``datetime.max`` mean "from the first on" and "to the last" everywhere.
 
     Raises:
-        InvalidMomentError: a time zone that tells no offset.
+        InvalidMomentError: its time zone tells no offset.
     """
     try:
         return instant_of(moment)
@@ -72,7 +72,7 @@ def nearest_instant(moment: datetime) -> int:
 
 
 def datetime_of(instant: int) -> datetime:
-    """Return the moment of an instant, aware, in UTC; of one that has no date there, the nearest that has.
+    """Return the moment of an instant, aware, in UTC; beyond the calendar, its nearest end.
 
     >>> datetime_of(1000000).isoformat()
     '1970-01-01T00:00:01+00:00'
@@ -85,7 +85,7 @@ def format_moment(moment: Moment) -> tuple[str, int, str | None]:
 
     Raises:
         InvalidMomentError: the time zone is neither fixed (`datetime.timezone`) nor a named `ZoneInfo`,
-            so it could not come back as what it is.
+            so it could not be read back exactly.
     """
     zone = moment.tzinfo
     name: str | None = None
@@ -105,7 +105,7 @@ def text_of(moment: datetime) -> str:
 
 
 def parse_moment(kind: type[Moment], text: str, fold: int = 0, zone: str | None = None) -> Moment:
-    """Return what `format_moment` was given.
+    """Return the moment that `format_moment` was given.
 
     Raises:
         InvalidMomentError: the text is no ISO 8601 time, or this machine does not know the time zone.

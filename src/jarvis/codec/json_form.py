@@ -1,4 +1,4 @@
-r"""A value in JSON types only, as other programs read it. Not the way back: that is `jarvis.codec.values`.
+r"""A value in JSON types only, for other programs. It is not read back: `jarvis.codec.values` is for that.
 
 =====================================  ================================================================
 in the value                           in JSON
@@ -31,10 +31,10 @@ _encoder = msgspec.json.Encoder()
 
 
 def json_form(value: Any) -> Any:
-    """Return a new object of what `value` holds, in JSON types. It must not be nested without end.
+    """Return `value` as a new object of JSON types. It must not be nested without end.
 
     Raises:
-        InvalidEntryError: two keys of a dict would be one.
+        InvalidEntryError: two keys of a dict would be the same in JSON.
 
     >>> json_form({"at": (1, float("nan")), "tags": {"b", "a"}})
     {'at': [1, 'NaN'], 'tags': ['a', 'b']}
@@ -51,13 +51,13 @@ def json_form(value: Any) -> Any:
     if isinstance(value, dict):
         return _object(value)
     if isinstance(value, (list, tuple)):
-        return [json_form(held) for held in value]
+        return [json_form(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted(map(json_form, value), key=_encoder.encode)
     if isinstance(value, (datetime, time)):
         try:
             return value.isoformat().replace("+00:00", "Z")
-        except Exception:  # noqa: BLE001 - of anybody's time zone
+        except Exception:  # noqa: BLE001 - the time zone may be anybody's class
             raise InvalidEntryError("value", "has a time zone that tells no offset") from None
     plain = msgspec.to_builtins(value, str_keys=True, enc_hook=str)
     return _text(plain) if type(plain) is str else json_form(plain)
@@ -71,10 +71,10 @@ def _text(text: str) -> str:
 
 
 def _object(value: dict[Any, Any]) -> dict[str, Any]:
-    held = {_key(key): json_form(each) for key, each in value.items()}
-    if len(held) != len(value):
+    members = {_key(key): json_form(item) for key, item in value.items()}
+    if len(members) != len(value):
         raise InvalidEntryError("value", "has a dict with two keys that would be one in JSON; rename one of them")
-    return held
+    return members
 
 
 def _key(key: Any) -> str:

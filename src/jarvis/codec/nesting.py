@@ -1,4 +1,4 @@
-"""JSON that a decoder had not enough of the call stack for: how deep it is nested, told without recursion."""
+"""JSON for which a decoder had too little of the call stack: its depth, found without recursion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_LEVELS = 4 * MAX_DEPTH
-"""A level of a value takes at most three of JSON, those of a tagged dict; the rest is the file around it."""
+"""A level of a value takes at most three levels of JSON, in a tagged dict; the fourth is for the file around it."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|([\[{])|([\]}])', re.DOTALL)
 
@@ -22,10 +22,10 @@ Kind = TypeVar("Kind")
 
 
 def stack_error(encoded: bytes | str) -> ValueError | StackFullError:
-    """Return what to raise where decoding `encoded` met a `RecursionError`.
+    """Return the error to raise after decoding `encoded` raised a `RecursionError`.
 
-    A `StackFullError` if a shallower caller can decode it; a ValueError if it is nested deeper than anything that
-    jarvis writes, so that it is damage.
+    It is a `StackFullError` if a shallower caller can decode it, and a ValueError if it is nested deeper than anything
+    that jarvis writes, which is damage.
 
     >>> stack_error("[" * 1_000)
     ValueError('it is nested deeper than a value ever is')
@@ -41,12 +41,12 @@ def stack_error(encoded: bytes | str) -> ValueError | StackFullError:
 
 
 def ran_out(error: Exception) -> bool:
-    """Tell whether an error of reading is only that too little of the call stack was left."""
+    """Tell whether reading failed only because too little of the call stack was left."""
     return isinstance(error, RecursionError) or (isinstance(error, InvalidEntryError) and error.problem == NO_STACK)
 
 
 def decoder_of(kind: type[Kind]) -> Callable[[bytes | str], Kind]:
-    """Return a function from the JSON of a `kind` to one; it raises what `stack_error` says, and else as msgspec."""
+    """Return a function that decodes the JSON of a `kind`; it raises as `stack_error` says, and else as msgspec."""
     decode = msgspec.json.Decoder(kind).decode
 
     def decoded(encoded: bytes | str) -> Kind:

@@ -1,9 +1,9 @@
 """The law: a value is stored plainly if and only if decoding its encoding gives an equal value of the
-same types; otherwise it is stored in a tagged form; otherwise it is refused.
+same types. Otherwise it is stored in a tagged form, or refused.
 
 The types are walked *before* encoding, because fast encoders silently turn NaN into null, integer
-keys into text and tuples into lists. The tagged form is an object ``{"$type": name, "$value": …}``;
-a caller's own object that has a ``"$type"`` key is itself tagged (as ``"dict"``), so nothing collides.
+keys into text and tuples into lists. The tagged form is an object ``{"$type": name, "$value": …}``.
+A caller's own object that has a ``"$type"`` key is itself tagged (as ``"dict"``), so nothing collides.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_DEPTH = 100
-"""Deepest nesting of a value. Decoders recurse, so a deeper value could be written from a shallow
-call stack and then be unreadable from a deep one."""
+"""Deepest nesting of a value. Decoders recurse: a deeper value could be written from a shallow call stack, and then
+not be read from a deep one."""
 
 MAX_VALUE_BYTES = 64 * 1024 * 1024
-"""Largest encoded value. Beyond it belongs a file, and its path in the memory."""
+"""Largest encoded value. Store larger data in a file, and its path in the memory."""
 
 TAG = "$type"
-_HELD = "$value"
+_CONTENT = "$value"
 _MARK = b'"$type"'  # is in the bytes of every value that holds a tagged form (and perhaps in others)
 
 _BUDGET = MAX_VALUE_BYTES
-"""What a value may spend before it is looked at whether it explodes: the bytes of long texts, and `_PART` a part."""
+"""Bytes of long texts, and `_PART` for each part, before a value is checked for whether it explodes."""
 
-_PART = 256  # so that the budget is spent in 30 ms
-_LONG = 4096  # characters, from which on a text is counted by its length
+_PART = 256  # the budget is spent after 30 ms
+_LONG = 4096  # characters; a longer text costs its length
 _NO_LIMIT = 2**80
 
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # what JSON readers everywhere keep exactly as integers
@@ -53,7 +53,7 @@ _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; store parts of it as ent
 
 
 class _RefusedError(Exception):
-    """Carries the reason, and the path back up to the field, segment by segment."""
+    """Carries the reason, and collects the path on its way up to the field, segment by segment."""
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
@@ -65,13 +65,13 @@ class _SpentError(Exception):
 
 
 class Prepared(dict[str, Any]):
-    """Stands for a value whose encoding was made before it was needed, such as before a lock was taken.
+    """Takes the place of a value that was encoded before it was needed, such as before a lock was taken.
 
-    An empty dict: all that is in the value is in `json`.
+    It is an empty dict: the content of the value is in `json`.
 
     Attributes:
-        json: the value, checked, as `encode` has it.
-        packed: that compressed, or None if it stays as it is.
+        json: the value, checked and encoded by `encode`.
+        packed: the same compressed, or None if it is not to be compressed.
     """
 
     __slots__ = ("json", "packed")
@@ -82,7 +82,7 @@ class Prepared(dict[str, Any]):
 
 
 def encode(value: Any) -> bytes:
-    """Return `value` as UTF-8 JSON bytes that `decode` turns back into the exact value.
+    """Return `value` as UTF-8 JSON bytes, which `decode` turns back into the exact value.
 
     Raises:
         InvalidEntryError: the value cannot come back exactly, or is over `MAX_VALUE_BYTES`.
@@ -104,7 +104,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(encoded: bytes | str) -> Any:
-    """Return the value that `encode` was given; a new object at every call.
+    """Return the value that `encode` was given, as a new object at every call.
 
     Raises:
         ValueError: the bytes are no such encoding (`msgspec.DecodeError` is one).
@@ -136,12 +136,10 @@ def flatten(value: Any) -> Any:
 
 
 def check_extent(value: Any, *, field: str = "value") -> None:
-    """Check that `value` does not explode: that it is neither nested too deep nor sure to be over `MAX_VALUE_BYTES`.
-
-    Each container is looked at once, however often it is held, so this is quick where `flatten` would have no end.
+    """Check that `value` does not explode, quickly also where `flatten` would never end: each container is seen once.
 
     Raises:
-        InvalidEntryError: it is.
+        InvalidEntryError: it is nested too deep, or sure to be over `MAX_VALUE_BYTES`.
     """
     try:
         extent = extent_of(value)
@@ -162,11 +160,11 @@ def _flatten(value: Any, depth: int, budget: list[int]) -> Any:
     if kind is str:
         return value if len(value) < _LONG and value.isascii() else _flatten_text(value, budget)
     if kind is int:
-        return value if INT_MIN <= value <= INT_MAX else _long_form({TAG: "int", _HELD: hex(value)}, budget)
+        return value if INT_MIN <= value <= INT_MAX else _long_form({TAG: "int", _CONTENT: hex(value)}, budget)
     if kind is bool or value is None:
         return value
     if kind is float:
-        return value if math.isfinite(value) else {TAG: "float", _HELD: repr(value)}
+        return value if math.isfinite(value) else {TAG: "float", _CONTENT: repr(value)}
     if depth >= MAX_DEPTH:
         raise _RefusedError(_TOO_DEEP)
     if kind is dict:
@@ -174,7 +172,7 @@ def _flatten(value: Any, depth: int, budget: list[int]) -> Any:
     if kind is list:
         return _flatten_items(value, depth, budget)
     if kind is tuple or kind is set or kind is frozenset:
-        return {TAG: kind.__name__, _HELD: _flatten_items(list(value), depth, budget)}
+        return {TAG: kind.__name__, _CONTENT: _flatten_items(list(value), depth, budget)}
     return _long_form(_flatten_other(value, kind), budget)
 
 
@@ -185,8 +183,8 @@ def _spend(budget: list[int], cost: int) -> None:
 
 
 def _long_form(tagged: dict[str, Any], budget: list[int]) -> dict[str, Any]:
-    """Return a tagged form, paid for if it is long."""
-    size = len(tagged[_HELD])
+    """Return a tagged form; a long one costs its length."""
+    size = len(tagged[_CONTENT])
     if size >= _LONG:
         _spend(budget, size)
     return tagged
@@ -198,22 +196,22 @@ def _flatten_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> Any:
         raise _SpentError
     changed: dict[str, Any] | None = None
     plain_keys = TAG not in value
-    for key, held in value.items():
+    for key, item in value.items():
         if type(key) is not str:
             raise _RefusedError(f"has a key of type {type(key).__name__}; keys are str, so {_why_no_key(type(key))}")
-        kind = type(held)
+        kind = type(item)
         if key.isascii() and len(key) < _LONG:  # what most are
             if kind is str:
-                if len(held) < _LONG and held.isascii():
+                if len(item) < _LONG and item.isascii():
                     continue
-            elif (kind is int and INT_MIN <= held <= INT_MAX) or kind is bool or held is None:
+            elif (kind is int and INT_MIN <= item <= INT_MAX) or kind is bool or item is None:
                 continue
         try:
-            flat = _flatten(held, depth + 1, budget)
+            flat = _flatten(item, depth + 1, budget)
         except _RefusedError as refused:
             refused.path.append(f".{_shown(key)}")
             raise
-        if flat is not held:
+        if flat is not item:
             changed = dict(value) if changed is None else changed
             changed[key] = flat
         if (len(key) >= _LONG or not key.isascii()) and _flatten_text(key, budget) is not key:
@@ -221,7 +219,7 @@ def _flatten_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> Any:
     result = value if changed is None else changed
     if plain_keys:
         return result
-    return {TAG: "dict", _HELD: [[_flatten(key, 0, budget), held] for key, held in result.items()]}
+    return {TAG: "dict", _CONTENT: [[_flatten(key, 0, budget), item] for key, item in result.items()]}
 
 
 def _flatten_items(items: list[Any], depth: int, budget: list[int]) -> list[Any]:
@@ -229,13 +227,13 @@ def _flatten_items(items: list[Any], depth: int, budget: list[int]) -> list[Any]
     if budget[0] < 0:
         raise _SpentError
     changed: list[Any] | None = None
-    for index, held in enumerate(items):
+    for index, item in enumerate(items):
         try:
-            flat = _flatten(held, depth + 1, budget)
+            flat = _flatten(item, depth + 1, budget)
         except _RefusedError as refused:
             refused.path.append(f"[{index}]")
             raise
-        if flat is not held:
+        if flat is not item:
             changed = list(items) if changed is None else changed
             changed[index] = flat
     return items if changed is None else changed
@@ -247,7 +245,7 @@ def _flatten_text(text: str, budget: list[int]) -> Any:
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate: UTF-8 has no form for it
-        return {TAG: "str", _HELD: text.encode("utf-8", "surrogatepass").hex()}
+        return {TAG: "str", _CONTENT: text.encode("utf-8", "surrogatepass").hex()}
     return text
 
 
@@ -257,28 +255,28 @@ def _flatten_other(value: Any, kind: type) -> Any:
             text, fold, zone = format_moment(value)
         except InvalidMomentError as error:
             raise _RefusedError(str(error)) from None
-        tagged: dict[str, Any] = {TAG: kind.__name__, _HELD: text}
+        tagged: dict[str, Any] = {TAG: kind.__name__, _CONTENT: text}
         if fold:
             tagged["fold"] = fold
         if zone is not None:
             tagged["zone"] = zone
         return tagged
     if kind is date:
-        return {TAG: "date", _HELD: value.isoformat()}
+        return {TAG: "date", _CONTENT: value.isoformat()}
     if kind is timedelta:
-        return {TAG: "timedelta", _HELD: [value.days, value.seconds, value.microseconds]}
+        return {TAG: "timedelta", _CONTENT: [value.days, value.seconds, value.microseconds]}
     if kind is bytes:
-        return {TAG: "bytes", _HELD: binascii.b2a_base64(value, newline=False).decode("ascii")}
+        return {TAG: "bytes", _CONTENT: binascii.b2a_base64(value, newline=False).decode("ascii")}
     name = kind.__name__
     if kind.__module__ == "uuid" and name == "UUID":
-        return {TAG: "uuid", _HELD: str(value)}
+        return {TAG: "uuid", _CONTENT: str(value)}
     if kind.__module__ in ("decimal", "_pydecimal") and name == "Decimal":
-        return {TAG: "decimal", _HELD: str(value)}
+        return {TAG: "decimal", _CONTENT: str(value)}
     if kind.__module__.partition(".")[0] == "pathlib":
         from pathlib import Path
 
         if kind is type(Path()):
-            return {TAG: "path", _HELD: _flatten_text(str(value), [_NO_LIMIT])}
+            return {TAG: "path", _CONTENT: _flatten_text(str(value), [_NO_LIMIT])}
     raise _RefusedError(f"is of type {why_refused(kind)}")
 
 
@@ -292,7 +290,7 @@ _WAYS_OUT = {
 
 
 def why_refused(kind: type) -> str:
-    """Return why a value of this type cannot be stored, and what can be done: the rest of "it is of type"."""
+    """Return why a value of this type cannot be stored, and the way out, as the rest of a sentence "it is of type"."""
     if issubclass(kind, Enum):
         return f"{kind.__name__}: it would not come back as a member, so store its .value, or its .name"
     for plain in (dict, list, tuple, set, frozenset, str, bool, int, float, bytes):
@@ -313,7 +311,7 @@ def _why_no_key(kind: type) -> str:
 
 
 def _shown(key: str) -> str:
-    """Return a dict key for use in a path: whole if it is short and printable, else cut and escaped."""
+    """Return a dict key as a segment of a path: whole if it is short and printable, else cut and escaped."""
     return key if key.isprintable() and len(key) <= 40 else ascii(key[:40])[1:-1] + "…"
 
 
@@ -338,9 +336,9 @@ def _revive(plain: Any) -> Any:
     if kind is dict:
         tag = plain.get(TAG)
         if tag is None:
-            for key, held in plain.items():
-                if type(held) is dict or type(held) is list:
-                    plain[key] = _revive(held)
+            for key, item in plain.items():
+                if type(item) is dict or type(item) is list:
+                    plain[key] = _revive(item)
             return plain
         try:
             return _REVIVERS[tag](plain)
@@ -349,43 +347,43 @@ def _revive(plain: Any) -> Any:
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError("a stored value has an unknown or malformed tagged form") from error
     if kind is list:
-        for index, held in enumerate(plain):
-            if type(held) is dict or type(held) is list:
-                plain[index] = _revive(held)
+        for index, item in enumerate(plain):
+            if type(item) is dict or type(item) is list:
+                plain[index] = _revive(item)
     return plain
 
 
 def _revive_decimal(plain: dict[str, Any]) -> Any:
     from decimal import Decimal
 
-    return Decimal(plain[_HELD])
+    return Decimal(plain[_CONTENT])
 
 
 def _revive_uuid(plain: dict[str, Any]) -> Any:
     from uuid import UUID
 
-    return UUID(plain[_HELD])
+    return UUID(plain[_CONTENT])
 
 
 def _revive_path(plain: dict[str, Any]) -> Any:
     from pathlib import Path
 
-    return Path(_revive(plain[_HELD]))
+    return Path(_revive(plain[_CONTENT]))
 
 
 _REVIVERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "int": lambda plain: int(plain[_HELD], 16),
-    "float": lambda plain: float(plain[_HELD]),
-    "str": lambda plain: bytes.fromhex(plain[_HELD]).decode("utf-8", "surrogatepass"),
-    "dict": lambda plain: {_revive(key): _revive(held) for key, held in plain[_HELD]},
-    "tuple": lambda plain: tuple(_revive(plain[_HELD])),
-    "set": lambda plain: set(_revive(plain[_HELD])),
-    "frozenset": lambda plain: frozenset(_revive(plain[_HELD])),
-    "datetime": lambda plain: parse_moment(datetime, plain[_HELD], plain.get("fold", 0), plain.get("zone")),
-    "time": lambda plain: parse_moment(time, plain[_HELD], plain.get("fold", 0), plain.get("zone")),
-    "date": lambda plain: date.fromisoformat(plain[_HELD]),
-    "timedelta": lambda plain: timedelta(*plain[_HELD]),
-    "bytes": lambda plain: binascii.a2b_base64(plain[_HELD]),
+    "int": lambda plain: int(plain[_CONTENT], 16),
+    "float": lambda plain: float(plain[_CONTENT]),
+    "str": lambda plain: bytes.fromhex(plain[_CONTENT]).decode("utf-8", "surrogatepass"),
+    "dict": lambda plain: {_revive(key): _revive(item) for key, item in plain[_CONTENT]},
+    "tuple": lambda plain: tuple(_revive(plain[_CONTENT])),
+    "set": lambda plain: set(_revive(plain[_CONTENT])),
+    "frozenset": lambda plain: frozenset(_revive(plain[_CONTENT])),
+    "datetime": lambda plain: parse_moment(datetime, plain[_CONTENT], plain.get("fold", 0), plain.get("zone")),
+    "time": lambda plain: parse_moment(time, plain[_CONTENT], plain.get("fold", 0), plain.get("zone")),
+    "date": lambda plain: date.fromisoformat(plain[_CONTENT]),
+    "timedelta": lambda plain: timedelta(*plain[_CONTENT]),
+    "bytes": lambda plain: binascii.a2b_base64(plain[_CONTENT]),
     "uuid": _revive_uuid,
     "decimal": _revive_decimal,
     "path": _revive_path,

@@ -1,1 +1,1 @@
-"""The key of an encrypted store, what is derived from it, and the file of keys; no pages, no entries."""
+"""The key of an encrypted store, keys derived from it, and the file of keys; no pages, no entries."""

@@ -7,22 +7,22 @@ import os
 from typing import Any
 
 from jarvis.errors import UnsupportedError
+from jarvis.keys import KEY_BYTES
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
-_SALT_BYTES = 16
+SALT_BYTES = 16
 
 
 class DataKey:
-    """The random key of a store. It is shown by no message, representation or copy of its state.
+    """The random key of a store. No message, representation or pickle shows it.
 
     Args:
         secret: 32 bytes.
-        salt: 16 bytes that tell keys apart, and stand in the clear at the beginning of what this key encrypts.
+        salt: 16 bytes that tell keys apart. They stand in the clear at the beginning of files that it encrypts.
     """
 
     def __init__(self, secret: bytes, salt: bytes) -> None:
-        if len(secret) != KEY_BYTES or len(salt) != _SALT_BYTES:
+        if len(secret) != KEY_BYTES or len(salt) != SALT_BYTES:
             raise ValueError("a key has 32 bytes, and its salt 16")
         self._secret = secret
         self.salt = salt
@@ -30,7 +30,7 @@ class DataKey:
     @classmethod
     def new(cls) -> DataKey:
         """Return a random key with a random salt."""
-        return cls(os.urandom(KEY_BYTES), os.urandom(_SALT_BYTES))
+        return cls(os.urandom(KEY_BYTES), os.urandom(SALT_BYTES))
 
     def __repr__(self) -> str:
         return f"DataKey(salt={self.salt.hex()!r})"
@@ -39,12 +39,12 @@ class DataKey:
         raise TypeError("the key of a store is not pickled")
 
     def derive(self, purpose: str) -> bytes:
-        """Return the 32 bytes that HKDF-SHA-256 makes of the key for one purpose (RFC 5869)."""
+        """Return the 32 bytes that HKDF-SHA-256 (RFC 5869) derives from the key for one purpose."""
         return stretched(self._secret, self.salt, f"jarvis {purpose}")
 
     @property
     def wrapped_content(self) -> bytes:
-        """The key itself, to be wrapped with another one."""
+        """The key itself, to be wrapped with another key."""
         return self._secret
 
     @functools.cached_property
@@ -54,7 +54,7 @@ class DataKey:
 
     @functools.cached_property
     def check(self) -> bytes:
-        """What tells that this is the right key, without telling the key."""
+        """A value that identifies this key without revealing it."""
         return self.derive("key check")
 
 
@@ -68,7 +68,7 @@ def cipher(key: bytes) -> Any:
 
 
 def stretched(secret: bytes, salt: bytes, info: str) -> bytes:
-    """Return 32 bytes that HKDF-SHA-256 makes of a secret that is random already."""
+    """Return 32 bytes that HKDF-SHA-256 derives from a secret that is random already."""
     try:
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF

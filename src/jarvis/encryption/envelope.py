@@ -1,8 +1,8 @@
-"""The key of an encrypted store, wrapped once for each source that may open it, as ``memory.keys`` holds it.
+"""The content of ``memory.keys``: the key of an encrypted store, wrapped once for each source that may open it.
 
-The store's key is random and never changes its place: each *slot* holds it encrypted (AES-256-GCM) with a key that
-is made of one source's secret, so a source is added or removed without touching the store. The file is of no
-use to whoever has none of the sources. Without it the store cannot be read: it belongs into every backup.
+The store's key is random. Each *slot* holds it, encrypted (AES-256-GCM) with a key that is derived from one source's
+secret, so a source is added or removed without touching the store. Without one of the sources the file is of no use.
+Without the file the store cannot be read: it belongs into every backup.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
-from jarvis.encryption.data_key import NONCE_BYTES, DataKey, cipher, missing, stretched
+from jarvis.encryption.data_key import NONCE_BYTES, SALT_BYTES, DataKey, cipher, missing, stretched
 from jarvis.errors import InvalidSettingError, KeyUnavailableError, WrongKeyError
 from jarvis.keys import KEY_BYTES, KeySource, SecretUnavailableError, source_at
 
 FORMAT = 1
-SALT_BYTES = 16
 _PASSPHRASE_COST = (65_536, 3, 4)
 """KiB of memory, passes and lanes of Argon2id: the second recommendation of RFC 9106."""
 
@@ -27,7 +26,7 @@ Change = Literal["create", "encrypt", "rotate", "decrypt"]
 
 
 class Derivation(msgspec.Struct, frozen=True, array_like=True):
-    """How a source's secret becomes the key that wraps."""
+    """How the wrapping key is derived from a source's secret."""
 
     name: Literal["hkdf-sha256", "argon2id"]
     salt: bytes
@@ -40,9 +39,9 @@ class Slot(msgspec.Struct, frozen=True):
     Attributes:
         id: its number; never given twice.
         source: the kind of source.
-        hint: what finds the source again.
-        derivation: how its secret becomes a key.
-        wrapped: the store's keys, each by its number: nonce and ciphertext.
+        hint: the way to find the source again.
+        derivation: of the wrapping key.
+        wrapped: the store's keys by their numbers, each as nonce and ciphertext.
     """
 
     id: int
@@ -56,11 +55,11 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class KnownKey(msgspec.Struct, frozen=True):
-    """What is known of a key of the store without having it.
+    """Public facts about a key of the store, which identify it.
 
     Attributes:
-        salt: what the files that it encrypts begin with.
-        check: what is derived from it for nothing else than to be compared with this.
+        salt: the beginning of each file that it encrypts.
+        check: derived from the key, only to be compared.
     """
 
     salt: bytes
@@ -68,13 +67,13 @@ class KnownKey(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What ``memory.keys`` holds.
+    """The content of ``memory.keys``.
 
     Attributes:
         store: a random name of the store, which binds the slots to it.
-        keys: the store's keys by their numbers: one, or while it is moved from one to another both.
+        keys: the store's keys by their numbers: one, or both while the store moves from one to another.
         slots: the ways to them.
-        change: what is being done to the store; what its file begins with tells how far that is.
+        change: of the store's key, in progress; the beginning of the store's file tells how far it is.
         next_slot: the number of the next slot.
     """
 
@@ -86,31 +85,17 @@ class Envelope(msgspec.Struct, frozen=True):
 
     @property
     def newest(self) -> int:
-        """The number of the key that the store has, or is to have."""
+        """The number of the key that the store has, or will have."""
         return max(self.keys)
 
     def key_with(self, salt: bytes) -> int | None:
         """Return the number of the key that encrypts a file which begins with `salt`."""
-        return next((number for number, known in self.keys.items() if known.salt == salt), None)
+        return next((number for number, key in self.keys.items() if key.salt == salt), None)
 
     def has(self, key: DataKey) -> bool:
         """Tell whether this is one of the store's keys."""
         number = self.key_with(key.salt)
         return number is not None and hmac.compare_digest(self.keys[number].check, key.check)
-
-
-class SlotInfo(NamedTuple):
-    """A way to the key of a store, as `Store.key_slots` shows it.
-
-    Attributes:
-        id: what `Store.remove_key_slot` takes.
-        source: ``"environment"``, ``"file"``, ``"keyring"``, ``"passphrase"`` or ``"function"``.
-        hint: what finds the source again, such as the name of the variable; None for a passphrase.
-    """
-
-    id: int
-    source: str
-    hint: str | None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -120,22 +105,22 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Opener:
-    """Opens slots with the sources of one process, and remembers the keys they gave: a passphrase takes its time.
+    """Opens slots with the sources of one process, and keeps the keys in memory: a passphrase takes its time.
 
     Args:
         path: of the file of keys.
-        sources: what may open it; if there are none, what its slots name.
+        sources: that may open it; if there are none, those that its slots name.
     """
 
     def __init__(self, path: str, sources: Sequence[KeySource]) -> None:
         self.path = path
         self.sources = tuple(sources)
         self._others: tuple[KeySource, ...] = ()
-        self._wrapping: dict[tuple[str, int, bytes], bytes] = {}  # what opened a slot, by store, slot and salt
-        self._opened: dict[tuple[str, bytes], DataKey] = {}  # by store and salt: a number may come to another key
+        self._wrapping: dict[tuple[str, int, bytes], bytes] = {}  # the keys that opened slots, by store, slot and salt
+        self._opened: dict[tuple[str, bytes], DataKey] = {}  # by store and salt: another key may get the same number
 
     def besides(self, others: Sequence[KeySource]) -> Opener:
-        """Return an opener that asks these sources first, and knows what this one does."""
+        """Return an opener that asks these sources first, and has the keys that this one has."""
         more = Opener(self.path, self.sources)
         more._others = tuple(others)
         more._wrapping, more._opened = dict(self._wrapping), dict(self._opened)
@@ -148,33 +133,33 @@ class Opener:
             WrongKeyError: no source opens a slot, and at least one gave a secret.
             KeyUnavailableError: no source gave a secret.
         """
-        held = self._opened.get((envelope.store, envelope.keys[number].salt))
-        if held is not None:
-            return held
+        opened = self._opened.get((envelope.store, envelope.keys[number].salt))
+        if opened is not None:
+            return opened
         for slot in envelope.slots:
             wrapping = self._wrapping.get(_place(envelope, slot))
-            found = self._unwrap(envelope, slot, number, wrapping) if wrapping is not None else None
-            if found is not None:
-                self._opened[envelope.store, found.salt] = found
-                return found
+            key = self._unwrap(envelope, slot, number, wrapping) if wrapping is not None else None
+            if key is not None:
+                self.remember(envelope, key)
+                return key
         return self._ask(envelope, number)
 
     def _ask(self, envelope: Envelope, number: int) -> DataKey:
         wrong, unavailable = [], []
         for source, slots in self._pairs(envelope):
             if not slots:
-                unavailable.append(f"{source}: it is not among what opens the store")
+                unavailable.append(f"{source}: it has no slot")
             for slot in slots:
                 try:
                     wrapping = self.wrapping(slot, source)
                 except SecretUnavailableError as error:
                     unavailable.append(f"{source}: {error}")
                     break
-                found = self._unwrap(envelope, slot, number, wrapping)
-                if found is not None:
-                    self._wrapping[_place(envelope, slot)] = wrapping
-                    self._opened[envelope.store, found.salt] = found
-                    return found
+                key = self._unwrap(envelope, slot, number, wrapping)
+                if key is not None:
+                    self.remember_slot(envelope, slot, wrapping)
+                    self.remember(envelope, key)
+                    return key
                 wrong.append(f"{source} does not open {slot}")
         tried = "; ".join(dict.fromkeys([*wrong, *unavailable]))
         if wrong:
@@ -185,19 +170,19 @@ class Opener:
         )
 
     def every_wrapping(self, envelope: Envelope) -> dict[int, bytes]:
-        """Return the key that wraps in each slot.
+        """Return the wrapping key of each slot.
 
         Raises:
-            WrongKeyError, KeyUnavailableError: that of a slot is not at hand.
+            WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
         """
         newest = envelope.newest
         self.open(envelope, newest)
-        found: dict[int, bytes] = {}
+        wrappings: dict[int, bytes] = {}
         refused = []
         for slot in envelope.slots:
-            known = self._wrapping.get(_place(envelope, slot))
-            if known is not None and self._unwrap(envelope, slot, newest, known) is not None:
-                found[slot.id] = known
+            opened = self._wrapping.get(_place(envelope, slot))
+            if opened is not None and self._unwrap(envelope, slot, newest, opened) is not None:
+                wrappings[slot.id] = opened
                 continue
             for source, slots in self._pairs(envelope):
                 if slot not in slots:
@@ -208,46 +193,45 @@ class Opener:
                     refused.append(f"{source}: {error}")
                     continue
                 if self._unwrap(envelope, slot, newest, wrapping) is not None:
-                    found[slot.id] = wrapping
+                    wrappings[slot.id] = wrapping
                     break
             else:
                 refused.append(f"nothing given opens {slot}")
-        missing_ones = [slot for slot in envelope.slots if slot.id not in found]
-        if missing_ones:
+        if len(wrappings) < len(envelope.slots):
             raise KeyUnavailableError(
                 self.path,
-                f"a new key has to be put into every slot, and that needs the source of each: "
+                f"a new key is put into every slot, and that needs the source of each: "
                 f"{'; '.join(dict.fromkeys(refused))}. Give them as keys=, or remove the slots with "
                 "store.remove_key_slot()",
             )
-        return found
+        return wrappings
 
     def wrapping(self, slot: Slot, source: KeySource) -> bytes:
-        """Return the key that the source's secret makes for a slot; raise `SecretUnavailableError` if it has none."""
-        secret: object = source.secret()  # of anybody's class
+        """Return the wrapping key of a slot; raise `SecretUnavailableError` if the source has no secret to give."""
+        secret: object = source.secret()  # it may be anybody's class
         if not isinstance(secret, bytes | bytearray) or not (
             secret if source.is_passphrase else len(secret) == KEY_BYTES
         ):
-            raise SecretUnavailableError("it gave something else than 32 bytes, or than the words of a passphrase")
+            raise SecretUnavailableError("it gave something else than 32 bytes, or the words of a passphrase")
         return _derived(slot.derivation, bytes(secret), slot.id)
 
     def remember(self, envelope: Envelope, key: DataKey) -> None:
-        """Take a key that was just made for one that was opened."""
+        """Keep a key that was opened or just made."""
         self._opened[envelope.store, key.salt] = key
 
     def remember_slot(self, envelope: Envelope, slot: Slot, wrapping: bytes) -> None:
-        """Take the key that a slot was just made with for one that opened it."""
+        """Keep the wrapping key of a slot that was opened or just made."""
         self._wrapping[_place(envelope, slot)] = wrapping
 
     def forget(self) -> None:
-        """Open slots anew from here on."""
+        """Forget all keys: the next call asks the sources again."""
         self._wrapping.clear()
         self._opened.clear()
 
     def _pairs(self, envelope: Envelope) -> Iterator[tuple[KeySource, list[Slot]]]:
-        """Yield each source with the slots that it may open: those of its kind, first those that name it."""
+        """Yield each source with the slots that it may open: those of its kind, first those with its hint."""
         sources: Iterable[KeySource] = self.sources or dict.fromkeys(
-            found for slot in envelope.slots if (found := source_at(slot.source, slot.hint)) is not None
+            source for slot in envelope.slots if (source := source_at(slot.source, slot.hint)) is not None
         )
         for source in (*self._others, *sources):
             slots = [slot for slot in envelope.slots if slot.source == source.kind]
@@ -256,15 +240,15 @@ class Opener:
     def _unwrap(self, envelope: Envelope, slot: Slot, number: int, wrapping: bytes) -> DataKey | None:
         from cryptography.exceptions import InvalidTag
 
-        known, wrapped = envelope.keys[number], slot.wrapped[number]
+        facts, wrapped = envelope.keys[number], slot.wrapped[number]
         try:
             secret = cipher(wrapping).decrypt(
                 wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _bound(envelope.store, slot, number)
             )
         except (InvalidTag, ValueError):
             return None
-        key = DataKey(bytes(secret), known.salt)
-        return key if hmac.compare_digest(key.check, known.check) else None
+        key = DataKey(bytes(secret), facts.salt)
+        return key if hmac.compare_digest(key.check, facts.check) else None
 
 
 def _place(envelope: Envelope, slot: Slot) -> tuple[str, int, bytes]:
@@ -279,15 +263,15 @@ def _derived(derivation: Derivation, secret: bytes, slot: int) -> bytes:
         from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
     except ImportError:
         raise missing() from None
-    argon = Argon2id(salt=derivation.salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+    argon = Argon2id(salt=derivation.salt, length=KEY_BYTES, iterations=passes, lanes=lanes, memory_cost=memory)
     try:
         return argon.derive(secret)
-    except MemoryError:  # the file of keys may be forged; what is not may be too much for this machine
+    except MemoryError:  # the file of keys is forged, or comes from a larger machine
         raise SecretUnavailableError(f"its slot takes {memory:,} KiB of memory, more than is free") from None
 
 
 def _bound(store: str, slot: Slot, number: int) -> bytes:
-    """What is authenticated along with a wrapped key: all that would make another one of it."""
+    """Return the data that is authenticated with a wrapped key: all facts that belong to it."""
     return _encode(["jarvis slot", FORMAT, store, slot.id, number, slot.source, slot.hint, slot.derivation])
 
 
@@ -298,7 +282,7 @@ def make(opener: Opener, sources: Sequence[KeySource], change: Change | None) ->
     """Return the envelope of a new random key, with a slot for each source.
 
     Raises:
-        KeyUnavailableError: a source has no secret to give; or there is none.
+        KeyUnavailableError: a source has no secret to give, or there is no source.
     """
     if not sources:
         raise KeyUnavailableError(
@@ -313,10 +297,10 @@ def make(opener: Opener, sources: Sequence[KeySource], change: Change | None) ->
 
 
 def with_slot(opener: Opener, envelope: Envelope, source: KeySource) -> Envelope:
-    """Return the envelope with one slot more, which the source opens.
+    """Return the envelope with one more slot, which the source opens.
 
     Raises:
-        KeyUnavailableError: the source has no secret to give; or the store's key is not at hand.
+        KeyUnavailableError: the source has no secret to give, or the store's key is not at hand.
         WrongKeyError: the store's key is not at hand.
     """
     keys = {number: opener.open(envelope, number) for number in envelope.keys}
@@ -340,12 +324,12 @@ def without_slot(path: str, envelope: Envelope, slot_id: int) -> Envelope:
     Raises:
         InvalidSettingError: there is no such slot, or it is the last one.
     """
-    left = [slot for slot in envelope.slots if slot.id != slot_id]
-    if len(left) == len(envelope.slots):
+    others = [slot for slot in envelope.slots if slot.id != slot_id]
+    if len(others) == len(envelope.slots):
         raise InvalidSettingError(f"{path} has no slot {slot_id!r}; it has {', '.join(map(str, envelope.slots))}")
-    if not left:
+    if not others:
         raise InvalidSettingError(f"{path}: {envelope.slots[0]} is the last one; add another before you remove it")
-    return msgspec.structs.replace(envelope, slots=left)
+    return msgspec.structs.replace(envelope, slots=others)
 
 
 def with_next_key(opener: Opener, envelope: Envelope) -> Envelope:
@@ -357,14 +341,14 @@ def with_next_key(opener: Opener, envelope: Envelope) -> Envelope:
     wrappings = opener.every_wrapping(envelope)
     number, key = envelope.newest + 1, DataKey.new()
     keys = {**{each: opener.open(envelope, each) for each in envelope.keys}, number: key}
-    known = {**envelope.keys, number: KnownKey(key.salt, key.check)}
+    facts = {**envelope.keys, number: KnownKey(key.salt, key.check)}
     opener.remember(envelope, key)
     slots = [_filled(envelope.store, slot, wrappings[slot.id], keys) for slot in envelope.slots]
-    return msgspec.structs.replace(envelope, keys=known, slots=slots, change="rotate")
+    return msgspec.structs.replace(envelope, keys=facts, slots=slots, change="rotate")
 
 
 def with_only(envelope: Envelope, number: int) -> Envelope:
-    """Return the envelope of a store that has this one key, and is not being changed."""
+    """Return the envelope with this key only, and without a change in progress."""
     slots = [msgspec.structs.replace(slot, wrapped={number: slot.wrapped[number]}) for slot in envelope.slots]
     return msgspec.structs.replace(envelope, keys={number: envelope.keys[number]}, slots=slots, change=None)
 

@@ -10,7 +10,8 @@ import msgspec
 
 from jarvis._disk import files
 from jarvis.codec.nesting import stack_error
-from jarvis.encryption.envelope import FORMAT, SALT_BYTES, Envelope
+from jarvis.encryption.data_key import SALT_BYTES
+from jarvis.encryption.envelope import FORMAT, Envelope
 from jarvis.errors import CorruptStoreError, InvalidSettingError, StackFullError, StoreTooNewError
 
 _ABOUT = "the keys of the store beside this file, each wrapped; without it the store cannot be read: back it up too"
@@ -35,7 +36,7 @@ _decode = msgspec.json.Decoder(Envelope).decode
 
 
 def read(path: str) -> Envelope | None:
-    """Return what the file holds, or None if there is none.
+    """Return the envelope in the file, or None if there is no file.
 
     Raises:
         CorruptStoreError: it is damaged.
@@ -44,11 +45,11 @@ def read(path: str) -> Envelope | None:
     """
     with files.explaining(path, "read the keys"):
         try:
-            held = files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
+            data = files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
         except FileNotFoundError:
             return None
     try:
-        file_ = _decode_file(held)
+        file_ = _decode_file(data)
         if file_.format > FORMAT:
             raise StoreTooNewError(path, f"has format {file_.format}, from a newer jarvis; update the package")
         if not hmac.compare_digest(_checksum(file_.envelope), file_.checksum):
@@ -56,7 +57,7 @@ def read(path: str) -> Envelope | None:
         envelope = _decode(file_.envelope)
         _check(envelope)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-        if type(error) is RecursionError and isinstance(stack_error(held), StackFullError):
+        if type(error) is RecursionError and isinstance(stack_error(data), StackFullError):
             raise StackFullError from None
         raise CorruptStoreError(
             path, "is damaged, so the store beside it cannot be opened; put a copy of it from a backup in its place"
@@ -65,11 +66,11 @@ def read(path: str) -> Envelope | None:
 
 
 def write(path: str, envelope: Envelope, *, store: str | None = None, keep_existing: bool = False) -> None:
-    """Write the file, durably; the old or the new one is there whole at any moment. Needs the writer lock.
+    """Write the file durably; at any moment the old or the new one is there whole. Needs the writers' lock.
 
     Raises:
         InvalidSettingError: it could not be read again, such as with a hint that is no text.
-        StoreError: it cannot be written; the old one is untouched.
+        StoreError: it cannot be written; the old file is untouched.
     """
     try:
         encoded = _encode(envelope)
@@ -109,13 +110,13 @@ def _check(envelope: Envelope) -> None:
         if slot.derivation.name == "argon2id":
             cost = slot.derivation.cost
             if cost is None or not all(1 <= one <= most for one, most in zip(cost, _MOST_COST, strict=True)):
-                raise ValueError("a passphrase costs what nobody would ask")
+                raise ValueError("the cost of a passphrase is out of range")
             memory, passes, lanes = cost
             work += memory * passes
             if memory < _LEAST_MEMORY_A_LANE * lanes:
                 raise ValueError("a passphrase has less memory than Argon2id takes")
     if work > _MOST_WORK:
-        raise ValueError("the passphrases cost what nobody would ask")
-    salts = [known.salt for known in envelope.keys.values()] + [slot.derivation.salt for slot in envelope.slots]
+        raise ValueError("the cost of the passphrases is out of range")
+    salts = [key.salt for key in envelope.keys.values()] + [slot.derivation.salt for slot in envelope.slots]
     if any(len(salt) != SALT_BYTES for salt in salts):
         raise ValueError("a salt has another length")

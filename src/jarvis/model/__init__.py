@@ -1,1 +1,1 @@
-"""What is remembered and asked, what is kept and told of it, as values, and the rules of all backends; no files."""
+"""Entries, queries, history, options and receipts as values, and the rules of all backends; no files."""

@@ -1,4 +1,4 @@
-"""Who changes something: the author of a change, and what of that stays with the entry."""
+"""`Author`: who makes a change; a part of that is kept in the entry."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jarvis.model.revision import Operation, Signature
 
 
 class Author(NamedTuple):
-    """The module that makes a change, the task it is for, and why; None is not known."""
+    """The module that makes a change, the task it is for, and why; what is not known is None."""
 
     module: str | None
     task_id: str | None
     reason: str | None = None
 
     def signature(self, operation: Operation) -> Signature:
-        """Return what the past keeps of a change of this author."""
+        """Return the signature of a change by this author."""
         return tuple.__new__(Signature, (operation, self.module, self.task_id, self.reason))  # no call, see Stamp.of
 
     def creates(self, moment: datetime) -> dict[str, str]:
@@ -44,7 +44,7 @@ class Author(NamedTuple):
 
 
 def creator_in(provenance: Mapping[str, str]) -> Author:
-    """Return who created an entry, as its provenance tells: what `Author.creates` wrote there.
+    """Return who created an entry, as `Author.creates` wrote it into the provenance.
 
     >>> creator_in({"module": "unknown", "task_id": "t-1", "created_at": "2026-03-01"})
     Author(module=None, task_id='t-1', reason=None)
@@ -58,5 +58,4 @@ def creator_in(provenance: Mapping[str, str]) -> Author:
 NOBODY = Author(None, None)
 
 acting: ContextVar[Mapping[int, Author]] = ContextVar("jarvis_authors", default=MappingProxyType({}))
-"""Who acts in this thread or task: one variable for all modules, by their tokens, because context variables
-are never collected."""
+"""Who acts in this thread or task, by module. All modules share it, for context variables are never freed."""

@@ -10,14 +10,15 @@ from typing import Literal
 import msgspec
 
 from jarvis.errors import CursorExpiredError, InvalidQueryError
+from jarvis.model.revision import Operation
 
-Kind = Literal["create", "update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
+Kind = Literal["create", Operation]
 _FAR = 2**63
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CURSOR = re.compile(r"[0-9]{1,19}(\.[1-9a-z][0-9a-z]{9})?")
 
 FIRST_GENERATION = 36**9
-"""The smallest number of a generation: each has ten digits, so that ``"1.5"`` is no cursor."""
+"""The smallest number of a generation: each has ten digits, so ``"1.5"`` is no cursor."""
 
 _GENERATIONS = 36**10 - 36**9
 
@@ -27,19 +28,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cursor: its place in the feed: ``since=`` takes it, also in another process or after a restart. It names the
-            store, too: in one that was restored from a backup it is no good.
+            store, too: it is refused in a store that was restored from a backup.
         operation: ``create``, ``update``, ``touch`` (of the expiry), ``delete``, ``clear`` (each memory that
             `clear_all` removed), ``restore`` or ``undo`` (of an update or a deletion); ``expire`` (it was
             purged, some time after it expired); ``erase`` (of memories and their past, which are not named).
         memory_id: of the memory; None where it was erased.
-        version: that the memory has since the change, or had when it was removed; None where it was erased.
+        version: of the memory after the change, or when it was removed; None where it was erased.
         category: of the memory; None where it was erased.
         key: likewise.
         timestamp: when the change was made; aware UTC. Of a creation: the timestamp of the memory.
         module: which module made it, or None.
         task_id: for which task, or None.
         reason: why, or None.
-        count: how many memories were erased; 1 for any other change.
+        count: the number of memories that were erased; 1 for any other change.
     """
 
     cursor: str
@@ -79,13 +80,13 @@ def position_of(cursor: str) -> int:
 def position_in(cursor: str, generation: int, *, is_restored: bool, earliest: int | None) -> int:
     """Return the commit number that a cursor stands for in a store of this generation.
 
-    A cursor without a generation is good if the store was never restored: older versions gave such.
+    A cursor without a generation, from an older version, is accepted if the store was never restored.
 
     Args:
-        cursor: what was asked for.
+        cursor: of a change.
         generation: of the store, 0 if it has none.
         is_restored: the store was a copy of another, and has been written to since.
-        earliest: the number behind which all changes are known, None if none is.
+        earliest: the number after which all changes are known, None if no change is.
 
     Raises:
         InvalidQueryError: it is no cursor.
@@ -99,7 +100,7 @@ def position_in(cursor: str, generation: int, *, is_restored: bool, earliest: in
 
 
 def new_generation() -> int:
-    """Return a random number that no other store has; its cursors all have the same length."""
+    """Return a random number that no other store has, of as many digits as any other."""
     return FIRST_GENERATION + int.from_bytes(os.urandom(8)) % _GENERATIONS
 
 

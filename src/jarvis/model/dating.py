@@ -1,4 +1,4 @@
-"""Which date a change gets while the clock is behind its store."""
+"""The dates of changes while the clock is behind its store."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from jarvis.codec.instants import MICROSECOND
 from jarvis.errors import ClockBehindWarning
 
 SKEW = timedelta(days=1)
-"""A clock that is behind the last moment of its store by more than this was wrong then, or is wrong now."""
+"""If the clock is behind the last moment of its store by more than this, it was wrong then or is wrong now."""
 
 SKEW_MICROSECONDS = SKEW // MICROSECOND
 
-DATED_BACK = "a change was made by then behind one that is dated ahead of the clock; see store.mend_dates()"
-"""Why the past is not known at a moment: in the order of the changes it does not come where the dates have it."""
+DATED_BACK = "a change was made by then after one that is dated ahead of the clock; see store.mend_dates()"
+"""Why the past is not known at a moment: the changes have another order than their dates."""
 
 
 def date_of(moment: int, now: int) -> int:
-    """Return the instant that a change is dated by: its moment, or that of now if it is ahead by more than `SKEW`."""
+    """Return the date of a change, an instant: its moment, or `now` if that is behind it by more than `SKEW`."""
     return now if moment - now > SKEW_MICROSECONDS else moment
 
 
@@ -28,7 +28,7 @@ class Dates:
 
     Attributes:
         lock: held while a change is made on a backend that has no transactions.
-        are_ahead: the store's last moment lay ahead of the clock by more than `SKEW` when it was last looked at.
+        are_ahead: at the last look, the store's last moment was ahead of the clock by more than `SKEW`.
     """
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class Dates:
         self._has_warned = False
 
     def moment(self, now: datetime) -> datetime:
-        """Stand in for `Transactional.moment` on a backend of eight verbs, for one module's threads."""
+        """Do what `Transactional.moment` does, for one module's threads on a backend of eight verbs."""
         self._last = max(now, self._last + timedelta(microseconds=1))
         return self._last
 
     def look(self, last: datetime, now: datetime, store: object) -> bool:
-        """Return whether the store's last moment lies ahead of the clock by more than `SKEW`; the first time, warn."""
+        """Return whether the store's last moment is ahead of the clock by more than `SKEW`; warn the first time."""
         self.are_ahead = last - now > SKEW
         if self.are_ahead and not self._has_warned:
             self._has_warned = True

@@ -1,4 +1,4 @@
-"""The model: `MemoryEntry`, what is remembered, and `MemoryQuery`, what can be asked, as values."""
+"""`MemoryEntry`, one memory, and `MemoryQuery`, a question about memories; and the checks of both."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ NO_MODULE, NO_TASK = "unknown", "none"
 """In the provenance of an entry: the module and the task of an author who is not known."""
 
 MOST_VERSIONS = 2**63
-"""The limit of what a store can count, and of the numbers that messages repeat: Python prints no endless ones."""
+"""The limit of counts in a store, and of numbers in messages: Python refuses to print very long ones."""
 
 MAX_NAME_BYTES = 2_000
-"""Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes: what every
-backend can index."""
+"""Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes. Every backend can index it."""
 
 MAX_TAGS = 500
-"""Most tags a query may name."""
+"""The most tags that a query may name."""
 
 EXACT = ("category", "key", "entity_type", "entity_id")
-"""The filters of a query that compare one field whole. These fields stay known of what was pruned or has expired."""
+"""The filters of a query that compare one field whole. Notes of pruned and expired entries have these fields."""
 
 _CHANGEABLE = (MutableMapping, MutableSequence, MutableSet, tuple)
 
@@ -78,7 +77,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
 
     @property
     def order(self) -> tuple[int, int, str]:
-        """What lists are sorted by, the greatest first: (instant, commit number, id)."""
+        """The sort key of lists, the greatest first: (instant, commit number, id)."""
         instant, commit = self.position or (nearest_instant(self.timestamp), 0)
         return instant, commit, self.id
 
@@ -94,8 +93,8 @@ class MemoryEntry(msgspec.Struct, eq=False):
         With ``mode="json"`` it holds only what JSON can, in the forms that `jarvis.codec.json_form` lists.
 
         Raises:
-            InvalidEntryError: a field, which was not stored, is nested too deep or explodes; or in JSON two keys
-                of a dict would be one.
+            InvalidEntryError: the entry was not stored, and a field is nested too deep or explodes; or two keys of
+                a dict would be one in JSON.
 
         >>> from jarvis.model.entry import MemoryEntry
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
@@ -118,25 +117,24 @@ class MemoryEntry(msgspec.Struct, eq=False):
     __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable, like a list
 
 
-def _copied(held: Any) -> Any:
-    if type(held) is dict:
-        return {key: _copied(each) for key, each in held.items()}
-    kind = type(held)
+def _copied(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {key: _copied(item) for key, item in value.items()}
     if kind is list or kind is tuple:
-        return kind(map(_copied, held))
+        return kind(map(_copied, value))
     if kind is set:
-        return set(held)  # what is in it is hashable, and so does not change
-    if issubclass(kind, _CHANGEABLE):  # of an entry that was not stored: a stored one has no such type
-        return copy.deepcopy(held)
-    return held
+        return set(value)  # its members are hashable, and so do not change
+    if issubclass(kind, _CHANGEABLE):  # only in an entry that was not stored
+        return copy.deepcopy(value)
+    return value
 
 
 class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A question, as a value. `matches` is its meaning; a backend may be faster, never different.
 
-    A filter left at None is no filter; ``""`` and ``[]`` are values. See
-    `jarvis.persistent_memory.MemoryModule.search_memories` for what each filter means. `exclude_tags`:
-    has none of these tags; ``[]`` excludes nothing.
+    A filter left at None is no filter; ``""`` and ``[]`` are values. `exclude_tags`: the entry has none of these tags;
+    ``[]`` excludes nothing. `jarvis.persistent_memory.MemoryModule.search_memories` explains the other filters.
 
     >>> from jarvis.model.entry import MemoryEntry
     >>> from jarvis.model.entry import MemoryQuery
@@ -163,9 +161,9 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in EXACT:
-            held = getattr(self, name)
-            if held is not None and _check_filter(name, held) is not held:
-                msgspec.structs.force_setattr(self, name, plain_text(held))
+            text = getattr(self, name)
+            if text is not None and _check_filter(name, text) is not text:
+                msgspec.structs.force_setattr(self, name, plain_text(text))
         if self.tags is not None:
             msgspec.structs.force_setattr(self, "tags", _asked_tags("tags", self.tags))
         if self.exclude_tags is not None:
@@ -199,15 +197,15 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def position(self) -> tuple[int, int, str] | None:
-        """`after` as (instant, commit number, id): entries that come later in a list are smaller."""
+        """`after` as (instant, commit number, id). Entries that come later in a list have smaller ones."""
         if self.after is None:
             return None
         try:
             if type(self.after) is MemoryEntry:
                 instant, commit, entry_id = self.after.order
             else:
-                place, number, entry_id = str.split(self.after, ":", 2)  # type: ignore[arg-type]  # caught below
-                instant, commit = int(place), int(number)
+                first, second, entry_id = str.split(self.after, ":", 2)  # type: ignore[arg-type]  # caught below
+                instant, commit = int(first), int(second)
             if not (abs(instant) < MOST_VERSIONS and 0 <= commit < MOST_VERSIONS and type(entry_id) is str):
                 raise ValueError("no cursor of ours")
             return instant, commit, entry_id
@@ -226,10 +224,10 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         test, position = self.test, self.position
         wanted = None if self.tags is None else frozenset(self.tags)
         unwanted = frozenset(self.exclude_tags or ())
-        exact = [(name, held) for name in EXACT if (held := getattr(self, name)) is not None]
+        exact = [(name, text) for name in EXACT if (text := getattr(self, name)) is not None]
 
         def matches(entry: MemoryEntry) -> bool:
-            if any(getattr(entry, name) != held for name, held in exact):
+            if any(getattr(entry, name) != text for name, text in exact):
                 return False
             if wanted is not None and not _tagged(wanted, entry.tags, self.tags_match):
                 return False
@@ -255,7 +253,7 @@ def _tagged(wanted: frozenset[str], tags: list[str], how: str) -> bool:
 
 
 def _asked_tags(name: str, tags: Collection[str]) -> tuple[str, ...]:
-    """Return a copy of the tags that a question names; raise `InvalidQueryError` if they are none."""
+    """Return a copy of the tags that a query names; raise `InvalidQueryError` if they are no tags."""
     with own_code(InvalidQueryError, name):
         texts = [None] if type(tags) is not list and is_no_list(tags) else [plain_text(tag) for tag in tags]
     if None in texts:
@@ -265,10 +263,10 @@ def _asked_tags(name: str, tags: Collection[str]) -> tuple[str, ...]:
     return tuple(_check_filter(name, text) for text in texts)
 
 
-def _check_filter(name: str, held: object) -> str:
-    text = held if type(held) is str else plain_text(held)
+def _check_filter(name: str, given: object) -> str:
+    text = given if type(given) is str else plain_text(given)
     if text is None:
-        raise InvalidQueryError(f"{name}: takes a str or None, not {type(held).__name__}")
+        raise InvalidQueryError(f"{name}: takes a str or None, not {type(given).__name__}")
     if not text.isascii():
         try:
             text.encode()
@@ -278,13 +276,7 @@ def _check_filter(name: str, held: object) -> str:
 
 
 def asked_instant(name: str, moment: datetime | None) -> int | None:
-    """Return the instant of a moment that a question names, or None; naive means local time.
-
-    A naive one that has no local time, such as ``datetime.min``, is the end of the calendar that it is close to.
-
-    Raises:
-        InvalidQueryError: it is no moment.
-    """
+    """Return the instant of a moment that a query names, see `nearest_instant`, or None; raise `InvalidQueryError`."""
     if moment is None:
         return None
     plain = plain_moment(moment)
@@ -297,34 +289,22 @@ def asked_instant(name: str, moment: datetime | None) -> int | None:
 
 
 def asked_text(field: str, text: object) -> str:
-    """Return a text that a question names.
-
-    Raises:
-        InvalidQueryError: it is none.
-    """
+    """Return a text that a query names; raise `InvalidQueryError` if it is no text."""
     if type(text) is str:
         return text
-    plain = plain_text(text)  # of a member of a str enumeration, the text it stands for
+    plain = plain_text(text)  # for a member of a str enumeration, its text
     if plain is None:
         raise InvalidQueryError(f"{field}: takes a str, not {type(text).__name__}")
     return plain
 
 
 def asked_name(field: str, name: object) -> str:
-    """Return a name that a question names.
-
-    Raises:
-        InvalidQueryError: it is none, or holds a lone surrogate.
-    """
+    """Return a name that a query names; raise `InvalidQueryError` if it is no text or holds a lone surrogate."""
     return _check_filter(field, asked_text(field, name))
 
 
 def asked_limit(limit: int) -> int:
-    """Return how many things are wanted at most.
-
-    Raises:
-        InvalidQueryError: it is no whole number above 0.
-    """
+    """Return `limit`; raise `InvalidQueryError` if it is no whole number above 0."""
     if type(limit) is not int or not 1 <= limit < MOST_VERSIONS:
         raise InvalidQueryError("limit: takes a whole number from 1 up")
     return limit
@@ -351,7 +331,7 @@ def check_name(field: str, name: object) -> str:
 
 
 def check_namespace(name: object) -> str:
-    """Return `name` if it can be a namespace: a name as for `check_name`, and not empty."""
+    """Return `name` if it can be a namespace: it passes `check_name` and is not empty."""
     text = check_name("namespace", name)
     if not text:
         raise InvalidEntryError("namespace", "is empty")
@@ -359,7 +339,7 @@ def check_namespace(name: object) -> str:
 
 
 def check_entry(entry: MemoryEntry) -> None:
-    """Check every field but what is inside `value` (that is `jarvis.codec`'s to judge).
+    """Check every field; `jarvis.codec` checks the inside of `value`.
 
     Raises:
         InvalidEntryError: a field has the wrong type or cannot be stored; the error names it.
@@ -386,17 +366,13 @@ def check_value(value: object) -> None:
     try:
         flatten({"value": value})
     except InvalidEntryError as error:
-        if error.field == "value.value":  # wrapped it would be refused as well
+        if error.field == "value.value":  # inside a dict it would be refused as well
             raise InvalidEntryError("value", f"takes a dict, not {why_refused(kind)}") from None
     raise InvalidEntryError("value", f'takes a dict, not {kind.__name__}; wrap it, such as {{"value": …}}')
 
 
 def check_expiry(given: object) -> int:
-    """Return the instant of a moment at which an entry may expire.
-
-    Raises:
-        InvalidEntryError: it is no moment, or has no time zone.
-    """
+    """Return the instant of an expiry; raise `InvalidEntryError` if it is no moment, or has no time zone."""
     moment = plain_moment(given)
     if moment is None:
         raise InvalidEntryError("expires_at", f"takes a datetime, not {type(given).__name__}")
@@ -412,20 +388,18 @@ def check_expiry(given: object) -> int:
 
 
 OUTSIDE = "lies outside of the calendar in UTC; None keeps it for ever"
-
-
 _ONLY_TEXT = {str}
 
 
 def _are_plain(entry: MemoryEntry) -> bool:
-    """Tell whether every name and text is short ASCII, and so right: skips what `_check_each` would find."""
+    """Tell whether all names and texts are short ASCII, so that `_check_each` would find nothing wrong."""
     names = [entry.id, entry.category, entry.key, entry.entity_type, *entry.tags]
     if entry.entity_id is not None:
         names.append(entry.entity_id)
     texts = [*names, *entry.provenance, *entry.provenance.values()]
     if set(map(type, texts)) != _ONLY_TEXT:
         return False
-    if sum(map(len, texts)) > MAX_NAME_BYTES:  # before they are joined: a long one may be there any number of times
+    if sum(map(len, texts)) > MAX_NAME_BYTES:  # before they are joined: a long one may repeat any number of times
         return False
     return "\0" not in "".join(names) and "".join(texts).isascii()
 
@@ -445,12 +419,12 @@ def _check_each(entry: MemoryEntry) -> None:
     if type(entry.provenance) is not dict:
         raise InvalidEntryError("provenance", f"takes a dict of str, not {type(entry.provenance).__name__}")
     size = 0
-    for name, held in entry.provenance.items():
-        size = _sum_up("provenance", size, check_text("provenance", name), check_text("provenance", held))
+    for name, text in entry.provenance.items():
+        size = _sum_up("provenance", size, check_text("provenance", name), check_text("provenance", text))
 
 
 def _sum_up(field: str, size: int, *texts: str) -> int:
-    """Return `size` and the lengths of `texts`; raise `InvalidEntryError` where no entry could hold them all."""
+    """Return `size` plus the lengths of `texts`; raise `InvalidEntryError` if no entry could hold that much."""
     size += sum(map(len, texts))
     if size > MAX_VALUE_BYTES:
         raise InvalidEntryError(field, f"takes at most {MAX_VALUE_BYTES:,} bytes in all")

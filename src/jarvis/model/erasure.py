@@ -1,4 +1,4 @@
-"""`ErasureReceipt`: what an erasure removed from where, what was verified, and what it cannot reach."""
+"""`ErasureReceipt`: what an erasure removed, what a search of the files found, and what it cannot reach."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ UNREACHABLE = (
     "copies of the store that were made elsewhere: backups, snapshots of the file system, replicas",
     "blocks that the file system has freed and not yet overwritten",
 )
-"""What no erasure reaches."""
-
+"""Where erased data may still be: no erasure reaches it."""
 
 MOST_SEARCHED = 10_000
-"""So many ids of one erasure are searched for in files."""
+"""The most ids of one erasure that are searched for in files."""
 
 
 class Erased(NamedTuple):
     """What a backend removed in a transaction.
 
     Attributes:
-        ids: of which something was removed.
-        removed: how many of what: ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
+        ids: of the memories of which something was removed.
+        removed: how many ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
             ``changes`` (of the feed, that neither an entry nor a past state told of).
     """
 
@@ -36,17 +35,17 @@ class Erased(NamedTuple):
 
 
 class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an erasure.
+    """The result of an erasure.
 
     Attributes:
         moment: when; aware UTC.
-        memories: how many memories are gone: there, deleted, or expired before.
-        removed: how many of what: ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
+        memories: the number of memories that are gone, also those that were deleted or had expired before.
+        removed: how many ``entries``, ``past states``, ``tags``, ``gaps`` (notes of what was pruned),
             ``changes`` (of the feed, that neither an entry nor a past state told of).
-        state: ``done``, or ``pending``: what was removed is out of reach of every call, and its bytes go with the
-            next write or opening after the last reader of an older state has ended, or the transaction has.
-        searched: the search of all files for the ids of what was erased, if that is done: it found ``found``.
-        unreachable: where it may still be, which no program of ours can reach.
+        state: ``done``, or ``pending``: no call returns what was removed, but its bytes stay until the next write or
+            opening after the last reader of an older state, or the transaction, has ended.
+        searched: the search of all files for the erased ids, once that is done; ``found`` counts what it found.
+        unreachable: where erased data may still be, out of reach of jarvis.
     """
 
     moment: datetime

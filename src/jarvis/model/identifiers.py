@@ -8,15 +8,15 @@ import time
 
 _last = 0
 _MANY_BYTES = 512
-_chances = struct.iter_unpack("Q", b"")  # not given out yet: many bytes take the system as long as a few
+_chances = struct.iter_unpack("Q", b"")  # random numbers in store: the system makes many bytes in the time of a few
 
 
 def new_id() -> str:
     """Return a new UUID as text; within a thread each is greater than the one before.
 
     Growing ids keep a store's id index dense: a bulk insert took 4.4 µs a row with them and 10.3 with
-    random ones. 62 bits are random, so two processes or threads do not meet. There is no lock here, which an
-    interrupt could leave taken.
+    random ones. 62 bits are random, so ids of two processes or threads differ. It uses no lock, for an interrupt
+    could leave one taken.
     """
     global _last, _chances
     # 48 bits of milliseconds and 12 of the fraction below, as section 6.2, method 3 has it.
@@ -24,7 +24,7 @@ def new_id() -> str:
     if stamp <= _last:
         stamp = _last + 1
     _last = stamp
-    chance = next(_chances, None)  # one call, so that no two threads are given the same
+    chance = next(_chances, None)  # one call: no two threads get the same
     while chance is None:
         _chances = struct.iter_unpack("Q", os.urandom(_MANY_BYTES))
         chance = next(_chances, None)

@@ -1,4 +1,4 @@
-"""What the dates become that lie ahead of the clock, because it once was ahead itself."""
+"""New dates for changes that are dated ahead of the clock, because the clock was once ahead itself."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jarvis.codec.instants import MICROSECOND, InvalidMomentError, datetime_of, 
 from jarvis.model.entry import MemoryEntry
 
 LEAST = timedelta(seconds=1) // MICROSECOND
-"""A last moment that is no more ahead of the clock than that comes of changes that were made at once."""
+"""A last moment may be this far ahead of the clock, in microseconds, from many changes made at once."""
 
 
 class Entries(Protocol):
-    """Where the entries of a namespace are, such as a backend."""
+    """The entries of a namespace, such as a backend."""
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         """Return the entry with this id, or None."""
@@ -24,10 +24,10 @@ class Entries(Protocol):
 
 
 class Dated:
-    """The dates of changes by their commit numbers, as far as no caller gave them, and what those ahead become."""
+    """The dates of changes, by commit number, but those that a caller gave; it computes new dates for those ahead."""
 
     def __init__(self, now: int, last: int, moment_of: Callable[[int, int], int]) -> None:
-        """Begin with none.
+        """Begin without dates.
 
         Args:
             now: the instant of now.
@@ -39,15 +39,15 @@ class Dated:
         self._ahead: set[int] = set()
 
     def add(self, number: int, date: int) -> None:
-        """Note a date of a change, which may have several: an entry can be dated behind another one of its key."""
+        """Note a date of a change. It may have several: an entry can be dated after another entry of its key."""
         if date > self._now:
             if not self._now < self._moment_of(number, date) <= self._last or date > self._last:
-                return  # a caller dated it
+                return  # a caller gave that date
             self._ahead.add(number)
         self._dates[number] = min(date, self._dates.get(number, date))
 
     def mended(self) -> dict[int, int]:
-        """Return the new dates of the changes that have one ahead of now."""
+        """Return the new dates of the changes that are dated ahead of now."""
         new = mended(self._dates, self._now)
         return {number: new.get(number, self._dates[number]) for number in self._ahead}
 
@@ -55,8 +55,8 @@ class Dated:
 def mended(dates: Mapping[int, int], now: int) -> dict[int, int]:
     """Return the new dates of those changes that are dated later than `now`.
 
-    They keep their order and, where there is room, the time between them: a run of such changes ends right before the
-    next change that is dated rightly, and begins no earlier than the one before was made.
+    They keep their order and, where there is room, the time between them. A run of such changes ends just before the
+    date of the next change, and begins no earlier than that of the change before it.
 
     Args:
         dates: the instants of changes by their commit numbers.
@@ -65,27 +65,27 @@ def mended(dates: Mapping[int, int], now: int) -> dict[int, int]:
     >>> mended({1: 10, 2: 900, 3: 905, 4: 30, 5: 990}, 100)
     {2: 24, 3: 29, 5: 99}
     """
-    found: dict[int, int] = {}
+    new_dates: dict[int, int] = {}
     run: list[tuple[int, int]] = []
     before: int | None = None
     for number, date in [*sorted(dates.items()), (-1, now)]:
         if date > now:
             run.append((number, date))
-        elif before is None or date >= before:  # one that a caller dated back says nothing of when it was made
+        elif before is None or date >= before:  # else a caller dated it back: that does not tell when it was made
             last = run[-1][1] if run else 0
             for each, ahead in run:
                 new = date - 1 - max(last - ahead, 0)
                 before = new if before is None else max(new, before)
-                found[each] = before
+                new_dates[each] = before
             run, before = [], date
-    return found
+    return new_dates
 
 
 def redate_all(entries: Iterable[tuple[Entries, str, int | None]], now: int) -> int:
     """Update those entries whose timestamp or provenance is dated ahead of the clock; return how many.
 
     Args:
-        entries: where it is, the id and, if it gets another, the new instant of each.
+        entries: of each entry, where it is, its id, and its new instant or None.
         now: the instant of now.
     """
     count = 0
@@ -113,5 +113,5 @@ def _redate(entry: MemoryEntry, instant: int | None, now: int) -> bool:
 def _is_ahead(text: str, now: int) -> bool:
     try:
         return instant_of(datetime.fromisoformat(text)) > now
-    except (ValueError, InvalidMomentError):  # whoever wrote it, it is no date of ours
+    except (ValueError, InvalidMomentError):  # we did not write that
         return False

@@ -1,29 +1,30 @@
-"""What a setting may be: the policies that have a shape of their own, and how any value becomes a setting.
+"""The settings of a store: policies and rules as values, and the check of every setting.
 
-A message says what is wrong with a setting, but never what the file says: other sections of it may hold secrets.
+A message says what is wrong with a setting, but never quotes the file: other sections of it may hold secrets.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
 from jarvis._calls.arguments import own_code
-from jarvis._disk.paths import UnfitPathError, absolute
-from jarvis.errors import InvalidSettingError, nearest
-from jarvis.keys import EnvironmentKey, KeyFile, KeyringKey, KeySource, Passphrase, check_text, sources_of
+from jarvis._disk.paths import given_path
+from jarvis.codec.compression import Mode
+from jarvis.errors import InvalidSettingError, kind_of, nearest
+from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, KeySource, Passphrase, check_text
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
 Encryption = Literal["off", "on", "required"]
 ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
-Compression = Literal["auto", "off", "max"]
+Compression = Mode
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 _MANY_REVISIONS = 1_000_000
 Fields = TypeVar("Fields", bound=msgspec.Struct)
@@ -33,13 +34,23 @@ MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
 """Over eleven days. SQLite counts milliseconds in 31 bits, Windows in 32; beyond that a wait overflows."""
 
 
+AnySource = KeySource | Callable[[], bytes]
+"""A source of a key, as somebody gives it; a function returns the key."""
+
+KeySources = Sequence[AnySource]
+"""What ``keys=`` takes."""
+
+Keys = tuple[KeySource, ...]
+"""The sources of ``keys=``, checked."""
+
+
 class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the past a store keeps. Whoever writes prunes by the policy it was opened with.
+    """How much of the past a store keeps. A writer prunes by the policy that it opened the store with.
 
     Attributes:
         max_revisions: past states kept of one memory; 0 keeps no past at all.
         max_age: how long a past state is kept after the change that ended it; None for ever.
-        cleared_max_age: how long what `clear_all` removed is kept; None as long as anything else.
+        cleared_max_age: how long memories that `clear_all` removed are kept; None as long as any other past state.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
@@ -60,13 +71,13 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if type(self.max_revisions) is not int or not 0 <= self.max_revisions <= _MANY_REVISIONS:
             raise InvalidSettingError(f"history.max_revisions must be a whole number from 0 to {_MANY_REVISIONS:,}")
         for key in ("max_age", "cleared_max_age"):
-            held = getattr(self, key)
-            if held is not None and (not isinstance(held, timedelta) or not timedelta(0) < held <= _LONGEST):
+            age = getattr(self, key)
+            if age is not None and (not isinstance(age, timedelta) or not timedelta(0) < age <= _LONGEST):
                 raise InvalidSettingError(f"history.{key} must be a timedelta above 0, up to 100 years, or None")
 
 
 ARCHIVED = "archived"
-"""The tag of what a rule has archived, or somebody by hand."""
+"""The tag of memories that a rule, or somebody by hand, has archived."""
 
 RetentionAction = Literal["delete", "archive"]
 RETENTION_ACTIONS: tuple[str, ...] = get_args(RetentionAction)
@@ -74,18 +85,18 @@ _MANY_KEPT_TAGS = 100
 
 
 class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
-    """Which memories of a category are not kept for ever, and what becomes of them.
+    """A limit for memories of a category: those beyond it are deleted or archived.
 
-    At least one of `max_age` and `max_entries` is given; what goes beyond any of the two is cleaned up.
+    At least one of `max_age` and `max_entries` is given. A memory beyond either of them is cleaned up.
 
     Attributes:
         category: of the memories that the rule governs.
         entity_type: it governs only those about entities of this type.
         tag: it governs only those with this tag.
         max_age: how long after its timestamp a memory stays as it is.
-        max_entries: so many of the memories that it governs, the newest, stay as they are.
+        max_entries: how many of the memories that it governs, the newest, stay as they are.
         action: ``"delete"``, or ``"archive"``: the memory gets the tag ``archived``.
-        keep_tags: what has one of these tags is pinned: it is neither governed nor counted.
+        keep_tags: a memory with one of these tags is pinned: it is neither governed nor counted.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range, or the rule can govern nothing.
@@ -112,8 +123,8 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check every field."""
         for key in ("category", "entity_type", "tag"):
-            held = getattr(self, key)
-            if not _is_name(held) and (held is not None or key == "category"):
+            name = getattr(self, key)
+            if not _is_name(name) and (name is not None or key == "category"):
                 raise InvalidSettingError(f"retention: {key} must be a text")
         if self.max_age is None and self.max_entries is None:
             raise InvalidSettingError("retention: a rule needs a max_age or a max_entries")
@@ -131,23 +142,23 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidSettingError(f"retention: keep_tags must be at most {_MANY_KEPT_TAGS} tags")
         msgspec.structs.force_setattr(self, "keep_tags", tuple(self.keep_tags))
         if self.tag is not None and (self.tag in self.keep_tags or (self.tag, self.action) == (ARCHIVED, "archive")):
-            raise InvalidSettingError("retention: the rule governs nothing, for it leaves alone what has its tag")
+            raise InvalidSettingError("retention: the rule governs nothing, for it leaves memories with its tag alone")
 
 
-def _is_name(held: object) -> bool:
+def _is_name(name: object) -> bool:
     """Tell whether this is a text that a store can hold."""
-    return type(held) is str and not any("\ud800" <= sign <= "\udfff" for sign in held)
+    return type(name) is str and not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
-# --- what a setting may be -----------------------------------------------------------------------
+# --- the check of a setting ----------------------------------------------------------------------
 
 
 def checked(key: str, value: object, *, base: Path | None = None) -> Any:
-    """Return `value` as the setting or argument `key` is kept; a path is absolute from then on.
+    """Return `value` in the form in which the setting or argument `key` is kept; a path becomes absolute.
 
     Args:
         key: of the setting.
-        value: what somebody gave.
+        value: that somebody gave.
         base: the directory that a relative path is relative to; None for the working directory.
 
     Raises:
@@ -156,47 +167,32 @@ def checked(key: str, value: object, *, base: Path | None = None) -> Any:
     with own_code(InvalidSettingError, key):
         try:
             if key in _PATHS:
-                return _directory(value, base, has_variables=_PATHS[key])
+                return given_path(key, value, base=base, variables=_PATHS[key])
             return _CHECKS[key](value)
         except _UnfitError as unfit:
             raise InvalidSettingError(f"{key} {unfit}") from None
 
 
 class Pairs:
-    """A JSON object with the keys it repeats."""
+    """A JSON object that keeps repeated keys."""
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         self.pairs = pairs
 
     def once(self) -> dict[str, object]:
         """Return the pairs as a dict; raise if a key stands twice."""
-        found = dict(self.pairs)
-        if len(found) != len(self.pairs):
+        once = dict(self.pairs)
+        if len(once) != len(self.pairs):
             raise _UnfitError("has a key twice")
-        return found
+        return once
 
 
 class _UnfitError(Exception):
     """The rest of a sentence that begins with the setting."""
 
 
-def _directory(value: object, base: Path | None, *, has_variables: bool) -> Path:
-    if not isinstance(value, str | os.PathLike) or not isinstance(name := os.fspath(value), str):
-        raise _UnfitError(f"must be a path, not {kind_of(value)}")
-    if not name or "\0" in name:
-        raise _UnfitError("must be a path: it is empty or holds a NUL character")
-    try:
-        path = absolute(name, base=base, variables=has_variables)
-        os.fsencode(path)
-    except UnfitPathError as error:
-        raise _UnfitError(str(error)) from None
-    except UnicodeEncodeError:
-        raise _UnfitError("must be a path: it holds a character that no name of a file here can have") from None
-    return path
-
-
 def check_utf8(path: Path, key: str) -> Path:
-    """Return `path` if its name is UTF-8, which SQLite's files need; `key` is what it was given as.
+    """Return the path of the setting `key` if its name is UTF-8, as SQLite's files need.
 
     Raises:
         InvalidSettingError: it is not, such as a directory that was named in Latin-1.
@@ -232,7 +228,7 @@ def _encryption(value: object) -> str:
     return _one_of(value, ENCRYPTIONS)
 
 
-def _keys(value: object) -> tuple[KeySource, ...]:
+def _keys(value: object) -> Keys:
     if not isinstance(value, list | tuple):
         raise _UnfitError(f"must be a list of sources, not {kind_of(value)}")
     sources = [each.once() if isinstance(each, Pairs) else each for each in value]
@@ -240,6 +236,46 @@ def _keys(value: object) -> tuple[KeySource, ...]:
         return sources_of([source_from_setting(each) if isinstance(each, dict) else each for each in sources])
     except InvalidSettingError as error:
         raise _UnfitError(f"does not fit: {error}") from None
+
+
+@own_code(InvalidSettingError, "keys")
+def sources_of(keys: object) -> Keys:
+    """Return the sources in an argument ``keys=``.
+
+    Raises:
+        InvalidSettingError: an item of it is no source.
+    """
+    if not isinstance(keys, list | tuple):
+        raise InvalidSettingError("keys must be a list of sources, such as [EnvironmentKey('JARVIS_KEY')]")
+    return tuple(_source(number, given) for number, given in enumerate(keys, 1))
+
+
+@own_code(InvalidSettingError, "keys")
+def _source(number: int, given: object) -> KeySource:
+    if isinstance(given, type):
+        raise InvalidSettingError(f"keys: item {number} is the class {given.__name__}; call it to make a source of it")
+    if isinstance(getattr(given, "kind", None), str) and callable(getattr(given, "secret", None)):
+        source = cast("KeySource", given)
+        _check_storable(number, source)
+        return source
+    if callable(given):
+        return KeyFunction(given)
+    raise InvalidSettingError(
+        f"keys: item {number} is no source of a key but a {type(given).__name__}; jarvis.keys has the sources"
+    )
+
+
+def _check_storable(number: int, source: KeySource) -> None:
+    """Raise `InvalidSettingError` if the file of keys could not hold the kind and hint of a source."""
+    hint: object = getattr(source, "hint", None)
+    try:
+        if not isinstance(hint, str | None) or not isinstance(getattr(source, "is_passphrase", None), bool):
+            raise TypeError
+        f"{source.kind}{hint}".encode()
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidSettingError(
+            f"keys: item {number} needs a kind, and a hint or None, that are texts of UTF-8, and is_passphrase"
+        ) from None
 
 
 _SOURCES: dict[str, Callable[[str], KeySource]] = {
@@ -251,23 +287,20 @@ _SOURCES: dict[str, Callable[[str], KeySource]] = {
 
 
 def source_from_setting(setting: object) -> KeySource:
-    """Return the source that a mapping of one key stands for, such as ``{"environment": "JARVIS_KEY"}``.
+    """Return the source that a mapping of one key describes, such as ``{"environment": "JARVIS_KEY"}``.
 
     Raises:
-        InvalidSettingError: it stands for none.
+        InvalidSettingError: it describes none.
     """
-    known = ", ".join(_SOURCES)
+    kinds = ", ".join(_SOURCES)
     if not isinstance(setting, dict) or len(setting) != 1:
-        raise InvalidSettingError(f"a source of a key is a mapping of one of {known}")
+        raise InvalidSettingError(f"a source of a key is a mapping of one of {kinds}")
     [(kind, name)] = setting.items()
     if kind not in _SOURCES:
-        raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {known}")
+        raise InvalidSettingError(f"there is no source {kind!r} of keys; known: {kinds}")
     name = check_text(f"the source {kind!r}", name)
     if kind == "file":
-        try:
-            name = str(absolute(name, variables=True))
-        except UnfitPathError as error:
-            raise InvalidSettingError(f"the source {kind!r} {error}") from None
+        name = str(given_path(f"the source {kind!r}", name, variables=True))
     return _SOURCES[kind](name)
 
 
@@ -299,17 +332,17 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?) *(seconds?|minutes?|hours?|days?|weeks?
 
 
 def _duration(value: object) -> timedelta | None:
-    """Return a duration that is given as one, or as text such as ``30 days``; ``null`` or ``never`` is None."""
+    """Return a duration; text such as ``30 days`` is read, and ``null`` or ``never`` is None."""
     if value is None or value == "never":
         return None
     if isinstance(value, timedelta):
         return value
-    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
         raise _UnfitError("must be a duration such as '12 hours' or '30 days', or 'never'")
-    unit = found[2].lower().rstrip("s")
+    unit = match[2].lower().rstrip("s")
     try:
-        return timedelta(**{f"{unit}s": float(found[1])})
+        return timedelta(**{f"{unit}s": float(match[1])})
     except OverflowError:
         raise _UnfitError("must be shorter; 'never' is taken too") from None
 
@@ -323,28 +356,28 @@ def _history(value: object) -> HistoryPolicy:
 def _retention(value: object) -> tuple[RetentionRule, ...]:
     if not isinstance(value, list | tuple):
         raise _UnfitError(f"must be a list of rules, not {kind_of(value)}")
-    return tuple(_retention_rule(place, held) for place, held in enumerate(value, 1))
+    return tuple(_retention_rule(number, given) for number, given in enumerate(value, 1))
 
 
-def _retention_rule(place: int, value: object) -> RetentionRule:
+def _retention_rule(number: int, value: object) -> RetentionRule:
     if isinstance(value, RetentionRule):
         return value
     try:
         return _made(RetentionRule, value, ("max_age",))
     except _UnfitError as unfit:
-        raise _UnfitError(f"rule {place} {unfit}") from None
+        raise _UnfitError(f"rule {number} {unfit}") from None
 
 
 def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fields:
-    """Return a policy or rule of the mapping of its fields; `durations` are those that are lengths of time."""
+    """Return a policy or rule made of a mapping of its fields, of which `durations` are lengths of time."""
     if isinstance(value, Pairs):
         value = value.once()
     if not isinstance(value, dict):
         raise _UnfitError(f"must be a {kind.__name__} or a mapping of its fields, not {kind_of(value)}")
-    known, fields = kind.__struct_fields__, dict(value)
+    names, fields = kind.__struct_fields__, dict(value)
     for key, given in value.items():
-        if key not in known:
-            raise _UnfitError(f"has no key {key!r}{nearest(str(key), known)}; known: {', '.join(known)}")
+        if key not in names:
+            raise _UnfitError(f"has no key {key!r}{nearest(str(key), names)}; known: {', '.join(names)}")
         if key in durations:
             try:
                 fields[key] = _duration(given)
@@ -353,7 +386,7 @@ def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fiel
     try:
         return kind(**fields)
     except TypeError:  # at most the first field has no default
-        raise _UnfitError(f"needs a {known[0]}") from None
+        raise _UnfitError(f"needs a {names[0]}") from None
     except InvalidSettingError as error:
         raise _UnfitError(f"does not fit: {error}") from None
 
@@ -365,12 +398,7 @@ def _sweep_every(value: object) -> timedelta | None:
     return interval
 
 
-def kind_of(value: object) -> str:
-    """Return what messages call a value of a wrong type."""
-    return "nothing" if value is None else f"a value of type {type(value).__name__}"
-
-
-_PATHS = {  # and whether it comes from a file of settings, which is no shell and yet written as for one
+_PATHS = {  # and whether variables are expanded: people write a file of settings as they write for a shell
     "storage_dir": False,
     "db_path": False,
     "file_path": False,

@@ -1,4 +1,4 @@
-"""`Recompression`: what storing the values of a store anew came to."""
+"""`Recompression`: the result of storing the values of a store again, compressed or not."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 import msgspec
 
 Progress = Callable[[int, int], object]
-"""Is told how many states were looked at, of how many; both are equal in the last call."""
+"""Is called with (states looked at, all states); both are equal in the last call."""
 
 
 class Recompression(msgspec.Struct, frozen=True, kw_only=True):
-    """What was stored anew; all else was as the setting has it, or would not have become smaller.
+    """The values that were stored again. All others were as the setting wants them, or would not become smaller.
 
     Attributes:
-        entries: how many memories of the present.
-        past_states: how many of the history.
-        bytes_before: what these took.
-        bytes_after: what they take now.
+        entries: the number of memories of the present.
+        past_states: the number of past states.
+        bytes_before: the size of all these before.
+        bytes_after: their size now.
     """
 
     entries: int

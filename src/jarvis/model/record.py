@@ -1,8 +1,8 @@
-"""Entries to stored records and back: what every backend of ours keeps of an entry, in one place.
+"""Entries to stored records and back, the same for every backend of ours.
 
-What is looked up (id, category, key, entity, position) is stored beside the *body*; the body is one
+The fields that are looked up (id, category, key, entity, position) are stored beside the *body*. The body is one
 JSON text with the rest, because decoding one text a row takes 0.6 of the time of three. A large value
-may stand beside it, compressed; then the body says null in its place, and all else stays readable.
+may stand beside it, compressed; then the body has null in its place, and all else stays readable.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from jarvis.model.entry import MemoryEntry, check_entry, check_value
 
 
 class Body(msgspec.Struct, array_like=True):
-    """The part of an entry that is not looked up, as it is stored: 100 bytes less than under names of its own.
+    """The part of an entry that is not looked up, stored as an array: 100 bytes less than an object with names.
 
     Attributes:
-        value: in the plain form of `jarvis.codec`; None if it is stored beside the body, compressed. Of a body that
-            is only to be encoded it may be a `msgspec.Raw`, its JSON.
+        value: in the plain form of `jarvis.codec`; None if it is stored beside the body, compressed. In a body that
+            is only encoded it may be a `msgspec.Raw`, its JSON.
         tags: as given.
-        provenance: as given; or (module, task_id) if that and ``created_at``, equal to the timestamp, is all.
+        provenance: as given; or (module, task_id) if besides it holds only ``created_at``, equal to the timestamp.
         moment: the timestamp: in UTC as ISO 8601 text without its ``+00:00``, in another zone as (ISO 8601
             text, fold, name of the zone).
     """
@@ -51,7 +51,7 @@ class _NamedBody(msgspec.Struct):
 
 
 class Encoded(NamedTuple):
-    """What is stored of an entry, beside what is looked up.
+    """An entry as it is stored, without the fields that are looked up.
 
     Attributes:
         body: UTF-8 JSON of a `Body`.
@@ -76,10 +76,10 @@ _decode_value = decoder_of(dict[str, Any])
 
 
 def prepare(value: dict[str, Any], compression: Mode) -> Prepared:
-    """Return what stands for `value` in an entry that is to be stored: its encoding, compressed as `encode_entry` does.
+    """Return `value` encoded, and compressed as by `encode_entry`, to be put into an entry in its place.
 
     Raises:
-        InvalidEntryError: it cannot be stored exactly, or is over `jarvis.codec.MAX_VALUE_BYTES`; the error names it.
+        InvalidEntryError: it cannot be stored exactly, or is over `jarvis.codec.MAX_VALUE_BYTES`.
     """
     check_value(value)
     json = encode(value)
@@ -87,13 +87,13 @@ def prepare(value: dict[str, Any], compression: Mode) -> Prepared:
 
 
 def is_small(value: object) -> bool:
-    """Tell whether a value is a few short texts and numbers, which take no longer to encode than to prepare."""
+    """Tell whether a value is a few short texts and numbers: preparing it would take as long as encoding it."""
     if type(value) is not dict or len(value) > _FEW:
         return False
-    for held in value.values():
-        kind = type(held)
+    for item in value.values():
+        kind = type(item)
         if kind is str:
-            if len(held) > _SHORT:
+            if len(item) > _SHORT:
                 return False
         elif kind not in _SCALARS:
             return False
@@ -134,9 +134,9 @@ def encode_body(entry: MemoryEntry) -> tuple[bytes, int]:
 
 
 def encode_entry(entry: MemoryEntry, compression: Mode) -> Encoded:
-    """Return what is to be stored of `entry`, its value compressed if `compression` has it so; raise as `encode_body`.
+    """Return `entry` as it is to be stored, its value compressed as `compression` says; raise as `encode_body`.
 
-    The limit is one of what is not compressed: it does not depend on the text, nor on a setting.
+    The size limit holds before compression, so it depends neither on the text nor on a setting.
     """
     body, instant = make_body(entry)
     encoded = _encode(body)
@@ -152,19 +152,19 @@ def encode_entry(entry: MemoryEntry, compression: Mode) -> Encoded:
 
 
 def repack(body: str, packed: bytes | None, compression: Mode) -> tuple[bytes, bytes | None] | None:
-    """Return (body, packed) of a stored entry as `compression` has it; None if it is that already.
+    """Return (body, packed) of a stored entry as `compression` wants it; None if nothing is to be changed.
 
-    What is compressed and would not become smaller by it stays.
+    A compressed value that would not become smaller stays as it is.
 
     Raises:
         ValueError: it cannot be decoded.
     """
     if packed is None:
-        held = decode_body(body)
-        if held.value is None:
+        decoded = decode_body(body)
+        if decoded.value is None:
             raise ValueError("it has no value")
-        smaller = compress(_encoder.encode(held.value), compression)
-        return None if smaller is None else (_without_value(held), smaller)
+        smaller = compress(_encoder.encode(decoded.value), compression)
+        return None if smaller is None else (_without_value(decoded), smaller)
     value = decompress(packed)
     _decode_value(value)
     if not body.startswith(_NO_VALUE):
@@ -194,10 +194,10 @@ def _encode(body: Body) -> bytes:
 
 
 def decode_body(encoded: bytes | str) -> Body:
-    """Return what `encode_body` encoded, its value still plain, or None.
+    """Return the body that `encode_body` encoded; its value is still plain, or None.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no such body.
         StackFullError: it is nested too deep for what is left of the call stack.
     """
     if encoded[:1] in ("{", b"{"):
@@ -229,7 +229,7 @@ def check_stored(encoded: bytes | str, packed: bytes | None) -> Body:
 
 
 def _unpack(body: Body, packed: bytes) -> bool:
-    """Give a body its value; return what `may_hold_tags` says of it."""
+    """Give a body its compressed value; return whether that may hold tagged forms."""
     if body.value is not None:
         raise ValueError("it has two values")
     value = decompress(packed)
@@ -238,7 +238,7 @@ def _unpack(body: Body, packed: bytes) -> bool:
 
 
 def may_hold_tags(encoded: bytes | str) -> bool:
-    """Tell whether a body may hold tagged forms; False means that `revive` would change nothing."""
+    """Tell whether a body may hold tagged forms; if not, `revive` would change nothing."""
     return b'"$type"' in encoded if isinstance(encoded, bytes) else '"$type"' in encoded
 
 
@@ -279,7 +279,7 @@ def decode_entry(
 
 
 def unknown_zone(entry_id: str | None, error: InvalidMomentError) -> str:
-    """Return what is wrong with a store that holds an entry with a time that this machine cannot tell."""
+    """Return what is wrong with a store whose entry has a time zone that this machine does not know."""
     which = "an entry" if entry_id is None else f"the entry {entry_id!r}"
     return f"{which} {error}; or delete or erase it: that needs its id alone"
 
@@ -297,7 +297,7 @@ def make_entry(
     *,
     plain: bool = False,
 ) -> MemoryEntry:
-    """Return the entry of a record. `plain` says that the value is known to hold no tagged form.
+    """Return the entry of a record. `plain`: its value holds no tagged form.
 
     Raises:
         ValueError: the timestamp or a tagged form is malformed.

@@ -1,4 +1,4 @@
-"""`Revision`: how an entry was before a change, and who made that change; `differences`, between two states."""
+"""`Revision`: an entry before a change, and who made that change; `differences` between two states."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jarvis.model.entry import MemoryEntry
 
 Operation = Literal["update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
 REMOVALS = ("delete", "clear", "expire")
-"""Operations behind which the entry is not there any more."""
+"""Operations that remove the entry."""
 
 MISSING: Any = msgspec.UNSET
-"""Stands for what is not there in `Difference.before` and `Difference.after`; None is a value."""
+"""In `Difference.before` and `Difference.after`: there is no value. None is a value."""
 
 
 class Signature(NamedTuple):
-    """Who changes something, how and why. What is None is not known."""
+    """Who makes a change, how and why; what is not known is None."""
 
     operation: Operation
     module: str | None = None
@@ -35,11 +35,11 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         version: of the state.
         entry: the memory as it was; a copy.
-        operation: ``update``, ``touch`` (of its expiry), ``delete``, ``clear`` (of everything), ``restore`` or
-            ``undo``: what ended it.
-        timestamp: when that was done; aware UTC.
-        module: which module did it, or None.
-        task_id: for which task, or None.
+        operation: that ended it: ``update``, ``touch`` (of its expiry), ``delete``, ``clear`` (of everything),
+            ``restore`` or ``undo``.
+        timestamp: of that change; aware UTC.
+        module: that made it, or None.
+        task_id: of the task that it was for, or None.
         reason: why, or None.
     """
 
@@ -53,17 +53,17 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_removal(self) -> bool:
-        """Whether the memory was not there any more behind the change."""
+        """Whether the change removed the memory."""
         return self.operation in REMOVALS
 
 
 class Difference(NamedTuple):
-    """What differs at one place of two states of a memory.
+    """One difference between two states of a memory.
 
     Attributes:
         path: the field, and the way into it: ``("value", "mode")``, ``("value", "items", 3)``, ``("tags",)``.
-        before: what is there in the one state, or `MISSING`.
-        after: what is there in the other state, or `MISSING`.
+        before: the value there in the one state, or `MISSING`.
+        after: the value there in the other state, or `MISSING`.
     """
 
     path: tuple[str | int, ...]
@@ -75,13 +75,13 @@ _COMPARED = ("category", "key", "value", "tags", "entity_type", "entity_id", "ti
 
 
 def differences(before: MemoryEntry, after: MemoryEntry) -> list[Difference]:
-    """Return what differs, field by field, in values down to the innermost dict or list.
+    """Return the differences field by field; values are compared down to the innermost dict or list.
 
     Equal means equal and of the same types: 1, 1.0 and True differ. Tags differ as a whole.
 
     Raises:
-        InvalidEntryError: a value, which was not stored, is nested too deep or explodes.
-        StackFullError: what is left of the call stack is not enough to compare them.
+        InvalidEntryError: an entry was not stored, and its value is nested too deep or explodes.
+        StackFullError: too little of the call stack is left to compare them.
 
     >>> one = MemoryEntry("1", "c", "k", {"mode": "dark", "sizes": [1, 2]})
     >>> other = MemoryEntry("1", "c", "k", {"mode": "light", "sizes": [1, 2, 3]}, timestamp=one.timestamp)
@@ -97,14 +97,14 @@ def differences(before: MemoryEntry, after: MemoryEntry) -> list[Difference]:
 
 
 def _differences(before: MemoryEntry, after: MemoryEntry) -> list[Difference]:
-    found: list[Difference] = []
+    all_of_them: list[Difference] = []
     for name in _COMPARED:
         one, other = getattr(before, name), getattr(after, name)
         if name in ("value", "provenance"):
-            found += _inside((name,), one, other)
+            all_of_them += _inside((name,), one, other)
         elif one != other or (name == "timestamp" and one.utcoffset() != other.utcoffset()):
-            found.append(Difference((name,), one, other))
-    return found
+            all_of_them.append(Difference((name,), one, other))
+    return all_of_them
 
 
 def _inside(path: tuple[str | int, ...], one: Any, other: Any) -> Iterator[Difference]:
@@ -112,9 +112,9 @@ def _inside(path: tuple[str | int, ...], one: Any, other: Any) -> Iterator[Diffe
         for key in [*one, *(key for key in other if key not in one)]:
             yield from _inside((*path, key), one.get(key, MISSING), other.get(key, MISSING))
     elif type(one) is list and type(other) is list:
-        for place in range(max(len(one), len(other))):
-            left = one[place] if place < len(one) else MISSING
-            yield from _inside((*path, place), left, other[place] if place < len(other) else MISSING)
+        for index in range(max(len(one), len(other))):
+            left = one[index] if index < len(one) else MISSING
+            yield from _inside((*path, index), left, other[index] if index < len(other) else MISSING)
     elif not _same(one, other):
         yield Difference(path, one, other)
 
@@ -125,7 +125,7 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(held, other[key]) for key, held in one.items())
+        return one.keys() == other.keys() and all(_same(item, other[key]) for key, item in one.items())
     if isinstance(one, (set, frozenset)):
         return sorted(map(_typed, one)) == sorted(map(_typed, other))
     if isinstance(one, (float, datetime)):
@@ -140,15 +140,15 @@ def _typed(member: Any) -> str:
 class Cutoff(NamedTuple):
     """Where the past ends, as seen from a moment, in the numbers that changes carry.
 
-    Changes of one transaction become visible at one moment, and moments grow with the numbers. Most
-    transactions are one change, whose own instant that moment is; of the others the store keeps the first
+    The changes of one transaction become visible at one moment, and moments grow with the numbers. Most
+    transactions are one change, and its own instant is that moment. Of the others the store keeps the first
     and the last number and the moment.
 
     Attributes:
         instant: the moment, in microseconds since 1970 UTC.
-        done: all changes up to this number were visible: the last of a kept transaction that was.
-        open: no change from this number on was visible: the first of a kept transaction that was not.
-        latest: no entry that was visible has a timestamp behind this instant.
+        done: all changes up to this number were visible: the last one of a kept transaction.
+        open: no change from this number on was visible: the first one of a kept transaction.
+        latest: no entry that was visible has a timestamp after this instant.
     """
 
     instant: int

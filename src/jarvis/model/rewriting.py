@@ -1,4 +1,4 @@
-"""What is told of a store that is written anew while it is in use: how far it is, and what was done."""
+"""The progress and the result of rewriting a store into a new file while it is in use."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class RewriteProgress(NamedTuple):
-    """How far the rewriting of a store has come.
+    """The progress of rewriting a store.
 
     Attributes:
         stage: ``copy``, ``index``, ``catch up``, ``verify`` or ``swap``, in this order.
-        done: rows, indexes or noted changes of this stage that are done.
-        total: how many there are, as far as is known; writers may add some.
+        done: the number of rows, indexes or noted changes of this stage that are done.
+        total: the number of all that are known; writers may add some.
     """
 
     stage: str
@@ -20,15 +20,15 @@ class RewriteProgress(NamedTuple):
 
 
 class Rewritten(NamedTuple):
-    """What the rewriting of a store has done. The rows of the new file were compared with those of the old one.
+    """The result of rewriting a store. The rows of the new file were compared with those of the old one.
 
     Attributes:
-        run: what the run was called.
-        rows: how many rows each table had when the new file took the store's place.
+        run: the name of the run.
+        rows: the number of rows of each table when the new file took the store's place.
         digest: of all these rows, the same for equal rows in any order.
         rounds: how often changed rows were copied again.
-        resumed: how many rows an earlier run had copied, that was broken off.
-        locked_seconds: how long the writers' lock was held, at most.
+        resumed: the number of rows that an interrupted earlier run had copied.
+        locked_seconds: the longest time for which the writers' lock was held.
     """
 
     run: str

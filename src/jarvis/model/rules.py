@@ -1,4 +1,4 @@
-"""Rules that every backend decides by, each written once."""
+"""The rules of every backend, each written once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jarvis.model.revision import REMOVALS, Operation, Signature
 Usual = TypeVar("Usual", bound=str)
 
 PRUNED_EVERY = 64
-"""Changes from one time that a writer prunes what is too old to the next."""
+"""A writer prunes states that are too old once in so many changes."""
 
 PRUNED_AT_ONCE = 256
-"""Past states that go beside one change, at most."""
+"""The most past states that are pruned beside one change."""
 
 WAS_ERASED = "something was erased"
 HAS_EXPIRED = "what was there then has expired"
@@ -32,9 +32,9 @@ _ALONE = ("erase", "expire")
 
 
 def next_moment(now: datetime, last: int | None) -> tuple[datetime, int, int]:
-    """Return the moment of a change made at `now`, behind the instant of the `last` one; its instant; and its date.
+    """Return the moment of a change made at `now`, after the instant of the `last` one; its instant; and its date.
 
-    The date is what the change is dated by, see `jarvis.model.dating.date_of`.
+    See `jarvis.model.dating.date_of` for the date, which is an instant, too.
     """
     instant = date = (now - EPOCH) // MICROSECOND
     if last is not None and instant <= last:
@@ -44,7 +44,7 @@ def next_moment(now: datetime, last: int | None) -> tuple[datetime, int, int]:
 
 
 def own_instant(last: int | None) -> int:
-    """Return the instant of a change that nobody gave a moment: the system's, or one behind the `last` one."""
+    """Return the instant of a change without a given moment: the system's, or one after the `last` one."""
     now = time.time_ns() // 1000
     return now if last is None else max(now, min(last + 1, LAST_INSTANT))
 
@@ -55,9 +55,9 @@ def own_instant(last: int | None) -> int:
 def signed(
     signature: Signature | None, operation: Usual
 ) -> tuple[Usual | Operation, str | None, str | None, str | None]:
-    """Return by whom and how a change is made: as `signature` says, or else `operation` by nobody that is known.
+    """Return how and by whom a change is made: as `signature` says, or else `operation` by nobody that is known.
 
-    An erasure and a purge are made by a signature of their own only, which signs no other change.
+    An erasure and a purge need a signature of their own, which signs no other change.
     """
     if signature is None:
         return operation, None, None, None
@@ -68,13 +68,13 @@ def signed(
 
 
 def signed_expiry(signature: Signature | None, expires: int) -> tuple[str, str | None, str | None, str]:
-    """Return by whom and why an entry is purged: because it expired, unless somebody gave another reason."""
+    """Return how, by whom and why an entry is purged: because it expired, unless another reason is given."""
     operation, module, task_id, reason = signed(signature, "expire")
     return operation, module, task_id, reason or f"expired at {datetime_of(expires).isoformat()}"
 
 
 def version_after(operation: str, version: int) -> int:
-    """Return the version that is told of a change of an entry which had `version`: a removal makes no other."""
+    """Return the version after a change of an entry that had `version`: a removal leaves it as it is."""
     return version if operation in REMOVALS else version + 1
 
 
@@ -83,28 +83,28 @@ def version_after(operation: str, version: int) -> int:
 
 def exact_filters(query: MemoryQuery) -> dict[str, Any]:
     """Return those of the `EXACT` filters that a query gives."""
-    return {name: held for name in EXACT if (held := getattr(query, name)) is not None}
+    return {name: text for name in EXACT if (text := getattr(query, name)) is not None}
 
 
 def asks_for_more(query: MemoryQuery) -> bool:
-    """Tell whether a query has filters that nothing but a state answers."""
-    return any(held is not None for held in (query.tags, query.since, query.until, query.where))
+    """Tell whether a query has filters that only a state can answer."""
+    return any(given is not None for given in (query.tags, query.since, query.until, query.where))
 
 
 def settle(instant: int, now: int, await_commit: Callable[[], None]) -> None:
-    """Wait for what is dated until `instant` and not visible yet: or the same question would be answered otherwise."""
+    """Wait for changes that are dated up to `instant` and not visible yet: later answers are then the same."""
     if instant == now:
         time.sleep(0.00001)  # a commit that begins now is dated later
     await_commit()
 
 
 def is_present(instant: int, made: int | None, begins: int | None) -> bool:
-    """Tell whether what is asked as of `instant` is the present.
+    """Tell whether a question as of `instant` is about the present.
 
     Args:
-        instant: the moment that is asked about.
-        made: of the last change of the store; None if there was none.
-        begins: from when on the past is known; None if it is not.
+        instant: of the question.
+        made: the instant of the last change of the store; None if there was none.
+        begins: the instant from which on the past is known; None if it is not.
 
     Raises:
         HistoryUnavailableError: it is before the past begins.
@@ -119,11 +119,11 @@ def is_present(instant: int, made: int | None, begins: int | None) -> bool:
 def may_be_dated_back(instant: int, now: int, made: int) -> bool:
     """Tell whether dates and order may disagree up to `instant`: the store's last change is dated ahead of the clock.
 
-    If one was made by then behind others that are ahead, the past is not known: `jarvis.model.dating.DATED_BACK`.
+    They do if a change dated by then was made after changes that are ahead: see `jarvis.model.dating.DATED_BACK`.
     """
     return instant <= now < made - SKEW_MICROSECONDS
 
 
 def unavailable(instant: int, earliest: int | None, because: str | None = None) -> HistoryUnavailableError:
-    """Return the error that the past is not known at `instant`, from when on it is, and perhaps why."""
+    """Return the error that the past is not known at `instant`, but from `earliest` on, and perhaps why."""
     return HistoryUnavailableError(datetime_of(instant), None if earliest is None else datetime_of(earliest), because)

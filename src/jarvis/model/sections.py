@@ -1,7 +1,7 @@
-"""The names at the top of a file of settings: which of them are ours, and which only look so.
+"""The names at the top of a file of settings: which of them are ours, and which look like slips.
 
-The file belongs to all of the assistant, so what is at its top may be anybody's. A name that differs from ours by
-what the eye passes over (case, white space, one letter) is taken for a slip.
+The file belongs to the whole assistant, so names at its top may be anybody's. A name that differs from ours only by
+case, white space or one letter is taken for a slip.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Top(NamedTuple):
 
     Attributes:
         name: as it stands there.
-        value: the text beside it, or None if that is no text.
-        line: where it stands, if the parser tells.
+        value: its value if that is text, else None.
+        line: its line, if the parser tells.
     """
 
     name: object
@@ -29,19 +29,19 @@ class Top(NamedTuple):
 
 
 def misspelt_section(tops: Collection[Top]) -> Top | None:
-    """Return the first name that is meant to be our section; None if there is none, or the section itself is there."""
+    """Return the first slip of our section's name; None if there is none, or the section itself is there."""
     if any(top.name == SECTION for top in tops):
         return None
     return next((top for top in tops if _is_nearly(top.name, SECTION)), None)
 
 
 def misplaced(tops: Collection[Top], keys: Collection[str]) -> list[Top]:
-    """Return what stands at the top and has the name of one of our keys, also as ``storage.key``."""
+    """Return the names at the top that are keys of ours, also as ``storage.key``."""
     return [top for top in tops if _folded(top.name).removeprefix(f"{SECTION}.") in keys]
 
 
 def demands_encryption(tops: Collection[Top]) -> Top | None:
-    """Return what requires encryption at the top, where nobody obeys it, or None."""
+    """Return the name at the top that requires encryption, where it has no effect; or None."""
     for top in tops:
         is_ours = _is_nearly(top.name, "encryption") or _is_nearly(top.name, f"{SECTION}.encryption")
         if is_ours and _is_nearly(top.value, "required"):
@@ -50,7 +50,7 @@ def demands_encryption(tops: Collection[Top]) -> Top | None:
 
 
 def _folded(name: object) -> str:
-    """Return `name` without all that the eye passes over; ``""`` if it is no text."""
+    """Return `name` without case, white space and invisible characters; ``""`` if it is no text."""
     if not isinstance(name, str):
         return ""
     text = unicodedata.normalize("NFKC", name).casefold()
@@ -58,7 +58,7 @@ def _folded(name: object) -> str:
 
 
 def _is_nearly(name: object, word: str) -> bool:
-    """Tell whether `name` is `word` but for what `_folded` drops and one letter: another, missing, added or swapped.
+    """Tell whether `name` is `word` but for case, white space and one letter: another, missing, added or swapped.
 
     >>> [_is_nearly(name, "storage") for name in ("Storage ", "stroage", "storag", "storages", "store", "")]
     [True, True, True, True, False, False]

@@ -1,4 +1,4 @@
-"""`StoreOptions`: what a store can be told when it is opened, by whomever and with whatever backend."""
+"""`StoreOptions`: the options of opening a store, the same for every backend."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jarvis.keys import KeySource
-from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, checked
-
-if TYPE_CHECKING:
-    from jarvis.keys import KeySources
+from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, Keys, KeySources, checked
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store is told when it is opened; what is left out has its default. It is handed down whole.
+    """The options of opening a store. The whole is handed down to the backend.
 
-    `jarvis.persistent_memory.MemoryModule` says what each of them does.
+    `jarvis.persistent_memory.MemoryModule` explains each of them.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
@@ -31,11 +27,11 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     busy_timeout_seconds: float = 30.0
     history: HistoryPolicy = HistoryPolicy()
     encryption: Encryption = "off"
-    keys: tuple[KeySource, ...] = ()
+    keys: Keys = ()
     compression: Compression = "auto"
     create: bool = True
 
-    if TYPE_CHECKING:  # what is taken is wider than what is held
+    if TYPE_CHECKING:  # the arguments may have more types than the fields
 
         def __init__(
             self,
@@ -56,12 +52,12 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, name, checked(name, getattr(self, name)))
 
     def given(self) -> dict[str, Any]:
-        """Return by its name what differs from the default: a backend need not have an option that nobody gives."""
+        """Return the options that differ from their defaults, by name: a backend need not have all options."""
         return {name: getattr(self, name) for name in self.__struct_fields__ if self._differs(name)}
 
     def _differs(self, name: str) -> bool:
         value, usual = getattr(self, name), getattr(USUAL, name)
-        return type(value) is not type(usual) or value != usual  # a class of a caller's is not asked to compare
+        return type(value) is not type(usual) or value != usual  # never by the code of a caller's class
 
 
 USUAL = StoreOptions()

@@ -2,8 +2,8 @@
 
 The words are MongoDB's, the meaning is narrower and the same on every backend:
 
-* Only like is compared with like: a bool is no number, ``"10"`` is no ``10``, an aware datetime is
-  never compared with a naive one. What cannot be compared does not match.
+* Only values of one kind are compared: a bool is no number, ``"10"`` is no ``10``, an aware datetime is
+  never compared with a naive one. Values that cannot be compared do not match.
 * A missing path is not null: ``{"a": None}`` matches a stored null only; ``$ne``, ``$nin`` and
   ``$not`` match a missing path too, as their positive forms do not.
 * A path is dotted (``"result.code"``) or a tuple (``("a.b", "c")``) where a key holds a dot. A path
@@ -25,9 +25,9 @@ Test = Callable[[Any], bool]
 
 MAX_FILTER_DEPTH = 50
 MAX_FILTER_PARTS = 250_000
-"""Most conditions, operands and parts of operands in a filter, a shared one counted wherever it stands."""
+"""The most conditions, operands and parts of operands in a filter; a shared part counts at each place."""
 
-_TALLEST = 100 + MAX_FILTER_DEPTH  # no value is nested deeper than 100, nor what is compared with it
+_TALLEST = 100 + MAX_FILTER_DEPTH  # no value is nested deeper than 100
 
 _MISSING: Any = object()
 _CONTAINERS = (dict, list, tuple, set, frozenset)
@@ -38,7 +38,7 @@ _STORED = _ORDERED | {"NoneType", "list", "tuple", "set", "dict", "UUID", "Posix
 
 
 def compile_where(where: Mapping[Any, Any]) -> Test:
-    """Return a function that tells whether a value (a dict) satisfies `where`; ``{}`` is satisfied by all.
+    """Return a function that tells whether a value (a dict) satisfies `where`; every value satisfies ``{}``.
 
     Raises:
         InvalidQueryError: `where` is no mapping, or a path, operator or operand means nothing.
@@ -57,11 +57,7 @@ def compile_where(where: Mapping[Any, Any]) -> Test:
 
 
 def check_where(where: object) -> None:
-    """Check that a filter can be walked: that it is neither nested without end nor made of too many parts.
-
-    Raises:
-        InvalidQueryError: it is.
-    """
+    """Check that a filter can be walked; raise `InvalidQueryError` if it is nested too deep or has too many parts."""
     try:
         extent = extent_of(where)
     except RecursionError:
@@ -70,7 +66,7 @@ def check_where(where: object) -> None:
         raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
     if extent.parts > MAX_FILTER_PARTS:
         raise InvalidQueryError(
-            f"where: has over {MAX_FILTER_PARTS:,} conditions and operands, one that is there twice counted twice; "
+            f"where: has over {MAX_FILTER_PARTS:,} conditions and operands, where a repeated one counts each time; "
             "ask in several queries"
         )
 
@@ -111,7 +107,7 @@ def _steps(path: Any) -> tuple[str, ...]:
     if isinstance(path, str):
         if path.startswith("$"):
             raise InvalidQueryError(
-                f"where: no operator named {path!r} stands at this place; here go paths, $and, $or and $not "
+                f"where: no operator named {path!r} can stand here, only paths, $and, $or and $not "
                 f"(a key that starts with $ is written as a tuple: ({path!r},))"
             )
         return tuple(path.split("."))
@@ -133,20 +129,20 @@ def _compile_condition(condition: Any, depth: int) -> Test:
         raise InvalidQueryError(f"where: is nested deeper than {MAX_FILTER_DEPTH} levels")
     if isinstance(condition, Mapping) and any(isinstance(key, str) and key.startswith("$") for key in condition):
         tests = [_compile_operator(name, operand, depth) for name, operand in condition.items()]
-        return tests[0] if len(tests) == 1 else lambda found: all(test(found) for test in tests)
+        return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
     return _equal(condition)
 
 
 def _compile_operator(name: Any, operand: Any, depth: int) -> Test:
     if name == "$not":
         negated = _compile_condition(operand, depth + 1)
-        return lambda found: not negated(found)
+        return lambda value: not negated(value)
     try:
         make = _OPERATORS[name]
     except (KeyError, TypeError):
-        known = [*_OPERATORS, "$not"]
+        names = [*_OPERATORS, "$not"]
         raise InvalidQueryError(
-            f"where: no operator named {name!r}{nearest(str(name), known)}; known: {', '.join(sorted(known))}"
+            f"where: no operator named {name!r}{nearest(str(name), names)}; known: {', '.join(sorted(names))}"
         ) from None
     return make(operand)
 
@@ -167,7 +163,7 @@ def same(one: Any, other: Any) -> bool:
         if kind in ("list", "tuple"):
             return len(one) == len(other) and all(map(same, one, other))
         if kind == "dict":
-            return len(one) == len(other) and all(key in other and same(held, other[key]) for key, held in one.items())
+            return len(one) == len(other) and all(key in other and same(item, other[key]) for key, item in one.items())
         if kind == "set":
             return len(one) == len(other) and _same_members(one, other)
     except RecursionError:
@@ -178,10 +174,10 @@ def same(one: Any, other: Any) -> bool:
 def _same_members(one: Collection[Any], other: Collection[Any]) -> bool:
     """Tell whether each member of a set is the same as one of another set.
 
-    What is the same is equal, and a set has one member at most that is equal to another: so that one is looked up.
+    A set has at most one member that equals a given value, so each member is compared with that one only.
     """
-    members = {there: there for there in other}
-    return all(same(held, members.get(held, _MISSING)) for held in one)
+    members = {member: member for member in other}
+    return all(same(member, members.get(member, _MISSING)) for member in one)
 
 
 def _compared(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> bool:
@@ -192,7 +188,7 @@ def _compared(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """Return the name under which values are compared with each other."""
+    """Return the kind of a value: only values of one kind are compared."""
     kind = type(value)
     if kind is int or kind is float:
         return "number"
@@ -206,7 +202,7 @@ def _kind(value: Any) -> str:
 
 
 def _check_operand(operand: Any) -> None:
-    """Raise if no stored value can ever be like `operand`."""
+    """Raise if no stored value can be of the kind of `operand`."""
     if _kind(operand) not in _STORED:
         raise InvalidQueryError(
             f"where: no stored value is of type {type(operand).__name__}; compare with its value, or a built-in type"
@@ -219,14 +215,14 @@ def _check_operand(operand: Any) -> None:
 
 def _equal(operand: Any) -> Test:
     if type(operand) is str:  # by far the most common condition
-        return lambda found: type(found) is str and found == operand
+        return lambda value: type(value) is str and value == operand
     _check_operand(operand)
-    return lambda found: found is not _MISSING and same(found, operand)
+    return lambda value: value is not _MISSING and same(value, operand)
 
 
 def _unequal(operand: Any) -> Test:
     equal = _equal(operand)
-    return lambda found: not equal(found)
+    return lambda value: not equal(value)
 
 
 def _ordering(name: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any], Test]:
@@ -234,7 +230,7 @@ def _ordering(name: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any],
         kind = _kind(operand)
         if kind not in _ORDERED:
             raise InvalidQueryError(f"where: {name} cannot order a value of type {type(operand).__name__}")
-        return lambda found: found is not _MISSING and _kind(found) == kind and _compared(compare, found, operand)
+        return lambda value: value is not _MISSING and _kind(value) == kind and _compared(compare, value, operand)
 
     return make
 
@@ -251,13 +247,13 @@ def _within(operand: Any) -> Test:
         with contextlib.suppress(TypeError):  # a Decimal that signals, and equals nothing
             scalars[_kind(each), each] = each
 
-    def test(found: Any) -> bool:
-        if found is _MISSING:
+    def test(value: Any) -> bool:
+        if value is _MISSING:
             return False
-        if isinstance(found, _CONTAINERS):
-            return any(test(found) for test in tests)
+        if isinstance(value, _CONTAINERS):
+            return any(test(value) for test in tests)
         try:
-            return same(found, scalars.get((_kind(found), found), _MISSING))
+            return same(value, scalars.get((_kind(value), value), _MISSING))
         except TypeError:
             return False
 
@@ -266,23 +262,23 @@ def _within(operand: Any) -> Test:
 
 def _not_within(operand: Any) -> Test:
     within = _within(operand)
-    return lambda found: not within(found)
+    return lambda value: not within(value)
 
 
 def _exists(operand: Any) -> Test:
     if not isinstance(operand, bool):
         raise InvalidQueryError("where: $exists takes True or False")
-    return lambda found: (found is not _MISSING) is operand
+    return lambda value: (value is not _MISSING) is operand
 
 
 def _contains(operand: Any) -> Test:
     _check_operand(operand)
 
-    def test(found: Any) -> bool:
-        if type(found) is str:
-            return type(operand) is str and operand in found
-        if type(found) in (list, tuple, set, frozenset):
-            return any(same(held, operand) for held in found)
+    def test(value: Any) -> bool:
+        if type(value) is str:
+            return type(operand) is str and operand in value
+        if type(value) in (list, tuple, set, frozenset):
+            return any(same(item, operand) for item in value)
         return False
 
     return test
@@ -291,10 +287,10 @@ def _contains(operand: Any) -> Test:
 _OPERATORS: dict[str, Callable[[Any], Test]] = {
     "$eq": _equal,
     "$ne": _unequal,
-    "$gt": _ordering("$gt", lambda found, operand: found > operand),
-    "$gte": _ordering("$gte", lambda found, operand: found >= operand),
-    "$lt": _ordering("$lt", lambda found, operand: found < operand),
-    "$lte": _ordering("$lte", lambda found, operand: found <= operand),
+    "$gt": _ordering("$gt", lambda value, operand: value > operand),
+    "$gte": _ordering("$gte", lambda value, operand: value >= operand),
+    "$lt": _ordering("$lt", lambda value, operand: value < operand),
+    "$lte": _ordering("$lte", lambda value, operand: value <= operand),
     "$in": _within,
     "$nin": _not_within,
     "$exists": _exists,

@@ -1,1 +1,1 @@
-"""What a memory does, on any backend, as plain functions, and the whole store, `Store`; no statements."""
+"""The work of a memory on any backend, as plain functions, and the whole store, `Store`; no statements."""

@@ -1,4 +1,4 @@
-"""What a service asks for to make a change: how `MemoryModule` makes one, and who signs it."""
+"""How a service makes a change: through `MemoryModule`, and signed by an author."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Ability = TypeVar("Ability")
 
 
 class Changes(Protocol):
-    """What makes a change: `MemoryModule._change`, or `MemoryModule._change_apart`."""
+    """A function that makes a change: `MemoryModule._change`, or `MemoryModule._change_apart`."""
 
     def __call__(self, work: Callable[[datetime], Result], /) -> Result:
-        """Return what `work` returns, given its moment; all that it changes is kept, or nothing."""
+        """Call `work` with the moment of the change and return its result; all its changes are kept, or none."""
 
 
 class Abilities(NamedTuple):
@@ -42,6 +42,6 @@ def abilities_of(backend: StorageBackend) -> Abilities:
 
 
 def sign(backend: StorageBackend, author: Author, operation: Operation) -> None:
-    """Make `author` the one who makes the next changes of the open transaction; no-op without history."""
+    """Sign the next changes of the open transaction as `author`; no-op without history."""
     if backend.has_capability(KeepsHistory):
         backend.capability(KeepsHistory).sign(author.signature(operation))

@@ -1,4 +1,4 @@
-"""Erasing: in a transaction of its own, then out of the files, then a search for what is left."""
+"""Erasing: in a transaction of its own, then out of the files, then a search of the files for traces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jarvis.storage_backend import StorageBackend
 def erase(
     backend: StorageBackend, which: str | MemoryQuery | None, author: Author, change_apart: Changes
 ) -> ErasureReceipt:
-    """Erase the entry with an id, what satisfies a query, or, for None, the whole namespace; return the receipt.
+    """Erase the entry with an id, the entries that match a query, or, for None, the namespace; return the receipt.
 
     Raises:
         UnsupportedError: the backend has no erasure, or no transactions.
@@ -51,11 +51,11 @@ def clear(backend: StorageBackend, author: Author, change_apart: Changes) -> int
     store = ask(backend, Erases)
 
     def work(_: datetime) -> int:
-        there = backend.count(MemoryQuery())
+        count = backend.count(MemoryQuery())
         sign(backend, author, "erase")
         store.erase(None)
-        return there
+        return count
 
-    there = change_apart(work)
+    count = change_apart(work)
     store.finish_erasing(())
-    return there
+    return count

@@ -1,4 +1,4 @@
-"""When a memory expires, and how it goes when it has."""
+"""When a memory expires, and how expired memories are purged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Lifetime = timedelta | float
 
 @own_code(InvalidEntryError, "expiry")
 def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime | None) -> datetime | None:
-    """Return when a memory expires that shall live for `ttl` from `now` on, or until `expires_at`; None for never.
+    """Return the expiry of a memory that lives for `ttl` from `now` on, or until `expires_at`; None for never.
 
     Raises:
         InvalidEntryError: both are given, `ttl` is not above 0, or `expires_at` has passed.
@@ -30,11 +30,11 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
         return _end_of(now, ttl)
     if expires_at is None:
         return None
-    expires_at = plain_moment(expires_at) or expires_at  # what is no moment is refused below
+    expires_at = plain_moment(expires_at) or expires_at  # `check_expiry` refuses what is no moment
     if type(expires_at) is datetime and expires_at.tzinfo is None:
         try:
             expires_at = expires_at.astimezone()
-        except (ValueError, OverflowError, OSError):  # of datetime.max, for one, in some time zones
+        except (ValueError, OverflowError, OSError):  # such as for datetime.max in some time zones
             raise InvalidEntryError("expires_at", OUTSIDE) from None
     check_expiry(expires_at)
     if expires_at <= now:
@@ -45,10 +45,10 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
 def moment_of_new_expiry(
     now: datetime, ttl: Lifetime | msgspec.UnsetType | None, expires_at: datetime | None
 ) -> datetime | None:
-    """Return when a memory expires that gets another expiry, as `moment_of_expiry` does; `ttl` None is for ever.
+    """Return the new expiry of a memory, as `moment_of_expiry` does; with `ttl` None it never expires.
 
     Raises:
-        InvalidEntryError: as there, or neither is given.
+        InvalidEntryError: as there, or neither argument is given.
     """
     if ttl is msgspec.UNSET and expires_at is None:
         raise InvalidEntryError("ttl", "is not given; give it, or expires_at=, or ttl=None to keep it for ever")
@@ -58,7 +58,7 @@ def moment_of_new_expiry(
 
 
 def touch(backend: StorageBackend, entry_id: str, expires_at: datetime | None, author: Author) -> bool:
-    """Let the entry expire at this moment, or never, inside the caller's change; return whether it exists."""
+    """Set the expiry of the entry, inside the caller's change; return whether the entry exists."""
     entry = backend.read(entry_id)
     if entry is None:
         return False

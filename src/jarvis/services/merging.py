@@ -1,4 +1,4 @@
-"""A JSON merge patch: changes that are laid over a value (https://www.rfc-editor.org/rfc/rfc7396)."""
+"""A JSON merge patch: changes that are merged into a value (https://www.rfc-editor.org/rfc/rfc7396)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_changes(changes: object) -> None:
 
 
 def merged(value: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a new value: what is a mapping on both sides is merged, what is None removed, all else replaced.
+    """Return a new value: mappings on both sides are merged, a None removes its key, all else is replaced.
 
     Raises:
         InvalidEntryError: `changes` is nested too deep for what is left of the call stack.
@@ -37,12 +37,12 @@ def merged(value: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merged(value: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(value)
-    for key, held in changes.items():
-        if held is None:
+    for key, new in changes.items():
+        if new is None:
             result.pop(key, None)
-        elif isinstance(held, Mapping):
+        elif isinstance(new, Mapping):
             before = result.get(key)
-            result[key] = _merged(before if type(before) is dict else {}, held)
+            result[key] = _merged(before if type(before) is dict else {}, new)
         else:
-            result[key] = held
+            result[key] = new
     return result

@@ -1,6 +1,6 @@
-"""What outlives a call: the watches, iterations and sweeps that a module and its siblings have open.
+"""The watches, iterations and sweeps that a module and its siblings have open: they outlive a call.
 
-`MemoryModule.shutdown` ends them all, or they would open the store again behind it.
+`MemoryModule.shutdown` ends them all, or they would open the store again after it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Activity:
     """One watch, iteration or sweep.
 
     Attributes:
-        lock: held by a watch or a sweep while it calls the backend, never while it hands something out.
-        is_over: it must not call the backend any more; look at it with the lock.
+        lock: held by a watch or a sweep while it calls the backend, never while it yields something.
+        is_over: it must not call the backend any more; read it with the lock held.
     """
 
     def __init__(self, entries: Iterator[MemoryEntry] | None = None) -> None:
@@ -41,16 +41,16 @@ class Activity:
         self._pid = os.getpid()
 
     def end(self) -> None:
-        """Wait for a call that is going on, and close what the iteration has open; no-op if it has ended."""
+        """Wait for a call in progress, and close the generator of an iteration; no-op if it has ended."""
         self.is_over = True
-        if self._pid == os.getpid():  # else a thread of the parent may have had the lock, and what is open is its
+        if self._pid == os.getpid():  # else it is the parent's, and a thread of that may have had the lock
             holding(self.lock, partial(_close, self._entries))
 
 
 def _close(entries: Iterator[MemoryEntry] | None) -> None:
-    """Close a generator behind the step that it is in; what is none, of a stranger's backend, is left as it is.
+    """Close a generator after its current step; an iterator of another kind, of a stranger's backend, stays as it is.
 
-    That it is running takes the place of a lock, which would cost each step of an iteration a tenth more.
+    There is no lock: it would make each step of an iteration a tenth slower. A running generator refuses to be closed.
     """
     while isinstance(entries, GeneratorType):
         try:
@@ -66,7 +66,7 @@ def _close(entries: Iterator[MemoryEntry] | None) -> None:
 
 
 def _is_in(generator: GeneratorType[Any, Any, Any]) -> bool:
-    """Tell whether this thread is inside the generator: a signal handler, or a function that it calls, shuts down."""
+    """Tell whether this thread is inside the generator, as when a signal handler or a callback shuts down."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame is not generator.gi_frame:
         frame = frame.f_back
@@ -105,19 +105,19 @@ class Ongoing:
         return activities
 
     def iterating(self, backend: StorageBackend, entries: Iterator[MemoryEntry]) -> Iterator[MemoryEntry]:
-        """Return an iterator over `entries` that raises `StoreClosedError` behind a shutdown."""
+        """Return an iterator over `entries` that raises `StoreClosedError` after a shutdown."""
         return _iterating(self.begin(entries), backend, entries)
 
     def _own_mutex(self) -> threading.RLock:
         if self._pid != os.getpid():  # a thread of the parent may have had it when this process was forked
-            known = list(self._activities)
+            activities = list(self._activities)
             self._begin()
-            self._activities.update(known)
+            self._activities.update(activities)
         return self._mutex
 
 
 def _iterating(activity: Activity, backend: StorageBackend, entries: Iterator[MemoryEntry]) -> Iterator[MemoryEntry]:
-    """Yield the entries; look for the next one before, so that an iteration that has given all just ends."""
+    """Yield the entries, reading one ahead: after the last one the iteration ends without an error."""
     try:
         entry = next(entries, None)
         is_cut = entry is None and activity.is_over  # it was closed just now, by another thread
@@ -135,6 +135,6 @@ def _iterating(activity: Activity, backend: StorageBackend, entries: Iterator[Me
 
 
 def closed(backend: StorageBackend) -> StoreClosedError:
-    """Return the error that says that an iteration was ended by a shutdown."""
+    """Return the error that a shutdown ended an iteration."""
     path = getattr(backend, "db_path", None) or getattr(backend, "file_path", None) or backend.name
     return StoreClosedError(path, "the memory was shut down while this iteration was open; begin it again")

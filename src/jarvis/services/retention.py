@@ -1,8 +1,8 @@
-"""Retention: what the rules have no room for, and how it goes, some entries at a time.
+"""Retention: entries that the rules have no room for are deleted or archived, some at a time.
 
-The *boundary* of a rule is a place in the list of what it governs: behind it lies what is too old, or too
-much. All boundaries are found before anything is done. What becomes of an entry is said by the first rule
-behind whose boundary it lies; both `plan` and `sweep` go by that.
+The *boundary* of a rule is a place in the list of the entries that it governs: entries after it are too old, or too
+many. All boundaries are computed before anything is changed. The first rule whose boundary an entry is after decides
+about it, in `plan` as in `sweep`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _UNITS = (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", t
 
 
 class RetentionStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rule does.
+    """The effect of one rule.
 
     Attributes:
         rule: the rule.
-        count: how many memories it deletes or archives.
-        examples: some of them, the newest, in a plan that was asked for any.
+        count: the number of memories that it deletes or archives.
+        examples: the newest of them, if a plan was asked for examples.
     """
 
     rule: RetentionRule
@@ -48,19 +48,19 @@ class RetentionStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetentionPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sweep that judges by `moment` would do: a step for each rule, in their order."""
+    """The steps of a sweep at `moment`, one for each rule, in their order; nothing was done."""
 
     moment: datetime
     steps: list[RetentionStep]
 
     @property
     def count(self) -> int:
-        """How many memories it would delete or archive."""
+        """The number of memories that it would delete or archive."""
         return sum(step.count for step in self.steps)
 
 
 class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sweep that judged by `moment` did: a step for each rule, in their order, the sums, and what expired."""
+    """The result of a sweep at `moment`: a step for each rule, in their order, the sums, and the purged memories."""
 
     moment: datetime
     steps: list[RetentionStep]
@@ -70,31 +70,27 @@ class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Reach(NamedTuple):
-    """What a rule may act upon: `query` is what it governs behind its boundary, but for what is of `earlier` rules."""
+    """The entries that a rule acts upon: those that `query` finds after its boundary, but none of `earlier` rules."""
 
     rule: RetentionRule
     query: MemoryQuery
     earlier: tuple[Callable[[MemoryEntry], bool], ...]
 
     def has(self, entry: MemoryEntry) -> bool:
-        """Tell whether an entry that `query` found is this rule's."""
+        """Tell whether an entry that `query` found belongs to this rule."""
         return not any(reaches(entry) for reaches in self.earlier)
 
 
 @own_code(InvalidSettingError, "retention")
 def rules_of(given: Sequence[RetentionRule]) -> tuple[RetentionRule, ...]:
-    """Return the rules that a module is given.
-
-    Raises:
-        InvalidSettingError: they are none.
-    """
+    """Return the rules that a module is given; raise `InvalidSettingError` if they are no rules."""
     if not isinstance(given, list | tuple) or not all(isinstance(rule, RetentionRule) for rule in given):
         raise InvalidSettingError("retention: takes a list of RetentionRule")
     return tuple(given)
 
 
 def plan(backend: StorageBackend, rules: Sequence[RetentionRule], now: datetime, examples: int) -> RetentionPlan:
-    """Return what a sweep would do now, with so many examples of each step at most; change nothing."""
+    """Return the plan of a sweep now, with at most `examples` of each step; change nothing."""
     return RetentionPlan(moment=now, steps=[_step(backend, reach, examples) for reach in _reaches(backend, rules, now)])
 
 
@@ -108,7 +104,7 @@ def sweep(
     author: Author,
     is_over: Callable[[], bool],
 ) -> SweepReport:
-    """Do what the rules say, then purge what has expired.
+    """Apply the rules, then purge expired entries.
 
     An author without a reason gets that of the rule.
 
@@ -123,12 +119,12 @@ def sweep(
     """
     reaches = _reaches(backend, rules, now)
     counts = [0] * len(rules)
-    # What is deleted goes first: what this sweep archives would else be judged as what was archived before.
-    for place in sorted(range(len(rules)), key=lambda place: rules[place].action == "archive"):
-        reach = reaches[place]
+    # Deletions go first: else entries that this sweep archives would count as archived before it.
+    for index in sorted(range(len(rules)), key=lambda index: rules[index].action == "archive"):
+        reach = reaches[index]
         signed = author if author.reason is not None else author._replace(reason=_reason(reach.rule))
         work = functools.partial(_clean_up, backend, reach, signed)
-        counts[place] = _batches(backend, reach, batch, change, work, is_over)
+        counts[index] = _batches(backend, reach, batch, change, work, is_over)
     steps = [RetentionStep(rule=rule, count=count) for rule, count in zip(rules, counts, strict=True)]
     deleted, archived = (
         sum(step.count for step in steps if step.rule.action == each) for each in ("delete", "archive")
@@ -144,7 +140,7 @@ def sweep(
     return SweepReport(moment=now, steps=steps, deleted=deleted, archived=archived, purged=purged)
 
 
-# --- what lies behind the boundaries --------------------------------------------------------------
+# --- the boundaries -------------------------------------------------------------------------------
 
 
 def _reaches(backend: StorageBackend, rules: Sequence[RetentionRule], now: datetime) -> list[_Reach]:
@@ -157,10 +153,10 @@ def _reaches(backend: StorageBackend, rules: Sequence[RetentionRule], now: datet
 
 
 def _governed(rule: RetentionRule) -> MemoryQuery:
-    done = (ARCHIVED,) if rule.action == "archive" else ()
+    archived = (ARCHIVED,) if rule.action == "archive" else ()
     tags = None if rule.tag is None else (rule.tag,)
     return MemoryQuery(
-        category=rule.category, entity_type=rule.entity_type, tags=tags, exclude_tags=(*rule.keep_tags, *done)
+        category=rule.category, entity_type=rule.entity_type, tags=tags, exclude_tags=(*rule.keep_tags, *archived)
     )
 
 
@@ -170,19 +166,19 @@ def _may_meet(one: RetentionRule, other: RetentionRule) -> bool:
 
 
 def _boundary(backend: StorageBackend, whole: _Reach, now: datetime) -> str:
-    """Return the cursor behind which, in the list of all that the rule governs, is what it acts upon."""
-    rule, places = whole.rule, [_END]
+    """Return the cursor of the boundary: the rule acts upon the entries after it."""
+    rule, orders = whole.rule, [_END]
     if rule.max_age is not None:
-        places.append((instant_of(now) - rule.max_age // MICROSECOND, 0, ""))
+        orders.append((instant_of(now) - rule.max_age // MICROSECOND, 0, ""))
     if rule.max_entries is not None:
         kept = filter(whole.has, _each(backend, whole.query))
-        places += [entry.order for entry in itertools.islice(kept, rule.max_entries - 1, rule.max_entries)]
-    instant, commit, entry_id = max(places)
+        orders += [entry.order for entry in itertools.islice(kept, rule.max_entries - 1, rule.max_entries)]
+    instant, commit, entry_id = max(orders)
     return f"{instant}:{commit}:{entry_id}"
 
 
 def _each(backend: StorageBackend, query: MemoryQuery) -> Iterator[MemoryEntry]:
-    """Yield what `query` asks for a page at a time: also inside a transaction no more than one is held."""
+    """Yield the entries of a query, read a page at a time: more than a page is never in memory."""
     while page := backend.select(replace(query, limit=_PAGE)):
         yield from page
         if len(page) < _PAGE:
@@ -191,7 +187,7 @@ def _each(backend: StorageBackend, query: MemoryQuery) -> Iterator[MemoryEntry]:
 
 
 def _step(backend: StorageBackend, reach: _Reach, examples: int) -> RetentionStep:
-    if not reach.earlier:  # else it takes a look at each
+    if not reach.earlier:  # else each entry is looked at
         shown = backend.select(replace(reach.query, limit=examples))
         return RetentionStep(rule=reach.rule, count=backend.count(reach.query), examples=shown)
     count, shown = 0, []
@@ -213,7 +209,7 @@ def _batches(
     work: Callable[[MemoryQuery, datetime], tuple[int, str | None]],
     is_over: Callable[[], bool],
 ) -> int:
-    """Let `work` clean up a page in each change, until there is none behind it; return how many entries that were."""
+    """Clean up page by page, each in a change of its own; return the number of entries."""
     done, after = 0, reach.query.after
     if not backend.select(replace(reach.query, limit=1)):
         return 0  # and not even a transaction
@@ -227,14 +223,14 @@ def _batches(
 def _clean_up(
     backend: StorageBackend, reach: _Reach, author: Author, page: MemoryQuery, moment: datetime
 ) -> tuple[int, str | None]:
-    """Delete or archive a page, as it is in the transaction that this runs in.
+    """Delete or archive a page, inside a transaction.
 
     Returns:
-        how many entries that were, and the cursor of the next page, or None if this was the last one.
+        the number of entries, and the cursor of the next page, or None if this was the last one.
     """
-    found = backend.select(page)
-    after = found[-1].cursor if len(found) == page.limit else None
-    doomed = [entry for entry in found if reach.has(entry)]
+    entries = backend.select(page)
+    after = entries[-1].cursor if len(entries) == page.limit else None
+    doomed = [entry for entry in entries if reach.has(entry)]
     is_removal = reach.rule.action == "delete"
     if doomed:
         sign(backend, author, "delete" if is_removal else "update")
@@ -246,7 +242,7 @@ def _clean_up(
 def _archive(backend: StorageBackend, entry: MemoryEntry, author: Author, moment: datetime) -> bool:
     timestamp = entry.timestamp
     author.updates(entry, moment)
-    entry.timestamp = timestamp  # being put away is no use: what is archived would come before what is in use
+    entry.timestamp = timestamp  # or archived entries would come before those that are in use
     entry.tags.append(ARCHIVED)
     try:
         backend.update(entry)

@@ -11,13 +11,12 @@ from typing import Protocol
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
-from jarvis.encryption.envelope import SlotInfo
 from jarvis.errors import InvalidSettingError
-from jarvis.keys import KeySource, KeySources, sources_of
 from jarvis.model.author import Author
 from jarvis.model.entry import asked_limit, check_namespace
 from jarvis.model.erasure import ErasureReceipt
-from jarvis.model.options import checked
+from jarvis.model.key_slot import SlotInfo
+from jarvis.model.options import AnySource, KeySources, checked, sources_of
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.services import erasure, expiry
@@ -29,13 +28,13 @@ class Authors(Protocol):
     """Who makes a change: `MemoryModule._author`."""
 
     def __call__(self, module: str | None, task_id: str | None, reason: str | None, /) -> Author:
-        """Return the author that these make, and, where they are None, whoever acts."""
+        """Return the author with these fields; a field that is None is taken from the acting author."""
 
 
 class Store:
-    """The whole store that a memory is in, with every namespace: `MemoryModule.store`.
+    """The whole store of a memory, with every namespace: `MemoryModule.store`.
 
-    What it does to the store concerns all who use it, in whatever namespace; they go on reading and writing meanwhile.
+    Its verbs concern all users of the store, in every namespace; those keep reading and writing meanwhile.
     Every verb may raise `jarvis.errors.StoreError`.
 
     >>> import tempfile
@@ -68,16 +67,16 @@ class Store:
     def back_up(self, directory: str | os.PathLike[str]) -> Path:
         """Write a copy of the store as it is now into `directory`, durably; return the copy's path.
 
-        Readers and writers go on meanwhile. A copy of an encrypted store is encrypted, and its file of keys stands
-        beside it: any of its sources opens it. To go back, remove the store's files, its log above all, and put these
+        Readers and writers go on meanwhile. A copy of an encrypted store is encrypted, and its file of keys is copied,
+        too: any of its sources opens it. To go back, remove the store's files, its log above all, and put the copies
         in their place, see docs/how-to/back-up.md.
 
         Args:
-            directory: made if it is absent; holds no backup yet.
+            directory: made if it is absent; it must not hold a backup yet.
 
         Raises:
-            StoreAccessError: it holds one already, or a log of one.
-            StoreBusyError: writers keep changing what a read-only module reads without locks; call it again.
+            StoreAccessError: it holds a backup, or a log of one, already.
+            StoreBusyError: a read-only module reads without locks, and writers keep changing the store; call it again.
             UnsupportedError: the backend makes no backups.
 
         >>> import tempfile
@@ -101,25 +100,25 @@ class Store:
     ) -> Rewritten | None:
         """Encrypt the plain store, while all its processes go on reading and writing.
 
-        The store is written anew into an encrypted file, beside writers, compared row by row, and put in the place
-        of the plain one; for a moment writers wait. Killed at any point it leaves a store that opens, and the next
-        call goes on. Other processes open the encrypted file by themselves, if they have a key: by their ``keys=``, or
-        from where the file of keys says.
+        The store is copied into an encrypted file, beside writers, and compared row by row. Then that file takes the
+        place of the plain one; writers wait for a moment. If the process is killed at any point, the store still opens,
+        and the next call continues. Other processes open the encrypted file by themselves, if they have a key: from
+        their ``keys=``, or from a source that the file of keys names.
 
         The blocks of the plain file are free then, but not overwritten: see docs/security.md.
 
         Args:
-            keys: the sources that open it, see `jarvis.keys`; those that this module was opened with count, too.
-            progress: called again and again with what was done; what it raises breaks it off.
+            keys: the sources that open it, see `jarvis.keys`, besides those that this module was opened with.
+            progress: called again and again with the progress; if it raises, the encryption stops.
 
         Returns:
-            What was done; None if that was only to end an encryption that was broken off, or to call off a decryption.
+            The result; None if this call only finished an interrupted encryption, or called off a decryption.
 
         Raises:
             InvalidSettingError: it is encrypted already.
-            KeyUnavailableError: a source has no key to give, or there is none. Nothing was done.
-            StoreBusyError: somebody else changes the keys just now, or an iteration that was begun before goes on for
-                too long; call it again.
+            KeyUnavailableError: a source has no key to give, or there is no source. Nothing was done.
+            StoreBusyError: another call is changing the keys, or an iteration that was begun before takes too long;
+                call it again.
             UnsupportedError: the backend does not encrypt.
 
         >>> import tempfile
@@ -136,10 +135,10 @@ class Store:
         return ask(self.backend, Encrypts).encrypt(sources_of(keys), checked("progress", progress))
 
     def decrypt(self, *, progress: Callable[[RewriteProgress], None] | None = None) -> Rewritten | None:
-        """Make the encrypted store plain, as `encrypt` encrypts it, and remove its file of keys.
+        """Make the encrypted store plain, in the way of `encrypt`, and remove its file of keys.
 
         Args:
-            progress: called again and again with what was done; what it raises breaks it off.
+            progress: as for `encrypt`.
 
         Raises:
             NotEncryptedError: it is plain already.
@@ -152,14 +151,14 @@ class Store:
     def rotate_key(
         self, *, keys: KeySources = (), progress: Callable[[RewriteProgress], None] | None = None
     ) -> Rewritten:
-        """Give the encrypted store a new random key, as `encrypt` encrypts it; its sources stay as they are.
+        """Give the encrypted store a new random key, in the way of `encrypt`; its sources stay as they are.
 
-        From then on an old copy of the file of keys is of no use for what is in the store, nor is the old key. The
-        new one has to be put into every slot, so the source of each must be at hand.
+        After that, neither the old key nor an old copy of the file of keys opens the store. The new key is put into
+        every slot, so the source of each must be at hand.
 
         Args:
             keys: sources besides those that the module was opened with, such as the passphrase.
-            progress: called again and again with what was done; what it raises breaks it off.
+            progress: as for `encrypt`.
 
         Raises:
             NotEncryptedError: the store is plain.
@@ -171,7 +170,7 @@ class Store:
         return ask(self.backend, Encrypts).rotate(sources_of(keys), checked("progress", progress))
 
     def key_slots(self) -> list[SlotInfo]:
-        """Return the ways to the key of the encrypted store: which sources open it. None if it is plain.
+        """Return the slots of the encrypted store: the sources that open it. An empty list if it is plain.
 
         Raises:
             KeyUnavailableError, CorruptStoreError: it is encrypted, but its file of keys is lost.
@@ -179,16 +178,16 @@ class Store:
         """
         return ask(self.backend, Encrypts).key_slots()
 
-    def add_key_slot(self, source: KeySource | Callable[[], bytes]) -> int:
+    def add_key_slot(self, source: AnySource) -> int:
         """Let one more source open the store, see `jarvis.keys`; return the number of its slot.
 
-        Only the file of keys is written, whatever the size of the store. Have two at least: a store whose sources
-        are all lost is lost.
+        Only the file of keys is written, whatever the size of the store. Have two sources at least: if all of them are
+        lost, the store is lost.
 
         Raises:
             KeyUnavailableError: the source has no key to give.
             NotEncryptedError: the store is plain.
-            InvalidSettingError: it is no source, the file of keys cannot hold what it says of itself, or there are 64.
+            InvalidSettingError: it is no source, the file of keys cannot hold its kind or hint, or there are 64 slots.
             UnsupportedError: the backend does not encrypt.
 
         >>> import tempfile
@@ -207,10 +206,10 @@ class Store:
         return ask(self.backend, Encrypts).add_key_slot(sources_of([source])[0])
 
     def remove_key_slot(self, slot_id: int) -> None:
-        """Let a slot open the store no longer, such as that of a source that is lost.
+        """Remove a slot, such as that of a lost source: it no longer opens the store.
 
-        Only the file of keys is written. Who has a copy of the file from before, and the source, still has the key:
-        to shut them out, call `rotate_key` as well.
+        Only the file of keys is written. An older copy of that file still opens the store with the source: to prevent
+        that, call `rotate_key` as well.
 
         Raises:
             InvalidSettingError: there is no such slot, or it is the last one.
@@ -224,11 +223,11 @@ class Store:
     # --- size ------------------------------------------------------------------------------------
 
     def recompress(self, progress: Progress | None = None) -> Recompression:
-        """Store every value of the store, in all namespaces and with the past, as the memory's ``compression=`` has it.
+        """Store every value again, in all namespaces and in the past, as the memory's ``compression=`` says.
 
-        For a store from before there was compression, or after the setting was changed. It is no change: versions,
-        timestamps, history and feed stay. What is compressed stays so with ``"auto"``; with ``"max"`` it becomes
-        smaller, with ``"off"`` it is written out. Others write in between; if it is ended, call it again.
+        Call it for a store from before there was compression, or after the setting was changed. Versions, timestamps,
+        history and feed stay as they are. With ``"auto"`` compressed values stay so, with ``"max"`` they become
+        smaller, with ``"off"`` they are written out. Others may write in between. If it is interrupted, call it again.
 
         Args:
             progress: is called with (done, total) after each step.
@@ -253,7 +252,7 @@ class Store:
     def prune_history(self, *, limit: int = 1_000) -> int:
         """Remove at most `limit` past states that the policy has no room for; return how many.
 
-        Writers do that beside their changes, in small steps; this is for a store that nobody writes to.
+        Writers do that in small steps beside their changes; this verb is for a store that nobody writes to.
 
         Raises:
             UnsupportedError: the backend keeps no history.
@@ -272,8 +271,8 @@ class Store:
     ) -> int:
         """Remove at most `limit` memories that have expired, in every namespace, and their past; return how many.
 
-        Reads do not see them anyway. Writers purge a few beside their changes, so this is for a store that nobody
-        writes to, or to have it done now. Their changes stay in the feed, with the purge of each: who, when and why.
+        Reads do not see them anyway. Writers purge a few beside their changes; this verb is for a store that nobody
+        writes to, or to purge now. The changes of these memories stay in the feed, and so does each purge.
 
         Raises:
             InvalidQueryError: `limit` is no number above 0.
@@ -285,12 +284,13 @@ class Store:
     # --- dates -----------------------------------------------------------------------------------
 
     def mend_dates(self, *, module: str | None = None, task_id: str | None = None, reason: str | None = None) -> int:
-        """Date anew what is dated ahead of the clock, in every namespace; return how many memories got another date.
+        """Give new dates to memories that are dated ahead of the clock, in every namespace; return how many.
 
-        For a store that was written to while the clock of its machine was ahead. SET THE CLOCK RIGHT BEFORE. Each such
-        memory is updated: it gets a version, which the feed tells, and a date between those of the changes before
-        and behind it. Past states and the feed are dated anew, too; cursors stay good. As of a moment before
-        this one nothing is known any more; every past state is kept. All or nothing: no-op if all dates have passed.
+        Call it for a store that was written to while the clock of its machine was ahead. SET THE CLOCK RIGHT BEFORE.
+        Each such memory is updated: it gets a new version, which the feed tells, and a date between those of the
+        changes before and after it. Past states and the feed get new dates, too. Cursors stay valid and every past
+        state is kept, but questions as of an earlier moment are not answered any more. All or nothing; no-op if all
+        dates have passed.
 
         Raises:
             TransactionError: a transaction is open in this thread.

@@ -18,7 +18,7 @@ Sweep = Callable[[Callable[[], bool]], object]
 
 
 def check_number(name: str, number: int, least: int) -> None:
-    """Raise `InvalidQueryError` if it is no number of memories from `least` up."""
+    """Raise `InvalidQueryError` if it is no number of memories from `least` to 10,000."""
     if type(number) is not int or not least <= number <= _MANY:
         raise InvalidQueryError(f"{name}: takes a whole number from {least} to {_MANY:,}")
 
@@ -27,7 +27,7 @@ class Sweeper:
     """A daemon thread that sweeps at once and then after each `interval`, until it is stopped.
 
     A sweep that fails is logged (``jarvis.retention``), and the next one tries again. The interpreter does
-    not wait for the thread: what it was just doing is taken back then, as by a kill.
+    not wait for the thread at its end: an unfinished change is taken back then, as by a kill.
 
     Args:
         sweep: makes one sweep, and ends it early when the function that it is given returns True.
@@ -59,11 +59,11 @@ class Sweeper:
 
     @property
     def is_running(self) -> bool:
-        """Whether it will sweep again, or does so just now."""
+        """Whether it is sweeping, or will sweep again."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End the thread behind the transaction it is in, and wait for that; no-op if it has ended."""
+        """End the thread after its current transaction, and wait for that; no-op if it has ended."""
         self._over.set()
         self._thread.join()
 
@@ -86,7 +86,7 @@ class Sweepers:
         self._sweepers: list[Sweeper] = []
 
     def start(self, sweep: Sweep, interval: timedelta | float) -> Sweeper:
-        """Return a new sweeper, which sweeps already.
+        """Start and return a new sweeper.
 
         Raises:
             InvalidSettingError: `interval` is not above 0, or longer than 30 days.
@@ -107,7 +107,7 @@ class Sweepers:
         return sweeper
 
     def stop(self) -> bool:
-        """Stop every one of them; return whether there was one."""
+        """Stop all sweepers; return whether there was one."""
         stopped = self._sweepers[:]
         for sweeper in stopped:
             sweeper.stop()

@@ -1,6 +1,6 @@
-"""Going back: an entry restored to a version, its last change undone, two of its versions compared.
+"""The history of an entry: restore a version, undo the last change, compare two versions.
 
-Each is a change like any other, made inside the caller's transaction, and can be undone itself.
+The first two are changes like any other, made inside the caller's transaction, and can be undone themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def restore(backend: StorageBackend, entry_id: str, version: int, author: Author
     """Give the entry the content of one of its versions; return whether anything is known of the entry.
 
     Raises:
-        RevisionNotFoundError: that version is not known (any more).
+        RevisionNotFoundError: that version is not known.
     """
     now, past = backend.read(entry_id), backend.capability(KeepsHistory).revisions(entry_id)
     if now is None and not past:
@@ -42,7 +42,7 @@ def undo(backend: StorageBackend, entry_id: str, author: Author, moment: datetim
     """Take back the last change of the entry, whatever it was; return whether anything is known of the entry.
 
     Raises:
-        RevisionNotFoundError: what was before that change is not known any more.
+        RevisionNotFoundError: the state before that change is not known any more.
     """
     history = backend.capability(KeepsHistory)
     now, past = backend.read(entry_id), history.revisions(entry_id)
@@ -54,7 +54,7 @@ def undo(backend: StorageBackend, entry_id: str, author: Author, moment: datetim
         backend.delete(entry_id)
         return True
     if last is None or (not last.is_removal if now is None else last.is_removal or last.version != now.version - 1):
-        raise RevisionNotFoundError("what the memory was before its last change is not known any more")
+        raise RevisionNotFoundError("the state of the memory before its last change is not known any more")
     _put(backend, last.entry, now, now or last.entry, "undo", author, moment)
     return True
 
@@ -67,23 +67,23 @@ def _was_created_last(now: MemoryEntry, last: Revision | None) -> bool:
 
 
 def diff(backend: StorageBackend, entry_id: str, from_version: int, to_version: int) -> list[Difference]:
-    """Return what differs between two versions of the entry.
+    """Return the differences between two versions of the entry.
 
     Raises:
-        RevisionNotFoundError: one of them is not known (any more).
+        RevisionNotFoundError: one of them is not known.
     """
     now, past = backend.read(entry_id), backend.capability(KeepsHistory).revisions(entry_id)
     return differences(_state(now, past, from_version), _state(now, past, to_version))
 
 
 def _state(now: MemoryEntry | None, past: list[Revision], version: int) -> MemoryEntry:
-    known = ([] if now is None else [now]) + [revision.entry for revision in past]
-    for entry in known:  # an id that was given anew has versions twice: those of its last life count
+    states = ([] if now is None else [now]) + [revision.entry for revision in past]
+    for entry in states:  # the newest first: an id that was given again may have a version twice
         if entry.version == version:
             return entry
-    if not known:
+    if not states:
         raise RevisionNotFoundError("nothing is known of the memory")
-    numbers = ", ".join(str(number) for number in sorted({entry.version for entry in known}))
+    numbers = ", ".join(str(number) for number in sorted({entry.version for entry in states}))
     raise RevisionNotFoundError(f"version {version} of the memory is not known; known: {numbers}")
 
 
@@ -96,7 +96,7 @@ def _put(
     author: Author,
     moment: datetime,
 ) -> None:
-    """Store `wanted` again, whose last state, there or removed, is `last`."""
+    """Store the state `wanted` again; `last` is the present state, or the last one of a removed entry."""
     wanted.provenance = dict((now or wanted).provenance)
     author.updates(wanted, moment)
     if wanted.expires_at is not None and wanted.expires_at <= moment:

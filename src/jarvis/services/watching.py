@@ -1,6 +1,6 @@
-"""Waiting for changes: looks at the store's pulse some fourteen times a second, and reads the feed when it beat.
+"""Waiting for changes: checks the store's pulse some fourteen times a second, and reads the feed when it changed.
 
-A look takes 7 µs, and some 300 with the wake-up of a process whose caches are cold: 0.4 % of a core.
+A check takes 7 µs, and some 300 with the wake-up of a process whose caches are cold: 0.4 % of a core.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BATCH = 100
 
 
 class Feed:
-    """The feed of a backend by cursors, which name their store if the backend knows of that."""
+    """The feed of a backend by cursors, which name their store if the backend has `MarksCursors`."""
 
     def __init__(self, backend: StorageBackend) -> None:
         self._feed = ask(backend, FeedsChanges)
@@ -32,7 +32,7 @@ class Feed:
         return str(self._feed.last_position()) if self._marks is None else self._marks.newest_cursor()
 
     def since(self, cursor: str, limit: int) -> list[Change]:
-        """Return what happened behind a cursor; raise as `MarksCursors.changes_since` does."""
+        """Return the changes after a cursor; raise as `MarksCursors.changes_since` does."""
         position = position_of(cursor)
         if self._marks is None:
             return self._feed.changes(position, limit)
@@ -45,11 +45,11 @@ class Feed:
                 return self._feed.changes(self._feed.first_position(), limit)
             except CursorExpiredError as error:
                 if error.earliest is None:
-                    raise  # else it was pruned between the two calls: the first one that is known is another now
+                    raise  # else changes were pruned between the two calls: try again
 
 
 class Watch:
-    """A place in the feed that moves on as it is looked at, until the memory is shut down."""
+    """A place in the feed that moves on with each look, until the memory is shut down."""
 
     def __init__(self, feed: Feed, waker: WakesWatchers, activity: Activity) -> None:
         self._feed, self._waker, self._activity = feed, waker, activity
@@ -62,7 +62,7 @@ class Watch:
         return self._activity.is_over
 
     def begin(self, cursor: str | None = None) -> None:
-        """Begin behind a cursor; None for that of the newest commit."""
+        """Begin after a cursor; None for that of the newest commit."""
         holding(self._activity.lock, lambda: self._begin(cursor))
 
     def _begin(self, cursor: str | None) -> None:
@@ -70,20 +70,20 @@ class Watch:
             self._cursor = self._feed.newest() if cursor is None else cursor
 
     def look(self) -> list[Change]:
-        """Return what happened since the last look, a batch of it; nothing if the watch is over."""
+        """Return a batch of the changes since the last look; none if the watch is over."""
         return holding(self._activity.lock, self._look)
 
     def _look(self) -> list[Change]:
         if self.is_over:
             return []
-        self._pulse = self._waker.pulse()  # before the feed is read: what is committed in between shows later
+        self._pulse = self._waker.pulse()  # before the feed is read: a commit in between shows at the next look
         reached = self._feed.newest()
-        found = self._feed.since(self._cursor, BATCH)
-        if found:
-            self._cursor = found[-1].cursor
+        changes = self._feed.since(self._cursor, BATCH)
+        if changes:
+            self._cursor = changes[-1].cursor
         elif position_of(reached) > position_of(self._cursor):
-            self._cursor = reached  # what other namespaces did need not be looked through again
-        return found
+            self._cursor = reached  # skip the changes of other namespaces
+        return changes
 
     def is_still(self) -> bool:
         """Tell whether nobody has committed since the last look, and the watch is not over."""
@@ -91,7 +91,7 @@ class Watch:
 
 
 def new_watch(backend: StorageBackend, ongoing: Ongoing, since: str | None, idle_seconds: float | None) -> Watch:
-    """Return a watch that ends with `ongoing`; it is to be begun.
+    """Return a watch that ends with `ongoing`; call its `begin`.
 
     Raises:
         InvalidQueryError: `since` is no cursor, or `idle_seconds` no number from 0 up.
@@ -101,21 +101,21 @@ def new_watch(backend: StorageBackend, ongoing: Ongoing, since: str | None, idle
         raise InvalidQueryError("idle_seconds: takes a number of seconds from 0 up, or None")
     feed, waker = Feed(backend), ask(backend, WakesWatchers)
     if since is not None:
-        position_of(since)  # what is no cursor is refused at once
+        position_of(since)  # raises for what is no cursor
     return Watch(feed, waker, ongoing.begin())
 
 
 def watching(watch: Watch, idle_seconds: float | None) -> Iterator[Change]:
-    """Yield every change as it happens; end when nothing did for `idle_seconds`, or the watch is over."""
+    """Yield every change as it happens; end after `idle_seconds` without one, or when the watch is over."""
     last = time.monotonic()
     while not watch.is_over:
-        found = watch.look()
-        for change in found:
+        changes = watch.look()
+        for change in changes:
             yield change
             if watch.is_over:
                 return
             last = time.monotonic()
-        while not found and watch.is_still():
+        while not changes and watch.is_still():
             if idle_seconds is not None and time.monotonic() - last >= idle_seconds:
                 return
             time.sleep(INTERVAL_SECONDS)

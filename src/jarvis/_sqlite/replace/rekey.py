@@ -26,6 +26,7 @@ from jarvis.errors import (
     StoreBusyError,
     WrongKeyError,
 )
+from jarvis.model.key_slot import SlotInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from jarvis._sqlite.database import Database
     from jarvis._sqlite.vault import Vault
     from jarvis.encryption.data_key import DataKey
-    from jarvis.encryption.envelope import Envelope, SlotInfo
+    from jarvis.encryption.envelope import Envelope
     from jarvis.keys import KeySource
     from jarvis.model.rewriting import RewriteProgress, Rewritten
 
@@ -49,8 +50,6 @@ class _CalledOffError(Exception):
 
 def slots(database: Database) -> list[SlotInfo]:
     """Return the ways to the store's key, none if it is plain; an encrypted one need not be opened for that."""
-    from jarvis.encryption.envelope import SlotInfo
-
     found = database.vault.envelope()
     if found is None and os.path.exists(database.path):
         database.read(lambda _: None)  # what is encrypted, and has lost its keys, is not plain

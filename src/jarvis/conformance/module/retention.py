@@ -15,8 +15,7 @@ from jarvis.capabilities import Expires, FeedsChanges, KeepsHistory, Namespaced,
 from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidQueryError, InvalidSettingError
 from jarvis.model.entry import MemoryEntry, MemoryQuery
-from jarvis.persistent_memory import MemoryModule, RetentionRule
-from jarvis.services.retention import RetentionPlan, SweepReport
+from jarvis.persistent_memory import MemoryModule, RetentionPlan, RetentionRule, SweepReport
 from jarvis.storage_backend import BackendWrapper, StorageBackend
 
 MONTH = timedelta(days=30)

@@ -1,4 +1,4 @@
-"""What cannot be stored, told in words: for a record that matters more than each of its parts."""
+"""Values with parts that cannot be stored: the text of ``repr`` takes their place."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jarvis.codec.values import MAX_DEPTH, NO_STACK, flatten
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 
 LONGEST_REPR = 1_000
-"""Characters; what is longer is cut, and ends in ``…``."""
+"""Characters; a longer text is cut, and ends in ``…``."""
 
-_MOST_PARTS = 100_000  # of a container; what has more, such as one that explodes, is told by its type alone
+_MOST_PARTS = 100_000  # of a container; if it has more, such as one that explodes, only its type is told
 
 
 def storable(value: Any, on_unstorable: str) -> Any:
-    """Return `value` as it is, or with ``"repr"`` what `with_reprs` makes of it.
+    """Return `value` as it is, or, with ``"repr"``, through `with_reprs`.
 
     Raises:
         InvalidQueryError: `on_unstorable` is neither ``"raise"`` nor ``"repr"``.
@@ -30,9 +30,9 @@ def storable(value: Any, on_unstorable: str) -> Any:
 
 
 def with_reprs(value: Any) -> Any:
-    """Return `value`, or a copy in which each part that cannot be stored is text: what ``repr`` says of it.
+    """Return `value`, or a copy in which the ``repr`` of each part that cannot be stored takes its place.
 
-    So is a key that is no text. What could be stored stays as it is.
+    So does that of a key that is no text. Other parts stay as they are.
 
     >>> with_reprs({"code": 0, "result": {1: object}})
     {'code': 0, 'result': {'1': "<class 'object'>"}}
@@ -42,7 +42,7 @@ def with_reprs(value: Any) -> Any:
     try:
         told = _told(value, 0, {})
         if type(told) is dict and not _is_storable(told):  # its parts are too large or too deep together
-            return {key: held if type(held) is str else _repr(held) for key, held in told.items()}
+            return {key: item if type(item) is str else _repr(item) for key, item in told.items()}
     except RecursionError:
         raise InvalidEntryError("value", NO_STACK) from None
     return told
@@ -56,21 +56,21 @@ def _is_storable(value: Any) -> bool:
     return True
 
 
-def _told(value: Any, depth: int, known: dict[int, Any]) -> Any:
-    """Return `value` with reprs; each container is walked once, however often it is held (`known`, by identity)."""
+def _told(value: Any, depth: int, told_before: dict[int, Any]) -> Any:
+    """Return `value` with reprs; each container is walked once (`told_before`, by identity)."""
     kind = type(value)
     if kind not in (dict, list, tuple):
         return value if _is_storable(value) else _repr(value)
-    if id(value) not in known:
-        known[id(value)] = _type_of(value)  # for whoever meets it inside of itself
+    if id(value) not in told_before:
+        told_before[id(value)] = _type_of(value)  # in case it is inside itself
         if depth < MAX_DEPTH:
             if kind is dict:
-                told: Any = {_key(key): _told(held, depth + 1, known) for key, held in value.items()}
+                told: Any = {_key(key): _told(item, depth + 1, told_before) for key, item in value.items()}
             else:
-                told = kind([_told(held, depth + 1, known) for held in value])
+                told = kind([_told(item, depth + 1, told_before) for item in value])
             if extent_of(told).parts <= _MOST_PARTS:
-                known[id(value)] = told
-    return known[id(value)]
+                told_before[id(value)] = told
+    return told_before[id(value)]
 
 
 def _key(key: Any) -> str:
@@ -82,7 +82,7 @@ def _type_of(value: Any) -> str:
 
 
 def _repr(value: Any) -> str:
-    """Return what ``repr`` says, cut; of what explodes, or has no such word, only its type."""
+    """Return the ``repr`` of a value, cut; if it explodes, or ``repr`` raises, only its type."""
     try:
         text = repr(value) if extent_of(value).parts <= _MOST_PARTS else _type_of(value)
     except Exception:  # noqa: BLE001 - of anybody's class
