@@ -261,6 +261,7 @@ class Pool:
 
     def retire(self, session: Lease) -> None:
         """Close a connection that no call uses any more."""
+        session.busy = 0
         try:
             session.close()  # it is known as long as somebody may wait for its guard, see `let_go`
         finally:
