@@ -31,6 +31,7 @@ class Description(NamedTuple):
 SYSTEMS = {
     "raw": Description("by hand", "raw"),
     "jarvis": Description("jarvis", "jarvis_sqlite", (".",)),
+    "jarvis-history": Description("jarvis, history on", "jarvis_history", (".",)),
     "jarvis-json": Description("jarvis, JSON file", "jarvis_json", (".",), largest=1_000),
     "diskcache": Description(
         "diskcache",

@@ -17,13 +17,17 @@ def open_in(directory: Path, *, durable: bool) -> Jarvis:
     return Jarvis(opened(directory, "sqlite", durable=durable))
 
 
-def opened(directory: Path, backend_type: str, *, durable: bool) -> MemoryModule:
-    """Return the module on the store in `directory`, ready; it keeps no past, as no other system does."""
+NO_PAST = HistoryPolicy(max_revisions=0)
+"""What no other system keeps either."""
+
+
+def opened(directory: Path, backend_type: str, *, durable: bool, history: HistoryPolicy = NO_PAST) -> MemoryModule:
+    """Return the module on the store in `directory`, ready."""
     memory = MemoryModule(
         storage_dir=directory,
         backend_type=backend_type,
         durability="full" if durable else "normal",
-        history=HistoryPolicy(max_revisions=0),
+        history=history,
     )
     memory.bootstrap()
     return memory

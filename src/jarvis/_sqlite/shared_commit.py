@@ -63,6 +63,8 @@ class Write(msgspec.Struct, eq=False):
     is_queued: bool = False
     _turn: Any = None
 
+    __repr__ = object.__repr__  # or an error that names it would write out all that it was given
+
     def queue(self) -> None:
         """Be about to wait: from here on `wake` has somebody to wake."""
         if self._turn is None:
@@ -144,7 +146,8 @@ class SharedCommit:
                     raise self._lock.busy(self._timeout)
                 write.wait(min(PATIENCE_SECONDS, max(deadline - now, 0.001)))
         except BaseException:
-            self._withdraw(write)
+            if write.is_queued:
+                self._withdraw(write)
             self._lock.release()  # where an interrupt kept the lead from doing so
             self.wake_next()
             raise
