@@ -373,7 +373,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
             self._thread = one_thread("jarvis-transaction")
         try:
             enter = functools.partial(contextvars.copy_context().run, self._enter)
-            await _in_thread(self._thread, self._workers.behind(enter))
+            await _in_thread(self._thread, self._workers.fenced(enter))
         except BaseException:
             self._abandon()
             self._end()
