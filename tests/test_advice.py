@@ -319,7 +319,7 @@ def test_a_log_without_its_store_is_removed_as_advised(tmp_path: Path) -> None:
 
     message = _refusal(StoreMissingError, tmp_path)
     assert f"({path}-wal)" in message
-    assert "remove the log to start anew" in message
+    assert "remove the log to start again" in message
     (tmp_path / "memory.db-wal").unlink()
 
     assert _keys(tmp_path) == []

@@ -420,7 +420,7 @@ def test_a_failed_statement_that_ends_the_transaction_cannot_be_swallowed(path: 
             backend._database.read(lambda session: session.driver.tear())
             backend.create(MemoryEntry("2", "c", "k", {}))
 
-    with pytest.raises(TransactionError, match="took the transaction back"):
+    with pytest.raises(TransactionError, match="rolled the transaction back"):
         swallow()
 
     assert backend.list_all() == []

@@ -1,7 +1,7 @@
-"""`AsyncMemoryModule`: the same verbs, awaitable.
+"""`AsyncMemoryModule`: the verbs of `MemoryModule`, awaitable.
 
-SQLite has no asynchronous input and output, so each call runs in one of a few threads of its own; an
-asynchronous core would make every caller pay five to ten times the price of a call.
+SQLite has no asynchronous input and output, so each call runs in one of a few threads; an asynchronous core would make
+each call cost every caller five to ten times as much.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ Result = TypeVar("Result")
 
 
 class _Level:
-    """A transaction that a task has open, or a savepoint in it: its thread, and whose turn it is in there."""
+    """A transaction that a task has open, or a savepoint in it: its thread, and the lock for turns in it."""
 
     def __init__(self, thread: Executor) -> None:
         self.thread = thread
         self.is_over = False
-        self.is_detached = False  # it was left from another context, so this one still shows it
-        self.turn = asyncio.Lock()  # of the tasks that share this level: a savepoint of one keeps the others out
+        self.is_detached = False  # it was left from another context, so this context still has it
+        self.turn = asyncio.Lock()  # for tasks that share this level: a savepoint of one keeps the others out
 
     def check(self) -> None:
         """Raise `TransactionError` if the transaction has ended."""
         if self.is_over:
-            raise TransactionError("the transaction that this task was started in has ended")
+            raise TransactionError("the transaction in which this task was started has ended")
 
 
 # The innermost level of this task, by the token of its memory.
@@ -63,7 +63,7 @@ _levels: contextvars.ContextVar[Mapping[int, _Level]] = contextvars.ContextVar(
 
 
 class _Face(Generic[Inner]):
-    """The verbs of `_inner`, each called in one of a few threads, or in that of the transaction it is in."""
+    """Calls each verb of `_inner` in one of a few threads, or in that of the open transaction."""
 
     _inner: Inner
     _workers: Workers
@@ -82,7 +82,7 @@ class _Face(Generic[Inner]):
 def awaitable(
     verb: Callable[Concatenate[Inner, P], Result], lane: Lane
 ) -> Callable[Concatenate[_Face[Inner], P], Coroutine[Any, Any, Result]]:
-    """Return the verb of a face that calls `verb` of what is behind it, in a lane; it is described as that is."""
+    """Return a verb that calls `verb` of the inner object in a lane, with the signature and docstring of `verb`."""
 
     async def call(face: _Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> Result:
         return await face._called(lane, getattr(face._inner, verb.__name__), *args, **kwargs)
@@ -94,7 +94,7 @@ def awaitable(
 def like(
     verb: Callable[Concatenate[Any, P], object],
 ) -> Callable[[Callable[..., Result]], Callable[Concatenate[Any, P], Result]]:
-    """Return a decorator by which a verb of a face is described as `verb` is, and takes what it takes."""
+    """Return a decorator that gives a verb the signature and docstring of `verb`."""
 
     def described(function: Callable[..., Result]) -> Callable[Concatenate[Any, P], Result]:
         _describe(function, verb)
@@ -104,8 +104,8 @@ def like(
 
 
 def _describe(function: Callable[..., object], verb: Callable[..., object]) -> None:
-    """Give a function of this module the signature and the docstring of a verb, and a name of its own."""
-    assigned = [each for each in functools.WRAPPER_ASSIGNMENTS if each != "__module__"]
+    """Give a function of this module the signature and docstring of a verb, and an async name."""
+    assigned = [attribute for attribute in functools.WRAPPER_ASSIGNMENTS if attribute != "__module__"]
     functools.update_wrapper(function, verb, assigned)
     function.__qualname__ = f"Async{verb.__qualname__}"
 
@@ -113,7 +113,7 @@ def _describe(function: Callable[..., object], verb: Callable[..., object]) -> N
 class AsyncStore(_Face[Store]):
     """`jarvis.services.store.Store`, awaitable: the same arguments, results and errors.
 
-    What is called with a progress is called in the thread that does the work.
+    A `progress` function is called in the thread that does the work.
 
     >>> from jarvis.async_memory import AsyncMemoryModule
     >>> import asyncio, tempfile
@@ -149,8 +149,8 @@ class AsyncStore(_Face[Store]):
 class AsyncMemoryModule(_Face[MemoryModule]):
     """`jarvis.persistent_memory.MemoryModule`, awaitable: the same arguments, results and errors.
 
-    A call that is cancelled either never started or completes; it leaves nothing half-done. Calls
-    inside ``async with memory.transaction():`` run in the one thread that holds the transaction.
+    A cancelled call either never starts or completes; it leaves nothing half-done. Calls inside
+    ``async with memory.transaction():`` run in the one thread of the transaction.
 
     >>> from jarvis.async_memory import AsyncMemoryModule
     >>> import asyncio, tempfile
@@ -193,7 +193,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
 
     @property
     def namespace(self) -> str:
-        """The namespace this memory is bound to."""
+        """The namespace to which this memory is bound."""
         return self._inner.namespace
 
     @property
@@ -208,13 +208,13 @@ class AsyncMemoryModule(_Face[MemoryModule]):
         self._inner, self._workers = state["memory"], Workers()
 
     def _started(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
-        """Return the future of a reading call that comes before all changes that are called from now on."""
+        """Start a read that comes before all changes that are called from now on; return its future."""
         level = _levels.get().get(id(self._workers))
         if level is None or level.is_detached:
             return self._workers.call_first(functools.partial(contextvars.copy_context().run, call))
         return asyncio.ensure_future(self._called("read", call))
 
-    # --- the verbs: what each does is said once, in MemoryModule ---------------------------------
+    # --- the verbs: MemoryModule has their docstrings ----------------------------------------------
 
     bootstrap = awaitable(MemoryModule.bootstrap, "change")
 
@@ -281,7 +281,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
                         raise closed(self.backend)
                     yield entry
         finally:
-            if fetch is not None and not fetch.done():  # cancelled: the thread is still at it
+            if fetch is not None and not fetch.done():  # cancelled, and the thread is still reading
                 with contextlib.suppress(Exception, asyncio.CancelledError):
                     await _settled(fetch)
             await _settled(asyncio.ensure_future(self._called("read", _close, entries)))
@@ -298,13 +298,13 @@ class AsyncMemoryModule(_Face[MemoryModule]):
         await asyncio.shield(start)  # see `Workers.call_first`
         quiet = 0.0
         while not watch.is_over:
-            found = await self._called("read", watch.look)
-            for change in found:
+            changes = await self._called("read", watch.look)
+            for change in changes:
                 quiet = 0.0
                 yield change
                 if watch.is_over:
                     return
-            while not found and await self._called("read", watch.is_still):
+            while not changes and await self._called("read", watch.is_still):
                 if idle_seconds is not None and quiet >= idle_seconds:
                     return
                 await asyncio.sleep(INTERVAL_SECONDS)
@@ -318,7 +318,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     # --- transactions, authors, namespaces -------------------------------------------------------
 
     def transaction(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Make the changes of an ``async with`` block one; it holds one thread until it is left."""
+        """Make the changes of an ``async with`` block one change; it uses one thread until the block ends."""
         return _AsyncTransaction(self._inner, self._workers)
 
     @like(MemoryModule.acting_as)
@@ -373,7 +373,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
             self._thread = one_thread("jarvis-transaction")
         try:
             enter = functools.partial(contextvars.copy_context().run, self._enter)
-            await _in_thread(self._thread, self._workers.behind(enter))
+            await _in_thread(self._thread, self._workers.fenced(enter))
         except BaseException:
             self._abandon()
             self._end()
@@ -396,7 +396,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
                 self._level.is_detached = True
 
     def _enter(self) -> None:
-        """Enter, in the thread; give back at once what nobody waits for any more."""
+        """Enter the transaction in its thread; leave it at once if its task was cancelled."""
         self._inner.__enter__()
         with self._settled:
             self._entered = True
@@ -404,7 +404,7 @@ class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
                 self._leave_cancelled()
 
     def _abandon(self) -> None:
-        """Leave, now or when it was entered, without the event loop: it may be about to close."""
+        """Leave the transaction, now or once it is entered, without the event loop: that may be about to close."""
         with self._settled:
             self._abandoned = True
             if self._entered:
@@ -426,7 +426,7 @@ async def _in_thread(thread: Executor, call: Callable[[], Result]) -> Result:
     try:
         future = asyncio.get_running_loop().run_in_executor(thread, call)
     except RuntimeError as error:
-        raise TransactionError("the transaction that this task was started in has ended") from error
+        raise TransactionError("the transaction in which this task was started has ended") from error
     return await future
 
 
@@ -435,14 +435,14 @@ def _close(entries: Iterator[MemoryEntry]) -> None:
 
 
 async def _settled(future: asyncio.Future[Result]) -> Result:
-    """Await `future` to its end, also when cancelled meanwhile; then pass the cancellation on."""
+    """Await `future` to its end, even if cancelled meanwhile; then raise the cancellation."""
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
             await asyncio.shield(future)
         except asyncio.CancelledError as error:
             cancelled = error
-        except BaseException:  # noqa: BLE001 - it is raised below, by result()
+        except BaseException:  # noqa: BLE001 - result() raises it below
             break
     result = future.result()
     if cancelled is not None:

@@ -1,7 +1,7 @@
-"""Which backends there are: a name, then a class, imported only when it is asked for.
+"""Finds backends by name, and imports their classes only when they are asked for.
 
-A package adds its own with an entry point of the group `ENTRY_POINT_GROUP`; the names that come with
-jarvis always mean the classes that come with jarvis.
+A package adds its own with an entry point of the group `ENTRY_POINT_GROUP`; the names of jarvis's own backends always
+mean the classes of jarvis.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BUILT_IN = {
 
 
 def known_backends() -> list[str]:
-    """Return every name that `load_backend` may be asked for, sorted.
+    """Return every name that `load_backend` takes, sorted.
 
     >>> {"json", "sqlite"} <= set(known_backends())
     True
@@ -43,7 +43,7 @@ def load_backend(name: str) -> type[StorageBackend]:
     """Import and return the backend registered as `name`, in upper or lower case.
 
     Raises:
-        UnknownBackendError: nothing, or nothing that can be used, is registered under the name.
+        UnknownBackendError: no usable class is registered under the name.
 
     >>> load_backend("zebra")
     Traceback (most recent call last):
@@ -77,9 +77,9 @@ def open_backend(
 
     Args:
         name: as for `load_backend`.
-        directory: where the backend's `StorageBackend.file_name` is or will be.
-        options: what the store is told. The constructor gets those that differ from the default, by keyword.
-        namespace: which of the store's memories to see; likewise.
+        directory: the directory of the backend's `StorageBackend.file_name`.
+        options: the options of the store. The constructor gets those that differ from the default, by keyword.
+        namespace: the part of the store to see; passed on likewise.
         more: further keyword arguments of the constructor.
 
     Raises:
@@ -95,15 +95,15 @@ def open_backend(
         foreign = sorted(option for option in given if not _takes(cls, option))
         if not foreign:
             raise  # an error of the constructor itself
-        have = [other for other in _BUILT_IN if all(_takes(load_backend(other), option) for option in foreign)]
-        way_out = f"; {' and '.join(have)} {'have' if len(have) > 1 else 'has'}" if have else ""
+        able = [other for other in _BUILT_IN if all(_takes(load_backend(other), option) for option in foreign)]
+        way_out = f"; {' and '.join(able)} {'have' if len(able) > 1 else 'has'}" if able else ""
         listed = ", ".join(map(repr, foreign))
         raise UnsupportedError(f"the backend {name!r} has no option {listed}{way_out}") from None
     return backend
 
 
 def backends_with(protocol: type) -> list[str]:
-    """Return the names of the backends coming with jarvis that fulfil a capability's Protocol, sorted.
+    """Return the names of jarvis's own backends that have a capability, sorted.
 
     >>> from jarvis.capabilities import Transactional
     >>> "sqlite" in backends_with(Transactional)
@@ -116,7 +116,7 @@ def ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:
     """Return `backend` as one that fulfils a capability's Protocol.
 
     Raises:
-        UnsupportedError: it does not; the message names the backends that do.
+        UnsupportedError: the backend lacks it; the message names the backends that have it.
     """
     try:
         return backend.capability(protocol)
@@ -126,7 +126,7 @@ def ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:
 
 
 def _entry_points() -> list[EntryPoint]:
-    from importlib.metadata import entry_points  # 20 ms, and a walk through every installed package
+    from importlib.metadata import entry_points  # takes 20 ms, and looks at every installed package
 
     return list(entry_points(group=ENTRY_POINT_GROUP))
 
@@ -134,13 +134,13 @@ def _entry_points() -> list[EntryPoint]:
 def _loaded(point: EntryPoint) -> type[StorageBackend]:
     described = f"the backend {point.name!r}, registered as {point.value},"
     try:
-        found = point.load()
-    except Exception as error:  # importing somebody else's module may raise anything
+        loaded = point.load()
+    except Exception as error:  # the import of somebody else's module may raise anything
         reason = f"{type(error).__name__}: {error}"
         raise UnknownBackendError(f"{described} cannot be imported: {reason}") from error
-    if not (isinstance(found, type) and issubclass(found, StorageBackend)):
+    if not (isinstance(loaded, type) and issubclass(loaded, StorageBackend)):
         raise UnknownBackendError(f"{described} is no subclass of jarvis.storage_backend.StorageBackend")
-    return found
+    return loaded
 
 
 def _takes(cls: type[StorageBackend], option: str) -> bool:

@@ -1,9 +1,9 @@
-"""What a backend may do besides the eight verbs: its capabilities, each a Protocol.
+"""The capabilities that a backend may have besides the eight verbs, each a Protocol.
 
-A backend names those that it fulfils in `jarvis.storage_backend.StorageBackend.capabilities`; who needs one asks
-`StorageBackend.capability` for it. Each may be there without the others, but `KeepsHistory`, `Settles`, `Expires` and
-`Erases` are about what happens inside a transaction, so they need `Transactional`. The rules of each are numbered;
-`jarvis.conformance` checks them. The examples run on a `jarvis.json_backend.JSONBackend`, or an `SQLiteBackend`.
+A backend names those that it fulfils in `jarvis.storage_backend.StorageBackend.capabilities`; callers ask for one with
+`StorageBackend.capability`. A backend may have any of them without the others, but `KeepsHistory`, `Settles`, `Expires`
+and `Erases` work inside transactions, so they need `Transactional`. The rules of each are numbered;
+`jarvis.conformance` tests them. The examples run on a `jarvis.json_backend.JSONBackend`, or an `SQLiteBackend`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Transactional(Protocol):
     """transactions: several changes kept all or not at all, atomic between threads and processes.
 
     1. All handles that `StorageBackend.bind` made of a store share one transaction for each thread and task.
-    2. Only its owner reads what it changed before it ends. Other writers wait for it, up to the backend's timeout;
-       readers do not wait.
-    3. If the block raises anything, its changes are taken back and the exception goes on. Otherwise they are durable
-       when the block ends.
-    4. A transaction inside another one is a savepoint: an exception takes back the changes of the inner block.
-    5. In a namespace `moment` gives no process a time that is not later than all that it gave before.
+    2. Only the owner of a transaction sees its changes before it ends. Other writers wait for it, up to the backend's
+       timeout; readers do not wait.
+    3. If the block raises anything, its changes are rolled back and the exception propagates. Otherwise they are
+       durable when the block ends.
+    4. A transaction inside another one is a savepoint: an exception rolls back the changes of the inner block.
+    5. In a namespace each `moment` is later than all earlier ones, in all processes.
     6. `StorageBackend.shutdown` inside a transaction raises `TransactionError`.
 
     >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
@@ -50,10 +50,10 @@ class Transactional(Protocol):
     """
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Open a transaction for the calling thread, or a savepoint inside the one that it has.
+        """Open a transaction for the calling thread, or a savepoint inside its open one.
 
         Raises:
-            StoreBusyError: another writer was not done within the timeout; at the beginning of the block.
+            StoreBusyError: another writer did not end within the timeout; raised at the beginning of the block.
         """
 
     def moment(self, now: datetime) -> datetime:
@@ -68,11 +68,11 @@ class Transactional(Protocol):
 class SharesCommits(Protocol):
     """shared commits: changes that several threads make at once wait for the disk together.
 
-    1. `change` keeps all that `work` changes, or, if `work` raises, nothing of it; the exception goes on.
+    1. `change` keeps all changes of `work`, or none if `work` raises; the exception propagates.
     2. Outside a transaction the backend may call the `work` of several threads in one transaction, and wait for the
-       disk once. What one of them raises takes back only its own changes, and only its own caller sees it.
-    3. So `work` may be called in another thread, and a second time if a commit fails. It calls verbs of this backend
-       and of handles bound from it, `Transactional.moment` among them, and nothing else.
+       disk once. An exception of one `work` rolls back only its own changes, and only its own caller sees it.
+    3. So `work` may be called in another thread, and a second time if a commit fails. It calls only verbs of this
+       backend and of handles bound from it, `Transactional.moment` among them.
     4. Inside a transaction of the caller `change` is ``with transaction(): return work()``.
 
     >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend; from jarvis.model.entry import MemoryEntry
@@ -83,11 +83,11 @@ class SharesCommits(Protocol):
     """
 
     def change(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns, when what it changed is durable."""
+        """Return the result of `work` when its changes are durable."""
 
 
 class Past(Protocol):
-    """What a namespace held at a moment: the reading verbs of `StorageBackend`, answering as they did then."""
+    """A namespace as of a moment: the reading verbs of `StorageBackend`, answering as they did then."""
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         """Return the entry that had this id, or None."""
@@ -102,20 +102,20 @@ class Past(Protocol):
         """Return ``len(self.select(query))``."""
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        """Yield what `select` returns."""
+        """Yield the entries that `select` returns."""
 
 
 class KeepsHistory(Protocol):
     """history: every state that an update or a deletion ends is kept, with who ended it and when.
 
     1. The state is kept in the transaction of the change that ends it. A creation ends none.
-    2. A change is made by whoever called `sign` last, in the block in which it is made. If nobody did, its operation is
-       ``update``, ``delete`` or ``clear``, whichever it is, and its author is unknown.
+    2. A change has the signature of the last call of `sign` in its block. Without one its operation is ``update``,
+       ``delete`` or ``clear``, as it happened, and its author is unknown.
     3. All changes of a transaction become visible at one moment: its last `Transactional.moment`.
-    4. `as_of` answers by what was visible at a moment, or says that this is not known: it never guesses.
-    5. The policy (`jarvis.model.options.HistoryPolicy`) says how much is kept. The oldest states go first. No more than
-       its `max_revisions` are kept of an id, also of one that was deleted and given again.
-    6. A state that a ``clear`` ended goes after all earlier states of its entry.
+    4. `as_of` answers with the states that were visible then, or says that it cannot: it never guesses.
+    5. The policy (`jarvis.model.options.HistoryPolicy`) says how much is kept. The oldest states are removed first. At
+       most `max_revisions` states of an id are kept, even if it was deleted and given again.
+    6. A state that a ``clear`` ended is removed after all earlier states of its entry.
 
     >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
     >>> from jarvis.model.revision import Signature
@@ -129,7 +129,7 @@ class KeepsHistory(Protocol):
     """
 
     def sign(self, signature: Signature) -> None:
-        """Say who makes the changes that follow in this thread, up to the end of the block of `SharesCommits.change` or
+        """Sign the changes that follow in this thread, up to the end of the block of `SharesCommits.change` or
         `Transactional.transaction` in which it is called.
 
         Raises:
@@ -137,25 +137,25 @@ class KeepsHistory(Protocol):
         """
 
     def complete(self, now: datetime) -> None:
-        """Give a last `Transactional.moment` for `now`; no-op if nothing was changed, or a later one was given."""
+        """Give the transaction a last `Transactional.moment`, for `now`; no-op without changes or with a later one."""
 
     def revisions(self, entry_id: str) -> list[Revision]:
-        """Return the kept states of the entry that has or had this id, the newest first; empty if there is none."""
+        """Return the kept past states of the entry that has or had this id, newest first; empty if there are none."""
 
     def recreate(self, entry: MemoryEntry) -> None:
-        """Store `entry`, which is absent, with the version after the last one that is known of its id.
+        """Store `entry`, which is absent, with the version after the last known one of its id.
 
         Raises:
             DuplicateEntryError: the id is taken.
         """
 
     def as_of(self, moment: datetime) -> Past:
-        """Return the namespace as it was at `moment`; at or after the newest change, the present.
+        """Return the namespace as of `moment`; at or after the newest change, the present.
 
         Its verbs raise `jarvis.errors.HistoryUnavailableError` if the answer is not known (any more).
 
         Raises:
-            InvalidQueryError: `moment` is no moment.
+            InvalidQueryError: `moment` is no datetime.
         """
 
     def prune(self, now: datetime, limit: int) -> int:
@@ -163,11 +163,11 @@ class KeepsHistory(Protocol):
 
 
 class Settles(Protocol):
-    """settled answers: what is asked as of a moment that has passed is always answered alike.
+    """settled answers: a question as of a moment that has passed always has the same answer.
 
-    1. A change gets its moment before it is visible: it is still to be written and synced.
+    1. A change gets its moment before it is visible: it must still be written and synced.
     2. So a writer calls `announce` before it reads the clock for `Transactional.moment`.
-    3. `Past` waits for a commit that was announced, before it answers as of a moment.
+    3. `Past` waits for an announced commit before it answers.
 
     >>> import tempfile; from datetime import UTC, datetime; from jarvis.json_backend import JSONBackend
     >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
@@ -177,9 +177,9 @@ class Settles(Protocol):
     """
 
     def announce(self) -> None:
-        """Say that the transaction of this thread gets its moment from now on, and is visible at its end.
+        """Say that the transaction of this thread is about to get its moment, and is visible at its end.
 
-        `KeepsHistory.complete` calls it by itself. No-op in a transaction inside another one.
+        `KeepsHistory.complete` calls this. No-op in a transaction inside another one.
 
         Raises:
             TransactionError: no transaction is open in this thread.
@@ -189,16 +189,15 @@ class Settles(Protocol):
 class Expires(Protocol):
     """expiry: an entry is absent from the instant `MemoryEntry.expires_at` on, whether or not it was purged.
 
-    1. The time is that of the clock that the handle was bound to (`StorageBackend.bind`), or else the system's. It is
-       read at each call.
-    2. From that instant on every verb answers as if the entry had never been. `update` raises `EntryNotFoundError`.
+    1. Each call reads the clock to which the handle was bound (`StorageBackend.bind`), or else the system's.
+    2. From that instant on every verb answers as if the entry had never existed. `update` raises `EntryNotFoundError`.
        `create` with its id makes a new entry of version 1.
-    3. Its past goes with it: `KeepsHistory.revisions` is empty.
-    4. If it was deleted or cleared before, its past goes when the `expires_at` of the last state has passed.
-    5. As of a moment at which it was there, a question that might find it raises `HistoryUnavailableError`: one for
-       its id, or one whose category, key, type and entity are not given or are its own. Other questions are answered.
-    6. Purging changes no answer. Whoever writes purges some entries, with their past, from time to time. The feed still
-       tells their changes, and has an event ``expire`` for each.
+    3. The past of the entry is absent too: `KeepsHistory.revisions` is empty.
+    4. If the entry was deleted or cleared earlier, its past is absent once `expires_at` of the last state has passed.
+    5. As of a moment at which the entry existed, a question that might find it raises `HistoryUnavailableError`: one
+       for its id, or one whose category, key, type and entity are not given or are its own. Others are answered.
+    6. A purge changes no answer. Writers purge some entries, with their past, from time to time. The feed keeps their
+       changes, and has an event ``expire`` for each.
 
     >>> import tempfile; from datetime import UTC, datetime, timedelta; from jarvis.json_backend import JSONBackend
     >>> from jarvis.model.entry import MemoryEntry
@@ -215,14 +214,14 @@ class Expires(Protocol):
 
 
 class Erases(Protocol):
-    """erasure: nothing is left of what is erased in any file of the store.
+    """erasure: erased data is gone from every file of the store.
 
-    1. `erase` removes entries, their past, and whatever else names them, as a change of its transaction.
-    2. In the feed one event ``erase``, which names nothing, takes the place of all that told of them.
-    3. As of a moment before, a question is answered only if it is about an id that was known then and still is. Any
-       other raises `HistoryUnavailableError`.
+    1. `erase` removes entries, their past, and every row that names them, as a change of its transaction.
+    2. In the feed one event ``erase``, which names nothing, takes the place of all their events.
+    3. As of an earlier moment, only a question for an id that was known then and still is gets an answer. Any other
+       raises `HistoryUnavailableError`.
     4. `finish_erasing` removes the bytes from the files. It may have to wait for readers of an older state; the store
-       remembers that, and the next writer or opening does it.
+       notes that, and the next writer or opening finishes it.
 
     >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
     >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
@@ -235,30 +234,29 @@ class Erases(Protocol):
     """
 
     def erase(self, which: str | MemoryQuery | None) -> Erased:
-        """Remove memories of the namespace and all that names them; return what was removed.
+        """Remove memories of the namespace and every row that names them; return ids and counts.
 
         Args:
-            which: an id; or what the memories match, now or in a state that is kept of them, deleted and expired
-                ones too; or None for all. `limit` and `after` of a query do not count.
+            which: an id; or a query that matches the memories, deleted and expired ones too, in their present or a
+                kept past state; or None for all. `limit` and `after` of a query are ignored.
 
         Raises:
             TransactionError: no transaction is open in this thread.
         """
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
-        """Clean the files of the store, and search every byte of them for `ids`; None if that has to wait.
+        """Remove erased data from the files, and search every byte of them for `ids`; None if that has to wait.
 
-        Compressed values are searched, too. Ids shorter than 16 bytes are not searched for:
-        they may stand anywhere.
+        Compressed values are searched too. Ids shorter than 16 bytes are not searched for: they may occur anywhere.
         """
 
 
 class BacksUp(Protocol):
     """backups: a consistent copy of the store, made while it is in use.
 
-    1. The copy holds the store as it was at one moment between two commits. Writers go on meanwhile.
-    2. It is durable before the call returns. It is a store: a backend opens it where it is.
-    3. The copy of an encrypted store is encrypted, and its file of keys stands beside it.
+    1. The copy has the state of the store at one moment between two commits. Writers continue meanwhile.
+    2. The copy is durable before the call returns. It is a store: a backend opens it where it is.
+    3. The copy of an encrypted store is encrypted, and its file of keys lies beside it.
 
     >>> import tempfile; from pathlib import Path; from jarvis.json_backend import JSONBackend
     >>> JSONBackend(tempfile.mkdtemp() + "/memory.json").back_up(Path(tempfile.mkdtemp()) / "new").name
@@ -266,21 +264,21 @@ class BacksUp(Protocol):
     """
 
     def back_up(self, directory: Path) -> Path:
-        """Write the store into `directory`, which is made if it is absent; return the path of the copy.
+        """Write the store into `directory`, and create that if it is absent; return the path of the copy.
 
         Raises:
-            StoreAccessError: the directory holds such a file already.
+            StoreAccessError: the directory already has such a file.
         """
 
 
 class Encrypts(Protocol):
-    """encryption: the files of the store hold nothing in the clear, and the keys that open it may be changed.
+    """encryption: the files of the store have no plain content, and the keys that open it can be changed.
 
-    1. The store has one data key. Each slot holds that key, sealed with the secret of one source.
-    2. Adding and removing a slot writes only the file of keys.
-    3. `encrypt`, `decrypt` and `rotate` rewrite the store while others read and write. Their `progress` is called again
-       and again, outside of transactions; what it raises breaks the work off, and the next call does the rest.
-    4. After each of them no file of ours holds bytes of the former form.
+    1. The store has one data key. Each slot has that key, sealed with the secret of one source.
+    2. Adding or removing a slot writes only the file of keys.
+    3. `encrypt`, `decrypt` and `rotate` rewrite the store while others read and write. They call `progress` again and
+       again, outside of transactions; an exception of it interrupts the work, and the next call resumes it.
+    4. After each of them no file of the store has bytes of the former form.
 
     >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend
     >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
@@ -293,7 +291,7 @@ class Encrypts(Protocol):
         """Return the slots of the store, none if it is plain."""
 
     def add_key_slot(self, source: KeySource) -> int:
-        """Let one more source open the store; return the number of its slot.
+        """Add a slot so that one more source opens the store; return the number of the slot.
 
         Raises:
             KeyUnavailableError: the source has no secret to give.
@@ -301,7 +299,7 @@ class Encrypts(Protocol):
         """
 
     def remove_key_slot(self, slot_id: int) -> None:
-        """Let a slot open the store no longer.
+        """Remove a slot, so that its source no longer opens the store.
 
         Raises:
             InvalidSettingError: there is no such slot, or it is the last one.
@@ -311,46 +309,47 @@ class Encrypts(Protocol):
     def encrypt(
         self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
     ) -> Rewritten | None:
-        """Encrypt the plain store, with a slot for each source; return what was done.
+        """Encrypt the plain store, with a slot for each source; return a report.
 
-        None if that was only to end an encryption that was broken off, or to call off another change.
+        None if this only ended an interrupted encryption, or called off another change.
 
         Raises:
-            InvalidSettingError: it is encrypted.
-            KeyUnavailableError: a source has no secret to give, or there is none.
-            StoreBusyError: somebody else rewrites the store, or reads an older state for too long; call it again.
+            InvalidSettingError: the store is encrypted.
+            KeyUnavailableError: there is no source, or one has no secret to give.
+            StoreBusyError: somebody else rewrites the store, or reads an older state for too long; call again.
         """
 
     def decrypt(self, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
         """Make the encrypted store plain; return as `encrypt` does.
 
         Raises:
-            NotEncryptedError: it is plain.
-            InvalidSettingError: encryption is required by this handle.
+            NotEncryptedError: the store is plain.
+            InvalidSettingError: this handle requires encryption.
             StoreBusyError: as for `encrypt`.
         """
 
     def rotate(self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
-        """Give the encrypted store a new data key; return what was done.
+        """Give the encrypted store a new data key; return a report.
 
         Args:
-            sources: of slots, besides those that the backend has.
+            sources: the sources of slots that the backend does not have itself.
             progress: see rule 3.
 
         Raises:
-            NotEncryptedError: it is plain.
-            WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
+            NotEncryptedError: the store is plain.
+            WrongKeyError, KeyUnavailableError: the source of a slot is missing.
             StoreBusyError: as for `encrypt`.
         """
 
 
 class Compresses(Protocol):
-    """compression: large values are stored compressed, as a setting of the backend has it, and read however stored.
+    """compression: large values are stored compressed, as a setting of the backend says, and can always be read.
 
-    1. The setting says how values are written from now on. Any value is read, however it was written.
-    2. `recompress` writes every value of the store as the setting has it: of all namespaces, and of all kept states.
-    3. That is no change: versions, timestamps, history, feed and commit numbers stay.
-    4. It works in small steps beside other writers. What was done stays, if it is ended; the next call does the rest.
+    1. The setting says how values are written from now on. Values with any compression can be read.
+    2. `recompress` writes every value of the store again with the setting: of all namespaces, and all kept states.
+    3. That changes no entry: versions, timestamps, history, feed and commit numbers stay.
+    4. It works in small steps beside other writers. Finished steps stay if it is interrupted; the next call does the
+       rest.
 
     >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend
     >>> SQLiteBackend(tempfile.mkdtemp() + "/memory.db", compression="max").recompress(None).entries
@@ -358,10 +357,10 @@ class Compresses(Protocol):
     """
 
     def recompress(self, progress: Progress | None) -> Recompression:
-        """Store every value of the store as the setting has it; return what that came to.
+        """Store every value of the store again with the setting; return counts and sizes.
 
         Args:
-            progress: is called after each step, outside of transactions; what it raises ends the whole.
+            progress: called after each step, outside of transactions; an exception of it ends the work.
 
         Raises:
             TransactionError: a transaction is open in this thread.
@@ -369,14 +368,14 @@ class Compresses(Protocol):
 
 
 class MendsDates(Protocol):
-    """mendable dates: what is dated ahead of the clock, because it once was ahead, can be dated anew.
+    """mendable dates: dates ahead of the clock, which a clock that was once ahead has given, can be corrected.
 
-    1. After `mend_dates` no change of the store, in any namespace, is dated later than now, but for entries whose
+    1. After `mend_dates` no change of the store, in any namespace, is dated later than now, except entries whose
        timestamp a caller gave.
-    2. Each entry that gets another date is updated, all of them in one transaction, by `signature`.
-    3. Past states and the feed get new dates where they are. They keep their order and, where there is room, the time
+    2. Each entry that gets another date is updated with `signature`, all of them in one transaction.
+    3. Past states and the feed get new dates in place. They keep their order and, where there is room, the time
        between them. Commit numbers, versions and cursors stay.
-    4. As of a moment before, the past is not known any more.
+    4. As of an earlier moment the past is not known any more.
 
     >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.revision import Signature
     >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
@@ -385,10 +384,10 @@ class MendsDates(Protocol):
     """
 
     def last_moment(self) -> datetime | None:
-        """Return the last moment that a change of the store was given; None if there was none."""
+        """Return the last moment that was given to a change of the store; None if there was none."""
 
     def mend_dates(self, signature: Signature) -> int:
-        """Let no change be dated later than now; return how many entries changed, 0 if none was.
+        """Date no change later than now; return how many entries changed.
 
         Raises:
             TransactionError: a transaction is open in this thread.
@@ -396,11 +395,11 @@ class MendsDates(Protocol):
 
 
 class FeedsChanges(Protocol):
-    """a change feed: what happened, in the order of commits, across processes.
+    """a change feed: all changes, in the order of commits, across processes.
 
     1. Every change of an entry has a number, which grows with each change of the store.
-    2. `changes` tells the changes of the namespace in the order of their numbers, each once.
-    3. Inside a transaction it tells what was committed before: a number that is taken back may be given again.
+    2. `changes` returns the changes of the namespace in the order of their numbers, each once.
+    3. Inside a transaction it returns only earlier commits: a number that is rolled back may be given again.
     4. A number below `first_position` or above `last_position` raises `CursorExpiredError`.
 
     >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
@@ -415,14 +414,14 @@ class FeedsChanges(Protocol):
         """Return the first `limit` changes of the namespace whose numbers are greater than `after`.
 
         Raises:
-            CursorExpiredError: some of them are not known any more.
+            CursorExpiredError: some of these changes are not known any more.
         """
 
     def first_position(self) -> int:
-        """Return the smallest number that `changes` takes: all that happened after it is known.
+        """Return the smallest number that `changes` takes: all changes after it are known.
 
         Raises:
-            CursorExpiredError: nothing is known.
+            CursorExpiredError: no change is known.
         """
 
     def last_position(self) -> int:
@@ -430,7 +429,7 @@ class FeedsChanges(Protocol):
 
 
 class MarksCursors(Protocol):
-    """cursors that name their store: a cursor of before a restore is refused, and not taken for one of after it.
+    """cursors that name their store: a cursor from before a restore is refused, not taken for one from after it.
 
     1. The store has a generation, a random number (`jarvis.model.change.new_generation`).
     2. A copy that `BacksUp.back_up` made gets another generation when it is first opened for writing.
@@ -446,11 +445,11 @@ class MarksCursors(Protocol):
     """
 
     def changes_since(self, cursor: str, limit: int) -> list[Change]:
-        """Return what `FeedsChanges.changes` does after `cursor`, which is checked against the same state of the store.
+        """Return changes as `FeedsChanges.changes` does, after `cursor`, which is checked against the same state.
 
         Raises:
-            CursorExpiredError: it is of another generation, or some of the changes are not known any more.
-            InvalidQueryError: it is no cursor.
+            CursorExpiredError: the cursor is of another generation, or some of the changes are not known any more.
+            InvalidQueryError: `cursor` is no cursor.
         """
 
     def newest_cursor(self) -> str:
@@ -461,7 +460,7 @@ class WakesWatchers(Protocol):
     """waking: it is cheap to notice that somebody has committed.
 
     1. `pulse` costs about 5 µs.
-    2. Two of its answers are equal if nobody has committed in between, and differ if somebody has.
+    2. Two of its results are equal if nobody has committed in between, and differ if somebody has.
 
     >>> import tempfile; from jarvis.model.entry import MemoryEntry; from jarvis.sqlite_backend import SQLiteBackend
     >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
@@ -472,14 +471,14 @@ class WakesWatchers(Protocol):
     """
 
     def pulse(self) -> object:
-        """Return what stays equal as long as nobody commits."""
+        """Return a value that stays equal as long as nobody commits."""
 
 
 class Namespaced(Protocol):
     """namespaces: several memories in one store that never see each other.
 
     1. `StorageBackend.bind` takes any namespace that `jarvis.model.entry.check_namespace` takes, and returns a handle
-       of the same class on the same store and connections. The handle it was called on stays as it is.
+       of the same class on the same store and connections. The original handle stays as it is.
     2. Every verb reads and changes the namespace of its handle only. Ids are unique within a namespace.
     3. "Not there" and "in another namespace" answer alike.
     4. A transaction covers all handles of the store.
@@ -494,7 +493,7 @@ class Namespaced(Protocol):
     namespace: str
 
     def list_namespaces(self) -> list[str]:
-        """Return the names of the namespaces that hold an entry, sorted."""
+        """Return the names of the namespaces that have an entry, sorted."""
 
 
 CAPABILITIES: tuple[type, ...] = (
@@ -513,4 +512,4 @@ CAPABILITIES: tuple[type, ...] = (
     WakesWatchers,
     Namespaced,
 )
-"""All that there are."""
+"""All capabilities."""

@@ -1,4 +1,4 @@
-"""The composition root: `Container` makes one memory module out of the settings and hands it to everybody."""
+"""`Container`: makes one memory module from the settings and shares it with the whole application."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger("jarvis.container")
 
 STORE_DIRECTORY = "persistent_memory"
-"""Name of the store's directory within `StorageConfig.data_dir`."""
+"""The name of the store's directory within `StorageConfig.data_dir`."""
 
 
 class Container:
-    """The shared parts of an application, each made when first asked for. Safe to use from any thread.
+    """The shared parts of an application, each created at its first use. Safe to use from any thread.
 
-    The first configuration that a container loads counts for its whole life.
+    The first settings that a container loads are valid for its whole life.
 
     >>> from jarvis.container import Container
     >>> import tempfile
@@ -55,7 +55,7 @@ class Container:
     def get_config(self, config_path: str | PathLike[str] | None = None) -> JarvisConfig:
         """Return the settings, read once: from `config_path` or, if None, ``~/.jarvis/config.yaml``.
 
-        Another path than that of the first call is ignored, with a warning in the log.
+        A path other than that of the first call is ignored, with a warning in the log.
 
         Raises:
             InvalidSettingError: as `ConfigLoader.load` does; the next call tries again.
@@ -63,7 +63,7 @@ class Container:
         return holding(self._lock, lambda: self._loaded(config_path)[0])
 
     def _loaded(self, config_path: str | PathLike[str] | None) -> tuple[JarvisConfig, ConfigLoader]:
-        """Return the settings, and what has read them."""
+        """Return the settings and their loader."""
         if self._config is None or self._loader is None:
             loader = ConfigLoader(config_path)
             self._config, self._loader = loader.load(), loader
@@ -80,9 +80,9 @@ class Container:
         configured ``data_dir``; `config_path` is as for `get_config`.
 
         Raises:
-            InvalidSettingError: as `ConfigLoader.load` does, or the namespace is no name that a store can hold.
-            UnknownBackendError: no backend has the configured name; the message says where it stands.
-            UnsupportedError: the configured backend lacks something that the settings ask for.
+            InvalidSettingError: as `ConfigLoader.load` does, or the namespace is no valid name.
+            UnknownBackendError: no backend has the configured name; the message names the line of the setting.
+            UnsupportedError: the configured backend lacks a feature that the settings ask for.
             StoreError: the store cannot be opened. After any error the next call tries again.
         """
         return holding(self._lock, lambda: self._opened(config_path))
@@ -99,9 +99,9 @@ class Container:
         return self._memory_module
 
     def get_async_memory_module(self, config_path: str | PathLike[str] | None = None) -> AsyncMemoryModule:
-        """Return the one awaitable face of what `get_memory_module` returns, ready for use: the same in all it does.
+        """Return the awaitable face of the memory module of `get_memory_module`, ready for use.
 
-        The first call may make or open the store, in the calling thread. Raises as `get_memory_module` does.
+        The first call may create or open the store, in the calling thread. Raises as `get_memory_module` does.
 
         >>> import tempfile
         >>> from pathlib import Path
@@ -118,7 +118,7 @@ class Container:
         {'theme': {'mode': 'dark'}}
         >>> container.shutdown()
         """
-        from jarvis.async_memory import AsyncMemoryModule  # asyncio, for those only who await
+        from jarvis.async_memory import AsyncMemoryModule  # imports asyncio, which only async code needs
 
         memory = self.get_memory_module(config_path)
 
@@ -130,20 +130,20 @@ class Container:
         return holding(self._lock, face)
 
     def shutdown(self) -> None:
-        """Close what was opened, and sweep no more; no-op if nothing was opened.
+        """Close the store and end the sweeps; no-op if nothing was opened.
 
-        Settings and modules stay what they are: whoever still holds a module, or asks for it again,
-        uses the same one, and its next call opens the store again.
+        Settings and modules stay the same: a module that is still in use, or asked for again, opens the store again
+        at its next call.
         """
         module, async_module = holding(self._lock, lambda: (self._memory_module, self._async_memory_module))
         if module is not None:
             module.shutdown()
         if async_module is not None:
-            async_module._workers.stop()  # what awaits the same is `AsyncMemoryModule.shutdown`
+            async_module._workers.stop()  # the store is closed by now; `AsyncMemoryModule.shutdown` would await that
 
 
 def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
-    """Return a module as the settings have it; an error about one of them says where it stands."""
+    """Return a module with these settings; an error about a setting names its line."""
     try:
         directory = storage.data_dir / STORE_DIRECTORY
         backend = open_backend(storage.backend, directory, storage.options, namespace=storage.namespace)

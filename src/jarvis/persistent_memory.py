@@ -1,4 +1,4 @@
-"""`MemoryModule`: what an assistant should still know tomorrow."""
+"""`MemoryModule`: the memories that an assistant should still have tomorrow."""
 
 from __future__ import annotations
 
@@ -98,44 +98,44 @@ def utc_now() -> datetime:
 class MemoryModule:
     """A memory that is kept across sessions, in one namespace of one store.
 
-    Safe to use from any number of threads and processes at once. Opens its store at the first call,
-    and again after `shutdown`. Never calling `shutdown` loses nothing.
+    Safe to use from any number of threads and processes at once. It opens its store at the first call, and again after
+    `shutdown`. A program that never calls `shutdown` loses nothing.
 
-    What returns a list returns the newest first. What returns entries returns copies. Every verb may
-    raise `jarvis.errors.StoreError`; every changing one `jarvis.errors.InvalidEntryError`, which names
-    the field that cannot be stored exactly, and takes ``module=``, ``task_id=`` and ``reason=``: who makes
-    the change, for which task (see also `acting_as`), and why.
+    Lists are newest first. Returned entries are copies. Every verb may raise `jarvis.errors.StoreError`. Every changing
+    verb may raise `jarvis.errors.InvalidEntryError`, which names the field that cannot be stored exactly. It takes
+    ``module=``, ``task_id=`` and ``reason=``: who makes the change, for which task (see also `acting_as`), and why.
 
-    Where a reading verb takes ``as_of=`` (a moment; naive means local time) it answers as it did then; at
-    or after the newest change that is the present. It raises `jarvis.errors.HistoryUnavailableError` if
-    that is not known (any more), and `jarvis.errors.UnsupportedError` if the backend keeps no history.
+    A reading verb with ``as_of=`` (a moment; naive means local time) answers as it did then; at or after the newest
+    change that is the present. It raises `jarvis.errors.HistoryUnavailableError` if the answer is not known (any more),
+    and `jarvis.errors.UnsupportedError` if the backend keeps no history.
 
-    A module with a rule that archives leaves what has the tag ``archived`` out of every list and count, unless
-    the tags that are asked for name it, or ``include_archived=True`` is passed. One without hides nothing.
+    A module with a rule that archives leaves memories with the tag ``archived`` out of every list and count, unless the
+    tags of the question include it, or ``include_archived=True`` is passed. Other modules hide nothing.
 
     Args:
-        storage_backend: where to keep memories; a backend of your own, or None for one by type.
+        storage_backend: a backend of your own; None for one of `backend_type`.
         storage_dir: the directory of the store; ``~/.jarvis/memory`` if None.
         backend_type: ``"sqlite"`` (file ``memory.db``), ``"json"`` (file ``memory.json``), or a name that a
             package registered under the entry point ``jarvis.storage_backends``.
-        namespace: which of the store's memories to see; they never see each other.
+        namespace: the part of the store to see; namespaces never see each other.
         read_only: write nothing at all.
         durability: ``"full"``: a write that returned survives a power cut; ``"normal"``: it survives a killed
             process, and a POWER CUT LOSES THE LAST WRITES.
         busy_timeout_seconds: how long a write waits for other writers before `StoreBusyError`.
         history: how much of the past is kept, see `HistoryPolicy`.
-        encryption: ``"on"`` encrypts a store that is created; ``"required"`` also refuses one that is plain. A store
-            that is encrypted is opened with its keys, whatever this says.
-        keys: where the keys of an encrypted store come from, see `jarvis.keys`.
-        compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
-            gets, at 80 times the cost; ``"off"``, as they are. Whatever is stored is read. See also `Store.recompress`.
-        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
-        retention: what `sweep` cleans up, see `RetentionRule`.
-        clock: returns the time now, aware; for tests.
+        encryption: ``"on"`` encrypts a store that is created; ``"required"`` also refuses a plain store. An encrypted
+            store is opened with its keys, whatever this says.
+        keys: the key sources of an encrypted store, see `jarvis.keys`.
+        compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as
+            possible, at 80 times the cost; ``"off"``, as they are. Values with any compression can be read. See also
+            `Store.recompress`.
+        create: create an absent store; False: raise `StoreMissingError` at the first call, and create nothing.
+        retention: the rules of `sweep`, see `RetentionRule`.
+        clock: returns the present time, aware; for tests.
 
     Raises:
         UnknownBackendError: no backend has that name.
-        UnsupportedError: the backend lacks something that an argument asks for.
+        UnsupportedError: the backend lacks a feature that an argument asks for.
         InvalidSettingError: an argument is out of range.
 
     >>> from jarvis.persistent_memory import MemoryModule
@@ -230,9 +230,9 @@ class MemoryModule:
     # --- life ------------------------------------------------------------------------------------
 
     def bootstrap(self) -> None:
-        """Make the store ready: create it if absent, migrate or verify it if need be; else nothing changes.
+        """Make the store ready: create, migrate or verify it if need be; no-op if it is ready.
 
-        Optional: every other verb does it by itself.
+        Optional: every other verb does this by itself.
         """
         self.backend.bootstrap()
         if self.backend.has_capability(MendsDates):
@@ -241,13 +241,13 @@ class MemoryModule:
                 self._dates.look(last, _time_of(self._clock), self.backend)
 
     def shutdown(self) -> None:
-        """Release files and locks; end every watch, iteration and sweep of this memory and its siblings of other
-        namespaces. Any number of times.
+        """Release files and locks, and end every watch, iteration and sweep of this memory and its siblings of other
+        namespaces; no-op if nothing is open.
 
-        A watch just ends, an iteration raises `StoreClosedError` at its next step, a sweep ends behind its transaction:
-        nothing that was begun before opens the store again. The next call does.
+        A watch ends, an iteration raises `StoreClosedError` at its next step, a sweep ends after its transaction: none
+        of them opens the store again. The next call does.
 
-        In a signal handler that interrupts a change it releases nothing.
+        In a signal handler that interrupts a change this releases nothing.
 
         Raises:
             TransactionError: the calling thread has a transaction open.
@@ -257,7 +257,7 @@ class MemoryModule:
         self.backend.shutdown()
         had_any = self._ongoing.end()
         if self._sweepers.stop() or had_any:
-            self.backend.shutdown()  # which one of them may have opened again, or have kept open
+            self.backend.shutdown()  # one of them may have opened it again, or kept it open
 
     # --- creating --------------------------------------------------------------------------------
 
@@ -276,10 +276,10 @@ class MemoryModule:
         expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
-        """Store a new memory, whether or not one with this key exists; return its id (a UUID).
+        """Store a new memory, even if one with this key exists; return its id (a UUID).
 
-        With `ttl` (how long from now on: a timedelta or seconds) or `expires_at` (until when; naive means local
-        time) it expires: from that instant on no call returns it. See also `touch_memory`.
+        With `ttl` (how long from now: a timedelta or seconds) or `expires_at` (a moment; naive means local time) the
+        memory expires: from that instant on no call returns it. See also `touch_memory`.
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was stored.
@@ -304,12 +304,12 @@ class MemoryModule:
         expires_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
-        """Give the memory of (category, key), the one written last, this value, or create it; return its id.
+        """Set the value of the memory of (category, key) that was written last, or create one; return its id.
 
-        Atomic: of any number of threads and processes that upsert one key at once, one creates and
-        the others update. An update leaves entity type and id as they are, the expiry if neither `ttl` nor
-        `expires_at` is given, and the tags if None, but for ``archived`` where this module hides what has it: what
-        is set again is in use again. Over one that has expired a new memory is created.
+        Atomic: if any number of threads and processes upsert one key at once, one creates and the others update. An
+        update keeps entity type and id. It keeps the expiry if neither `ttl` nor `expires_at` is given, and the tags if
+        `tags` is None; but it removes the tag ``archived`` if this module hides archived memories. An expired memory
+        is replaced by a new one.
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was changed.
@@ -333,8 +333,8 @@ class MemoryModule:
     ) -> str:
         """Set the preference `key`, creating or replacing it; return its id.
 
-        Preferences have a place of their own: a task or device with the same key is not touched. `ttl` and
-        `expires_at` are as for `upsert_memory`; a preference that has expired is absent.
+        Preferences have a category of their own: a task or device with the same key is not touched. `ttl` and
+        `expires_at` are as for `upsert_memory`; an expired preference is absent.
         """
         author = self._author(module, task_id, reason, "preferences_manager")
         until = self._expiry(ttl, expires_at)
@@ -348,7 +348,7 @@ class MemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> str:
-        """Set what is known of the device, creating or replacing it; return its id."""
+        """Set the device's information, creating or replacing it; return its id."""
         author = self._author(module, task_id, reason, "device_manager")
         return self._upsert(DEVICES, DEVICE_KEY, device_info, "device", None, None, None, author)
 
@@ -366,11 +366,11 @@ class MemoryModule:
     ) -> str:
         """Store a record of a task, under the key ``task_<task_id>``; return the record's id.
 
-        Tagged ``executed`` unless `tags` is given. Recording a task again adds a record. `ttl` and `expires_at` are
-        as for `create_memory`.
+        The record has the tag ``executed`` unless `tags` is given. Each call adds a record, also for the same task.
+        `ttl` and `expires_at` are as for `create_memory`.
 
-        With ``on_unstorable="repr"`` a part of `task_data` that cannot be stored is kept as the text that ``repr``
-        gives, up to 1,000 characters, and is no reason to refuse the record: a task that succeeded stays one.
+        With ``on_unstorable="repr"`` a part of `task_data` that cannot be stored is replaced by its ``repr``, up to
+        1,000 characters, and the record is not refused: a task that succeeded must not fail because of its record.
         """
         if type(task_id) is not str:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
@@ -417,7 +417,7 @@ class MemoryModule:
     def get_memories_by_tags(
         self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any", include_archived: bool = False
     ) -> list[MemoryEntry]:
-        """Return every memory that has any, or all, of the tags; none if `tags` is empty."""
+        """Return every memory with any, or all, of the tags; none if `tags` is empty."""
         if tags is None:
             raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
         return self.backend.select(
@@ -441,24 +441,24 @@ class MemoryModule:
         as_of: datetime | None = None,
         include_archived: bool = False,
     ) -> list[MemoryEntry]:
-        """Return the memories that satisfy every filter that is given.
+        """Return the memories that match every given filter.
 
         Args:
-            category, entity_type, entity_id, key: equal, whole; ``""`` matches only ``""``.
-            tags: has any of these tags, or all of them by `tags_match`; ``[]`` matches nothing.
+            category, entity_type, entity_id, key: match as a whole; ``""`` matches only ``""``.
+            tags: match any of these tags, or all of them by `tags_match`; ``[]`` matches nothing.
             tags_match: ``"any"`` or ``"all"``.
-            since: timestamp at this moment or later; naive means local time.
-            until: timestamp before this moment.
+            since: match timestamps at this moment or later; naive means local time.
+            until: match timestamps before this moment.
             where: conditions on the value, see `jarvis.model.value_filter`.
-            limit: at most this many.
-            after: only what comes after this entry (or its `MemoryEntry.cursor`) in the list: pass the last
-                entry of a page to get the next page. Stable while others write: nothing that stays
-                unchanged is skipped or given twice.
-            as_of: answer as at this moment.
-            include_archived: also what this module hides.
+            limit: return at most this many.
+            after: return only memories after this entry (or its `MemoryEntry.cursor`) in the list: pass the last entry
+                of a page to get the next page. Stable while others write: no unchanged memory is skipped or returned
+                twice.
+            as_of: answer as of this moment.
+            include_archived: also return archived memories.
 
         Raises:
-            InvalidQueryError: a filter means nothing; the message says what it takes.
+            InvalidQueryError: a filter is invalid; the message says what it takes.
         """
         return self._seen(as_of).select(
             MemoryQuery(
@@ -525,15 +525,14 @@ class MemoryModule:
         as_of: datetime | None = None,
         include_archived: bool = False,
     ) -> Iterator[MemoryEntry]:
-        """Yield what `search_memories` returns, one by one, in memory that does not grow with their number.
+        """Yield the memories of `search_memories` one by one, in memory that does not grow with their number.
 
-        The iteration sees the store as it was at its first step, whatever is written meanwhile, and
-        blocks no writer. Close it, or let it end: while it is open the store's log cannot be folded in (it is logged
-        when that has 64 MB).
-        Inside a transaction the entries are collected first, so that it sees the transaction's changes.
+        The iteration sees the store as it was at its first step, whatever is written meanwhile, and blocks no writer.
+        Close it, or let it end: while it is open the store's log cannot be folded in (a warning is logged at 64 MB).
+        Inside a transaction the entries are collected first, so that the iteration sees the transaction's changes.
 
         Raises:
-            StoreClosedError: at the next step behind `shutdown`, which closes what the iteration has open.
+            StoreClosedError: at the next step after `shutdown`, which closes the iteration's connection.
         """
         query = MemoryQuery(
             category=category,
@@ -558,17 +557,17 @@ class MemoryModule:
         return self.backend.select(MemoryQuery(limit=limit, after=after, exclude_tags=self._hidden(include_archived)))
 
     def get_user_preferences(self, *, as_of: datetime | None = None, include_archived: bool = False) -> dict[str, Any]:
-        """Return the value of every preference by its key; of several with one key, the one written last."""
-        held: dict[str, MemoryEntry] = {}
+        """Return the value of every preference by its key; if several have one key, the one written last."""
+        newest: dict[str, MemoryEntry] = {}
         query = MemoryQuery(category=PREFERENCES, exclude_tags=self._hidden(include_archived))
         for entry in self._seen(as_of).select(query):
-            known = held.setdefault(entry.key, entry)
-            if known.position and entry.position and entry.position[1] > known.position[1]:
-                held[entry.key] = entry
-        return {key: entry.value for key, entry in held.items()}
+            earlier = newest.setdefault(entry.key, entry)
+            if earlier.position and entry.position and entry.position[1] > earlier.position[1]:
+                newest[entry.key] = entry
+        return {key: entry.value for key, entry in newest.items()}
 
     def get_device_info(self) -> dict[str, Any]:
-        """Return what is known of the device; ``{}`` if nothing was set."""
+        """Return the device's information; ``{}`` if none was set."""
         entry = self.backend.last_written(DEVICES, DEVICE_KEY)
         return {} if entry is None else entry.value
 
@@ -594,11 +593,11 @@ class MemoryModule:
     ) -> bool:
         """Replace the value, the tags or both; return whether the memory exists.
 
-        What is None stays; ``tags=[]`` clears the tags. The timestamp becomes now, ``created_at`` stays,
-        ``updated_at`` is added to the provenance, and ``updated_by`` if the module is known.
+        An argument of None changes nothing; ``tags=[]`` clears the tags. The timestamp becomes now, ``created_at``
+        stays, ``updated_at`` is added to the provenance, and ``updated_by`` if the module is known.
 
         Args:
-            memory_id: which memory.
+            memory_id: the id of the memory.
             value: the new value.
             tags: the new tags.
             module, task_id, reason: who makes the change, for which task, and why.
@@ -606,7 +605,7 @@ class MemoryModule:
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; the memory stays as it was.
-            ConflictError: it has another version than `if_version`, or is gone; it stays as it is.
+            ConflictError: the memory has another version than `if_version`, or is gone; it stays as it is.
         """
         tags = None if tags is None else tag_list(tags)
         author = self._author(module, task_id, reason)
@@ -623,9 +622,9 @@ class MemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Lay `changes` over the value, as a JSON merge patch; return whether the memory exists.
+        """Merge `changes` into the value, as a JSON merge patch; return whether the memory exists.
 
-        What is a dict on both sides is merged, what is None is removed, all else is replaced
+        Dicts on both sides are merged, a key with None is removed, all else is replaced
         (https://www.rfc-editor.org/rfc/rfc7396). To set None, use `modify_memory`.
 
         Raises:
@@ -645,11 +644,11 @@ class MemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Replace the value by what `change` returns, given a copy of it; return whether the memory exists.
+        """Replace the value by the result of `change`, which gets a copy of it; return whether the memory exists.
 
-        `change` is called once, in this thread, inside the transaction: nobody else changes the memory in
-        between, and other writers wait for it. If it raises, nothing is changed. What it changes with this memory is
-        part of the same transaction.
+        `change` is called once, in this thread, inside the transaction: nobody else changes the memory in between, and
+        other writers wait for it. If it raises, nothing is changed. Its own changes through this module are part of the
+        same transaction.
 
         Raises:
             InvalidEntryError, ConflictError: as `update_memory` does.
@@ -680,7 +679,7 @@ class MemoryModule:
         if_version: int | None,
         author: Author,
     ) -> bool:
-        """Do what `modify_memory` does, in a transaction: `change` may call other verbs, which take part in it."""
+        """Modify a memory in a transaction: `change` may call other verbs, which take part in it."""
         entry = self.backend.read(memory_id)
         if if_version is not None:
             _check_version(entry, if_version)
@@ -702,10 +701,10 @@ class MemoryModule:
     ) -> bool:
         """Delete the memory; return whether there was one.
 
-        What it held stays in its history, for as long as `HistoryPolicy` says.
+        Its last state stays in its history, for as long as `HistoryPolicy` says.
 
         Raises:
-            ConflictError: it has another version than `if_version`, or is gone; it stays as it is.
+            ConflictError: the memory has another version than `if_version`, or is gone; it stays as it is.
         """
         memory_id = asked_text("memory_id", memory_id)
         author = self._author(module, task_id, reason)
@@ -728,8 +727,8 @@ class MemoryModule:
     ) -> int:
         """DELETE EVERY MEMORY of this namespace, all or none; return how many there were.
 
-        They can be restored one by one for a time (`HistoryPolicy.cleared_max_age`). With ``erase=True``
-        they and their past are gone for ever, as with `Store.erase_namespace`.
+        They can be restored one by one for a time (`HistoryPolicy.cleared_max_age`). With ``erase=True`` they and their
+        past are erased for ever, as with `Store.erase_namespace`.
         """
         author = self._author(module, task_id, reason)
         if is_on("erase", erase):
@@ -748,9 +747,9 @@ class MemoryModule:
     # --- the past ---------------------------------------------------------------------------------
 
     def get_history(self, memory_id: str) -> list[Revision]:
-        """Return the past states of the memory, each with the change that ended it, the newest first.
+        """Return the past states of the memory, each with the change that ended it, newest first.
 
-        Also of a memory that was deleted; ``[]`` if nothing is known of it, or it was never changed.
+        Deleted memories have them too; ``[]`` if the id is not known, or the memory was never changed.
 
         Raises:
             UnsupportedError: the backend keeps no history.
@@ -758,7 +757,7 @@ class MemoryModule:
         return ask(self.backend, KeepsHistory).revisions(asked_text("memory_id", memory_id))
 
     def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
-        """Return what differs between two versions of the memory, of which one may be the present one.
+        """Return the differences between two versions of the memory, one of which may be the present one.
 
         Raises:
             RevisionNotFoundError: a version is not known; the message says which are.
@@ -777,10 +776,10 @@ class MemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Give the memory, deleted or not, what it held as `version`; return whether anything is known of it.
+        """Give the memory, deleted or not, the content of `version` again; return whether the id is known.
 
-        That is a change as any other: the memory gets a new version, and it can be undone. It expires as it did then;
-        where that has passed, it goes on to expire as it does now.
+        This is a change like any other: the memory gets a new version, and it can be undone. The memory also gets the
+        expiry of that version; if that has passed, it keeps its present one.
 
         Raises:
             RevisionNotFoundError: the version is not known; the message says which are.
@@ -799,12 +798,12 @@ class MemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Take back the last change of the memory; return whether anything is known of it.
+        """Undo the last change of the memory, even its deletion or its creation; return whether the id is known.
 
-        Also its deletion, or its creation. Undoing an undo makes the change again. It expires as `restore_memory` says.
+        To undo an undo makes the change again. The expiry is as for `restore_memory`.
 
         Raises:
-            RevisionNotFoundError: what it was before is not known any more.
+            RevisionNotFoundError: the state before the change is not known any more.
             UnsupportedError: the backend keeps no history.
 
         >>> import tempfile
@@ -826,16 +825,16 @@ class MemoryModule:
     # --- what happened -----------------------------------------------------------------------------
 
     def changes(self, since: str | None = None, *, limit: int = 100) -> list[Change]:
-        """Return what happened in this namespace, in the order of commits, by all processes: at most `limit` changes.
+        """Return at most `limit` changes of this namespace, by all processes, in the order of commits.
 
         Args:
-            since: only what happened behind this cursor: `Change.cursor` of the last one you have seen. It
-                stays good across restarts. None begins with the earliest change that is known.
-            limit: at most this many; fewer mean that there are no more just now.
+            since: return only changes after this cursor: `Change.cursor` of the last change you have seen. It stays
+                valid across restarts. None begins with the earliest known change.
+            limit: return at most this many; fewer mean that there are no more now.
 
         Raises:
-            CursorExpiredError: changes behind the cursor are not known any more, and the error names the earliest; or
-                the cursor is of before the store was restored from a backup.
+            CursorExpiredError: changes after the cursor are not known any more, and the error names the earliest one;
+                or the cursor is from before the store was restored from a backup.
             InvalidQueryError: `since` is no cursor, or `limit` no number above 0.
             UnsupportedError: the backend has no feed.
 
@@ -852,7 +851,7 @@ class MemoryModule:
         return feed.earliest(limit) if since is None else feed.since(since, limit)
 
     def newest_cursor(self) -> str:
-        """Return the cursor of now: behind it lies what has not happened yet.
+        """Return the cursor of now: after it come only future changes.
 
         Raises:
             UnsupportedError: the backend has no feed.
@@ -860,19 +859,19 @@ class MemoryModule:
         return Feed(self.backend).newest()
 
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> Iterator[Change]:
-        """Yield what happens in this namespace, by any process, as it happens: within a tenth of a second.
+        """Yield the changes of this namespace, by any process, within a tenth of a second.
 
-        Nothing is skipped and nothing given twice, also when you go on from the cursor of the last change
-        after a restart. Waiting takes about four thousandths of a core. It ends when you leave the loop, and behind
-        `shutdown`, also by another thread.
+        No change is skipped or yielded twice, even if you resume from the cursor of the last change after a restart.
+        Waiting takes about four thousandths of a core. The watch ends when you leave the loop, or when any thread calls
+        `shutdown`.
 
         Args:
-            since: begin behind this cursor; None means now, which is when this is called.
-            idle_seconds: end when nothing happened for so long; None waits for ever.
+            since: begin after this cursor; None means the moment of this call.
+            idle_seconds: end after this time without a change; None waits for ever.
 
         Raises:
             CursorExpiredError, InvalidQueryError: as `changes` does; or `idle_seconds` is no number from 0 up.
-            UnsupportedError: the backend has no feed, or nothing that wakes a watcher.
+            UnsupportedError: the backend has no feed, or cannot wake a watcher.
         """
         watch = new_watch(self.backend, self._ongoing, since, idle_seconds)
         watch.begin(since)
@@ -892,12 +891,12 @@ class MemoryModule:
     ) -> bool:
         """Let the memory expire at another time, or never; return whether it exists.
 
-        That is a change with a version and a place in its history; its timestamp, and so its place in lists, stays.
+        This change has a version and a place in the history; the timestamp, and so the place in lists, stays.
 
         Args:
-            memory_id: which memory; one that has expired does not exist.
-            ttl: how long from now on, a timedelta or seconds; None for ever.
-            expires_at: until when, in place of `ttl`; naive means local time.
+            memory_id: the id of the memory; an expired one does not exist.
+            ttl: how long from now, a timedelta or seconds; None for ever.
+            expires_at: the moment of expiry, in place of `ttl`; naive means local time.
             module, task_id, reason: who makes the change, for which task, and why.
 
         Raises:
@@ -923,11 +922,11 @@ class MemoryModule:
     def erase_memory(
         self, memory_id: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> ErasureReceipt:
-        """ERASE the memory, its past, and whatever names it, from every file of the store; return what came of it.
+        """ERASE the memory, its past, and every row that names it, from every file of the store; return a receipt.
 
-        It may be there, deleted or expired. In the feed stays that something was erased, when, by whom and why. As
-        of a moment before, only questions about the id of another memory are answered. The file is written anew,
-        for which other writers wait: 0.3 s with 100,000 memories. See `ErasureReceipt` for what that cannot reach.
+        The memory may be present, deleted or expired. The feed keeps only when, by whom and why an erasure was made. As
+        of an earlier moment, only questions about the id of another memory are answered. Other writers wait while the
+        file is compacted: 0.3 s with 100,000 memories. `ErasureReceipt` says what an erasure cannot reach.
 
         Raises:
             UnsupportedError: the backend has no erasure.
@@ -972,12 +971,12 @@ class MemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> ErasureReceipt:
-        """ERASE every memory that satisfies every filter, or did in a past state that is kept, as `erase_memory` does.
+        """ERASE every memory that matches every filter now or in a kept past state, as `erase_memory` does.
 
         The filters are those of `search_memories`; archived memories are erased too.
 
         Raises:
-            InvalidQueryError: no filter is given (`Store.erase_namespace` erases everything), or one means nothing.
+            InvalidQueryError: no filter is given (`Store.erase_namespace` erases everything), or one is invalid.
             UnsupportedError: the backend has no erasure.
         """
         query = MemoryQuery(
@@ -998,10 +997,10 @@ class MemoryModule:
     # --- by rules ---------------------------------------------------------------------------------
 
     def plan_retention(self, *, examples: int = 3) -> RetentionPlan:
-        """Return what `sweep` would do now, rule by rule, with `examples` of each, the newest; change nothing.
+        """Return what `sweep` would do now, rule by rule, with the newest `examples` of each; change nothing.
 
-        The rules are judged in their order: what one acts upon is of no concern to those that follow. On
-        a store that stands still a sweep does just what is said here.
+        The rules are applied in their order: later rules skip the memories that an earlier one acts on. Unless the
+        store changes meanwhile, a sweep does exactly this.
 
         Raises:
             InvalidQueryError: `examples` is no number from 0 up.
@@ -1029,13 +1028,12 @@ class MemoryModule:
         task_id: str | None = None,
         reason: str | None = None,
     ) -> SweepReport:
-        """Delete and archive what the rules of this module say, purge what has expired; return how much that was.
+        """Delete and archive memories by the rules of this module, and purge expired ones; return the counts.
 
-        At most `batch` memories go in one transaction, each judged in there as it is then, so others write
-        in between. A sweep that is killed or fails keeps what was done; another one goes on. Each is a
-        change like any other: in the history, in the feed, and with a reason that names the rule if none is
-        given. Being archived leaves a memory its timestamp. Without rules only what has expired goes. `shutdown`
-        ends it behind the transaction it is in.
+        One transaction changes at most `batch` memories, each by its state at that time, so others write in between. A
+        sweep that is killed or fails keeps its finished transactions; the next one resumes. Each change is like any
+        other: in the history, in the feed, and with a reason that names the rule if none is given. An archived memory
+        keeps its timestamp. Without rules a sweep only purges. `shutdown` ends it after its present transaction.
 
         Raises:
             InvalidQueryError: `batch` is no number from 1 to 10,000.
@@ -1047,7 +1045,7 @@ class MemoryModule:
     def sweep_every(self, interval: timedelta | float) -> Sweeper:
         """Start a daemon thread that sweeps now and then after each `interval` (a timedelta, or seconds).
 
-        It goes on until `Sweeper.stop` or `shutdown`, whichever comes first.
+        The thread runs until `Sweeper.stop` or `shutdown`, whichever comes first.
 
         Raises:
             InvalidSettingError: `interval` is not above 0, or longer than 30 days.
@@ -1058,10 +1056,10 @@ class MemoryModule:
     # --- transactions, authors, namespaces -------------------------------------------------------
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
-        """Make the changes of a ``with`` block one: all are kept, at its end, or none if it raises anything.
+        """Make the changes of a ``with`` block one change: all are kept at its end, or none if it raises anything.
 
-        Inside another transaction it takes back its own part only. Other threads and processes see
-        nothing before the end; writers wait, readers do not. It belongs to the thread that opened it.
+        Inside another transaction an exception rolls back only the inner block. Other threads and processes see nothing
+        before the end; writers wait, readers do not. The transaction belongs to the thread that opened it.
 
         Raises:
             UnsupportedError: the backend has no transactions.
@@ -1081,17 +1079,17 @@ class MemoryModule:
 
     @contextlib.contextmanager
     def acting_as(self, *, module: str | None = None, task_id: str | None = None) -> Iterator[None]:
-        """Make `module` and `task_id` the author of the changes of a ``with`` block that name none.
+        """Make `module` and `task_id` the author of those changes of a ``with`` block that name none.
 
-        Holds for this memory and its siblings of other namespaces, in this thread or async task.
+        This applies to this memory and its siblings of other namespaces, in this thread or async task.
         """
-        known = acting.get()
-        outer = known.get(self._token, NOBODY)
+        authors = acting.get()
+        outer = authors.get(self._token, NOBODY)
         author = Author(
             outer.module if module is None else check_text("module", module),
             outer.task_id if task_id is None else check_text("task_id", task_id),
         )
-        reset = acting.set({**known, self._token: author})
+        reset = acting.set({**authors, self._token: author})
         try:
             yield
         finally:
@@ -1100,7 +1098,7 @@ class MemoryModule:
 
     @property
     def namespace(self) -> str:
-        """The namespace this memory is bound to."""
+        """The namespace to which this memory is bound."""
         return str(getattr(self.backend, "namespace", DEFAULT_NAMESPACE))
 
     @property
@@ -1146,12 +1144,12 @@ class MemoryModule:
     # --- inside ----------------------------------------------------------------------------------
 
     def _change(self, work: Callable[[datetime], Result]) -> Result:
-        """Return what `work` returns, given the moment at which all it changes is one change.
+        """Make all changes of `work` one change; call it with the change's moment, and return its result.
 
-        Where the backend shares commits, `work` may be called in another thread, and again: so all that
-        is the caller's (author, arguments) was read before. The clock is read when the writers' lock is had: a
-        change is not dated before others could see it. On a backend without transactions it is
-        atomic between the threads of this module only.
+        If the backend shares commits, `work` may be called in another thread, and again: so the caller's author and
+        arguments must be read before. The clock is read under the writers' lock, so that no change has a date long
+        before others can see it. On a backend without transactions this is atomic only between the threads of this
+        module.
         """
         backend, gate = self.backend, self._gates.here
         if gate.call is not None:
@@ -1174,7 +1172,7 @@ class MemoryModule:
             gate.call = None
 
     def _change_apart(self, work: Callable[[datetime], Result]) -> Result:
-        """Return what `work` returns, as `_change` does, in a transaction of its own, or a savepoint of an open one."""
+        """Do as `_change` does, in a transaction that no other call shares, or in a savepoint of the open one."""
 
         def change() -> Result:
             store = ask(self.backend, Transactional)
@@ -1184,15 +1182,15 @@ class MemoryModule:
         return self._gates.here.during(self.backend, change)
 
     def _dated(self, give: Callable[[datetime], datetime], work: Callable[[datetime], Result]) -> Result:
-        """Return what `work` returns, given a moment: the store's next one, or now if that is far ahead of now."""
+        """Call `work` with a moment, the store's next one, or now if that is far ahead; return its result."""
         now = self._now()
         moment = give(now)
         return work(now if moment > now and self._dates.look(moment, now, self.backend) else moment)
 
-    def _behind_its_key(self, key: str, entry_id: str | None, moment: datetime) -> datetime:
-        """Return `moment`, or one right behind the newest other entry with this key: what is written last leads."""
-        others = [each for each in self.backend.select(MemoryQuery(key=key, limit=2)) if each.id != entry_id]
-        return max([moment, *(datetime_of(instant_of(each.timestamp) + 1) for each in others)])
+    def _after_its_key(self, key: str, entry_id: str | None, moment: datetime) -> datetime:
+        """Return `moment`, or one right after the newest other entry of this key, so that the last write leads."""
+        others = [entry for entry in self.backend.select(MemoryQuery(key=key, limit=2)) if entry.id != entry_id]
+        return max([moment, *(datetime_of(instant_of(entry.timestamp) + 1) for entry in others)])
 
     def _now(self) -> datetime:
         now = datetime.now(UTC) if self._clock is utc_now else _time_of(self._clock)
@@ -1229,11 +1227,11 @@ class MemoryModule:
     def _author(
         self, module: str | None, task_id: str | None, reason: str | None = None, usual: str | None = None
     ) -> Author:
-        known = acting.get().get(self._token, NOBODY)
+        author = acting.get().get(self._token, NOBODY)
         if module is None and task_id is None and reason is None and usual is None:
-            return known
-        module = known.module if module is None else check_text("module", module)
-        task_id = known.task_id if task_id is None else check_text("task_id", task_id)
+            return author
+        module = author.module if module is None else check_text("module", module)
+        task_id = author.task_id if task_id is None else check_text("task_id", task_id)
         reason = None if reason is None else check_text("reason", reason)
         return tuple.__new__(Author, (usual if module is None else module, task_id, reason))
 
@@ -1250,7 +1248,7 @@ class MemoryModule:
         moment: datetime,
     ) -> str:
         if self._dates.are_ahead:
-            moment = self._behind_its_key(key, None, moment)
+            moment = self._after_its_key(key, None, moment)
         entry = MemoryEntry(
             new_id(),
             category,
@@ -1303,9 +1301,9 @@ class MemoryModule:
         if_version: int | None,
         moment: datetime,
     ) -> bool:
-        """Update an entry that was read just now; return whether it was still there, or raise if it had to be."""
+        """Update an entry that was just read; return whether it still exists, or raise if `if_version` needs it."""
         if self._dates.are_ahead:
-            moment = self._behind_its_key(entry.key, entry.id, moment)
+            moment = self._after_its_key(entry.key, entry.id, moment)
         entry.value = value
         if tags is not None:
             entry.tags = tags
@@ -1316,7 +1314,7 @@ class MemoryModule:
             self._abilities.history.sign(author.signature("update"))
         try:
             self.backend.update(entry)
-        except EntryNotFoundError:  # it has expired, or where there are no transactions, was deleted
+        except EntryNotFoundError:  # it has expired, or was deleted on a backend without transactions
             if if_version is not None:
                 _check_version(None, if_version)
             return False
@@ -1364,7 +1362,7 @@ class MemoryModule:
         return False
 
     def _hidden(self, include_archived: bool, tags: Collection[str] | None = None) -> tuple[str, ...] | None:
-        """Return the tags of what a list that asks for `tags` leaves out, or None."""
+        """Return the tags of the memories that a list which asks for `tags` leaves out, or None."""
         if is_on("include_archived", include_archived) or not self._hides_archived():
             return None
         return None if isinstance(tags, Collection) and ARCHIVED in tags else (ARCHIVED,)
@@ -1392,6 +1390,6 @@ def _check_version(entry: MemoryEntry | None, wanted: int) -> None:
 
 
 def _log(decision: str, count: int, author: Author) -> None:
-    import logging  # 8 ms to import, which most sessions never need
+    import logging  # its import takes 8 ms, and most sessions never need it
 
     logging.getLogger("jarvis.memory").info(decision, count, author.module or NO_MODULE)

@@ -36,29 +36,29 @@ _USUAL_HISTORY = HistoryPolicy()
 class SQLiteBackend(SQLBackend):
     """Memories in one SQLite file. See `StorageBackend` for what every verb does.
 
-    A write that returned is on the disk: it survives ``kill -9`` and, unless `durability` is
-    ``"normal"``, a power cut. The file is read by any SQLite tool (view ``memories``); writing with
-    other tools is refused at the next opening if it did harm.
+    A write that returned is on the disk: it survives ``kill -9`` and, unless `durability` is ``"normal"``, a power cut.
+    Any SQLite tool can read the file (view ``memories``). If another tool wrote to it, the next opening verifies it and
+    refuses it if it is damaged.
 
     Args:
         db_path: the file; created with its directory at the first call, for the owner only.
-        namespace: which of the store's memories this handle sees.
+        namespace: the part of the store that this handle sees.
         read_only: write nothing at all; works on read-only media.
         durability: ``"full"``, or ``"normal"``: several times faster, but a POWER CUT LOSES THE LAST
             COMMITS (a killed process still loses nothing).
         busy_timeout_seconds: how long a write waits for other writers before `StoreBusyError`.
         history: how much of the past is kept.
-        encryption: ``"on"`` encrypts a store that is created; ``"required"`` also refuses one that is plain. A store
-            that is encrypted is opened with its keys, whatever this says.
-        keys: where keys come from, see `jarvis.keys`; if there are none, from where the store says, and for a new one
-            from the environment variable ``JARVIS_KEY``.
-        compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as it
-            gets; ``"off"``, as they are, for other tools to read. Whatever is stored is read.
-        create: make a store that is not there; False: `StoreMissingError` at the first call, and nothing is made.
+        encryption: ``"on"`` encrypts a store that is created; ``"required"`` also refuses a plain store. An encrypted
+            store is opened with its keys, whatever this says.
+        keys: the key sources, see `jarvis.keys`; if there are none, those that the store names, and for a new store
+            the environment variable ``JARVIS_KEY``.
+        compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as
+            possible; ``"off"``, as they are, for other tools to read. Values with any compression can be read.
+        create: create an absent store; False: raise `StoreMissingError` at the first call, and create nothing.
 
     Raises:
         InvalidSettingError: an argument is out of range.
-        InvalidEntryError: the namespace is no name.
+        InvalidEntryError: the namespace is no valid name.
 
     >>> from jarvis.model.entry import MemoryEntry
     >>> from jarvis.sqlite_backend import SQLiteBackend

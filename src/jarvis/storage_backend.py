@@ -1,9 +1,8 @@
-"""THE contract: what a place to keep memories must do (eight verbs), and what it may do besides.
+"""THE contract of a backend: eight verbs that it must have, and verbs with defaults.
 
-A subclass that implements the eight abstract verbs is a whole backend; everything else here has a
-correct default written over them. What cannot be built on them is a *capability*: a Protocol of
-`jarvis.capabilities`, asked for with `StorageBackend.capability`. `jarvis.conformance` holds any
-backend to all of this.
+A subclass that implements the eight abstract verbs is a whole backend; everything else here has a correct default that
+uses only them. A feature that cannot be built on them is a *capability*: a Protocol of `jarvis.capabilities`, asked for
+with `StorageBackend.capability`. `jarvis.conformance` tests any backend for all of this.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, chec
 from jarvis.model.record import prepare
 
 if TYPE_CHECKING:
-    from jarvis.capabilities import *  # noqa: F403 - a release long, each has its former name here, too
+    from jarvis.capabilities import *  # noqa: F403 - former names, for one release
 
 __all__ = ["DEFAULT_NAMESPACE", "BackendWrapper", "MemoryEntry", "MemoryQuery", "StorageBackend"]
 
@@ -35,36 +34,36 @@ __getattr__ = former_names(__name__, "jarvis.capabilities")
 class StorageBackend(ABC):
     """A store of entries, bound to one namespace. Safe to use from any number of threads.
 
-    Nothing aliases: what is passed in is copied, what is handed out belongs to the caller. Lists are
-    newest first: sorted by `MemoryEntry.order`, descending. Any verb opens the store if need be, also
-    after `shutdown`. Every verb may raise `jarvis.errors.StoreError`.
+    Nothing aliases: arguments are copied, and results belong to the caller. Lists are newest first: sorted by
+    `MemoryEntry.order`, descending. Any verb opens the store if need be, also after `shutdown`. Every verb may raise
+    `jarvis.errors.StoreError`.
     """
 
     name: ClassVar[str] = "unnamed"
-    """What the backend is registered as, and called in messages."""
+    """The name under which the backend is registered, used in messages."""
 
     file_name: ClassVar[str] = "memory.store"
     """The store's file within a storage directory."""
 
     capabilities: ClassVar[tuple[type, ...]] = ()
-    """The Protocols this backend fulfils."""
+    """The Protocols that this backend fulfils."""
 
     namespace: str = DEFAULT_NAMESPACE
-    """The namespace this handle is bound to: all that its verbs read and change."""
+    """The namespace of this handle: its verbs read and change nothing else."""
 
     # --- the eight verbs -------------------------------------------------------------------------
 
     @abstractmethod
     def bootstrap(self) -> None:
-        """Make the store ready, creating it if it is absent; no-op if it is ready."""
+        """Make the store ready, and create it if it is absent; no-op if it is ready."""
 
     @abstractmethod
     def create(self, entry: MemoryEntry) -> None:
         """Store a copy of `entry` as version 1; on return it is as durable as the backend promises.
 
         Raises:
-            DuplicateEntryError: the id is taken; the entry that was there stays.
-            InvalidEntryError: a field cannot be kept exactly (`jarvis.model.record.encode_body` tells).
+            DuplicateEntryError: the id is taken; the existing entry stays.
+            InvalidEntryError: a field cannot be stored exactly (see `jarvis.model.record.encode_body`).
         """
 
     @abstractmethod
@@ -73,11 +72,11 @@ class StorageBackend(ABC):
 
     @abstractmethod
     def update(self, entry: MemoryEntry) -> None:
-        """Replace the entry that has the id of `entry`; its version becomes one more than it was.
+        """Replace the entry that has the id of `entry`; its version grows by one.
 
         Raises:
             EntryNotFoundError: no entry has the id; nothing is stored.
-            InvalidEntryError: a field cannot be kept exactly; the entry stays as it was.
+            InvalidEntryError: a field cannot be stored exactly; the entry stays as it was.
         """
 
     @abstractmethod
@@ -103,45 +102,45 @@ class StorageBackend(ABC):
     def shutdown(self) -> None:
         """Release files, connections and locks; no-op if nothing is open. The next verb opens again."""
 
-    # --- correct defaults over the eight, to be overridden where the medium is faster -----------
+    # --- correct defaults that use the eight; override them if the medium can be faster ----------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Check a value, and return what stands for it in an entry that `create` or `update` is given.
+        """Check a value, and return its stand-in for an entry that is passed to `create` or `update`.
 
-        That is called before the writers' lock is taken, so a backend does here what takes long and needs no lock. What
-        comes back is for the verbs of this backend only, and may be anything that they understand; here, the value.
+        The module calls this before the writers' lock is taken, so a backend does slow work without a lock here. Only
+        the verbs of this backend need to understand the result; this default returns the value.
 
         Raises:
-            InvalidEntryError: it cannot be kept exactly.
+            InvalidEntryError: the value cannot be stored exactly.
         """
         prepare(value, "off")
         return value
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         """Return the first `query.limit` entries that match `query`, newest first."""
-        found = filter(
+        matches = filter(
             query.predicate(),
             self.query(query.category, query.tags, query.entity_type, query.entity_id, query.key),
         )
-        return sorted(found, key=lambda entry: entry.order, reverse=True)[: query.limit]
+        return sorted(matches, key=lambda entry: entry.order, reverse=True)[: query.limit]
 
     def count(self, query: MemoryQuery) -> int:
         """Return ``len(self.select(query))``."""
         return len(self.select(query))
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        """Yield what `select` returns, as it was when the first entry was asked for."""
+        """Yield the entries that `select` returned at the moment of the first step."""
         yield from self.select(query)
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         """Return the newest entry with this key, in any category, or None."""
-        found = self.select(MemoryQuery(key=key, limit=1))
-        return found[0] if found else None
+        entries = self.select(MemoryQuery(key=key, limit=1))
+        return entries[0] if entries else None
 
     def last_written(self, category: str, key: str) -> MemoryEntry | None:
         """Return the entry of (category, key) that was written last, or None.
 
-        Not the newest by timestamp: a caller may have given one that lies ahead.
+        This may not be the newest by timestamp: a caller may have given a later one.
         """
         return max(self.query(category=category, key=key), key=_written, default=None)
 
@@ -165,59 +164,59 @@ class StorageBackend(ABC):
         self,
         *,
         namespace: str | None = None,
-        clock: Callable[[], datetime] | None = None,  # noqa: ARG002 - nothing expires here
+        clock: Callable[[], datetime] | None = None,  # noqa: ARG002 - this default has no expiry
     ) -> Self:
         """Return a handle on the same store and connections, of another namespace, or with another clock.
 
-        What is None stays as it is. This one knows one namespace and no clock, so it returns itself. A backend
-        that is `jarvis.capabilities.Namespaced` or `jarvis.capabilities.Expires` has its own.
+        An argument of None changes nothing. This default knows one namespace and no clock, so it returns `self`. A
+        backend that is `jarvis.capabilities.Namespaced` or `jarvis.capabilities.Expires` must override it.
 
         Args:
-            namespace: which of the store's memories the handle sees.
-            clock: returns the time now, aware, by which entries expire; pickled with the handle.
+            namespace: the part of the store that the handle sees.
+            clock: returns the present time, aware, by which entries expire; pickled with the handle.
 
         Raises:
-            InvalidEntryError: `namespace` is no name.
-            UnsupportedError: it is another one, and the backend has no namespaces.
+            InvalidEntryError: `namespace` is no valid name.
+            UnsupportedError: `namespace` is another one, and the backend has no namespaces.
         """
         if namespace is not None and check_namespace(namespace) != self.namespace:
             raise UnsupportedError(f"the backend {self.name!r} has no namespaces")
         return self
 
     def for_namespace(self, namespace: str) -> Self:
-        """Return ``self.bind(namespace=namespace)``; None is no namespace here, and refused."""
+        """Return ``self.bind(namespace=namespace)``, but refuse None."""
         return self.bind(namespace=check_namespace(namespace))
 
     # --- capabilities ----------------------------------------------------------------------------
 
     def has_capability(self, protocol: type) -> bool:
-        """Tell whether `capability` would return."""
+        """Tell whether the backend has this capability."""
         return protocol in self.capabilities
 
     def capability(self, protocol: type[Capability]) -> Capability:
         """Return this backend as one that fulfils `protocol`.
 
-        Ask here and never with isinstance, which answers for a wrapper instead of what it wraps.
+        Ask here and never with isinstance, which is wrong for wrappers.
 
         Raises:
-            UnsupportedError: it does not.
+            UnsupportedError: the backend lacks the capability.
         """
         if protocol not in self.capabilities:
             purpose = (protocol.__doc__ or protocol.__name__).partition(":")[0]
             raise UnsupportedError(f"the backend {self.name!r} has no {purpose}")
-        return self  # type: ignore[return-value]  # capabilities is the declaration that it fulfils it
+        return self  # type: ignore[return-value]  # `capabilities` declares it
 
 
 def _written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
-    """Return what grows with each write: the commit number, or the order where a backend has none."""
+    """Return a key that grows with each write: the commit number, or the order if a backend has none."""
     return (entry.position[1] if entry.position else 0), entry.order
 
 
 def _forwarded(verb: Callable[Concatenate[Any, Arguments], Answer]) -> Callable[Concatenate[Any, Arguments], Answer]:
-    """Return a verb, with the signature and the docstring of `verb`, that calls the one of `BackendWrapper.wrapped`."""
+    """Return a verb with the signature and docstring of `verb` that calls the same verb of `BackendWrapper.wrapped`."""
     name = verb.__name__
 
-    @functools.wraps(verb, updated=())  # what makes a verb abstract is in its __dict__
+    @functools.wraps(verb, updated=())  # the __dict__ of an abstract verb marks it as abstract
     def forward(self: Any, /, *args: Arguments.args, **named: Arguments.kwargs) -> Answer:
         answer: Answer = getattr(self.wrapped, name)(*args, **named)
         return answer
@@ -226,17 +225,17 @@ def _forwarded(verb: Callable[Concatenate[Any, Arguments], Answer]) -> Callable[
 
 
 class BackendWrapper(StorageBackend):
-    """A backend around another one: each verb calls the verb of this name of `wrapped`, and nothing else.
+    """A backend around another one: each verb calls the same verb of `wrapped`, and nothing else.
 
     A subclass overrides the verbs that it changes, and calls ``super()`` in them:
 
-    1. Each verb goes straight to the same verb of `wrapped`. A subclass that changes how entries are read overrides
+    1. Each verb calls only the same verb of `wrapped`. A subclass that changes how entries are read overrides
        every verb that reads: `read`, `select`, `query`, `list_all`, `count`, `iterate`, `newest_of_key`, `last_written`
        and `KeepsHistory.as_of`. The same holds for the verbs that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
        them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes, such as
        a cache and `MendsDates.mend_dates`, leaves it out.
-    3. `bind` returns a wrapper around what `wrapped.bind` returns. The two share all other attributes.
+    3. `bind` returns a wrapper around the result of `wrapped.bind`. The two wrappers share all other attributes.
     4. `prepare` returns a value that only `wrapped` understands; the module then calls `create` and `update` with it.
        A subclass that looks into values there sets ``prepare = StorageBackend.prepare``.
 
@@ -259,8 +258,8 @@ class BackendWrapper(StorageBackend):
         self.namespace = wrapped.namespace
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # that of a class, elsewhere
-        """What `wrapped` is called in messages."""
+    def name(self) -> str:  # type: ignore[override]  # elsewhere a class attribute
+        """The name of `wrapped`, used in messages."""
         return self.wrapped.name
 
     def __repr__(self) -> str:

@@ -150,7 +150,7 @@ def savepoint(story: Story) -> None:
                 story.memory.get_memory(story.known)
             story.create(last)
     except TransactionError as error:
-        if "an earlier failure took the transaction back" not in str(error):
+        if "an earlier failure rolled the transaction back" not in str(error):
             raise
         raise Interrupt from error
 

@@ -1,1 +1,1 @@
-"""Who calls, what they give, and in which thread their call is made; nothing that knows of memories or files."""
+"""Tells callers apart, reads their arguments and runs their calls in threads; knows nothing of memories or files."""

@@ -1,4 +1,4 @@
-"""Arguments of a caller's own classes: read as plain values; an exception from their code becomes our error."""
+"""Reads arguments of a caller's own classes as plain values; an exception from their code becomes our error."""
 
 from __future__ import annotations
 
@@ -16,61 +16,61 @@ if TYPE_CHECKING:
 _PLAIN_COLLECTIONS = frozenset((list, tuple, set, frozenset))
 
 
-def plain_text(held: object) -> str | None:
+def plain_text(text: object) -> str | None:
     """Return a text as an exact `str`, whatever its class does; None if it is no text.
 
-    A stand-in that only says it is one, such as ``Mock(spec=str)``, is none.
+    An object that only pretends to be a text, such as ``Mock(spec=str)``, is none.
     """
-    if type(held) is str:
-        return held
-    return str.__str__(held) if issubclass(type(held), str) else None
+    if type(text) is str:
+        return text
+    return str.__str__(text) if issubclass(type(text), str) else None
 
 
-def plain_moment(held: object) -> datetime | None:
+def plain_moment(moment: object) -> datetime | None:
     """Return a moment as an exact `datetime`, whatever its class does; None if it is no moment."""
-    if type(held) is datetime:
-        return held
-    if not issubclass(type(held), datetime):
+    if type(moment) is datetime:
+        return moment
+    if not issubclass(type(moment), datetime):
         return None
-    return datetime.combine(datetime.date(held), datetime.timetz(held))  # type: ignore[arg-type]  # it is one
+    return datetime.combine(datetime.date(moment), datetime.timetz(moment))  # type: ignore[arg-type]  # it is one
 
 
-def is_on(field: str, held: object) -> bool:
-    """Return the truth of a switch; raise `InvalidQueryError` if its class does not tell."""
-    if held is True or held is False:
-        return held
+def is_on(field: str, switch: object) -> bool:
+    """Return the truth of a switch; raise `InvalidQueryError` if its class raises."""
+    if switch is True or switch is False:
+        return switch
     with own_code(InvalidQueryError, field):
-        return bool(held)
+        return bool(switch)
 
 
 @contextlib.contextmanager
 def own_code(kind: type[InvalidEntryError | InvalidQueryError | InvalidSettingError], field: str) -> Iterator[None]:
-    """Raise an error of this `kind` about `field` in place of what a caller's classes raise in a ``with`` block.
+    """Raise an error of this `kind` about `field` in place of an exception of a caller's classes in a ``with`` block.
 
-    That is its cause. Functions of a caller are not called in such a block: what they raise passes through.
+    The exception is its cause. Call no functions of a caller in such a block: their exceptions must pass through.
     """
     try:
         yield
     except (JarvisError, MemoryError, RecursionError):
         raise
     except Exception as error:
-        problem = f"cannot be looked at: its own code raised {type(error).__name__}"
+        problem = f"cannot be read: its own code raised {type(error).__name__}"
         if issubclass(kind, InvalidEntryError):
             raise kind(field, problem) from error
         raise kind(f"{field}: {problem}") from error
 
 
-def is_no_list(held: object) -> bool:
-    """Tell whether this can be no list of tags: it is no collection, or is one of characters, bytes or pairs."""
-    kind = type(held)
+def is_no_list(value: object) -> bool:
+    """Tell whether a value cannot be a list of tags: it is no collection, or one of characters, bytes or pairs."""
+    kind = type(value)
     return issubclass(kind, (str, bytes, Mapping)) or not issubclass(kind, Collection)
 
 
 def tag_list(tags: Collection[str] | None) -> list[str]:
-    """Return tags as the list an entry holds; what is in it is left to the entry's check.
+    """Return tags as a list for an entry, which checks its content.
 
     Raises:
-        InvalidEntryError: they are no collection, or it cannot be looked at.
+        InvalidEntryError: the tags are no collection, or one that cannot be read.
     """
     if tags is None:
         return []

@@ -1,8 +1,8 @@
-"""Who calls: which task of a thread, and whether a call interrupts another one of its thread.
+"""Tells callers apart: the task of a thread, and a call that interrupts another one of its thread.
 
-A signal handler, a `__del__` or a log handler runs in the middle of whatever its thread was just doing. A task of an
-event loop, or a greenlet, runs while another one of its thread waits with a transaction open. Neither may join what
-it was not invited to: what joins a transaction goes when that is rolled back.
+A signal handler, a `__del__` or a log handler runs in the middle of another call of its thread. A task of an event
+loop, or a greenlet, runs while another one of its thread waits with a transaction open. Neither may join that
+transaction: its changes would be lost when the transaction is rolled back.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Result = TypeVar("Result")
 
 
 def current_task() -> object | None:
-    """Return what tells apart the callers of one thread: the task, or else the greenlet, that runs just now.
+    """Return the present task, or else the greenlet, which tells apart the callers of one thread; None outside of both.
 
-    Not a context variable: `asyncio.to_thread` copies those. Outside of both it is None.
+    Not a context variable: `asyncio.to_thread` copies those.
     """
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
@@ -37,16 +37,16 @@ def current_task() -> object | None:
 
 
 def let_go(lock: threading.RLock) -> None:
-    """Release a lock as often as the calling thread has taken it; no-op if it has not."""
+    """Release a lock as often as the calling thread has taken it; no-op if the thread does not hold it."""
     while lock._is_owned():  # type: ignore[attr-defined]  # threading.Condition relies on it too
         lock.release()
 
 
 def holding(lock: threading.RLock, work: Callable[[], Result]) -> Result:
-    """Return what `work` returns, called with the lock taken.
+    """Run `work` with the lock taken; return its result.
 
-    No exception leaves it taken, at whatever place it is raised from outside: a ``with`` block would, between its last
-    step and the release. What calls this inside of `work`, such as a signal handler, releases the lock.
+    No exception from outside leaves the lock taken, wherever it is raised: in a ``with`` block one could, between the
+    last step and the release. A call of this inside of `work`, as in a signal handler, releases the lock.
     """
     try:
         try:
@@ -54,18 +54,18 @@ def holding(lock: threading.RLock, work: Callable[[], Result]) -> Result:
             return work()
         finally:
             let_go(lock)
-    finally:  # again: one exception keeps at most one of the two from being reached
+    finally:  # again: one exception can keep only one of the two from running
         let_go(lock)
 
 
 class Gate:
     """Remembers, for one thread, the call during which no other call may write.
 
-    The call is known by its frame. So a gate that an interrupt has kept from being opened again is no gate: the call
-    is not among those that are going on.
+    The gate knows the call by its frame. So a gate that an interrupt has left closed does no harm: its call is not on
+    the stack any more.
 
     Attributes:
-        call: the frame of the call; None while the gate is open. Set it inside of a ``try`` that sets it back.
+        call: the frame of the call; None while the gate is open. Set it inside a ``try`` that sets it back.
     """
 
     __slots__ = ("call",)
@@ -90,12 +90,12 @@ class Gate:
         if self.call is not None and self.is_closed():
             raise TransactionError(
                 f"{name}: this call interrupts another one of its thread, as in a signal handler, a __del__ or a log "
-                "handler, and was refused: what it does could go with that one. Set a flag and do it later, or do it "
-                "in a thread of its own, without waiting for that"
+                "handler, and was refused: its changes could be lost with that one. Set a flag and call later, or call "
+                "in a thread of its own, without waiting for it"
             )
 
     def during(self, name: object, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns, called with the gate closed; raise as `check` does."""
+        """Run `work` with the gate closed and return its result; raise as `check` does."""
         self.check(name)
         try:
             self.call = sys._getframe()
@@ -108,7 +108,7 @@ class Gates(threading.local):
     """A gate for each thread.
 
     Attributes:
-        here: the one of the calling thread. To ask for it takes as long as ten attributes of another object.
+        here: the gate of the calling thread. Reading it takes as long as ten attributes of another object.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class Gates(threading.local):
 
 
 def foreign_task(name: object) -> TransactionError:
-    """Return the error of a task that meets the transaction of another task of its thread."""
+    """Return the error for a task that meets the transaction of another task of its thread."""
     return TransactionError(
         f"{name}: another task of this thread has a transaction open, and to wait for it would stop them both; "
         "use AsyncMemoryModule, write in a thread (asyncio.to_thread), or leave the transaction before you await"
@@ -124,12 +124,12 @@ def foreign_task(name: object) -> TransactionError:
 
 
 def torn_transaction(name: object) -> TransactionError:
-    """Return the error of who goes on with a transaction in which a change was left half made."""
-    return TransactionError(f"{name}: an earlier failure took the transaction back; start a new one")
+    """Return the error for a call in a transaction in which a change was interrupted half-way."""
+    return TransactionError(f"{name}: an earlier failure rolled the transaction back; start a new one")
 
 
 def no_transaction(name: object) -> TransactionError:
-    """Return the error of who has no transaction open, for what needs one."""
+    """Return the error for a call that needs a transaction and has none open."""
     return TransactionError(
         f"{name}: no transaction of this caller is open; wrap the calls in transaction(), and leave it where it was "
         "entered, not in another task or thread"

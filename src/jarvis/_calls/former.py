@@ -1,4 +1,4 @@
-"""Modules and verbs that have moved, to be had under their former names for a while."""
+"""Keeps modules and verbs that have moved available under their former names for a while."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def former_names(former: str, now: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a module that is called `former`, for what now stands in `now`.
+    """Return the ``__getattr__`` of the module `former`, for names that the module `now` has.
 
     Each use of a name warns with `DeprecationWarning`.
     """
@@ -31,7 +31,7 @@ def former_names(former: str, now: str) -> Callable[[str], Any]:
 def former_verb(
     former: str, part: str, verb: Callable[Concatenate[Any, P], Result]
 ) -> Callable[Concatenate[Any, P], Result]:
-    """Return the verb that a class had as `former`: it warns, and does what `verb` of its attribute `part` does."""
+    """Return the verb that a class had as `former`: it warns, and calls `verb` of its attribute `part`."""
     now = verb.__name__
 
     def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Result:

@@ -1,7 +1,7 @@
-"""Calls of an event loop made in a few threads: a hop between threads costs more than a read, so few are made.
+"""Runs the calls of an event loop in a few threads, with few hops: one hop costs more than a read.
 
-Each call is in one of three lanes, which have threads of their own: what may wait for the store's writers, or takes
-long, never keeps a read waiting.
+Each call is in one of three lanes with threads of their own: a call that may wait for the store's writers, or takes
+long, never makes a read wait.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Any, Literal
 Lane = Literal["read", "change", "long"]
 
 THREADS: dict[Lane, int] = {"read": 4, "change": 4, "long": 16}
-"""Threads of one memory: readers overlap, writers queue at the store's lock anyway. Long calls have one each, but not
-more than a process has files for: a connection to a SQLite store takes three."""
+"""The most threads of one memory. Reads overlap; changes queue at the store's lock anyway. Each long call has a thread,
+up to a number for which a process has enough files: a connection to a SQLite store takes three."""
 
 _PATIENCE_SECONDS = 0.002
 
 
 class InPlace(Executor):
-    """Stands for a thread where none can be started: what is submitted is done at once, by the caller.
+    """Stands in for a thread where none can be started: the caller itself runs each submitted call at once.
 
-    As in a thread, no loop runs in it: it is one caller for `jarvis._calls.caller`, whichever task submits.
+    As in a thread, no loop runs in it: for `jarvis._calls.caller` it is one caller, whichever task submits.
     """
 
     def __init__(self) -> None:
         self._is_shut = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Return the future, which is done, of a call."""
+        """Run a call; return its future, which is done."""
         if self._is_shut:
             raise RuntimeError("it was shut down")
         future: Future[Any] = Future()
@@ -43,7 +43,7 @@ class InPlace(Executor):
         asyncio._set_running_loop(None)
         try:
             future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - it is raised in the task that made the call
+        except BaseException as error:  # noqa: BLE001 - the calling task raises it
             future.set_exception(error)
         finally:
             asyncio._set_running_loop(loop)
@@ -55,7 +55,7 @@ class InPlace(Executor):
 
 
 def one_thread(name: str) -> Executor:
-    """Return a thread of its own; at the interpreter's exit, where none starts any more, the calling one."""
+    """Return an executor of one new thread; at the interpreter's exit, when none starts any more, one in place."""
     thread = ThreadPoolExecutor(1, thread_name_prefix=name)
     try:
         thread.submit(int)
@@ -67,9 +67,9 @@ def one_thread(name: str) -> Executor:
 class _Line:
     """The calls of one event loop in one lane that wait for a thread, and the outcomes that wait for the loop.
 
-    A thread takes one call after the other, and wakes the loop once for all that is done until it
-    looks: a hop between threads costs more than a read. Another thread helps when a call has waited
-    for `_PATIENCE_SECONDS`, because the one before it waits for the disk. A long call gets its thread at once.
+    A thread takes one call after the other, and wakes the loop once for all calls that are done when the loop looks: a
+    hop between threads costs more than a read. If a call has waited for `_PATIENCE_SECONDS`, because the one before it
+    waits for the disk, another thread helps. A long call gets its thread at once.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, workers: Workers, lane: Lane) -> None:
@@ -83,7 +83,7 @@ class _Line:
         self._mutex = threading.Lock()
 
     def call(self, loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Return a future of what `call` returns, called in a thread."""
+        """Have a thread run `call`; return the future of its result."""
         future = loop.create_future()
         self._calls.append((future, call))
         if not self._threads or self._lane == "long":
@@ -109,7 +109,7 @@ class _Line:
             self._threads += 1
         try:
             workers.start(self._lane, self._work)
-        except RuntimeError:  # at the interpreter's exit no thread starts any more: it is done in the caller's
+        except RuntimeError:  # at the interpreter's exit no thread starts any more: use the caller's
             self._work()
         except BaseException:
             with self._mutex:
@@ -122,7 +122,7 @@ class _Line:
                 future, call = self._calls.popleft()
             except IndexError:
                 with self._mutex:
-                    if not self._calls:  # whoever adds one from now on finds this thread gone
+                    if not self._calls:  # a call that is added from now on needs another thread
                         self._threads -= 1
                         return
                 continue
@@ -130,7 +130,7 @@ class _Line:
                 continue
             try:
                 outcome: tuple[Any, BaseException | None] = (call(), None)
-            except BaseException as error:  # noqa: BLE001 - it is raised in the task that made the call
+            except BaseException as error:  # noqa: BLE001 - the calling task raises it
                 outcome = (None, error)
             self._done.append((future, *outcome))
             del future, call, outcome
@@ -154,14 +154,14 @@ class _Line:
 
 
 class Workers:
-    """The threads of one memory and its siblings, started when first needed, in each process anew."""
+    """The threads of one memory and its siblings, started when first needed, and again in each forked process."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
-        """Have no thread and no call: a forked child has none of its parent's."""
+        """Forget all threads and calls: a forked child has none of its parent's."""
         self._pid = os.getpid()
         self._pools: dict[Lane, ThreadPoolExecutor] = {}
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Lane, _Line]]
@@ -169,7 +169,7 @@ class Workers:
         self._fences: list[threading.Event] = []
 
     def call(self, lane: Lane, call: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Return a future of what `call` returns, called in one of the threads of its lane."""
+        """Have a thread of the lane run `call`; return the future of its result."""
         loop = asyncio.get_running_loop()
         if self._pid != os.getpid():
             self._mutex = threading.Lock()
@@ -180,12 +180,12 @@ class Workers:
         line = lines.get(lane)
         if line is None:
             line = lines[lane] = _Line(loop, self, lane)
-        return line.call(loop, call if lane == "read" or not self._fences else self.behind(call))
+        return line.call(loop, call if lane == "read" or not self._fences else self.fenced(call))
 
     def call_first(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Return a future of what `call`, which reads, returns; no change that is called later is made before it.
+        """Have a thread run `call`, a read, before all changes that are called later; return the future of its result.
 
-        Do not cancel the future: then it would not be called, and they would wait for ever.
+        Do not cancel the future: then `call` would not run, and those changes would wait for ever.
         """
         fence = threading.Event()
 
@@ -200,22 +200,22 @@ class Workers:
             self._fences.append(fence)
         return future
 
-    def behind(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """Return `call`, which waits, in its thread, for all that `call_first` was given up to now."""
+    def fenced(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """Return `call`, made to wait in its thread for all earlier calls of `call_first`."""
         if not self._fences or self._pid != os.getpid():
             return call
         with self._mutex:
             self._fences[:] = fences = [fence for fence in self._fences if not fence.is_set()]
 
-        def behind_them() -> Any:
+        def after_fences() -> Any:
             for fence in fences:
                 fence.wait()
             return call()
 
-        return behind_them if fences else call
+        return after_fences if fences else call
 
     def start(self, lane: Lane, work: Callable[[], None]) -> None:
-        """Have `work` done in a thread of the lane: for a long call one that ends with it, so its connection does."""
+        """Run `work` in a thread of the lane; that of a long call ends with it, and so does its connection."""
         if lane == "long":
             pool = ThreadPoolExecutor(1, thread_name_prefix="jarvis-memory-long")
             pool.submit(work)

@@ -61,12 +61,12 @@ Work = Callable[[Session, Callable[[], int], str, *Args], Result]
 class SQLBackend(StorageBackend):
     """Memories in a SQL database. See `StorageBackend` for what every verb does.
 
-    A backend of its own makes the pool, and adds what concerns its files.
+    A subclass makes the pool, and adds the verbs that concern its files.
 
     Args:
         pool: lends sessions of the store.
-        namespace: which of the store's memories this handle sees.
-        compression: how values from 1 KiB up are written.
+        namespace: the part of the store that this handle sees.
+        compression: the compression of values from 1 KiB up.
     """
 
     capabilities: ClassVar[tuple[type, ...]] = (
@@ -86,7 +86,7 @@ class SQLBackend(StorageBackend):
         self.namespace = check_namespace(namespace)
         self._pool, self._compression = pool, compression
         self._reader = Reader(pool, self.namespace, None)
-        kind = type(self)  # a subclass's own verb is given the value itself
+        kind = type(self)  # the verb of a subclass gets the value itself
         self._takes_prepared = kind.create is SQLBackend.create and kind.update is SQLBackend.update
 
     # --- the eight verbs -------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class SQLBackend(StorageBackend):
         return super().prepare(value)
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        def found(session: Session) -> list[MemoryEntry]:
+        def answer(session: Session) -> list[MemoryEntry]:
             if query.where is None:
                 try:
                     return self._reader.entries(session, self._reader.rows(session, query, select))
@@ -154,18 +154,18 @@ class SQLBackend(StorageBackend):
                     pass  # the names are looked up again
             return list(self._reader.sift(session, query, self._reader.now()))
 
-        return self._pool.read(found)
+        return self._pool.read(answer)
 
     def count(self, query: MemoryQuery) -> int:
         if query.where is not None:
             return self._pool.read(
                 lambda session: sum(1 for _ in self._reader.sift(session, query, self._reader.now()))
             )
-        found = self._pool.read(lambda session: self._reader.rows(session, query, count))
-        return int(found[0][0]) if found else 0
+        rows = self._pool.read(lambda session: self._reader.rows(session, query, count))
+        return int(rows[0][0]) if rows else 0
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        if self._pool.in_transaction():  # its changes are visible to its own connection only
+        if self._pool.in_transaction():  # only its own connection sees its changes
             yield from self.select(query)
             return
         yield from self._pool.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
@@ -230,8 +230,8 @@ class SQLBackend(StorageBackend):
                     return []
                 rows = session.rows(history.OF_ENTRY, (namespace, entry_id))
             states = self._reader.entries(session, [row[2:] for row in rows])
-            found = [self._revision(row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
-            return list(itertools.takewhile(lambda revision: not _has_expired(revision, now), found))
+            revisions = [self._revision(row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
+            return list(itertools.takewhile(lambda revision: not _has_expired(revision, now), revisions))
 
         return self._reader.reading(find)
 
@@ -261,7 +261,7 @@ class SQLBackend(StorageBackend):
     # --- MendsDates ------------------------------------------------------------------------------
 
     def last_moment(self) -> datetime | None:
-        """Return the last moment that a change was given; None if there was none."""
+        """Return the last moment that was given to a change; None if there was none."""
         made = self._pool.read(lambda session: session.clock_seen().made)
         return datetime_of(made) if made else None
 
@@ -320,14 +320,14 @@ class SQLBackend(StorageBackend):
     # --- inside ----------------------------------------------------------------------------------
 
     def _change(self, work: Work[*Args, Result], *args: *Args) -> Result:
-        """Return what `work` returns, given a session in a transaction, what tells now, the namespace, and `args`."""
+        """Run `work` in a transaction, with session, the function `now`, namespace and `args`; return its result."""
         return self._pool.change(self._changed, work, args)
 
     def _changed(self, session: Session, work: Work[*Args, Result], args: tuple[*Args]) -> Result:
         result = work(session, self._reader.now, self.namespace, *args)
         if session.clock.commit_number % PRUNED_EVERY == 0:
             expiry.release_names(session)
-            if session.clock.commit_number - session.clock.began <= PRUNED_EVERY:  # or the log is that transaction's
+            if session.clock.commit_number - session.clock.began <= PRUNED_EVERY:  # else this transaction fills the log
                 self._look_after()
             now = self._reader.now()
             if expiry.purge(session, now, expiry.AT_ONCE):
@@ -350,10 +350,10 @@ class SQLBackend(StorageBackend):
         )
 
     def _look_after(self) -> None:
-        """Do what is to be done about the store now and then, beside a write."""
+        """Maintain the store; called now and then, after a change in its transaction."""
 
 
 def _has_expired(revision: Revision, now: int) -> bool:
-    """Tell whether a past state is the last of a life that has expired."""
+    """Tell whether a past state is the last one of an entry that was deleted and has expired."""
     expires_at = revision.entry.expires_at
     return expires_at is not None and revision.is_removal and instant_of(expires_at) <= now

@@ -1,4 +1,4 @@
-"""The clock of a store: which numbers and moments its changes have, and from when on its past is known."""
+"""The clock of a store: the numbers and moments of its changes, and the instant from which its past is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEEP_MOMENT = "INSERT INTO commits (last, first, moment) VALUES (?, ?, ?)"
 
 
 class Mark(NamedTuple):
-    """What a savepoint goes back to, beside the tables."""
+    """The values that a rollback to a savepoint restores, beside the tables."""
 
     begins: int | None
     ahead: int
@@ -23,38 +23,38 @@ class Mark(NamedTuple):
 
 
 class Clock:
-    """The clock inside of a transaction, read when that begins and written before it ends.
+    """The clock inside a transaction, which reads it when it begins and writes it before it ends.
 
     Attributes:
         commit_number: of the last change.
         began: the `commit_number` with which the transaction began.
         made: instant of the last timestamp that the module made.
-        date: the instant that a change made then is dated by: that, or the machine's if it was far behind.
-        begins: the instant from which on the past is known, None before the first change.
-        ahead: how far a timestamp may lie behind its change, in microseconds.
-        fed_from: every change with a greater number is known to the feed.
-        erasing: what is still to be done about an erasure, see `jarvis._sql.tables`.
+        date: the date of a change made then: `made`, or the machine's instant if that was far behind.
+        begins: the instant from which the past is known, None before the first change.
+        ahead: how much later a timestamp may be than its change, in microseconds.
+        fed_from: the feed knows every change with a greater number.
+        erasing: the clean-up that an erasure still needs, see `jarvis._sql.tables`.
         generation: how many erasures of names there were.
     """
 
     def __init__(self, driver: Driver, *, keeps_history: bool) -> None:
         self._driver, self._keeps_history = driver, keeps_history
-        self._is_known = False  # as it is while nobody else writes
+        self._is_known = False  # the fields are those of the store, as long as nobody else writes
         self.commit_number = self.began = self.made = self.date = 0
         self.begins: int | None = None
         self.ahead = self.fed_from = self.erasing = 0
         self.generation = -1
         self._origin = (0, 0)  # the row's `generation` and `copied`
-        self._has_moved = False  # since it was read
-        self._is_due = False  # no entry can say it
+        self._has_moved = False  # it has changed since it was read
+        self._is_due = False  # it has changed in a way that no entry records
         self._last_put: tuple[int, int] | None = None  # (row, instant) of the entry that the transaction wrote last
-        self._told: tuple[int, int] | None = None  # (number, instant) of the last change that tells when it was made
-        self._has_moment = False  # the module gave one in this transaction
+        self._told: tuple[int, int] | None = None  # (number, instant) of the last change whose row holds its date
+        self._has_moment = False  # this transaction has its moment
 
     # --- the transaction -------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Begin with what the store's clock shows."""
+        """Read the clock of the store, unless it is known."""
         if not self._is_known:
             read = tables.clock_row(self._driver.rows(self._driver.dialect.say(tables.READ_CLOCK))[0])
             self.commit_number, self.made, self.generation, self.begins, self.ahead, self.fed_from, self.erasing = read[
@@ -67,7 +67,7 @@ class Clock:
         self.began = self.commit_number
 
     def write(self) -> None:
-        """Write down what the transaction's last entry does not tell."""
+        """Write what the rows of the transaction do not record."""
         count = self.commit_number - self.began
         is_told = count == 1 and self._told == (self.commit_number, self.made)
         if count and not (is_told and self._keeps_history and self.begins is not None):
@@ -77,11 +77,11 @@ class Clock:
             self._driver.run(self._driver.dialect.say(tables.WRITE_CLOCK), (*row, tables.clock_checksum(row)))
 
     def keep(self) -> None:
-        """Know, behind a commit, what it has left."""
+        """Keep the fields after a commit, for the next transaction."""
         self._is_known = True
 
     def forget(self) -> None:
-        """Read it anew at the next transaction: it may be another one in the store."""
+        """Read the clock again at the next transaction: the one in the store may be another."""
         self._is_known = False
 
     def row(self) -> tables.ClockRow:
@@ -90,28 +90,28 @@ class Clock:
         return tables.ClockRow._make((*mine, *self._origin))
 
     def mark(self) -> Mark:
-        """Return what a savepoint that is set now goes back to."""
+        """Return the values to which `back_to` a savepoint that is set now returns."""
         return Mark(self.begins, self.ahead, self.fed_from, self.erasing)
 
     def back_to(self, mark: Mark) -> None:
-        """Be as when a savepoint was set; numbers and moments that were given since are not given again."""
+        """Restore the values of a savepoint; numbers and moments that were given since are not given again."""
         self._last_put = self._told = None
         self.begins, self.ahead, self.fed_from, self.erasing = mark
 
     # --- numbers ---------------------------------------------------------------------------------
 
     def next_commit(self, count: int = 1) -> int:
-        """Return a commit number, the last of `count`, greater than all before, to be written with the transaction."""
+        """Take `count` commit numbers, greater than all before; return the last one."""
         self.commit_number += count
         self._has_moved = True
         return self.commit_number
 
     def take_back(self) -> None:
-        """Take back the number that `next_commit` gave last: nothing was written with it."""
+        """Take back the number that `next_commit` gave last; no row was written with it."""
         self.commit_number -= 1
 
     def wrote(self, row: int, instant: int) -> None:
-        """Remember that an entry was written, with the number that `next_commit` gave: see `tables.clock_row`."""
+        """Remember that an entry was written with the number of `next_commit`: see `tables.clock_row`."""
         self._last_put = (row, instant)
         if not self._has_moment:
             self.moment()
@@ -120,31 +120,31 @@ class Clock:
             self.let_lie_ahead(instant - self.made)
 
     def removed(self, commit: int) -> None:
-        """Remember that a revision was written that tells of the change with this number, made at `dated`."""
+        """Remember that a revision records the change with this number and the date `dated`."""
         self._told = (commit, self.dated())
 
     # --- moments ---------------------------------------------------------------------------------
 
     def made_at(self, instant: int, date: int) -> None:
-        """Remember the instant of a timestamp that the module made, to be written with the transaction."""
+        """Set the instant of a timestamp that the module made, and the date of changes made then."""
         self.made, self.date = instant, date
         self._has_moved = self._has_moment = True
 
     def moment(self) -> int:
-        """Return the instant of a change that is made now: the last one that the module gave, or the time."""
+        """Return the moment of this transaction: the one that the module gave, or else one from the machine's clock."""
         if not self._has_moment:
             instant = own_instant(self.made)
             self.made_at(instant, instant)
         return self.made
 
     def dated(self) -> int:
-        """Return the instant that a change made now is dated by: its moment, or the machine's if that is far behind."""
+        """Return the date of a change made now: its moment, or the machine's instant if that is far behind."""
         if not self._has_moment:
             self.moment()
         return self.date
 
     def let_lie_ahead(self, microseconds: int) -> None:
-        """Remember that a timestamp lies so far behind its change, if none lies farther."""
+        """Remember that a timestamp is this much later than its change, if none is later still."""
         if microseconds > self.ahead:
             self.ahead = microseconds
             self._is_due = True
@@ -152,14 +152,14 @@ class Clock:
     # --- the past, the feed and what was erased --------------------------------------------------
 
     def begin_past(self, instant: int | None) -> None:
-        """Let the past be known from this instant on; None for not at all, until another begins it."""
+        """Begin the known past at this instant; None: the past is unknown until a later change begins it."""
         self.begins = instant
         self._has_moved = self._is_due = True
 
     def begin_past_again(self, instant: int) -> None:
-        """Let moments go on from `instant`, also where later ones were given, and let the past be known from there on.
+        """Give moments from `instant` on, even if later ones were given, and begin the known past there.
 
-        Not inside a savepoint, which would not take the moments back.
+        Not for use inside a savepoint: it would not take the moments back.
         """
         self.made_at(instant, instant)
         for table in ("commits", "gaps"):
@@ -169,27 +169,27 @@ class Clock:
         self.begin_past(None if self.begins is None else instant)
 
     def feed_from(self, number: int) -> None:
-        """Let the feed begin behind the change with this number."""
+        """Begin the feed after the change with this number."""
         self.fed_from = number
         self._has_moved = self._is_due = True
 
     def erased(self, left: int) -> None:
-        """Remember that something was erased, and what is to be done about it when the transaction has committed."""
+        """Remember that something was erased, and the clean-up `left` for after the commit."""
         self.erasing |= left
         self._has_moved = self._is_due = True
 
     def release_names(self) -> None:
-        """Let names that nothing has any more be removed behind the commit: O(store), some 0.1 µs a row."""
+        """Have names that no row uses removed after the commit: O(store), some 0.1 µs a row."""
         self.erased(tables.NAMES)
 
     def _keep_moment(self, *, is_told: bool) -> None:
-        """Write down when the transaction's changes became visible, unless its only one tells that."""
+        """Record when the transaction's changes became visible, unless the row of its only change does."""
         if not self._keeps_history:
             if self.begins is not None:
                 self.begin_past(None)
             return
-        begins_behind_others = self.begins is None and self.began > 0
-        if not is_told or begins_behind_others:
+        follows_others = self.begins is None and self.began > 0
+        if not is_told or follows_others:
             self._driver.run(_KEEP_MOMENT, (self.commit_number, self.began + 1, self.moment()))
         if self.begins is None:
             self.begin_past(self.made)

@@ -1,4 +1,4 @@
-"""`Dialect`: how a database says the few things for which the statements of all of them have no common words."""
+"""`Dialect`: the few parts of statements that differ between SQL databases."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import functools
 
 
 class Dialect:
-    """The words that stand in a statement in place of marks in braces, such as ``{here}``.
+    """The words of one database that replace marks in braces, such as ``{here}``, in a statement.
 
-    1. Statements are written in what SQLite, from 3.35 on, and PostgreSQL both understand. What is bound stands as
-       ``?``, or as ``:name``; a driver whose database writes that otherwise translates each text once.
-    2. An entry, a past state or a change is named by its namespace and its number. A statement that is about all
-       namespaces, or about names, the clock or commits, has the mark ``{here}``: so a database in which each namespace
-       has numbers of its own reaches no other one.
+    1. Statements use only SQL that SQLite, from 3.35 on, and PostgreSQL both understand. Parameters are written ``?``
+       or ``:name``; a driver whose database writes them otherwise translates each text once.
+    2. A statement names an entry, a past state or a change by its namespace and its number. A statement about all
+       namespaces, or about names, the clock or commits, has the mark ``{here}``: in a database where each namespace
+       has numbers of its own, it restricts the statement to one namespace.
 
     Args:
-        here: the condition for a row to be of the namespaces that the session is about.
+        here: the condition for a row to be in the namespaces of the session.
         unindexed: stands before a column in a condition, and keeps the planner from an index that begins with it.
         join_in_order: joins tables so that the first one is the outer loop: its order is that of the rows.
-        pages: the statement that tells how many pages the store has, about.
+        pages: the statement that returns about how many pages the store has.
     """
 
     def __init__(self, *, here: str, unindexed: str, join_in_order: str, pages: str) -> None:

@@ -1,4 +1,4 @@
-"""The seam between the statements of SQL backends and a database: what a connection must do for them."""
+"""`Driver`: what the shared statements need of a connection to a database."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Bindings = Sequence[Any] | dict[str, Any]
 class Driver(Protocol):
     """A connection to one store, used by one thread at a time.
 
-    1. `rows` and `each` are for statements whose answer is needed, `run` for those that only change something: they
-       may be sent along with the next one, as long as each error comes before `commit` returns.
-    2. Each method raises a `StoreError` that names the store where the database fails.
-    3. A failure that ends the transaction, and `tear`, make every statement `TransactionError` until `roll_back`, or
-       until `back_to` a savepoint that still stands.
+    1. `rows` and `each` run statements whose answer is needed. `run` runs those that only change something: a driver
+       may send them along with the next statement, if it raises each error before `commit` returns.
+    2. Where the database fails, each method raises a `StoreError` that names the store.
+    3. After a failure that ends the transaction, and after `tear`, every statement raises `TransactionError` until
+       `roll_back`, or until `back_to` a savepoint that still exists.
 
     Attributes:
         path: names the store in messages.
@@ -38,7 +38,7 @@ class Driver(Protocol):
         """Run one statement that changes something and has no answer."""
 
     def put(self, sql: str, bindings: Bindings) -> bool:
-        """Run one statement that inserts a row; False if a unique one of the same kind is there: nothing was done."""
+        """Insert a row; False, and nothing done, if a unique index already has such a row."""
 
     def changed(self) -> int:
         """Return how many rows the last statement changed."""
@@ -46,39 +46,39 @@ class Driver(Protocol):
     # --- transactions ----------------------------------------------------------------------------
 
     def is_open(self) -> bool:
-        """Tell whether a transaction is open: the database says so, not what was asked of it."""
+        """Ask the database whether a transaction is open."""
 
     def begin(self) -> bool:
-        """Open a transaction in which nobody else writes; return whether nobody else wrote since the last one."""
+        """Begin a transaction in which nobody else writes; return whether nobody else wrote since the last one."""
 
     def commit(self) -> None:
-        """End the transaction: what it changed is there for everybody, and for ever, when this returns."""
+        """Commit the transaction: when this returns, its changes are durable and visible to everybody."""
 
     def roll_back(self) -> None:
-        """Take the open transaction back, if there is one. It raises nothing: who cannot do it is used no more."""
+        """Roll back the open transaction, if there is one. Raise nothing: a connection that fails is not used again."""
 
     def save(self, level: int) -> None:
-        """Set a savepoint inside the transaction; savepoints have the numbers 1, 2, … from the outermost on."""
+        """Set a savepoint inside the transaction; savepoints are numbered 1, 2, … from the outermost one."""
 
     def release(self, level: int) -> None:
-        """Keep what was changed since the savepoint with this number, as a part of what is around it."""
+        """Release the savepoint with this number: its changes become part of the transaction around it."""
 
     def back_to(self, level: int) -> None:
-        """Take back what was changed since the savepoint with this number, and the savepoint with it."""
+        """Roll back the changes since the savepoint with this number, and remove the savepoint."""
 
     def tear(self) -> None:
-        """Refuse to keep the transaction, or the savepoint, that half a change was made in."""
+        """Refuse to commit the transaction or savepoint in which a change was interrupted half-way."""
 
     def stand_still(self) -> None:
-        """Let the reads from here on see one state of the store, until `go_on`."""
+        """Let all reads from here on see one state of the store, until `go_on`."""
 
     def go_on(self) -> None:
-        """Let the reads from here on see what is there."""
+        """Let reads see the newest state again."""
 
     # --- the store -------------------------------------------------------------------------------
 
     def keeps_past(self) -> bool:
-        """Tell whether the store has tables of the past; one of an earlier version that is only read may have none."""
+        """Tell whether the store has tables of the past; an older store that is opened read-only may have none."""
 
     def corrupt(self, finding: str) -> CorruptStoreError:
-        """Return the error that says that the store is damaged, and the way out."""
+        """Return the error that says that the store is damaged, and what to do."""

@@ -1,4 +1,4 @@
-"""Entries written to the tables: each change with its commit number, its checksum and its tags, in one transaction."""
+"""Writes entries: each change gets its commit number, its checksum and its side tables in one transaction."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def insert(
     *,
     version: int = 1,
 ) -> None:
-    """Store `entry`, of which is given what is encoded, as this version.
+    """Store `entry`, whose encoded form is `encoded`, as this version.
 
-    An entry that has its id and has expired is purged before.
+    An expired entry with the same id is purged first.
 
     Raises:
-        DuplicateEntryError: its id is taken; nothing was changed.
+        DuplicateEntryError: the id is taken; nothing was changed.
     """
     namespace_id, category, entity_type = session.names.intern_all(namespace, entry.category, entry.entity_type)
     commit = session.clock.next_commit()
@@ -70,16 +70,16 @@ def insert(
 
 
 def replace(session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded) -> None:
-    """Store `entry` as the next version of the one with its id.
+    """Store `entry` as the next version of the entry with its id.
 
     Raises:
-        EntryNotFoundError: there is none; nothing was changed.
+        EntryNotFoundError: there is no such entry; nothing was changed.
     """
     namespace_id = session.names.id_of(namespace)
-    found = _find(session, namespace_id, namespace, entry.id, now)
-    if namespace_id is None or found is None:
+    present = _find(session, namespace_id, namespace, entry.id, now)
+    if namespace_id is None or present is None:
         raise EntryNotFoundError(f"no entry has the id in namespace {namespace!r} of {session.path}")
-    row, old_instant, version, tags = found
+    row, old_instant, version, tags = present
     category, entity_type = session.names.intern_all(entry.category, entry.entity_type)
     commit = session.clock.next_commit()
     if session.history.max_revisions:
@@ -100,12 +100,12 @@ def replace(session: Session, now: Callable[[], int], namespace: str, entry: Mem
 
 
 def recreate(session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded) -> None:
-    """Store `entry` as the version after the last one that the past knows of its id; raise as `insert` does."""
+    """Store `entry` as the version after the last one that is kept of its id; raise as `insert` does."""
     expiry.purge_entry(session, session.names.intern(namespace), entry.id, now())
-    found = session.rows(history.LAST_VERSION, (session.names.id_of(namespace), entry.id))
-    version = found[0][0] + 1 if found else 1
+    versions = session.rows(history.LAST_VERSION, (session.names.id_of(namespace), entry.id))
+    version = versions[0][0] + 1 if versions else 1
     insert(session, now, namespace, entry, encoded, version=version)
-    if version > 1:  # else the entry itself tells of its creation
+    if version > 1:  # version 1 itself records its creation for the feed
         place = (session.clock.commit_number, session.clock.dated(), session.names.intern(namespace))
         named = (entry.id, session.names.intern(entry.category), entry.key)
         feed.keep(session, place, feed.signed(session, "create"), named, version)
@@ -114,10 +114,10 @@ def recreate(session: Session, now: Callable[[], int], namespace: str, entry: Me
 def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: str) -> bool:
     """Remove the entry with this id; return whether there was one."""
     namespace_id = session.names.id_of(namespace)
-    found = _find(session, namespace_id, namespace, entry_id, now)
-    if namespace_id is None or found is None:
+    present = _find(session, namespace_id, namespace, entry_id, now)
+    if namespace_id is None or present is None:
         return False
-    row, instant, version, tags = found
+    row, instant, version, tags = present
     commit = session.clock.next_commit()
     if session.history.max_revisions:
         history.keep(session, namespace_id, (row, instant, version), commit, tags, is_removal=True)
@@ -131,7 +131,7 @@ def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: s
 def _find(
     session: Session, namespace_id: int | None, namespace: str, entry_id: str, now: Callable[[], int]
 ) -> tuple[int, int, int, tuple[str, ...]] | None:
-    """Return (row, instant, version, tags) of the entry with this id, or None if there is none, or it has expired."""
+    """Return (row, instant, version, tags) of the entry with this id; None if there is none or it has expired."""
     last = session.last_read(namespace)
     if last is not None:
         (row, read_id, *_, instant, version, expires, _, _), tags = last
@@ -143,9 +143,9 @@ def _find(
 
 
 def remove_all(session: Session, now: Callable[[], int], namespace: str) -> int:
-    """Remove every entry of a namespace, keeping their states if the policy has it; return how many there were.
+    """Remove every entry of a namespace and return how many; keep their states if the history policy says so.
 
-    What has expired is purged and does not count.
+    Expired entries are purged and do not count.
     """
     namespace_id = session.names.id_of(namespace)
     if namespace_id is not None:

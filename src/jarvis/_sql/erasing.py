@@ -1,6 +1,6 @@
-"""Erasing: memories go with their past and with whatever names them, in one transaction.
+"""Erases memories, their past and every row that names them, in one transaction.
 
-What is left of them in the files, or pages, of a database is its own to clean: `Clock.erased` notes that.
+The database itself cleans its files or pages after the commit: `Clock.erased` notes that this is due.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _AT_ONCE = 1_000
 
 
 def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> Erased:
-    """Remove memories with their past, and whatever names them; see `jarvis.capabilities.Erases.erase`."""
+    """Remove memories, their past and every row that names them; see `jarvis.capabilities.Erases.erase`."""
     namespace = reader.namespace
-    # Also where nothing is known any more: bytes of what was deleted without history may be there.
+    # Also if no row is left: the file may hold bytes of entries that were deleted without history.
     session.clock.erased(COMPACTING | FOLDING | (COPIES if namespace == DEFAULT_NAMESPACE else 0))
     namespace_id = session.names.id_of(namespace)
     if namespace_id is None:
@@ -57,36 +57,36 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> 
 
 
 def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str, ...]:
-    """Return the ids of what `query` matches in any state that is kept.
+    """Return the ids of the memories of which `query` matches any stored state.
 
-    Of what was pruned or has expired only category, key and entity are known: it matches if those do that are given.
-    A memory of which more is kept is not judged by that where more is asked.
+    Of pruned and expired states only category, key and entity are known: they match if the given ones do.
+    If the query has other filters too, only memories without any stored state are matched that way.
     """
     statement, test = every_state(query, reader.namespace, session.names.id_of, session.dialect), query.test
-    found: dict[str, None] = {}
+    ids: dict[str, None] = {}
     if statement is not None:
         for entry_id, body, packed in session.each(*statement):
-            if entry_id not in found and (test is None or test(reader.value(entry_id, body, packed))):
-                found[entry_id] = None
+            if entry_id not in ids and (test is None or test(reader.value(entry_id, body, packed))):
+                ids[entry_id] = None
     given = rules.exact_filters(query)
     for name in {"category", "entity_type"} & given.keys():
         given[name] = session.names.id_of(given[name])
     if given:
-        same = " AND ".join(f"{name} = :{name}" for name in given)  # what has none, or several, is no match
+        same = " AND ".join(f"{name} = :{name}" for name in given)  # NULL, for none or several, is no match
         if rules.asks_for_more(query):
             same += f" AND {_NO_STATE}"
         sql = f"SELECT id FROM gaps AS n WHERE namespace = :namespace AND {same}"
         if given.keys() <= {"category", "key"}:
             sql += f" UNION SELECT id FROM events AS n WHERE namespace = :namespace AND id IS NOT NULL AND {same}"
         bindings = {**given, "namespace": session.names.id_of(reader.namespace)}
-        found.update((entry_id, None) for (entry_id,) in session.rows(sql, bindings))
-    return tuple(found)
+        ids.update((entry_id, None) for (entry_id,) in session.rows(sql, bindings))
+    return tuple(ids)
 
 
 def _remove_all(session: Session, namespace: int) -> Counter[str]:
-    """Remove all that is kept of a namespace; return how many of what."""
+    """Remove all rows of a namespace; return how many of each kind."""
     removed: Counter[str] = Counter()
-    for side in session.side_tables:  # which may look for their states
+    for side in session.side_tables:  # before the states, which they may look up
         removed[side.tables[0].counted] += side.erase(session, namespace)
     for table in _OF_MEMORIES:
         removed[table.counted] += _changed(session, f"DELETE FROM {table.name} WHERE namespace = ?", (namespace,))
@@ -94,17 +94,17 @@ def _remove_all(session: Session, namespace: int) -> Counter[str]:
 
 
 def _remove(session: Session, namespace: int, ids: Sequence[str]) -> Counter[str]:
-    """Remove all that is kept of memories; return how many of what."""
+    """Remove all rows of these memories; return how many of each kind."""
     removed: Counter[str] = Counter(entries=0)  # first in the receipt
     for entry_id in ids:
-        for table, take in (("entries", side_tables.take), ("revisions", side_tables.take_past)):
-            for row, instant, encoded in session.rows(_STATES.format(table), (namespace, entry_id)):
+        for states, take in (("entries", side_tables.take), ("revisions", side_tables.take_past)):
+            for row, instant, encoded in session.rows(_STATES.format(states), (namespace, entry_id)):
                 removed.update(take(session, (namespace, instant, row), session.body(encoded).tags))
     for start in range(0, len(ids), _AT_ONCE):
-        some = ids[start : start + _AT_ONCE]
-        for whole in _OF_MEMORIES:
-            sql = f"DELETE FROM {whole.name} WHERE namespace = ? AND id IN ({', '.join('?' * len(some))})"
-            removed[whole.counted] += _changed(session, sql, (namespace, *some))
+        part = ids[start : start + _AT_ONCE]
+        for table in _OF_MEMORIES:
+            sql = f"DELETE FROM {table.name} WHERE namespace = ? AND id IN ({', '.join('?' * len(part))})"
+            removed[table.counted] += _changed(session, sql, (namespace, *part))
     return removed
 
 

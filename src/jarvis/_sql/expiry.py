@@ -1,8 +1,8 @@
-"""Entries that have expired are removed with their past, in small steps beside other changes.
+"""Removes expired entries and their past, in small steps beside other changes.
 
-From its instant of expiry on no read returns an entry, so when that is done matters to nobody but the disk. What
-is removed leaves a line in `gaps`, by which questions as of a moment at which it was there are refused, and its
-changes stay in the feed: who, when and why, and never a value.
+No read returns an entry after its expiry, so the time of the purge matters only to the disk. A purged entry leaves
+a row in `gaps`: questions as of a moment at which it existed are refused. Its changes stay in the feed: who, when
+and why, and never a value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jarvis._sql.session import Session
 
 AT_ONCE = 2 * rules.PRUNED_EVERY
-"""So many entries are purged beside one change in `rules.PRUNED_EVERY`: more than that many changes can make."""
+"""How many entries one change in `rules.PRUNED_EVERY` purges: more than that many changes can create."""
 
 _CHANGES_A_PAGE = 8
 _LEAST_CHANGES = 4_096
@@ -35,9 +35,9 @@ _STEP = 256
 
 
 def purge(session: Session, now: int, limit: int) -> int:
-    """Remove at most `limit` entries of the store that have expired at the instant `now`; return how many.
+    """Remove at most `limit` entries of the store that have expired by the instant `now`; return how many.
 
-    Those count too that were deleted before they expired, and of which only the past is left.
+    Entries that were deleted before they expired, and of which only the past is left, count too.
     """
     due = session.rows(session.say(_DUE), (now, limit))
     for row in due:
@@ -49,7 +49,7 @@ def purge(session: Session, now: int, limit: int) -> int:
 
 
 def purge_entry(session: Session, namespace: int, entry_id: str, now: int) -> bool:
-    """Remove the entry with this id, or what is left of its past, if it has expired; return whether it had."""
+    """Remove the entry with this id, or its remaining past, if it has expired; return whether it had."""
     due = session.rows(_DUE_ONE, (namespace, entry_id, now))
     for row in due:
         _purge(session, row)
@@ -70,10 +70,10 @@ def purge_namespace(session: Session, namespace: int, now: int) -> None:
 
 
 def release_names(session: Session) -> None:
-    """Let unused names be removed, if so many changes were made since the last time that it costs each next to nothing.
+    """Have unused names removed if enough changes were made since the last time.
 
-    To look through a store of 2,250 pages, with 20,000 memories, takes 17 ms, after 18,000 changes: 1 µs each.
-    What is purged takes commit numbers, too, so a period may pass without a look.
+    Looking through a store of 2,250 pages, with 20,000 memories, takes 17 ms, after 18,000 changes: 1 µs each.
+    Purges take commit numbers too, so a period may pass without a look.
     """
     pages: int = session.rows(session.say("{pages}"))[0][0]
     period = max(pages * _CHANGES_A_PAGE, _LEAST_CHANGES)
@@ -103,5 +103,5 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
 
 def _purge_ended(session: Session, due: tuple[Any, ...]) -> None:
     namespace, entry_id, ended, expires = due
-    if session.rows(_IS_THERE, (namespace, ended)):  # else it went with a later one of its id
+    if session.rows(_IS_THERE, (namespace, ended)):  # else the purge of a later one of its id removed it
         history.expire(session, (namespace, entry_id), ended, expires)

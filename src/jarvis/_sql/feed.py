@@ -1,9 +1,9 @@
-"""The feed of changes: told by entries and revisions themselves, and kept in `events` where they cannot.
+"""The feed of changes: read from entries and revisions, and from `events` where those cannot record a change.
 
-An entry of version 1, or its first revision, tells of its creation; a revision tells of the change that ended
-it. So a change costs the feed nothing. What a pruned revision told, the return of a deleted entry and an
-erasure have a row in `events`, which holds no value. An erasure is filed under a digest, because the name
-of what was erased must not stay.
+An entry of version 1, or its first revision, records its creation; a revision records the change that ended it.
+So the feed adds no cost to a change. The changes of a pruned revision, the return of a deleted entry and an erasure
+have a row in `events`, which holds no value. The row of an erasure has a digest of the namespace, because the name
+must not stay.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Place = tuple[int, int, int]
 Named = tuple[str | None, int | None, str | None]
 """(id, id of the category's name, key) of an entry."""
 
-# Each part comes in the order of its numbers, and SQLite merges them, so a page costs what it returns.
+# Each part is in the order of its numbers, and SQLite merges them, so a page costs only the rows it returns.
 _CHANGES = """
 SELECT row AS number, instant, NULL, id, category, key, version, 1, body FROM entries
 WHERE row > :after AND row <= :until AND namespace = :namespace AND version = 1
@@ -50,7 +50,7 @@ _OLDEST = "SELECT number, made, id FROM events WHERE {here} ORDER BY number LIMI
 _PRUNE = "DELETE FROM events WHERE {here} AND number <= ?"
 
 _LOOKED_AT = 256
-"""So many numbers of changes are looked at first, and four times as many in each step that follows."""
+"""How many commit numbers the first step searches; each later step searches four times as many."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None]).decode
@@ -60,45 +60,45 @@ _decode = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None]).d
 
 
 def signed(session: Session, usual: str) -> str:
-    """Return who makes a change just now, as it is stored; `usual` is the operation if nobody said."""
+    """Return the signature of a change made now, as stored; `usual` is the operation if nobody signed."""
     return _encode(rules.signed(session.signature, usual)).decode()
 
 
 def written(change: tuple[str, str | None, str | None, str | None]) -> str:
-    """Return who makes a change, as it is stored."""
+    """Return the signature of a change, as stored."""
     return _encode(change).decode()
 
 
 def keep(session: Session, place: Place, change: str, named: Named, version: int | None, count: int = 1) -> None:
-    """Keep a change that nothing else tells."""
+    """Store a change that no other row records."""
     fields = (*place, change, *named, version, count)
     session.run(_KEEP, (*fields, tables.event_checksum(fields)))
 
 
 def keep_told(session: Session, place: Place, change: str, named: Named, version: int) -> None:
-    """Keep what a revision tells of the change that ended it, before it is pruned."""
+    """Store the change that ended a revision, before the revision is pruned."""
     keep(session, place, change, named, rules.version_after(_change(session, change)[0], version))
 
 
 def keep_created(session: Session, place: Place, body: Body, named: Named) -> None:
-    """Keep what a state of version 1 tells of its creation, before it is pruned."""
+    """Store the creation that a state of version 1 records, before the state is pruned."""
     keep(session, place, _encode(("create", *_creator(body))).decode(), named, 1)
 
 
 def keep_erasure(session: Session, namespace: str, count: int) -> None:
-    """Keep that a namespace was erased, when and by whom."""
+    """Store when and by whom `count` memories of a namespace were erased."""
     place = (session.clock.next_commit(), session.clock.dated(), digest_of(namespace))
     keep(session, place, signed(session, "erase"), (None, None, None), None, count)
 
 
 def prune(session: Session, before: int, limit: int) -> None:
-    """Drop at most `limit` of the oldest events, as long as they were made before an instant."""
+    """Remove at most `limit` of the oldest events, up to the first that was made at or after the instant `before`."""
     last = 0
     for number, made, entry_id in session.rows(session.say(_OLDEST), (limit,)):
         if made >= before:
             break
         last = number
-        if entry_id is None and session.clock.begins is not None:  # nothing says any more what was erased then
+        if entry_id is None and session.clock.begins is not None:  # no row records that erasure any more
             session.clock.begin_past(max(session.moment_of(number, made), session.clock.begins))
     if last:
         session.run(session.say(_PRUNE), (last,))
@@ -109,13 +109,13 @@ def prune(session: Session, before: int, limit: int) -> None:
 
 
 def changes(session: Session, namespace: str, after: int | str, limit: int) -> list[Change]:
-    """Return the changes of a namespace behind `after`, a number or a cursor, in their order, at most `limit`.
+    """Return at most `limit` changes of a namespace after `after`, a number or a cursor, in their order.
 
-    Inside a transaction those that were committed before it: a number that is taken back may be given to
-    another change, and whoever kept it as a cursor would skip that.
+    Inside a transaction only the changes committed before it are returned: a number that is taken back may be given
+    to another change, which a reader that kept it as a cursor would skip.
 
     Raises:
-        CursorExpiredError: some of them are not known any more, or it is a cursor of another store.
+        CursorExpiredError: some of the changes are not known any more, or the cursor is of another store.
     """
     clock = session.clock_seen()
     generation, asked = clock.generation, after
@@ -134,18 +134,18 @@ def changes(session: Session, namespace: str, after: int | str, limit: int) -> l
         raise CursorExpiredError(str(asked), cursor_of(begins, generation))
     last = session.clock.began if session.depth else clock.commit_number
     bound = {"namespace": session.names.fresh_id_of(namespace), "digest": digest_of(namespace)}
-    found: list[Change] = []
-    span = max(_LOOKED_AT, 2 * limit)  # an entry that was changed since tells nothing, and is looked at for nothing
-    while after < last and len(found) < limit:
+    answer: list[Change] = []
+    span = max(_LOOKED_AT, 2 * limit)  # numbers of entries that were changed since yield nothing
+    while after < last and len(answer) < limit:
         until = min(after + span, last)
-        page = {**bound, "after": after, "until": until, "limit": limit - len(found)}
-        found += [_told(session, row, generation) for row in session.rows(_CHANGES, page)]
+        page = {**bound, "after": after, "until": until, "limit": limit - len(answer)}
+        answer += [_told(session, row, generation) for row in session.rows(_CHANGES, page)]
         after, span = until, 4 * span
-    return found
+    return answer
 
 
 def first(session: Session, after: int) -> int:
-    """Return the number behind which every change is known; raise `CursorExpiredError` about `after` if none is."""
+    """Return the number after which every change is known; raise `CursorExpiredError` about `after` if none is."""
     return _first(session.clock_seen(), after)
 
 
@@ -162,16 +162,16 @@ def _first(clock: tables.ClockRow, after: int) -> int:
 
 
 def _told(session: Session, row: tuple[Any, ...], generation: int) -> Change:
-    number, made, change, entry_id, category, key, version, other, encoded = row
+    number, made, change, entry_id, category, key, version, version_or_count, encoded = row
     count = 1
     if change is None:
         operation, module, task_id, reason = "create", *_creator(session.body(encoded))
     else:
         operation, module, task_id, reason = _change(session, change)
         if version is None and entry_id is not None:
-            version = rules.version_after(operation, other)
+            version = rules.version_after(operation, version_or_count)
         else:
-            count = other
+            count = version_or_count
     try:
         return msgspec.convert(
             {
@@ -201,10 +201,12 @@ def _change(session: Session, change: str) -> tuple[str, str | None, str | None,
 
 
 def _creator(body: Body) -> Author:
-    told = body.provenance
-    return creator_in(told if isinstance(told, dict) else {"module": told[0], "task_id": told[1]})
+    provenance = body.provenance
+    return creator_in(
+        provenance if isinstance(provenance, dict) else {"module": provenance[0], "task_id": provenance[1]}
+    )
 
 
 def digest_of(namespace: str) -> int:
-    """Return what erasures of a namespace are filed under: below 0, where no id of a name is."""
+    """Return the number under which erasures of a namespace are stored: below 0, where no id of a name is."""
     return -int.from_bytes(hashlib.blake2b(namespace.encode(), digest_size=7).digest()) - 1

@@ -1,6 +1,6 @@
-"""The past of a store: states of entries move here when a change ends them, are read as of a moment, and pruned.
+"""The past of a store: it keeps the states that changes end, answers questions as of a moment, and prunes.
 
-All of it happens on the connection and in the transaction of the change, so no change is without its
+A change writes its revision on its own connection and in its own transaction, so there is no change without its
 revision and no revision without its change. The tables are `revisions`, `commits`, `events` and `gaps`.
 """
 
@@ -42,7 +42,7 @@ NEWEST_OF = {
     + " ORDER BY 7 DESC, 1 DESC LIMIT 1"  # instant, row
     for name in ("id", "key")
 }
-"""By what names them: the statements that select `COLUMNS` of the newest state that was visible."""
+"""By column: the statement that selects `COLUMNS` of the newest visible state with that id or key."""
 
 _NO_MORE = 2**62
 _ID_OF = "SELECT id FROM revisions WHERE namespace = ? AND ended = ?"
@@ -73,15 +73,15 @@ SELECT 1 FROM revisions WHERE namespace = :namespace AND id = :id AND row < :num
 
 
 class LookBack(NamedTuple):
-    """What a store tells of an instant.
+    """What a store records about an instant.
 
     Attributes:
-        instant: that one.
-        clock: as it is now.
-        last_until: the number of the last change of the last noted transaction that was visible then, 0 for none.
-        first_after: of the first change of the first one that was not.
-        has_gaps: something of the past of entries is missing.
-        has_erasures: something was erased, ever.
+        instant: the instant.
+        clock: the clock as it is now.
+        last_until: the last commit number of the last recorded transaction that was visible then, 0 for none.
+        first_after: the first commit number of the first recorded transaction that was not visible then.
+        has_gaps: some past states of entries are missing.
+        has_erasures: memories of the store were erased at some time.
     """
 
     instant: int
@@ -146,14 +146,14 @@ def keep(
     *,
     is_removal: bool = False,
 ) -> None:
-    """Keep the state of an entry that the change with the number `commit` ends; prune what the policy has no room for.
+    """Keep the state of an entry that the change `commit` ends; prune the states that the policy has no room for.
 
     Args:
-        session: in whose transaction that is; the state is still where it was.
-        namespace: the id of its name.
+        session: the session of the transaction; the state is still the present one.
+        namespace: the id of the namespace's name.
         state: (row, instant, version) of the state.
-        commit: what `Session.next_commit` gave.
-        tags: those of the state.
+        commit: the number that `Clock.next_commit` gave.
+        tags: the tags of the state.
         is_removal: the change deletes the entry.
     """
     row, instant, version = state
@@ -162,14 +162,14 @@ def keep(
     for side in session.side_tables:
         if tags or not side.needs_tags:
             side.keep(session, (namespace, instant, row), tags, (commit, made))
-    if version > session.history.max_revisions or is_removal:  # an id may be given anew, and begins at 1 again
+    if version > session.history.max_revisions or is_removal:  # an id may be given again, from version 1 on
         _prune_entry(session, namespace, commit)
     if commit % rules.PRUNED_EVERY == 0:
         prune(session, made, rules.PRUNED_AT_ONCE)
 
 
 def keep_all(session: Session, namespace: int, count: int) -> None:
-    """Keep the states of all entries of a namespace, which are `count`, before they are removed at once."""
+    """Keep the states of all `count` entries of a namespace, before they are removed at once."""
     before, made = session.clock.commit_number, session.clock.dated()
     change = feed.signed(session, "clear")
     bound = {"before": before, "made": made, "namespace": namespace}
@@ -185,9 +185,9 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
 
 
 def prune(session: Session, now: int, limit: int) -> int:
-    """Remove at most `limit` revisions that are older at the instant `now` than the policy has it; return how many.
+    """Remove at most `limit` revisions that are older at the instant `now` than the policy keeps; return how many.
 
-    The past then begins where the last of them ended.
+    The known past then begins where the last of them ended.
     """
     policy, pruned = session.history, 0
     begins = session.clock.begins
@@ -197,21 +197,21 @@ def prune(session: Session, now: int, limit: int) -> int:
             older = session.rows(_OLDER, (namespace, entry_id, ended, limit - pruned))
             begins, pruned = _remove(session, older, begins), pruned + len(older)
             if pruned >= limit or session.rows(_OLDER, (namespace, entry_id, ended, 1)):
-                break  # the next step goes on: the cleared state itself is the last to go
+                break  # the next step resumes here: the cleared state is removed after all older ones
             begins, pruned = _remove(session, [cleared], begins), pruned + 1
     if policy.max_age is not None and pruned < limit:
         before = now - policy.max_age // MICROSECOND
         oldest = session.rows(session.say(_TOO_OLD), (limit - pruned,))
-        if oldest and oldest[-1][1] > now:  # dated ahead of the clock: what follows must not wait for them
+        if oldest and oldest[-1][1] > now:  # dated ahead of the clock: revisions after them must not wait
             oldest = session.rows(session.say(_TOO_OLD_BEHIND), (before, limit - pruned))
-        found = [state for state in oldest if state[1] < before]
-        begins, pruned = _remove(session, found, begins), pruned + len(found)
+        states = [state for state in oldest if state[1] < before]
+        begins, pruned = _remove(session, states, begins), pruned + len(states)
         old_gaps = session.rows(session.say(_OLD_GAPS), (before, limit))
-        for ended, made in old_gaps[-1:]:  # where nothing is changed, only they tell
+        for ended, made in old_gaps[-1:]:  # where no revision is pruned, only gaps show how far the past goes
             moment = session.moment_of(ended, made)
             begins = moment if begins is None else max(begins, moment)
         feed.prune(session, before, limit)
-        if begins is not None and session.clock.begins is not None:  # an erasure, which it begins behind, may have gone
+        if begins is not None and session.clock.begins is not None:  # pruning an erasure may have moved it
             begins = max(begins, session.clock.begins)
     if begins != session.clock.begins and session.clock.begins is not None and begins is not None:
         session.clock.begin_past(begins)
@@ -221,16 +221,16 @@ def prune(session: Session, now: int, limit: int) -> int:
 
 
 def _prune_entry(session: Session, namespace: int, commit: int) -> None:
-    """Remove what is too much of the past of the entry whose state `commit` ended, but note that it is missing."""
+    """Remove the past states over the limit of the entry whose state `commit` ended, and note the gap."""
     entry_id = session.rows(_ID_OF, (namespace, commit))[0][0]
-    found = session.rows(_TOO_MANY, (namespace, entry_id, session.history.max_revisions, rules.PRUNED_AT_ONCE))
-    for ended, *_ in found:  # the oldest first: the gap has no hole
+    states = session.rows(_TOO_MANY, (namespace, entry_id, session.history.max_revisions, rules.PRUNED_AT_ONCE))
+    for ended, *_ in states:  # oldest first, so the gap has no hole
         session.run(_FALL_INTO_GAP, (namespace, ended))
-    _remove(session, found, None)
+    _remove(session, states, None)
 
 
-def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None) -> int | None:
-    for ended, made, change, row, namespace, entry_id, category, key, instant, version, encoded in found:
+def _remove(session: Session, states: Sequence[Sequence[Any]], begins: int | None) -> int | None:
+    for ended, made, change, row, namespace, entry_id, category, key, instant, version, encoded in states:
         body = session.body(encoded)
         feed.keep_told(session, (ended, made, namespace), change, (entry_id, category, key), version)
         if version == 1:
@@ -243,23 +243,23 @@ def _remove(session: Session, found: Sequence[Sequence[Any]], begins: int | None
 
 
 def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -> None:
-    """Remove the states of an entry that ended up to a number, its life having expired: only that is noted.
+    """Remove the states of an expired entry that ended up to the number `until`, and note only that they expired.
 
     Args:
-        session: in whose transaction.
+        session: the session of the transaction.
         entry: (id of the namespace's name, id).
-        until: the number of the change that ended the last of them.
+        until: the number of the last change that ended such a state.
         expires: the instant of expiry.
     """
-    found = session.rows(_OLDER, (*entry, until + 1, _NO_MORE))
-    for ended, *_ in found:
+    states = session.rows(_OLDER, (*entry, until + 1, _NO_MORE))
+    for ended, *_ in states:
         session.run(_FALL_INTO_GAP, (entry[0], ended))
-    _remove(session, found, None)
+    _remove(session, states, None)
     session.run(_EXPIRED_INTO_GAP, (expires, *entry))
 
 
 def expire_present(session: Session, namespace: int, row: int) -> None:
-    """Note that an entry, whose past states were removed by `expire`, goes with the last change."""
+    """Note that the last change purges an entry, whose past states `expire` has removed."""
     session.run(_EXPIRE_INTO_GAP, (session.clock.commit_number, session.clock.dated(), namespace, row))
 
 
@@ -267,14 +267,14 @@ def expire_present(session: Session, namespace: int, row: int) -> None:
 
 
 def seen_from(session: Session, instant: int) -> LookBack:
-    """Return what the store tells of an instant; from here on the session's names are right. It stands still."""
+    """Return what the store records about an instant, and update the session's names. The session stands still."""
     if session.driver.keeps_past():
         done, first, has_gaps, has_erasures, *read = session.rows(session.say(_LOOK_BACK), (instant,))[0]
         clock = session.clock.row() if session.depth else tables.clock_row(tuple(read))
         look = LookBack(instant, clock, done or 0, first or _NO_MORE, bool(has_gaps), bool(has_erasures))
     else:
         clock = session.clock_seen()
-        if not clock.made:  # nobody gave a moment: as `schema.begin_history` has it
+        if not clock.made:  # no change has a moment: as in `schema.begin_history`
             newest = session.rows(session.say("SELECT max(instant) FROM entries WHERE {here}"))[0][0] or 0
             clock = clock._replace(made=min(newest, time.time_ns() // 1000))
         look = LookBack(instant, clock, 0, _NO_MORE, has_gaps=False, has_erasures=False)
@@ -283,18 +283,18 @@ def seen_from(session: Session, instant: int) -> LookBack:
 
 
 def cutoff(session: Session, namespace: str, look: LookBack, now: int, asked: dict[str, object]) -> Cutoff | None:
-    """Return where the past ends as seen from an instant, or None if that is the present.
+    """Return which changes were visible at an instant, or None if that is the present.
 
     Args:
-        session: where to look; it stands still.
-        namespace: its name.
+        session: the session to read on; it stands still.
+        namespace: the namespace's name.
         look: what `seen_from` returned.
-        now: what has expired at this instant is not known any more.
-        asked: what the states that are asked for have in their columns: namespace, and perhaps id, category, key, …
+        now: entries that have expired by this instant are not known any more.
+        asked: the columns that the question fixes, with their values: namespace, and perhaps id, category, key, …
 
     Raises:
-        HistoryUnavailableError: the store did not exist then, or one of those states was visible and is pruned or
-            has expired, or the namespace was erased since.
+        HistoryUnavailableError: the store did not exist then, or a state that was visible and fits `asked` was pruned
+            or has expired, or the namespace was erased since.
     """
     instant, clock = look.instant, look.clock
     if rules.is_present(instant, clock.made, clock.begins):
@@ -305,7 +305,7 @@ def cutoff(session: Session, namespace: str, look: LookBack, now: int, asked: di
         raise rules.unavailable(instant, clock.made, DATED_BACK)
     first = look.first_after
     if session.depth and session.clock.commit_number > session.clock.began:
-        first = min(first, session.clock.began + 1)  # what is not committed yet was not visible to anybody
+        first = min(first, session.clock.began + 1)  # nobody has seen uncommitted changes
     seen = Cutoff(instant, look.last_until, first, instant + clock.ahead)
     if look.has_erasures:
         _refuse_erased(session, namespace, seen, asked)
@@ -315,10 +315,10 @@ def cutoff(session: Session, namespace: str, look: LookBack, now: int, asked: di
     return seen
 
 
-def _is_dated_back(session: Session, namespace: str, instant: int, now: int, held: dict[str, object]) -> bool:
-    """Tell whether a change is dated until `instant` that was made behind others which are dated ahead of the clock."""
+def _is_dated_back(session: Session, namespace: str, instant: int, now: int, asked: dict[str, object]) -> bool:
+    """Tell whether a change dated until `instant` was made after changes that are dated ahead of the clock."""
     ahead = session.rows(session.say(_FIRST_AHEAD), (now,))
-    bindings = {"as_of": instant, "namespace": held["namespace"], "digest": feed.digest_of(namespace)}
+    bindings = {"as_of": instant, "namespace": asked["namespace"], "digest": feed.digest_of(namespace)}
     return bool(ahead and session.rows(_DATED_BACK, {**bindings, "ahead": ahead[0][0]}))
 
 
@@ -327,47 +327,47 @@ def bound(seen: Cutoff) -> dict[str, int]:
     return {"as_of": seen.instant, "done": seen.done, "open": seen.open, "latest": seen.latest}
 
 
-def _refuse_erased(session: Session, namespace: str, seen: Cutoff, held: dict[str, object]) -> None:
-    """Raise if something was erased since, unless an id is asked for that was known before and still is."""
+def _refuse_erased(session: Session, namespace: str, seen: Cutoff, asked: dict[str, object]) -> None:
+    """Raise if memories were erased since, unless the question is for an id that was known before and still is."""
     bindings = {**bound(seen), "digest": feed.digest_of(namespace)}
     del bindings["latest"]
     first, last, made = session.rows(session.say(_ERASED_SINCE), bindings)[0]
-    if first is None or ("id" in held and session.rows(_WAS_KNOWN, {**held, "number": first})):
+    if first is None or ("id" in asked and session.rows(_WAS_KNOWN, {**asked, "number": first})):
         return
     raise rules.unavailable(seen.instant, session.moment_of(last, made), rules.WAS_ERASED)
 
 
-def _refuse_gaps(session: Session, seen: Cutoff, held: dict[str, object]) -> None:
-    conditions = [f"(g.{name} IS NULL OR g.{name} = :{name})" for name in held if name not in _OF_GAPS]
-    conditions += [f"g.{name} = :{name}" for name in held if name in _OF_GAPS] + visible("g", is_over=True)
+def _refuse_gaps(session: Session, seen: Cutoff, asked: dict[str, object]) -> None:
+    conditions = [f"(g.{name} IS NULL OR g.{name} = :{name})" for name in asked if name not in _OF_GAPS]
+    conditions += [f"g.{name} = :{name}" for name in asked if name in _OF_GAPS] + visible("g", is_over=True)
     conditions.append("(g.expires <= :as_of) IS NOT TRUE")
     sql = f"SELECT ended, made, expires FROM gaps AS g WHERE {' AND '.join(conditions)} ORDER BY ended DESC LIMIT 1"
-    for ended, made, expires in session.rows(session.say(sql), {**bound(seen), **held}):
+    for ended, made, expires in session.rows(session.say(sql), {**bound(seen), **asked}):
         if expires is not None:
             raise rules.unavailable(seen.instant, expires, rules.WAS_PURGED)
         raise rules.unavailable(seen.instant, session.moment_of(ended, made))
 
 
-def _refuse_expired(session: Session, seen: Cutoff, now: int, held: dict[str, object]) -> None:
-    """Raise if a state that is asked for was visible at the cutoff, of an entry that has expired until now."""
-    bindings = {**bound(seen), **held, "now": now}
-    for (expires,) in session.rows(session.say(_expired_since(tuple(held))), bindings):
+def _refuse_expired(session: Session, seen: Cutoff, now: int, asked: dict[str, object]) -> None:
+    """Raise if a state that fits `asked` was visible at the cutoff and its entry has expired by now."""
+    bindings = {**bound(seen), **asked, "now": now}
+    for (expires,) in session.rows(session.say(_expired_since(tuple(asked))), bindings):
         if expires is not None:
             raise rules.unavailable(seen.instant, expires, rules.HAS_EXPIRED)
 
 
 @functools.lru_cache(maxsize=64)
 def _expired_since(names: tuple[str, ...]) -> str:
-    """Return the text that selects the greatest expiry; NULL if nothing that is asked for has expired since.
+    """Return the text that selects the latest expiry of the entries asked for; NULL if none has expired since.
 
-    `names` are those of the columns that are asked for, the namespace among them.
+    `names` are the columns that the question fixes, the namespace among them.
     """
 
     def asked(table: str) -> str:
         return " AND ".join(f"{table}.{name} = :{name}" for name in names if name != "namespace") or "TRUE"
 
     was_there = " AND ".join(visible("x", is_over=False))
-    # What has expired leads, unless an id does.
+    # The index of expiry leads, or that of the id if there is one.
     expired = "x.expires <= :now AND {unindexed}x.namespace = :namespace"
     if "id" in names:
         expired = "{unindexed}x.expires <= :now AND x.namespace = :namespace AND x.id = :id"

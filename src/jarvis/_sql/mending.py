@@ -1,8 +1,8 @@
-"""Dates that lie ahead of the clock, because it once was ahead itself, mended in one transaction.
+"""Mends dates ahead of the clock, which a clock that was once ahead has given, in one transaction.
 
-What an entry is dated by is a change of it, as any other. What tells of past changes is dated anew where it is: no
-commit number, version or cursor moves. In the order of the new dates the past is not what anybody saw, so as of a
-moment it is known from the mending on.
+An entry gets its new date by an ordinary change. Rows about past changes get a new date in place: no commit number,
+version or cursor moves. Nobody ever saw the past in the order of the new dates, so questions as of a moment are
+answered from the mending on.
 """
 
 from __future__ import annotations
@@ -56,28 +56,29 @@ _NEWEST = "SELECT max(instant) FROM entries WHERE {here}"
 
 
 def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int:
-    """Mend the dates of the store; return how many entries got another. No-op if its last moment has passed.
+    """Mend the dates of the store; return how many entries got another one. No-op if its last moment has passed.
 
     Args:
-        session: in a transaction that has changed nothing.
-        namespace: returns the backend of a namespace, which takes part in it.
-        now: the instant of now.
+        session: a session in a transaction that has changed nothing.
+        namespace: returns the backend of a namespace, which takes part in the transaction.
+        now: the present instant.
     """
     if session.clock.made - now <= LEAST:
         return 0
     first = session.rows(session.say(_FIRST_AHEAD), {"now": now})[0][0]
     new = {} if first is None else _mended(session, first, now)
-    for place, ended, made, change in session.rows(session.say(_REVISIONS), (now,)):
+    for namespace_id, ended, made, change in session.rows(session.say(_REVISIONS), (now,)):
         date = new.get(ended, min(made, now))
         checksum = tables.change_checksum(ended, date, change)
-        session.run(_DATE_REVISION, (date, checksum, place, ended))
+        session.run(_DATE_REVISION, (date, checksum, namespace_id, ended))
     for number, made, *fields in session.rows(session.say(_EVENTS), (now,)):
         date = new.get(number, min(made, now))
         session.run(session.say(_DATE_EVENT), (date, tables.event_checksum((number, date, *fields)), number))
     session.clock.begin_past_again(now)
-    found: list[Any] = [] if first is None else session.rows(session.say(_ENTRIES), (first,))
+    entries: list[Any] = [] if first is None else session.rows(session.say(_ENTRIES), (first,))
     count = redate_all(
-        ((namespace(_name(session, place)), entry_id, new.get(row)) for place, entry_id, row in found), now
+        ((namespace(_name(session, namespace_id)), entry_id, new.get(row)) for namespace_id, entry_id, row in entries),
+        now,
     )
     _redate_states(session, new, now)
     for side in session.side_tables:
@@ -87,16 +88,23 @@ def mend(session: Session, namespace: Callable[[str], Entries], now: int) -> int
 
 
 def _redate_states(session: Session, new: dict[int, int], now: int) -> None:
-    """Date anew when past states began, those too that the mending has ended. What they hold stays as it was."""
+    """Give past states a new date, also those that the mending has ended. Their content stays as it was."""
     states = session.rows(session.say(_STATES), (now,))
     for ended, body, packed, checksum, instant, expires, row, version, *ids in states:
-        place, entry_id, category, key, entity_type, entity_id = ids
-        names = (_name(session, place), entry_id, _name(session, category), key, _name(session, entity_type), entity_id)
+        namespace, entry_id, category, key, entity_type, entity_id = ids
+        names = (
+            _name(session, namespace),
+            entry_id,
+            _name(session, category),
+            key,
+            _name(session, entity_type),
+            entity_id,
+        )
         end = (version,) if expires is None else (version, expires)
         if tables.row_checksum((row, *names, instant, *end), body, packed) != checksum:
             raise session.driver.corrupt("an entry does not match its checksum")
         date = new.get(row, instant)
-        session.run(_DATE_STATE, (date, tables.row_checksum((row, *names, date, *end), body, packed), place, ended))
+        session.run(_DATE_STATE, (date, tables.row_checksum((row, *names, date, *end), body, packed), namespace, ended))
 
 
 def _name(session: Session, name_id: int) -> str:
@@ -107,7 +115,7 @@ def _name(session: Session, name_id: int) -> str:
 
 
 def _mended(session: Session, first: int, now: int) -> dict[int, int]:
-    """Return the new dates of those changes from number `first` on that are dated ahead."""
+    """Return the new dates, by number, of the changes from number `first` on that are dated ahead."""
     dated = Dated(now, session.clock.made, session.moment_of)
     for number, date in session.rows(session.say(_LAST_BEFORE), {"first": first, "now": now}):
         dated.add(number, date)

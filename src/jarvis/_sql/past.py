@@ -1,4 +1,4 @@
-"""What a namespace held at a moment, read from entries and from the states that changes ended."""
+"""`PastView`: a namespace as of a moment, read from entries and from the states that changes ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PastView:
-    """What a namespace held at an instant: entries that are as they were then, and states that were ended since."""
+    """A namespace as of an instant: entries unchanged since then, and states that were ended since."""
 
     def __init__(self, reader: Reader, instant: int) -> None:
         self._reader, self._instant = reader, instant
@@ -32,14 +32,14 @@ class PastView:
         return self._one("key", key, NEWEST_OF_KEY)
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        def found(session: Session) -> list[MemoryEntry]:
+        def answer(session: Session) -> list[MemoryEntry]:
             now = self._reader.now()
             return list(self._reader.sift(session, query, now, self._look(session, query, now)))
 
-        return self._reading(found)
+        return self._reading(answer)
 
     def count(self, query: MemoryQuery) -> int:
-        def counted(session: Session) -> int:
+        def answer(session: Session) -> int:
             now = self._reader.now()
             seen = self._look(session, query, now)
             if query.where is not None:
@@ -48,7 +48,7 @@ class PastView:
             statement = count(query, self._reader.namespace, name_id, session.dialect, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0
 
-        return self._reading(counted)
+        return self._reading(answer)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield what `select` returns."""
@@ -56,13 +56,13 @@ class PastView:
             yield from self.select(query)
             return
 
-        def found(session: Session) -> Iterator[MemoryEntry]:
+        def answer(session: Session) -> Iterator[MemoryEntry]:
             with session.standing_still():
                 now = self._reader.now()
                 yield from self._reader.sift(session, query, now, self._look(session, query, now))
 
         self._settle()
-        yield from self._reader.pool.iterate(found)
+        yield from self._reader.pool.iterate(answer)
 
     def _one(self, name: str, text: str, present: str) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:
@@ -71,7 +71,7 @@ class PastView:
             asked: dict[str, object] = {"namespace": namespace, name: text}
             seen = history.cutoff(session, self._reader.namespace, look, now, asked)
             if seen is None:
-                return self._reader.found(session, present, (), text)
+                return self._reader.find(session, present, (), text)
             bound = {"namespace": namespace, "held": text, "now": now, **history.bound(seen)}
             rows = session.rows(session.say(history.NEWEST_OF[name]), bound)
             return self._reader.entries(session, rows)[0] if rows else None
@@ -79,7 +79,7 @@ class PastView:
         return self._reading(find)
 
     def _look(self, session: Session, query: MemoryQuery, now: int) -> Cutoff | None:
-        """Return the cutoff; raise if something that `query` might ask for is missing."""
+        """Return the cutoff; raise if a state that `query` might match is missing."""
         look, asked = history.seen_from(session, self._instant), exact_filters(query)
         for name in ("category", "entity_type"):
             if name in asked:

@@ -1,4 +1,4 @@
-"""Where the sessions of a store come from: what the shared statements ask of it."""
+"""`Pool`: what SQL backends need of the object that lends sessions of a store."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Args = TypeVarTuple("Args")
 
 
 class Pool(Protocol):
-    """Where the sessions of a store come from: each call is lent one.
+    """Lends each call a session of the store.
 
     Attributes:
         path: names the store in messages.
-        read_only: nothing is written.
+        read_only: the store is never written.
     """
 
     path: str
     read_only: bool
 
     def read(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
-        """Return what `work` returns, given a session and `args`: the caller's own, inside a transaction of it."""
+        """Run `work` with a session and `args`, inside a transaction with the caller's own; return its result."""
 
     def iterate(self, find: Callable[[Session], Iterator[Result]]) -> Iterator[Result]:
-        """Yield what `find` yields when lent a session of its own; not for who is inside a transaction."""
+        """Yield what `find` yields on a session of its own; not for callers inside a transaction."""
 
     def in_transaction(self) -> Session | None:
         """Return the session on which the caller has a transaction open, or None."""
@@ -37,32 +37,32 @@ class Pool(Protocol):
         """Return the session on which the caller has a transaction open; raise `TransactionError` if it has none."""
 
     def within(self, work: Callable[[Session], Result]) -> Result:
-        """Return what `work` returns when lent the session of `own_session`; nobody who interrupts it writes."""
+        """Run `work` with the session of `own_session`, and let no interrupting call write; return its result."""
 
     def change(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
-        """Return what `work` returns, given a session and `args`; what it changes is kept whole or not at all.
+        """Run `work` with a session and `args`, and keep its changes whole or not at all; return its result.
 
-        Inside a transaction of the caller it is part of that, elsewhere it is kept for ever when this returns. `work`
-        may be called twice, and in another thread.
+        Inside a transaction of the caller the changes are part of that; elsewhere they are durable when this returns.
+        `work` may be called twice, and in another thread.
         """
 
     def change_as_one(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
+        """Run `work` as `change` does; the verbs that it calls take part in the change."""
 
     def transaction(self) -> AbstractContextManager[Session]:
         """Lend a session in a transaction, or a savepoint of the open one; other verbs of the caller take part."""
 
     def changing(self) -> AbstractContextManager[Session]:
-        """Do as `transaction` does, for a block in which nobody else takes part."""
+        """Lend a session as `transaction` does, but let no other verb take part."""
 
     def announce(self) -> None:
-        """Say that the caller's transaction is about to end: what it is dated by is read after this."""
+        """Say that the caller's transaction is about to end: its date is read after this."""
 
     def shutdown(self) -> None:
-        """Close what is idle, and the rest when it is done."""
+        """Close idle sessions now, and the others when they are returned."""
 
     def await_commit(self) -> None:
-        """Return when the commit is over that is in flight now, if there is any, unless it is the caller's own."""
+        """Wait for the commit that is in progress now, if there is one and it is not the caller's own."""
 
     def corrupt(self, finding: str) -> CorruptStoreError:
-        """Return the error that says that the store is damaged, and the way out."""
+        """Return the error that says that the store is damaged, and what to do."""

@@ -1,4 +1,4 @@
-"""Reading entries: the rows of a statement become entries, names that were erased meanwhile are looked up anew."""
+"""Makes entries of the rows that a statement returns; looks up names again that were erased meanwhile."""
 
 from __future__ import annotations
 
@@ -36,47 +36,47 @@ SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? AND {_LIV
 ORDER BY e.instant DESC, e.row DESC LIMIT 1
 """
 _UUID_LENGTH = 36
-_MANY = 1_000  # entries in a list, from which on the garbage collector waits
+_MANY = 1_000  # the length of a list from which the garbage collector waits
 
 
 class ErasedError(Exception):
-    """A name was erased after the rows that have it were read: they are to be read again."""
+    """A name was erased after rows that use it were read: the rows must be read again."""
 
 
 class Reader:
     """Reads the entries of one namespace of a store.
 
-    `clock` is None for the system's.
+    A `clock` of None is the system's.
     """
 
     def __init__(self, pool: Pool, namespace: str, clock: Clock | None) -> None:
         self.pool, self.namespace, self.clock = pool, namespace, clock
 
     def now(self) -> int:
-        """Return the instant of now."""
+        """Return the present instant."""
         return time.time_ns() // 1000 if self.clock is None else instant_of(self.clock())
 
     def reading(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
-        """Return what `work` returns, given a session and `args`; called again if a name was erased meanwhile."""
+        """Run `work` with a session and `args`, again if a name was erased meanwhile; return its result."""
         try:
             return self.pool.read(work, *args)
         except ErasedError:
             return self.pool.read(work, *args)
 
     def one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
-        """Return the entry that a statement finds, which is given namespace and `names` (as ids), `last` and now."""
-        try:  # as `reading`, without its call
-            return self.pool.read(self.found, sql, names, last)
+        """Return the entry that a statement selects; it is given namespace and `names` (as ids), `last` and now."""
+        try:  # the lines of `reading`, without the cost of a call
+            return self.pool.read(self.find, sql, names, last)
         except ErasedError:
-            return self.pool.read(self.found, sql, names, last)
+            return self.pool.read(self.find, sql, names, last)
 
-    def found(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
-        """Return what `one` does, on a connection."""
+    def find(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
+        """Return the entry of `one`, read on this session."""
         now = self.now()
         rows = session.rows(sql, (session.names.id_of(self.namespace), *map(session.names.id_of, names), last, now))
         if not rows and not session.depth:
             rows = session.rows(sql, (*map(session.names.fresh_id_of, (self.namespace, *names)), last, now))
-        if not rows:  # with None for an id nothing is found
+        if not rows:  # also if a name has no id: NULL matches nothing
             return None
         (entry,) = self.entries(session, rows)
         if session.depth:
@@ -85,7 +85,7 @@ class Reader:
 
     def rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
         """Return the rows that answer `query`."""
-        several = query.tags is not None and len(query.tags) > 1  # one of them may be old and the others hide it
+        several = query.tags is not None and len(query.tags) > 1  # results of the others would hide an outdated id
         now = self.now()
         if not several:
             statement = make(query, self.namespace, session.names.id_of, session.dialect, now=now)
@@ -96,7 +96,7 @@ class Reader:
         return session.rows(*statement) if statement else []
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
-        """Yield what the statement finds and `where` lets through, up to the limit, row by row."""
+        """Yield the entries that match `query`, `where` included, up to its limit, row by row."""
         test, left = query.test, query.limit
         name_id, limited = session.names.fresh_id_of, test is None
         statement = select(query, self.namespace, name_id, session.dialect, now=now, limited=limited, cutoff=seen)
@@ -115,7 +115,7 @@ class Reader:
         """Return the entries of rows of `COLUMNS`; raise `ErasedError` if a name they need is gone."""
         built, names = [], session.names.texts
         pausing = len(rows) >= _MANY and gc.isenabled()
-        if pausing:  # it would look at all that is built again and again, and find nothing to free
+        if pausing:  # it would scan the new entries again and again, and free nothing
             gc.disable()
         try:
             for (
@@ -147,7 +147,7 @@ class Reader:
                 )
         except InvalidMomentError as error:
             raise self._unknown_zone(entry_id, error) from None
-        except (ValueError, TypeError, OverflowError):  # whose message may hold what is stored
+        except (ValueError, TypeError, OverflowError):  # its message may hold stored values
             raise self.undecodable() from None
         finally:
             if pausing:
@@ -155,7 +155,7 @@ class Reader:
         return built
 
     def value(self, entry_id: str, body: str, packed: bytes | None) -> Any:
-        """Return the value of a stored entry; raise `StoreError` if there is none."""
+        """Return the value of a stored entry; raise `StoreError` if it cannot be decoded."""
         try:
             return decode_value(body, packed)
         except InvalidMomentError as error:
@@ -167,7 +167,7 @@ class Reader:
         return StoreAccessError(self.pool.path, unknown_zone(entry_id, error))
 
     def undecodable(self) -> CorruptStoreError:
-        """Return the error that a row cannot be decoded."""
+        """Return the error that says that a row cannot be decoded."""
         return self.pool.corrupt("an entry cannot be decoded")
 
 
@@ -179,7 +179,7 @@ def _name(session: Session, name_id: int) -> str:
 
 
 def can_be_looked_up(name: object) -> bool:
-    """Tell whether an entry can have this id: what is no name was never stored."""
+    """Tell whether an entry can have this id: an invalid one was never stored."""
     if type(name) is str and len(name) == _UUID_LENGTH and name.isascii() and "\0" not in name:
         return True
     try:

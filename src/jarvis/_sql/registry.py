@@ -1,6 +1,6 @@
-"""Every table of a store, declared once, and what goes with its entries.
+"""Declares every table of a store once, and the side tables of its entries.
 
-Whoever adds a table adds it here. What it is created by is the text of each database, such as `jarvis._sqlite.schema`.
+A new table is declared here. Each database has its own statements that create it, such as `jarvis._sqlite.schema`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from jarvis._sql.tables import FIRST_WITH_PAST, Table
 from jarvis._sql.tagging import Tags
 
 SIDE_TABLES: tuple[SideTable, ...] = (Tags(),)
-"""What goes with each state of an entry, in the order in which it is written."""
+"""The side tables, in the order in which they are written."""
 
 _OF_A_STATE = ("namespace", "category", "entity_type")
 _TABLES = (

@@ -1,7 +1,7 @@
-"""`MemoryQuery` to SQL: which index leads, what it filters, where the limit may stand.
+"""Translates `MemoryQuery` to SQL: chooses the index that leads, the filters it answers and the place of the limit.
 
 The text depends on which filters are given, never on their values, so there are few texts: each is made
-once and stays in the driver's statement cache. `MemoryQuery.where` is left to its Python meaning.
+once and stays in the driver's statement cache. Python, not SQL, applies `MemoryQuery.where`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from jarvis.model.revision import Cutoff
 
 LIVE = "(e.expires <= :now) IS NOT TRUE"
-"""The condition for an entry not to have expired; of one that never does, `expires` is NULL."""
+"""The condition for an entry not to have expired; `expires` is NULL if it never does."""
 
 VALUE = "e.body, e.packed"
-"""What tells the value of an entry, see `jarvis.model.record.Encoded`."""
+"""The columns that hold the value of an entry, see `jarvis.model.record.Encoded`."""
 
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
 
@@ -34,7 +34,7 @@ class Statement(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """Which filters a query has: all that its text depends on."""
+    """The filters that a query has: its text depends on nothing else."""
 
     category: bool
     entity_type: bool
@@ -51,7 +51,7 @@ class _Shape(NamedTuple):
 
 
 class _Era(NamedTuple):
-    """Where states of entries are: those of now, or those that a change ended."""
+    """The tables that hold states of entries: the present ones, or those that a change ended."""
 
     entries: str
     tags: str
@@ -73,22 +73,22 @@ def select(
     limited: bool = True,
     cutoff: Cutoff | None = None,
 ) -> Statement | None:
-    """Return the statement that selects `COLUMNS` of the entries of `query` but for `where`, newest first.
+    """Return the statement that selects `COLUMNS` of the entries that match `query` without `where`, newest first.
 
     Args:
-        query: what is asked.
-        namespace: where.
-        name_id: returns the number that a name is interned as, or None.
-        dialect: of the database.
-        now: the instant at which entries that expire must not have expired.
-        limited: put `query.limit` into the statement; leave it out if rows are still to be sifted.
-        cutoff: select the states that were visible then, instead of those of now.
+        query: the question.
+        namespace: the namespace's name.
+        name_id: returns the id of a name, or None.
+        dialect: the words of the database.
+        now: the present instant; entries that have expired by then are left out.
+        limited: put `query.limit` into the statement; leave it out if Python still filters the rows.
+        cutoff: select the states that were visible then, instead of the present ones.
 
     Returns:
-        None when nothing can match: no tag wanted, a limit of 0, or a name that no entry has.
+        None when nothing can match: an empty list of tags, a limit of 0, or a name that no entry has.
     """
-    found = _bind(query, namespace, name_id, now=now, limited=limited, cutoff=cutoff)
-    return None if found is None else Statement(_select_text(found[0], dialect), found[1])
+    bound = _bind(query, namespace, name_id, now=now, limited=limited, cutoff=cutoff)
+    return None if bound is None else Statement(_select_text(bound[0], dialect), bound[1])
 
 
 def count(
@@ -100,23 +100,23 @@ def count(
     now: int,
     cutoff: Cutoff | None = None,
 ) -> Statement | None:
-    """Return the statement whose one row is how many entries `query` (without `where`) selects, or None for 0."""
-    found = _bind(query, namespace, name_id, now=now, limited=True, cutoff=cutoff)
-    return None if found is None else Statement(_count_text(found[0], dialect), found[1])
+    """Return the statement that counts the entries that match `query` without `where`, or None for 0."""
+    bound = _bind(query, namespace, name_id, now=now, limited=True, cutoff=cutoff)
+    return None if bound is None else Statement(_count_text(bound[0], dialect), bound[1])
 
 
 def every_state(
     query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], dialect: Dialect
 ) -> Statement | None:
-    """Return the statement that selects id and `VALUE` of every state that `query` (without `where`, `limit` and
-    `after`) matches, of now or ended, expired or not; or None if there cannot be one.
+    """Return the statement that selects id and `VALUE` of every state, present or past, expired or not, that matches
+    `query` without `where`, `limit` and `after`; or None if nothing can match.
     """
     whole = msgspec.structs.replace(query, limit=None, after=None)
-    found = _bind(whole, namespace, name_id, now=0, limited=False, cutoff=None)
-    if found is None:
+    bound = _bind(whole, namespace, name_id, now=0, limited=False, cutoff=None)
+    if bound is None:
         return None
-    parts = (_in_era(found[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
-    return Statement(dialect.say(" UNION ALL ".join(parts)), found[1])
+    parts = (_in_era(bound[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
+    return Statement(dialect.say(" UNION ALL ".join(parts)), bound[1])
 
 
 def _bind(
@@ -144,7 +144,7 @@ def _bind(
         if not wanted:
             return None
         tags = len(wanted)
-        bound.update((f"tag_{place}", number) for place, number in enumerate(wanted))
+        bound.update((f"tag_{index}", number) for index, number in enumerate(wanted))
     if None in bound.values():
         return None
     if query.key is not None:
@@ -159,7 +159,7 @@ def _bind(
         bound["limit"] = limit
     bound["now"] = now
     excluded = tuple(dict.fromkeys(query.exclude_tags or ()))
-    bound.update((f"excluded_{place}", tag) for place, tag in enumerate(excluded))
+    bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
     if cutoff is not None:
         bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
     shape = _Shape(
@@ -184,7 +184,7 @@ def _select_text(shape: _Shape, dialect: Dialect) -> str:
     if not shape.past:
         text, order = _in_era(shape, COLUMNS, _PRESENT)
         text = f"{text} {order}"
-    else:  # either part comes newest first from an index, and SQLite merges them row by row
+    else:  # an index returns each part newest first, and SQLite merges them row by row
         parts = [_in_era(shape, COLUMNS, era)[0] for era in (_PRESENT, _PAST)]
         text = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS states ORDER BY instant DESC, row DESC"
     return dialect.say(f"{text} LIMIT :limit" if shape.limit else text)
@@ -196,13 +196,13 @@ def _count_text(shape: _Shape, dialect: Dialect) -> str:
     text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit)[0] for era in eras)
     if shape.limit:
         return dialect.say(f"SELECT count(*) FROM (SELECT 1 FROM ({text}) AS states LIMIT :limit) AS counted")
-    # What has expired is subtracted: it is little, and no entry needs to be touched to count the others.
+    # Subtract the expired entries: they are few, and the others can be counted from the index alone.
     states, expired = (f"(SELECT count(*) FROM ({part}) AS states)" for part in (text, _expired(shape)))
     return dialect.say(f"SELECT {states} - {expired}")
 
 
 def _expired(shape: _Shape) -> str:
-    """The entries that have expired lead, through their own index."""
+    """Return the text that selects the expired entries through their own index."""
     text = _led_by_entries(shape, "1", _PRESENT, ["e.expires <= :now"])
     return text.replace("e.namespace =", "{unindexed}e.namespace =", 1)
 
@@ -210,8 +210,8 @@ def _expired(shape: _Shape) -> str:
 def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> tuple[str, str]:
     """Return the text that selects the states of an era, and its order, newest first.
 
-    With `is_live` those that have expired are left out. States that a change ended are not looked at for it: who
-    asks for the past has asked before whether something is missing, see `jarvis._sql.history.cutoff`.
+    With `is_live` expired entries are left out. Past states are not tested for expiry: before the past is read,
+    `jarvis._sql.history.cutoff` has checked that no state is missing.
     """
     live = [LIVE] if is_live and not era.is_over else []
     if shape.tags is None or shape.key or shape.entity_id:
@@ -222,50 +222,50 @@ def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> 
 
 
 def _placed_by(table: str, columns: str) -> str:
-    """Return columns that take an entry's place from `table`, whose order is known without sorting."""
+    """Return the columns with row and instant taken from `table`, whose order needs no sorting."""
     return columns.replace("e.row,", f"{table}.row,").replace("e.instant,", f"{table}.instant,")
 
 
-def _led_by_entries(shape: _Shape, columns: str, era: _Era, others: list[str]) -> str:
-    """The entries table leads, by whatever index its filters have; tags are looked up row by row."""
-    conditions = [*_common(shape, "e", era), *others]
+def _led_by_entries(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+    """Return the text in which the entries lead, by the best index for the filters; tags are looked up row by row."""
+    conditions = [*_common(shape, "e", era), *extra]
     if shape.key:
         conditions.append("e.key = :key")
     if shape.entity_id:
         conditions.append("e.entity_id = :entity_id")
-    marks = [f":tag_{place}" for place in range(shape.tags or 0)]
+    marks = [f":tag_{index}" for index in range(shape.tags or 0)]
     groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
     conditions += [f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('e', group)})" for group in groups]
     return f"SELECT {columns} FROM {era.entries} AS e WHERE {' AND '.join(conditions)}"
 
 
-def _led_by_tag(shape: _Shape, columns: str, era: _Era, others: list[str]) -> str:
-    """The rows of one tag lead: they are newest first already, and carry category and entity type.
+def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+    """Return the text in which the rows of one tag lead: they are newest first and hold category and entity type.
 
-    The tables are joined in that order, so no entry is touched that is not returned.
+    The tables are joined in that order, so only entries that are returned are read.
     """
-    conditions = ["g.tag = :tag_0", *_common(shape, "g", era), *others]
+    conditions = ["g.tag = :tag_0", *_common(shape, "g", era), *extra]
     conditions += [
-        f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{place}'])})"
-        for place in range(1, shape.tags or 0)
+        f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{index}'])})"
+        for index in range(1, shape.tags or 0)
     ]
     source = f"{era.tags} AS g {{join_in_order}} {era.entries} AS e ON {_is_same('e', 'g', era)}"
     return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
-def _merged_tags(shape: _Shape, columns: str, era: _Era, others: list[str]) -> str:
-    """The rows of each tag, at most `limit` of each, merged; UNION reports an entry once."""
+def _merged_tags(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+    """Return the text that merges the rows of each tag, at most `limit` of each; UNION returns an entry once."""
     parts = []
-    only = f" WHERE {' AND '.join(others)}" if others else ""
-    if shape.limit and others:  # or the limit would be full of what is left out behind it
+    only = f" WHERE {' AND '.join(extra)}" if extra else ""
+    if shape.limit and extra:  # else rows that are left out later would fill the limit
         inner, only = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', 'g', era)}", ""
-        others = [f"EXISTS ({inner} AND {' AND '.join(others)})"]
+        extra = [f"EXISTS ({inner} AND {' AND '.join(extra)})"]
     else:
-        others = []
-    for place in range(shape.tags or 0):
-        conditions = [f"g.tag = :tag_{place}", *_common(shape, "g", era), *others]
-        place_of = f"g.namespace, g.instant, g.row{', g.ended' if era.is_over else ''}"
-        part = f"SELECT {place_of} FROM {era.tags} AS g WHERE {' AND '.join(conditions)}"
+        extra = []
+    for index in range(shape.tags or 0):
+        conditions = [f"g.tag = :tag_{index}", *_common(shape, "g", era), *extra]
+        columns_of = f"g.namespace, g.instant, g.row{', g.ended' if era.is_over else ''}"
+        part = f"SELECT {columns_of} FROM {era.tags} AS g WHERE {' AND '.join(conditions)}"
         newest = f"SELECT * FROM ({part} {_newest_first('g')} LIMIT :limit) AS newest"
         parts.append(newest if shape.limit else part)
     joined = f"{era.entries} AS e ON {_is_same('e', 'm', era)}"
@@ -277,8 +277,8 @@ def _is_same(table: str, other: str, era: _Era) -> str:
 
 
 def _is_tagged(table: str, marks: list[str]) -> str:
-    place = f"t.namespace = {table}.namespace AND t.instant = {table}.instant AND t.row = {table}.row"
-    return f"{place} AND t.tag IN ({', '.join(marks)})"
+    is_state = f"t.namespace = {table}.namespace AND t.instant = {table}.instant AND t.row = {table}.row"
+    return f"{is_state} AND t.tag IN ({', '.join(marks)})"
 
 
 def _newest_first(table: str) -> str:
@@ -286,7 +286,7 @@ def _newest_first(table: str) -> str:
 
 
 def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
-    """Return what both the entries and the tags table can answer from an index."""
+    """Return the conditions that an index of the entries and one of the tags can both answer."""
     conditions = [f"{table}.namespace = :namespace"]
     if shape.category:
         conditions.append(f"{table}.category = :category")
@@ -306,9 +306,9 @@ def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
 
 
 def _has_none(count: int, table: str, era: _Era) -> str:
-    # By name, where all else goes by number: a number that was looked up before may be out of date, or the
-    # tag may have got its first, and then what has the tag would be let through instead of not found.
-    marks = ", ".join(f":excluded_{place}" for place in range(count))
+    # By name, not by id as elsewhere: an id that was looked up before may be out of date, or the tag may have
+    # got its first id since. Then the query would return entries that have the tag.
+    marks = ", ".join(f":excluded_{index}" for index in range(count))
     tagged = _is_tagged(table, [f"SELECT id FROM names WHERE {{here}} AND name IN ({marks})"])
     return f"NOT EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {tagged})"
 
@@ -317,8 +317,8 @@ def visible(table: str, *, is_over: bool) -> list[str]:
     """Return the conditions for a state to have been visible at the cutoff; see `jarvis.model.revision.Cutoff`.
 
     Args:
-        table: what the statement calls the table.
-        is_over: it holds states that a change ended, which must not have been visible.
+        table: the table's alias in the statement.
+        is_over: the table holds ended states; the change that ended a state must not have been visible.
     """
     conditions = [f"{table}.instant <= :latest", made_until(table, "row", "instant")]
     if is_over:
@@ -327,6 +327,6 @@ def visible(table: str, *, is_over: bool) -> list[str]:
 
 
 def made_until(table: str, commit: str, instant: str) -> str:
-    """Return the condition for a change, whose number and instant these columns are, to have been visible."""
-    number = f"{{unindexed}}{table}.{commit}"  # or the two halves of the OR are looked for by number
+    """Return the condition for the change with the number and instant in these columns to have been visible."""
+    number = f"{{unindexed}}{table}.{commit}"  # else the planner searches both halves of the OR by number
     return f"({number} <= :done OR ({number} < :open AND {table}.{instant} <= :as_of))"

@@ -1,4 +1,4 @@
-"""`Session`: a transaction on a connection, or the reads outside of one."""
+"""`Session`: a transaction on a connection, or reads outside of one."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _SPAN = "SELECT first, moment FROM commits WHERE {here} AND last >= ? ORDER BY l
 
 
 class Session:
-    """What is going on on one connection, used by one thread at a time.
+    """The transaction and the reads of one connection, used by one thread at a time.
 
     Attributes:
-        clock: the numbers and moments of changes; valid inside a transaction and, its last number, right after.
-        names: the strings that repeat, and the numbers that stand for them.
+        clock: the numbers and moments of changes; valid inside a transaction, the last number also right after it.
+        names: the strings that repeat, and their ids.
         history: how much of the past is kept.
-        side_tables: what goes with each state of an entry.
+        side_tables: the rows that go with each state of an entry.
         depth: 0 outside a transaction, 1 inside one, one more for each savepoint.
-        is_committed: whether the transaction that was begun last is.
-        is_still: its reads see one state, see `standing_still`.
-        joined: a change is being made, and whatever is done is part of it.
-        signature: who makes the changes from here on, if anybody said so.
+        is_committed: the last transaction has committed.
+        is_still: all reads see one state, see `standing_still`.
+        joined: a change is in progress, and every call is part of it.
+        signature: who makes the changes from here on, None if nobody signed.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Session:
         self.is_committed = self.is_still = self.joined = False
         self.signature: Signature | None = None
         self._last_read: tuple[int, str, tuple[Any, ...], tuple[str, ...]] | None = None
-        self._marks: list[tuple[Mark, Signature | None]] = []  # what each savepoint goes back to
+        self._marks: list[tuple[Mark, Signature | None]] = []  # of each savepoint
 
     # --- transactions ----------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start a transaction (nobody else writes meanwhile), or a savepoint inside the one that is open."""
+        """Begin a transaction (nobody else writes meanwhile), or a savepoint inside the open one."""
         if self.depth:
             self.driver.save(self.depth)
             self._marks[self.depth - 1 :] = [(self.clock.mark(), self.signature)]
@@ -79,7 +79,7 @@ class Session:
             raise
 
     def commit(self) -> None:
-        """Keep the changes since the matching `begin`; durable when it is the outermost one."""
+        """Commit the changes since the matching `begin`; the outermost commit makes them durable."""
         if self.depth > 1:
             self.driver.release(self.depth - 1)
             self.depth -= 1
@@ -90,7 +90,7 @@ class Session:
             self.driver.commit()
             self.is_committed = True
         except BaseException as error:
-            # What is no error of ours came from outside, and may have come right behind the commit.
+            # An error that is not ours came from outside, perhaps right after the commit.
             self.is_committed = not isinstance(error, JarvisError) and not self.driver.is_open()
             self._roll_back_all()
             raise
@@ -100,7 +100,7 @@ class Session:
         self.depth = 0
 
     def roll_back(self, level: int = 0) -> None:
-        """Take back the changes since the `begin` that raised the depth above `level`; no-op if none did."""
+        """Roll back the changes since the `begin` that raised the depth above `level`; no-op if none did."""
         self.names.forget()
         self._last_read = None
         if level == 0:
@@ -110,9 +110,9 @@ class Session:
             self.clock.back_to(mark)
             try:
                 self.driver.back_to(level)
-            except StoreError:  # an interrupt came between its release and our note of it: the whole must go
+            except StoreError:  # interrupted between its release and our note of it: roll back everything
                 self.driver.tear()
-            self.depth = level  # last, so that this can be called again if an interrupt kept it from its end
+            self.depth = level  # last, so that this can be called again after an interrupt
 
     def _roll_back_all(self) -> None:
         self.depth = 0
@@ -139,7 +139,7 @@ class Session:
         self.signature = signature
 
     def at_one_moment(self, work: Callable[[Session], Result]) -> Result:
-        """Return what `work` returns; its reads see one state of the store, whatever is written meanwhile."""
+        """Run `work` with reads that see one state of the store, whatever is written meanwhile; return its result."""
         if self.depth:
             return work(self)
         try:
@@ -152,7 +152,7 @@ class Session:
 
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Do what `at_one_moment` does, for a block."""
+        """Let the reads of a block see one state of the store, as `at_one_moment` does."""
         if self.depth:
             yield
             return
@@ -164,35 +164,35 @@ class Session:
             self.driver.go_on()
             self.is_still = False
 
-    # --- what is known of it ---------------------------------------------------------------------
+    # --- its state -------------------------------------------------------------------------------
 
     def note_read(self, namespace: str, row: tuple[Any, ...], tags: list[str]) -> None:
-        """Remember the row of `jarvis._sql.select.COLUMNS` that the transaction has just read, and the entry's tags."""
+        """Remember the row (`jarvis._sql.select.COLUMNS`) that the transaction has just read, and the entry's tags."""
         self._last_read = (self.clock.commit_number, namespace, row, tuple(tags))
 
     def last_read(self, namespace: str) -> tuple[tuple[Any, ...], tuple[str, ...]] | None:
-        """Return what the transaction read last, if that was in this namespace and nothing has changed since."""
+        """Return the row and tags that the transaction read last, if in this namespace and with no change since."""
         if self._last_read is None:
             return None
         number, read_in, row, tags = self._last_read
         return (row, tags) if read_in == namespace and number == self.clock.commit_number else None
 
     def clock_seen(self) -> tables.ClockRow:
-        """Return the clock as this thread sees it; of a store without a past, one that knows of none."""
+        """Return the clock as this thread sees it; for a store without tables of the past, without their fields."""
         if self.depth:
             return self.clock.row()
         keeps_past = self.driver.keeps_past()
         return tables.clock_row(self.rows(self.say(tables.READ_CLOCK if keeps_past else tables.READ_FIRST_CLOCK))[0])
 
     def moment_of(self, commit: int, made: int) -> int:
-        """Return when a change became visible: with others of its transaction, or when it was made."""
+        """Return when a change became visible: the moment of its transaction if recorded, or else `made`."""
         if self.depth and commit > self.clock.began:
             return self.clock.made
-        found = self.rows(self.say(_SPAN), (commit,))
-        return int(found[0][1]) if found and found[0][0] <= commit else made
+        rows = self.rows(self.say(_SPAN), (commit,))
+        return int(rows[0][1]) if rows and rows[0][0] <= commit else made
 
     def body(self, encoded: str) -> Body:
-        """Return a stored body, decoded; raise `CorruptStoreError` if it is none."""
+        """Decode a stored body; raise `CorruptStoreError` if that fails."""
         try:
             return decode_body(encoded)
         except ValueError:

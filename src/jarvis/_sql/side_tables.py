@@ -1,4 +1,4 @@
-"""The seam for what goes with the entries of a store in tables of its own, such as a row for each of their tags."""
+"""`SideTable`: rows in tables of their own that go with each state of an entry, such as one for each tag."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 Place = tuple[int, int, int]
-"""Tells a state of an entry apart: (id of its namespace, instant, row). No two of a namespace have the same row; no two
-of a store have it on SQLite."""
+"""Identifies a state of an entry: (id of its namespace, instant, row). Rows are unique in a namespace, and on SQLite
+in the whole store."""
 
 End = tuple[int, int]
-"""Which change ended a past state: (commit number, instant)."""
+"""The change that ended a past state: (commit number, instant)."""
 
 
 class Lent(Protocol):
-    """What a side table is lent of a `jarvis._sql.session.Session`: its connection, its names."""
+    """The part of a `jarvis._sql.session.Session` that a side table uses."""
 
     @property
     def driver(self) -> Driver:
@@ -35,32 +35,32 @@ class Lent(Protocol):
 
     @property
     def names(self) -> Names:
-        """Strings that repeat, and the numbers that stand for them."""
+        """The strings that repeat, and their ids."""
 
     @property
     def side_tables(self) -> tuple[SideTable, ...]:
-        """All of the store's, in the order in which they are written."""
+        """All side tables of the store, in the order in which they are written."""
 
 
 class SideTable(ABC):
     """Rows that go with each state of an entry.
 
-    1. A state is `put` when it becomes the present one. Then it is taken out (`take`), or kept for the past (`keep`),
-       from where it is taken out (`take_past`). `take_all` and `keep_all` do that with all entries of a namespace.
-    2. Each call is a part of the transaction that makes the change. What one raises takes all of it back.
-    3. `take`, `keep` and `take_past` find the rows of a state by its place and tags. Its other content is not given. So
-       an FTS5 table needs content of its own, or ``contentless_delete``: it can delete without the old text then.
-    4. What is taken out leaves the file: FTS5 keeps deleted words in its index for a while, so where something is
-       erased, each FTS5 table that is declared is merged into one piece (``optimize``).
-    5. Tables that are derived (`Table.is_derived`; all of a side table, or none) are not copied where a store is moved
-       into another file. They are made anew there: each present state is `put`, each past one is `put` and then kept.
-       They give no text an id of a name but those that the state itself has, or the copy would have other names.
+    1. `put` adds the rows of a state that becomes the present one. Later `take` removes them, or `keep` moves them to
+       the past, from which `take_past` removes them. `take_all` and `keep_all` do this for all entries of a namespace.
+    2. Each call is part of the transaction of the change. An exception rolls the whole change back.
+    3. `take`, `keep` and `take_past` find the rows of a state by its place and tags. They do not get its other content.
+       So an FTS5 table needs its own content, or ``contentless_delete``, to delete without the old text.
+    4. Removed rows must leave the file. FTS5 keeps deleted words in its index for a while, so an erasure merges each
+       declared FTS5 table into one piece (``optimize``).
+    5. A move of the store into another file does not copy derived tables (`Table.is_derived`; all of a side table, or
+       none). It rebuilds them: each present state is `put`, each past one is `put` and then kept. Derived tables
+       intern no names but those of the state itself, or the copy would have other names.
 
-    It is declared in `jarvis._sql.registry`. The text that creates its tables is the database's own.
+    A side table is declared in `jarvis._sql.registry`. Each database has its own text that creates its tables.
 
     Attributes:
-        tables: those that its rows are in, the one of the present first.
-        needs_tags: it has rows of states that have tags, and is not asked about others.
+        tables: the tables that hold its rows, the one of the present first.
+        needs_tags: only states with tags have rows; the methods are not called for others.
     """
 
     tables: ClassVar[tuple[Table, ...]]
@@ -71,19 +71,19 @@ class SideTable(ABC):
         """Add the rows of a state that becomes the present one.
 
         Args:
-            session: in whose transaction.
+            session: the session of the transaction.
             place: a `Place`, and the ids of category and entity type.
-            entry: what is stored, but for its value; of a table that is made anew, also for timestamp and provenance.
-            encoded: has the value: `jarvis.model.record.check_stored` returns it, at the price of decoding.
+            entry: the stored entry without its value; in a rebuild also without timestamp and provenance.
+            encoded: holds the value: `jarvis.model.record.check_stored` returns it, at the cost of decoding.
         """
 
     @abstractmethod
     def take(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
-        """Remove the rows of a present state, of which nothing stays; return how many there were."""
+        """Remove the rows of a present state that is not kept; return how many there were."""
 
     @abstractmethod
     def keep(self, session: Lent, place: Place, tags: Sequence[str], end: End) -> None:
-        """Move the rows of a present state to the past, or remove them if it has none of the past."""
+        """Move the rows of a present state to the past, or remove them if the table has no past."""
 
     @abstractmethod
     def take_past(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
@@ -91,17 +91,17 @@ class SideTable(ABC):
 
     @abstractmethod
     def take_all(self, session: Lent, namespace: int) -> None:
-        """Do what `take` does for every entry of a namespace. All of them are still there."""
+        """Remove the rows of every entry of a namespace. The entries are still there."""
 
     @abstractmethod
     def keep_all(self, session: Lent, namespace: int, before: int, made: int) -> None:
-        """Do what `keep` does for every entry of a namespace. All of them are still there.
+        """Keep the rows of every entry of a namespace. The entries are still there.
 
-        In the order of their rows they are ended by the changes `before` + 1, `before` + 2, …, at the instant `made`.
+        The changes `before` + 1, `before` + 2, … end them in the order of their rows, at the instant `made`.
         """
 
     def erase(self, session: Lent, namespace: int) -> int:
-        """Remove all rows of a namespace, of its present and of its past; return how many there were.
+        """Remove all rows of a namespace, present and past; return how many there were.
 
         Entries and past states are still there.
         """
@@ -113,32 +113,32 @@ class SideTable(ABC):
 
     @abstractmethod
     def date_past(self, session: Lent, now: int) -> None:
-        """Give rows of past states that noted instants behind `now` those that their states have by now."""
+        """Correct instants later than `now` in rows of past states to the new instants of their states."""
 
     @abstractmethod
     def stored(self, *, is_past: bool) -> str | None:
-        """Return the statement that reads the rows of all present or past states, for `verify`; None if there are none.
+        """Return the statement that reads the rows of all present or past states for `verify`; None if it has none.
 
-        Its first column is the row of the state, by which it is ordered.
+        Its first column is the row of the state, which orders the answer.
         """
 
     @abstractmethod
     def verify(
         self, namespace: str, entry: MemoryEntry, encoded: Encoded, end: End | None, rows: Sequence[tuple[Any, ...]]
     ) -> str | None:
-        """Compare what `stored` gave of one state with the state; return what is wrong, without its content, or None.
+        """Compare the rows of one state with the state; return the fault, without content, or None.
 
         Args:
-            namespace: its name.
-            entry: the state, but for its value, timestamp and provenance.
-            encoded: has the value, see `put`.
-            end: of a past state.
-            rows: those with its row; empty if there are none.
+            namespace: the namespace's name.
+            entry: the state without its value, timestamp and provenance.
+            encoded: holds the value, see `put`.
+            end: the end of a past state, None for a present one.
+            rows: the rows of this state from `stored`; empty if there are none.
         """
 
 
 def take(session: Lent, place: Place, tags: Sequence[str]) -> dict[str, int]:
-    """Remove what goes with a present state; return how many rows of what."""
+    """Remove the rows of a present state from the side tables; return how many of each kind."""
     return {
         side.tables[0].counted: side.take(session, place, tags)
         for side in session.side_tables
@@ -147,7 +147,7 @@ def take(session: Lent, place: Place, tags: Sequence[str]) -> dict[str, int]:
 
 
 def take_past(session: Lent, place: Place, tags: Sequence[str]) -> dict[str, int]:
-    """Remove what goes with a past state; return how many rows of what."""
+    """Remove the rows of a past state from the side tables; return how many of each kind."""
     return {
         side.tables[0].counted: side.take_past(session, place, tags)
         for side in session.side_tables
@@ -156,7 +156,7 @@ def take_past(session: Lent, place: Place, tags: Sequence[str]) -> dict[str, int
 
 
 class Stored(NamedTuple):
-    """A state as it is stored, in the order of the columns of `STATES`; `number` is its key there."""
+    """A stored state, with its fields in the order of the columns of `STATES`; `number` is its key there."""
 
     number: int
     ended: int | None
@@ -177,7 +177,7 @@ class Stored(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """Where it is."""
+        """The place of this state."""
         return self.namespace, self.instant, self.row
 
 
@@ -190,11 +190,11 @@ STATES = {
     "entries": f"SELECT * FROM (SELECT row AS number, NULL, NULL, {_STATE} FROM entries AS s)",
     "revisions": f"SELECT * FROM (SELECT ended AS number, ended, made, {_STATE} FROM revisions AS s)",
 }
-"""By the table that has them: the statements that select states as they are stored, by their `number`."""
+"""By table: the statement that selects its states as they are stored, by their `number`."""
 
 
 def put_again(session: Lent, state: Stored) -> None:
-    """Make what goes with a state that is stored, of the present or of the past."""
+    """Write the rows of a stored state, present or past, to the side tables again."""
     tags, position = _tags(session, state.body), (state.instant, state.row)
     kind, version = state.entity_type, state.version
     entry = described(state.id, state.category, state.key, tags, kind, state.entity_id, version, position)
@@ -207,7 +207,7 @@ def put_again(session: Lent, state: Stored) -> None:
 
 
 def take_again(session: Lent, state: Stored) -> None:
-    """Remove what `put_again` makes of a state."""
+    """Remove the rows that `put_again` writes."""
     (take if state.ended is None else take_past)(session, state.place, _tags(session, state.body))
 
 
@@ -228,5 +228,5 @@ def described(
     version: int,
     position: tuple[int, int],
 ) -> MemoryEntry:
-    """Return an entry without value, timestamp and provenance, which take long to decode."""
+    """Return an entry without value, timestamp and provenance, which are slow to decode."""
     return MemoryEntry(entry_id, category, key, {}, tags, entity_type, entity_id, _NO_TIME, {}, version, position)

@@ -1,4 +1,4 @@
-"""The rows that every SQL backend keeps: their checksums, the row of the clock, and what marks some of them."""
+"""The rows that every SQL backend keeps: their checksums, the row of the clock, and the marks in them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import binascii
 from typing import Any, NamedTuple
 
 COPY, RESTORED = 1, 2
-"""What `clock.copied` says: a copy that nobody has written to, and a store that was one."""
+"""Values of `clock.copied`: a copy that nobody has written to, and a store that was such a copy."""
 
 COMPACTING, FOLDING, COPIES, NAMES = 1, 2, 4, 8
-"""What `clock.erasing` adds up: the file is to be written anew, the log to be emptied, kept copies to be removed, and
-names that nothing has any more, which nobody asked to be erased."""
+"""The sum in `clock.erasing` says what is due: compact the file, empty the log, remove kept copies, and remove names
+that no row uses, which nobody asked to erase."""
 
 CLEARED = """substr(change, 1, 8) = '["clear"'"""
-"""What holds for a revision that was ended by the clearing of its namespace: they are kept for another time."""
+"""The condition for a revision to be ended by a clear of its namespace: the policy has another age for those."""
 
 REMOVED = """(substr(change, 1, 9) = '["delete"' OR substr(change, 1, 8) = '["clear"')"""
-"""What holds for a revision that a removal ended."""
+"""The condition for a revision to be ended by a removal."""
 
 CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing, generation, copied"
 WRITE_CLOCK = (
@@ -26,7 +26,7 @@ WRITE_CLOCK = (
 
 
 FIRST_WITH_PAST = 3
-"""The first version whose stores have a past."""
+"""The first version of stores that has tables of the past."""
 
 
 class Table(NamedTuple):
@@ -34,10 +34,10 @@ class Table(NamedTuple):
 
     Attributes:
         name: its name.
-        names: its columns that hold ids of `names`, but for those of a side table that the state has too.
-        counted: what the receipt of an erasure calls its rows, if they belong to a memory.
-        since: the first version of stores that have it.
-        is_derived: all of it can be made from entries and past states.
+        names: its columns that hold ids of `names`; of a side table, only those that the state does not have.
+        counted: the name of its rows in the receipt of an erasure, if they belong to a memory.
+        since: the first version of stores that has it.
+        is_derived: all its rows can be made from entries and past states.
     """
 
     name: str
@@ -48,18 +48,18 @@ class Table(NamedTuple):
 
 
 def clock_checksum(fields: tuple[int | None, ...]) -> int:
-    """Return the CRC-32 that `clock.checksum` holds of what stands before it."""
+    """Return the CRC-32 in `clock.checksum` of the columns before it."""
     return binascii.crc32(repr(tuple(fields)).encode())
 
 
 def row_checksum(fields: tuple[object, ...], body: bytes | str, packed: bytes | None = None) -> int:
-    """Return the CRC-32 that `entries.checksum` holds.
+    """Return the CRC-32 in `entries.checksum`.
 
     Args:
         fields: commit number, namespace, id, category, key, entity type, entity id, instant, version, and the
             instant of expiry if there is one: names as text, not as the numbers they are interned as.
         body: as stored.
-        packed: likewise; without it the checksum is that of earlier versions.
+        packed: as stored; without it the checksum is that of earlier versions.
     """
     text = body.encode() if isinstance(body, str) else body
     checksum = binascii.crc32(text, binascii.crc32(repr(fields).encode()))
@@ -67,17 +67,17 @@ def row_checksum(fields: tuple[object, ...], body: bytes | str, packed: bytes | 
 
 
 def change_checksum(ended: int, made: int, change: str) -> int:
-    """Return what `revisions.change_checksum` holds: a CRC-32 that SQL can count on from one row to the next."""
+    """Return the value of `revisions.change_checksum`: a CRC-32 to which SQL can add 1 for each further row."""
     return (binascii.crc32(change.encode(), binascii.crc32(b"%d" % made)) + ended) & 0xFFFFFFFF
 
 
 def event_checksum(fields: tuple[object, ...]) -> int:
-    """Return the CRC-32 that `events.checksum` holds of what stands before it."""
+    """Return the CRC-32 in `events.checksum` of the columns before it."""
     return binascii.crc32(repr(fields).encode())
 
 
 class ClockRow(NamedTuple):
-    """What the table `clock` holds, or the newest entry tells in its place."""
+    """The row of the table `clock`, with number and instant of the newest entry if that is newer."""
 
     commit_number: int
     made: int
@@ -98,12 +98,12 @@ READ_CLOCK = f"SELECT {CLOCK_FIELDS}"
 
 
 def clock_row(read: tuple[Any, ...]) -> ClockRow:
-    """Return what `READ_CLOCK` gave.
+    """Return the clock of a row of `READ_CLOCK`.
 
-    A change that only adds or replaces an entry, at an instant that the module made, says both
-    numbers by that entry, and leaves the clock's page alone; any other change writes the clock.
+    A change that only adds or replaces an entry, at an instant that the module made, records its number and its
+    instant in that entry and leaves the clock's page alone; any other change writes the clock.
     """
-    row, instant, commit_number, made, *others = read
+    row, instant, commit_number, made, *rest = read
     if row is not None and row > commit_number:
         commit_number, made = row, instant
-    return ClockRow(commit_number, made, *others)
+    return ClockRow(commit_number, made, *rest)

@@ -1,4 +1,4 @@
-"""The rows that say which entries have a tag: one for each tag of an entry, with what narrows questions by tag."""
+"""`Tags`: one row for each tag of an entry, with the columns that narrow questions by tag."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jarvis.model.record import Encoded
 
 AT_ONCE = 100
-"""So many tags of an entry are written by one statement."""
+"""How many tags of an entry one statement writes at most."""
 
 _DELETE_ALL = "DELETE FROM tags WHERE namespace = ?"
 _KEEP_ALL = """
@@ -36,7 +36,7 @@ SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("c
 
 
 class Tags(SideTable):
-    """A row a tag, of the present and of the past, with what narrows questions by tag."""
+    """A row for each tag of each present and past state."""
 
     tables = (
         Table("tags", ("tag",), "tags"),
@@ -49,9 +49,9 @@ class Tags(SideTable):
         session: Lent,
         place: tuple[int, int, int, int, int],
         entry: MemoryEntry,
-        encoded: Encoded,  # noqa: ARG002  others need the value
+        encoded: Encoded,  # noqa: ARG002  other side tables need the value
     ) -> None:
-        """Note the tags of an entry."""
+        """Add the tags of an entry."""
         _each_part(session, _insert, _ids(session, entry.tags), place)
 
     def take(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
@@ -61,7 +61,7 @@ class Tags(SideTable):
         return len(ids)
 
     def keep(self, session: Lent, place: Place, tags: Sequence[str], end: End) -> None:
-        """Make the tags of an entry those of a past state."""
+        """Move the tags of an entry to a past state."""
         ids = _ids(session, tags)
         _each_part(session, _keep, ids, (*place, *end))
         _each_part(session, _delete, ids, place)
@@ -77,53 +77,53 @@ class Tags(SideTable):
         session.driver.run(_DELETE_ALL, (namespace,))
 
     def keep_all(self, session: Lent, namespace: int, before: int, made: int) -> None:
-        """Make the tags of every entry of a namespace those of past states."""
+        """Move the tags of every entry of a namespace to past states."""
         session.driver.run(_KEEP_ALL, {"namespace": namespace, "before": before, "made": made})
         session.driver.run(_DELETE_ALL, (namespace,))
 
     def date_past(self, session: Lent, now: int) -> None:
-        """Give the tags of past states the instants of those."""
+        """Give the tags of past states the instants of their states."""
         session.driver.run(session.driver.dialect.say(_DATE_PAST), {"now": now})
 
     def stored(self, *, is_past: bool) -> str:
-        """Return the statement that reads all tags, and what is noted of their states beside them."""
+        """Return the statement that reads all tags and the columns of their states beside them."""
         return _STORED.format("ended, made" if is_past else "NULL, NULL", self.tables[is_past].name)
 
     def verify(
         self,
         namespace: str,
         entry: MemoryEntry,
-        encoded: Encoded,  # noqa: ARG002  others need the value
+        encoded: Encoded,  # noqa: ARG002  other side tables need the value
         end: End | None,
         rows: Sequence[tuple[Any, ...]],
     ) -> str | None:
-        """Compare the tags of a state with those in its body, and what is noted beside them with the state."""
+        """Compare the tags of a state with those in its body, and the columns beside them with the state."""
         instant, _ = entry.position or (None, None)
-        noted = (namespace, entry.category, entry.entity_type, instant, *(end or (None, None)))
-        there = set()
-        for _, tag, *others in rows:
-            if tuple(others) != noted:
+        expected = (namespace, entry.category, entry.entity_type, instant, *(end or (None, None)))
+        tags = set()
+        for _, tag, *columns in rows:
+            if tuple(columns) != expected:
                 return "a tag of the past does not match its state" if end else "a tag does not match its entry"
-            there.add(tag)
-        return None if there == set(entry.tags) else "the tags of an entry are not those it was stored with"
+            tags.add(tag)
+        return None if tags == set(entry.tags) else "the tags of an entry are not those it was stored with"
 
 
 def _ids(session: Lent, tags: Sequence[str]) -> list[int]:
-    """Return the ids of tags as names, each once."""
+    """Return the ids of the tags' names, each once."""
     return session.names.intern_all(*set(tags))
 
 
-def _each_part(session: Lent, text: Callable[[int], str], ids: Sequence[int], others: tuple[int, ...]) -> None:
-    """Run a statement for the tags with these ids, or for each hundred of them: `text` is its text for so many."""
+def _each_part(session: Lent, text: Callable[[int], str], ids: Sequence[int], bindings: tuple[int, ...]) -> None:
+    """Run a statement for each hundred of these tags; `text` returns it for a number of tags."""
     for start in range(0, len(ids), AT_ONCE):
         part = ids[start : start + AT_ONCE]
-        session.driver.run(text(len(part)), (*others, *part))
+        session.driver.run(text(len(part)), (*bindings, *part))
 
 
-# In each, the numbered parameters come first and those of the tags behind them.
+# In each statement the parameters of the tags come last.
 @functools.lru_cache(maxsize=AT_ONCE)
 def _insert(count: int) -> str:
-    rows = ", ".join(f"(?1, ?{place}, ?2, ?3, ?4, ?5)" for place in range(6, 6 + count))
+    rows = ", ".join(f"(?1, ?{parameter}, ?2, ?3, ?4, ?5)" for parameter in range(6, 6 + count))
     return f"INSERT INTO tags (namespace, tag, instant, row, category, entity_type) VALUES {rows}"
 
 
@@ -138,13 +138,13 @@ def _delete_past(count: int) -> str:
 
 
 def _of_state(count: int) -> str:
-    marks = ", ".join(f"?{place}" for place in range(4, 4 + count))
+    marks = ", ".join(f"?{parameter}" for parameter in range(4, 4 + count))
     return f"WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"
 
 
 @functools.lru_cache(maxsize=AT_ONCE)
 def _keep(count: int) -> str:
-    marks = ", ".join(f"?{place}" for place in range(6, 6 + count))
+    marks = ", ".join(f"?{parameter}" for parameter in range(6, 6 + count))
     return (
         "INSERT INTO past_tags SELECT namespace, tag, instant, row, category, entity_type, ?4, ?5 FROM tags "
         f"WHERE namespace = ?1 AND tag IN ({marks}) AND instant = ?2 AND row = ?3"

@@ -25,20 +25,20 @@ _MANY_TRIES = 20
 
 
 def back_up(database: Database, directory: Path) -> Path:
-    """Write the store as it is now into a directory, as a file of the same name; return its path.
+    """Write the present state of the store to a file of the same name in a directory; return its path.
 
-    Readers and writers go on. The copy is encrypted as the store is, and its file of keys comes along. It is read again
-    and compared whole, O(store), before it has its name; whoever else writes a store to that place waits meanwhile.
+    Readers and writers continue. The copy is encrypted like the store and gets its file of keys. Before it gets its
+    name it is read again and verified as a whole, O(store). Meanwhile other writers of a store at that path wait.
 
     Raises:
-        StoreAccessError: the directory holds such a file already.
-        CorruptStoreError: what was copied is damaged; nothing was kept.
+        StoreAccessError: the directory already has such a file.
+        CorruptStoreError: the store is damaged; no copy was kept.
         StoreError: the store cannot be read, or the copy cannot be written.
     """
     target = directory / os.path.basename(database.path)
     keys = directory / os.path.basename(database.vault.path)
 
-    beside = (keys, Path(f"{target}-wal"))  # the log of another store would be taken for the copy's
+    beside = (keys, Path(f"{target}-wal"))  # SQLite would read another store's log as the copy's
     temporaries = (files.temporary_path(str(target)), files.temporary_path(str(keys)))
     with place_for_copy(target, beside, database.busy_timeout_seconds):
         try:
@@ -57,7 +57,7 @@ def back_up(database: Database, directory: Path) -> Path:
 
 
 def _put(temporaries: tuple[str, str], targets: tuple[str, str]) -> None:
-    """Give copy and keys their names: the keys first, so that no copy is ever without; and both or none."""
+    """Give copy and keys their names, both or none; the keys first, so that no copy is ever without."""
     placed = []
     try:
         for temporary, target in zip(reversed(temporaries), reversed(targets), strict=True):
@@ -72,18 +72,18 @@ def _put(temporaries: tuple[str, str], targets: tuple[str, str]) -> None:
 
 
 def _key_of(database: Database, session: Lease) -> tuple[DataKey | None, Envelope | None] | None:
-    """Return the key of the file that a connection has open, and the file of keys; None if it was replaced."""
+    """Return the key of a connection's file, and the file of keys; None if the file was replaced."""
     try:
-        held = database.file.key(), database.vault.envelope()
+        keys = database.file.key(), database.vault.envelope()
     except StoreError:
         if database.file.identity() == session.identity:
             raise
         return None
-    return held if database.file.identity() == session.identity else None
+    return keys if database.file.identity() == session.identity else None
 
 
 def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
-    """Read the copy from the disk, and compare all that can be compared."""
+    """Read the copy from the disk and verify all of it."""
     try:
         written = driver.connect_read_only(
             temporary, key=key, immutable=True, checksums=True, busy_timeout_seconds=0, views=lambda _: ""
@@ -99,13 +99,13 @@ def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
 
 
 def _copied(database: Database, temporary: str, keys: str) -> bool:
-    """Write the copy and its keys; False if the store was replaced, or written where no lock can be had, meanwhile."""
+    """Write the copy and its keys; False if the store was meanwhile replaced, or written while read without locks."""
     with database.snapshot() as session, files.explaining(temporary, "write the backup"):
-        held = _key_of(database, session)
-        if held is None:
+        own_keys = _key_of(database, session)
+        if own_keys is None:
             return False
-        key, envelope = held
-        with contextlib.suppress(FileNotFoundError):  # of the try before
+        key, envelope = own_keys
+        with contextlib.suppress(FileNotFoundError):  # of the previous try
             files.system.unlink(temporary)
         os.close(files.create(temporary))
         try:
@@ -113,13 +113,13 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
             try:
                 copy.execute("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").fetchall()
                 if key is None:
-                    # The checksum layer learns from the first page that there is room for checksums. The backup writes
-                    # that page last, and others before, when its cache of 2 MB is full.
+                    # The checksum layer reads in the first page that pages have room for checksums. The backup writes
+                    # that page last, and others earlier, when its cache of 2 MB is full.
                     copy.reserve_bytes(reserve=driver.RESERVED_BYTES)
                     copy.execute("CREATE TABLE first (page); DROP TABLE first").fetchall()
                 with copy.backup("main", session.raw, "main") as backup:
                     backup.step(-1)
-                for sql in touched_rows.ending(touched_rows.of(copy)):  # of a move that is none of the copy's
+                for sql in touched_rows.ending(touched_rows.of(copy)):  # the move is not the copy's
                     copy.execute(sql).fetchall()
                 schema.mark_copied(copy)
                 if key is not None:

@@ -1,7 +1,7 @@
-"""The page cipher of the driver, in the format of SQLCipher 4: how a connection is given its key.
+"""Gives a connection its key for the page cipher of the driver, in the format of SQLCipher 4.
 
-Each page of 1,024 bytes is AES-256-CBC under a key of its own start value, with an HMAC-SHA-512 over it and its
-number in the 80 bytes at its end; the first page begins with the salt in the clear
+Each page of 1,024 bytes is encrypted with AES-256-CBC and an initialization vector of its own. Its last 80 bytes hold
+that vector and an HMAC-SHA-512 of the page and its number. The first page begins with the salt in the clear
 (https://www.zetetic.net/sqlcipher/design/). The write-ahead log holds the same pages.
 """
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
 
 PLAIN = b"SQLite format 3\0"
-"""What a plain file begins with, where an encrypted one has its salt."""
+"""The first bytes of a plain file; an encrypted one has its salt there."""
 
 SALT_BYTES = 16
 RESERVED_BYTES = 80
 PAGE_BYTES = 1_024
-"""A create writes a dozen pages, most of them for a few bytes, and each is encrypted whole: 14 µs for 4 KiB."""
+"""Small, because a create changes a few bytes in each of a dozen pages, which are encrypted whole: 14 µs for 4 KiB."""
 
 PLAIN_PAGE_BYTES = 4_096
 _START_BYTES = 16
@@ -33,21 +33,21 @@ _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
 def may_be_sealed(beginning: bytes, size: int) -> bool:
-    """Tell whether a file of this size that begins so may be an encrypted store: with a random salt, in whole pages.
+    """Tell whether a file of this size and beginning may be an encrypted store: a random salt, whole pages.
 
-    A plain one whose first bytes are damaged begins with most of `PLAIN` still; other files, with text or zeros.
+    A plain store with damaged first bytes still begins with most of `PLAIN`; other files begin with text or zeros.
     """
     alike = sum(one == other for one, other in zip(beginning, PLAIN, strict=False))
     return size > 0 and size % PAGE_BYTES == 0 and alike < SALT_BYTES // 2 and len(set(beginning)) > SALT_BYTES // 2
 
 
 def unlock(connection: apsw.Connection, key: DataKey, path: str) -> None:
-    """Give a connection that has read nothing yet the key of its file.
+    """Give a connection that has not read anything the key of its file.
 
-    Nothing is read, so nothing is proved: a wrong key fails at the first page.
+    This reads nothing and so proves nothing: a wrong key fails at the first page.
 
     Raises:
-        StoreAccessError: the driver does not answer as one that encrypts; plain SQLite ignores a key in silence.
+        StoreAccessError: the driver does not answer like one that encrypts; plain SQLite silently ignores a key.
     """
     answers = []
     spoken = f"\"x'{_spoken(key)}'\""
@@ -58,9 +58,9 @@ def unlock(connection: apsw.Connection, key: DataKey, path: str) -> None:
 
 
 def address(path: str, key: DataKey | None) -> str:
-    """Return the URI by which ``VACUUM INTO`` makes a file with this key, or a plain one, whatever it makes it from.
+    """Return the URI for ``VACUUM INTO`` to make a file with this key, or a plain one, from any store.
 
-    A connection to a plain file, without a log, is told the size of the new pages before: ``PRAGMA page_size``.
+    A connection to a plain file without a log must be told the size of the new pages first: ``PRAGMA page_size``.
     """
     if key is None:
         return f"file:{quote(path)}?key="
@@ -73,15 +73,15 @@ def _spoken(key: DataKey) -> str:
 
 
 def check(connection: apsw.Connection, beginning: bytes, key: DataKey, path: str) -> None:
-    """Raise `StoreAccessError` if what was written with `key`, and begins with these bytes, is not encrypted."""
+    """Raise `StoreAccessError` if a file that was written with `key`, and begins with these bytes, is not encrypted."""
     if beginning != key.salt or connection.reserve_bytes() != RESERVED_BYTES:
-        raise StoreAccessError(path, "was not encrypted by the driver, against what it answered; nothing is kept in it")
+        raise StoreAccessError(path, "was not encrypted, although the driver said so; nothing is kept in it")
 
 
 def opens(path: str, key: DataKey) -> bool:
-    """Tell whether the key opens the file at `path`, taken for one that begins with its salt; nothing is written.
+    """Tell whether the key opens the file at `path`, which must begin with its salt; nothing is written.
 
-    A reader that is not told that the file is immutable makes a log and its index beside it, or writes to that.
+    Opened as immutable: another reader would create a log and its index beside the file, or write to that index.
     """
     address = f"file:{quote(path)}?mode=ro&immutable=1"
     connection = apsw.Connection(address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
@@ -96,7 +96,7 @@ def opens(path: str, key: DataKey) -> bool:
 
 
 def pages_of(chunks: Iterator[bytes], key: DataKey, *, is_log: bool) -> Iterator[bytes]:
-    """Yield the content of the pages of an encrypted file, or of its log, given its bytes; verify nothing."""
+    """Decrypt the bytes of an encrypted file, or of its log, and yield the content of its pages; verify nothing."""
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES256
     from cryptography.hazmat.primitives.ciphers.modes import CBC

@@ -16,15 +16,15 @@ from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, StoreTooNewErro
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings
 
-_MANY_LOOKS = 100  # of a reader at what a writer is changing
+_MANY_LOOKS = 100  # by a reader at an index that a writer is changing
 
 
 class Connection:
-    """The driver's connection, its errors translated.
+    """A connection of the driver, with its errors translated.
 
     Attributes:
-        raw: the driver's own.
-        is_lost: it could not take a transaction back, and is used no more.
+        raw: the driver's connection.
+        is_lost: a rollback failed, so the connection is not used again.
     """
 
     dialect = driver.DIALECT
@@ -32,10 +32,10 @@ class Connection:
     def __init__(self, raw: apsw.Connection, path: str) -> None:
         self.raw, self.path = raw, path
         self.is_lost = False
-        self._cursor = raw.cursor()  # of statements that are run to their end at once
+        self._cursor = raw.cursor()  # for statements that run to their end at once
         self._data_version = -1
         self._is_torn = self._is_writing = False
-        self._keeps_past = False  # as far as is known
+        self._keeps_past = False  # False: not known yet
 
     # --- statements ------------------------------------------------------------------------------
 
@@ -46,9 +46,9 @@ class Connection:
         try:
             return self._cursor.execute(sql, bindings).fetchall()
         except apsw.Error as error:
-            found: list[Any] = self._again(error, lambda: self._cursor.execute(sql, bindings).fetchall())
-            return found
-        except UnicodeDecodeError:  # it carries what is stored
+            rows: list[Any] = self._again(error, lambda: self._cursor.execute(sql, bindings).fetchall())
+            return rows
+        except UnicodeDecodeError:  # it carries stored text
             raise self.corrupt("a text is no text") from None
 
     def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
@@ -57,10 +57,10 @@ class Connection:
             raise torn_transaction(self.path)
         try:
             try:
-                found = self.raw.execute(sql, bindings)
+                rows = self.raw.execute(sql, bindings)
             except apsw.Error as error:
-                found = self._again(error, lambda: self.raw.execute(sql, bindings))
-            yield from found
+                rows = self._again(error, lambda: self.raw.execute(sql, bindings))
+            yield from rows
         except apsw.Error as error:
             raise self._failed(error, "read") from error
         except UnicodeDecodeError:
@@ -76,7 +76,7 @@ class Connection:
             raise self._failed(error, "write") from error
 
     def put(self, sql: str, bindings: Bindings) -> bool:
-        """Run one statement that inserts a row; False if a unique one of the same kind is there."""
+        """Insert a row; False, and nothing done, if a unique index already has such a row."""
         if self._is_torn:
             raise torn_transaction(self.path)
         try:
@@ -92,10 +92,10 @@ class Connection:
         return self.raw.changes()
 
     def _again(self, error: apsw.Error, run: Callable[[], Any]) -> Any:
-        """Repeat a read that met a writer half-way, and return what `run` returns; raise the error if it is another.
+        """Repeat a read that a writer disturbed, and return its result; raise any other error.
 
-        A connection that may not write takes an index of the log that is just being changed, one look in 70,000
-        beside a busy writer, for one that has to be recovered.
+        If a writer is changing the index of the log, a connection that may not write takes it for one that needs
+        recovery: one look in 70,000 beside a busy writer.
         """
         for _ in range(_MANY_LOOKS):
             if driver.extended_code(error) != apsw.SQLITE_READONLY_RECOVERY:
@@ -108,7 +108,7 @@ class Connection:
         raise self._failed(error, "read") from error
 
     def _failed(self, error: apsw.Error, doing: str) -> Exception:
-        """Return the error of ours for the driver's `error`; notice if it ended the transaction."""
+        """Return our error for the driver's `error`; note if that ended the transaction."""
         if self._is_writing and not self.raw.in_transaction:
             self._is_torn = True
         return driver.translated(self.path, error, doing, self.raw.system_errno)
@@ -120,7 +120,7 @@ class Connection:
         return self.raw.in_transaction
 
     def begin(self) -> bool:
-        """Open a transaction (the caller holds the writer lock); return whether nobody else wrote since the last one.
+        """Begin a transaction (the caller has the writers' lock); return whether nobody else wrote since the last one.
 
         Raises:
             StoreTooNewError: a newer jarvis has migrated the store meanwhile.
@@ -140,7 +140,7 @@ class Connection:
         return False
 
     def commit(self) -> None:
-        """End the transaction: what it changed is on the disk."""
+        """Commit the transaction: when this returns, its changes are durable."""
         if self._is_torn:
             raise torn_transaction(self.path)
         try:
@@ -151,12 +151,12 @@ class Connection:
         self._data_version = self.raw.data_version()  # our own commits move it too
 
     def roll_back(self) -> None:
-        """Take the open transaction back, if there is one."""
+        """Roll back the open transaction, if there is one."""
         self._is_torn = self._is_writing = False
         try:
             if self.raw.in_transaction:
                 self.raw.execute("ROLLBACK").fetchall()
-        except apsw.Error:  # it is past saving: the next connection rolls back
+        except apsw.Error:  # the next connection rolls back
             self.is_lost = True
 
     def save(self, level: int) -> None:
@@ -164,26 +164,26 @@ class Connection:
         self.run(f"SAVEPOINT level_{level}")
 
     def release(self, level: int) -> None:
-        """Keep what was changed since a savepoint."""
+        """Release a savepoint and keep its changes."""
         self.run(f"RELEASE level_{level}")
 
     def back_to(self, level: int) -> None:
-        """Take back what was changed since a savepoint, if it still stands."""
+        """Roll back to a savepoint and remove it, if it still exists."""
         if self.raw.in_transaction:
             self._is_torn = False
             self.run(f"ROLLBACK TO level_{level}")
             self.run(f"RELEASE level_{level}")
 
     def tear(self) -> None:
-        """Refuse to keep the transaction, or the savepoint, that half a change was made in."""
+        """Refuse to commit the transaction or savepoint in which a change was interrupted half-way."""
         self._is_torn = True
 
     def stand_still(self) -> None:
-        """Let the reads from here on see one state."""
+        """Let all reads from here on see one state."""
         self.rows("BEGIN")
 
     def go_on(self) -> None:
-        """Let the reads from here on see what is there."""
+        """Let reads see the newest state again."""
         if self.raw.in_transaction:
             self.rows("COMMIT")
 
@@ -196,7 +196,7 @@ class Connection:
         return self._keeps_past
 
     def corrupt(self, finding: str) -> CorruptStoreError:
-        """Return the error that says that the store is damaged, and the way out."""
+        """Return the error that says that the store is damaged, and what to do."""
         return driver.corrupt(self.path, finding)
 
 
@@ -209,5 +209,5 @@ def too_new(path: str, version: int) -> StoreTooNewError:
 
 
 def read_only(path: str) -> ReadOnlyStoreError:
-    """Return the error that says that a read-only store was asked to change."""
+    """Return the error for a change of a store that is open read-only."""
     return ReadOnlyStoreError(path, "is open with read_only=True; open it without to change anything")

@@ -1,4 +1,4 @@
-"""One SQLite file as this process has it open: which connection a call is lent, and how its transaction ends."""
+"""`Database`: lends the calls of this process connections to one SQLite file, and ends their transactions."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 class Database:
-    """The file at `path` and this process's connections to it; shared by all namespaces of a store.
+    """The file at `path` and this process's connections to it; all namespaces of a store share it.
 
     Args:
         path: the store's file.
-        options: read-only: nothing is written, not even a lock file. Its encryption and keys are as it was opened with;
-            as they are by now: `jarvis._sqlite.vault.Vault`.
+        options: with `read_only` nothing is written, not even a lock file. Encryption and keys are those at opening;
+            `jarvis._sqlite.vault.Vault` has those of now.
     """
 
     def __init__(self, path: Path, options: StoreOptions) -> None:
@@ -62,26 +62,26 @@ class Database:
         self.read_only = options.read_only
         self.busy_timeout_seconds = options.busy_timeout_seconds
         self.pool = Pool(self.file, options.history)
-        self._leader = Leader(self.pool, self._commit, self._behind, options.busy_timeout_seconds)
-        self._finish_after = 0.0  # the time of the monotonic clock from which on an erasure is finished by writers
+        self._leader = Leader(self.pool, self._commit, self._finish_inside, options.busy_timeout_seconds)
+        self._finish_after = 0.0  # monotonic time before which writers do not try again to finish an erasure
         _databases.add(self)
         forks.take_care_of(self)
 
     # --- for the backend -------------------------------------------------------------------------
 
     def read(self, work: Callable[[Lease, *Args], Result], *args: *Args) -> Result:
-        """Return what `work` returns, given the calling thread's connection, opened if need be, and `args`.
+        """Run `work` with the calling thread's connection, opened if need be, and `args`; return its result.
 
-        Who interrupts a call of the thread, or another task's transaction on it, is lent a connection of its own,
+        A call that interrupts another one of its thread, or another task's transaction, gets a connection of its own,
         which sees the last commit.
 
         Raises:
-            StoreError: whatever is wrong with the store.
-            TransactionError: the call that this one interrupts is just opening the store.
+            StoreError: the store cannot be read.
+            TransactionError: this call interrupts one that is opening the store.
         """
         thread = self.pool.threads.here
         session = thread.session
-        # What a change asks, which is most of what is asked inside a transaction, nobody else can ask.
+        # Only the change itself can read while it is made; most reads inside transactions are of this kind.
         is_alone = thread.call is None and (session is None or not session.depth or session.joined)
         if is_alone and session is not None and session.joined and self.lock.is_mine():
             try:
@@ -100,11 +100,11 @@ class Database:
                     result = work(session, *args)
                     if session.immutable is None or self.pool.is_there(session):
                         return result
-                    session.drop()  # a writer came: what was read without locks may be torn, so read again
+                    session.drop()  # a writer came: reads without locks may be torn, so read again
                 except CorruptStoreError:
                     if session.depth or (attempt and session.immutable is None):
                         raise
-                    self.pool.distrust()  # another program may have written: look at the whole again, once
+                    self.pool.distrust()  # another program may have written: verify the file again, once
                 finally:
                     self.pool.leave(session)
         except BaseException:
@@ -118,11 +118,11 @@ class Database:
         )
 
     def _is_aside(self, thread: Thread) -> bool:
-        """Tell whether the caller may not use the thread's connection: a call, or another task's transaction, does."""
+        """Tell whether another call, or another task's transaction, is using the thread's connection."""
         return (thread.call is not None and thread.is_closed()) or self._is_of_another_task(thread.session)
 
     def _is_of_another_task(self, session: Lease | None) -> bool:
-        # While a change is made no other task runs, so that need not be asked again and again.
+        # While a change is made no other task runs, so `joined` saves the look at the task.
         return bool(
             session is not None
             and session.depth
@@ -132,10 +132,10 @@ class Database:
         )
 
     def _own(self, thread: Thread) -> Lease | None:
-        """Return the connection on which the caller, who is about to write, has a transaction open, or None.
+        """Return the connection on which the caller, about to write, has a transaction open, or None.
 
         Raises:
-            TransactionError: it interrupts a call, or meets another task's transaction.
+            TransactionError: the caller interrupts a call, or meets another task's transaction.
         """
         if thread.call is not None:
             thread.check(self.path)
@@ -147,20 +147,20 @@ class Database:
         return session
 
     def changing(self) -> AbstractContextManager[Lease]:
-        """Lend the calling thread its connection inside a transaction, or a savepoint of the open one.
+        """Lend the calling thread its connection inside a transaction, or inside a savepoint of the open one.
 
-        Committed when the block is left, rolled back when it raises anything. Nobody else takes part in it: neither
-        who interrupts the function that this is called in, nor another task.
+        The transaction commits when the block ends, and rolls back when it raises anything. Neither a call that
+        interrupts the calling function nor another task takes part in it.
 
         Raises:
             StoreError: the store is read-only, busy, full, damaged or gone; nothing of the block was kept.
-            TransactionError: it interrupts another call, or meets another task's transaction; or this process was
-                forked inside the block.
+            TransactionError: the caller interrupts another call, or meets another task's transaction; or this process
+                was forked inside the block.
         """
         return self._begun(sys._getframe(1))
 
     def transaction(self) -> AbstractContextManager[Lease]:
-        """Do as `changing` does, for a block in which the calling task calls other verbs, which take part in it."""
+        """Lend a connection as `changing` does, for a block whose calls of other verbs take part in the transaction."""
         return self._begun(None)
 
     @contextlib.contextmanager
@@ -211,17 +211,17 @@ class Database:
             raise
         finally:
             thread.call = None
-            del closing  # or the frame would hold itself until the garbage collector comes
+            del closing  # else the frame would keep itself alive until the garbage collector runs
         if not level:
-            self._finish_behind(session)
+            self._finish_after_commit(session)
 
     @contextlib.contextmanager
     def alone(self, patience_seconds: float) -> Iterator[Lease]:
-        """Lend the calling thread its connection, outside of any transaction, and keep all other writers out.
+        """Lend the calling thread its connection outside of any transaction, and keep all other writers out.
 
         Raises:
             StoreError: the store is busy, damaged or gone.
-            TransactionError: it interrupts another call, or meets another task's transaction.
+            TransactionError: the caller interrupts another call, or meets another task's transaction.
         """
         thread = self.pool.threads.here
         self._own(thread)
@@ -242,38 +242,38 @@ class Database:
             thread.call = None
 
     def _lock_out(self, session: Lease, patience_seconds: float) -> tuple[Lease, os.stat_result]:
-        """Take the writers' lock; return the thread's connection, a new one if the file was replaced, and its status.
+        """Take the writers' lock; return the thread's connection (new if the file was replaced) and the file's status.
 
-        While the connection waits it is idle: a fork, or a shutdown, may close it. Also if this raises, whoever calls
-        this releases the lock and leaves the session that it knows of.
+        While this waits the connection is idle: a fork or a shutdown may close it. Also if this raises, the caller
+        releases the lock and leaves the session that it has.
         """
         while True:
             session.give_back()
             try:
                 status = self.file.take_lock(patience_seconds)
             finally:
-                session.take()  # before it is looked at, see `Pool.enter`
+                session.take()  # before `is_current` looks at it
             if self.pool.is_current(session) and (status.st_dev, status.st_ino) == session.identity:
                 return session, status
-            self.lock.release()  # what is opened may need the lock itself
+            self.lock.release()  # to open a connection may need the lock
             self.pool.leave(session)
             session = self.pool.enter()
 
     def change(self, work: Callable[[Lease, *Args], Result], *args: *Args) -> Result:
-        """Return what `work` returns, given a connection and `args`; what it changes is kept whole or not at all.
+        """Run `work` with a connection and `args`, and keep its changes whole or not at all; return its result.
 
-        Inside the calling task's transaction it is part of that. Elsewhere it may be done by another
-        thread, together with what other threads change, and is on the disk when this returns. It may be
-        called twice, and uses no other store. What interrupts it takes no part in it, see also `letting_in`.
+        Inside the calling task's transaction the changes are part of that. Elsewhere another thread may make them,
+        together with those of other threads, and they are durable when this returns. `work` may be called twice, and
+        uses no other store. A call that interrupts it takes no part in it, see also `letting_in`.
 
         Raises:
             StoreError: the store is read-only, busy, full, damaged or gone; nothing of `work` was kept.
-            TransactionError: it interrupts another call, or meets another task's transaction.
+            TransactionError: the caller interrupts another call, or meets another task's transaction.
         """
         thread = self.pool.threads.here
         session = thread.session
         if thread.call is not None or session is None or not session.joined or not self.lock.is_mine():
-            session = self._own(thread)  # else it is a part of the change that this thread is making
+            session = self._own(thread)  # else this is part of the change that this thread is making
         if session is None:
             result: Result = self._share(Write(work, args, NOT_MADE), thread)
             return result
@@ -297,10 +297,10 @@ class Database:
             thread.call = None
 
     def _put_right(self, thread: Thread) -> None:
-        """End what an exception, raised from outside at any place, has left of a call that was in no transaction.
+        """Clean up a call outside of transactions after an exception that was raised from outside at any place.
 
-        Each end of a call is written down twice, where it belongs and here: one exception keeps at most one of the two
-        from being reached. It may find nothing to do, which is what it finds mostly.
+        Each clean-up of a call stands twice, where it belongs and here: one exception can keep only one of the two
+        from running. Mostly there is nothing to do here.
         """
         session = thread.session
         if session is not None:
@@ -314,10 +314,10 @@ class Database:
         self._leader.shared.wake_next()
 
     def within(self, work: Callable[[Lease], Result]) -> Result:
-        """Return what `work` returns, lent the connection on which the caller has a transaction open.
+        """Run `work` with the connection on which the caller has a transaction open; return its result.
 
         Raises:
-            TransactionError: it has none.
+            TransactionError: the caller has none.
         """
         session, thread = self.own_session(), self.pool.threads.here
         try:
@@ -327,33 +327,33 @@ class Database:
             thread.call = None
 
     def own_session(self) -> Lease:
-        """Return the connection on which the caller has a transaction open; raise `TransactionError` if it has none."""
+        """Return the connection on which the caller has a transaction open; without one raise `TransactionError`."""
         thread = self.pool.threads.here
         session = thread.session
         if session is not None and session.joined and thread.call is None and self.lock.is_mine():
-            return session  # of a change that this thread is making: the same, at less cost
+            return session  # of the change that this thread is making; `_own` returns the same at more cost
         session = self._own(thread)
         if session is None:
             raise no_transaction(self.path)
         return session
 
     def announce(self) -> None:
-        """Say that the caller's transaction is about to end: what it is dated by is read after this."""
+        """Say that the caller's transaction is about to end: its date is read after this."""
         if self.own_session().depth == 1:
             self.lock.announce()
 
     def await_commit(self) -> None:
-        """Return when the commit is over that is in flight now, if there is any, unless it is the caller's own.
+        """Wait for the commit that is in progress now, if there is one and it is not the caller's own.
 
         Raises:
-            StoreBusyError: it takes too long.
-            TransactionError: the call that this one interrupts is just making it.
+            StoreBusyError: the commit takes too long.
+            TransactionError: this call interrupts the one that is committing.
         """
         if not self.in_transaction():
             self.lock.await_commit(self.busy_timeout_seconds)
 
     def change_as_one(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns, as `change` does; the verbs that it calls take part in the change."""
+        """Run `work` as `change` does; the verbs that it calls take part in the change."""
         thread = self.pool.threads.here
         session = thread.session
         may_be_inside = thread.call is not None or (session is not None and session.depth > 0)
@@ -364,7 +364,7 @@ class Database:
         return work() if session.joined else session.join(work)
 
     def letting_in(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns, which is called inside `change` and calls other verbs, which take part in it."""
+        """Run `work` inside `change` so that the verbs it calls take part in the change; return its result."""
         thread = self.pool.threads.here
         call = thread.call
         try:
@@ -389,7 +389,7 @@ class Database:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Lease]:
-        """Lend a connection of its own, for an iteration that outlives the call; not for transactions."""
+        """Lend a separate connection, for an iteration that outlives the call; not for transactions."""
         session = self.pool.open_aside() if self._is_aside(self.pool.threads.here) else self.pool.opened_again()
         try:
             try:
@@ -400,29 +400,29 @@ class Database:
             self.pool.retire(session)
 
     def iterate(self, find: Callable[[Session], Iterator[Result]]) -> Iterator[Result]:
-        """Yield what `find` yields when lent a connection of its own; not for who is inside a transaction.
+        """Yield what `find` yields on a separate connection; not for callers inside a transaction.
 
         Raises:
-            StoreBusyError: it reads without locks and met a writer.
+            StoreBusyError: a writer came while the connection read without locks.
         """
         with self.file.log_watch.reading(), self.snapshot() as session:
-            for found in find(session):
+            for result in find(session):
                 if self.pool.is_disturbed(session):
                     raise StoreBusyError(self.path, "a writer came while it was read from read-only media; start again")
                 session.suspend()
-                yield found
+                yield result
                 session.resume()
 
     def corrupt(self, finding: str) -> CorruptStoreError:
-        """Return the error that says that the store is damaged, and the way out."""
+        """Return the error that says that the store is damaged, and what to do."""
         return driver.corrupt(self.path, finding)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep all writers out, for something else than a transaction.
+        """Keep all writers out during a block, without a transaction.
 
         Raises:
-            TransactionError: it interrupts another call, or meets another task's transaction.
+            TransactionError: the caller interrupts another call, or meets another task's transaction.
         """
         thread = self.pool.threads.here
         self._own(thread)
@@ -438,7 +438,7 @@ class Database:
             thread.call = None
 
     def check_may_rewrite(self) -> None:
-        """Raise the error of who may not replace files of the store: a reader, or somebody inside a transaction."""
+        """Raise our error if the caller may not replace files: the store is read-only, or a transaction is open."""
         if self.read_only:
             raise read_only(self.path)
         if self._own(self.pool.threads.here):
@@ -447,7 +447,7 @@ class Database:
     def in_transaction(self) -> Lease | None:
         """Return the connection on which the caller has a transaction open, or None.
 
-        It has none if it interrupts a call that has, or is another task than the one that opened it.
+        A call that interrupts the one with the transaction has none, nor has another task than the one that opened it.
         """
         thread = self.pool.threads.here
         session = thread.session
@@ -456,16 +456,16 @@ class Database:
         return session
 
     def shutdown(self) -> None:
-        """Close what is idle, let the rest close itself when it is done, and fold the log into the file.
+        """Close idle connections, let the others close when they are returned, and fold the log into the file.
 
-        If it interrupts a call of its thread, that is one of the rest, and the log stays.
+        If this interrupts a call of its thread, the connection of that call closes later and the log stays.
 
         Raises:
             TransactionError: the caller has a transaction open.
         """
         if self.in_transaction():
             raise TransactionError(f"{self.path}: shutdown() inside a transaction; leave the transaction first")
-        if self._is_aside(self.pool.threads.here):  # it may have the pool's mutex and the lock
+        if self._is_aside(self.pool.threads.here):  # the interrupted call may hold the pool's mutex and the lock
             self.pool.close_all_later()
             return
         thread = self.pool.threads.here
@@ -483,17 +483,18 @@ class Database:
     def _commit(self, session: Lease, status: os.stat_result) -> None:
         """Commit, given the file's status when the lock was taken."""
         session.commit()
-        after = self.file.status()  # before anything is acknowledged: a write into a removed file is none
+        after = self.file.status()  # before the acknowledgement: a write into a removed file is lost
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
         synced = session.clock.commit_number if self.options.durability == "full" else None
         self.file.leave_word(status, after, synced)
 
     def finish_erasing(self, patience_seconds: float) -> bool:
-        """Clean the files of what was erased; return whether nothing is left to do.
+        """Remove erased data from the files; return whether nothing is left to do.
 
-        Inside a transaction, while a reader of an older state hinders it, if it fails, or if other writers keep the
-        lock for so long, that is later: the next writer tries again, after a second, and so does the next opening.
+        This is postponed inside a transaction, while somebody reads an older state, if it fails, or if other writers
+        keep the lock longer than `patience_seconds`. The next writer tries again, after a second, and so does the
+        next opening.
         """
         if self.in_transaction():
             return False
@@ -503,38 +504,38 @@ class Database:
             session.clock.forget()
             is_done = self.file.try_finishing(session.raw)
             if not is_done:
-                session.drop()  # as behind any failed write
+                session.drop()  # as after any failed write
             self.file.leave_word(before, self.file.status(), None)
         self._finish_after = 0.0 if is_done else time.monotonic() + _ERASING_AGAIN_SECONDS
         return is_done
 
-    def _behind(self, session: Lease) -> None:
-        self.letting_in(lambda: self._finish_behind(session))
+    def _finish_inside(self, session: Lease) -> None:
+        self.letting_in(lambda: self._finish_after_commit(session))
 
-    def _finish_behind(self, session: Lease) -> None:
-        """Let a commit be followed by what is to be done about an erasure, if anything is."""
+    def _finish_after_commit(self, session: Lease) -> None:
+        """Finish a pending erasure after a commit, if it is time to try again."""
         if session.clock.erasing and time.monotonic() >= self._finish_after:
             self.finish_erasing(0)
 
     # --- a fork ----------------------------------------------------------------------------------
 
     def before_fork(self, deadline: float) -> None:
-        """Close every connection that can be closed until `deadline`, so that a child inherits none."""
+        """Close every connection that becomes idle before `deadline`, so that a child inherits none."""
         self.pool.before_fork(deadline)
 
     def after_fork_in_parent(self) -> None:
-        """Let the other threads go on."""
+        """Let the other threads continue."""
         self.pool.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
-        """Start anew."""
+        """Start again with no connections."""
         self.pool.after_fork_in_child()
-        self._leader.begin_anew()
+        self._leader.start_again()
 
 
 @atexit.register
 def _shut_all_down() -> None:
-    """Fold the logs in when the interpreter ends; nothing is lost where this does not happen."""
+    """Fold the logs in when the interpreter ends; nothing is lost if this does not run."""
     for database in listed(_databases):
         with contextlib.suppress(JarvisError):
             database.shutdown()

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
 
 DIALECT = Dialect(here="TRUE", unindexed="+", join_in_order="CROSS JOIN", pages="PRAGMA page_count")
-"""Numbers are those of the whole store. https://sqlite.org/optoverview.html tells of the plus and the CROSS JOIN."""
+"""Numbers are unique in the whole store. https://sqlite.org/optoverview.html explains the plus and the CROSS JOIN."""
 
 RESERVED_BYTES = 8
 """Bytes at the end of each page for its checksum (https://sqlite.org/cksumvfs.html)."""
 
 WAL_PAGES = 4_000
-"""Checkpoint once the log holds that many pages: p99.9 of writes 0.6 ms instead of 22 at 1,000."""
+"""The pages in the log at which SQLite checkpoints: p99.9 of writes is 0.6 ms, and 22 ms at 1,000 pages."""
 
 SETTINGS = f"""
 PRAGMA wal_autocheckpoint = {WAL_PAGES};
@@ -58,10 +58,10 @@ _FILES_OF_A_CONNECTION = 4
 _JOURNAL_BYTES = len("-journal")
 
 vfs = "cksmvfs"
-"""The file layer of SQLite in use: page checksums. A test puts one of its own on top of it."""
+"""SQLite's file layer for plain stores, with page checksums. A test puts its own layer on top."""
 
 cipher_vfs: str | None = None
-"""The file layer of encrypted stores: the driver's usual one, which has the page cipher. A test puts one beneath it."""
+"""SQLite's file layer for encrypted stores; None: the driver's default, with the page cipher. A test puts one below."""
 
 
 @functools.cache
@@ -69,11 +69,11 @@ def load_checksums() -> None:
     """Register the checksumming file layer, once per process, without making it everybody's default.
 
     Raises:
-        UnsupportedError: apsw's wheel is not there as a whole, such as in a bundle that left out its libraries.
+        UnsupportedError: a part of apsw's wheel is missing, as in a bundle that left out its libraries.
     """
     default = apsw.vfs_names()[0]
     connection = apsw.Connection(":memory:")
-    # Where `apsw.sqlite_extra` finds it, whose import takes 9 ms; SQLite adds the suffix.
+    # The path that `apsw.sqlite_extra` uses, without its import of 9 ms; SQLite adds the suffix.
     library = os.path.join(os.path.dirname(apsw.__file__), "sqlite_extra_binaries", "cksumvfs")
     try:
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1)
@@ -86,7 +86,7 @@ def load_checksums() -> None:
 
 
 def _load_extra(connection: apsw.Connection) -> None:
-    """Load the file layer from where apsw says that it is."""
+    """Load the file layer from the path that apsw gives."""
     try:
         from apsw import sqlite_extra
 
@@ -97,7 +97,7 @@ def _load_extra(connection: apsw.Connection) -> None:
     except (ImportError, OSError, ValueError, LookupError, apsw.Error) as error:
         raise UnsupportedError(
             "the backend 'sqlite' lacks the library cksumvfs of the package apsw-sqlite3mc; bundle all files of the "
-            "package (with PyInstaller: --collect-all apsw), or install it anew"
+            "package (with PyInstaller: --collect-all apsw), or install it again"
         ) from error
 
 
@@ -108,9 +108,9 @@ def connect(
 
     Args:
         path: the file.
-        key: of an encrypted store.
+        key: the key of an encrypted store.
         durability: ``full`` syncs each commit; ``normal`` survives a killed process, not a power cut.
-        busy_timeout_seconds: how long SQLite waits for a lock of a program that is not ours.
+        busy_timeout_seconds: how long SQLite waits for a lock of another program.
         checksums: verify the pages' checksums at each read; an encrypted store's are always verified.
 
     Raises:
@@ -121,12 +121,12 @@ def connect(
         if not checksums:
             connection.execute("PRAGMA checksum_verification = OFF").fetchall()
         connection.set_busy_timeout(int(busy_timeout_seconds * 1000))
-        # Only shutdown() checkpoints at closing, under the writer lock: see `database.Database.shutdown`.
+        # Only shutdown() checkpoints at closing, under the writers' lock: see `database.Database.shutdown`.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         _keep_plans(connection)
         connection.execute(SETTINGS).fetchall()
-        if key is not None:  # as many bytes, in smaller pages
+        if key is not None:  # the same number of bytes, in smaller pages
             pages = int(connection.pragma("wal_autocheckpoint"))
             connection.wal_autocheckpoint(pages * cipher.PLAIN_PAGE_BYTES // cipher.PAGE_BYTES)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
@@ -139,7 +139,7 @@ def connect(
 
 
 def opened(path: str, key: DataKey | None) -> apsw.Connection:
-    """Return a bare connection to a plain file with checksums, or, given its key, to an encrypted one."""
+    """Return a connection without settings to a plain file with checksums, or to an encrypted one with its key."""
     load_checksums()
     _check_length(path, vfs if key is None else cipher_vfs)
     if key is None:
@@ -166,12 +166,12 @@ def connect_read_only(
 
     Args:
         path: the file.
-        key: of an encrypted store.
-        immutable: there is no log beside it, so it is read without any lock or shared memory, as is
-            needed on read-only media; the caller watches for a writer that turns up.
+        key: the key of an encrypted store.
+        immutable: there is no log beside the file, so it is read without locks and shared memory, as read-only media
+            need; the caller watches for a writer.
         checksums: verify the pages' checksums.
         busy_timeout_seconds: as for `connect`.
-        views: returns the SQL of the temporary views that the connection is to have.
+        views: returns the SQL of the connection's temporary views.
     """
     from urllib.parse import quote
 
@@ -200,7 +200,7 @@ def connect_read_only(
 
 
 def _check_length(path: str, layer: str | None) -> None:
-    """Raise `StoreAccessError` if SQLite takes no path so long: it would say only that it cannot open it."""
+    """Raise `StoreAccessError` if the path is too long for SQLite, whose own error does not say so."""
     size, most = len(os.fsencode(path)), _longest_path(layer) - _JOURNAL_BYTES
     if size > most:
         raise StoreAccessError(
@@ -211,27 +211,27 @@ def _check_length(path: str, layer: str | None) -> None:
 
 @functools.cache
 def _longest_path(layer: str | None) -> int:
-    known = {details["zName"]: int(details["mxPathname"]) for details in apsw.vfs_details()}
-    return known.get(str(layer), min(known.values()))
+    lengths = {details["zName"]: int(details["mxPathname"]) for details in apsw.vfs_details()}
+    return lengths.get(str(layer), min(lengths.values()))
 
 
 def _keep_plans(connection: apsw.Connection) -> None:
-    """Let no plan depend on what is bound: a SQLite with STAT4 prepares such a statement anew for each value.
+    """Make plans independent of bound values: a SQLite with STAT4 prepares some statements again for each value.
 
-    A list of one entry by key took 8 µs in SQLite, and 3 with this
+    A list of one entry by key took 8 µs in SQLite, and takes 3 with this
     (https://sqlite.org/queryplanner-ng.html#qpstab).
     """
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
 
 
 def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
-    """Yield the bytes of a file of a store, or its first ones, some at a time, as `search.chunks_of` does.
+    """Yield the bytes of a store's file, or its first `size` bytes, in chunks, as `search.chunks_of` does.
 
-    SQLite reads it: closing a descriptor of our own would end all locks that this process has on the file, and so let
-    others take away the log that its connections write to (https://sqlite.org/howtocorrupt.html, 2.2).
+    SQLite reads the file: to close a descriptor of our own would release all locks that this process has on it, and
+    others could then remove the log that its connections write to (https://sqlite.org/howtocorrupt.html, 2.2).
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: the file cannot be read, or is no regular file.
     """
     files.check_regular(path)
     if "unix" not in apsw.vfs_names():
@@ -252,10 +252,10 @@ def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
 
 
 def beginning_of(path: str) -> bytes:
-    """Return the first 16 bytes of the store at `path`: what says that it is plain, or the salt of its key.
+    """Return the first 16 bytes of the store at `path`: `cipher.PLAIN`, or the salt of its key.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     return next(chunks_of(path, cipher.SALT_BYTES), b"")[: cipher.SALT_BYTES]
 
@@ -263,8 +263,8 @@ def beginning_of(path: str) -> bytes:
 def count_frames(connection: apsw.Connection) -> int:
     """Return how many frames of the write-ahead log SQLite accepts.
 
-    It waits for no lock there: a look at the log's index while a writer changes it, one in 20,000, is answered with
-    "busy" at once, and is repeated.
+    SQLite does not wait for a lock here: a look at the log's index while a writer changes it, one in 20,000, returns
+    "busy" at once and is repeated.
 
     Raises:
         apsw.Error: see `translated`.
@@ -277,9 +277,9 @@ def count_frames(connection: apsw.Connection) -> int:
 
 
 def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) -> StoreError:
-    """Return the error of ours that says what the driver's `error` means for the store at `path`.
+    """Return our error for the driver's `error` about the store at `path`.
 
-    `system_errno` is what the operating system told the connection, 0 if that is not known.
+    `system_errno` is the connection's last error of the operating system, 0 if not known.
     """
     extended = extended_code(error)
     if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)):
@@ -306,7 +306,7 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
     if isinstance(error, apsw.CantOpenError):
         try:
             files.check_descriptors(_FILES_OF_A_CONNECTION)
-            files.check_room(os.path.dirname(path))  # for its log, or the index of that
+            files.check_room(os.path.dirname(path))  # for the log, or its index
         except OSError as lack:
             return files.translated(path, lack, doing)
         return StoreAccessError(
@@ -323,7 +323,7 @@ def extended_code(error: apsw.Error) -> int:
 
 
 def corrupt(path: str, finding: str = "a page fails its checksum or its structure is broken") -> CorruptStoreError:
-    """Return the error that says that the store is damaged, and the way out."""
+    """Return the error that says that the store is damaged, and what to do."""
     return CorruptStoreError(
         path,
         f"is damaged: {finding}; nothing was answered from it and its bytes were left as they are. "
@@ -332,7 +332,7 @@ def corrupt(path: str, finding: str = "a page fails its checksum or its structur
 
 
 def _way_to_read(path: str) -> str:
-    """Return how other tools read what is left of a plain store; nothing reads what is left of an encrypted one.
+    """Return how other tools read the undamaged part of a plain store, or "": none can read an encrypted one.
 
     Not ``.recover``: it fails at the tables of a store, which are STRICT, up to SQLite 3.40 at least.
     """

@@ -1,7 +1,7 @@
-"""Version 0 to 1: the store of the first life, one table ``memories`` of JSON texts.
+"""Migrates a store of the first life (version 0), one table ``memories`` of JSON texts.
 
-Everything happens in the file itself, under the writer lock, so a program of the first life that still
-has it open gets an error ("memories is a view") and never writes into a file that nobody reads.
+The migration changes the file itself, under the writers' lock. So a program of the first life that still has it open
+gets an error ("memories is a view") and never writes into a file that nobody reads.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ VALUES (?, {_NAME}, ?, {_NAME}, ?, {_NAME}, ?, ?, 1, ?, ?)
 
 
 def migrate(connection: apsw.Connection, path: str) -> None:
-    """Make the first-life store at `path` one of the current version, keeping a copy of the old file beside it.
+    """Migrate the first-life store at `path` to the current version; keep a copy of the old file beside it.
 
-    Needs the writer lock. Killed at any point it leaves the old store, or one that `finish` completes.
+    Needs the writers' lock. A kill at any point leaves the old store, or one that `finish` completes.
 
     Raises:
-        CorruptStoreError: a row cannot be understood; the file is unchanged.
+        CorruptStoreError: a row cannot be decoded; the file is unchanged.
         apsw.Error: see `jarvis._sqlite.driver.translated`.
     """
     _refuse_other_tables(connection, path)
@@ -86,13 +86,13 @@ def _refuse_other_tables(connection: apsw.Connection, path: str) -> None:
         if str(name).lower() in ours:
             raise StoreAccessError(
                 path,
-                f"is a store of the first life that somebody added a table {name!r} to, a name that is needed here; "
+                f"is a store of the first life to which somebody added a table {name!r}, a name that jarvis needs; "
                 f"rename it (ALTER TABLE {name} RENAME TO …) and open the store again",
             )
 
 
 def finish(connection: apsw.Connection) -> None:
-    """Give every page its checksum and turn on the write-ahead log: the part that no transaction can hold."""
+    """Give every page its checksum and turn on the write-ahead log: no transaction can contain these steps."""
     connection.execute("PRAGMA journal_mode = DELETE").fetchall()
     connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
     connection.execute("VACUUM")
@@ -102,14 +102,14 @@ def finish(connection: apsw.Connection) -> None:
 
 
 def kept_copies(path: str) -> list[str]:
-    """Return the paths of the copies of old files that are kept beside the store at `path`."""
+    """Return the paths of the copies of old files beside the store at `path`."""
     directory, name = os.path.split(path)
-    kept = re.compile(re.escape(name) + r"\.first-life(\.\d+)?")
-    return [os.path.join(directory, entry) for entry in sorted(os.listdir(directory)) if kept.fullmatch(entry)]
+    pattern = re.compile(re.escape(name) + r"\.first-life(\.\d+)?")
+    return [os.path.join(directory, entry) for entry in sorted(os.listdir(directory)) if pattern.fullmatch(entry)]
 
 
 def _keep_copy(connection: apsw.Connection, path: str) -> str:
-    """Copy the store beside itself, durably; return the copy's path. One that is there already is reused."""
+    """Make a durable copy beside the store and return its path; reuse an existing copy with the same content."""
     temporary = files.temporary_path(path)
     with files.explaining(path, "keep a copy of the old store"):
         os.close(files.create(temporary, path, private=True))
@@ -128,7 +128,7 @@ def _keep_copy(connection: apsw.Connection, path: str) -> str:
             if not os.path.lexists(kept):
                 files.put_in_place(temporary, kept, keep_existing=True, strict=True)
                 return kept
-            if _same_content(temporary, kept):  # a migration that was killed had come as far as this
+            if _same_content(temporary, kept):  # an earlier migration was killed after this
                 files.system.unlink(temporary)
                 return kept
             number += 1
@@ -152,7 +152,7 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
             _check_texts(entry_id, category, key, entity_type, *([] if entity_id is None else [entity_id]))
             body = _body(value, tags, provenance, created_at, moment)
             encoded = msgspec.json.encode(body).decode()
-        except (ValueError, TypeError, InvalidEntryError, RecursionError) as error:  # its text may hold what is stored
+        except (ValueError, TypeError, InvalidEntryError, RecursionError) as error:  # its text may hold stored values
             problem = stack_error(f"{value}{tags}{provenance}") if type(error) is RecursionError else error
             raise StackFullError() if ran_out(problem) else _malformed(path, rowid) from None
         for name in {DEFAULT_NAMESPACE, category, entity_type}:
@@ -172,27 +172,27 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
 
 def _in_order(connection: apsw.Connection, path: str) -> Iterator[tuple[int, datetime, int]]:
     """Yield (instant, timestamp, rowid), oldest first, so that commit numbers follow time."""
-    found = []
+    rows = []
     for rowid, text in connection.execute("SELECT rowid, timestamp FROM first_life"):
         try:
             moment = datetime.fromisoformat(text)
-            found.append((instant_of(moment), moment, rowid))
+            rows.append((instant_of(moment), moment, rowid))
         except (ValueError, TypeError, InvalidMomentError):
             raise _malformed(path, rowid) from None
-    yield from sorted(found, key=lambda each: (each[0], each[2]))
+    yield from sorted(rows, key=lambda row: (row[0], row[2]))
 
 
 def _body(value: Any, tags: Any, provenance: Any, created_at: Any, moment: datetime) -> Body:
-    """Return the body of a first-life row; its value is literal, also where it looks like a tagged form."""
-    held, labels, origin = json.loads(value), json.loads(tags), json.loads(provenance)
-    if type(held) is not dict or type(labels) is not list or type(origin) is not dict:
+    """Return the body of a first-life row; its value is plain, even where it looks like a tagged form."""
+    content, labels, origin = json.loads(value), json.loads(tags), json.loads(provenance)
+    if type(content) is not dict or type(labels) is not list or type(origin) is not dict:
         raise TypeError("value, tags or provenance is of another type")
     if created_at is not None:
         origin.setdefault("created_at", created_at)
     if not all(type(text) is str for text in (*labels, *origin.values())):
         raise TypeError("a tag or a provenance is no text")
     text, fold, zone = format_moment(moment)
-    return Body(flatten(held), labels, origin, (text, fold, zone))
+    return Body(flatten(content), labels, origin, (text, fold, zone))
 
 
 def _check_texts(*texts: object) -> None:

@@ -1,4 +1,4 @@
-"""`Leader`: the thread that makes the writes of several in one transaction, see `jarvis._sqlite.shared_commit`."""
+"""`Leader`: makes the writes of several threads in one transaction, see `jarvis._sqlite.shared_commit`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
 
 
 class Leader:
-    """Makes writes, each alone or with those that other threads of this process wait with.
+    """Makes writes, each alone or together with the waiting writes of other threads of this process.
 
     Args:
-        pool: of the connections.
-        commit: ends the transaction on a connection, given the file's status when the lock was taken.
-        behind: is called with the connection behind a commit that leaves something to be done about an erasure.
+        pool: the pool of connections.
+        commit: commits on a connection, given the file's status when the lock was taken.
+        finish: is called with the connection after a commit if an erasure is still to be finished.
         timeout_seconds: how long a write waits for its turn.
 
     Attributes:
-        shared: the writes that wait.
+        shared: the waiting writes.
     """
 
     def __init__(
         self,
         pool: Pool,
         commit: Callable[[Lease, os.stat_result], None],
-        behind: Callable[[Lease], None],
+        finish: Callable[[Lease], None],
         timeout_seconds: float,
     ) -> None:
         self._pool, self._lock = pool, pool.lock
-        self._commit, self._behind, self._timeout = commit, behind, timeout_seconds
-        self._writer: Lease | None = None  # lent to whoever leads while threads take turns
-        self.begin_anew()
+        self._commit, self._finish, self._timeout = commit, finish, timeout_seconds
+        self._writer: Lease | None = None  # lent to the leading thread while threads take turns
+        self.start_again()
 
-    def begin_anew(self) -> None:
-        """Have no write that waits, and no connection: a forked child has none of its parent's."""
+    def start_again(self) -> None:
+        """Forget all waiting writes and the connection: a forked child has none of its parent's."""
         self.shared = SharedCommit(self._lock, self._timeout)
         self._writer = None
 
     def be_ready(self) -> None:
-        """Have a connection of the calling thread, so that it need not be opened while its write has the lead."""
+        """Open a connection of the calling thread, so that it need not do so while it leads."""
         session = self._pool.threads.here.session
         if (
             session is None
@@ -57,9 +57,9 @@ class Leader:
             self._pool.leave(self._pool.enter(look=False))
 
     def lead(self, own: Write) -> None:
-        """Make `own`, and the writes that wait, in one transaction, or leave each to be made alone.
+        """Make `own` and the waiting writes in one transaction, or leave each to be made alone.
 
-        If there is no connection (any more), as behind a fork or where the file was replaced, nothing is done.
+        Without a current connection, as after a fork or if the file was replaced, this does nothing.
         """
         pool, shared, thread = self._pool, self.shared, self._pool.threads.here
         mine = thread.session
@@ -72,19 +72,19 @@ class Leader:
                     session = self._lend_writer(mine)
                     thread.lend(session)
                 before = pool.file.take_lock(self._timeout)
-                session.take()  # from here on only: while it waits a fork may close it
+                session.take()  # only from here on: during the wait a fork may close it
                 is_current = session.epoch == pool.epoch and not session.closed
                 if not is_current or (before.st_dev, before.st_ino) != session.identity:
                     mine.drop()
                     session.drop()
                     return
-                if own.commit.is_done:  # to open gives the lock back: whoever led meanwhile made it along with theirs
+                if own.commit.is_done:  # opening released the lock: a thread that led meanwhile made this write
                     return
                 session.begin()
                 commit = shared.join(own)
-                self._lock.announce()  # before any of them asks for the time
+                self._lock.announce()  # before any write reads the time
                 for write in commit.writes:
-                    made = session.clock.commit_number
+                    number = session.clock.commit_number
                     try:
                         if write.lets_in:
                             thread.call = None
@@ -92,16 +92,16 @@ class Leader:
                         else:
                             write.result = session.join(write.work, session, *write.args)
                     except Exception as error:
-                        if len(commit.writes) == 1 or session.clock.commit_number != made:
+                        if len(commit.writes) == 1 or session.clock.commit_number != number:
                             raise
-                        write.error = error  # nothing of it was written: it is raised in the thread it belongs to
+                        write.error = error  # it wrote nothing: its own thread raises the error
                     finally:
                         thread.call = call
                 self._commit(session, before)
                 commit.is_done = True
             except BaseException as error:
                 is_made = commit is not NOT_MADE and session.is_committed
-                if is_made and not isinstance(error, JarvisError):  # an interrupt behind the commit
+                if is_made and not isinstance(error, JarvisError):  # an interrupt after the commit
                     commit.is_done = True
                     raise
                 session.roll_back(0)
@@ -128,19 +128,19 @@ class Leader:
             if session.depth:
                 session.roll_back(0)
         if session.clock.erasing:
-            self._behind(session)
+            self._finish(session)
 
     def _lend_writer(self, mine: Lease) -> Lease:
-        """Return what writes in place of the calling thread's connection `mine` while threads take turns.
+        """Return the connection that writes in place of the calling thread's `mine` while threads take turns.
 
-        A connection forgets the pages it has when another one writes: each leader would read them anew.
+        A connection drops its cached pages when another one writes: each leader would read them again.
         """
         writer = self._writer
         if writer is None or not self._pool.is_current(writer):
-            writer = self._pool.open_at_once()  # who opens one just now may wait for this thread, which has the lead
+            writer = self._pool.open_at_once()  # a thread that is opening one may wait for this one, which leads
             if writer is None:
                 return mine
-            if not self._lock.is_mine():  # to open took the lock and gave it back: another thread may lead by now
+            if not self._lock.is_mine():  # opening released the lock: another thread may lead by now
                 self._pool.retire(writer)
                 return mine
             old, self._writer = self._writer, writer

@@ -1,4 +1,4 @@
-"""Notices that something keeps reading an old state of a store, for whose log that means to grow until it ends."""
+"""Warns of a reader that keeps an old state of a store open: the store's log grows until that reader ends."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LARGE_BYTES = 4 * WAL_PAGES * 4096
-"""A log that nobody keeps from being folded in is a quarter of that, behind a transaction of any size."""
+"""Four times the size of a log that can be folded in, even after a transaction of any size."""
 
 
 class LogWatch:
-    """Knows the readings of this process that last, and warns of a log that one keeps from being folded in.
+    """Knows the long reads of this process, and warns if one keeps the log from being folded in.
 
     Args:
-        path: of the store.
+        path: the path of the store.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._begun: dict[object, float] = {}  # readings that go on, and when each began
+        self._begun: dict[object, float] = {}  # when each read in progress began
         self._was_large = False
         self._told_bytes = 0
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Remember that a state of the store is read during a block."""
+        """Note that a block reads one state of the store."""
         reading = object()
         self._begun[reading] = time.monotonic()
         try:
@@ -40,9 +40,9 @@ class LogWatch:
             self._begun.pop(reading, None)
 
     def look(self) -> None:
-        """Log a warning if the log is large and was so at the last look, too; and again each time it has doubled.
+        """Log a warning if the log is large and was so at the last look too; and again each time its size has doubled.
 
-        Once it may be large for another reason: behind a large transaction, until the next one begins it anew.
+        Once it may be large for another reason: after a large transaction, until the next one restarts the log.
         """
         try:
             size = os.stat(f"{self._path}-wal").st_size
@@ -57,7 +57,7 @@ class LogWatch:
             self._warn(size)
 
     def _warn(self, size: int) -> None:
-        import logging  # 8 ms to import, which most processes never need
+        import logging  # its import takes 8 ms, and most processes never need it
 
         begun = min(list(self._begun.values()), default=None)
         where = "elsewhere" if begun is None else f"in this process, for {time.monotonic() - begun:.0f} s"

@@ -1,4 +1,4 @@
-"""Stores of earlier versions: made current by numbered steps, or read as they are."""
+"""Migrates stores of earlier versions in numbered steps, or makes them readable as they are."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _HISTORY_TO_VERSION_5 = "ALTER TABLE revisions ADD COLUMN packed BLOB;"
 
 
 def migrate(connection: apsw.Connection) -> None:
-    """Make a whole store of an earlier version one of the current version, in one transaction that touches no entry.
+    """Migrate an undamaged store of an earlier version to the current one, in one transaction that changes no entry.
 
-    Needs the writer lock. No-op on a store that is current.
+    Needs the writers' lock. No-op on a current store.
     """
     version = schema.read_mark(connection)[1]
     if version == schema.CURRENT_VERSION:
@@ -56,7 +56,7 @@ def migrate(connection: apsw.Connection) -> None:
         if version == 1:
             connection.execute(_TO_VERSION_2).fetchall()
         if version < tables.FIRST_WITH_PAST:
-            connection.execute(_TO_VERSION_3).fetchall()  # which has the tables of the past as they are now
+            connection.execute(_TO_VERSION_3).fetchall()  # it creates today's tables of the past
         else:
             if version < schema.FIRST_WITH_EXPIRY:
                 connection.execute(_HISTORY_TO_VERSION_4).fetchall()
@@ -75,9 +75,9 @@ def migrate(connection: apsw.Connection) -> None:
 
 
 def unmarked(connection: apsw.Connection, path: str) -> CorruptStoreError:
-    """Return the error that says that a file is not marked as a store, and the way out if it is one all the same.
+    """Return the error that says that a file is not marked as a store, and what to do if it is one all the same.
 
-    What ``.dump`` writes has neither the two numbers of the header nor room for the checksums of pages.
+    A file restored from a ``.dump`` has neither the two numbers of the header nor room for the checksums of pages.
     """
     if schema.read_mark(connection) != (0, 0) or "body" not in schema.columns_of(connection, "entries"):
         return CorruptStoreError(path, "is a SQLite file, but no store of jarvis; give another path")
@@ -85,7 +85,7 @@ def unmarked(connection: apsw.Connection, path: str) -> CorruptStoreError:
 
     return CorruptStoreError(
         path,
-        "holds the tables of a store without what marks one, as a file does that was restored from a .dump. Restore a "
+        "has the tables of a store but not its marks, like a file restored from a .dump. Restore a "
         f'backup; or take this over: sqlite3 {shlex.quote(path)} ".filectrl reserve_bytes {driver.RESERVED_BYTES}" '
         f'"VACUUM" "PRAGMA application_id = {schema.APPLICATION_ID}" '
         f'"PRAGMA user_version = {schema.version_of_tables(connection)}", after which the next opening verifies it',
@@ -93,9 +93,9 @@ def unmarked(connection: apsw.Connection, path: str) -> CorruptStoreError:
 
 
 def views_for_reading(connection: apsw.Connection) -> str:
-    """Return the SQL of temporary views through which a store of an earlier version reads as one of this version.
+    """Return the SQL of temporary views through which a store of an earlier version reads like a current one.
 
-    When a writer migrates it meanwhile, the column of the table comes before the one that is made up, and counts.
+    If a writer migrates the store meanwhile, the real column comes before the made-up one, and is used.
     """
     version = schema.read_mark(connection)[1]
     if not 0 < version < schema.FIRST_WITH_GENERATION:
@@ -109,9 +109,9 @@ def views_for_reading(connection: apsw.Connection) -> str:
         made_up.update(gaps="NULL AS expires")
         clock = f"0 AS erasing, {clock}"
     made_up["clock"] = clock
-    there = {table.name for table in registry.tables() if table.since <= version}
+    existing = {table.name for table in registry.tables() if table.since <= version}
     return "".join(
         f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};"
         for table, column in made_up.items()
-        if table in there
+        if table in existing
     )

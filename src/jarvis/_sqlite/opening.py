@@ -1,7 +1,7 @@
-"""The opening of a store: its file is found or created, verified and migrated, before anybody connects to it.
+"""Opens a store: finds or creates its file, verifies it and migrates it, before anybody connects to it.
 
-What a store needs that is as this library left it is here; what is needed otherwise (`first_life`,
-`verification`) is imported where it is, because most processes never need it.
+A store that is as this library left it needs only this module. The others (`first_life`, `verification`) are imported
+where they are used, because most processes never need them.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from jarvis.errors import (
 
 
 class ReplacedError(Exception):
-    """Another file has the store's place by now: look at that one."""
+    """Another file has taken the store's place: check that one."""
 
 
 class Opening:
-    """What happens to a `StoreFile` when it is opened."""
+    """Opens a `StoreFile`."""
 
     def __init__(self, file: StoreFile) -> None:
         self._file, self._path = file, file.path
 
     def prepare(self) -> tuple[int, int]:
-        """Create, migrate or verify the file, whatever it needs; return its (device, inode)."""
+        """Create, migrate or verify the file, as needed; return its (device, inode)."""
         with files.explaining(self._path, "find the store"):
             location.check_links(self._file.given)
             location.check_location(Path(self._path))
@@ -73,7 +73,7 @@ class Opening:
         if status.st_size == 0:
             raise CorruptStoreError(
                 self._path,
-                "is empty (0 bytes), which a store never is; restore a backup, or remove the file to start anew",
+                "is empty (0 bytes), which a store never is; restore a backup, or remove the file to start again",
             )
         if self._file.read_only and self._file.has_log() and not os.path.exists(f"{self._path}-shm"):
             raise StoreAccessError(
@@ -100,9 +100,9 @@ class Opening:
                 if self._file.key() is not None:  # no page of an encrypted store is read without its checksum
                     raise
                 if self._file.lock.read_swap() != swap:
-                    raise ReplacedError from None  # the note may be of the new file, and what was read of the old one
-                # Pages without a right checksum are damage, or another program's way of writing them. If
-                # all content proves whole without their help, it was the latter.
+                    raise ReplacedError from None  # the note may be of the new file, and the pages of the old one
+                # Pages with wrong checksums are damaged, or another program wrote them. If all content proves
+                # undamaged by other means, it was another program.
                 self._file.mark_unsealed(is_unsealed=True)
                 return self._check_connected()
         except apsw.Error as error:
@@ -117,7 +117,7 @@ class Opening:
         return status.st_dev, status.st_ino
 
     def _state(self) -> tuple[Stamp, int]:
-        """Return what changes when somebody writes: without a lock, a reader may meet a writer half-way."""
+        """Return stamp and log size, which every write changes: without a lock, a reader may see half a write."""
         try:
             log_size = os.stat(f"{self._path}-wal").st_size
         except OSError:
@@ -132,7 +132,7 @@ class Opening:
                 raise StoreMissingError(
                     self._path,
                     f"is not there, but the log with its last writes is ({self._path}-wal); "
-                    "put the store back, or remove the log to start anew",
+                    "put the store back, or remove the log to start again",
                 )
             with files.explaining(self._path, "create the store"):
                 self._remove_leftovers()
@@ -146,12 +146,14 @@ class Opening:
             self._file.lock.release()
 
     def _was_there(self) -> bool:
-        """Tell whether the lock's file has a note of a store. Of one that nothing else is left of it is taken away."""
+        """Tell whether the lock's file has a note of a store; remove a note if nothing else of its store is left."""
         if self._file.lock.read_note() in {None, NOTHING}:
             return False
         if os.path.exists(self._file.vault.path):
             return True
-        self._file.lock.write_note(NOTHING)  # or a creation that is killed behind its keys could not be gone on with
+        self._file.lock.write_note(
+            NOTHING
+        )  # else a creation that is killed after it wrote its keys could not be resumed
         return False
 
     def _remove_leftovers(self) -> None:
@@ -159,7 +161,7 @@ class Opening:
         files.remove_leftovers(self._file.vault.path)
 
     def _acquire(self, identity: tuple[int, int], timeout_seconds: float) -> None:
-        """Wait for the lock, as `WriterLock.acquire`; raise `ReplacedError` if the store is another file by then."""
+        """Wait for the lock, as `WriterLock.acquire`; raise `ReplacedError` if the store is then another file."""
         status = self._file.take_lock(timeout_seconds)
         if (status.st_dev, status.st_ino) != identity:
             raise ReplacedError
@@ -178,7 +180,7 @@ class Opening:
             return
         try:
             self._acquire(identity, self._file.busy_timeout_seconds)
-            if self._is_as_we_left_it(connection):  # by now: another process has just verified or migrated it
+            if self._is_as_we_left_it(connection):  # meanwhile another process has verified or migrated it
                 return
             with files.explaining(self._path, "clean up beside the store"):
                 self._remove_leftovers()
@@ -193,7 +195,7 @@ class Opening:
             self._verify(connection)
             self._migrate(connection)
             schema.renew_generation(connection)
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy by VACUUM INTO is in another mode
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()  # a copy by VACUUM INTO has another mode
             if self._file.is_unsealed:
                 from jarvis._sqlite import verification
 
@@ -206,9 +208,9 @@ class Opening:
             self._file.lock.release()
 
     def _migrate(self, connection: apsw.Connection) -> None:
-        """Make it a store of the current version; a copy that was begun of an earlier one is given up.
+        """Migrate the store to the current version; give up the copy of a move that an earlier version began.
 
-        So is one that is not there: this store is a backup that was taken meanwhile.
+        Give up also a move whose copy is missing: this store is a backup that was taken during it.
         """
         is_current = schema.read_mark(connection)[1] == schema.CURRENT_VERSION
         if not is_current or not os.path.exists(copy_file.path_of(self._path)):
@@ -223,17 +225,17 @@ class Opening:
             before = self._file.status()
             self._file.try_finishing(connection)
             self._file.leave_word(before, self._file.status(), None)
-        except StoreBusyError:  # whoever writes just now does it
+        except StoreBusyError:  # the present writer finishes it
             pass
         finally:
             self._file.lock.release()
 
     def _settle_keys_at_opening(self) -> None:
-        """End a change of the keys whose process was killed when the store had come over."""
+        """End a change of keys whose process was killed after it had replaced the store's file."""
         try:
             self._file.lock.acquire(0)
             self._file.settle_keys()
-        except StoreBusyError:  # whoever writes just now may be at it
+        except StoreBusyError:  # the present writer may be changing the keys
             pass
         finally:
             self._file.lock.release()

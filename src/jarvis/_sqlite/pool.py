@@ -1,7 +1,7 @@
-"""The connections of one process to one SQLite file: a thread gets one at its first call and loses it when it ends.
+"""`Pool`: the connections of one process to one SQLite file. A thread has one from its first call to its end.
 
-Before a fork every idle connection is closed and calls in progress are waited for, because SQLite's picture of its
-own locks is shared by all connections of a process and would be inherited wrong
+Before a fork the pool closes every idle connection and waits for calls in progress: all connections of a process share
+SQLite's record of its locks, and a child would inherit a wrong one
 (https://sqlite.org/howtocorrupt.html, "Carrying an open database connection across a fork()").
 """
 
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 
 
 class Lease(Session):
-    """A session on a connection of its own. Only the thread that owns it calls its methods,
-    except `close`, which anybody may call while `busy` is 0.
+    """A session on a connection of its own. Only the thread that owns it calls its methods; any thread may call `close`
+    while `busy` is 0.
 
     Attributes:
         raw: the driver's connection.
-        busy: how many calls and iterations use the connection just now.
-        epoch: the `Pool.epoch` it was opened in; another one there means that it is stale, None that it is dropped.
-        identity: (device, inode) of the file it has open.
-        immutable: None, or the stamp of a file that it reads without locks: right only while nobody writes.
-        is_suspended: it belongs to an iteration that has handed out an entry, and may be left open for ever.
-        task: which has the transaction open, see `jarvis._calls.caller.current_task`, if other verbs take part in it.
-        pid: of the process that opened it.
-        thread: that uses it.
-        closed: whether it is.
-        guard: held by whoever closes the connection, or uses another thread's.
+        busy: how many calls and iterations use the connection now.
+        epoch: the `Pool.epoch` in which it was opened; stale if the pool has another one, dropped if None.
+        identity: (device, inode) of the file that it has open.
+        immutable: None, or the stamp of a file that it reads without locks: valid only while nobody writes.
+        is_suspended: it belongs to an iteration that has handed out an entry, and may stay open for ever.
+        task: the task that has the transaction open (`jarvis._calls.caller.current_task`), if other verbs take part.
+        pid: the process that opened it.
+        thread: the thread that uses it.
+        closed: the connection is closed.
+        guard: held to close the connection, or to use that of another thread.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Lease(Session):
         self.identity = identity
         self.immutable = immutable
         self.pid, self.thread = os.getpid(), threading.get_ident()
-        self.busy = 1  # whoever opens it uses it: before that a fork could close it
+        self.busy = 1  # in use from the start, or a fork could close it
         self.task: object = None
         self.closed = self.is_suspended = False
         self.guard = threading.RLock()
@@ -112,7 +112,7 @@ class Lease(Session):
         self.is_suspended = False
 
     def drop(self) -> None:
-        """Let it be closed when nobody uses it: after a failed write or sync nothing is known of it."""
+        """Have the connection closed when nobody uses it: after a failed write or sync its state is unknown."""
         self.epoch = None
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Lease(Session):
         if self.closed:
             return False
         self.raw.set_busy_timeout(0)
-        with contextlib.suppress(apsw.BusyError):  # of readers: what they do not need was folded in
+        with contextlib.suppress(apsw.BusyError):  # readers: all but the part that they need is folded in
             self.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self.raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         return True
@@ -142,7 +142,7 @@ class Lease(Session):
 
 
 class _ThreadEnd:
-    """Lives in a thread's locals; when the thread ends it goes, and takes the connection along."""
+    """Closes a thread's connection when the thread ends, because the thread's locals then drop this object."""
 
     def __init__(self, pool: Pool, session: Lease) -> None:
         self._pool = weakref.ref(pool)
@@ -151,12 +151,12 @@ class _ThreadEnd:
     def __del__(self) -> None:
         pool = self._pool()
         if pool is not None and self._session.pid == os.getpid():
-            with contextlib.suppress(StoreError):  # the interpreter ends, and a daemon thread was inside a statement
+            with contextlib.suppress(StoreError):  # at the interpreter's end, with a daemon thread inside a statement
                 pool.retire(self._session)
 
 
 class Thread(Gate):
-    """What a thread has of a store: its connection, and the call that is in the middle of something."""
+    """A thread's part of a store: its connection, and its call in progress."""
 
     __slots__ = ("end", "session")
 
@@ -171,7 +171,7 @@ class Thread(Gate):
 
 
 class _Threads(threading.local):
-    """What each thread has; `here` is of the calling one."""
+    """The `Thread` of each thread; `here` is the one of the calling thread."""
 
     def __init__(self) -> None:
         self.here = Thread()
@@ -181,13 +181,13 @@ class Pool:
     """The connections to one file.
 
     Args:
-        file: what they are to.
+        file: the file.
         history: how much of the past is kept.
 
     Attributes:
-        epoch: another number each time that all connections become stale.
-        threads: its `here` is what the calling thread has.
-        copy: of the store, that is made just now.
+        epoch: grows each time that all connections become stale.
+        threads: `threads.here` is the calling thread's part.
+        copy: the copy of the store that a move is making now.
     """
 
     def __init__(self, file: StoreFile, history: HistoryPolicy) -> None:
@@ -196,31 +196,33 @@ class Pool:
         self.epoch = 0
         self.threads = _Threads()
         self.copy: CopyFile | None = None
-        self._mutex = threading.RLock()  # never waited for by whoever has the writers' lock: who opens takes both
-        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()  # one that an interrupt has left to nobody goes
+        self._mutex = threading.RLock()  # a thread with the writers' lock never waits for this: opening takes both
+        self._leases: weakref.WeakSet[Lease] = (
+            weakref.WeakSet()
+        )  # weak, so that one that an interrupt left without an owner is freed
         self._book = NameBook()
-        self._prepared: tuple[int, int] | None = None  # identity of the file that was checked at opening
+        self._prepared: tuple[int, int] | None = None  # identity of the file that `Opening` checked
         self._inherited = False
-        self._paused: CopyFile | None = None  # by a fork
+        self._paused: CopyFile | None = None  # the copy that a fork has paused
 
     # --- a call ----------------------------------------------------------------------------------
 
     def enter(self, *, look: bool = True) -> Lease:
-        """Return the calling thread's connection, opened if need be; whoever calls this calls `_leave`.
+        """Return the calling thread's connection, opened if need be; the caller must call `leave`.
 
-        With ``look=False`` the caller sees to it that the connection still is one to the file of that name.
+        With ``look=False`` the caller checks that the path still names the connection's file.
         """
         session = self.threads.here.session
         if session is not None and session.pid != os.getpid():
             raise self.forked()
         if session is not None:
-            # Who closes connections (shutdown, fork) raises epoch first and looks at busy then; in
-            # this order at least one of the two sees the other.
+            # A shutdown or a fork raises epoch before it looks at busy; this sets busy before it looks at epoch. So at
+            # least one of the two sees the other.
             if session.depth and not self.lock.is_mine() and not self.read_only:
-                session.roll_back(0)  # an exception from outside tore a transaction away from its end
+                session.roll_back(0)  # an exception from outside kept a transaction from its end
             if not session.depth:
                 session.busy = 0
-                if session.is_still:  # an exception from outside kept a reader from ending that
+                if session.is_still:  # an exception from outside kept a read from its end
                     session.roll_back(0)
             session.busy += 1
             try:
@@ -245,30 +247,30 @@ class Pool:
             self.retire(session)
 
     def is_current(self, session: Lease) -> bool:
-        """Tell whether a connection is of today, and open."""
+        """Tell whether a connection is open and not stale."""
         return session.epoch == self.epoch and not session.closed
 
     def is_there(self, session: Lease) -> bool:
-        """Tell whether the path still names the file that `session` has open; raise if it names none."""
+        """Tell whether the path still names the file that `session` has open; raise if there is no file."""
         status = self.file.status()
         if (status.st_dev, status.st_ino) != session.identity:
             return False
         return session.immutable is None or (Stamp.of(status) == session.immutable and not self.file.has_log())
 
     def is_disturbed(self, session: Lease) -> bool:
-        """Tell whether what reads without locks met a writer: what it read may be torn."""
+        """Tell whether a connection without locks met a writer: its reads may be torn."""
         return session.immutable is not None and not self.is_there(session)
 
     def retire(self, session: Lease) -> None:
         """Close a connection that no call uses any more."""
         session.busy = 0
         try:
-            session.close()  # it is known as long as somebody may wait for its guard, see `let_go`
+            session.close()  # kept in `_leases` as long as a thread may hold its guard, see `let_go`
         finally:
             self._leases.discard(session)
 
     def distrust(self) -> None:
-        """Let every connection be opened anew, and the file be verified before."""
+        """Have the file verified again, and then every connection opened again."""
         with self._mutex:
             self.epoch += 1
             self._prepared = None
@@ -281,7 +283,7 @@ class Pool:
             raise self.forked()
         for _ in range(MAX_TRIES):
             if self._prepared is None:
-                self._book = NameBook()  # what comes now may be another file, with other ids
+                self._book = NameBook()  # this may be another file, with other ids
                 self._prepared = Opening(self.file).prepare()
             try:
                 connection, status, immutable = self.file.opened()
@@ -297,7 +299,7 @@ class Pool:
         return self._lease(connection, status, immutable)
 
     def opened_again(self) -> Lease:
-        """Return a new connection; what seems damaged is looked at as a whole again, once, as `read` does."""
+        """Return a new connection; if the file seems damaged, verify it again and retry once, as `read` does."""
         try:
             return holding(self._mutex, self.open)
         except CorruptStoreError:
@@ -305,10 +307,10 @@ class Pool:
             return holding(self._mutex, self.open)
 
     def open_aside(self) -> Lease:
-        """Return a new connection for who interrupts a call of the thread, which may have the mutex and the lock."""
+        """Return a new connection for a call that interrupts another one, which may hold the mutex and the lock."""
         if self._prepared is None or (self.lock.is_mine() and self.lock.is_swap_open()):
             raise TransactionError(
-                f"{self.path}: this call interrupts another one of its thread that is just opening the store, and "
+                f"{self.path}: this call interrupts another one of its thread that is opening the store, and "
                 "cannot be answered; call again when that has returned"
             )
         try:
@@ -334,7 +336,7 @@ class Pool:
         return session
 
     def forked(self) -> TransactionError:
-        """Return the error of a child whose parent was in the middle of something."""
+        """Return the error for a child whose parent forked during a call."""
         return TransactionError(
             f"{self.path}: this process was forked while its parent was inside a call or transaction on the store; "
             "fork outside of them, or start processes with spawn"
@@ -343,7 +345,7 @@ class Pool:
     # --- closing ---------------------------------------------------------------------------------
 
     def close_idle(self) -> None:
-        """Close what is idle, let the rest close itself when it is done, and fold the log into the file."""
+        """Close idle connections, let the others close when they are returned, and fold the log into the file."""
         with self._mutex:
             leases = listed(self._leases)
             self.epoch += 1
@@ -356,16 +358,16 @@ class Pool:
             self.lock.close()
 
     def close_all_later(self) -> None:
-        """Let every connection close itself when nobody uses it; for who may wait for nothing."""
+        """Let every connection close when nobody uses it; for callers that may not wait."""
         self.epoch += 1
 
     def let_go(self) -> None:
-        """Release what an exception from outside has left locked by the calling thread."""
-        for mutex in (self._mutex, *(each.guard for each in listed(self._leases))):
+        """Release the locks that an exception from outside has left to the calling thread."""
+        for mutex in (self._mutex, *(lease.guard for lease in listed(self._leases))):
             let_go(mutex)
 
     def open_at_once(self) -> Lease | None:
-        """Return a new connection, for who may wait for nobody; None if that would take a wait."""
+        """Return a new connection without waiting for other threads; None if that is not possible."""
         if not self._mutex.acquire(blocking=False):
             return None
         try:
@@ -377,11 +379,11 @@ class Pool:
         """Fold the log into the file, through the last connection that closes."""
         try:
             status = self.file.take_lock(0)
-            *others, last = idle
-            for session in others:
+            *rest, last = idle
+            for session in rest:
                 self.retire(session)
             if last.identity != (status.st_dev, status.st_ino):
-                return  # another file has its place, and the log that has its name is of that one
+                return  # the file was replaced, and the log beside it is the new file's
             if not holding(last.guard, last.fold_log):
                 return
             self.retire(last)
@@ -396,7 +398,7 @@ class Pool:
     # --- a fork ----------------------------------------------------------------------------------
 
     def before_fork(self, deadline: float) -> None:
-        """Close every connection that can be closed until `deadline`, so that a child inherits none."""
+        """Close every connection that becomes idle before `deadline`, so that a child inherits none."""
         self._paused = self.copy
         if self._paused is not None:
             self._paused.before_fork(deadline)
@@ -407,17 +409,17 @@ class Pool:
             while session.busy and not mine and not session.is_suspended and time.monotonic() < deadline:
                 time.sleep(0.001)
             if not session.busy:
-                with contextlib.suppress(StoreError):  # then it counts as one that could not be closed
+                with contextlib.suppress(StoreError):  # it counts as not closed
                     self.retire(session)
 
     def after_fork_in_parent(self) -> None:
-        """Let the other threads go on."""
+        """Let the other threads continue."""
         self._mutex.release()
         if self._paused is not None:
             self._paused.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
-        """Start anew; connections that could not be closed are kept for ever, untouched."""
+        """Start again with no connections; keep those that could not be closed for ever, untouched."""
         if self._paused is not None:
             self._paused.after_fork_in_child()
             self.copy = None

@@ -1,9 +1,9 @@
-"""Values stored anew as the setting of compression has it, in small transactions beside other writers.
+"""Stores values again with another compression, in small transactions beside other writers.
 
-What is stored under a commit number is never changed but here. So it is read and compressed without the writers'
-lock, and then put in the place of just what was read, if that is still there. Rows are taken out and put in again:
-a row that becomes smaller where it is leaves room in its page that no other row may use, because row numbers grow.
-Of 24,000 pages of 2 KiB values that leaves 8,500, for a quarter more time; SQLite's own VACUUM would leave 8,300.
+Only this module changes a row without a new commit number. So it reads and compresses rows without the writers' lock,
+and then replaces only rows that are still as it read them. It deletes rows and inserts them again: a row that shrinks
+in place leaves room in its page that no other row may use, because row numbers grow. This makes 8,500 of 24,000 pages
+of 2 KiB values, in a quarter more time; SQLite's own VACUUM would make 8,300.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 AT_ONCE = 256
 AT_ONCE_BYTES = 2**20
-"""So many states, and about so many bytes of them, are stored anew by one transaction."""
+"""How many states, and about how many bytes of them, one transaction stores again."""
 
 VACUUMED_BYTES = 2**25
-"""Up to this size what stays is written into a new file at the end: 0.3 s, for which others wait."""
+"""Up to this size the remaining pages are written into a new file at the end: others wait for 0.3 s."""
 
-_VACUUMED_FROM = 8  # if one page of so many is free
+_VACUUMED_FROM = 8  # if at least one page in 8 is free
 
 _TABLES = {"entries": "row", "revisions": "ended"}
 _LARGE = f"octet_length(body) >= {THRESHOLD_BYTES}"
@@ -55,7 +55,7 @@ _PUT = f"INSERT INTO {{table}} ({', '.join(_STORED)}, {{others}}) VALUES (?, ?, 
 
 
 class _State(NamedTuple):
-    """A state of an entry as it is stored; `fields` are what the checksum begins with."""
+    """A stored state of an entry; `fields` are the first part of the data under its checksum."""
 
     number: int
     body: str
@@ -69,14 +69,14 @@ class _State(NamedTuple):
 
 
 def recompress(database: Database, compression: Mode, progress: Progress | None) -> Recompression:
-    """Store every value of the store as `compression` has it; see `jarvis.capabilities.Compresses.recompress`."""
+    """Store every value with this compression; see `jarvis.capabilities.Compresses.recompress`."""
     if database.read_only:
         raise read_only(database.path)
     if database.in_transaction():
         raise TransactionError("recompress() is for the outside of transactions: it makes many of its own")
     last, total = database.read(lambda session: _survey(session, compression))
     done, before, after, stored = 0, 0, 0, dict.fromkeys(_TABLES, 0)
-    for table in _TABLES:  # the past behind the present: what an update ends meanwhile is met there
+    for table in _TABLES:  # the past after the present: states that an update ends meanwhile are found there
         reached = 0
         while states := _next(database, table, compression, reached, last):
             reached = states[-1].number
@@ -88,7 +88,7 @@ def recompress(database: Database, compression: Mode, progress: Progress | None)
             if progress is not None:
                 progress(done, max(done, total))
     _give_back(database)
-    if progress is not None and (done < total or not done):  # some were removed meanwhile, or there were none
+    if progress is not None and (done < total or not done):  # states were removed meanwhile, or there were none
         progress(total, total)
     return Recompression(
         entries=stored["entries"], past_states=stored["revisions"], bytes_before=before, bytes_after=after
@@ -96,9 +96,9 @@ def recompress(database: Database, compression: Mode, progress: Progress | None)
 
 
 def _survey(session: Lease, compression: Mode) -> tuple[int, int]:
-    """Return (number of the last commit, how many states may be stored otherwise than `compression` has it).
+    """Return (number of the last commit, how many states may have another compression).
 
-    What comes later is written as its writer has it.
+    Later states have the compression of their writer.
     """
     last = session.clock_seen().commit_number
     counts = (_COUNT.format(table=table, wanted=_WANTED[compression]) for table in _TABLES)
@@ -106,20 +106,20 @@ def _survey(session: Lease, compression: Mode) -> tuple[int, int]:
 
 
 def _next(database: Database, table: str, compression: Mode, reached: int, last: int) -> list[_State]:
-    """Return the first states behind a number that may be stored otherwise, verified."""
+    """Return the first states after the number `reached` that may have another compression, verified."""
     sql = _READ.format(table=table, number=_TABLES[table], wanted=_WANTED[compression])
 
     def read(session: Lease) -> list[_State]:
-        found, size = [], 0
+        states, size = [], 0
         for number, body, packed, checksum, expires, *fields in session.each(sql, {"after": reached, "last": last}):
-            known = tuple(fields) if expires is None else (*fields, expires)
-            if row_checksum(known, body, packed) != checksum:  # or a new checksum would make damage right
+            content = tuple(fields) if expires is None else (*fields, expires)
+            if row_checksum(content, body, packed) != checksum:  # else a new checksum would hide the damage
                 raise session.driver.corrupt("an entry does not match its checksum")
-            found.append(_State(number, body, packed, checksum, known))
-            size += found[-1].size
+            states.append(_State(number, body, packed, checksum, content))
+            size += states[-1].size
             if size >= AT_ONCE_BYTES:
                 break
-        return found
+        return states
 
     return database.read(read)
 
@@ -127,25 +127,25 @@ def _next(database: Database, table: str, compression: Mode, reached: int, last:
 def _put(
     database: Database, table: str, compression: Mode, states: list[_State]
 ) -> list[tuple[_State, bytes, bytes | None]]:
-    """Store in one transaction those of the states that are not as `compression` has it; return them."""
+    """Store the states that have another compression again, in one transaction; return them."""
     changed = []
     for state in states:
         try:
-            anew = repack(state.body, state.packed, compression)
-        except ValueError:  # whose message may hold what is stored
+            repacked = repack(state.body, state.packed, compression)
+        except ValueError:  # its message may hold stored values
             raise driver.corrupt(database.path, "an entry cannot be decoded") from None
-        if anew is not None:
-            changed.append((state, *anew))
+        if repacked is not None:
+            changed.append((state, *repacked))
     if not changed:
         return []
     with database.changing() as session:
-        others = session.rows(_OTHERS, (table,))[0][0]
-        take = _TAKE.format(table=table, number=_TABLES[table], as_read=_AS_READ, others=others)
+        other_columns = session.rows(_OTHERS, (table,))[0][0]
+        take = _TAKE.format(table=table, number=_TABLES[table], as_read=_AS_READ, others=other_columns)
         taken = []
         for state, body, packed in changed:
             as_read = (state.number, state.body, state.packed, state.checksum)
             taken += [(state, body, packed, row) for row in session.rows(take, as_read)]
-        put = _PUT.format(table=table, others=others, marks=", ".join("?" * (others.count(",") + 1)))
+        put = _PUT.format(table=table, others=other_columns, marks=", ".join("?" * (other_columns.count(",") + 1)))
         for state, body, packed, row in taken:
             checksum = row_checksum(state.fields, body, packed)
             session.run(put, (body.decode(), packed, checksum, *row))
@@ -153,7 +153,7 @@ def _put(
 
 
 def _give_back(database: Database) -> None:
-    """Let the file be written anew, as behind an erasure, if much of it is free now and what stays is little."""
+    """Have the file compacted, as after an erasure, if much of it is free now and the rest is small."""
     pages, free, size = database.read(
         lambda session: [session.rows(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")]
     )

@@ -1,4 +1,4 @@
-"""The tables of a store, the numbers that say it is one of ours, and how one is created."""
+"""Creates a store: its tables, and the numbers that mark it as one of ours."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jarvis.model.change import new_generation
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
 
-APPLICATION_ID = 0x4A525653  # "JRVS": what `file` and other tools can recognise
+APPLICATION_ID = 0x4A525653  # "JRVS": `file` and other tools can recognise it
 CURRENT_VERSION = 6
 FIRST_WITH_EXPIRY = 4
 """The first version whose entries may expire, and whose stores know of unfinished erasures."""
@@ -42,7 +42,7 @@ FIRST_WITH_GENERATION = 6
 """The first version whose stores have a generation, see `jarvis.capabilities.MarksCursors`."""
 
 MIGRATING = -1
-"""User version of a first-life store whose entries are moved and whose pages are not yet rewritten."""
+"""User version of a first-life store after its entries were moved and before its pages are rewritten."""
 
 FIRST_LIFE_COLUMNS = (
     "id",
@@ -56,23 +56,22 @@ FIRST_LIFE_COLUMNS = (
     "provenance",
     "created_at",
 )
-"""Of its one table, ``memories``; the last one was not there from the beginning."""
+"""The columns of its one table, ``memories``; the earliest stores lack the last one."""
 
 READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
-"""What is answered from as it is; only writing, and the past, need `CURRENT_VERSION`."""
+"""The versions that can be read as they are; only writes, and the past, need `CURRENT_VERSION`."""
 
 
-# `row` is the commit number of the entry's last change: every index ends with it for free, so the
-# order (instant, commit number) of lists comes out of each of them without sorting. Strings that
-# repeat (namespace, category, entity type, tag) are interned in `names`, whose ids are never given
-# twice: 724 bytes an entry became 550 in the prototype.
+# `row` is the commit number of the entry's last change. SQLite adds it to every index, so each index returns lists in
+# the order (instant, commit number) without sorting. Strings that repeat (namespace, category, entity type, tag) are
+# interned in `names`, whose ids are never given twice: 724 bytes an entry became 550 in the prototype.
 #
-# Each index costs a write its own page in the log, about 5 µs, so there are no more than there are questions.
+# Each index costs a write its own page in the log, about 5 µs, so each one serves a kind of question.
 #
-# Version 2 has the packed bodies of `jarvis.model.record` (those of version 1 are read where they
-# are), and no index by category and key: few entries share a key. Version 3 has `HISTORY`. In version 4
-# entries may expire: `expires` is NULL for most, and they are not in its index. In version 5 the value of an
-# entry may be compressed: then the body says null in its place, which versions before refuse to decode.
+# Version 2 has the packed bodies of `jarvis.model.record` (bodies of version 1 stay as they are), and no index by
+# category and key: few entries share a key. Version 3 has `HISTORY`. In version 4 entries may expire: `expires` is
+# NULL for most, which its index leaves out. In version 5 the value of an entry may be compressed: then the body has
+# null in its place, which earlier versions refuse to decode.
 TABLES = """
 CREATE TABLE names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -141,10 +140,10 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('names', 'sqlite_autoindex_names_1', '1000 1');
 """
 
-# A state of an entry that a change ended moves to `revisions` as it is, and its tags to `past_tags`: so
-# both have the columns and the indexes that questions need, and with them in each index what tells
-# whether the state was visible at a moment, see `jarvis.model.revision.Cutoff`. What the policy prunes leaves a
-# line in `gaps`, so that nothing is answered from where something is missing.
+# When a change ends a state of an entry, the state moves unchanged to `revisions`, and its tags to `past_tags`. Both
+# have the columns and indexes that questions need. Each index also has the columns that show whether the state was
+# visible at a moment, see `jarvis.model.revision.Cutoff`. A pruned state leaves a row in `gaps`, so that a question
+# about a missing state is refused.
 HISTORY = f"""
 CREATE TABLE revisions (
     ended INTEGER PRIMARY KEY,        -- commit number of the change that ended the state
@@ -262,9 +261,9 @@ FROM (
 )
 ORDER BY instant DESC, row DESC;
 """
-"""The nine fields of each entry that has not expired, for other tools, from either form of its body.
+"""The nine fields of each entry that has not expired, for other tools, from both forms of the body.
 
-A value that is compressed is NULL there.
+A compressed value is NULL there.
 """
 
 CURRENT = f"""{TABLES}
@@ -276,16 +275,16 @@ _NEWEST = "SELECT max(instant) FROM entries"
 
 
 def begin_history(connection: apsw.Connection, commit: int, made: int, generation: int) -> None:
-    """Let the past begin where the store is now: what was before is not known.
+    """Begin the known past at the present state of the store.
 
     Args:
-        connection: inside a transaction, to a store of the current version.
+        connection: a connection inside a transaction, to a store of the current version.
         commit: the number of the last change.
         made: the instant of the last timestamp that the module made, or 0.
-        generation: how many erasures of names there were.
+        generation: the number of erasures of names.
     """
-    found: Any = connection.execute(_NEWEST).fetchall()[0][0]
-    newest = int(found or 0)
+    instant: Any = connection.execute(_NEWEST).fetchall()[0][0]
+    newest = int(instant or 0)
     made = made or min(newest, time.time_ns() // 1000)
     begins = made if commit else None
     if commit:
@@ -295,38 +294,38 @@ def begin_history(connection: apsw.Connection, commit: int, made: int, generatio
 
 
 def erasing(connection: apsw.Connection) -> int:
-    """Return what is still to be done about an erasure, in a store of the current version."""
-    found: Any = connection.execute("SELECT erasing FROM clock").fetchall()
-    return int(found[0][0])
+    """Return the clean-up that an erasure still needs, in a store of the current version."""
+    rows: Any = connection.execute("SELECT erasing FROM clock").fetchall()
+    return int(rows[0][0])
 
 
 def set_erasing(connection: apsw.Connection, left: int) -> None:
-    """Note, in a transaction of its own, what is still to be done about an erasure. Needs the writer lock."""
+    """Note the clean-up that an erasure still needs, in a transaction of its own. Needs the writers' lock."""
     with connection:
         _change_clock(connection, erasing=left)
 
 
 def begin_generation(connection: apsw.Connection) -> None:
-    """Give a store that has none its generation. Needs the writer lock."""
+    """Give a store without a generation one. Needs the writers' lock."""
     _change_clock(connection, generation=new_generation())
 
 
 def mark_copied(connection: apsw.Connection) -> None:
-    """Note in a copy that it is one; no-op in a store of a version that has no generation."""
+    """Mark a copy as one; no-op if its version has no generations."""
     if read_mark(connection)[1] >= FIRST_WITH_GENERATION:
         _change_clock(connection, copied=COPY)
 
 
 def renew_generation(connection: apsw.Connection) -> None:
-    """Give a copy that is opened for writing first a generation of its own; else no-op. Needs the writer lock."""
-    found: Any = connection.execute("SELECT copied FROM clock").fetchall()
-    if found[0][0] == COPY:
+    """Give a copy that is first opened for writing its own generation; no-op on others. Needs the writers' lock."""
+    rows: Any = connection.execute("SELECT copied FROM clock").fetchall()
+    if rows[0][0] == COPY:
         with connection:
             _change_clock(connection, generation=new_generation(), copied=RESTORED)
 
 
 def remove_unused_names(connection: apsw.Connection) -> None:
-    """Remove the names that nothing has any more, and tell every process. Needs the writer lock."""
+    """Remove the names that no row uses, and tell every process. Needs the writers' lock."""
     used = " UNION ".join(
         f"SELECT {column} FROM {table.name} WHERE {column} IS NOT NULL"
         for table in registry.tables()
@@ -335,30 +334,30 @@ def remove_unused_names(connection: apsw.Connection) -> None:
     with connection:
         connection.execute(f"DELETE FROM names WHERE id NOT IN ({used})")
         if connection.changes():
-            found: Any = connection.execute("SELECT names_generation FROM clock").fetchall()
-            _change_clock(connection, names_generation=found[0][0] + 1)
+            rows: Any = connection.execute("SELECT names_generation FROM clock").fetchall()
+            _change_clock(connection, names_generation=rows[0][0] + 1)
 
 
 def merge_indexes(connection: apsw.Connection) -> None:
-    """Merge each derived table of FTS5 into one piece, without the words of what was deleted. Needs the writer lock."""
+    """Merge each derived FTS5 table into one piece, without the words of deleted rows. Needs the writers' lock."""
     for table in registry.tables():
         if table.is_derived and connection.execute(_IS_VIRTUAL, (table.name,)).fetchall():
             connection.execute(f"INSERT INTO {table.name} ({table.name}) VALUES ('optimize')").fetchall()
 
 
 def _change_clock(connection: apsw.Connection, **changes: int) -> None:
-    found: Any = connection.execute(f"SELECT {CLOCK_COLUMNS} FROM clock").fetchall()
-    fields = tuple(ClockRow(*found[0])._replace(**changes))
+    rows: Any = connection.execute(f"SELECT {CLOCK_COLUMNS} FROM clock").fetchall()
+    fields = tuple(ClockRow(*rows[0])._replace(**changes))
     connection.execute(driver.DIALECT.say(WRITE_CLOCK), (*fields, clock_checksum(fields)))
 
 
 def create_store(path: str, key: DataKey | None) -> None:
     """Create an empty store at `path`, encrypted if a key is given, in one step; no-op if a file is there.
 
-    Needs the writer lock.
+    Needs the writers' lock.
 
-    A store is built under another name, synced and linked into place, so a zero-byte or half-written
-    file at `path` is always damage and never a store that is being created.
+    The store is built under another name, synced and linked into place. So a zero-byte or half-written file at `path`
+    is always damaged, and never a store that is being created.
     """
     temporary = files.temporary_path(path)
     with files.explaining(path, "create the store"):
@@ -390,7 +389,7 @@ def create_store(path: str, key: DataKey | None) -> None:
 
 def _remove(temporary: str) -> None:
     for name in (temporary, f"{temporary}-wal", f"{temporary}-shm"):
-        with contextlib.suppress(OSError):  # what stays is removed at the next opening for writing
+        with contextlib.suppress(OSError):  # the next opening for writing removes it
             files.system.unlink(name)
 
 
@@ -404,13 +403,13 @@ def is_first_life(connection: apsw.Connection) -> bool:
 
 
 def columns_of(connection: apsw.Connection, table: str) -> set[str]:
-    """Return the names of the columns of a table or view; none if there is no such one."""
-    found: list[Any] = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
-    return {name for (name,) in found}
+    """Return the names of the columns of a table or view; an empty set if there is none of that name."""
+    rows: list[Any] = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+    return {name for (name,) in rows}
 
 
 def version_of_tables(connection: apsw.Connection) -> int:
-    """Return of which version the tables of a store are, whatever its header says."""
+    """Return the version of a store's tables, whatever its header says."""
     if "generation" in columns_of(connection, "clock"):
         return FIRST_WITH_GENERATION
     if "packed" in columns_of(connection, "entries"):
@@ -422,7 +421,7 @@ def version_of_tables(connection: apsw.Connection) -> int:
 
 
 def mark(connection: apsw.Connection, version: int) -> None:
-    """Write into the file's header that it is a store of ours, of `version`."""
+    """Write into the file's header that it is a store of jarvis, of `version`."""
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {version}")
 

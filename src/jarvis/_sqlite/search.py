@@ -1,8 +1,8 @@
-"""A search of everything that a store's files hold for ids that were erased.
+"""Searches all files of a store for erased ids.
 
-Deleting overwrites the deleted cells, but not the copies that stay where the b-tree moved cells from one page to
-another, nor those in the log: so an erasure lets the file be written anew and the log be emptied, see
-`jarvis._sqlite.store_file.StoreFile.finish_erasing`, and then looks whether that did it.
+A deletion overwrites the deleted cells, but not their copies in the log or where the b-tree moved cells from one page
+to another. So an erasure compacts the file and empties the log, see
+`jarvis._sqlite.store_file.StoreFile.finish_erasing`, and then searches whether any id is left.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ SELECT id, key, NULL, NULL, NULL, change FROM events WHERE octet_length(change) 
 
 
 def search(database: Database, ids: Collection[str]) -> Search:
-    """Search every byte of the files of a store for `ids`, and what a search of bytes does not see."""
+    """Search the files of a store for `ids`: every byte, and the rows that a search of bytes cannot see."""
     wanted = Wanted(ids)
     with files.explaining(database.path, "search the files of the store"):
-        found = search_files(database.file.files(), wanted, database.file.chunks_of)
+        result = search_files(database.file.files(), wanted, database.file.chunks_of)
     if not wanted:
-        return found
+        return result
     try:
         seen, hidden = database.read(lambda session: _mentions(session, wanted))
     except ValueError:  # a value that cannot be decompressed
         raise database.corrupt("an entry cannot be decoded") from None
-    return found._replace(found=max(found.found, seen) + hidden)
+    return result._replace(found=max(result.found, seen) + hidden)
 
 
 def _mentions(session: Session, wanted: Wanted) -> tuple[int, int]:
-    """Return how often ids stand in large rows: as a search of the file's bytes may see it, and where none can.
+    """Return how often ids stand in large rows: where a search of the file's bytes may see them, and where it cannot.
 
-    A search of bytes does not see what is compressed, nor what goes over the end of a page: a row of more than
-    half a page may do that (https://sqlite.org/fileformat2.html#cell_payload_overflow_pages).
+    A search of bytes does not see compressed text, nor text across the end of a page, which a row of more than half
+    a page may have (https://sqlite.org/fileformat2.html#cell_payload_overflow_pages).
 
     Raises:
         ValueError: a value cannot be decompressed.

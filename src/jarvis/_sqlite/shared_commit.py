@@ -1,10 +1,10 @@
-"""Threads of one process that share a commit: one leads and makes everybody's writes, the others wait.
+"""Lets threads of one process share a commit: one thread leads and makes the writes of all, the others wait.
 
-Alone, a caller leads at once and waits for nobody. While one leads, and above all while it waits for the
-disk, the writes of others queue up; the next one to lead takes them all into its transaction, and each
-is told of its own outcome when the commit that holds it is on the disk. The leader hands the lead on,
-so no thread works for the others for ever. Measured: 8 threads make 1.9 times, 32 threads 2.0 times the
-writes of one; a thread that only writes makes as many, and costs a lone caller 60 %.
+A lone caller leads at once and waits for nobody. While a thread leads, and above all while it waits for the disk, the
+writes of other threads queue up. The next leader takes them all into its transaction, and each thread gets the outcome
+of its own write when that commit is on the disk. Each leader makes one commit, so no thread works for the others for
+ever. Measured: 8 threads make 1.9 times, 32 threads 2.0 times the writes of one; a separate writing thread makes as
+many, and costs a lone caller 60 %.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
     from jarvis._disk.locks import WriterLock
 
 MOST = 128
-"""So many writes share a commit: what the last of them waits for the others' work."""
+"""How many writes share a commit at most: the last of them waits for the work of all others."""
 
 PATIENCE_SECONDS = 0.05
-"""After so long a waiter looks by itself whether it may lead, in case an interrupt swallowed its call."""
+"""How long a thread waits before it checks by itself whether it may lead, in case an interrupt lost its wake-up."""
 
 
 class Commit(msgspec.Struct, eq=False):  # made in C: each write makes one, and one of the next
-    """The writes of one transaction, the leader's own first, and whether it is on the disk."""
+    """The writes of one transaction, the leader's own first; `is_done` when it is on the disk."""
 
     writes: list[Write]
     is_done: bool = False
 
 
 NOT_MADE = Commit([])
-"""Of a write that is in no commit yet."""
+"""The commit of a write that is in none yet."""
 
 
 class Write(msgspec.Struct, eq=False):
-    """One caller's write: what to do inside a transaction, and what came of it.
+    """One caller's write: the work for a transaction, and its outcome.
 
     Args:
-        work: makes the write; it may be called again after a transaction that was taken back.
-        args: what `work` is given, behind the connection.
-        commit: `NOT_MADE`; then the one that holds it. It is on the disk, or holds that it failed, when that is done.
-        lets_in: `work` is given no connection, but calls other verbs, which take part in the write.
+        work: makes the write; it may be called again after a rollback.
+        args: the arguments of `work`, after the connection.
+        commit: `NOT_MADE`; later the commit that contains the write, whose outcome is known when that is done.
+        lets_in: `work` gets no connection, but calls other verbs, which take part in the write.
 
     Attributes:
-        is_queued: it waits, or has waited, for somebody to make it.
-        alone: it shares no commit, because a commit that it shared failed.
+        is_queued: the write waits, or has waited, for a leader.
+        alone: the write shares no commit, because a shared one failed.
     """
 
     work: Callable[..., Any]
@@ -66,7 +66,7 @@ class Write(msgspec.Struct, eq=False):
     __repr__ = object.__repr__  # or an error that names it would write out all that it was given
 
     def queue(self) -> None:
-        """Be about to wait: from here on `wake` has somebody to wake."""
+        """Prepare to wait: a `wake` from here on is not lost."""
         if self._turn is None:
             turn = threading.Lock()
             turn.acquire()
@@ -74,24 +74,24 @@ class Write(msgspec.Struct, eq=False):
         self.is_queued = True
 
     def wait(self, seconds: float) -> None:
-        """Wait for `wake`, at most so long."""
+        """Wait for `wake`, at most this long."""
         if self._turn is not None:
             self._turn.acquire(timeout=seconds)
 
     def wake(self) -> None:
-        """Let the caller look: it is done, or it may lead."""
+        """Wake the caller: its write is done, or it may lead."""
         if self._turn is not None and self._turn.locked():
             try:
                 self._turn.release()
-            except RuntimeError:  # somebody else woke it in this moment
+            except RuntimeError:  # another thread woke it at the same time
                 return
 
 
 class SharedCommit:
-    """The writes that wait in this process for the writers' lock of one store.
+    """The writes of this process that wait for the writers' lock of one store.
 
     Args:
-        lock: whoever has it in this process leads.
+        lock: the thread of this process that holds it leads.
         timeout_seconds: how long a write waits for its turn.
 
     Attributes:
@@ -104,16 +104,16 @@ class SharedCommit:
         self.is_crowded = False
 
     def make(self, write: Write, lead: Callable[[Write], None], be_ready: Callable[[], None]) -> Any:
-        """Return what comes of `write`, or raise what its work raises, when the commit that holds it is done.
+        """Return the result of `write` when its commit is done, or raise the exception of its work.
 
         Args:
-            write: it leads at once if no other one does, and queues if one does.
-            lead: makes a write and those that `join` gives it; it is called by one thread at a time. It does nothing
-                if the thread is not ready (any more).
-            be_ready: makes the thread ready to lead; what it raises is raised, and the write is not made.
+            write: leads at once if no other write does; otherwise it queues.
+            lead: makes a write and those that `join` adds; one thread at a time calls it. It does nothing if the
+                thread is not ready (any more).
+            be_ready: makes the thread ready to lead; if it raises, the write is not made.
 
         Raises:
-            StoreBusyError: it did not come to its turn in time; it was not made.
+            StoreBusyError: the write did not get its turn in time; it was not made.
         """
         be_ready()
         deadline = 0.0
@@ -121,7 +121,7 @@ class SharedCommit:
             while not write.commit.is_done:
                 if self._lock.try_threads():
                     try:
-                        if write.commit is not NOT_MADE and not write.commit.is_done:  # who led it was torn away
+                        if write.commit is not NOT_MADE and not write.commit.is_done:  # its leader was interrupted
                             write.alone, write.commit, write.error = True, NOT_MADE, None
                         if write.commit is NOT_MADE:
                             lead(write)
@@ -129,7 +129,7 @@ class SharedCommit:
                         self._lock.release()
                         if self._waiting:
                             self.wake_next()
-                    # It was not ready. What nobody else makes meanwhile may fail here, and has its turn again.
+                    # The thread was not ready. Unless another one makes the write meanwhile, get ready and queue again.
                     if not write.commit.is_done and (not write.is_queued or self._withdraw(write)):
                         be_ready()
                         write.queue()
@@ -138,7 +138,7 @@ class SharedCommit:
                 if not write.is_queued:
                     write.queue()
                     self._waiting.append(write)
-                    continue  # whoever led may have looked for the next one just before
+                    continue  # the last leader may have looked for the next one just before
                 now = time.monotonic()
                 if not deadline:
                     deadline = now + self._timeout
@@ -148,7 +148,7 @@ class SharedCommit:
         except BaseException:
             if write.is_queued:
                 self._withdraw(write)
-            self._lock.release()  # where an interrupt kept the lead from doing so
+            self._lock.release()  # if an interrupt kept `lead` from it
             self.wake_next()
             raise
         if write.error is not None:
@@ -156,9 +156,9 @@ class SharedCommit:
         return write.result
 
     def join(self, own: Write) -> Commit:
-        """Return what the leader, whose own write is given, makes in one transaction; it has the lock."""
+        """Return the commit that the leader, whose own write is `own`, is to make; it has the lock."""
         if self.is_crowded:
-            time.sleep(0)  # let those that the last commit has just woken come along: 6 become 8 of 8 threads
+            time.sleep(0)  # let threads that the last commit has just woken join: 8 of 8 threads, not 6
         if own.is_queued:
             self._withdraw(own)
         writes = [own]
@@ -173,17 +173,17 @@ class SharedCommit:
         return commit
 
     def part(self, writes: list[Write]) -> None:
-        """Let each of `writes`, whose common transaction was taken back, be made alone by its own caller."""
+        """Leave each of `writes`, whose common transaction was rolled back, to be made alone by its own caller."""
         for write in writes:
             write.alone, write.commit, write.error = True, NOT_MADE, None
         self._waiting.extendleft(reversed(writes))
 
     def wake_next(self) -> None:
-        """Let the first that waits lead; whoever gave the lock back calls this."""
+        """Make the longest-waiting thread the leader; called after each release of the lock."""
         if self._waiting:
             try:
                 self._waiting[0].wake()
-            except IndexError:  # somebody took it in this moment
+            except IndexError:  # another thread took it at the same time
                 return
 
     def _withdraw(self, write: Write) -> bool:

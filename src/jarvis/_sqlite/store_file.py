@@ -1,4 +1,4 @@
-"""The file of a store in use: connections to it, the removal of what was erased, and the note for the next opening."""
+"""`StoreFile`: opens connections to the file of a store, removes erased data, and notes its state."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
     from jarvis.model.store_options import StoreOptions
 
-MAX_TRIES = 20  # of a reader that meets writers half-way
+MAX_TRIES = 20  # of a reader that a writer disturbs
 
 NOTHING = Note(Stamp(0, 0, 0), 0)
 _SETTLING_PAUSE_SECONDS = 0.002
-_openings: dict[str, threading.RLock] = {}  # one opens a store at a time in a process: see `StoreFile.opened`
+_openings: dict[str, threading.RLock] = {}  # one opening at a time in a process: see `StoreFile.opened`
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_openings.clear)
@@ -66,14 +66,14 @@ class StoreFile:
         self.log_watch = LogWatch(self.path)
         self.vault = Vault(self.path, options.encryption, options.keys)
         self._noted = NOTHING  # the last note we know of
-        self.is_unsealed = False  # it was verified whole, but may not be written to give its pages their checksums
+        self.is_unsealed = False  # all content was verified, but read-only files cannot get their checksums
 
     def mark_unsealed(self, *, is_unsealed: bool) -> None:
-        """Say whether pages lack their checksums, because another program wrote them: connections then check none."""
+        """Set whether pages lack their checksums, because another program wrote them: connections then check none."""
         self.is_unsealed = is_unsealed
 
     def status(self) -> os.stat_result:
-        """Return the status of the file that has the path now; raise `StoreMissingError` if none has it."""
+        """Return the status of the file now at the path; raise `StoreMissingError` if there is none."""
         try:
             return os.stat(self.path)
         except FileNotFoundError:
@@ -84,13 +84,13 @@ class StoreFile:
             raise files.translated(self.path, error, "find the store") from error
 
     def identity(self) -> tuple[int, int]:
-        """Return (device, inode) of the file that has the path now; raise as `status` does."""
+        """Return (device, inode) of the file now at the path; raise as `status` does."""
         status = self.status()
         return status.st_dev, status.st_ino
 
     def warn(self, message: str, *details: object) -> None:
-        """Log what an operator should know."""
-        import logging  # 8 ms to import, which most processes never need
+        """Log a warning for an operator."""
+        import logging  # its import takes 8 ms, and most processes never need it
 
         logging.getLogger("jarvis.sqlite").warning(message, *details)
 
@@ -101,14 +101,14 @@ class StoreFile:
         logging.getLogger("jarvis.sqlite").info(decision, *details)
 
     def has_log(self) -> bool:
-        """Tell whether a write-ahead log with something in it stands beside the file."""
+        """Tell whether a write-ahead log that is not empty lies beside the file."""
         try:
             return os.stat(f"{self.path}-wal").st_size > 0
         except OSError:
             return False
 
     def connect(self, *, immutable: bool) -> apsw.Connection:
-        """Return a new connection; see `jarvis._sqlite.driver`. What SQLite would follow, or wait for, is an error."""
+        """Return a new connection; see `jarvis._sqlite.driver`. Links, pipes and other irregular files are an error."""
         for suffix in ("", "-wal", "-shm", "-journal"):
             files.check_regular(f"{self.path}{suffix}")
         if self.read_only:
@@ -120,7 +120,7 @@ class StoreFile:
                 busy_timeout_seconds=self.busy_timeout_seconds,
                 views=migrations.views_for_reading,
             )
-        if not os.access(self.path, os.W_OK):  # SQLite would open it for reading only, in silence
+        if not os.access(self.path, os.W_OK):  # SQLite would silently open it for reading only
             raise ReadOnlyStoreError(
                 self.path, "may not be written; check its owner and mode, or open it with read_only=True"
             )
@@ -133,34 +133,34 @@ class StoreFile:
         )
 
     def beginnings(self) -> list[bytes]:
-        """Return what the store and the copies that are kept beside it begin with, see `driver.beginning_of`."""
+        """Return the first bytes of the store and of the kept copies beside it, see `driver.beginning_of`."""
         from jarvis._sqlite import first_life
 
         with files.explaining(self.path, "read the beginning of the store"):
             return [driver.beginning_of(path) for path in (self.path, *first_life.kept_copies(self.path))]
 
     def settle_keys(self) -> None:
-        """End a change of the keys, if all files of the store have come over. Needs the writer lock."""
+        """End a change of keys, if all files of the store have the new key. Needs the writers' lock."""
         if not self.vault.settle(self.beginnings()):
-            self.log("the keys of %s are being changed, or that was broken off: call the verb again", self.path)
+            self.log("the keys of %s are being changed, or a change was interrupted: call the verb again", self.path)
 
     def key(self) -> DataKey | None:
-        """Return the key of the file that has the path now, None if it is plain; raise as `Vault.key_of` does."""
+        """Return the key of the file now at the path, None if it is plain; raise as `Vault.key_of` does."""
         with files.explaining(self.path, "read the beginning of the store"):
             beginning = driver.beginning_of(self.path)
         return self.vault.key_of(beginning)
 
     def opened(self) -> tuple[apsw.Connection, os.stat_result, bool]:
-        """Return a new connection that has read, its file's status, and whether it reads without locks.
+        """Return a new connection that has read once, its file's status, and whether it reads without locks.
 
-        A swap of the file (see `jarvis._sqlite.replace.swap`) gives the names of the log and of its index to other
-        files, too, and SQLite opens those when it reads first. A connection that has some of the old files and some
-        of the new would answer wrongly, so what was opened beside a swap is closed again. One at a time in this
-        process: closing such a one ends all locks that the process has on these files.
+        A swap of the file (see `jarvis._sqlite.replace.swap`) also gives the names of the log and its index to other
+        files, and SQLite opens those at its first read. A connection with some of the old files and some of the new
+        would answer wrongly, so a connection that was opened during a swap is closed again. Only one thread of the
+        process opens at a time: such a close releases all locks that the process has on these files.
 
         Raises:
             apsw.Error: see `jarvis._sqlite.driver.translated`.
-            StoreError: the file is missing, may not be opened, or a swap takes too long.
+            StoreError: the file is missing or may not be opened, or a swap takes too long.
         """
         for tried in range(1, MAX_TRIES + 1):
             self.await_swap()
@@ -190,18 +190,18 @@ class StoreFile:
         return None
 
     def _may_pass(self, error: BaseException, tried: int) -> bool:
-        """Tell whether a reader should try again: a writer was just making the index of the log; wait a moment."""
+        """Wait a moment if a writer was creating the index of the log; return whether a reader should try again."""
         passing = self.read_only and isinstance(error, apsw.ReadOnlyError) and tried < MAX_TRIES
         if passing:
             time.sleep(_SETTLING_PAUSE_SECONDS)
         return passing
 
     def restless(self) -> StoreBusyError:
-        """Return the error that the file was replaced at each of `MAX_TRIES` attempts to open it."""
+        """Return the error for a file that was replaced at each of `MAX_TRIES` attempts to open it."""
         return StoreBusyError(self.path, "was replaced again and again while it was opened; retry")
 
     def await_swap(self) -> None:
-        """Wait until no swap is going on; finish one whose process was killed."""
+        """Wait until no swap is in progress; finish one whose process was killed."""
         deadline = time.monotonic() + self.busy_timeout_seconds
         while True:
             swap = self.lock.read_swap()
@@ -211,7 +211,7 @@ class StoreFile:
                 if time.monotonic() > deadline:
                     raise StoreBusyError(
                         self.path,
-                        "another file was to take its place when the process that did it was killed; "
+                        "a process was killed while it put another file in its place; "
                         "open it once without read_only=True to finish that",
                     )
                 time.sleep(_SETTLING_PAUSE_SECONDS)
@@ -222,9 +222,9 @@ class StoreFile:
                 self.lock.release()
 
     def take_lock(self, timeout_seconds: float) -> os.stat_result:
-        """Wait for the lock, as `WriterLock.acquire`; return the status of the file that is the store now.
+        """Wait for the lock, as `WriterLock.acquire`; return the status of the store's file.
 
-        A swap whose process was killed is finished, or taken back, before.
+        First finish, or undo, a swap whose process was killed.
         """
         self.lock.acquire(timeout_seconds)
         if self.lock.is_swap_open():
@@ -234,17 +234,17 @@ class StoreFile:
         return self.status()
 
     def leave_word(self, before: os.stat_result, after: os.stat_result, commit: int | None) -> None:
-        """Note, under the writer lock, what the store is like now, for whoever opens it next.
+        """Note the state of the store for the next opening. Needs the writers' lock.
 
-        Only if it was as noted before: what somebody else touched is still to be verified.
+        Only if the store was as noted before: a file that another program touched must still be verified.
 
         Args:
             before: the file's status when the lock was taken.
-            after: its status now; another one, if we checkpointed.
-            commit: the last commit, which is synced; None if it is not.
+            after: its status now, another one if we checkpointed.
+            commit: the number of the last commit if it is synced, else None.
         """
         stamp = before.st_ino, before.st_size, before.st_mtime_ns
-        if stamp != self._noted.stamp:  # another process wrote the last note, or somebody else the file
+        if stamp != self._noted.stamp:  # another process wrote the last note, or another program the file
             self._noted = self.lock.read_note() or NOTHING
             if stamp != self._noted.stamp:
                 return
@@ -253,32 +253,34 @@ class StoreFile:
             self._noted = NOTHING
             try:
                 self.lock.write_note(note)
-            except StoreError as error:  # the write itself is done: the old note is only less exact
+            except StoreError as error:  # the write itself is durable: the old note is only less exact
                 self.warn("%s", error)
             else:
                 self._noted = note
 
     def finish_erasing(self, connection: apsw.Connection) -> bool:
-        """Clean the files of what was erased, step by step; return whether that is done.
+        """Remove erased data from the files, step by step; return whether that is complete.
 
-        Needs the writer lock. It has to wait while somebody reads an older state, whose pages stay in the log.
+        Needs the writers' lock. It is not complete while somebody reads an older state, whose pages stay in the log.
 
         Raises:
-            apsw.Error, StoreError: a step failed; the store still knows of it.
+            apsw.Error, StoreError: a step failed; the store still notes that it is due.
         """
         left = schema.erasing(connection)
         if left & tables.NAMES:
             left &= ~tables.NAMES
-            if not os.path.exists(copy_file.path_of(self.path)):  # what a copy has been given stays; the next time does
+            if not os.path.exists(
+                copy_file.path_of(self.path)
+            ):  # a copy in progress may use those names; the next time removes them
                 schema.remove_unused_names(connection)
             schema.set_erasing(connection, left)
         if left and not self._drop_copy(connection):
-            return False  # the copy that is made just now may hold it; it has the same to do when it is the store
+            return False  # the copy in progress may have erased data; it removes that when it is the store
         if left & tables.COMPACTING:
             schema.remove_unused_names(connection)
             schema.merge_indexes(connection)
             with files.explaining(self.path, "clean up beside the store"):
-                files.remove_leftovers(self.path)  # a killed one's holds what was erased
+                files.remove_leftovers(self.path)  # those of a killed process hold erased data
             compact.compact(connection, self.path, self.key())
             left &= ~tables.COMPACTING
             schema.set_erasing(connection, left)
@@ -298,9 +300,9 @@ class StoreFile:
         return True
 
     def _drop_copy(self, connection: apsw.Connection) -> bool:
-        """Remove the copy of a move that nobody makes any more, and end its notes; return whether nobody does.
+        """Remove the copy of an abandoned move and end its notes of changes; return whether no move is in progress.
 
-        That changes are noted says only that a move was begun. Its lock says whether it goes on. Needs the writer lock.
+        Notes of changes show only that a move was begun. Its lock shows whether it continues. Needs the writers' lock.
         """
         try:
             with held_for_once(copy_file.lock_of(self.path), self.path, 0):
@@ -311,12 +313,12 @@ class StoreFile:
         return True
 
     def fold_log(self, connection: apsw.Connection, patience_seconds: float) -> bool:
-        """Fold the log into the file and empty it, durably; return whether that is done.
+        """Fold the log into the file and empty it durably; return whether that is complete.
 
-        Needs the writer lock. It has to wait while somebody reads an older state, whose pages stay in the log.
+        Needs the writers' lock. It is not complete while somebody reads an older state, whose pages stay in the log.
 
         Raises:
-            apsw.Error, StoreError: it failed.
+            apsw.Error, StoreError: a step failed.
         """
         connection.set_busy_timeout(int(patience_seconds * 1000))
         try:
@@ -326,34 +328,34 @@ class StoreFile:
         finally:
             connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
         with files.explaining(self.path, "sync the log"):
-            files.sync_file(f"{self.path}-wal")  # or its content comes back with a power cut
+            files.sync_file(f"{self.path}-wal")  # else a power cut may bring its old content back
         return True
 
     def try_finishing(self, connection: apsw.Connection) -> bool:
-        """Return what `finish_erasing` does; what fails, such as on a full disk, is logged and hinders nobody."""
+        """Do as `finish_erasing`, but log a failure, such as a full disk, and return False."""
         try:
             return self.finish_erasing(connection)
         except (apsw.Error, StoreError) as error:
-            self.warn("what was erased from %s is still in its files: %s", self.path, type(error).__name__)
+            self.warn("erased data of %s is still in its files: %s", self.path, type(error).__name__)
             return False
 
     def files(self) -> list[str]:
-        """Return the paths of all files of the store: itself, its log and lock, kept copies, leftovers.
+        """Return the paths of all files of the store: its own, its log and lock, kept copies, leftovers.
 
-        But not the index of the log: it holds numbers only, and reading it would end the locks that are on it.
+        The index of the log is left out: it has only numbers, and reading it would release the locks on it.
         """
         directory, name = os.path.split(self.path)
         return [
-            os.path.join(directory, each)
-            for each in sorted(os.listdir(directory))
-            if (each.startswith((f"{name}-", f"{name}.", f".{name}.")) and each != f"{name}-shm") or each == name
+            os.path.join(directory, entry)
+            for entry in sorted(os.listdir(directory))
+            if (entry.startswith((f"{name}-", f"{name}.", f".{name}.")) and entry != f"{name}-shm") or entry == name
         ]
 
     def chunks_of(self, path: str) -> Iterator[bytes]:
-        """Yield what a file of the store holds, some of it at a time; decrypted if it is encrypted.
+        """Yield the content of a file of the store in chunks, decrypted if need be.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         key, chunks = self.key(), driver.chunks_of(path)
         is_log = path == f"{self.path}-wal"

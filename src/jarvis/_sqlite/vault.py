@@ -1,4 +1,4 @@
-"""The keys of one store as a process has them: which key opens its file, and what to do if there is none."""
+"""`Vault`: the keys with which a process opens the files of one store."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _SUFFIX = ".keys"
 
 
 class Vault:
-    """Knows the file of keys of the store at a path, and opens it with the sources of this process.
+    """Reads and writes the file of keys of a store, and opens it with the key sources of this process.
 
     Args:
-        store: path of the store.
-        encryption: ``off``, ``on`` or ``required``: whether a new store is encrypted, and a plain one refused.
-        sources: of keys; if there are none, those that the file of keys names.
+        store: the path of the store.
+        encryption: ``off``, ``on`` (a new store is encrypted) or ``required`` (a plain one is also refused).
+        sources: the key sources; if there are none, those that the file of keys names.
     """
 
     def __init__(self, store: str, encryption: Encryption, sources: Sequence[KeySource]) -> None:
         self.store = store
-        # Of `notes.db` and `notes.sqlite` each has its own, or a rotation of the one would lose the other.
+        # `notes.db` and `notes.sqlite` have different files of keys, or a rotation of one would lose the other.
         self.path = store.removesuffix(".db") + _SUFFIX
         self.encryption = encryption
         self.sources = tuple(sources)
@@ -51,7 +51,7 @@ class Vault:
 
     @property
     def opener(self) -> Opener:
-        """What opens slots in this process."""
+        """The opener of slots in this process."""
         if self._opener is None:
             from jarvis.encryption.envelope import Opener
 
@@ -59,32 +59,32 @@ class Vault:
         return self._opener
 
     def envelope(self) -> Envelope | None:
-        """Return what the file of keys holds now, or None if there is none; raise as `key_file.read`."""
+        """Return the present content of the file of keys, or None if there is none; raise as `key_file.read`."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise files.translated(self.path, error, "find the keys") from error
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait
             raise StoreAccessError(self.path, "is no regular file; put the file of keys there")
         stamp = Stamp.of(status)
         if self._read is None or self._read[0] != stamp:
             from jarvis.encryption import key_file
 
-            found = key_file.read(self.path)
-            if found is None:
+            envelope = key_file.read(self.path)
+            if envelope is None:
                 return None
-            self._read = (stamp, found)
+            self._read = (stamp, envelope)
         return self._read[1]
 
     def key_of(self, beginning: bytes) -> DataKey | None:
-        """Return the key of a file of the store that begins with these bytes; None if it is plain.
+        """Return the key of the store's file, which begins with these bytes; None if it is plain.
 
         Raises:
-            NotEncryptedError: it is plain, and is not to be.
+            NotEncryptedError: the file is plain, but must not be.
             WrongKeyError, KeyUnavailableError: see `jarvis.encryption.envelope.Opener.open`.
-            CorruptStoreError: it, or the file of keys, is damaged.
+            CorruptStoreError: the file, or the file of keys, is damaged.
         """
         envelope = self.envelope()
         if beginning == cipher.PLAIN:
@@ -106,7 +106,7 @@ class Vault:
             return None
         number = envelope.key_with(beginning)
         if number is None:
-            if any(cipher.opens(self.store, self.opener.open(envelope, each)) for each in envelope.keys):
+            if any(cipher.opens(self.store, self.opener.open(envelope, other)) for other in envelope.keys):
                 raise CorruptStoreError(self.store, "is damaged in its first bytes; restore a backup")
             raise WrongKeyError(
                 self.store,
@@ -140,7 +140,7 @@ class Vault:
             with files.explaining(self.store, "find the store"):
                 size = os.stat(self.store).st_size
             if not cipher.may_be_sealed(beginning, size):
-                return  # to SQLite it is damaged, and the error says so
+                return  # SQLite's own error says that it is damaged
         raise KeyUnavailableError(
             self.store,
             f"is encrypted, or damaged, and its keys are missing: there is no {self.path}; "
@@ -148,55 +148,55 @@ class Vault:
         )
 
     def key_to_create(self, *, was_there: bool) -> DataKey | None:
-        """Return the key of a store that is about to be made, None for a plain one. Needs the writer lock.
+        """Return the key of a store that is about to be created, None for a plain one. Needs the writers' lock.
 
-        Until `settle` is called, the keys say that it is being made. Keys that say so already are kept: whoever wrote
-        them was killed before it was there.
+        Until `settle` is called, the file of keys says that the store is being created. A file that says so already
+        is used again: its process was killed before the store existed.
 
         Args:
-            was_there: something else says that there was a store.
+            was_there: the lock's file has a note of a store.
 
         Raises:
-            StoreMissingError: there are keys of a store that was there.
-            KeyUnavailableError: a source has no secret to give, or there is none.
-            WrongKeyError: the keys that are there do not open.
+            StoreMissingError: the file of keys belongs to a store that existed.
+            KeyUnavailableError: there is no source, or one has no secret to give.
+            WrongKeyError: no source opens the existing keys.
         """
         if self.encryption == "off" and not os.path.exists(self.path):
             return None
-        found = self.envelope()
-        if found is None:
-            found = self.new_envelope("create")
-            self.keep(found, keep_existing=True)
-            self.suggest_recovery(found)
-        elif was_there or found.change != "create":
+        envelope = self.envelope()
+        if envelope is None:
+            envelope = self.new_envelope("create")
+            self.keep(envelope, keep_existing=True)
+            self.suggest_recovery(envelope)
+        elif was_there or envelope.change != "create":
             raise StoreMissingError(
                 self.store,
                 f"is not there, but the keys of an encrypted store are ({self.path}): put the store back; or, to start "
-                f"anew, remove {self.path} and {self.store}.lock, after which nothing opens what they belong to",
+                f"again, remove {self.path} and {self.store}.lock, after which nothing opens the store they belong to",
             )
-        return self.opener.open(found, found.newest)
+        return self.opener.open(envelope, envelope.newest)
 
     def add_sources(self, sources: Sequence[KeySource]) -> None:
-        """Open the store with these from now on, as with those that were given at first."""
+        """Add sources that open the store from now on."""
         self.take_sources((*self.sources, *(source for source in sources if source not in self.sources)))
 
     def take_sources(self, sources: Sequence[KeySource]) -> None:
-        """Open the store with these only."""
+        """Replace the sources that open the store."""
         self.sources = tuple(sources)
         self._opener = None
 
     def new_envelope(self, change: Change | None) -> Envelope:
-        """Return keys for a store that is plain, with a slot for each source; nothing is written.
+        """Return new keys for a plain store, with a slot for each source; nothing is written.
 
         Raises:
-            KeyUnavailableError: a source has no secret to give, or there is none.
+            KeyUnavailableError: there is no source, or one has no secret to give.
         """
         from jarvis.encryption import envelope
 
         return envelope.make(self.opener, self.sources or _usual_sources(), change)[0]
 
     def keep(self, envelope: Envelope, *, keep_existing: bool = False) -> None:
-        """Write the file of keys, durably, and remove what a killed process left of one. Needs the writer lock."""
+        """Write the file of keys durably, and remove leftovers of killed processes. Needs the writers' lock."""
         from jarvis.encryption.key_file import write
 
         with files.explaining(self.path, "write the keys"):
@@ -204,44 +204,44 @@ class Vault:
         write(self.path, envelope, store=self.store, keep_existing=keep_existing)
 
     def remove(self) -> None:
-        """Remove the file of keys, durably. Needs the writer lock."""
+        """Remove the file of keys durably. Needs the writers' lock."""
         with files.explaining(self.path, "remove the keys"):
             files.remove_leftovers(self.path)
             files.system.unlink(self.path)
             files.sync_directory(os.path.dirname(self.path))
 
     def is_changing(self) -> bool:
-        """Tell whether a change of the store's keys was begun, and is not known to be over."""
-        found = self.envelope()
-        return found is not None and found.change is not None
+        """Tell whether a change of the store's keys was begun and is not known to be complete."""
+        envelope = self.envelope()
+        return envelope is not None and envelope.change is not None
 
     def settle(self, beginnings: Sequence[bytes]) -> bool:
-        """End a change of keys, if all the store's files have come over; return whether none is left to do.
+        """End a change of keys, if all the store's files have the new key; return whether no change is left.
 
-        Needs the writer lock.
+        Needs the writers' lock.
 
         Args:
-            beginnings: of the store, and then of the copies that are kept beside it.
+            beginnings: the first bytes of the store, and then of the kept copies beside it.
         """
-        found = self.envelope()
-        if found is None or found.change is None:
+        envelope = self.envelope()
+        if envelope is None or envelope.change is None:
             return True
-        if found.change == "decrypt":
+        if envelope.change == "decrypt":
             if set(beginnings) != {cipher.PLAIN}:
                 return False
             self.remove()
             return True
-        if found.change == "create":  # what was kept beside an earlier store is none of its files
+        if envelope.change == "create":  # copies beside an earlier store do not belong to this one
             beginnings = beginnings[:1]
-        if {found.key_with(each) for each in beginnings} != {found.newest}:
+        if {envelope.key_with(beginning) for beginning in beginnings} != {envelope.newest}:
             return False
         from jarvis.encryption.envelope import with_only
 
-        self.keep(with_only(found, found.newest))
+        self.keep(with_only(envelope, envelope.newest))
         return True
 
     def suggest_recovery(self, envelope: Envelope) -> None:
-        """Warn if only a keyring opens the store, which is lost with its machine or account."""
+        """Warn if only a keyring opens the store: a keyring is lost with its machine or account."""
         if {slot.source for slot in envelope.slots} == {"keyring"}:
             import warnings
 

@@ -1,7 +1,7 @@
-"""Is the file what we left? A cheap answer at every opening, a whole check when that answer is no.
+"""Verifies a store: the log and the number of pages, and all content.
 
-Page checksums notice a flipped bit at the read that meets it. They cannot notice a page that stands
-in another's place, so a file that somebody else changed, or copied here, is checked whole once.
+Page checksums reveal a flipped bit when its page is read. They do not reveal a page in the place of another one, so a
+file that another program changed, or copied here, is verified as a whole once.
 """
 
 from __future__ import annotations
@@ -44,21 +44,22 @@ _WAL_MAGIC = 0x377F0682
 
 
 def verify(connection: apsw.Connection, path: str, *, encrypted: bool) -> None:
-    """Read the whole store and compare all that can be compared; see `_compare`.
+    """Read the whole store and verify all of it; see `_compare`.
 
     Raises:
-        CorruptStoreError: something does not fit.
+        CorruptStoreError: the store is damaged.
         apsw.Error: a page could not be read.
     """
     try:
         _compare(connection, path, cipher.RESERVED_BYTES if encrypted else driver.RESERVED_BYTES)
-    except UnicodeDecodeError:  # it carries what is stored
+    except UnicodeDecodeError:  # it carries stored text
         raise driver.corrupt(path, "a text is no text") from None
 
 
 def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
-    """Compare structure and indexes with the rows, each row with its checksum, the tags with the bodies:
-    whatever an answer can be made of. O(store), about 15 µs an entry.
+    """Compare structure and indexes with the rows, each row with its checksum, and the side tables with the bodies.
+
+    O(store), about 15 µs an entry.
     """
     if connection.reserve_bytes() != reserved:
         raise driver.corrupt(path, "its pages carry no checksums")
@@ -95,7 +96,7 @@ def _compare_commits(connection: apsw.Connection, path: str) -> None:
             raise driver.corrupt(path, "its transactions contradict each other")
         before, moved = last, moment
     if before > schema.last_commit(connection):
-        raise driver.corrupt(path, "it knows of commits that it does not hold")
+        raise driver.corrupt(path, "its table of transactions has commits that are missing")
 
 
 def _compare_states(
@@ -104,8 +105,8 @@ def _compare_states(
     statements = ((side, side.stored(is_past=is_past)) for side in sides)
     stored = [(side, _Grouped(connection.execute(rows))) for side, rows in statements if rows is not None]
     for *fields, ended, made, expires, packed, body, checksum in connection.execute(sql):
-        known = (*fields, expires) if expires is not None else tuple(fields)
-        if tables.row_checksum(known, body, packed) != checksum:
+        content = (*fields, expires) if expires is not None else tuple(fields)
+        if tables.row_checksum(content, body, packed) != checksum:
             raise driver.corrupt(path, "an entry does not match its checksum")
         row, namespace, entry_id, category, key, entity_type, entity_id, instant, version = fields
         try:
@@ -120,23 +121,23 @@ def _compare_states(
                 raise driver.corrupt(path, finding)
     for side, rows in stored:
         if not rows.is_over():
-            raise driver.corrupt(path, f"it knows of {side.tables[0].counted or side.tables[0].name} that no entry has")
+            raise driver.corrupt(path, f"it has {side.tables[0].counted or side.tables[0].name} that no entry has")
 
 
 class _Grouped:
-    """Rows that are read in the order of their first column, together with those that have the same."""
+    """Groups rows that have the same first column, by which they are ordered."""
 
     def __init__(self, rows: Iterator[tuple[Any, ...]]) -> None:
         self._groups = itertools.groupby(rows, operator.itemgetter(0))
         self._next = next(self._groups, None)
 
     def of(self, first: int) -> list[tuple[Any, ...]]:
-        """Return the next rows, if they have this in their first column."""
+        """Return the next group if its first column has this value, else no rows."""
         if self._next is None or self._next[0] != first:
             return []
-        found = list(self._next[1])
+        rows = list(self._next[1])
         self._next = next(self._groups, None)
-        return found
+        return rows
 
     def is_over(self) -> bool:
         """Tell whether there are no more."""
@@ -144,25 +145,25 @@ class _Grouped:
 
 
 def seal(connection: apsw.Connection) -> None:
-    """Give every page its checksum again, after another program wrote pages without: O(store).
+    """Give every page its checksum again, after another program wrote pages without checksums: O(store).
 
-    Such a program need not have changed anything: SQLite's backup rewrites the first page, and whoever
-    closes a store last folds its log in, whose pages get their checksums only then. The caller has
-    verified all content, and holds the writer lock.
+    Such a program need not have changed content: SQLite's backup rewrites the first page, and the last program that
+    closes a store folds its log in, whose pages get their checksums only then. The caller has verified all content,
+    and holds the writers' lock.
 
     Raises:
-        apsw.Error: it failed; the content is as it was.
+        apsw.Error: a step failed; the content is as it was.
     """
     connection.execute("VACUUM")
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def lost_commits(path: str, valid_frames: int) -> int:
-    """Return how many commits stand in the write-ahead log behind the point where it breaks.
+    """Return how many commits the write-ahead log has after the point where it breaks.
 
-    SQLite ends its recovery at the first frame that fails its checksum and drops the rest in silence:
-    right for the one torn write of a power cut, wrong for a damaged log. Frames of the current log
-    share its salts, so commit marks behind the break show what was dropped.
+    SQLite ends its recovery at the first frame that fails its checksum and silently drops the rest: right for the one
+    torn write of a power cut, wrong for a damaged log. Frames of the current log share its salts, so commit marks
+    after the break show which commits were dropped.
 
     Args:
         path: the store (the log is beside it, with ``-wal`` at its end).
@@ -171,25 +172,25 @@ def lost_commits(path: str, valid_frames: int) -> int:
     with _log(path) as log:
         if log is None:
             return 0
-        if not log.is_valid:  # SQLite ignores the whole of it, and a header is never torn: it fits in a sector
+        if not log.is_valid:  # SQLite ignores the whole log, and a header is never torn: it fits in a sector
             return 2 if log.size > _WAL_HEADER.size + _WAL_FRAME.size else 0
         frames = itertools.takewhile(bool, map(log.frame_header, itertools.count(max(valid_frames, 0))))
         return sum(header[1] != 0 and header[2:4] == log.salts for header in frames if header)
 
 
 def check_pages(connection: apsw.Connection, path: str, valid_frames: int) -> None:
-    """Compare how many pages there are to be with those that are there: a file and a log of two states do not fit.
+    """Check that file and log together have all pages of the store: those of two different states do not.
 
-    A commit in the log says how many pages the store has. Those that the file does not have yet are in the log; if they
-    are in neither, the file is from before a checkpoint that the log comes after.
+    A commit in the log says how many pages the store has. The file may lack pages that are in the log; if a page is in
+    neither, the file is older than a checkpoint after which the log begins.
 
     Args:
-        connection: to the store.
-        path: of the store (the log is beside it).
+        connection: a connection to the store.
+        path: the path of the store (the log is beside it).
         valid_frames: how many frames of the log SQLite accepts, 0 if there is no log.
 
     Raises:
-        CorruptStoreError: they do not fit, or bytes stand behind the last page.
+        CorruptStoreError: a page is missing, or bytes follow the last page.
     """
     size, page_size = os.stat(path).st_size, int(connection.pragma("page_size"))
     with _log(path) as log:
@@ -201,13 +202,13 @@ def check_pages(connection: apsw.Connection, path: str, valid_frames: int) -> No
         if any(page not in logged for page in range(size // page_size + 1, frames[-1][1] + 1)):
             raise driver.corrupt(path, "the file and its write-ahead log are of two different states")
     elif size != int(connection.pragma("page_count")) * page_size:
-        raise driver.corrupt(path, "its size is not that of its pages: bytes are missing, or stand behind the last one")
+        raise driver.corrupt(path, "its size is not that of its pages: bytes are missing, or follow the last one")
 
 
 def count_valid_frames(path: str) -> int:
-    """Return how many frames of the write-ahead log SQLite accepts, without changing a file.
+    """Return how many frames of the write-ahead log SQLite accepts, without writing to a file.
 
-    The same that ``wal_checkpoint`` tells a connection that may write, at 0.1 ms a frame
+    ``wal_checkpoint`` returns the same number to a connection that may write. This takes 0.1 ms a frame
     (https://sqlite.org/fileformat2.html#checksum_algorithm).
     """
     with _log(path) as log:
@@ -240,18 +241,18 @@ class _Log:
 
     @property
     def is_valid(self) -> bool:
-        """Whether SQLite takes the header for one."""
+        """True if SQLite accepts the header."""
         is_size = 512 <= self.page_size <= 65536 and int(self.page_size).bit_count() == 1
         sums = _checksum(self.header[:24].ljust(24, b"\0"), (0, 0), self.byte_order)
         return bool(self.magic & ~1 == _WAL_MAGIC and is_size and sums == self.sums)
 
     def frame(self, number: int) -> bytes:
-        """Return a frame with its header; less at the end of the file."""
+        """Return a frame with its header; fewer bytes at the end of the file."""
         step = _WAL_FRAME.size + self.page_size
         return os.pread(self._descriptor, step, _WAL_HEADER.size + number * step)
 
     def frame_header(self, number: int) -> tuple[int, ...]:
-        """Return (page, size after a commit or 0, salt, salt, sum, sum) of a frame; () behind the last."""
+        """Return (page, size after a commit or 0, salt, salt, sum, sum) of a frame; () after the last one."""
         offset = _WAL_HEADER.size + number * (_WAL_FRAME.size + self.page_size)
         header = os.pread(self._descriptor, _WAL_FRAME.size, offset)
         return _WAL_FRAME.unpack(header) if len(header) == _WAL_FRAME.size else ()

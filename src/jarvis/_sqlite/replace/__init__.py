@@ -1,1 +1,1 @@
-"""Another file takes the place of a store that is in use: moved into it beside its writers, and swapped for it."""
+"""Replaces the file of a store in use: moves the store into another file beside its writers, and swaps the two."""

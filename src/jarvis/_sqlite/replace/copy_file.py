@@ -1,6 +1,6 @@
-"""The file beside a store into which it is copied, to take its place: made, found again, given away, removed.
+"""`CopyFile`: the file beside a store into which a move copies it, and which then takes the store's place.
 
-Until it is finished it is no store: it has the tables and a table `moving`, which says how far the copy has come.
+Until it is finished it is no store: it has the tables, and a table `moving` with the progress of the copy.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ PRAGMA mmap_size = 0;
 PRAGMA cell_size_check = ON;
 PRAGMA trusted_schema = OFF;
 """
-"""Checkpoints, and so syncs, of a few megabytes: the sync of a writer waits for what else is on its way to the disk."""
+"""Each checkpoint, and so each sync, is a few megabytes: the sync of a writer waits for all data before it."""
 
 
 def path_of(store: str) -> str:
-    """Return where the copy of a store is; its log and the log's index are beside it."""
+    """Return the path of the copy of a store; its log and the log's index are beside it."""
     directory, name = os.path.split(store)
     return os.path.join(directory, f".{name}.moving")
 
 
 def lock_of(store: str) -> str:
-    """Return the path of the lock of whoever copies the store."""
+    """Return the path of the lock that the process holds which copies the store."""
     return f"{path_of(store)}.lock"
 
 
 def remove(store: str) -> None:
-    """Remove the copy of a store, whatever there is of it.
+    """Remove the copy of a store, with its log and the log's index, if they exist.
 
     Raises:
-        StoreError: it cannot be removed.
+        StoreError: a file cannot be removed.
     """
     path = path_of(store)
     with explaining(path, "remove the copy of the store"):
@@ -60,12 +60,12 @@ def remove(store: str) -> None:
 
 
 class CopyFile:
-    """The copy of the store at a path, and this process's connection to it, which is opened when it is used.
+    """The copy of a store, and this process's connection to it, which is opened at its first use.
 
     Args:
-        store: the store.
-        make: opens the file at a path for reading and writing, also one of no bytes, with the settings that
-            belong to its format: page checksums, or a key.
+        store: the path of the store.
+        make: opens the file at a path, which may be empty, for reading and writing, with the settings of its format:
+            page checksums, or a key.
     """
 
     def __init__(self, store: str, make: Callable[[str], apsw.Connection]) -> None:
@@ -73,7 +73,7 @@ class CopyFile:
         self.path = path_of(store)
         self._make = make
         self._connection: apsw.Connection | None = None
-        self._guard = threading.RLock()  # held while the connection is used: a fork waits for that
+        self._guard = threading.RLock()  # held while the connection is used: a fork waits for it
         self._pid = os.getpid()
 
     @contextlib.contextmanager
@@ -81,8 +81,8 @@ class CopyFile:
         """Lend the connection.
 
         Raises:
-            StoreError: something is wrong with the copy.
-            TransactionError: this process was forked meanwhile; the copying goes on in its parent.
+            StoreError: the copy cannot be read or written.
+            TransactionError: this process was forked meanwhile; the copy continues in its parent.
         """
         self.check_process()
         try:
@@ -93,7 +93,7 @@ class CopyFile:
                 yield self._connection
             except BaseException as error:
                 errno = self._connection.system_errno if self._connection is not None else 0
-                with contextlib.suppress(apsw.Error):  # what went wrong first is told
+                with contextlib.suppress(apsw.Error):  # the first error is raised
                     self.close()
                 if isinstance(error, apsw.Error):
                     raise driver.translated(self.path, error, "copy the store", errno) from error
@@ -106,13 +106,15 @@ class CopyFile:
     def check_process(self) -> None:
         """Raise `TransactionError` in a process that was forked while the store was copied."""
         if os.getpid() != self._pid:
-            raise TransactionError(f"{self.store}: forked while it was copied, which goes on in the parent process")
+            raise TransactionError(
+                f"{self.store}: forked while it was copied; the copy continues in the parent process"
+            )
 
     def create(self) -> None:
-        """Create the file, of no bytes yet.
+        """Create the file, still empty.
 
         Raises:
-            StoreError: it cannot be created.
+            StoreError: the file cannot be created.
         """
         with explaining(self.path, "create the copy of the store"):
             os.close(files.create(self.path, self.store))
@@ -141,23 +143,23 @@ class CopyFile:
             connection.close(True)
 
     def finish(self) -> None:
-        """Fold the log of the copy into it, close and sync it: the file alone is the whole copy then.
+        """Fold the log of the copy into it, close and sync it: then the file alone is the whole copy.
 
         Raises:
-            StoreError: it failed.
+            StoreError: a step failed.
         """
         with self.used() as connection:
             connection.execute("PRAGMA synchronous = FULL").fetchall()
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            self.close()  # which removes the log and its index
+            self.close()  # this removes the log and its index
         with explaining(self.path, "sync the copy of the store"):
             for name in (f"{self.path}-wal", f"{self.path}-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     files.system.unlink(name)
             descriptor = files.open_regular(self.path, os.O_RDWR)
             try:
-                ownership.take_after(descriptor, self.path, self.store)  # which may have changed since it was begun
+                ownership.take_after(descriptor, self.path, self.store)  # the owner may have changed since the start
                 files.system.sync(descriptor)
             finally:
                 os.close(descriptor)
@@ -165,18 +167,18 @@ class CopyFile:
     # --- forks -----------------------------------------------------------------------------------
 
     def before_fork(self, deadline: float) -> None:
-        """Close the connection, if it is not in use until the `deadline`, so that a child does not inherit it."""
+        """Close the connection if it becomes idle before `deadline`, so that a child does not inherit it."""
         if self._guard.acquire(timeout=max(deadline - time.monotonic(), 0)):
             with contextlib.suppress(apsw.Error):
                 self.close()
 
     def after_fork_in_parent(self) -> None:
-        """Let it be used again."""
+        """Allow the use of the connection again."""
         if self._guard._is_owned():  # type: ignore[attr-defined]  # threading.Condition relies on it too
             self._guard.release()
 
     def after_fork_in_child(self) -> None:
-        """Keep what could not be closed for ever, untouched: closing it here would confuse the parent's."""
+        """Keep a connection that could not be closed for ever, untouched: a close here would disturb the parent's."""
         if self._connection is not None:
             import ctypes
 
@@ -185,12 +187,12 @@ class CopyFile:
 
 
 def fits(copy: CopyFile) -> bool:
-    """Tell whether the copy that is there can be opened and says how far it has come."""
+    """Tell whether a copy exists that can be opened and has a table of progress."""
     if not os.path.exists(copy.path):
         return False
     try:
         with copy.used() as connection:
-            found: Any = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'moving'").fetchall()
+            rows: Any = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'moving'").fetchall()
     except StoreError:  # another format, or another key
         return False
-    return bool(found)
+    return bool(rows)

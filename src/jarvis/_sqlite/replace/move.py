@@ -1,13 +1,12 @@
-"""Moving a store into a file of another format, such as an encrypted one, while all its processes go on writing.
+"""Moves a store into a file of another format, such as an encrypted one, while its processes continue to write.
 
-The rows are copied beside writers, a thousand at a time; what changes meanwhile is noted by triggers (see
-`touched_rows`) and copied again, in rounds that become smaller. When the copy equals the store it is
-compared with it row by row, and each row that changes from there on when it is copied again. Only for the
-last round, and until the copy has taken the store's place (see `swap`), writers wait. Tables without
-triggers, such as a text index, are made anew (see `rebuilt`).
+A move copies the rows beside writers, a thousand at a time. Triggers note the rows that change meanwhile (see
+`touched_rows`); the move copies those again, in rounds that become smaller. Then it compares copy and store row by row,
+and from there on also each row that it copies again. Writers wait only during the last round, and until the copy has
+taken the store's place (see `swap`). Tables that cannot have triggers, such as a text index, are rebuilt (see
+`rebuilt`).
 
-What is copied is on the disk with how far it has come: a move that is broken off, or killed, is gone on with by
-the next one.
+The copy and its progress are on the disk: the next move resumes one that was interrupted or killed.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def plain(path: str) -> apsw.Connection:
-    """Open the file at `path` as one whose pages carry checksums, also if it has no bytes yet."""
+    """Open the file at `path`, which may be empty, as one with checksums in its pages."""
     driver.load_checksums()
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.vfs)
     connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
@@ -39,10 +38,10 @@ def plain(path: str) -> apsw.Connection:
 
 
 def abandon(database: Database) -> None:
-    """Give up a move that was broken off, and remove what it has copied; no-op if there is none.
+    """Give up an interrupted move and remove its copy; no-op if there is none.
 
     Raises:
-        StoreBusyError: somebody moves the store just now.
+        StoreBusyError: somebody is moving the store.
         StoreError: the store is read-only, busy, full, damaged or gone.
     """
     with _only_one(database):
@@ -61,26 +60,25 @@ def move(
     after_swap: Callable[[], None] | None = None,
     patience_seconds: float = 30.0,
 ) -> Rewritten:
-    """Copy the store into a file that `make` opens, and put that in the store's place; return what was done.
+    """Copy the store into a file that `make` opens, and put that file in the store's place; return a report.
 
-    All processes go on reading and writing. A move that is broken off leaves the store as it is, and its changes are
-    noted from there on: the next `move` goes on with it, if `make` can open what was copied; `abandon` gives it up.
+    All processes continue to read and write. An interrupted move leaves the store as it is, and its triggers continue
+    to note changes: the next `move` resumes it if `make` can open the copy; `abandon` gives it up.
 
     Args:
         database: the store.
-        make: opens the file at a path for reading and writing, also one of no bytes, with the settings that
-            belong to its format.
-        progress: called beside writers, again and again; what it raises breaks the move off.
-        before_swap: called under the writers' lock, with the path of the finished copy, which nobody has open; what it
-            raises breaks the move off.
-        after_swap: called under the writers' lock when the copy has the store's place, before anybody opens it. If
-            the process is killed before that it is not called: see `jarvis._sqlite.replace.swap.settle`.
+        make: opens the file at a path, which may be empty, for reading and writing, with the settings of its format.
+        progress: called again and again beside writers; an exception of it interrupts the move.
+        before_swap: called under the writers' lock, with the path of the finished copy, which nobody has open; an
+            exception of it interrupts the move.
+        after_swap: called under the writers' lock when the copy has taken the store's place, before anybody opens it.
+            If the process is killed before that it is not called: see `jarvis._sqlite.replace.swap.settle`.
         patience_seconds: how long to try while somebody reads an older state of the store.
 
     Raises:
-        StoreBusyError: somebody else moves the store, or an older state was read for too long; go on later.
+        StoreBusyError: somebody else is moving the store, or reads an older state for too long; resume later.
         StoreAccessError: the copy does not equal the store, and was removed; or the store has a virtual table that
-            cannot be made anew, and nothing was begun. The store is as it was.
+            cannot be rebuilt, and nothing was begun. The store is as it was.
         StoreError: the store, or the copy, is read-only, full, damaged or gone.
         TransactionError: the calling thread has a transaction open.
     """
@@ -103,7 +101,7 @@ def move(
             mover.copy.close()
             copy_file.remove(database.path)
             raise StoreAccessError(
-                database.path, "the copy that was to take its place does not equal it, and was removed; move it anew"
+                database.path, "the copy that was to take its place does not equal it, and was removed; move it again"
             ) from None
         finally:
             database.pool.copy = None

@@ -1,4 +1,4 @@
-"""One move of a store, from the first row that is copied to the swap; see `move` for the whole."""
+"""`Mover`: one move of a store, from the first copied row to the swap; see `move` for the whole."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from jarvis._sqlite.pool import Lease
 
 FEW_NOTES = 500
-"""So few notes are left for the last round, for which writers wait; twice as many with each try."""
+"""At most this many notes are left for the last round, during which writers wait; each try doubles it."""
 
-_FOLDING_PATIENCE_SECONDS = 0.05  # writers wait as long for readers of an older state
+_FOLDING_PATIENCE_SECONDS = 0.05  # to wait for readers of an older state, while writers wait
 _PAUSE_SECONDS = 0.05  # between two tries
 
 _LATER = "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('index', 'view') AND sql IS NOT NULL ORDER BY rowid"
@@ -48,7 +48,7 @@ _READ_PROGRESS = "SELECT run, seq, number, key, done FROM moving"
 
 
 class Place(NamedTuple):
-    """How far the copy has come: so many rows, up to the one with `key` in the table `number`, and the note `seq`."""
+    """The progress of a copy: `done` rows, up to the one with `key` in table `number`, and up to the note `seq`."""
 
     seq: int
     number: int
@@ -61,15 +61,15 @@ class UnequalError(Exception):
 
 
 class _Seen(NamedTuple):
-    """What was read of the store at one moment.
+    """The part of the store that was read at one moment.
 
     Attributes:
-        seq: the last note that was looked at.
-        notes: how many there were.
+        seq: the last note that was read.
+        notes: how many notes were read.
         is_all: no note is left.
-        changed: for each table the keys that were noted, with the rows, or None where there is none any more.
+        changed: for each table the noted keys, each with its row, or None if that was deleted.
         chunk: the next rows of the table that is copied or compared.
-        is_last: the table has no more.
+        is_last: the table has no more rows.
     """
 
     seq: int
@@ -81,7 +81,7 @@ class _Seen(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """The tables of a store whose rows are copied, those that are made anew, and its indexes and views."""
+    """The tables of a store that are copied, those that are rebuilt, and its indexes and views."""
 
     copied: list[Table]
     rebuilt: list[Rebuilt]
@@ -89,12 +89,12 @@ class _Shape(NamedTuple):
 
 
 def digest_of(table: str, row: Row) -> int:
-    """Return what a row adds to the digest of a store: the sum, modulo 2**128, does not depend on an order."""
+    """Return a row's summand of the digest of a store: the sum, modulo 2**128, does not depend on the order of rows."""
     return int.from_bytes(hashlib.blake2b(repr((table, row)).encode(), digest_size=16).digest())
 
 
 class Mover:
-    """One move; see `jarvis._sqlite.replace.move.move` for the arguments. Its verbs are called in their order."""
+    """One move; see `jarvis._sqlite.replace.move.move` for the arguments. Call the verbs in their order here."""
 
     def __init__(
         self,
@@ -115,8 +115,8 @@ class Mover:
         self._total = 0
         self._rounds = 0
         self._resumed = 0
-        self._compared: Place | None = None  # up to there the copy equals the store; None before all is copied
-        self._rows: dict[str, int] = {}  # of what is compared
+        self._compared: Place | None = None  # up to here the copy equals the store; None before all is copied
+        self._rows: dict[str, int] = {}  # compared rows of each table
         self._digest = 0
         self._locked_seconds = 0.0
 
@@ -127,7 +127,7 @@ class Mover:
     # --- beginning -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Let changes be noted, and make the copy; or go on where another run was broken off."""
+        """Begin to note changes, and create the copy; or resume an interrupted run."""
         run = self.database.read(_run)
         if run is None or not self._go_on(run):
             self.copy.close()
@@ -151,13 +151,13 @@ class Mover:
         if not copy_file.fits(self.copy):
             return False
         with self.copy.used() as copy:
-            found, seq, number, key, done = _all(copy, _READ_PROGRESS)[0]
-            there = dict(_all(copy, _MADE))
+            copy_run, seq, number, key, done = _all(copy, _READ_PROGRESS)[0]
+            existing = dict(_all(copy, _MADE))
         self._shape = self.database.read(_shape)
         wanted = dict(self.database.read(lambda session: session.rows(_MADE)))
-        # Somebody may have dropped or created what is in the copy already, or should be.
-        is_there = there.items() <= wanted.items() and all(table.name in there for table in self._shape.copied)
-        if found != run or not is_there:
+        # Somebody may have dropped or created a table or an index since the copy was begun.
+        is_there = existing.items() <= wanted.items() and all(table.name in existing for table in self._shape.copied)
+        if copy_run != run or not is_there:
             return False
         self._run, self._place, self._resumed = run, Place(seq, number, tuple(json.loads(key)), done), done
         return True
@@ -166,7 +166,7 @@ class Mover:
         run = touched_rows.run(session.rows)
         if run is None or (self._run and run != self._run):
             raise StoreAccessError(
-                self.database.path, "the move was given up, or another store put in its place; move it anew"
+                self.database.path, "the move was given up, or another store put in its place; move it again"
             )
         return run
 
@@ -199,7 +199,7 @@ class Mover:
     # --- copying ---------------------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Copy what is not copied yet, then what has changed meanwhile."""
+        """Copy the rows that are not copied yet, then those that have changed meanwhile."""
         while self._place.number < len(self._tables):
             self._report(RewriteProgress("copy", self._place.done, max(self._total, self._place.done)))
             place = self._place
@@ -211,13 +211,13 @@ class Mover:
         self._catch_up()
 
     def make_indexes(self) -> None:
-        """Make the indexes and views that the store has, and the tables that are made anew."""
+        """Create the indexes and views of the store, and rebuild tables."""
         self._rebuilder.create(self._shape.rebuilt)
         with self.copy.used() as copy:
-            there = {name for _, name, _ in _all(copy, _LATER)}
+            existing = {name for _, name, _ in _all(copy, _LATER)}
         for number, (_, name, sql) in enumerate(self._shape.later):
             self._report(RewriteProgress("index", number, len(self._shape.later)))
-            if name not in there:
+            if name not in existing:
                 with self.copy.used() as copy:
                     copy.execute(sql).fetchall()
         self._catch_up()
@@ -225,7 +225,7 @@ class Mover:
             self._report(RewriteProgress("index", done, done))
 
     def _catch_up(self) -> None:
-        """Copy again what has changed, until the copy equals a state of the store."""
+        """Copy changed rows again, until the copy equals a state of the store."""
         done = 0
         while True:
             seen = self.database.read(self._look)
@@ -236,7 +236,7 @@ class Mover:
             self._report(RewriteProgress("catch up", done, done + touched_rows.MOST_ROWS))
 
     def _look(self, session: Lease, chunk: Place | None = None, *, noted: bool = True) -> _Seen:
-        """Read, at one moment, what has changed, as much of it as fits, and the next chunk behind a place."""
+        """Read, at one moment, a bounded number of changed rows, and the next chunk after the place `chunk`."""
         with session.standing_still():
             self._running(session)
             changed: dict[int, dict[Key, Row | None]] = {}
@@ -246,9 +246,9 @@ class Mover:
                 table, keys = self._tables[number], changed.setdefault(number, {})
                 key = tuple(columns[: len(table.key)])
                 if key not in keys:
-                    found = session.rows(table.one, key)
-                    keys[key] = found[0] if found else None
-                    if budget.is_spent(found[0] if found else key):
+                    rows_of_key = session.rows(table.one, key)
+                    keys[key] = rows_of_key[0] if rows_of_key else None
+                    if budget.is_spent(rows_of_key[0] if rows_of_key else key):
                         is_all = False
                         break
             rows: list[Row] = []
@@ -262,7 +262,7 @@ class Mover:
             yield from notes
 
     def _repeat(self, seen: _Seen) -> None:
-        """Copy the rows again that have changed."""
+        """Copy the changed rows again."""
         if not seen.notes:
             return
         self._rounds += 1
@@ -275,8 +275,8 @@ class Mover:
                 for key in keys:
                     self._tally(copy, table, key, -1)
                 copy.executemany(table.delete, keys)
-            # While not all is copied, a row of the copy may be older than the others, and have what is unique
-            # of one that is newer; it was noted, too.
+            # Until all is copied, an outdated row of the copy may have a unique value of a newer row. It is replaced:
+            # the outdated row was noted too, and is copied again.
             replacing = self._compared is None
             for number, keys in seen.changed.items():
                 table = self._tables[number]
@@ -291,14 +291,14 @@ class Mover:
     def _tally(
         self, copy: apsw.Connection, table: Table, key: Key, sign: int, expected: Row | None = None
     ) -> Row | None:
-        """Count a row of the copy in or out, if it is of the part that is compared; return it."""
+        """Add a row of the copy to the digest, or subtract it, if it lies in the compared part; return the row."""
         if self._compared is None or (table.number, key) > (self._compared.number, self._compared.key):
             return expected
-        found = _all(copy, table.one, key)
-        for row in found:
+        rows = _all(copy, table.one, key)
+        for row in rows:
             self._rows[table.name] += sign
             self._digest += sign * digest_of(table.name, row)
-        return found[0] if found else None
+        return rows[0] if rows else None
 
     def _write_progress(self, copy: apsw.Connection) -> None:
         place = self._place
@@ -307,7 +307,7 @@ class Mover:
     # --- comparing -------------------------------------------------------------------------------
 
     def compare(self) -> None:
-        """Compare every row of the copy with the store's; each chunk as both are at one moment."""
+        """Compare every row of the copy with the store's; each chunk at one moment of both."""
         self._compared = Place(0, 0, (), 0)
         self._rows = dict.fromkeys((table.name for table in self._tables), 0)
         while self._compared.number < len(self._tables):
@@ -334,10 +334,10 @@ class Mover:
     # --- swapping --------------------------------------------------------------------------------
 
     def swap(self, before_swap: Callable[[str], None], after_swap: Callable[[], None]) -> Rewritten:
-        """Copy what has changed last, and put the copy in the store's place, as soon as no reader hinders it."""
+        """Copy the last changes, and put the copy in the store's place as soon as no reader prevents it."""
         deadline = time.monotonic() + self._patience_seconds
         patience = self.database.busy_timeout_seconds
-        # So that little is left for later; what hinders it, such as a full disk, is told then.
+        # This leaves little for later. A failure, such as a full disk, is raised then.
         with self.database.alone(patience) as session, self._timing(), self._noting(), contextlib.suppress(apsw.Error):
             session.raw.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         for tries in itertools.count():
@@ -351,7 +351,7 @@ class Mover:
             if time.monotonic() > deadline:
                 raise StoreBusyError(
                     self.database.path,
-                    "cannot be replaced while somebody reads an older state of it: end that iteration and go on",
+                    "cannot be replaced while somebody reads an older state of it: end that iteration and call again",
                 )
             time.sleep(_PAUSE_SECONDS)
         self._report(RewriteProgress("swap", 1, 1))
@@ -374,7 +374,7 @@ class Mover:
         application, version = schema.read_mark(session.raw)
         sequences, triggers = session.rows(_SEQUENCES), [sql for _, sql in session.rows(_TRIGGERS)]
         commit = schema.last_commit(session.raw)
-        session.drop()  # the connection is one to the old file
+        session.drop()  # it is a connection to the old file
         try:
             self._finish(application, version, sequences, triggers)
             before_swap(self.copy.path)
@@ -386,13 +386,13 @@ class Mover:
         return True
 
     def _finish(self, application: int, version: int, sequences: list[Row], triggers: list[str]) -> None:
-        """Make a store of the copy."""
+        """Turn the copy into a store."""
         with self.copy.used() as copy, copy:
-            for name, number in sequences:  # no id is given twice, also not the last ones that are gone
+            for name, number in sequences:  # no id is given twice, not even that of a deleted last row
                 copy.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (number, name))
                 if not copy.changes():
                     copy.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, number))
-            for sql in triggers:  # last: what they do was done in the store
+            for sql in triggers:  # last: the store's rows already have the effects of its triggers
                 copy.execute(sql)
             copy.execute("DROP TABLE moving")
             copy.execute(f"PRAGMA application_id = {application}")
@@ -400,7 +400,7 @@ class Mover:
         self.copy.finish()
 
     def _unfinish(self) -> None:
-        """Make a copy of it again that can be gone on with, if it has not taken the store's place."""
+        """Turn it back into a copy that a later run can resume, unless it has taken the store's place."""
         if os.path.exists(self.copy.path):
             with self.copy.used() as copy:
                 copy.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -413,7 +413,7 @@ class Mover:
 
     @contextlib.contextmanager
     def _noting(self) -> Iterator[None]:
-        """Leave word of what the file is like behind a checkpoint."""
+        """Note the state of the file after a checkpoint."""
         before = self.database.file.status()
         try:
             yield
@@ -430,7 +430,7 @@ class Mover:
 
 
 def _behind(tables: list[Table], place: Place, seen: _Seen) -> Place:
-    """Return the place behind the chunk that was seen at another."""
+    """Return the place after the chunk that was read at `place`."""
     done = place.done + len(seen.chunk)
     if seen.is_last:
         return place._replace(number=place.number + 1, key=(), done=done)
@@ -442,7 +442,7 @@ def _all(connection: apsw.Connection, sql: str, bindings: Key = ()) -> list[Any]
 
 
 def _shape(session: Lease) -> _Shape:
-    return _Shape(touched_rows.tables(session.rows), rebuilt.found(session), session.rows(_LATER))
+    return _Shape(touched_rows.tables(session.rows), rebuilt.needed(session), session.rows(_LATER))
 
 
 def _run(session: Lease) -> str | None:

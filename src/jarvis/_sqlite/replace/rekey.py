@@ -1,8 +1,8 @@
-"""The keys of a store, changed: the ways to its key, and the key itself, by which the store is written anew.
+"""Changes the keys of a store: the slots of its data key, and the data key itself, which rewrites the store.
 
-A change of the key is said in the file of keys before anything else, and there both keys stay until all is done. The
-store is moved into a file under the new key beside writers, see `jarvis._sqlite.replace.move`; what a file begins
-with says which key it has. So whoever is killed leaves a store that opens, and the verb goes on when called again.
+A change of the data key is first noted in the file of keys, where both keys stay until the change is complete. The
+store is moved into a file under the new key beside writers, see `jarvis._sqlite.replace.move`; the first bytes of a
+file show which key it has. So a killed process leaves a store that opens, and the next call of the verb resumes.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ _MANY_TRIES = 20
 
 
 class _CalledOffError(Exception):
-    """The key that the store was to have is not in its file of keys any more."""
+    """The file of keys no longer has the key to which the store was to change."""
 
 
-# --- the ways to the key -------------------------------------------------------------------------
+# --- slots ---------------------------------------------------------------------------------------
 
 
 def slots(database: Database) -> list[SlotInfo]:
-    """Return the ways to the store's key, none if it is plain; an encrypted one need not be opened for that."""
-    found = database.vault.envelope()
-    if found is None and os.path.exists(database.path):
-        database.read(lambda _: None)  # what is encrypted, and has lost its keys, is not plain
-    return [] if found is None else [SlotInfo(slot.id, slot.source, slot.hint) for slot in found.slots]
+    """Return the slots of the store's key, none if it is plain; this does not open an encrypted store."""
+    envelope = database.vault.envelope()
+    if envelope is None and os.path.exists(database.path):
+        database.read(lambda _: None)  # an encrypted store without its file of keys is not plain
+    return [] if envelope is None else [SlotInfo(slot.id, slot.source, slot.hint) for slot in envelope.slots]
 
 
 def add_slot(database: Database, source: KeySource) -> int:
-    """Let `source` open the store, from now on; return the number of its slot.
+    """Add a slot so that `source` opens the store from now on; return the number of the slot.
 
     Raises:
         KeyUnavailableError: the source has no secret to give.
@@ -67,12 +67,12 @@ def add_slot(database: Database, source: KeySource) -> int:
 
     database.check_may_rewrite()
     opener = database.vault.opener
-    changed = _change(database, lambda found: envelope.with_slot(opener, found, source))
+    changed = _change(database, lambda old: envelope.with_slot(opener, old, source))
     return changed.slots[-1].id
 
 
 def remove_slot(database: Database, slot_id: int) -> None:
-    """Let a slot open the store no longer.
+    """Remove a slot, so that its source no longer opens the store.
 
     Raises:
         InvalidSettingError: there is no such slot, or it is the last one.
@@ -82,102 +82,102 @@ def remove_slot(database: Database, slot_id: int) -> None:
 
     database.check_may_rewrite()
     path = database.vault.path
-    _change(database, lambda found: envelope.without_slot(path, found, slot_id))
+    _change(database, lambda old: envelope.without_slot(path, old, slot_id))
     database.vault.opener.forget()
 
 
 def _change(database: Database, change: Callable[[Envelope], Envelope]) -> Envelope:
-    """Replace the envelope by what `change` makes of it, outside of the lock: a passphrase takes its time."""
+    """Replace the envelope by the result of `change`, which is called without the lock: a passphrase takes time."""
     vault = database.vault
-    database.read(lambda _: None)  # the key that it is opened with is at hand, or that is an error
+    database.read(lambda _: None)  # raises if no source opens the store
     for _ in range(_MANY_TRIES):
-        found = vault.envelope()
-        if found is None:
+        old = vault.envelope()
+        if old is None:
             raise NotEncryptedError(vault.store, "is plain, so it has no keys; call store.encrypt()")
-        changed = change(found)
+        changed = change(old)
         with database.locked():
-            if vault.envelope() == found:
+            if vault.envelope() == old:
                 vault.keep(changed)
                 vault.suggest_recovery(changed)
                 return changed
     raise StoreBusyError(vault.path, "others keep changing it; retry")
 
 
-# --- the key -------------------------------------------------------------------------------------
+# --- the data key --------------------------------------------------------------------------------
 
 
 def encrypt(
     database: Database, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
 ) -> Rewritten | None:
-    """Encrypt a plain store; return what was done, None if that was only to end or to call off another change.
+    """Encrypt a plain store; return a report, None if this only ended or called off another change.
 
     Raises:
-        InvalidSettingError: it is encrypted.
-        KeyUnavailableError: a source has no secret to give, or there is none.
+        InvalidSettingError: the store is encrypted.
+        KeyUnavailableError: there is no source, or one has no secret to give.
         StoreError: see `jarvis._sqlite.replace.move.move`; the store is as it was.
     """
     vault = database.vault
     was_changing = _begin(database)
-    found, number = _now(database)
+    envelope, number = _now(database)
     if number is not None:
-        if found is not None and found.change == "decrypt":
-            _call_off(database, found, number)
+        if envelope is not None and envelope.change == "decrypt":
+            _call_off(database, envelope, number)
         elif not was_changing:
             raise InvalidSettingError(
                 f"{database.path} is encrypted already; its keys are changed with store.add_key_slot() and "
                 "store.rotate_key()"
             )
         return None
-    if found is not None and not all(_opens(vault, found, source) for source in sources):
-        _call_off(database, found, None)  # or the store would end up with keys that nobody has in mind any more
-        found = None
+    if envelope is not None and not all(_opens(vault, envelope, source) for source in sources):
+        _call_off(database, envelope, None)  # else the store would get keys that the caller did not ask for
+        envelope = None
     before = vault.sources
     vault.add_sources(sources)
-    if found is None:
+    if envelope is None:
         try:
-            found = vault.new_envelope("encrypt")
+            envelope = vault.new_envelope("encrypt")
         except BaseException:
-            vault.take_sources(before)  # or the one that gave none would spoil the next call, too
+            vault.take_sources(before)  # else the source without a secret would make the next call fail too
             raise
         with database.locked():
-            vault.keep(found, keep_existing=True)
-        vault.suggest_recovery(found)
-    found = _there(database)
-    return _move(database, vault.opener.open(found, found.newest), progress)
+            vault.keep(envelope, keep_existing=True)
+        vault.suggest_recovery(envelope)
+    envelope = _existing(database)
+    return _move(database, vault.opener.open(envelope, envelope.newest), progress)
 
 
 def rotate(
     database: Database, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
 ) -> Rewritten:
-    """Give an encrypted store a new key; return what was done.
+    """Give an encrypted store a new data key; return a report.
 
     Raises:
-        NotEncryptedError: it is plain.
-        WrongKeyError, KeyUnavailableError: the source of a slot is not at hand.
+        NotEncryptedError: the store is plain.
+        WrongKeyError, KeyUnavailableError: the source of a slot is missing.
         StoreError: see `jarvis._sqlite.replace.move.move`; the store is as it was.
     """
     from jarvis.encryption import envelope
 
     vault = database.vault
     _begin(database)
-    found, number = _now(database)
-    if found is None or number is None:
+    current, number = _now(database)
+    if current is None or number is None:
         raise NotEncryptedError(database.path, "is plain, so it has no key; call store.encrypt()")
-    if found.change == "decrypt":
-        _call_off(database, found, number)
+    if current.change == "decrypt":
+        _call_off(database, current, number)
     opener = vault.opener.besides(sources)
-    changed = _change(database, lambda held: held if held.change == "rotate" else envelope.with_next_key(opener, held))
+    changed = _change(database, lambda old: old if old.change == "rotate" else envelope.with_next_key(opener, old))
     key = opener.open(changed, changed.newest)
     vault.opener.remember(changed, key)
     return _move(database, key, progress)
 
 
 def decrypt(database: Database, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
-    """Make an encrypted store plain; return what was done, None if that was only to end or to call off another change.
+    """Make an encrypted store plain; return a report, None if this only ended or called off another change.
 
     Raises:
-        InvalidSettingError: encryption is required by whoever asks.
-        NotEncryptedError: it is plain.
+        InvalidSettingError: the caller requires encryption.
+        NotEncryptedError: the store is plain.
         StoreError: see `jarvis._sqlite.replace.move.move`; the store is as it was.
     """
     vault = database.vault
@@ -186,77 +186,77 @@ def decrypt(database: Database, progress: Callable[[RewriteProgress], None] | No
             f"{database.path} is opened with encryption='required'; open it with 'off' to make it plain"
         )
     was_changing = _begin(database)
-    found, number = _now(database)
+    envelope, number = _now(database)
     if number is None:
-        if found is not None:
-            _call_off(database, found, None)
+        if envelope is not None:
+            _call_off(database, envelope, None)
         elif not was_changing:
             raise NotEncryptedError(database.path, "is plain already")
         return None
-    if found is not None and found.change == "rotate":
-        _call_off(database, found, number)
-    _change(database, lambda held: msgspec.structs.replace(held, change="decrypt"))
+    if envelope is not None and envelope.change == "rotate":
+        _call_off(database, envelope, number)
+    _change(database, lambda old: msgspec.structs.replace(old, change="decrypt"))
     return _move(database, None, progress)
 
 
 def _begin(database: Database) -> bool:
-    """Open the store, and end what was begun and only has to be ended; return whether there was anything."""
+    """Open the store, and end a change that has only to be ended; return whether a change was in progress."""
     database.check_may_rewrite()
     was_changing = database.vault.is_changing()
-    database.read(rebuilt.found)  # before anything is begun that could not be ended
+    database.read(rebuilt.needed)  # raises before anything is begun that could not be ended
     if was_changing:
         _finish(database)
         if not database.vault.is_changing():
-            move.abandon(database)  # of which nothing is left but its lock
+            move.abandon(database)  # only its lock is left
     return was_changing
 
 
 def _now(database: Database) -> tuple[Envelope | None, int | None]:
-    """Return the file of keys, and which of them the store has, None if it is plain."""
-    found, key = database.vault.envelope(), database.file.key()
-    return found, None if found is None or key is None else found.key_with(key.salt)
+    """Return the file of keys, and the number of the store's key in it, None if the store is plain."""
+    envelope, key = database.vault.envelope(), database.file.key()
+    return envelope, None if envelope is None or key is None else envelope.key_with(key.salt)
 
 
-def _opens(vault: Vault, found: Envelope, source: KeySource) -> bool:
+def _opens(vault: Vault, envelope: Envelope, source: KeySource) -> bool:
     """Tell whether one source by itself opens a slot."""
     from jarvis.encryption.envelope import Opener
 
     try:
-        Opener(vault.path, [source]).open(found, found.newest)
+        Opener(vault.path, [source]).open(envelope, envelope.newest)
     except (WrongKeyError, KeyUnavailableError):
         return False
     return True
 
 
-def _there(database: Database) -> Envelope:
-    found = database.vault.envelope()
-    if found is None:
+def _existing(database: Database) -> Envelope:
+    envelope = database.vault.envelope()
+    if envelope is None:
         raise StoreBusyError(database.vault.path, "was removed meanwhile; call the verb again")
-    return found
+    return envelope
 
 
-def _call_off(database: Database, found: Envelope, number: int | None) -> None:
-    """Give up a change that has not come to the swap: the store goes on with the key it has, or plain.
+def _call_off(database: Database, expected: Envelope, number: int | None) -> None:
+    """Give up a change that has not reached the swap: the store keeps its present key, or stays plain.
 
     Raises:
-        StoreBusyError: somebody else has ended it meanwhile, or is at it; nothing was given up.
+        StoreBusyError: somebody else has ended the change meanwhile, or is making it; nothing was given up.
     """
     from jarvis.encryption.envelope import with_only
 
     vault = database.vault
     move.abandon(database)
     with database.locked():
-        held, (beginning, *copies) = vault.envelope(), database.file.beginnings()
+        envelope, (beginning, *copies) = vault.envelope(), database.file.beginnings()
         if (
-            held is None
-            or (held.store, held.change) != (found.store, found.change)
+            envelope is None
+            or (envelope.store, envelope.change) != (expected.store, expected.change)
             or (beginning == cipher.PLAIN) != (number is None)
-            or held.key_with(beginning) != number
-            or any(held.key_with(each) not in {None, number} for each in copies)
-        ):  # the keys that were to go may be those that the store has by now
+            or envelope.key_with(beginning) != number
+            or any(envelope.key_with(copy) not in {None, number} for copy in copies)
+        ):  # the store may have the keys by now that were to be removed
             raise StoreBusyError(vault.path, "somebody else has just changed the keys; call the verb again")
         if number is not None:
-            vault.keep(with_only(held, number))
+            vault.keep(with_only(envelope, number))
         else:
             vault.remove()
 
@@ -268,8 +268,12 @@ def _move(database: Database, key: DataKey | None, progress: Callable[[RewritePr
     def check(path: str) -> None:
         if driver.beginning_of(path) != (cipher.PLAIN if key is None else key.salt):
             raise StoreAccessError(path, "was not written as it was to be; the store is as it was")
-        held = database.vault.envelope()  # somebody may have called the change off before the move began
-        if (held is not None and held.change != "decrypt") if key is None else (held is None or not held.has(key)):
+        envelope = database.vault.envelope()  # somebody may have called the change off before the move began
+        if (
+            (envelope is not None and envelope.change != "decrypt")
+            if key is None
+            else (envelope is None or not envelope.has(key))
+        ):
             raise _CalledOffError
 
     try:
@@ -284,15 +288,15 @@ def _move(database: Database, key: DataKey | None, progress: Callable[[RewritePr
 
 
 def _finish(database: Database) -> None:
-    """Let the kept copies follow the store if it has come over, and end the change."""
+    """Rewrite the kept copies if the store has its new key, and end the change."""
     vault = database.vault
-    found = vault.envelope()
-    if found is None or found.change is None:
+    envelope = vault.envelope()
+    if envelope is None or envelope.change is None:
         return
-    target = cipher.PLAIN if found.change == "decrypt" else found.keys[found.newest].salt
-    beginning, *others = database.file.beginnings()
-    if beginning == target and set(others) - {target}:
-        key = None if found.change == "decrypt" else vault.opener.open(found, found.newest)
+    target = cipher.PLAIN if envelope.change == "decrypt" else envelope.keys[envelope.newest].salt
+    beginning, *copies = database.file.beginnings()
+    if beginning == target and set(copies) - {target}:
+        key = None if envelope.change == "decrypt" else vault.opener.open(envelope, envelope.newest)
         for path in first_life.kept_copies(database.path):
             _rewrite(database, path, key)
     with database.locked():
@@ -300,7 +304,7 @@ def _finish(database: Database) -> None:
 
 
 def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
-    """Write a copy of the first life's file, which nobody has open, anew under another key."""
+    """Write a kept copy of a first-life file, which nobody has open, again under another key."""
     beginning = driver.beginning_of(path)
     if beginning == (cipher.PLAIN if key is None else key.salt):
         return
@@ -310,7 +314,7 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
     with files.explaining(path, "rewrite the kept copy of the old store"):
         os.close(files.create(temporary, path))
         try:
-            # If VACUUM cannot open the file it tells SQLite's log the address, and so the key: here it fails before.
+            # If VACUUM cannot open the file, SQLite logs its URI and so the key: fail here first.
             apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.cipher_vfs).close()
             connection = apsw.Connection(
                 f"file:{quote(path)}", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI, vfs=driver.cipher_vfs
@@ -333,5 +337,5 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
         finally:
             with contextlib.suppress(OSError):
                 files.system.unlink(temporary)
-    if failure is not None:  # and not in the handler: the driver's error may name the key, and would be its context
+    if failure is not None:  # not in the handler: the driver's error would be its context, and may name the key
         raise failure

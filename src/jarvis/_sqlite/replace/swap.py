@@ -1,20 +1,20 @@
-"""A swap: another file takes the store's place while processes have the store open, and may be killed at it.
+"""Swaps the file of a store for another one while processes have the store open; a kill at any point is safe.
 
-Three names change their files: the store, its log and the log's index. Connections that are open keep the
-files they have. But a connection made in between could have the new file with the old index, which says how
-many pages the old file has, so nobody is let in meanwhile (see `jarvis._sqlite.store_file.StoreFile.opened`):
-the holder of the writers' lock says in the lock's file that a swap begins and when it is over.
+Three names change their files: the store, its log and the log's index. Open connections keep the files they have.
+But a connection that is opened in between could get the new file with the old index, which has the number of pages of
+the old file. So nobody opens the store meanwhile (see `jarvis._sqlite.store_file.StoreFile.opened`): the holder of the
+writers' lock writes into the lock's file that a swap begins, and when it is over.
 
-1. The log is folded into the old file and emptied: from here on either file alone is the whole store, also
-   after a power cut.
-2. It is said that a swap begins, and which file takes the place.
-3. The index of the log gets another name. Who has it open goes on using it.
-4. The new file gets the store's name; the directory is synced.
-5. The old log and the old index are removed. It is said that the swap is over.
+1. Fold the log into the old file and empty it: from here on either file alone is the whole store, also after a power
+   cut.
+2. Write that a swap begins, and which file takes the place.
+3. Give the index of the log another name. Processes that have the old index open keep using it.
+4. Give the new file the store's name; sync the directory.
+5. Remove the old log and the old index. Write that the swap is over.
 
-Who finds a swap that was begun and takes the lock knows that its process was killed: `settle`. Where the new
-file has the name already, step 5 is made; otherwise the index gets its name back, with all that writers, who
-need not have noticed, have done since.
+A process that takes the lock and finds a swap in progress knows that the swapping process was killed: it calls
+`settle`. If the new file already has the name, that does step 5. Otherwise it gives the index its name back, with all
+changes that writers have made since, perhaps without noticing.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 def swap(path: str, new: str, lock: WriterLock, commit: int, after_swap: Callable[[], None]) -> None:
     """Put the file `new` in the place of the store at `path`.
 
-    Needs the writers' lock. The caller has synced the new file, which nobody has open, and emptied the store's
-    log; both are on the same file system.
+    Needs the writers' lock. The caller has synced the new file, which nobody has open and which is on the same file
+    system, and has emptied the store's log.
 
     Args:
         path: the store.
         new: the file that takes its place.
         lock: the writers' lock of the store.
-        commit: the last commit that the new file holds.
-        after_swap: called when the new file has the store's name, before anybody else is let in.
+        commit: the number of the last commit in the new file.
+        after_swap: called when the new file has the store's name, before anybody else can open it.
 
     Raises:
-        StoreError: it failed; the store is the old file, or whoever opens it next finishes the swap.
+        StoreError: a step failed; the store is the old file, or the next opening finishes the swap.
     """
     inode = os.stat(new).st_ino
     with explaining(path, "put the rewritten file in its place"):
@@ -60,12 +60,12 @@ def swap(path: str, new: str, lock: WriterLock, commit: int, after_swap: Callabl
             raise
         files.sync_directory(os.path.dirname(path))
     after_swap()
-    lock.write_note(Note(Stamp.of(os.stat(path)), commit))  # or the next opening verifies the whole of it
+    lock.write_note(Note(Stamp.of(os.stat(path)), commit))  # else the next opening verifies the whole file
     settle(path, lock)
 
 
 def settle(path: str, lock: WriterLock) -> None:
-    """Finish a swap that was begun, or take it back; no-op if none was. Needs the writers' lock.
+    """Finish a swap that was begun, or undo it; no-op if none was. Needs the writers' lock.
 
     Raises:
         StoreError: a file operation failed; the swap is still to be settled.
@@ -76,11 +76,11 @@ def settle(path: str, lock: WriterLock) -> None:
     aside = _aside(path)
     with explaining(path, "finish putting the rewritten file in its place"):
         if os.stat(path).st_ino == swap.inode:
-            # The name may be in the directory only, and what is written from now on must not go with it.
+            # The new name may not be on the disk yet: a power cut must not lose it, and later writes with it.
             files.sync_directory(os.path.dirname(path))
             log = f"{path}-wal"
             with contextlib.suppress(FileNotFoundError):
-                if not os.stat(log).st_size:  # nobody was let in, so nothing can be in it
+                if not os.stat(log).st_size:  # nobody could open the store, so it is empty
                     files.system.unlink(log)
             with contextlib.suppress(FileNotFoundError):
                 files.system.unlink(aside)

@@ -1,8 +1,8 @@
-"""Which rows change while a store is copied: noted in the store itself, by triggers, whoever changes them.
+"""Notes, by triggers in the store itself, which rows change while it is copied.
 
-A table `moved` holds the key of each row that any process inserts, changes or deletes, of whatever library version,
-in the transaction that does it. So a copy that was made row by row, beside writers, becomes right when the noted rows
-are copied again, and a copy that was broken off can be gone on with. In its row 0 stands which run it belongs to.
+A trigger writes the key of each row that any process, of any library version, inserts, changes or deletes to the
+table `moved`, in the same transaction. So a copy that was made row by row, beside writers, becomes right when the noted
+rows are copied again, and a later run can resume an interrupted copy. Row 0 of `moved` names the run.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import apsw
 from jarvis._sql import registry
 
 Ask = Callable[[str, tuple[Any, ...]], list[Any]]
-"""Runs a statement with what is bound, and returns all its rows."""
+"""Runs a statement with its bindings, and returns all its rows."""
 
 Key = tuple[Any, ...]
 Row = tuple[Any, ...]
 
 MOST_ROWS = 1_000
-"""So many rows are read at once, in one short read transaction, unless they are large."""
+"""How many rows one short read transaction reads, unless they are large."""
 
 MOST_BYTES = 1 << 20
 
@@ -43,9 +43,9 @@ class Table(NamedTuple):
     """A table of the store, with the statements that read and write its rows.
 
     Attributes:
-        number: its place among the tables, by which its rows are noted.
+        number: its index among the tables, which the notes of its rows have.
         name: its name.
-        key: the columns that tell its rows apart; by their order its rows are read.
+        key: the columns that identify a row and order the reads.
         columns: all columns.
     """
 
@@ -59,14 +59,14 @@ class Table(NamedTuple):
         return tuple(row[self.columns.index(column)] for column in self.key)
 
     def select(self, *, after: bool) -> str:
-        """Return the statement for all rows in the order of their keys, or those behind the key that is bound."""
+        """Return the statement for all rows in the order of their keys, or for those after the bound key."""
         key = _listed(self.key)
         where = f" WHERE ({key}) > ({_marks(self.key)})" if after else ""
         return f"{self._all}{where} ORDER BY {key}"
 
     @property
     def between(self) -> str:
-        """The statement for the rows from one key, of one column, up to another."""
+        """The statement for the rows from one key to another, for keys of one column."""
         return f"{self._all} WHERE {_listed(self.key)} BETWEEN ? AND ?"
 
     @property
@@ -80,7 +80,7 @@ class Table(NamedTuple):
         return f"DELETE FROM {quoted(self.name)} WHERE {self._same}"
 
     def insert(self, *, replacing: bool) -> str:
-        """Return the statement that inserts a row, also in place of those that have its key or its unique columns."""
+        """Return the statement that inserts a row, and with `replacing` deletes rows with its key or unique values."""
         how = "INSERT OR REPLACE" if replacing else "INSERT"
         return f"{how} INTO {quoted(self.name)} ({_listed(self.columns)}) VALUES ({_marks(self.columns)})"
 
@@ -94,7 +94,7 @@ class Table(NamedTuple):
 
 
 def quoted(name: str) -> str:
-    """Return a name as it stands in a statement, whatever is in it."""
+    """Return a name, with any characters, quoted for a statement."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -107,23 +107,23 @@ def _marks(columns: tuple[str, ...]) -> str:
 
 
 class Budget:
-    """Counts what is read at once."""
+    """Counts the rows and bytes of one read."""
 
     def __init__(self, *, is_bounded: bool) -> None:
         self._is_bounded, self._rows, self._bytes = is_bounded, 0, 0
 
     def is_spent(self, row: Row) -> bool:
-        """Count a row; tell whether it was the last."""
+        """Count a row; return whether it must be the last one."""
         self._rows += 1
-        self._bytes += sum(len(each) for each in row if isinstance(each, (str, bytes)))
+        self._bytes += sum(len(column) for column in row if isinstance(column, (str, bytes)))
         return self._is_bounded and (self._rows >= MOST_ROWS or self._bytes >= MOST_BYTES)
 
 
 def chunk(each: Callable[[str, Key], Iterator[Row]], table: Table, key: Key) -> tuple[list[Row], bool]:
-    """Return the next rows of a table behind one with a key, or its first ones, and whether those are the last."""
+    """Return the next rows of a table after a key, or its first rows, and whether those are the last ones."""
     rows, budget = [], Budget(is_bounded=True)
-    with contextlib.closing(each(table.select(after=bool(key)), key)) as found:  # type: ignore[type-var]  # it is a generator
-        for row in found:
+    with contextlib.closing(each(table.select(after=bool(key)), key)) as answer:  # type: ignore[type-var]  # it is a generator
+        for row in answer:
             rows.append(row)
             if budget.is_spent(row):
                 return rows, False
@@ -131,48 +131,48 @@ def chunk(each: Callable[[str, Key], Iterator[Row]], table: Table, key: Key) -> 
 
 
 def of(connection: apsw.Connection) -> Ask:
-    """Return what asks a connection, whose errors are the driver's."""
+    """Return a function that runs statements on a connection; its errors are the driver's."""
     return lambda sql, bindings: connection.execute(sql, bindings).fetchall()
 
 
 def tables(ask: Ask) -> list[Table]:
-    """Return the tables of a store whose rows are copied: not the log, nor SQLite's own, nor what is made anew.
+    """Return the tables of a store whose rows are copied: not `moved`, SQLite's own, or rebuilt ones.
 
-    They are asked for, not listed here, so that what a later version adds is copied too. What is virtual or derived is
-    made anew, see `jarvis._sqlite.replace.rebuilt`.
+    The store lists them, not this code, so that tables of a later version are copied too. Virtual and derived tables
+    are rebuilt, see `jarvis._sqlite.replace.rebuilt`.
     """
     derived = {table.name for table in registry.tables() if table.is_derived}
-    found = []
+    listed = []
     for number, name in enumerate(name for (name,) in ask(_TABLES, ()) if name not in derived):
         columns = ask(_COLUMNS, (name,))
         names = tuple(column for column, _ in columns)
-        key = tuple(column for column, _ in sorted((each for each in columns if each[1]), key=lambda each: each[1]))
-        found.append(Table(number, name, key, names) if key else Table(number, name, ("rowid",), ("rowid", *names)))
-    return found
+        key = tuple(column for column, place in sorted(columns, key=lambda pair: pair[1]) if place)
+        listed.append(Table(number, name, key, names) if key else Table(number, name, ("rowid",), ("rowid", *names)))
+    return listed
 
 
 def run(ask: Ask) -> str | None:
-    """Return what the run is called for which changes are noted, or None if none are."""
+    """Return the name of the run for which changes are noted, or None if none are."""
     if not ask(_IS_THERE, ()):
         return None
-    found = ask(_RUN, ())
-    return str(found[0][0]) if found else None
+    rows = ask(_RUN, ())
+    return str(rows[0][0]) if rows else None
 
 
 def beginning(ask: Ask) -> list[str]:
-    """Return the statements that begin a new run, in place of any other, to be run in one transaction."""
-    every = tables(ask)
-    keys = _key_columns(every)
+    """Return the statements that begin a new run in place of any other, for one transaction."""
+    copied = tables(ask)
+    keys = _key_columns(copied)
     name = os.urandom(8).hex()
     statements = [
         *ending(ask),
         f"CREATE TABLE {NAME} (seq INTEGER PRIMARY KEY, part, {', '.join(keys)})",
         f"INSERT INTO {NAME} (seq, k1) VALUES (0, '{name}')",
     ]
-    for table in every:
+    for table in copied:
         given = f"INSERT INTO {NAME} (part, {', '.join(keys[: len(table.key)])})"
         old, new = ([f"{which}.{quoted(column)}" for column in table.key] for which in ("OLD", "NEW"))
-        note_old, note_new = (f"{given} VALUES ({table.number}, {', '.join(each)});" for each in (old, new))
+        note_old, note_new = (f"{given} VALUES ({table.number}, {', '.join(key)});" for key in (old, new))
         moved = " OR ".join(f"{one} IS NOT {other}" for one, other in zip(old, new, strict=True))
         also_new = f"{given} SELECT {table.number}, {', '.join(new)} WHERE {moved};"
         for verb, notes in (("INSERT", note_new), ("UPDATE", f"{note_old} {also_new}"), ("DELETE", note_old)):
@@ -182,15 +182,15 @@ def beginning(ask: Ask) -> list[str]:
 
 
 def ending(ask: Ask) -> list[str]:
-    """Return the statements that end the noting, in one transaction; none if nothing is noted."""
+    """Return the statements that end the notes, for one transaction; none if no changes are noted."""
     drops = [f"DROP TRIGGER {quoted(name)}" for (name,) in ask(_TRIGGERS, ())]
     return [*drops, f"DROP TABLE {NAME}"] if ask(_IS_THERE, ()) else drops
 
 
-def notes(every: list[Table]) -> str:
-    """Return the statement for the notes behind one, oldest first: number, number of the table, columns of the key."""
-    return f"SELECT seq, part, {', '.join(_key_columns(every))} FROM {NAME} WHERE seq > ? ORDER BY seq"
+def notes(copied: list[Table]) -> str:
+    """Return the statement for the notes after a given one, oldest first: number, number of the table, key columns."""
+    return f"SELECT seq, part, {', '.join(_key_columns(copied))} FROM {NAME} WHERE seq > ? ORDER BY seq"
 
 
-def _key_columns(every: list[Table]) -> tuple[str, ...]:
-    return tuple(f"k{number + 1}" for number in range(max(len(table.key) for table in every)))
+def _key_columns(copied: list[Table]) -> tuple[str, ...]:
+    return tuple(f"k{number + 1}" for number in range(max(len(table.key) for table in copied)))
