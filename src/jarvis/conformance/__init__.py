@@ -1,7 +1,7 @@
-"""The contract of a storage backend as a test suite, for yours as for ours.
+"""The contract of a storage backend as a test suite, for your backends and ours.
 
-Subclass `BackendContract`, give it one fixture, and pytest checks every promise the backend makes;
-what needs a capability that it lacks is skipped and says so. Run pytest with
+Subclass `BackendContract` and give it one fixture. Pytest then tests every promise that the backend makes; tests of
+capabilities that it lacks are skipped with a message. Run pytest with
 ``-p jarvis.conformance.plugin`` to see the table of promises.
 
 Example::
@@ -21,7 +21,7 @@ import pkgutil
 
 import pytest
 
-# Failed asserts show their values only in modules that pytest knows of before they are imported.
+# Failed asserts show their values only in modules that are registered with pytest before their import.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
 from jarvis.conformance.callers import CallerPromises
@@ -64,4 +64,4 @@ class BackendContract(
     RetentionPromises,
     ShutdownPromises,
 ):
-    """Every promise. A subclass gives the fixture `open_backend`."""
+    """Tests every promise. A subclass provides the fixture `open_backend`."""

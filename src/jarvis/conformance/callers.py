@@ -1,4 +1,4 @@
-"""Promises to several callers on one thread: tasks of an event loop, and whatever interrupts a call."""
+"""Promises to several callers on one thread: tasks of an event loop, and calls that interrupt another one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jarvis.persistent_memory import MemoryModule
 
 
 class _Stop(BaseException):
-    """Like SystemExit: no Exception."""
+    """Like SystemExit, no subclass of Exception."""
 
 
 class CallerPromises(Promises):
-    """A transaction belongs to one task; a verb lets nobody in who interrupts it."""
+    """A transaction belongs to one task; a call that interrupts a verb takes no part in it."""
 
     @pytest.fixture
     def shared(self, store: Any) -> MemoryModule:
@@ -169,7 +169,7 @@ class CallerPromises(Promises):
 
     @pytest.mark.parametrize("raises", [False, True], ids=["goes on", "raises"])
     def test_a_write_inside_a_verb_is_refused(self, store: Any, raises: bool) -> None:
-        """The module asks for the time in the middle of a change: there a handler is called."""
+        """Calls a handler when the module reads the time, in the middle of a change."""
         clock = FakeClock()
         refused = 0
         is_handled = False

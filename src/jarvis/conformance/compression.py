@@ -1,4 +1,4 @@
-"""Promises of large values, which a backend may store compressed: nobody can tell, but by the size of the store."""
+"""Promises of large values, which a backend may store compressed: only the size of the store shows it."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ LARGE: dict[str, dict[str, Any]] = {
     "numbers": {"n": [number / 7 for number in range(600)], "big": 2**70},
     "many keys": {f"key {number}": {"a": None, "b": [True, number]} for number in range(300)},
 }
-"""Values from which on, and a little before, compression may begin."""
+"""Values around the size at which compression may begin."""
 
 
 class CompressionPromises(Promises):
-    """Values of a kibibyte and more are values as all others are."""
+    """Values of a kibibyte and more keep the promises of all values."""
 
     @pytest.mark.parametrize("kind", LARGE)
     def test_a_large_value_comes_back_as_it_was(self, backend: StorageBackend, kind: str) -> None:
@@ -55,11 +55,11 @@ class CompressionPromises(Promises):
         backend.shutdown()
 
         for entry_id in ("1", "2"):
-            found = backend.read(entry_id)
-            assert found is not None
-            assert identical(found.value, LARGE[kind])
-            assert found.tags == an_entry().tags
-            assert found.provenance == an_entry().provenance
+            entry = backend.read(entry_id)
+            assert entry is not None
+            assert identical(entry.value, LARGE[kind])
+            assert entry.tags == an_entry().tags
+            assert entry.provenance == an_entry().provenance
         assert all(identical(entry.value, LARGE[kind]) for entry in backend.list_all())
 
     def test_large_values_are_found_by_every_question(self, memory: MemoryModule, clock: FakeClock) -> None:
@@ -99,8 +99,8 @@ class CompressionPromises(Promises):
         states = [revision.entry.value for revision in memory.get_history(memory_id)]
         assert all(map(identical, states, [LARGE[kind] for kind in reversed(kinds)]))
         for kind, moment in zip(kinds, moments, strict=False):
-            (found,) = memory.search_memories(tags=["x"], as_of=moment)
-            assert identical(found.value, LARGE[kind])
+            (past,) = memory.search_memories(tags=["x"], as_of=moment)
+            assert identical(past.value, LARGE[kind])
             (field,) = list(LARGE[kind])[:1]
             assert memory.count_memories(where={field: {"$exists": True}}, as_of=moment) == 1
             assert memory.count_memories(where={"nothing": 1}, as_of=moment) == 0
@@ -108,8 +108,8 @@ class CompressionPromises(Promises):
         later.step(hours=1)
         assert memory.clear_all() == 1
         assert memory.list_memories() == []
-        (found,) = memory.search_memories(tags=["x"], as_of=later.now - timedelta(minutes=1))
-        assert identical(found.value, LARGE[kinds[-1]])
+        (cleared,) = memory.search_memories(tags=["x"], as_of=later.now - timedelta(minutes=1))
+        assert identical(cleared.value, LARGE[kinds[-1]])
         assert memory.undo(memory_id)
         entry = memory.get_memory(memory_id)
         assert entry is not None

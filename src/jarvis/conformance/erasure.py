@@ -1,4 +1,4 @@
-"""Promises of erasure: nothing is known of what was erased, and nothing else is touched."""
+"""Promises of erasure: no trace of erased memories is left, and no others are touched."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from jarvis.storage_backend import StorageBackend
 
 Which = str | MemoryQuery | None
 SECRETS = ("there", "changed", "deleted", "expired")
-"""The keys of what is erased: one was changed, so that it matches no more, one deleted, and one has expired."""
+"""The keys of erased memories: one was changed and matches no more, one was deleted, and one has expired."""
 
 _WANTED = MemoryQuery(limit=1, entity_type="person", entity_id="ada")
 
 
 class Kind(NamedTuple):
-    """What is erased, given the ids by their keys, and the keys of what goes."""
+    """Returns the argument of an erasure from the ids by key, and the keys of the memories that it erases."""
 
     which: Callable[[dict[str, str]], Which]
     keys: tuple[str, ...] = SECRETS
@@ -66,14 +66,14 @@ KINDS = {
 
 
 class Story:
-    """A namespace with memories about a person that are to be erased, and about other things."""
+    """A namespace with memories to erase, about a person, and with memories about other things."""
 
     def __init__(self, memory: MemoryModule, clock: FakeClock) -> None:
         self.memory, self.clock = memory, clock
         self.ids: dict[str, str] = {}
         for key in SECRETS:
             mortal = key == "expired" and memory.backend.has_capability(Expires)
-            ttl = timedelta(hours=4) if mortal else None  # nobody writes behind that, so it is not purged
+            ttl = timedelta(hours=4) if mortal else None  # nobody writes after that, so it is not purged
             self.ids[key] = memory.create_memory("people", key, {"of": "ada"}, "person", "ada", ["ada"], ttl=ttl)
             clock.step(seconds=1)
         self.then = clock.now
@@ -86,7 +86,7 @@ class Story:
         clock.step(hours=1)
 
     def changed(self, memory_id: str) -> None:
-        """Change an entry in every field by which it might be found."""
+        """Change an entry in every field that a query can match."""
         entry = MemoryEntry(memory_id, "changed", "new key", {}, ["new"], "new type", "new", self.clock.now)
         with self.memory.transaction():
             backend: Any = self.memory.backend
@@ -108,11 +108,11 @@ class Story:
 
 
 class ErasurePromises(Promises):
-    """Leave nothing of what is erased: in reads, in the past, in the feed, in files."""
+    """Erased memories are gone from reads, the past, the feed and files."""
 
     @pytest.fixture
     def story(self, backend: StorageBackend, later: FakeClock) -> Story:
-        """Return a namespace with something to erase."""
+        """Return a namespace with memories to erase."""
         self.need(backend, Erases)
         for protocol in (KeepsHistory, FeedsChanges):
             self.need(backend, protocol)
@@ -202,7 +202,7 @@ class ErasurePromises(Promises):
             assert first.value == {"n": 1}
         assert memory.search_memories(as_of=erased) == memory.list_memories()
         story.clock.step(hours=1)
-        if memory.update_memory(ids["other"], {"n": 3}):  # which was there before, and so is known
+        if memory.update_memory(ids["other"], {"n": 3}):  # it existed before, and so it is known
             assert memory.get_memory(ids["other"], as_of=story.then + timedelta(hours=2, minutes=1)) == first
         memory.create_memory("c", "new", {}, "t")
         assert memory.get_memory_by_key("new", as_of=erased) is None
@@ -223,14 +223,14 @@ class ErasurePromises(Promises):
     def test_other_namespaces_are_not_touched(self, story: Story) -> None:
         self.need(story.memory.backend, Namespaced)
         twin = Story(story.memory.for_namespace("twin"), story.clock)
-        told, held = twin.told(), twin.memory.list_memories()
+        told, memories = twin.told(), twin.memory.list_memories()
         seen = twin.memory.search_memories(category="things", as_of=twin.clock.now - timedelta(hours=1, minutes=1))
         assert [entry.value for entry in seen] == [{"n": 1}]
 
         story.erase(None)
 
         assert twin.told() == told
-        assert twin.memory.list_memories() == held
+        assert twin.memory.list_memories() == memories
         assert (
             twin.memory.search_memories(category="things", as_of=twin.clock.now - timedelta(hours=1, minutes=1)) == seen
         )
@@ -271,7 +271,7 @@ class ErasurePromises(Promises):
 
     @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
     def test_an_erasure_can_be_taken_back_with_its_transaction(self, story: Story, kind: Kind) -> None:
-        told, held = story.told(), story.memory.list_memories()
+        told, memories = story.told(), story.memory.list_memories()
         pasts = {memory_id: story.memory.get_history(memory_id) for memory_id in story.ids.values()}
 
         with contextlib.suppress(KeyError), story.memory.transaction():
@@ -283,9 +283,9 @@ class ErasurePromises(Promises):
                 raise KeyError
             story.memory.update_memory(story.ids["other"], {"n": 3})
 
-        assert [each for each in story.told() if each.operation != "expire"][:-1] == told  # writers purge beside
+        assert [each for each in story.told() if each.operation != "expire"][:-1] == told  # writers purge too
         assert [entry.id for entry in story.memory.list_memories()[1:]] == [
-            entry.id for entry in held if entry.id != story.ids["other"]
+            entry.id for entry in memories if entry.id != story.ids["other"]
         ]
         del pasts[story.ids["other"]]
         assert {memory_id: story.memory.get_history(memory_id) for memory_id in pasts} == pasts

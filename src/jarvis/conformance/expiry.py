@@ -1,4 +1,4 @@
-"""Promises of expiry: from its instant on an entry is absent, whether or not it was purged, and so is its past."""
+"""Promises of expiry: from its expiry on an entry and its past are absent, purged or not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Create = Callable[..., str]
 
 
 class ExpiryPromises(Promises):
-    """Expire to the microsecond, for every question; touch; purge; refuse what cannot be."""
+    """Expire to the microsecond, for every question; touch; purge; refuse invalid moments."""
 
     @pytest.fixture
     def mortal(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:
@@ -42,7 +42,7 @@ class ExpiryPromises(Promises):
 
     @pytest.fixture
     def mortal_past(self, mortal: MemoryModule) -> MemoryModule:
-        """Return `mortal`, where it keeps history too."""
+        """Return `mortal` if its backend keeps history too."""
         self.need(mortal.backend, KeepsHistory)
         return mortal
 
@@ -80,9 +80,9 @@ class ExpiryPromises(Promises):
             "preferences": {},
         }
         assert mortal.get_memory(gone) is None
-        found = mortal.get_memory_by_key("k")
-        assert found is not None
-        assert found.id == kept
+        entry = mortal.get_memory_by_key("k")
+        assert entry is not None
+        assert entry.id == kept
         assert [entry.id for entry in mortal.get_task_history(1)] == [kept]
         assert mortal.update_memory(gone, {"n": 3}) is False
         assert mortal.merge_memory(gone, {"n": 3}) is False
@@ -121,8 +121,8 @@ class ExpiryPromises(Promises):
         later.step(seconds=1)
 
         for filters in ({"category": "c"}, {"tags": ["x"]}, {"tags": ["x", "z"]}, {"key": "k"}, {"entity_type": "t"}):
-            found = mortal.search_memories(**filters, limit=2)
-            assert [entry.id for entry in found] == [kept[2], kept[1]]
+            entries = mortal.search_memories(**filters, limit=2)
+            assert [entry.id for entry in entries] == [kept[2], kept[1]]
             query = MemoryQuery(**filters, limit=2)
             assert mortal.backend.count(query) == 2
 
@@ -372,7 +372,7 @@ class ExpiryPromises(Promises):
             assert mortal_past.restore_memory(memory_id, 2) is False
             with pytest.raises(HistoryUnavailableError):
                 mortal_past.get_memory(memory_id, as_of=START)
-            if not is_purged:  # of what was purged only the whole of its time is known
+            if not is_purged:  # of a purged entry only its beginning and end are known
                 assert mortal_past.get_memory(memory_id, as_of=START + timedelta(seconds=5)) is None
             assert (mortal_past.store.purge_expired() > 0) is not is_purged
 
@@ -403,13 +403,13 @@ class ExpiryPromises(Promises):
             with pytest.raises(HistoryUnavailableError, match="expired") as caught:
                 question()
             assert caught.value.earliest == START + timedelta(seconds=20)
-        found = mortal_past.get_memory(other, as_of=inside)
-        assert found is not None
-        assert mortal_past.get_memory_by_key("other", as_of=inside) == found
-        assert mortal_past.search_memories(category="other", as_of=inside) == [found]
-        assert mortal_past.search_memories(entity_id="other", as_of=inside) == [found]
+        entry = mortal_past.get_memory(other, as_of=inside)
+        assert entry is not None
+        assert mortal_past.get_memory_by_key("other", as_of=inside) == entry
+        assert mortal_past.search_memories(category="other", as_of=inside) == [entry]
+        assert mortal_past.search_memories(entity_id="other", as_of=inside) == [entry]
         assert mortal_past.get_user_preferences(as_of=inside) == {}
-        assert mortal_past.count_memories(as_of=START + timedelta(seconds=5)) == 1  # before it was there
+        assert mortal_past.count_memories(as_of=START + timedelta(seconds=5)) == 1  # before it existed
         assert mortal_past.count_memories(as_of=START + timedelta(seconds=20)) == 2  # and after, with the task's record
         assert mortal_past.get_memory(gone, as_of=START + timedelta(seconds=20)) is None
 
@@ -451,14 +451,14 @@ class ExpiryPromises(Promises):
             assert [(each.version, each.entry.value) for each in mortal_past.get_history("1")] == [(1, {"n": 3})]
             with pytest.raises(HistoryUnavailableError):
                 mortal_past.get_memory("1", as_of=START)
-            found = mortal_past.get_memory("1", as_of=second)
-            assert found is not None
-            assert found.value == {"n": 3}
+            entry = mortal_past.get_memory("1", as_of=second)
+            assert entry is not None
+            assert entry.value == {"n": 3}
             mortal_past.store.purge_expired()
         assert mortal_past.undo("1")
-        found = mortal_past.get_memory("1")
-        assert found is not None
-        assert (found.version, found.value) == (3, {"n": 3})
+        entry = mortal_past.get_memory("1")
+        assert entry is not None
+        assert (entry.version, entry.value) == (3, {"n": 3})
 
     def test_what_has_not_expired_is_seen_as_it_was(self, mortal_past: MemoryModule, later: FakeClock) -> None:
         memory_id = mortal_past.create_memory("c", "k", {"n": 1}, "t", ttl=3600)
@@ -523,10 +523,10 @@ class ExpiryPromises(Promises):
         mortal.backend.create(entry)
         mortal.shutdown()
 
-        found = mortal.get_memory("1")
+        reopened = mortal.get_memory("1")
 
-        assert found is not None
-        assert found.expires_at == entry.expires_at
+        assert reopened is not None
+        assert reopened.expires_at == entry.expires_at
         mortal.shutdown()
         later.step(seconds=1)
         assert mortal.get_memory("1") is None

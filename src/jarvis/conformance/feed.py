@@ -1,4 +1,4 @@
-"""Promises of the change feed: everything that happened, in order, once, for whoever comes back with a cursor."""
+"""Promises of the change feed: every change, in order, once, also for a reader that resumes with a cursor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jarvis.storage_backend import StorageBackend
 
 
 class FeedPromises(Promises):
-    """Tell every change of the namespace once, in the order of commits."""
+    """Return every change of the namespace once, in the order of commits."""
 
     @pytest.fixture
     def fed(self, backend: StorageBackend, later: FakeClock) -> MemoryModule:
@@ -38,9 +38,9 @@ class FeedPromises(Promises):
         fed.create_memory("c", "other", {}, "t")
         fed.clear_all(module="sweeper")
 
-        found = fed.changes()
+        changes = fed.changes()
 
-        assert [(each.operation, each.version, each.key, each.module, each.reason) for each in found] == [
+        assert [(change.operation, change.version, change.key, change.module, change.reason) for change in changes] == [
             ("create", 1, "k", "maker", "needed"),
             ("update", 2, "k", "changer", "better"),
             ("undo", 3, "k", "undoer", None),
@@ -51,9 +51,9 @@ class FeedPromises(Promises):
             ("clear", 5, "k", "sweeper", None),
             ("clear", 1, "other", "sweeper", None),
         ]
-        assert {each.memory_id for each in found if each.key == "k"} == {memory_id}
-        assert (found[0].timestamp, found[0].task_id, found[0].category) == (FAR, "task", "c")
-        assert all(each.timestamp >= later.now for each in found[1:])
+        assert {change.memory_id for change in changes if change.key == "k"} == {memory_id}
+        assert (changes[0].timestamp, changes[0].task_id, changes[0].category) == (FAR, "task", "c")
+        assert all(change.timestamp >= later.now for change in changes[1:])
 
     def test_a_cursor_goes_on_where_it_was_also_after_reopening(
         self, fed: MemoryModule, open_backend: OpenBackend
@@ -64,13 +64,13 @@ class FeedPromises(Promises):
         again = open_backend()
         other = MemoryModule(storage_backend=again)
 
-        found: list[Change] = []
-        while page := other.changes(found[-1].cursor if found else None, limit=3):
-            found += page
+        changes: list[Change] = []
+        while page := other.changes(changes[-1].cursor if changes else None, limit=3):
+            changes += page
             again.shutdown()
 
-        assert found == whole
-        assert [each.key for each in found] == [str(number) for number in range(10)]
+        assert changes == whole
+        assert [change.key for change in changes] == [str(number) for number in range(10)]
         assert fed.changes(fed.newest_cursor()) == []
         again.shutdown()
 
@@ -85,7 +85,7 @@ class FeedPromises(Promises):
             with contextlib.suppress(KeyError), fed.transaction():
                 fed.create_memory("c", "never", {}, "t")
                 raise KeyError
-            assert [each.key for each in fed.changes()] == ["first"]  # what is not committed has no place yet
+            assert [each.key for each in fed.changes()] == ["first"]  # uncommitted changes have no number yet
             cursor = fed.newest_cursor()
         assert [each.key for each in fed.changes(cursor)] == ["second"]
         fed.create_memory("c", "third", {}, "t")
@@ -125,9 +125,14 @@ class FeedPromises(Promises):
         backend.delete("1")
         backend.create(an_entry())
 
-        found = [(each.operation, each.key, each.version) for each in fed.changes()]
+        changes = [(change.operation, change.key, change.version) for change in fed.changes()]
 
-        assert found == [("create", "theme", 1), ("update", "theme", 2), ("delete", "other", 2), ("create", "theme", 1)]
+        assert changes == [
+            ("create", "theme", 1),
+            ("update", "theme", 2),
+            ("delete", "other", 2),
+            ("create", "theme", 1),
+        ]
 
     @pytest.mark.parametrize("since", ["", "yesterday", "-1", "1.5", 3, "9" * 30])
     def test_what_is_no_cursor_is_refused(self, fed: MemoryModule, since: Any) -> None:

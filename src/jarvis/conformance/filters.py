@@ -62,7 +62,7 @@ def a_crowd(seed: int = 7, count: int = 60) -> list[MemoryEntry]:
 
 
 def expected(crowd: list[MemoryEntry], query: MemoryQuery) -> list[str]:
-    """Return the ids that `query` means, in order; `crowd` is in the order of writing."""
+    """Return the ids that `query` must return, in order; `crowd` is in the order of writing."""
     ordered = sorted(enumerate(crowd), key=lambda each: (each[1].timestamp, each[0]), reverse=True)
     return [entry.id for _, entry in ordered if query.matches(entry)][: query.limit]
 
@@ -210,7 +210,7 @@ class FilterPromises(Promises):
             self._agree(backend, crowd, MemoryQuery(where=where, tags=["ui"], key="theme"))
 
     def test_value_filters_compare_within_a_type_only(self, backend: StorageBackend) -> None:
-        held: dict[str, Any] = {
+        values: dict[str, Any] = {
             "int": 10,
             "float": 10.0,
             "text": "10",
@@ -220,23 +220,23 @@ class FilterPromises(Promises):
             "list": [10],
             "dict": {"x": 10},
         }
-        for entry_id, value in held.items():
+        for entry_id, value in values.items():
             backend.create(an_entry(entry_id, value={"v": value}))
         backend.create(an_entry("missing", value={}))
 
-        def found(condition: Any) -> set[str]:
+        def matches(condition: Any) -> set[str]:
             return {entry.id for entry in backend.select(MemoryQuery(where={"v": condition}))}
 
-        assert found(10) == {"int", "float"}
-        assert found({"$gt": 5}) == {"int", "float"}
-        assert found("10") == {"text"}
-        assert found(True) == {"true"}
-        assert found(1) == {"one"}
-        assert found(None) == {"null"}
-        assert found({"$exists": False}) == {"missing"}
-        assert found({"$contains": 10}) == {"list"}
-        assert found({"$ne": 10}) == {*held, "missing"} - {"int", "float"}
-        assert found({"$in": [1, None]}) == {"one", "null"}
+        assert matches(10) == {"int", "float"}
+        assert matches({"$gt": 5}) == {"int", "float"}
+        assert matches("10") == {"text"}
+        assert matches(True) == {"true"}
+        assert matches(1) == {"one"}
+        assert matches(None) == {"null"}
+        assert matches({"$exists": False}) == {"missing"}
+        assert matches({"$contains": 10}) == {"list"}
+        assert matches({"$ne": 10}) == {*values, "missing"} - {"int", "float"}
+        assert matches({"$in": [1, None]}) == {"one", "null"}
         assert {entry.id for entry in backend.select(MemoryQuery(where={"v.x": 10}))} == {"dict"}
 
     def test_what_cannot_be_compared_does_not_match_and_does_not_fail(self, backend: StorageBackend) -> None:
@@ -244,12 +244,12 @@ class FilterPromises(Promises):
         for number, value in enumerate(odd):
             backend.create(an_entry(str(number), value={"v": value}))
 
-        def found(condition: Any) -> set[str]:
+        def matches(condition: Any) -> set[str]:
             return {entry.id for entry in backend.select(MemoryQuery(where={"v": condition}))}
 
-        assert found({"$gt": 1}) == found(Decimal("NaN")) == found({"$lt": NOON}) == set()
-        assert found({"$gte": time(0)}) == found(time(1)) == {"3"}
-        assert found({"$gte": time(0, tzinfo=UTC)}) == {"4"}
+        assert matches({"$gt": 1}) == matches(Decimal("NaN")) == matches({"$lt": NOON}) == set()
+        assert matches({"$gte": time(0)}) == matches(time(1)) == {"3"}
+        assert matches({"$gte": time(0, tzinfo=UTC)}) == {"4"}
 
     def test_a_tuple_is_a_path_whose_keys_may_hold_dots(self, backend: StorageBackend) -> None:
         backend.create(an_entry("dotted", value={"a.b": {"c": 1}}))
@@ -388,6 +388,6 @@ class FilterPromises(Promises):
         backend.create(an_entry("1", value={"set": numbers}))
         backend.create(an_entry("2", value={"set": {*numbers, "x"} - {(0, "0")}}))
 
-        found = backend.select(MemoryQuery(where={"set": frozenset(numbers)}))
+        matches = backend.select(MemoryQuery(where={"set": frozenset(numbers)}))
 
-        assert [entry.id for entry in found] == ["1"]
+        assert [entry.id for entry in matches] == ["1"]

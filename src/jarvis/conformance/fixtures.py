@@ -1,4 +1,4 @@
-"""What every group of promises starts from."""
+"""The fixtures and helpers that every group of promises uses."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ OpenBackend = Callable[[], StorageBackend]
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
-"""Ahead of the system's time, which stands for what nobody gave a moment."""
-FIRST, LAST = datetime.min, datetime.max  # noqa: DTZ901 - naive is what is meant
+"""Ahead of the system's time, which changes without a moment get."""
+FIRST, LAST = datetime.min, datetime.max  # noqa: DTZ901 - naive on purpose
 
 
 class FakeClock:
-    """A clock that stands still until it is told."""
+    """A clock that moves only when `move` is called."""
 
     def __init__(self, now: datetime = NOON) -> None:
         self.now = now
 
     def __call__(self) -> datetime:
-        """Return the time it was set to."""
+        """Return the time to which it was set."""
         return self.now
 
     def step(self, **units: float) -> None:
@@ -38,7 +38,7 @@ class FakeClock:
 
 
 def an_entry(entry_id: str = "1", **fields: Any) -> MemoryEntry:
-    """Return an entry with something in every field, except for `fields`."""
+    """Return an entry with content in every field; `fields` replace some."""
     usual: dict[str, Any] = {
         "category": "preferences",
         "key": "theme",
@@ -53,11 +53,11 @@ def an_entry(entry_id: str = "1", **fields: Any) -> MemoryEntry:
 
 
 class Promises:
-    """The base of every group: the fixtures, and the one that the backend's author writes."""
+    """The base of every group: its fixtures, and the one that the backend's author writes."""
 
     @pytest.fixture
     def open_backend(self) -> OpenBackend:
-        """Return a function that opens a new handle on one store, which is empty at first."""
+        """Return a function that opens a new handle on one store; the store is empty at first."""
         raise NotImplementedError("give the fixture open_backend: see jarvis.conformance")
 
     @pytest.fixture
@@ -110,6 +110,6 @@ class Promises:
         time.tzset()
 
     def need(self, backend: StorageBackend, protocol: type) -> None:
-        """Skip the test, saying so, if the backend lacks the capability."""
+        """Skip the test, with a message, if the backend lacks the capability."""
         if not backend.has_capability(protocol):
             pytest.skip(f"the backend {backend.name!r} lacks {protocol.__name__}")

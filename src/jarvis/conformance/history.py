@@ -1,4 +1,4 @@
-"""Promises of history: every past state, who ended it, and the answer that was given then."""
+"""Promises of history: every past state, who ended it, and the answers of earlier moments."""
 
 from __future__ import annotations
 
@@ -273,8 +273,8 @@ class HistoryPromises(Promises):
             later.step(hours=1)
 
         def seen(hours: float) -> list[Any]:
-            found = past.search_memories(category="c", as_of=start + timedelta(hours=hours))
-            return [entry.value["n"] for entry in found]
+            entries = past.search_memories(category="c", as_of=start + timedelta(hours=hours))
+            return [entry.value["n"] for entry in entries]
 
         assert [seen(hours) for hours in (0, 0.5, 1.5, 2.5, 3)] == [[1], [1], [1], [1], [3, 2]]
 
@@ -354,13 +354,13 @@ class HistoryPromises(Promises):
                 for query in story.queries():
                     wanted = sorted(filter(query.matches, entries), key=lambda entry: entry.order, reverse=True)
                     seen: Any = memory.backend
-                    found = seen.as_of(moment)
-                    assert found.select(query) == wanted[: query.limit], (moment, query)
-                    assert [each.position for each in found.select(query)] == [
-                        each.position for each in wanted[: query.limit]
+                    view = seen.as_of(moment)
+                    assert view.select(query) == wanted[: query.limit], (moment, query)
+                    assert [entry.position for entry in view.select(query)] == [
+                        entry.position for entry in wanted[: query.limit]
                     ]
-                    assert found.count(query) == len(wanted[: query.limit])
-                    assert list(found.iterate(query)) == wanted[: query.limit]
+                    assert view.count(query) == len(wanted[: query.limit])
+                    assert list(view.iterate(query)) == wanted[: query.limit]
         again.shutdown()
 
     def test_what_an_erased_namespace_held_is_not_known_any_more(self, past: MemoryModule, later: FakeClock) -> None:
@@ -383,7 +383,7 @@ class HistoryPromises(Promises):
     def test_a_question_about_just_now_waits_for_the_change_that_is_dated_before(self, backend: StorageBackend) -> None:
         self.need(backend, KeepsHistory)
         self.need(backend, Settles)
-        self.need(backend, Expires)  # which asks for the time between the date of a change and its end
+        self.need(backend, Expires)  # it reads the clock between the date of a change and its end
         reached, going_on = threading.Event(), threading.Event()
         asked = 0
 
@@ -435,7 +435,7 @@ class HistoryPromises(Promises):
         asked: list[tuple[datetime, Any]] = []
         for number in range(200):
             then = datetime.now(UTC) - timedelta(microseconds=number * 7 % 1500)
-            with contextlib.suppress(HistoryUnavailableError):  # it came late, and the writers' history was pruned
+            with contextlib.suppress(HistoryUnavailableError):  # the history may be pruned by now
                 asked.append((then, memory.get_user_preferences(as_of=then)))
         is_over.set()
         for thread in writing:
@@ -470,7 +470,7 @@ class HistoryPromises(Promises):
 
 
 class _Story:
-    """Changes of every kind, and what the memory held after each commit."""
+    """Makes changes of every kind, and remembers the memories after each commit."""
 
     def __init__(self, memory: MemoryModule, clock: FakeClock, chance: random.Random) -> None:
         self.memory, self.clock, self.chance = memory, clock, chance
@@ -478,7 +478,7 @@ class _Story:
         self.count = 0
 
     def step(self) -> None:
-        """Make a commit, and remember what is there; look again between this one and the next."""
+        """Make a commit and remember the memories; look again between this commit and the next."""
         self.clock.step(seconds=self.chance.choice([0.000001, 1, 1, 3600]))
         if self.chance.random() < 0.3:
             with self.memory.transaction():
@@ -488,14 +488,14 @@ class _Story:
         else:
             self._change()
         if self.count:
-            self.clock.step(seconds=1)  # behind what the module added to keep times apart
+            self.clock.step(seconds=1)  # after the microseconds that the module added to keep times apart
             self.moments.append((self.clock.now, self.memory.list_memories()))
             self.clock.step(seconds=1)
 
     def _change(self) -> None:
         chance, memory = self.chance, self.memory
-        held = memory.list_memories()
-        some = chance.choice(held).id if held else "absent"
+        entries = memory.list_memories()
+        some = chance.choice(entries).id if entries else "absent"
         kind = chance.choice(["create"] * 3 + ["update"] * 4 + ["delete", "undo", "undo", "raw", "restore", "clear"])
         if kind == "create":
             self.count += 1
@@ -507,8 +507,8 @@ class _Story:
             memory.delete_memory(some)
         elif kind == "undo":
             memory.undo(some)
-        elif kind == "raw" and held:
-            entry = chance.choice(held)
+        elif kind == "raw" and entries:
+            entry = chance.choice(entries)
             entry.category = chance.choice("ab")
             entry.timestamp += timedelta(days=chance.choice([-1, 1]))
             with memory.transaction():
@@ -519,7 +519,7 @@ class _Story:
             memory.clear_all()
 
     def queries(self) -> list[MemoryQuery]:
-        """Return questions of every kind that leads a search."""
+        """Return a question for each kind of filter that can lead a search."""
         chance = self.chance
         return [
             MemoryQuery(),

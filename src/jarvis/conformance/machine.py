@@ -1,8 +1,7 @@
 """A state machine (https://hypothesis.readthedocs.io/en/latest/stateful.html) of a backend against a dict.
 
-Every step does the same to the backend, through `MemoryModule` or its verbs, and to a plain dict of
-entries, whose answers are the plain meaning of each question. Any difference fails and is shrunk to
-the shortest story that shows it.
+Every step does the same to the backend, through `MemoryModule` or its verbs, and to a plain dict of entries, which
+gives the right answers. Any difference fails, and hypothesis shrinks it to the shortest run of steps that shows it.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _small_values = st.dictionaries(
     ),
     max_size=3,
 )
-_large_texts = st.sampled_from([PROSE * 5, PROSE * 20])  # just below, and above, where values may be compressed
+_large_texts = st.sampled_from([PROSE * 5, PROSE * 20])  # just below and above the threshold of compression
 _large_values = st.builds(lambda value, text: {**value, "text": text}, _small_values, _large_texts)
 _values = st.one_of(_small_values, _small_values, _small_values, _large_values)
 _moments = st.integers(-3, 3).map(lambda hours: NOON + timedelta(hours=hours))
@@ -91,17 +90,17 @@ Key = tuple[str, str]
 
 
 class Life(NamedTuple):
-    """One life of an id, from a creation or return to the removal: when it expires, and whether it has."""
+    """One life of an id, from a creation or return to the removal: its expiry, and whether it has expired."""
 
     expires_at: datetime | None
     is_over: bool = False
 
 
 class Model:
-    """What a store holds, as dicts: namespace to id to entry, with the commit number of its last change.
+    """The content of a store, as dicts: namespace to id to entry, with the commit number of its last change.
 
-    `before` is what was there before the last change of an id: an entry, or None for nothing. What expires leaves
-    `entries` and `before`, and stays in `lives`. `names` is what its states had where exact filters look.
+    `before` has the entry before the last change of an id, or None. Expired entries leave `entries` and `before`, and
+    stay in `lives`. `names` has the fields of their states that exact filters compare.
     """
 
     def __init__(self) -> None:
@@ -110,14 +109,14 @@ class Model:
         self.versions: dict[Key, int] = {}
         self.lives: dict[Key, tuple[Life, ...]] = {}
         self.names: dict[Key, frozenset[tuple[str | None, ...]]] = {}
-        self.ended: Counter[Key] = Counter()  # states of an entry that are past
-        self.erased: set[str] = set()  # since, if this is what was there at a moment
+        self.ended: Counter[Key] = Counter()  # past states of an entry
+        self.erased: set[str] = set()  # erased since, if this is a past state
         self.commits = 0
 
     def copy(self) -> Model:
-        """Return the state as it is now; entries are never changed in place."""
+        """Return a copy of this state; entries are never changed in place."""
         twin = Model()
-        twin.entries = {namespace: dict(held) for namespace, held in self.entries.items()}
+        twin.entries = {namespace: dict(entries) for namespace, entries in self.entries.items()}
         twin.before, twin.versions = dict(self.before), dict(self.versions)
         twin.lives, twin.names = dict(self.lives), dict(self.names)
         twin.ended, twin.commits = self.ended.copy(), self.commits
@@ -129,81 +128,81 @@ class Model:
         kept = MemoryEntry(**entry.model_dump())
         kept.version = version
         kept.position = (kept.order[0], self.commits)
-        held, key = self.entries.setdefault(namespace, {}), (namespace, kept.id)
+        entries, key = self.entries.setdefault(namespace, {}), (namespace, kept.id)
         lives = self.lives.get(key, ())
-        self.lives[key] = (*(lives[:-1] if kept.id in held else lives), Life(kept.expires_at))
+        self.lives[key] = (*(lives[:-1] if kept.id in entries else lives), Life(kept.expires_at))
         self.names[key] = self.names.get(key, frozenset()) | {tuple(getattr(kept, name) for name in _EXACT)}
-        self.ended[key] += kept.id in held
-        self.before[key], self.versions[key] = held.get(kept.id), version
-        held[kept.id] = kept
+        self.ended[key] += kept.id in entries
+        self.before[key], self.versions[key] = entries.get(kept.id), version
+        entries[kept.id] = kept
 
     def remove(self, namespace: str, entry_id: str) -> bool:
-        """Remove an entry; return whether it was there."""
-        held = self.entries.get(namespace, {}).pop(entry_id, None)
-        if held is not None:
-            self.before[namespace, entry_id] = held
+        """Remove an entry; return whether it existed."""
+        entry = self.entries.get(namespace, {}).pop(entry_id, None)
+        if entry is not None:
+            self.before[namespace, entry_id] = entry
             self.ended[namespace, entry_id] += 1
-        return held is not None
+        return entry is not None
 
     def has_pruned(self, namespace: str, most: int) -> bool:
         """Tell whether an entry has more past states than are kept."""
         return any(count > most for key, count in self.ended.items() if key[0] == namespace)
 
     def erase(self, namespace: str) -> None:
-        """Forget a namespace, and what was in it."""
+        """Forget a namespace and its content."""
         self.entries.pop(namespace, None)
-        for known in (self.before, self.versions, self.lives, self.names):
-            for key in [key for key in known if key[0] == namespace]:
-                del known[key]
+        for table in (self.before, self.versions, self.lives, self.names):
+            for key in [key for key in table if key[0] == namespace]:
+                del table[key]
 
     def expire(self, now: datetime) -> None:
-        """Let what has expired be gone: entries, and the past of what was removed before."""
+        """Remove expired entries, and the past of entries that were removed earlier."""
         for key, lives in self.lives.items():
             namespace, entry_id = key
-            held = self.entries.get(namespace, {})
-            over = [each.is_over or (each.expires_at is not None and each.expires_at <= now) for each in lives]
+            entries = self.entries.get(namespace, {})
+            over = [life.is_over or (life.expires_at is not None and life.expires_at <= now) for life in lives]
             self.lives[key] = tuple(life._replace(is_over=gone) for life, gone in zip(lives, over, strict=True))
             if over[-1]:
-                held.pop(entry_id, None)
+                entries.pop(entry_id, None)
                 self.before.pop(key, None)
 
     def expired(self, namespace: str) -> list[str]:
-        """Return the ids of which nothing is known because they have expired, the latest first."""
+        """Return the ids that are unknown because they have expired, the latest first."""
         return [
             name for (space, name), lives in reversed(self.lives.items()) if space == namespace and lives[-1].is_over
         ]
 
     def gone_of(self, key: Key, then: Model) -> datetime | None:
-        """Return until when what is known to `then` of an entry was there, if that is gone because it expired."""
+        """Return until when an entry that `then` has existed, if it is gone because it has expired."""
         lives = self.lives.get(key, ())[len(then.lives.get(key, ())) - 1 :]
         return min((life.expires_at for life in lives if life.is_over and life.expires_at is not None), default=None)
 
     def may_miss(self, namespace: str, query: MemoryQuery) -> bool:
-        """Tell whether something that a query names as a whole has expired since it was there, at some time."""
+        """Tell whether an entry that the exact filters of a query match existed earlier and has expired since."""
         for key, lives in self.lives.items():
             if key[0] == namespace and any(life.is_over for life in lives):
                 columns = [set(column) for column in zip(*self.names[key], strict=True)]
                 asked = [getattr(query, name) for name in _EXACT]
                 if all(
-                    one is None or one in held or None in held or len(held) > 1
-                    for one, held in zip(asked, columns, strict=True)
+                    one is None or one in values or None in values or len(values) > 1
+                    for one, values in zip(asked, columns, strict=True)
                 ):
                     return True
         return False
 
     def select(self, namespace: str, query: MemoryQuery) -> list[MemoryEntry]:
-        """Return what `query` means."""
-        found = filter(query.matches, self.entries.get(namespace, {}).values())
-        return sorted(found, key=lambda entry: entry.order, reverse=True)[: query.limit]
+        """Return the right answer to `query`."""
+        matches = filter(query.matches, self.entries.get(namespace, {}).values())
+        return sorted(matches, key=lambda entry: entry.order, reverse=True)[: query.limit]
 
     def addressed(self, namespace: str, category: str, key: str) -> MemoryEntry | None:
         """Return the entry of (category, key) that was written last."""
-        found = self.select(namespace, MemoryQuery(category=category, key=key))
-        return max(found, key=lambda entry: (entry.position or (0, 0))[1], default=None)
+        matches = self.select(namespace, MemoryQuery(category=category, key=key))
+        return max(matches, key=lambda entry: (entry.position or (0, 0))[1], default=None)
 
 
 class BackendMachine(RuleBasedStateMachine):
-    """The steps. `machine` binds them to a backend; `counts` says how often each was taken."""
+    """The steps. `machine` binds them to a backend; `counts` counts each step."""
 
     open_in: ClassVar[OpenIn]
     max_revisions: ClassVar[int]
@@ -220,7 +219,7 @@ class BackendMachine(RuleBasedStateMachine):
         self.forgets = self.handles[0].has_capability(Expires)
         self.moments: list[tuple[datetime, Model]] = []
         self.last_made: datetime | None = None
-        self.latest = self.clock.now  # that the clock ever told
+        self.latest = self.clock.now  # that the clock ever returned
         self.open_blocks: list[tuple[AbstractContextManager[None], Model, datetime | None]] = []
         self.model = Model()
         self.committed = self.model
@@ -231,17 +230,17 @@ class BackendMachine(RuleBasedStateMachine):
         return type(self).open_in(Path(self._directory.name))
 
     def _bind(self) -> None:
-        """Make `memory` and `other` two modules on two handles, in the namespace of the moment."""
+        """Make `memory` and `other` two modules on two handles, in the present namespace."""
         modules = [MemoryModule(storage_backend=handle, clock=self.clock) for handle in self.handles]
         if self.namespace != "default":
             modules = [module.for_namespace(self.namespace) for module in modules]
         self.memory, self.other = modules
-        if self.plain:  # eight verbs cannot tell a new module what the last one's time was
+        if self.plain:  # with eight verbs a new module cannot know the last one's time
             self.last_made = None
         self.backend = self.memory.backend
 
     def teardown(self) -> None:
-        """Leave what is open, and remove the store."""
+        """Leave open transactions, and remove the store."""
         while self.open_blocks:
             self.open_blocks.pop()[0].__exit__(None, None, None)
         for handle in self.handles:
@@ -257,12 +256,12 @@ class BackendMachine(RuleBasedStateMachine):
         return self.model.entries.get(self.namespace, {})
 
     def _some_id(self, choice: int) -> str:
-        """Return one of the ids that are there, or one that is not, because it has expired or never was."""
+        """Return an id that exists, or one that has expired or never existed."""
         ids = [*sorted(self._held()), *self.model.expired(self.namespace)[:2], "absent"]
         return ids[choice % len(ids)]
 
     def _lifetime(self, ttl: float | None) -> dict[str, Any]:
-        """Return the argument that has a memory expire, where that can be."""
+        """Return the argument that makes a memory expire, if the backend has expiry."""
         return {} if ttl is None or not self.forgets else {"ttl": ttl}
 
     def _check_expiry(self, memory_id: str, ttl: float | None, otherwise: datetime | None = None) -> None:
@@ -271,7 +270,7 @@ class BackendMachine(RuleBasedStateMachine):
         assert self._held()[memory_id].expires_at == otherwise
 
     def _made(self, entry_id: str, version: int) -> None:
-        """Take over an entry whose timestamp the module made, after checking that it is right."""
+        """Check an entry whose timestamp the module made, and store it in the dict."""
         entry = self.backend.read(entry_id)
         assert entry is not None
         assert entry.version == version
@@ -287,7 +286,7 @@ class BackendMachine(RuleBasedStateMachine):
         return self.latest - self.clock.now > SKEW - timedelta(seconds=1)
 
     def _dated(self, verb: Callable[[MemoryEntry], None], entry: MemoryEntry) -> None:
-        """Call a verb of the backend, as a change of the clock's time: by the system's all might be too old."""
+        """Call a verb of the backend as a change at the clock's time: at the system's all might be too old."""
         if self.plain:
             verb(entry)
             return
@@ -296,9 +295,9 @@ class BackendMachine(RuleBasedStateMachine):
             store.moment(self.clock.now)
             verb(entry)
 
-    def _same(self, found: list[MemoryEntry], wanted: list[MemoryEntry]) -> None:
-        assert found == wanted
-        assert [type(value) for entry in found for value in entry.value.values()] == [
+    def _same(self, answer: list[MemoryEntry], wanted: list[MemoryEntry]) -> None:
+        assert answer == wanted
+        assert [type(value) for entry in answer for value in entry.value.values()] == [
             type(value) for entry in wanted for value in entry.value.values()
         ]
 
@@ -311,9 +310,9 @@ class BackendMachine(RuleBasedStateMachine):
         memory_id = self.memory.create_memory(**fields, **self._lifetime(ttl))
         self._made(memory_id, 1)
         self._check_expiry(memory_id, ttl)
-        for name, held in fields.items():
-            assert getattr(self._held()[memory_id], name) == held
-        if not self.open_blocks and self.looks_back and not self._may_be_ahead():  # what comes now is later than this
+        for name, value in fields.items():
+            assert getattr(self._held()[memory_id], name) == value
+        if not self.open_blocks and self.looks_back and not self._may_be_ahead():  # later changes have later moments
             self.moments.append((self._held()[memory_id].timestamp, self.model.copy()))
 
     @rule(
@@ -326,7 +325,7 @@ class BackendMachine(RuleBasedStateMachine):
         choice=st.integers(0, 30),
     )
     def create_with_timestamp(self, choice: int, **fields: Any) -> None:
-        """Create through the backend, with a timestamp that others may have too, or with an id that was there."""
+        """Create through the backend, with a timestamp that others may have too, or with an id that existed."""
         self._count("create_with_timestamp")
         self.number += 1
         absent = sorted(name for space, name in self.model.lives if space == self.namespace)
@@ -354,13 +353,13 @@ class BackendMachine(RuleBasedStateMachine):
         """Update through the module."""
         self._count("update_memory")
         entry_id = self._some_id(choice)
-        known = self._held().get(entry_id)
-        assert self.memory.update_memory(entry_id, value, tags, module="changer") is (known is not None)
-        if known is not None:
-            self._made(entry_id, known.version + 1)
+        before = self._held().get(entry_id)
+        assert self.memory.update_memory(entry_id, value, tags, module="changer") is (before is not None)
+        if before is not None:
+            self._made(entry_id, before.version + 1)
             now = self._held()[entry_id]
-            assert now.value == (known.value if value is None else value)
-            assert now.tags == (known.tags if tags is None else tags)
+            assert now.value == (before.value if value is None else value)
+            assert now.tags == (before.tags if tags is None else tags)
 
     @rule(choice=st.integers(0, 30), category=_names, key=_names, tags=_tags, entity_id=_entities, timestamp=_moments)
     def update_every_field(self, choice: int, **fields: Any) -> None:
@@ -368,14 +367,14 @@ class BackendMachine(RuleBasedStateMachine):
         self._count("update_every_field")
         entry_id = self._some_id(choice)
         entry = MemoryEntry(entry_id, value={"n": choice}, entity_type="task", provenance={}, **fields)
-        known = self._held().get(entry_id)
+        before = self._held().get(entry_id)
         try:
             self._dated(self.backend.update, entry)
         except EntryNotFoundError:
-            assert known is None
+            assert before is None
         else:
-            assert known is not None
-            self.model.put(self.namespace, entry, known.version + 1)
+            assert before is not None
+            self.model.put(self.namespace, entry, before.version + 1)
 
     @rule(choice=st.integers(0, 30))
     def delete_memory(self, choice: int) -> None:
@@ -387,30 +386,30 @@ class BackendMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.forgets)
     @rule(choice=st.integers(0, 30), ttl=_ttls)
     def touch_memory(self, choice: int, ttl: float | None) -> None:
-        """Move the expiry, and nothing else."""
+        """Change the expiry, and nothing else."""
         self._count("touch_memory")
         entry_id = self._some_id(choice)
-        known = self._held().get(entry_id)
-        assert self.memory.touch_memory(entry_id, ttl=ttl) is (known is not None)
-        if known is None:
+        before = self._held().get(entry_id)
+        assert self.memory.touch_memory(entry_id, ttl=ttl) is (before is not None)
+        if before is None:
             return
         entry = self.backend.read(entry_id)
         assert entry is not None
         expires_at = None if ttl is None else self.clock.now + timedelta(seconds=ttl)
-        assert entry == MemoryEntry(**{**known.model_dump(), "version": known.version + 1, "expires_at": expires_at})
+        assert entry == MemoryEntry(**{**before.model_dump(), "version": before.version + 1, "expires_at": expires_at})
         self.model.put(self.namespace, entry, entry.version)
 
     @precondition(lambda self: self.forgets)
     @rule(limit=st.integers(1, 3))
     def purge_expired(self, limit: int) -> None:
-        """Purge: nothing changes that can be seen."""
+        """Purge: no answer changes."""
         self._count("purge_expired")
         assert 0 <= self.memory.store.purge_expired(limit=limit) <= limit
 
     @precondition(lambda self: self.looks_back)
     @rule(choice=st.integers(0, 30))
     def undo(self, choice: int) -> None:
-        """Undo the last change of an entry that is there, or was: what was before it is there again."""
+        """Undo the last change of a present or removed entry: the state before it returns."""
         self._count("undo")
         ids = [entry_id for namespace, entry_id in sorted(self.model.before) if namespace == self.namespace]
         entry_id = [*ids, "absent"][choice % (len(ids) + 1)]
@@ -437,13 +436,13 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(key=_names, value=_values, ttl=_ttls)
     def set_user_preference(self, key: str, value: dict[str, Any], ttl: float | None) -> None:
-        """Set a preference: the last written entry of (preferences, key), or a new one; it is what is read next."""
+        """Set a preference: the last written entry of (preferences, key), or a new one; the next read returns it."""
         self._count("set_user_preference")
-        known = self.model.addressed(self.namespace, "preferences", key)
+        before = self.model.addressed(self.namespace, "preferences", key)
         memory_id = self.memory.set_user_preference(key, value, **self._lifetime(ttl))
-        assert known is None or known.id == memory_id
-        self._made(memory_id, known.version + 1 if known else 1)
-        self._check_expiry(memory_id, ttl, known.expires_at if known else None)
+        assert before is None or before.id == memory_id
+        self._made(memory_id, before.version + 1 if before else 1)
+        self._check_expiry(memory_id, ttl, before.expires_at if before else None)
         assert self.memory.get_user_preferences()[key] == value
 
     @precondition(lambda self: not self.plain)
@@ -453,11 +452,11 @@ class BackendMachine(RuleBasedStateMachine):
     ) -> None:
         """Upsert."""
         self._count("upsert_memory")
-        known = self.model.addressed(self.namespace, category, key)
+        before = self.model.addressed(self.namespace, category, key)
         memory_id = self.memory.upsert_memory(category, key, value, tags=tags, **self._lifetime(ttl))
-        assert known is None or known.id == memory_id
-        self._made(memory_id, known.version + 1 if known else 1)
-        self._check_expiry(memory_id, ttl, known.expires_at if known else None)
+        assert before is None or before.id == memory_id
+        self._made(memory_id, before.version + 1 if before else 1)
+        self._check_expiry(memory_id, ttl, before.expires_at if before else None)
 
     @rule(task_id=st.sampled_from(["1", "2"]), value=_values)
     def record_task(self, task_id: str, value: dict[str, Any]) -> None:
@@ -470,21 +469,21 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(seldom=st.integers(0, 3))
     def clear(self, seldom: int) -> None:
-        """Clear the namespace, or erase it; a quarter of the times, so that stores grow."""
+        """Clear the namespace, or erase it; only a quarter of the times, so that stores grow."""
         self._count("clear")
         if seldom:
             return
-        held = list(self._held())
-        if not self.plain and not self.open_blocks and len(held) % 2:
-            assert self.memory.clear_all(erase=True) == len(held)
-            held_something = any(name == self.namespace for name, _ in self.model.lives)
+        ids = list(self._held())
+        if not self.plain and not self.open_blocks and len(ids) % 2:
+            assert self.memory.clear_all(erase=True) == len(ids)
+            had_memories = any(name == self.namespace for name, _ in self.model.lives)
             self.model.erase(self.namespace)
             for _, then in self.moments:
-                if held_something:
+                if had_memories:
                     then.erased.add(self.namespace)
         else:
-            assert self.memory.clear_all() == len(held)
-            for entry_id in held:
+            assert self.memory.clear_all() == len(ids)
+            for entry_id in ids:
                 self.model.remove(self.namespace, entry_id)
 
     # --- asking ---
@@ -514,11 +513,11 @@ class BackendMachine(RuleBasedStateMachine):
         filters: dict[str, Any] = {"category": query.category, "tags": query.tags, "exclude_tags": query.exclude_tags}
         whole = self.model.select(self.namespace, MemoryQuery(**filters))
         after: MemoryEntry | str | None = None
-        found: list[MemoryEntry] = []
+        pages: list[MemoryEntry] = []
         while page := self.backend.select(MemoryQuery(**filters, limit=size, after=after)):
-            found += page
+            pages += page
             after = page[-1] if size % 2 else page[-1].cursor
-        self._same(found, whole)
+        self._same(pages, whole)
 
     @rule(choice=st.integers(0, 30), key=_names)
     def look_up(self, choice: int, key: str) -> None:
@@ -536,7 +535,7 @@ class BackendMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.looks_back)
     @rule(choice=st.integers(0, 1_000), query=st.one_of(_queries, _few_filters))
     def look_back(self, choice: int, query: MemoryQuery) -> None:
-        """Ask as of a moment: every verb answers as it did then, or says that what it might find has expired."""
+        """Ask as of a moment: every verb answers as it did then, or says that a possible match has expired."""
         self._count("look_back")
         self._look_back(choice, query)
 
@@ -551,33 +550,35 @@ class BackendMachine(RuleBasedStateMachine):
             with pytest.raises(HistoryUnavailableError):
                 past.select(query)
             return
-        held = then.entries.get(self.namespace, {})
-        gone = {name: until for name in held if (until := self.model.gone_of((self.namespace, name), then)) is not None}
-        left = [entry for name, entry in held.items() if name not in gone]
-        missed = [held[name] for name, until in gone.items() if moment < until]
+        entries = then.entries.get(self.namespace, {})
+        gone = {
+            name: until for name in entries if (until := self.model.gone_of((self.namespace, name), then)) is not None
+        }
+        left = [entry for name, entry in entries.items() if name not in gone]
+        missed = [entries[name] for name, until in gone.items() if moment < until]
 
         def answer(ask: Callable[[], Any], query: MemoryQuery) -> list[Any]:
-            """Return the answer in a list, which is empty if it is not known."""
+            """Return the answer in a list; an empty list if it is not known."""
             exact = MemoryQuery(**{name: getattr(query, name) for name in _EXACT})
             must = any(map(exact.matches, missed))
             if not must and not is_pruned and not self.model.may_miss(self.namespace, exact):
                 return [ask()]
             try:
-                found = ask()
+                result = ask()
             except HistoryUnavailableError:
                 return []
             assert not must, "what has expired was left out in silence"
-            return [found]
+            return [result]
 
-        def check(found: list[MemoryEntry], query: MemoryQuery) -> None:
+        def check(answered: list[MemoryEntry], query: MemoryQuery) -> None:
             wanted = sorted(filter(query.matches, left), key=lambda entry: entry.order, reverse=True)
-            self._same(found, wanted[: query.limit])
+            self._same(answered, wanted[: query.limit])
 
-        for found in answer(lambda: past.select(query), query):
-            check(found, query)
-            self._same(list(past.iterate(query)), found)
-            assert past.count(query) == len(found)
-        for entry_id, entry in [*held.items(), ("absent", None)]:
+        for result in answer(lambda: past.select(query), query):
+            check(result, query)
+            self._same(list(past.iterate(query)), result)
+            assert past.count(query) == len(result)
+        for entry_id, entry in [*entries.items(), ("absent", None)]:
             if entry_id in gone and moment < gone[entry_id]:
                 with pytest.raises(HistoryUnavailableError):
                     past.read(entry_id)
@@ -585,8 +586,8 @@ class BackendMachine(RuleBasedStateMachine):
                 with contextlib.suppress(HistoryUnavailableError) if is_pruned else contextlib.nullcontext():
                     assert past.read(entry_id) == entry
         of_key = MemoryQuery(key="theme", limit=1)
-        for found in answer(lambda: past.newest_of_key("theme"), of_key):
-            check([] if found is None else [found], of_key)
+        for result in answer(lambda: past.newest_of_key("theme"), of_key):
+            check([] if result is None else [result], of_key)
 
     def _has_expired_once(self, entry_id: str) -> bool:
         return any(life.is_over for life in self.model.lives.get((self.namespace, entry_id), ()))
@@ -620,7 +621,7 @@ class BackendMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.plain)
     @rule(value=_values)
     def roll_back(self, value: dict[str, Any]) -> None:
-        """Leave the innermost block, or one that wrote something, with an error: its changes only are gone."""
+        """Leave the innermost block, or one that wrote, with an error: only its changes are gone."""
         self._count("roll_back")
         if not self.open_blocks:
             self._begin()
@@ -636,14 +637,14 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule()
     def ask_second_handle(self) -> None:
-        """Another handle sees all that was committed and nothing else."""
+        """Another handle sees all committed changes and nothing else."""
         self._count("ask_second_handle")
         model = self.committed if self.open_blocks else self.model
         self._same(self.other.list_memories(), model.select(self.namespace, MemoryQuery()))
 
     @rule(new_handle=st.booleans())
     def reopen(self, new_handle: bool) -> None:
-        """Commit what is open, shut down and go on, with the same handle or a new one."""
+        """Commit open transactions, shut down and continue, with the same handle or a new one."""
         self._count("reopen")
         while self.open_blocks:
             self.open_blocks.pop()[0].__exit__(None, None, None)
@@ -659,9 +660,9 @@ class BackendMachine(RuleBasedStateMachine):
         query=st.one_of(_queries, _few_filters),
     )
     def step_clock(self, seconds: int, choice: int, query: MemoryQuery) -> None:
-        """Let the clock go on, or back; never back to when something was there that has expired.
+        """Move the clock forward or back, but never back to a time at which an entry existed that has expired.
 
-        Nothing is known of what has expired, before anybody had a chance to purge it.
+        Expired entries are unknown even before anybody had a chance to purge them.
         """
         self._count("step_clock")
         if seconds < 0 and self.forgets:
@@ -683,7 +684,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(namespace=st.sampled_from(["default", "alice"]))
     def change_namespace(self, namespace: str) -> None:
-        """Go on in another namespace."""
+        """Continue in another namespace."""
         self._count("change_namespace")
         if self.handles[0].has_capability(Namespaced):
             self.namespace = namespace
@@ -695,7 +696,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds_as_many_as_the_model(self) -> None:
-        """After each step both hold the same number of entries."""
+        """After each step both have the same number of entries."""
         assert self.backend.count(MemoryQuery()) == len(self._held())
 
 
@@ -707,8 +708,8 @@ def _raise_unless(swallowed: bool | None, error: Exception) -> None:
 def machine(open_in: OpenIn, *, name: str = "Machine", max_revisions: int = 100) -> type[BackendMachine]:
     """Return the state machine of the backend that `open_in` opens on a store in a directory.
 
-    `max_revisions` is that of its `jarvis.config.HistoryPolicy`; where an entry has more past states, a question as of
-    a moment may be refused, and is never answered wrong.
+    `max_revisions` is that of its `jarvis.config.HistoryPolicy`. If an entry has more past states, a question as of a
+    moment may be refused, but is never answered wrong.
     """
     members = {"open_in": staticmethod(open_in), "max_revisions": max_revisions, "counts": Counter()}
     return type(name, (BackendMachine,), members)

@@ -14,7 +14,7 @@ from jarvis.storage_backend import StorageBackend
 
 
 class NamespacePromises(Promises):
-    """Apart from each other in every verb; together in one transaction."""
+    """Namespaces are separate in every verb, and together in one transaction."""
 
     @pytest.fixture
     def spaces(self, backend: StorageBackend) -> Any:

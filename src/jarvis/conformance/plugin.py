@@ -1,4 +1,4 @@
-"""A pytest plugin that prints which backend keeps which promise of `jarvis.conformance`."""
+"""A pytest plugin that prints the promises of `jarvis.conformance` that each backend keeps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _OF_MODULE = "jarvis.conformance.module."
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note at each report which promise of which class it is about."""
+    """Add the name of the promise and of its class to each report."""
     report = yield
     kind = getattr(item, "cls", None)
     if kind is not None and getattr(kind, "need", None) is not None and report.when in ("setup", "call"):
         subject = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
-        whose = _MODULE if item.obj.__module__.startswith(_OF_MODULE) else _BACKEND  # type: ignore[attr-defined]  # of a test
+        whose = _MODULE if item.obj.__module__.startswith(_OF_MODULE) else _BACKEND  # type: ignore[attr-defined]  # a test's item
         report.user_properties.append(("promise", (whose, kind.__name__.removeprefix("Test"), subject)))
     return report
 
@@ -29,9 +29,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     tables: dict[str, dict[str, dict[str, str]]] = {_BACKEND: {}, _MODULE: {}}
     for outcome, mark in (("passed", _KEPT), ("skipped", _LACKS), ("failed", _BROKEN), ("error", _BROKEN)):
         for report in terminalreporter.stats.get(outcome, []):
-            for name, held in getattr(report, "user_properties", ()):
+            for name, value in getattr(report, "user_properties", ()):
                 if name == "promise" and (report.when == "call" or outcome != "passed"):
-                    whose, backend, subject = held
+                    whose, backend, subject = value
                     row = tables[whose].setdefault(subject, {})
                     row[backend] = mark if row.get(backend) != _BROKEN else _BROKEN
     for whose, table in tables.items():

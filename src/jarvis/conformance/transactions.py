@@ -1,4 +1,4 @@
-"""Promises of transactions: all or nothing, seen by nobody else before the end."""
+"""Promises of transactions: all changes or none, invisible to others before the end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jarvis.storage_backend import StorageBackend
 
 
 class _Stop(BaseException):
-    """Like KeyboardInterrupt: no Exception."""
+    """Like KeyboardInterrupt, no subclass of Exception."""
 
 
 class TransactionPromises(Promises):
-    """Commit, roll back, nest, isolate, tell the time."""
+    """Commit, roll back, nest, isolate, give moments."""
 
     def test_what_a_transaction_changed_is_kept_together(self, store: Any) -> None:
         store.create(an_entry("old"))
@@ -183,7 +183,7 @@ class TransactionPromises(Promises):
 
 
 class SharedCommitPromises(Promises):
-    """Changes that several threads make at once: each is whole, and nobody meets another's error."""
+    """Changes that several threads make at once: each is whole, and no thread gets another's error."""
 
     @pytest.fixture
     def sharing(self, backend: StorageBackend) -> Any:

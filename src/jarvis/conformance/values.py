@@ -1,4 +1,4 @@
-"""Promises of values: the exact value and types back, or a refusal that names the field."""
+"""Promises of values: the exact value and types return, or a refusal names the field."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def identical(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        return list(one) == list(other) and all(identical(held, other[key]) for key, held in one.items())
+        return list(one) == list(other) and all(identical(item, other[key]) for key, item in one.items())
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(identical, one, other))
     if isinstance(one, (set, frozenset)):
-        return len(one) == len(other) and all(any(identical(held, there) for there in other) for held in one)
+        return len(one) == len(other) and all(
+            any(identical(item, counterpart) for counterpart in other) for item in one
+        )
     if isinstance(one, (float, Decimal)):
         return repr(one) == repr(other)
     if isinstance(one, (datetime, time)):
@@ -41,7 +43,7 @@ def identical(one: Any, other: Any) -> bool:
 
 
 def nested(depth: int, *, kind: type = dict) -> dict[str, Any]:
-    """Return a dict in which `depth` levels of dicts or lists lie in each other."""
+    """Return a dict with `depth` levels of dicts or lists nested in each other."""
     inner: Any = 1
     for _ in range(depth - 1):
         inner = {"a": inner} if kind is dict else kind([inner])
@@ -49,7 +51,7 @@ def nested(depth: int, *, kind: type = dict) -> dict[str, Any]:
 
 
 def exploding(kind: type) -> Any:
-    """Return sixty dicts, lists or tuples, each holding the one before twice: 2^60 leaves when written out."""
+    """Return sixty dicts, lists or tuples, each with the previous one twice: 2^60 leaves when written out."""
     part: Any = 1
     for _ in range(60):
         part = {"a": part, "b": part} if kind is dict else kind((part, part))
@@ -121,7 +123,7 @@ class _Word(Enum):
     YES = "y"
 
 
-_ADVISED: dict[str, tuple[Any, str, Any]] = {  # what is refused, what is advised, and the outcome of that
+_ADVISED: dict[str, tuple[Any, str, Any]] = {  # the refused value, the advice, and the result of the advice
     "enum": (_Word.YES, ".value", "y"),
     "number enum": (_Colour.RED, ".value", 1),
     "the name of an enum": (_Word.YES, ".name", "YES"),
@@ -145,7 +147,7 @@ _EXPLODING: dict[str, Any] = {
 
 
 class ValuePromises(Promises):
-    """Exact, or refused: never changed."""
+    """Values are exact or refused, never changed."""
 
     @pytest.mark.parametrize("name", _EXACT)
     def test_a_value_comes_back_with_its_exact_types_also_after_reopening(
@@ -216,8 +218,8 @@ class ValuePromises(Promises):
             (Decimal("1.50"), "1.50"),
             (Path("a/\ud800"), str(Path("a/\\ud800"))),
         ]
-        for held, form in forms:
-            assert identical(an_entry(value={"v": held}).model_dump(mode="json")["value"]["v"], form)
+        for value, form in forms:
+            assert identical(an_entry(value={"v": value}).model_dump(mode="json")["value"]["v"], form)
         with pytest.raises(InvalidEntryError, match="two keys"):
             an_entry(value={"\ud800": 1, "\\ud800": 2}).model_dump(mode="json")
 
@@ -263,9 +265,9 @@ class ValuePromises(Promises):
             with pytest.raises(InvalidEntryError, match="nested deeper"):
                 backend.create(an_entry("deeper", value=nested(MAX_DEPTH + 1, kind=kind)))
 
-            found = backend.read(kind.__name__)
-            assert found is not None
-            assert identical(found.value, nested(MAX_DEPTH, kind=kind))
+            entry = backend.read(kind.__name__)
+            assert entry is not None
+            assert identical(entry.value, nested(MAX_DEPTH, kind=kind))
 
     def test_a_value_that_contains_itself_is_refused(self, backend: StorageBackend) -> None:
         endless: dict[str, Any] = {}
@@ -306,9 +308,9 @@ class ValuePromises(Promises):
 
         backend.create(an_entry(value=value))
 
-        found = backend.read("1")
-        assert found is not None
-        assert found.value == value
+        entry = backend.read("1")
+        assert entry is not None
+        assert entry.value == value
 
     def test_ten_megabytes_come_back_exactly(self, backend: StorageBackend) -> None:
         text = "ab\u00e9\U0001f98a" * 1_250_000
@@ -316,9 +318,9 @@ class ValuePromises(Promises):
         backend.create(an_entry(value={"text": text}))
         backend.shutdown()
 
-        found = backend.read("1")
-        assert found is not None
-        assert found.value == {"text": text}
+        entry = backend.read("1")
+        assert entry is not None
+        assert entry.value == {"text": text}
 
     def test_hostile_names_are_plain_data(self, backend: StorageBackend) -> None:
         hostile = [
@@ -340,8 +342,8 @@ class ValuePromises(Promises):
 
         for number, name in enumerate(hostile):
             entry_id = f"{number}{name}"
-            for found in (backend.query(category=name), backend.query(tags=[name]), backend.query(key=name)):
-                assert [entry.id for entry in found] == [entry_id]
+            for matches in (backend.query(category=name), backend.query(tags=[name]), backend.query(key=name)):
+                assert [entry.id for entry in matches] == [entry_id]
             assert [entry.id for entry in backend.query(entity_id=name)] == [entry_id]
 
     def test_a_thousand_hostile_values_are_exact_or_refused(
@@ -349,7 +351,7 @@ class ValuePromises(Promises):
     ) -> None:
         rng = random.Random(1)  # noqa: S311 - a fixed choice, no secret
         leaves = [
-            *(leaf for held in _EXACT.values() if isinstance(held, list) for leaf in held[:20]),
+            *(leaf for values in _EXACT.values() if isinstance(values, list) for leaf in values[:20]),
             *_REFUSED.values(),
         ]
         kept: dict[str, Any] = {}
@@ -367,9 +369,9 @@ class ValuePromises(Promises):
         try:
             assert len(other.list_all()) == len(kept) > 100
             for entry_id, value in kept.items():
-                found = other.read(entry_id)
-                assert found is not None
-                assert identical(found.value, value)
+                entry = other.read(entry_id)
+                assert entry is not None
+                assert identical(entry.value, value)
         finally:
             other.shutdown()
 

@@ -130,11 +130,11 @@ class VerbPromises(Promises):
         backend.create(an_entry("before", timestamp=naive.astimezone() - timedelta(microseconds=1)))
         backend.create(an_entry("after", timestamp=naive.astimezone() + timedelta(microseconds=1)))
 
-        found = backend.list_all()
+        entries = backend.list_all()
 
-        assert [entry.id for entry in found] == ["after", "naive", "before"]
-        assert found[1].timestamp == naive
-        assert found[1].timestamp.tzinfo is None
+        assert [entry.id for entry in entries] == ["after", "naive", "before"]
+        assert entries[1].timestamp == naive
+        assert entries[1].timestamp.tzinfo is None
 
     # --- copies ---
 
@@ -206,27 +206,27 @@ class VerbPromises(Promises):
         assert seen_after_delete == []
 
     @pytest.mark.parametrize(
-        ("field", "held"),
+        ("field", "content"),
         [
-            *(("id", held) for held in (None, 1, "", "nul\0", "\ud800", "x" * 2001)),
+            *(("id", content) for content in (None, 1, "", "nul\0", "\ud800", "x" * 2001)),
             *(
-                (name, held)
+                (name, content)
                 for name in ("category", "key", "entity_type")
-                for held in (None, 1, "a\0b", "\udfff", b"x")
+                for content in (None, 1, "a\0b", "\udfff", b"x")
             ),
-            *(("entity_id", held) for held in (1, "\0", "é" * 1001)),
-            *(("tags", held) for held in (None, "ui", ("ui",), [1], ["\0"], [None])),
-            *(("value", held) for held in (None, "text", [1], 1)),
-            *(("provenance", held) for held in (None, {"module": 1}, {1: "m"}, ["m"])),
-            *(("timestamp", held) for held in (None, "2026-03-01T12:00:00", 0)),
+            *(("entity_id", content) for content in (1, "\0", "é" * 1001)),
+            *(("tags", content) for content in (None, "ui", ("ui",), [1], ["\0"], [None])),
+            *(("value", content) for content in (None, "text", [1], 1)),
+            *(("provenance", content) for content in (None, {"module": 1}, {1: "m"}, ["m"])),
+            *(("timestamp", content) for content in (None, "2026-03-01T12:00:00", 0)),
         ],
     )
     def test_a_field_that_cannot_be_kept_is_refused_by_name(
-        self, backend: StorageBackend, field: str, held: Any
+        self, backend: StorageBackend, field: str, content: Any
     ) -> None:
         backend.create(an_entry("before"))
         entry = an_entry()
-        setattr(entry, field, held)
+        setattr(entry, field, content)
 
         with pytest.raises(InvalidEntryError) as caught:
             backend.create(entry)
