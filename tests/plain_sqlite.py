@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -54,6 +54,10 @@ class PlainDriver:
 
     def run(self, sql: str, bindings: Bindings = ()) -> None:
         self.rows(sql, bindings)
+
+    def many(self, sql: str, several: Sequence[Bindings]) -> None:
+        for bindings in several:
+            self.run(sql, bindings)
 
     def put(self, sql: str, bindings: Bindings) -> bool:
         if self._is_torn:

@@ -37,6 +37,9 @@ class Driver(Protocol):
     def run(self, sql: str, bindings: Bindings = ()) -> None:
         """Run one statement that changes something and has no answer."""
 
+    def many(self, sql: str, several: Sequence[Bindings]) -> None:
+        """Run one statement that changes something once for each of these bindings."""
+
     def put(self, sql: str, bindings: Bindings) -> bool:
         """Insert a row; False, and nothing done, if a unique index already has such a row."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
     from jarvis.model.record import Encoded
 
+_FEW = 6
 AT_ONCE = 100
 """How many tags of an entry one statement writes at most."""
 
@@ -57,19 +58,19 @@ class Tags(SideTable):
     def take(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
         """Remove the tags of an entry; return how many there were."""
         ids = _ids(session, tags)
-        _each_part(session, _delete, ids, place)
+        _each(session, _delete, ids, place)
         return len(ids)
 
     def keep(self, session: Lent, place: Place, tags: Sequence[str], end: End) -> None:
         """Move the tags of an entry to a past state."""
         ids = _ids(session, tags)
-        _each_part(session, _keep, ids, (*place, *end))
-        _each_part(session, _delete, ids, place)
+        _each(session, _keep, ids, (*place, *end))
+        _each(session, _delete, ids, place)
 
     def take_past(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
         """Remove the tags of a past state; return how many there were."""
         ids = _ids(session, tags)
-        _each_part(session, _delete_past, ids, place)
+        _each(session, _delete_past, ids, place)
         return len(ids)
 
     def take_all(self, session: Lent, namespace: int) -> None:
@@ -111,6 +112,17 @@ class Tags(SideTable):
 def _ids(session: Lent, tags: Sequence[str]) -> list[int]:
     """Return the ids of the tags' names, each once."""
     return session.names.intern_all(*set(tags))
+
+
+def _each(session: Lent, text: Callable[[int], str], ids: Sequence[int], bindings: tuple[int, ...]) -> None:
+    """Run a statement that finds the rows of these tags: for each tag if they are few, else for each hundred.
+
+    SQLite makes a table of its own for a list of several: 20 µs, as much as three times the statement for one.
+    """
+    if len(ids) > _FEW:
+        _each_part(session, text, ids, bindings)
+    else:
+        session.driver.many(text(1), [(*bindings, tag) for tag in ids])
 
 
 def _each_part(session: Lent, text: Callable[[int], str], ids: Sequence[int], bindings: tuple[int, ...]) -> None:

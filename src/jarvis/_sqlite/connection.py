@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -72,6 +72,15 @@ class Connection:
             raise torn_transaction(self.path)
         try:
             self._cursor.execute(sql, bindings)
+        except apsw.Error as error:
+            raise self._failed(error, "write") from error
+
+    def many(self, sql: str, several: Sequence[Bindings]) -> None:
+        """Run one statement that changes something once for each of these bindings."""
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        try:
+            self._cursor.executemany(sql, several)
         except apsw.Error as error:
             raise self._failed(error, "write") from error
 
