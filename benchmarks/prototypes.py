@@ -32,7 +32,7 @@ from benchmarks.corpus import record
 from benchmarks.systems import open_system
 from benchmarks.systems.system import System
 from benchmarks.worker import load
-from jarvis._sqlite import driver, schema
+from jarvis._sqlite import engine, schema
 from jarvis.model.identifiers import new_id
 
 SIZE = 10_000
@@ -61,15 +61,15 @@ class Bare:
     def __init__(
         self, path: Path, *, tables: str = schema.TABLES, page_bytes: int = 4096, vfs: str = "cksmvfs"
     ) -> None:
-        driver.load_checksums()
+        engine.load_checksums()
         self._db = apsw.Connection(str(path), vfs=vfs)
         self._db.execute(f"PRAGMA page_size = {page_bytes}").fetchall()
-        self._db.reserve_bytes(reserve=driver.RESERVED_BYTES if vfs == "cksmvfs" else 0)
+        self._db.reserve_bytes(reserve=engine.RESERVED_BYTES if vfs == "cksmvfs" else 0)
         self._db.execute("PRAGMA journal_mode = WAL").fetchall()
         self._db.execute(tables).fetchall()
         self._db.execute("ANALYZE sqlite_schema").fetchall()  # look at the statistics that the tables came with
         self._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-        self._db.execute(driver.SETTINGS).fetchall()
+        self._db.execute(engine.SETTINGS).fetchall()
         self._names: dict[str, int] = {}
         self._row = 0
         self._fill()

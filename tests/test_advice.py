@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis.errors import (
     CorruptStoreError,
     KeyUnavailableError,
@@ -136,7 +136,7 @@ def test_a_backup_of_a_damaged_store_advises_on_the_store_and_not_on_the_copy(tm
     path = _fill(tmp_path / "store")
     memory = MemoryModule(storage_dir=tmp_path / "store")
     assert memory.count_memories() == 60
-    raw = driver.opened(str(path), None)  # with right checksums of pages, so that only the comparison finds it
+    raw = engine.opened(str(path), None)  # with right checksums of pages, so that only the comparison finds it
     raw.execute("UPDATE entries SET checksum = checksum + 1 WHERE key = 'key-30'")
     raw.close(True)
 

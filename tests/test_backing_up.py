@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jarvis._disk import files
-from jarvis._sqlite import backup, driver, verification
+from jarvis._sqlite import backup, engine, verification
 from jarvis.encryption import key_file
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError
 from jarvis.persistent_memory import MemoryModule
@@ -39,7 +39,7 @@ def test_a_reader_without_locks_backs_up_no_torn_state(
     reading = opened(read_only=True)
     assert len(reading.get_user_preferences()) == 200
 
-    real = driver.opened
+    real = engine.opened
     was_written: list[bool] = []
 
     def written(path: str, key: Any) -> Any:
@@ -49,7 +49,7 @@ def test_a_reader_without_locks_backs_up_no_torn_state(
             write("b")
         return copy
 
-    monkeypatch.setattr(driver, "opened", written)
+    monkeypatch.setattr(engine, "opened", written)
     reading.store.back_up(tmp_path / "saved")
 
     with encrypted(tmp_path / "saved", encryption=encryption, keys=KEYS) as copy:
@@ -81,7 +81,7 @@ def test_a_backup_notes_nothing_for_a_change_of_keys_that_is_none_of_its_own(tmp
 
     with encrypted(tmp_path / "saved") as copy:
         copy.set_user_preference("theme", {"mode": "dark"})
-    connection = driver.opened(str(tmp_path / "saved" / "memory.db"), copy.backend._database.file.key())  # type: ignore[attr-defined]  # inside
+    connection = engine.opened(str(tmp_path / "saved" / "memory.db"), copy.backend._database.file.key())  # type: ignore[attr-defined]  # inside
     assert connection.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'moved%'").fetchall() == []
     connection.close()
     assert memory.store.rotate_key().resumed >= 0, "and the store still knows of its own"
@@ -273,7 +273,7 @@ def test_every_page_of_a_backup_has_its_checksum(is_pending: bool, tmp_path: Pat
 
     copy = memory.store.back_up(tmp_path / "saved")
 
-    connection = driver.opened(str(copy), None)
+    connection = engine.opened(str(copy), None)
     verification.verify(connection, str(copy), encrypted=False)
     connection.close()
     reading.close()  # type: ignore[attr-defined]  # it is a generator

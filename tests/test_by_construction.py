@@ -19,7 +19,7 @@ import pytest
 from jarvis._disk import files
 from jarvis._sql.select import count, select
 from jarvis._sql.session import Session
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis.conformance.compression import prose
 from jarvis.json_backend import JSONBackend
 from jarvis.model.entry import MemoryEntry, MemoryQuery
@@ -255,20 +255,20 @@ class _CountingFile(apsw.VFSFile):
 
 class _CountingVFS(apsw.VFS):
     def __init__(self) -> None:
-        super().__init__("counting", driver.vfs)
+        super().__init__("counting", engine.vfs)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
         return _CountingFile(_BASE, name, flags)
 
 
-_BASE = driver.vfs
+_BASE = engine.vfs
 
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_CountingFile]]:
-    driver.load_checksums()
+    engine.load_checksums()
     layer = _CountingVFS()
-    monkeypatch.setattr(driver, "vfs", "counting")
+    monkeypatch.setattr(engine, "vfs", "counting")
     _CountingFile.syncs = 0
     yield _CountingFile
     layer.unregister()

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from jarvis._disk import files
-from jarvis._sqlite import cipher, driver
+from jarvis._sqlite import cipher, engine
 from jarvis.config import ConfigLoader
 from jarvis.container import Container
 from jarvis.encryption import envelope, key_file
@@ -255,10 +255,10 @@ def test_what_was_written_begins_with_the_salt_of_its_key(tmp_path: Path) -> Non
     found = key_file.read(str(tmp_path / "memory.keys"))
     assert found is not None
     right, path = Opener("", KEYS).open(found, 1), str(tmp_path / "memory.db")
-    connection = driver.opened(path, right)
+    connection = engine.opened(path, right)
     connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
 
-    cipher.check(connection, driver.beginning_of(path), right, path)
+    cipher.check(connection, engine.beginning_of(path), right, path)
     for beginning in (cipher.PLAIN, b"", DataKey.new().salt):
         with pytest.raises(StoreAccessError, match="was not encrypted by the driver"):
             cipher.check(connection, beginning, right, path)
@@ -438,7 +438,7 @@ def test_an_erasure_searches_what_the_pages_hold(tmp_path: Path) -> None:
     ids = filled(tmp_path)
     memory = encrypted(tmp_path)
     database = memory.backend._database  # type: ignore[attr-defined]  # what the search reads is not to be seen else
-    from jarvis._disk.search import search_files
+    from jarvis._disk.traces import search_files
 
     assert search_files(database.file.files(), ids, database.file.chunks_of).found >= len(ids)
     receipt = memory.erase_memory(ids[0])
@@ -472,7 +472,7 @@ def test_no_secret_stands_in_any_error(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_driver_answers_as_the_one_that_was_chosen() -> None:
-    assert driver.cipher_vfs is None
+    assert engine.cipher_vfs is None
     assert "multipleciphers-unix" in apsw.vfs_names() or sys.platform != "linux"
 
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jarvis._disk.search import Wanted, search_files
+from jarvis._disk.traces import Wanted, search_files
 from jarvis._sql import history
 from jarvis._sql.backend import _NAMESPACES
 from jarvis._sqlite.schema import FIRST_LIFE_COLUMNS

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jarvis._sqlite import cipher, driver
+from jarvis._sqlite import cipher, engine
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import move
 from jarvis._sqlite.store_file import StoreFile
@@ -195,8 +195,8 @@ def test_a_copy_that_is_not_encrypted_does_not_take_the_place_of_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, _ = begun(tmp_path, plain=True)
-    real = driver.beginning_of
-    monkeypatch.setattr(driver, "beginning_of", lambda path: cipher.PLAIN if path.endswith(".moving") else real(path))
+    real = engine.beginning_of
+    monkeypatch.setattr(engine, "beginning_of", lambda path: cipher.PLAIN if path.endswith(".moving") else real(path))
 
     with pytest.raises(StoreAccessError, match="was not written as it was to be"):
         memory.store.encrypt()

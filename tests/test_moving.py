@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import pytest
 
-from jarvis._sqlite import driver, verification
+from jarvis._sqlite import engine, verification
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.opening import Opening, ReplacedError
 from jarvis._sqlite.replace import copy_file, touched_rows
@@ -782,8 +782,8 @@ def test_a_connection_that_was_made_beside_a_swap_is_not_used(
             swaps.append(processes.end(processes.start("moving_children", "move_until", store, "never", 1)))
         keep_plans(connection)
 
-    keep_plans = driver._keep_plans
-    monkeypatch.setattr(driver, "_keep_plans", swap_once)
+    keep_plans = engine._keep_plans
+    monkeypatch.setattr(engine, "_keep_plans", swap_once)
     file = database_of(memory).file
     connection, status, _ = file.opened()
     try:

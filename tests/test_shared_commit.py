@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import apsw
 import pytest
 
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis.errors import StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 
-_BASE = driver.vfs
+_BASE = engine.vfs
 
 
 class _LogFile(apsw.VFSFile):
@@ -55,9 +55,9 @@ class _LogVFS(apsw.VFS):
 
 @pytest.fixture
 def log_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_LogFile]]:
-    driver.load_checksums()
+    engine.load_checksums()
     layer = _LogVFS()
-    monkeypatch.setattr(driver, "vfs", "log")
+    monkeypatch.setattr(engine, "vfs", "log")
     _LogFile.written.clear()
     _LogFile.synced = _LogFile.syncs = 0
     yield _LogFile

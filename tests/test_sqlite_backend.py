@@ -18,7 +18,7 @@ import pytest
 
 from jarvis._disk.files import Stamp
 from jarvis._sql.session import Session
-from jarvis._sqlite import driver, schema, verification
+from jarvis._sqlite import engine, schema, verification
 from jarvis._sqlite.connection import Connection
 from jarvis.errors import (
     CorruptStoreError,
@@ -66,7 +66,7 @@ def _with_other_tool(path: Path, sql: str) -> Any:
 
 def _set_version(path: Path, version: int) -> None:
     """Mark the store as a later jarvis would, with page checksums."""
-    connection = driver.connect(str(path), key=None, durability="full", busy_timeout_seconds=5)
+    connection = engine.connect(str(path), key=None, durability="full", busy_timeout_seconds=5)
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
 
@@ -653,7 +653,7 @@ def test_both_ways_of_counting_the_frames_of_a_log_agree(path: Path) -> None:
         copy.write_bytes(path.read_bytes())
         Path(f"{copy}-wal").write_bytes(whole[:cut])
         counted = verification.count_valid_frames(str(copy))
-        connection = driver.connect(str(copy), key=None, durability="full", busy_timeout_seconds=5)
+        connection = engine.connect(str(copy), key=None, durability="full", busy_timeout_seconds=5)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         assert counted == max(connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0], 0)
         connection.close()
@@ -689,7 +689,7 @@ def test_an_opening_beside_a_writer_looks_at_the_log_again(tmp_path: Path) -> No
                 raise apsw.BusyError
             return 7, 0
 
-    assert driver.count_frames(cast("apsw.Connection", Changing())) == 7
+    assert engine.count_frames(cast("apsw.Connection", Changing())) == 7
 
 
 def test_a_read_only_connection_beside_a_writer_looks_again(path: Path) -> None:

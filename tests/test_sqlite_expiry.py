@@ -14,7 +14,7 @@ import pytest
 
 from jarvis._sql import expiry
 from jarvis._sql.session import Session
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.errors import CorruptStoreError, HistoryUnavailableError
@@ -69,7 +69,7 @@ def test_purging_and_counting_seek_what_has_expired(path: Path) -> None:
     memory.create_memory("c", "k", {}, "t", ttl=1)
 
     for sql in (expiry._DUE, expiry._DUE_IN, expiry._DUE_ENDED, expiry._DUE_ENDED_IN):
-        plan = [row[3] for row in _rows(memory, driver.DIALECT.say(f"EXPLAIN QUERY PLAN {sql.replace('?', '1')}"))]
+        plan = [row[3] for row in _rows(memory, engine.DIALECT.say(f"EXPLAIN QUERY PLAN {sql.replace('?', '1')}"))]
         (step,) = [line for line in plan if line.startswith(("SEARCH", "SCAN"))]
         assert "_by_expiry (expires<?)" in step
     memory.shutdown()

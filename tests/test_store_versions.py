@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from jarvis._sql.session import Session
-from jarvis._sqlite import driver, schema
+from jarvis._sqlite import engine, schema
 from jarvis.errors import CorruptStoreError, ReadOnlyStoreError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
@@ -109,7 +109,7 @@ def test_who_reads_an_old_store_reads_on_when_it_is_migrated_and_compressed(stor
 
 def test_a_store_that_version_4_left_half_migrated_is_finished(tmp_path: Path) -> None:
     path = Path(shutil.copy(STORES[3], tmp_path / "memory.db"))
-    connection = driver.connect(str(path), key=None, durability="full", busy_timeout_seconds=5)
+    connection = engine.connect(str(path), key=None, durability="full", busy_timeout_seconds=5)
     connection.execute(f"PRAGMA user_version = {schema.MIGRATING}")
     connection.close()
 

@@ -73,7 +73,8 @@ class SharesCommits(Protocol):
        disk once. An exception of one `work` rolls back only its own changes, and only its own caller sees it.
     3. So `work` may be called in another thread, and a second time if a commit fails. It calls only verbs of this
        backend and of handles bound from it, `Transactional.moment` among them.
-    4. Inside a transaction of the caller `change` is ``with transaction(): return work()``.
+    4. Inside a transaction of the caller `change` just calls `work`, without a savepoint. If `work` raises after it
+       changed something, the block around it cannot be kept: its next verb, and its end, raise `TransactionError`.
 
     >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend; from jarvis.model.entry import MemoryEntry
     >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")

@@ -1158,16 +1158,16 @@ class MemoryModule:
             gate.call = sys._getframe()
             if self._abilities.backend is not backend:
                 self._abilities = abilities_of(backend)
-            _, store, sharing, settling, _ = self._abilities
-            if store is None:
+            _, transactional, sharing, settling, _ = self._abilities
+            if transactional is None:
                 with self._dates.lock:
                     return self._dated(self._dates.moment, work)
             if sharing is not None:
-                return sharing.change(partial(self._dated, store.moment, work))
-            with store.transaction():
+                return sharing.change(partial(self._dated, transactional.moment, work))
+            with transactional.transaction():
                 if settling is not None:
                     settling.announce()
-                return self._dated(store.moment, work)
+                return self._dated(transactional.moment, work)
         finally:
             gate.call = None
 
@@ -1182,7 +1182,7 @@ class MemoryModule:
         return self._gates.here.during(self.backend, change)
 
     def _dated(self, give: Callable[[datetime], datetime], work: Callable[[datetime], Result]) -> Result:
-        """Call `work` with a moment, the store's next one, or now if that is far ahead; return its result."""
+        """Call `work` with the store's next moment, or with now if that moment is a day ahead; return its result."""
         now = self._now()
         moment = give(now)
         return work(now if moment > now and self._dates.look(moment, now, self.backend) else moment)

@@ -10,7 +10,7 @@ import msgspec
 
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
-from jarvis._sqlite import backup, recompress, search
+from jarvis._sqlite import backup, recompress, traces
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
 from jarvis.capabilities import (
@@ -116,7 +116,7 @@ class SQLiteBackend(SQLBackend):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
             return None
-        return search.search(self._database, ids)
+        return traces.search(self._database, ids)
 
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 

@@ -105,10 +105,11 @@ class StorageBackend(ABC):
     # --- correct defaults that use the eight; override them if the medium can be faster ----------
 
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Check a value, and return its stand-in for an entry that is passed to `create` or `update`.
+        """Return a stand-in for a value, for an entry that is passed to `create` or `update`.
 
-        The module calls this before the writers' lock is taken, so a backend does slow work without a lock here. Only
-        the verbs of this backend need to understand the result; this default returns the value.
+        The module calls this before the writers' lock is taken, so a backend may check and encode a large value here
+        without a lock; `create` and `update` check what was not checked. Only the verbs of this backend need to
+        understand the result; this default checks the value and returns it.
 
         Raises:
             InvalidEntryError: the value cannot be stored exactly.

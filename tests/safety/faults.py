@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from jarvis._disk import files
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 
 BASE = "cksmvfs"
 NAME = "jarvis-seam"
@@ -103,15 +103,15 @@ _hook = Hook()
 def installed(hook: Hook) -> Iterator[None]:
     """Let every file operation of both backends in this process pass `hook`; connections open now keep theirs."""
     global _hook
-    driver.load_checksums()
+    engine.load_checksums()
     _seam_vfs()
-    before = driver.vfs, driver.cipher_vfs, files.system, _hook
-    driver.vfs, driver.cipher_vfs = NAME, f"multipleciphers-{BENEATH}"
+    before = engine.vfs, engine.cipher_vfs, files.system, _hook
+    engine.vfs, engine.cipher_vfs = NAME, f"multipleciphers-{BENEATH}"
     files.system, _hook = _SeamSystem(), hook
     try:
         yield
     finally:
-        driver.vfs, driver.cipher_vfs, files.system, _hook = before
+        engine.vfs, engine.cipher_vfs, files.system, _hook = before
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis.capabilities import Compresses
 from jarvis.persistent_memory import MemoryModule
 
@@ -133,7 +133,7 @@ def take(memory: MemoryModule, step: Step, ids: dict[str, str]) -> None:
 
 def small_log() -> None:
     """Let SQLite checkpoint after a few pages, so that it happens inside calls."""
-    driver.SETTINGS = driver.SETTINGS.replace(f"wal_autocheckpoint = {driver.WAL_PAGES}", "wal_autocheckpoint = 20")
+    engine.SETTINGS = engine.SETTINGS.replace(f"wal_autocheckpoint = {engine.WAL_PAGES}", "wal_autocheckpoint = 20")
 
 
 def run_and_die(backend: str, scenario: Scenario, directory: Path, number: int, report: int, *, torn: bool) -> None:

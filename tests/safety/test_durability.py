@@ -54,9 +54,9 @@ class PowerCut(Hook):
 def test_a_power_cut_after_any_call_leaves_everything_acknowledged(
     backend: str, scenario: str, tmp_path: Path, figures: Figures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jarvis._sqlite import driver
+    from jarvis._sqlite import engine
 
-    monkeypatch.setattr(driver, "SETTINGS", driver.SETTINGS)
+    monkeypatch.setattr(engine, "SETTINGS", engine.SETTINGS)
     kill_points.small_log()
     plan = SCENARIOS[scenario]
     directory = tmp_path / "store"

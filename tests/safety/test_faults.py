@@ -44,9 +44,9 @@ def names(error: StoreError, directory: Path) -> bool:
 
 @pytest.fixture
 def _small_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jarvis._sqlite import driver
+    from jarvis._sqlite import engine
 
-    monkeypatch.setattr(driver, "SETTINGS", driver.SETTINGS)
+    monkeypatch.setattr(engine, "SETTINGS", engine.SETTINGS)
     kill_points.small_log()
 
 

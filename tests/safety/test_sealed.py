@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from jarvis._sqlite import cipher, driver
+from jarvis._sqlite import cipher, engine
 from jarvis.encryption import key_file
 from jarvis.encryption.envelope import Opener
 from jarvis.errors import (
@@ -321,13 +321,13 @@ def _count(template: Path, directory: Path, verb: str) -> int:
 
     shutil.copytree(template, directory)
     recorder = Recorder()
-    before = driver.SETTINGS
+    before = engine.SETTINGS
     kill_points.small_log()  # as in the children, but not for the tests behind this one
     try:
         with installed(recorder), MemoryModule(storage_dir=directory) as memory:
             VERBS[verb](memory)
     finally:
-        driver.SETTINGS = before
+        engine.SETTINGS = before
     return sum(operation.verb in CHANGING for operation in recorder.operations)
 
 

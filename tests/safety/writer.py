@@ -12,7 +12,7 @@ import os
 import random
 import sys
 
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis.persistent_memory import MemoryModule
 
 from . import model
@@ -24,7 +24,7 @@ def say(word: str, what: object) -> None:
 
 def main(backend: str, directory: str, seed: str, first: int) -> None:
     chance = random.Random(seed)
-    driver.SETTINGS = driver.SETTINGS.replace(f"wal_autocheckpoint = {driver.WAL_PAGES}", "wal_autocheckpoint = 150")
+    engine.SETTINGS = engine.SETTINGS.replace(f"wal_autocheckpoint = {engine.WAL_PAGES}", "wal_autocheckpoint = 150")
     memory = MemoryModule(storage_dir=directory, backend_type=backend)
     state = model.contents(memory)
     ids = model.ids_of(memory)

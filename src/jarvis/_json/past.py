@@ -27,7 +27,7 @@ from jarvis._json.record import (
 from jarvis.codec.nesting import decoder_of
 from jarvis.model import rules
 from jarvis.model.entry import EXACT, MemoryEntry
-from jarvis.model.record import may_hold_tags
+from jarvis.model.record import may_hold_typed_forms
 from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class State(Record, frozen=True):
     def value(self) -> Any:
         """The value, decoded at each call."""
         value = _decode_kept(self.fragment).entry.value
-        return revived(value, self.id) if may_hold_tags(self.fragment) else value
+        return revived(value, self.id) if may_hold_typed_forms(self.fragment) else value
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -95,7 +95,7 @@ class State(Record, frozen=True):
 
     def entry(self) -> MemoryEntry:
         """Decode and return the entry as it was; raise ValueError if a tagged form or the time means nothing."""
-        return _decode_kept(self.fragment).entry.entry(plain=not may_hold_tags(self.fragment))
+        return _decode_kept(self.fragment).entry.entry(plain=not may_hold_typed_forms(self.fragment))
 
     def ends_expired(self, now: int) -> bool:
         """Tell whether the entry was removed in this state, which has expired at the instant `now`."""

@@ -14,7 +14,7 @@ from jarvis.codec.nesting import decoder_of, ran_out, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
-from jarvis.model.record import Body, encode_body, make_body, make_entry, may_hold_tags
+from jarvis.model.record import Body, encode_body, make_body, make_entry, may_hold_typed_forms
 
 
 def revived(value: Any, entry_id: str) -> Any:
@@ -96,7 +96,7 @@ class Record(msgspec.Struct, frozen=True):
     def value(self) -> Any:
         """The value, decoded at each call."""
         value = decode_stored(self.fragment).value
-        return revived(value, self.id) if may_hold_tags(self.fragment) else value
+        return revived(value, self.id) if may_hold_typed_forms(self.fragment) else value
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -111,7 +111,7 @@ class Record(msgspec.Struct, frozen=True):
             )  # not `decode_stored`: a list would make one call more for each entry
         except RecursionError:
             raise stack_error(self.fragment) from None
-        return stored.entry(plain=not may_hold_tags(self.fragment))
+        return stored.entry(plain=not may_hold_typed_forms(self.fragment))
 
 
 class Provenance(msgspec.Struct):

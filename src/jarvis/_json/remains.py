@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from jarvis._disk import files
 from jarvis._disk.files import explaining
-from jarvis._disk.search import Wanted, search_files
+from jarvis._disk.traces import Wanted, search_files
 from jarvis.errors import StoreAccessError
 from jarvis.model.erasure import MOST_SEARCHED
 
@@ -56,7 +56,7 @@ def remove_leftovers(path: str) -> None:
 
 
 def search(path: str, ids: Collection[str]) -> Search:
-    """Search every byte of the files that carry the store's name for `ids`; see `jarvis._disk.search`."""
+    """Search every byte of the files that carry the store's name for `ids`; see `jarvis._disk.traces`."""
     directory, name = os.path.split(path)
     with explaining(path, "search the files"):
         ours = [

@@ -1,4 +1,4 @@
-"""`SQLBackend`: the verbs of a backend, made of the shared statements on a pool of sessions."""
+"""`SQLBackend`: the verbs of a backend, made of the shared statements on sessions of a store."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self, TypeVarTuple
 import msgspec
 
 from jarvis._sql import entries, erasing, expiry, feed, history, mending
+from jarvis._sql.lender import Lender
 from jarvis._sql.past import PastView
-from jarvis._sql.pool import Pool
 from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sql.select import LIVE, count, select
 from jarvis._sql.session import Session
@@ -61,10 +61,10 @@ Work = Callable[[Session, Callable[[], int], str, *Args], Result]
 class SQLBackend(StorageBackend):
     """Memories in a SQL database. See `StorageBackend` for what every verb does.
 
-    A subclass makes the pool, and adds the verbs that concern its files.
+    A subclass makes the lender, and adds the verbs that concern its files.
 
     Args:
-        pool: lends sessions of the store.
+        lender: lends sessions of the store.
         namespace: the part of the store that this handle sees.
         compression: the compression of values from 1 KiB up.
     """
@@ -82,20 +82,20 @@ class SQLBackend(StorageBackend):
         Settles,
     )
 
-    def __init__(self, pool: Pool, namespace: str, compression: Compression) -> None:
+    def __init__(self, lender: Lender, namespace: str, compression: Compression) -> None:
         self.namespace = check_namespace(namespace)
-        self._pool, self._compression = pool, compression
-        self._reader = Reader(pool, self.namespace, None)
+        self._lender, self._compression = lender, compression
+        self._reader = Reader(lender, self.namespace, None)
         kind = type(self)  # the verb of a subclass gets the value itself
         self._takes_prepared = kind.create is SQLBackend.create and kind.update is SQLBackend.update
 
     # --- the eight verbs -------------------------------------------------------------------------
 
     def bootstrap(self) -> None:
-        self._pool.read(lambda _: None)
+        self._lender.read(lambda _: None)
 
     def create(self, entry: MemoryEntry) -> None:
-        self._change(entries.insert, entry, encode_entry(entry, self._compression))
+        self._write(entries.insert, entry, encode_entry(entry, self._compression))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not can_be_looked_up(entry_id):
@@ -103,7 +103,7 @@ class SQLBackend(StorageBackend):
         return self._reader.one(READ, (), entry_id)
 
     def update(self, entry: MemoryEntry) -> None:
-        self._change(entries.replace, entry, encode_entry(entry, self._compression))
+        self._write(entries.replace, entry, encode_entry(entry, self._compression))
 
     def delete(self, entry_id: str) -> None:
         self.discard(entry_id)
@@ -124,7 +124,7 @@ class SQLBackend(StorageBackend):
         )
 
     def shutdown(self) -> None:
-        self._pool.shutdown()
+        self._lender.shutdown()
 
     # --- handles ---------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class SQLBackend(StorageBackend):
         sibling.__dict__.update(self.__dict__)
         if namespace is not None:
             sibling.namespace = check_namespace(namespace)
-        sibling._reader = Reader(self._pool, sibling.namespace, self._reader.clock if clock is None else clock)
+        sibling._reader = Reader(self._lender, sibling.namespace, self._reader.clock if clock is None else clock)
         return sibling
 
     # --- faster than the defaults ----------------------------------------------------------------
@@ -151,24 +151,24 @@ class SQLBackend(StorageBackend):
                 try:
                     return self._reader.entries(session, self._reader.rows(session, query, select))
                 except ErasedError:
-                    pass  # the names are looked up again
+                    pass  # `sift` looks names up again, while its statement holds one state of the store
             return list(self._reader.sift(session, query, self._reader.now()))
 
-        return self._pool.read(answer)
+        return self._lender.read(answer)
 
     def count(self, query: MemoryQuery) -> int:
         if query.where is not None:
-            return self._pool.read(
+            return self._lender.read(
                 lambda session: sum(1 for _ in self._reader.sift(session, query, self._reader.now()))
             )
-        rows = self._pool.read(lambda session: self._reader.rows(session, query, count))
+        rows = self._lender.read(lambda session: self._reader.rows(session, query, count))
         return int(rows[0][0]) if rows else 0
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        if self._pool.in_transaction():  # only its own connection sees its changes
+        if self._lender.in_transaction():  # only its own connection sees its changes
             yield from self.select(query)
             return
-        yield from self._pool.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
+        yield from self._lender.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         return self._reader.one(NEWEST_OF_KEY, (), key)
@@ -179,50 +179,50 @@ class SQLBackend(StorageBackend):
     def discard(self, entry_id: str) -> bool:
         if not can_be_looked_up(entry_id):
             return False
-        return self._change(entries.remove, entry_id)
+        return self._write(entries.remove, entry_id)
 
     def clear(self) -> int:
-        return self._change(entries.remove_all)
+        return self._write(entries.remove_all)
 
     # --- Transactional ---------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._pool.transaction():
+        with self._lender.transaction():
             yield
 
     def moment(self, now: datetime) -> datetime:
-        session = self._pool.own_session()
+        session = self._lender.own_session()
         moment, instant, date = next_moment(now, session.clock.made)
         session.clock.made_at(instant, date)
         return moment
 
     def change(self, work: Callable[[], Result]) -> Result:
-        return self._pool.change_as_one(work)
+        return self._lender.change_as_one(work)
 
     # --- KeepsHistory ----------------------------------------------------------------------------
 
     def sign(self, signature: Signature) -> None:
-        self._pool.own_session().sign(signature)
+        self._lender.own_session().sign(signature)
 
     def complete(self, now: datetime) -> None:
-        session = self._pool.own_session()
+        session = self._lender.own_session()
         if session.clock.commit_number == session.clock.began:
             return
-        self._pool.announce()
+        self._lender.announce()
         instant = max(instant_of(now), self._reader.now())
         if instant > session.clock.made:
             self.moment(datetime_of(instant))
 
     def announce(self) -> None:
-        self._pool.announce()
+        self._lender.announce()
 
     def revisions(self, entry_id: str) -> list[Revision]:
         if not can_be_looked_up(entry_id):
             return []
 
         def find(session: Session) -> list[Revision]:
-            if self._pool.read_only and not session.driver.keeps_past():
+            if self._lender.read_only and not session.driver.keeps_past():
                 return []
             namespace, now = session.names.fresh_id_of(self.namespace), self._reader.now()
             with session.standing_still():
@@ -236,7 +236,7 @@ class SQLBackend(StorageBackend):
         return self._reader.reading(find)
 
     def recreate(self, entry: MemoryEntry) -> None:
-        self._change(entries.recreate, entry, encode_entry(entry, self._compression))
+        self._write(entries.recreate, entry, encode_entry(entry, self._compression))
 
     def as_of(self, moment: datetime) -> Past:
         instant = asked_instant("as_of", moment)
@@ -246,13 +246,13 @@ class SQLBackend(StorageBackend):
 
     def prune(self, now: datetime, limit: int) -> int:
         instant = instant_of(now)
-        with self._pool.changing() as session:
+        with self._lender.changing() as session:
             return history.prune(session, instant, limit)
 
     # --- Expires ---------------------------------------------------------------------------------
 
     def purge_expired(self, limit: int) -> int:
-        with self._pool.changing() as session:
+        with self._lender.changing() as session:
             purged = expiry.purge(session, self._reader.now(), limit)
             if purged:
                 session.clock.release_names()
@@ -262,20 +262,20 @@ class SQLBackend(StorageBackend):
 
     def last_moment(self) -> datetime | None:
         """Return the last moment that was given to a change; None if there was none."""
-        made = self._pool.read(lambda session: session.clock_seen().made)
+        made = self._lender.read(lambda session: session.clock_seen().made)
         return datetime_of(made) if made else None
 
     def mend_dates(self, signature: Signature) -> int:
-        if self._pool.in_transaction():
+        if self._lender.in_transaction():
             raise TransactionError("mend_dates() is for the outside of transactions: it makes one of its own")
 
         def mend() -> int:
             self.sign(signature)
-            return mending.mend(self._pool.own_session(), self.for_namespace, self._reader.now())
+            return mending.mend(self._lender.own_session(), self.for_namespace, self._reader.now())
 
-        with self._pool.transaction():
-            self._pool.announce()
-            return self._pool.change_as_one(mend)
+        with self._lender.transaction():
+            self._lender.announce()
+            return self._lender.change_as_one(mend)
 
     # --- FeedsChanges, WakesWatchers -------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class SQLBackend(StorageBackend):
         return self._changes(cursor, limit)
 
     def newest_cursor(self) -> str:
-        return self._pool.read(feed.newest)
+        return self._lender.read(feed.newest)
 
     def _changes(self, after: int | str, limit: int) -> list[Change]:
         def find(session: Session) -> list[Change]:
@@ -296,10 +296,10 @@ class SQLBackend(StorageBackend):
         return self._reader.reading(find)
 
     def first_position(self) -> int:
-        return self._pool.read(lambda session: feed.first(session, 0))
+        return self._lender.read(lambda session: feed.first(session, 0))
 
     def last_position(self) -> int:
-        return self._pool.read(
+        return self._lender.read(
             lambda session: session.clock.began if session.depth else session.clock_seen().commit_number
         )
 
@@ -310,20 +310,20 @@ class SQLBackend(StorageBackend):
 
     def list_namespaces(self) -> list[str]:
         now = {"now": self._reader.now()}
-        return sorted(name for (name,) in self._pool.read(lambda session: session.rows(_NAMESPACES, now)))
+        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_NAMESPACES, now)))
 
     # --- Erases ----------------------------------------------------------------------------------
 
     def erase(self, which: str | MemoryQuery | None) -> Erased:
-        return self._pool.within(lambda session: erasing.erase(session, self._reader, which))
+        return self._lender.within(lambda session: erasing.erase(session, self._reader, which))
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _change(self, work: Work[*Args, Result], *args: *Args) -> Result:
+    def _write(self, work: Work[*Args, Result], *args: *Args) -> Result:
         """Run `work` in a transaction, with session, the function `now`, namespace and `args`; return its result."""
-        return self._pool.change(self._changed, work, args)
+        return self._lender.change(self._write_and_tidy, work, args)
 
-    def _changed(self, session: Session, work: Work[*Args, Result], args: tuple[*Args]) -> Result:
+    def _write_and_tidy(self, session: Session, work: Work[*Args, Result], args: tuple[*Args]) -> Result:
         result = work(session, self._reader.now, self.namespace, *args)
         if session.clock.commit_number % PRUNED_EVERY == 0:
             expiry.release_names(session)

@@ -52,7 +52,7 @@ class PastView:
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield what `select` returns."""
-        if self._reader.pool.in_transaction():
+        if self._reader.lender.in_transaction():
             yield from self.select(query)
             return
 
@@ -62,7 +62,7 @@ class PastView:
                 yield from self._reader.sift(session, query, now, self._look(session, query, now))
 
         self._settle()
-        yield from self._reader.pool.iterate(answer)
+        yield from self._reader.lender.iterate(answer)
 
     def _one(self, name: str, text: str, present: str) -> MemoryEntry | None:
         def find(session: Session) -> MemoryEntry | None:
@@ -92,4 +92,4 @@ class PastView:
         return self._reader.reading(Session.at_one_moment, work)
 
     def _settle(self) -> None:
-        settle(self._instant, self._reader.now(), self._reader.pool.await_commit)
+        settle(self._instant, self._reader.now(), self._reader.lender.await_commit)

@@ -16,7 +16,7 @@ from jarvis.model.entry import MemoryEntry, MemoryQuery, check_name
 from jarvis.model.record import decode_entry, decode_value, unknown_zone
 
 if TYPE_CHECKING:
-    from jarvis._sql.pool import Pool
+    from jarvis._sql.lender import Lender
     from jarvis._sql.session import Session
     from jarvis.model.revision import Cutoff
 
@@ -49,8 +49,8 @@ class Reader:
     A `clock` of None is the system's.
     """
 
-    def __init__(self, pool: Pool, namespace: str, clock: Clock | None) -> None:
-        self.pool, self.namespace, self.clock = pool, namespace, clock
+    def __init__(self, lender: Lender, namespace: str, clock: Clock | None) -> None:
+        self.lender, self.namespace, self.clock = lender, namespace, clock
 
     def now(self) -> int:
         """Return the present instant."""
@@ -59,16 +59,16 @@ class Reader:
     def reading(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
         """Run `work` with a session and `args`, again if a name was erased meanwhile; return its result."""
         try:
-            return self.pool.read(work, *args)
+            return self.lender.read(work, *args)
         except ErasedError:
-            return self.pool.read(work, *args)
+            return self.lender.read(work, *args)
 
     def one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry that a statement selects; it is given namespace and `names` (as ids), `last` and now."""
         try:  # the lines of `reading`, without the cost of a call
-            return self.pool.read(self.find, sql, names, last)
+            return self.lender.read(self.find, sql, names, last)
         except ErasedError:
-            return self.pool.read(self.find, sql, names, last)
+            return self.lender.read(self.find, sql, names, last)
 
     def find(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry of `one`, read on this session."""
@@ -85,12 +85,13 @@ class Reader:
 
     def rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
         """Return the rows that answer `query`."""
-        several = query.tags is not None and len(query.tags) > 1  # results of the others would hide an outdated id
+        # With several tags the rows of one would hide that the remembered number of another is out of date.
+        several = query.tags is not None and len(query.tags) > 1
         now = self.now()
         if not several:
             statement = make(query, self.namespace, session.names.id_of, session.dialect, now=now)
             rows = session.rows(*statement) if statement else []
-            if session.depth or (rows and (make is select or rows[0][0])):
+            if session.depth or (rows and (make is select or rows[0][0])):  # a count has one row, perhaps of 0
                 return rows
         statement = make(query, self.namespace, session.names.fresh_id_of, session.dialect, now=now)
         return session.rows(*statement) if statement else []
@@ -164,11 +165,11 @@ class Reader:
             raise self.undecodable() from None
 
     def _unknown_zone(self, entry_id: str, error: InvalidMomentError) -> StoreAccessError:
-        return StoreAccessError(self.pool.path, unknown_zone(entry_id, error))
+        return StoreAccessError(self.lender.path, unknown_zone(entry_id, error))
 
     def undecodable(self) -> CorruptStoreError:
         """Return the error that says that a row cannot be decoded."""
-        return self.pool.corrupt("an entry cannot be decoded")
+        return self.lender.corrupt("an entry cannot be decoded")
 
 
 def _name(session: Session, name_id: int) -> str:

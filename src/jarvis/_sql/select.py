@@ -254,7 +254,10 @@ def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str
 
 
 def _merged_tags(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
-    """Return the text that merges the rows of each tag, at most `limit` of each; UNION returns an entry once."""
+    """Return the text that unites the rows of each tag, at most `limit` of each; UNION returns an entry once.
+
+    SQLite sorts what the parts find; no other text needs that.
+    """
     parts = []
     only = f" WHERE {' AND '.join(extra)}" if extra else ""
     if shape.limit and extra:  # else rows that are left out later would fill the limit

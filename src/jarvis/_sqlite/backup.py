@@ -11,7 +11,7 @@ import apsw
 
 from jarvis._disk import files
 from jarvis._disk.copies import place_for_copy, put_copy
-from jarvis._sqlite import cipher, driver, schema, verification
+from jarvis._sqlite import cipher, engine, schema, verification
 from jarvis._sqlite.replace import touched_rows
 from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
 
@@ -85,7 +85,7 @@ def _key_of(database: Database, session: Lease) -> tuple[DataKey | None, Envelop
 def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
     """Read the copy from the disk and verify all of it."""
     try:
-        written = driver.connect_read_only(
+        written = engine.connect_read_only(
             temporary, key=key, immutable=True, checksums=True, busy_timeout_seconds=0, views=lambda _: ""
         )
         try:
@@ -93,7 +93,7 @@ def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
         finally:
             written.close()
     except apsw.Error as error:
-        raise driver.translated(database.path, error, "read the backup that was just written") from error
+        raise engine.translated(database.path, error, "read the backup that was just written") from error
     except CorruptStoreError as error:
         raise CorruptStoreError(database.path, f"cannot be backed up: {error.problem}") from None
 
@@ -109,13 +109,13 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
             files.system.unlink(temporary)
         os.close(files.create(temporary))
         try:
-            copy = driver.opened(temporary, key)
+            copy = engine.opened(temporary, key)
             try:
                 copy.execute("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").fetchall()
                 if key is None:
                     # The checksum layer reads in the first page that pages have room for checksums. The backup writes
                     # that page last, and others earlier, when its cache of 2 MB is full.
-                    copy.reserve_bytes(reserve=driver.RESERVED_BYTES)
+                    copy.reserve_bytes(reserve=engine.RESERVED_BYTES)
                     copy.execute("CREATE TABLE first (page); DROP TABLE first").fetchall()
                 with copy.backup("main", session.raw, "main") as backup:
                     backup.step(-1)
@@ -123,13 +123,13 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
                     copy.execute(sql).fetchall()
                 schema.mark_copied(copy)
                 if key is not None:
-                    cipher.check(copy, driver.beginning_of(temporary), key, temporary)
+                    cipher.check(copy, engine.beginning_of(temporary), key, temporary)
             finally:
                 copy.close()
         except apsw.Error as error:
             if database.pool.is_disturbed(session):
                 return False
-            raise driver.translated(temporary, error, "write the backup") from error
+            raise engine.translated(temporary, error, "write the backup") from error
         if database.pool.is_disturbed(session):
             return False
         _verify(database, temporary, key)

@@ -10,7 +10,7 @@ import apsw
 
 from jarvis._calls.caller import torn_transaction
 from jarvis._sql import tables
-from jarvis._sqlite import driver, schema
+from jarvis._sqlite import engine, schema
 from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, StoreTooNewError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Connection:
         is_lost: a rollback failed, so the connection is not used again.
     """
 
-    dialect = driver.DIALECT
+    dialect = engine.DIALECT
 
     def __init__(self, raw: apsw.Connection, path: str) -> None:
         self.raw, self.path = raw, path
@@ -107,7 +107,7 @@ class Connection:
         recovery: one look in 70,000 beside a busy writer.
         """
         for _ in range(_MANY_LOOKS):
-            if driver.extended_code(error) != apsw.SQLITE_READONLY_RECOVERY:
+            if engine.extended_code(error) != apsw.SQLITE_READONLY_RECOVERY:
                 break
             time.sleep(0.001)
             try:
@@ -120,7 +120,7 @@ class Connection:
         """Return our error for the driver's `error`; note if that ended the transaction."""
         if self._is_writing and not self.raw.in_transaction:
             self._is_torn = True
-        return driver.translated(self.path, error, doing, self.raw.system_errno)
+        return engine.translated(self.path, error, doing, self.raw.system_errno)
 
     # --- transactions ----------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class Connection:
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""
-        return driver.corrupt(self.path, finding)
+        return engine.corrupt(self.path, finding)
 
 
 def too_new(path: str, version: int) -> StoreTooNewError:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from jarvis._calls.caller import current_task, foreign_task, no_transaction
 from jarvis._disk.locks import listed
-from jarvis._sqlite import driver, forks
+from jarvis._sqlite import engine, forks
 from jarvis._sqlite.connection import read_only
 from jarvis._sqlite.leader import Leader
 from jarvis._sqlite.pool import Lease, Pool, Thread
-from jarvis._sqlite.shared_commit import NOT_MADE, Write
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
+from jarvis._sqlite.write_queue import NO_COMMIT, Write
 from jarvis.errors import (
     CorruptStoreError,
     JarvisError,
@@ -48,6 +48,8 @@ _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 class Database:
     """The file at `path` and this process's connections to it; all namespaces of a store share it.
+
+    It is the `jarvis._sql.lender.Lender` of SQLite.
 
     Args:
         path: the store's file.
@@ -81,8 +83,8 @@ class Database:
         """
         thread = self.pool.threads.here
         session = thread.session
-        # Only the change itself can read while it is made; most reads inside transactions are of this kind.
         is_alone = thread.call is None and (session is None or not session.depth or session.joined)
+        # While a change is made nobody else can read on its connection, so nothing needs to be checked.
         if is_alone and session is not None and session.joined and self.lock.is_mine():
             try:
                 thread.call = sys._getframe()
@@ -272,10 +274,11 @@ class Database:
         """
         thread = self.pool.threads.here
         session = thread.session
+        # If this thread is just making a change, this is part of it, and the session need not be checked.
         if thread.call is not None or session is None or not session.joined or not self.lock.is_mine():
-            session = self._own(thread)  # else this is part of the change that this thread is making
+            session = self._own(thread)
         if session is None:
-            result: Result = self._share(Write(work, args, NOT_MADE), thread)
+            result: Result = self._share(Write(work, args, NO_COMMIT), thread)
             return result
         try:
             thread.call = sys._getframe()
@@ -359,7 +362,7 @@ class Database:
         may_be_inside = thread.call is not None or (session is not None and session.depth > 0)
         session = self._own(thread) if may_be_inside else None
         if session is None:
-            result: Result = self._share(Write(work, (), NOT_MADE, lets_in=True), thread)
+            result: Result = self._share(Write(work, (), NO_COMMIT, lets_in=True), thread)
             return result
         return work() if session.joined else session.join(work)
 
@@ -415,7 +418,7 @@ class Database:
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""
-        return driver.corrupt(self.path, finding)
+        return engine.corrupt(self.path, finding)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -487,7 +490,7 @@ class Database:
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
         synced = session.clock.commit_number if self.options.durability == "full" else None
-        self.file.leave_word(status, after, synced)
+        self.file.leave_note(status, after, synced)
 
     def finish_erasing(self, patience_seconds: float) -> bool:
         """Remove erased data from the files; return whether nothing is left to do.
@@ -505,7 +508,7 @@ class Database:
             is_done = self.file.try_finishing(session.raw)
             if not is_done:
                 session.drop()  # as after any failed write
-            self.file.leave_word(before, self.file.status(), None)
+            self.file.leave_note(before, self.file.status(), None)
         self._finish_after = 0.0 if is_done else time.monotonic() + _ERASING_AGAIN_SECONDS
         return is_done
 

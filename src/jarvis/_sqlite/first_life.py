@@ -22,7 +22,7 @@ from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
 from jarvis._sql.side_tables import STATES, Stored, put_again
 from jarvis._sql.tables import row_checksum
-from jarvis._sqlite import driver, schema
+from jarvis._sqlite import engine, schema
 from jarvis._sqlite.connection import Connection
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.codec.nesting import ran_out, stack_error
@@ -52,7 +52,7 @@ def migrate(connection: apsw.Connection, path: str) -> None:
 
     Raises:
         CorruptStoreError: a row cannot be decoded; the file is unchanged.
-        apsw.Error: see `jarvis._sqlite.driver.translated`.
+        apsw.Error: see `jarvis._sqlite.engine.translated`.
     """
     _refuse_other_tables(connection, path)
     kept = _keep_copy(connection, path)
@@ -94,7 +94,7 @@ def _refuse_other_tables(connection: apsw.Connection, path: str) -> None:
 def finish(connection: apsw.Connection) -> None:
     """Give every page its checksum and turn on the write-ahead log: no transaction can contain these steps."""
     connection.execute("PRAGMA journal_mode = DELETE").fetchall()
-    connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
+    connection.reserve_bytes(reserve=engine.RESERVED_BYTES)
     connection.execute("VACUUM")
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     version = schema.version_of_tables(connection)  # an earlier version may have left it here
@@ -113,7 +113,7 @@ def _keep_copy(connection: apsw.Connection, path: str) -> str:
     temporary = files.temporary_path(path)
     with files.explaining(path, "keep a copy of the old store"):
         os.close(files.create(temporary, path, private=True))
-        copy = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.vfs)
+        copy = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=engine.vfs)
         try:
             copy.execute("PRAGMA synchronous = FULL; PRAGMA journal_mode = OFF").fetchall()
             with copy.backup("main", connection, "main") as backup:

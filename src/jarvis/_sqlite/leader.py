@@ -1,4 +1,4 @@
-"""`Leader`: makes the writes of several threads in one transaction, see `jarvis._sqlite.shared_commit`."""
+"""`Leader`: makes the writes of several threads in one transaction, see `jarvis._sqlite.write_queue`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jarvis._sqlite.shared_commit import NOT_MADE, SharedCommit, Write
+from jarvis._sqlite.write_queue import NO_COMMIT, Write, WriteQueue
 from jarvis.errors import CorruptStoreError, JarvisError, ReadOnlyStoreError, StoreAccessError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Leader:
 
     def start_again(self) -> None:
         """Forget all waiting writes and the connection: a forked child has none of its parent's."""
-        self.shared = SharedCommit(self._lock, self._timeout)
+        self.shared = WriteQueue(self._lock, self._timeout)
         self._writer = None
 
     def be_ready(self) -> None:
@@ -65,7 +65,7 @@ class Leader:
         mine = thread.session
         if mine is None:
             return
-        session, commit, call = mine, NOT_MADE, thread.call
+        session, commit, call = mine, NO_COMMIT, thread.call
         try:
             try:
                 if shared.is_crowded and self._lock.is_mine():
@@ -100,7 +100,7 @@ class Leader:
                 self._commit(session, before)
                 commit.is_done = True
             except BaseException as error:
-                is_made = commit is not NOT_MADE and session.is_committed
+                is_made = commit is not NO_COMMIT and session.is_committed
                 if is_made and not isinstance(error, JarvisError):  # an interrupt after the commit
                     commit.is_done = True
                     raise

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from jarvis._sqlite.driver import WAL_PAGES
+from jarvis._sqlite.engine import WAL_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import Any
 import apsw
 
 from jarvis._sql import registry, tables
-from jarvis._sqlite import driver, schema
+from jarvis._sqlite import engine, schema
 from jarvis.errors import CorruptStoreError
 
 _TO_VERSION_2 = """
@@ -51,7 +51,7 @@ def migrate(connection: apsw.Connection) -> None:
     if version == schema.CURRENT_VERSION:
         return
     with connection:
-        rows: Any = connection.execute(driver.DIALECT.say(tables.READ_FIRST_CLOCK)).fetchall()
+        rows: Any = connection.execute(engine.DIALECT.say(tables.READ_FIRST_CLOCK)).fetchall()
         commit, made, generation, *_ = tables.clock_row(rows[0])
         if version == 1:
             connection.execute(_TO_VERSION_2).fetchall()
@@ -86,7 +86,7 @@ def unmarked(connection: apsw.Connection, path: str) -> CorruptStoreError:
     return CorruptStoreError(
         path,
         "has the tables of a store but not its marks, like a file restored from a .dump. Restore a "
-        f'backup; or take this over: sqlite3 {shlex.quote(path)} ".filectrl reserve_bytes {driver.RESERVED_BYTES}" '
+        f'backup; or take this over: sqlite3 {shlex.quote(path)} ".filectrl reserve_bytes {engine.RESERVED_BYTES}" '
         f'"VACUUM" "PRAGMA application_id = {schema.APPLICATION_ID}" '
         f'"PRAGMA user_version = {schema.version_of_tables(connection)}", after which the next opening verifies it',
     )

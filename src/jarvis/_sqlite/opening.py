@@ -15,7 +15,7 @@ import apsw
 from jarvis._disk import files, location
 from jarvis._disk.files import Stamp
 from jarvis._disk.lock_file import Note
-from jarvis._sqlite import driver, migrations, schema
+from jarvis._sqlite import engine, migrations, schema
 from jarvis._sqlite.connection import too_new
 from jarvis._sqlite.replace import copy_file
 from jarvis._sqlite.store_file import MAX_TRIES, NOTHING, StoreFile, end_notes
@@ -95,7 +95,7 @@ class Opening:
             try:
                 return self._check_connected()
             except (apsw.IOError, CorruptStoreError) as error:
-                if isinstance(error, apsw.IOError) and driver.extended_code(error) != apsw.SQLITE_IOERR_DATA:
+                if isinstance(error, apsw.IOError) and engine.extended_code(error) != apsw.SQLITE_IOERR_DATA:
                     raise
                 if self._file.key() is not None:  # no page of an encrypted store is read without its checksum
                     raise
@@ -106,7 +106,7 @@ class Opening:
                 self._file.mark_unsealed(is_unsealed=True)
                 return self._check_connected()
         except apsw.Error as error:
-            raise driver.translated(self._path, error, "open the store") from error
+            raise engine.translated(self._path, error, "open the store") from error
 
     def _check_connected(self) -> tuple[int, int]:
         connection, status, _ = self._file.opened()
@@ -140,7 +140,7 @@ class Opening:
                 key = self._file.vault.key_to_create(was_there=self._was_there())
                 schema.create_store(self._path, key)
                 if key is not None:
-                    self._file.vault.settle([driver.beginning_of(self._path)])
+                    self._file.vault.settle([engine.beginning_of(self._path)])
                 self._file.lock.write_note(Note(Stamp.of(self._file.status()), 0))
         finally:
             self._file.lock.release()
@@ -224,7 +224,7 @@ class Opening:
             self._acquire(identity, 0)
             before = self._file.status()
             self._file.try_finishing(connection)
-            self._file.leave_word(before, self._file.status(), None)
+            self._file.leave_note(before, self._file.status(), None)
         except StoreBusyError:  # the present writer finishes it
             pass
         finally:
@@ -250,7 +250,7 @@ class Opening:
             raise too_new(self._path, version)
         note = self._file.lock.read_note()  # before the commit number: a writer may commit in between
         if note is not None and schema.last_commit(connection) < note.commit:  # also in a copied directory
-            raise driver.corrupt(
+            raise engine.corrupt(
                 self._path,
                 f"{note.commit - schema.last_commit(connection)} acknowledged commits are missing: the log with "
                 "its last writes is damaged or gone, or the file is an older one (if you put a backup in its place, "
@@ -265,7 +265,7 @@ class Opening:
 
     def _verify(self, connection: apsw.Connection) -> None:
         if not self._log_is_whole(connection):
-            raise driver.corrupt(self._path, "its write-ahead log breaks off before commits that were acknowledged")
+            raise engine.corrupt(self._path, "its write-ahead log breaks off before commits that were acknowledged")
         from jarvis._sqlite import verification
 
         verification.check_pages(connection, self._path, self._valid_frames(connection) if self._file.has_log() else 0)
@@ -286,4 +286,4 @@ class Opening:
 
             return verification.count_valid_frames(self._path)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # recovers the log
-        return driver.count_frames(connection)
+        return engine.count_frames(connection)

@@ -22,7 +22,7 @@ from jarvis._disk.locks import listed
 from jarvis._sql import registry
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis._sqlite.connection import Connection
 from jarvis._sqlite.opening import Opening
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
@@ -288,7 +288,7 @@ class Pool:
             try:
                 connection, status, immutable = self.file.opened()
             except apsw.Error as error:
-                raise driver.translated(self.path, error, "open the store") from error
+                raise engine.translated(self.path, error, "open the store") from error
             if self._prepared == (status.st_dev, status.st_ino):
                 break
             connection.close()  # somebody put another file in its place
@@ -316,7 +316,7 @@ class Pool:
         try:
             connection, status, immutable = self.file.opened()
         except apsw.Error as error:
-            raise driver.translated(self.path, error, "open the store") from error
+            raise engine.translated(self.path, error, "open the store") from error
         if self._prepared != (status.st_dev, status.st_ino):
             connection.close()
             raise StoreBusyError(self.path, "was replaced while it was opened; retry")
@@ -387,7 +387,7 @@ class Pool:
             if not holding(last.guard, last.fold_log):
                 return
             self.retire(last)
-            self.file.leave_word(status, self.file.status(), None)
+            self.file.leave_note(status, self.file.status(), None)
         except (apsw.BusyError, StoreBusyError):
             pass  # somebody reads or writes: the log stays, and a later checkpoint folds it in
         except apsw.Error as error:

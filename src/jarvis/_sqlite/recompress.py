@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jarvis._sql.tables import COMPACTING, FOLDING, row_checksum
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis._sqlite.connection import read_only
 from jarvis.codec.compression import THRESHOLD_BYTES
 from jarvis.errors import TransactionError
@@ -133,7 +133,7 @@ def _put(
         try:
             repacked = repack(state.body, state.packed, compression)
         except ValueError:  # its message may hold stored values
-            raise driver.corrupt(database.path, "an entry cannot be decoded") from None
+            raise engine.corrupt(database.path, "an entry cannot be decoded") from None
         if repacked is not None:
             changed.append((state, *repacked))
     if not changed:

@@ -24,7 +24,7 @@ from jarvis._sql.tables import (
     clock_checksum,
     clock_row,
 )
-from jarvis._sqlite import cipher, driver
+from jarvis._sqlite import cipher, engine
 from jarvis.model.change import new_generation
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def begin_history(connection: apsw.Connection, commit: int, made: int, generatio
     if commit:
         connection.execute("INSERT INTO commits (last, first, moment) VALUES (?, 1, ?)", (commit, made))
     fields = ClockRow(commit, made, generation, begins, max(newest - made, 0), commit, 0, new_generation())
-    connection.execute(driver.DIALECT.say(WRITE_CLOCK), (*fields, clock_checksum(fields)))
+    connection.execute(engine.DIALECT.say(WRITE_CLOCK), (*fields, clock_checksum(fields)))
 
 
 def erasing(connection: apsw.Connection) -> int:
@@ -348,7 +348,7 @@ def merge_indexes(connection: apsw.Connection) -> None:
 def _change_clock(connection: apsw.Connection, **changes: int) -> None:
     rows: Any = connection.execute(f"SELECT {CLOCK_COLUMNS} FROM clock").fetchall()
     fields = tuple(ClockRow(*rows[0])._replace(**changes))
-    connection.execute(driver.DIALECT.say(WRITE_CLOCK), (*fields, clock_checksum(fields)))
+    connection.execute(engine.DIALECT.say(WRITE_CLOCK), (*fields, clock_checksum(fields)))
 
 
 def create_store(path: str, key: DataKey | None) -> None:
@@ -363,25 +363,25 @@ def create_store(path: str, key: DataKey | None) -> None:
     with files.explaining(path, "create the store"):
         os.close(files.create(temporary))
         try:
-            connection = driver.opened(temporary, key)
+            connection = engine.opened(temporary, key)
             try:
                 connection.execute("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").fetchall()
                 if key is None:
-                    connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
+                    connection.reserve_bytes(reserve=engine.RESERVED_BYTES)
                 connection.execute(f"BEGIN; {CURRENT}").fetchall()
                 begin_generation(connection)
                 mark(connection, CURRENT_VERSION)
                 connection.execute("COMMIT")
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
                 if key is not None:
-                    cipher.check(connection, driver.beginning_of(temporary), key, temporary)
+                    cipher.check(connection, engine.beginning_of(temporary), key, temporary)
             finally:
                 connection.close()
             files.sync_file(temporary)
             files.put_in_place(temporary, path, keep_existing=True, strict=True)
         except apsw.Error as error:
             _remove(temporary)
-            raise driver.translated(path, error, "create the store") from error
+            raise engine.translated(path, error, "create the store") from error
         except BaseException:
             _remove(temporary)
             raise
@@ -433,4 +433,4 @@ def read_mark(connection: apsw.Connection) -> tuple[int, int]:
 
 def last_commit(connection: apsw.Connection) -> int:
     """Return the number of the last commit that the connection sees, in a store of any version."""
-    return clock_row(connection.execute(driver.DIALECT.say(READ_FIRST_CLOCK)).fetchall()[0])[0]
+    return clock_row(connection.execute(engine.DIALECT.say(READ_FIRST_CLOCK)).fetchall()[0])[0]

@@ -17,7 +17,7 @@ from jarvis._disk.files import Stamp
 from jarvis._disk.lock_file import Note
 from jarvis._disk.locks import WriterLock, held_for_once
 from jarvis._sql import tables
-from jarvis._sqlite import cipher, driver, migrations, schema
+from jarvis._sqlite import cipher, engine, migrations, schema
 from jarvis._sqlite.log_watch import LogWatch
 from jarvis._sqlite.replace import compact, copy_file, touched_rows
 from jarvis._sqlite.vault import Vault
@@ -108,11 +108,11 @@ class StoreFile:
             return False
 
     def connect(self, *, immutable: bool) -> apsw.Connection:
-        """Return a new connection; see `jarvis._sqlite.driver`. Links, pipes and other irregular files are an error."""
+        """Return a new connection; see `jarvis._sqlite.engine`. Links, pipes and other irregular files are an error."""
         for suffix in ("", "-wal", "-shm", "-journal"):
             files.check_regular(f"{self.path}{suffix}")
         if self.read_only:
-            return driver.connect_read_only(
+            return engine.connect_read_only(
                 self.path,
                 key=self.key(),
                 immutable=immutable,
@@ -124,7 +124,7 @@ class StoreFile:
             raise ReadOnlyStoreError(
                 self.path, "may not be written; check its owner and mode, or open it with read_only=True"
             )
-        return driver.connect(
+        return engine.connect(
             self.path,
             key=self.key(),
             durability=self.durability,
@@ -133,11 +133,11 @@ class StoreFile:
         )
 
     def beginnings(self) -> list[bytes]:
-        """Return the first bytes of the store and of the kept copies beside it, see `driver.beginning_of`."""
+        """Return the first bytes of the store and of the kept copies beside it, see `engine.beginning_of`."""
         from jarvis._sqlite import first_life
 
         with files.explaining(self.path, "read the beginning of the store"):
-            return [driver.beginning_of(path) for path in (self.path, *first_life.kept_copies(self.path))]
+            return [engine.beginning_of(path) for path in (self.path, *first_life.kept_copies(self.path))]
 
     def settle_keys(self) -> None:
         """End a change of keys, if all files of the store have the new key. Needs the writers' lock."""
@@ -147,7 +147,7 @@ class StoreFile:
     def key(self) -> DataKey | None:
         """Return the key of the file now at the path, None if it is plain; raise as `Vault.key_of` does."""
         with files.explaining(self.path, "read the beginning of the store"):
-            beginning = driver.beginning_of(self.path)
+            beginning = engine.beginning_of(self.path)
         return self.vault.key_of(beginning)
 
     def opened(self) -> tuple[apsw.Connection, os.stat_result, bool]:
@@ -159,7 +159,7 @@ class StoreFile:
         process opens at a time: such a close releases all locks that the process has on these files.
 
         Raises:
-            apsw.Error: see `jarvis._sqlite.driver.translated`.
+            apsw.Error: see `jarvis._sqlite.engine.translated`.
             StoreError: the file is missing or may not be opened, or a swap takes too long.
         """
         for tried in range(1, MAX_TRIES + 1):
@@ -233,7 +233,7 @@ class StoreFile:
             swap.settle(self.path, self.lock)
         return self.status()
 
-    def leave_word(self, before: os.stat_result, after: os.stat_result, commit: int | None) -> None:
+    def leave_note(self, before: os.stat_result, after: os.stat_result, commit: int | None) -> None:
         """Note the state of the store for the next opening. Needs the writers' lock.
 
         Only if the store was as noted before: a file that another program touched must still be verified.
@@ -357,7 +357,7 @@ class StoreFile:
         Raises:
             OSError: the file cannot be read.
         """
-        key, chunks = self.key(), driver.chunks_of(path)
+        key, chunks = self.key(), engine.chunks_of(path)
         is_log = path == f"{self.path}-wal"
         if key is None or not (is_log or path == self.path):
             return chunks

@@ -18,7 +18,7 @@ import apsw
 from jarvis._disk import files
 from jarvis._sql import registry, tables
 from jarvis._sql.side_tables import described
-from jarvis._sqlite import cipher, driver, schema
+from jarvis._sqlite import cipher, engine, schema
 from jarvis.model.record import Encoded, check_stored
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def verify(connection: apsw.Connection, path: str, *, encrypted: bool) -> None:
         apsw.Error: a page could not be read.
     """
     try:
-        _compare(connection, path, cipher.RESERVED_BYTES if encrypted else driver.RESERVED_BYTES)
+        _compare(connection, path, cipher.RESERVED_BYTES if encrypted else engine.RESERVED_BYTES)
     except UnicodeDecodeError:  # it carries stored text
-        raise driver.corrupt(path, "a text is no text") from None
+        raise engine.corrupt(path, "a text is no text") from None
 
 
 def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
@@ -62,10 +62,10 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
     O(store), about 15 µs an entry.
     """
     if connection.reserve_bytes() != reserved:
-        raise driver.corrupt(path, "its pages carry no checksums")
+        raise engine.corrupt(path, "its pages carry no checksums")
     for (finding,) in connection.execute("PRAGMA integrity_check(1)").fetchall():
         if finding != "ok":
-            raise driver.corrupt(path, "its tables and indexes contradict each other")
+            raise engine.corrupt(path, "its tables and indexes contradict each other")
     version = schema.read_mark(connection)[1]
     has_past, has_expiry = version >= tables.FIRST_WITH_PAST, version >= schema.FIRST_WITH_EXPIRY
     columns = f"{'expires' if has_expiry else 'NULL'}, {'packed' if version >= schema.FIRST_WITH_PACKED else 'NULL'}"
@@ -76,27 +76,27 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
         _compare_states(connection, path, of_past, sides, is_past=True)
         for ended, made, change, checksum in connection.execute(_CHANGES):
             if tables.change_checksum(ended, made, change) != checksum:
-                raise driver.corrupt(path, "a change does not match its checksum")
+                raise engine.corrupt(path, "a change does not match its checksum")
         _compare_commits(connection, path)
         for *fields, checksum in connection.execute(_EVENTS):
             if tables.event_checksum(tuple(fields)) != checksum:
-                raise driver.corrupt(path, "an event does not match its checksum")
+                raise engine.corrupt(path, "an event does not match its checksum")
     earlier = _THIRD_CLOCK if has_expiry else _SECOND_CLOCK if has_past else _FIRST_CLOCK
     clock_columns = _CLOCK if version >= schema.FIRST_WITH_GENERATION else earlier
     clocks: list[Any] = connection.execute(f"SELECT {clock_columns} FROM clock").fetchall()
     for checksum, *clock in clocks:
         if tables.clock_checksum(tuple(clock)) != checksum:
-            raise driver.corrupt(path, "its clock does not match its checksum")
+            raise engine.corrupt(path, "its clock does not match its checksum")
 
 
 def _compare_commits(connection: apsw.Connection, path: str) -> None:
     before = moved = 0
     for first, last, moment in connection.execute(_COMMITS):
         if not before < first <= last or moment < moved:
-            raise driver.corrupt(path, "its transactions contradict each other")
+            raise engine.corrupt(path, "its transactions contradict each other")
         before, moved = last, moment
     if before > schema.last_commit(connection):
-        raise driver.corrupt(path, "its table of transactions has commits that are missing")
+        raise engine.corrupt(path, "its table of transactions has commits that are missing")
 
 
 def _compare_states(
@@ -107,21 +107,21 @@ def _compare_states(
     for *fields, ended, made, expires, packed, body, checksum in connection.execute(sql):
         content = (*fields, expires) if expires is not None else tuple(fields)
         if tables.row_checksum(content, body, packed) != checksum:
-            raise driver.corrupt(path, "an entry does not match its checksum")
+            raise engine.corrupt(path, "an entry does not match its checksum")
         row, namespace, entry_id, category, key, entity_type, entity_id, instant, version = fields
         try:
             tags = check_stored(body, packed).tags
         except ValueError:
-            raise driver.corrupt(path, "an entry cannot be decoded") from None
+            raise engine.corrupt(path, "an entry cannot be decoded") from None
         entry = described(entry_id, category, key, tags, entity_type, entity_id, version, (instant, row))
         encoded = Encoded(body.encode(), packed, instant)
         for side, rows in stored:
             finding = side.verify(namespace, entry, encoded, (ended, made) if is_past else None, rows.of(row))
             if finding is not None:
-                raise driver.corrupt(path, finding)
+                raise engine.corrupt(path, finding)
     for side, rows in stored:
         if not rows.is_over():
-            raise driver.corrupt(path, f"it has {side.tables[0].counted or side.tables[0].name} that no entry has")
+            raise engine.corrupt(path, f"it has {side.tables[0].counted or side.tables[0].name} that no entry has")
 
 
 class _Grouped:
@@ -196,13 +196,13 @@ def check_pages(connection: apsw.Connection, path: str, valid_frames: int) -> No
     with _log(path) as log:
         frames = [] if log is None else [log.frame_header(number) for number in range(valid_frames)]
     if not all(frames):
-        raise driver.corrupt(path, "its write-ahead log was cut short while it was read")
+        raise engine.corrupt(path, "its write-ahead log was cut short while it was read")
     if frames:
         logged = {frame[0] for frame in frames}
         if any(page not in logged for page in range(size // page_size + 1, frames[-1][1] + 1)):
-            raise driver.corrupt(path, "the file and its write-ahead log are of two different states")
+            raise engine.corrupt(path, "the file and its write-ahead log are of two different states")
     elif size != int(connection.pragma("page_count")) * page_size:
-        raise driver.corrupt(path, "its size is not that of its pages: bytes are missing, or follow the last one")
+        raise engine.corrupt(path, "its size is not that of its pages: bytes are missing, or follow the last one")
 
 
 def count_valid_frames(path: str) -> int:

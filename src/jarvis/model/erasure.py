@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from jarvis._disk.search import Search
+from jarvis._disk.traces import Search
 
 __all__ = ["MOST_SEARCHED", "UNREACHABLE", "Erased", "ErasureReceipt", "Search"]
 

@@ -212,10 +212,10 @@ def decode_body(encoded: bytes | str) -> Body:
 def decode_value(encoded: bytes | str, packed: bytes | None) -> Any:
     """Return the value of a record, without the entry around it; raise ValueError if it is malformed."""
     body = decode_body(encoded)
-    has_tags = may_hold_tags(encoded) if packed is None else _unpack(body, packed)
+    has_typed_forms = may_hold_typed_forms(encoded) if packed is None else _unpack(body, packed)
     if body.value is None:
         raise ValueError("it has no value")
-    return revive(body.value) if has_tags else body.value
+    return revive(body.value) if has_typed_forms else body.value
 
 
 def check_stored(encoded: bytes | str, packed: bytes | None) -> Body:
@@ -234,10 +234,10 @@ def _unpack(body: Body, packed: bytes) -> bool:
         raise ValueError("it has two values")
     value = decompress(packed)
     body.value = _decode_value(value)
-    return may_hold_tags(value)
+    return may_hold_typed_forms(value)
 
 
-def may_hold_tags(encoded: bytes | str) -> bool:
+def may_hold_typed_forms(encoded: bytes | str) -> bool:
     """Tell whether a body may hold tagged forms; if not, `revive` would change nothing."""
     return b'"$type"' in encoded if isinstance(encoded, bytes) else '"$type"' in encoded
 
@@ -261,9 +261,9 @@ def decode_entry(
     """
     body = decode_body(encoded)
     if packed is not None:
-        has_tags = _unpack(body, packed)
-    else:  # as `may_hold_tags`, without its call
-        has_tags = '"$type"' in encoded if type(encoded) is str else may_hold_tags(encoded)
+        has_typed_forms = _unpack(body, packed)
+    else:  # as `may_hold_typed_forms`, without its call
+        has_typed_forms = '"$type"' in encoded if type(encoded) is str else may_hold_typed_forms(encoded)
     return make_entry(
         entry_id,
         category,
@@ -274,7 +274,7 @@ def decode_entry(
         position,
         body,
         expires_at,
-        plain=not has_tags,
+        plain=not has_typed_forms,
     )
 
 

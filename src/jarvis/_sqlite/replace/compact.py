@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from jarvis._disk import files
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 
 if TYPE_CHECKING:
     import apsw
@@ -34,7 +34,7 @@ def compact(connection: apsw.Connection, path: str, key: DataKey | None) -> None
         os.close(files.create(temporary, path, private=True))
         try:
             connection.execute("VACUUM INTO ?", (temporary,)).fetchall()  # with the connection's key, if it has one
-            source = driver.opened(temporary, key)
+            source = engine.opened(temporary, key)
             try:
                 if (
                     key is None

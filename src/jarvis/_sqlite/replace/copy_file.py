@@ -16,7 +16,7 @@ import apsw
 from jarvis._calls.caller import let_go
 from jarvis._disk import files, ownership
 from jarvis._disk.files import explaining
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis.errors import StoreError, TransactionError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class CopyFile:
                 with contextlib.suppress(apsw.Error):  # the first error is raised
                     self.close()
                 if isinstance(error, apsw.Error):
-                    raise driver.translated(self.path, error, "copy the store", errno) from error
+                    raise engine.translated(self.path, error, "copy the store", errno) from error
                 raise
             finally:
                 let_go(self._guard)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis._disk.locks import held_for_once
-from jarvis._sqlite import driver
+from jarvis._sqlite import engine
 from jarvis._sqlite.connection import read_only
 from jarvis._sqlite.replace import copy_file, touched_rows
 from jarvis._sqlite.replace.mover import Mover, UnequalError
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 def plain(path: str) -> apsw.Connection:
     """Open the file at `path`, which may be empty, as one with checksums in its pages."""
-    driver.load_checksums()
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.vfs)
-    connection.reserve_bytes(reserve=driver.RESERVED_BYTES)
+    engine.load_checksums()
+    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=engine.vfs)
+    connection.reserve_bytes(reserve=engine.RESERVED_BYTES)
     return connection
 
 
@@ -96,7 +96,7 @@ def move(
             mover.compare()
             return mover.swap(before_swap or (lambda _: None), after_swap or (lambda: None))
         except apsw.Error as error:
-            raise driver.translated(database.path, error, "fold in the log of the store") from error
+            raise engine.translated(database.path, error, "fold in the log of the store") from error
         except UnequalError:
             mover.copy.close()
             copy_file.remove(database.path)

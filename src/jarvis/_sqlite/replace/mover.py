@@ -418,7 +418,7 @@ class Mover:
         try:
             yield
         finally:
-            self.database.file.leave_word(before, self.database.file.status(), None)
+            self.database.file.leave_note(before, self.database.file.status(), None)
 
     @contextlib.contextmanager
     def _timing(self) -> Iterator[None]:

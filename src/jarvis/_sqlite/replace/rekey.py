@@ -16,7 +16,7 @@ import apsw
 import msgspec
 
 from jarvis._disk import files
-from jarvis._sqlite import cipher, driver, first_life
+from jarvis._sqlite import cipher, engine, first_life
 from jarvis._sqlite.replace import move, rebuilt
 from jarvis.errors import (
     InvalidSettingError,
@@ -263,10 +263,10 @@ def _call_off(database: Database, expected: Envelope, number: int | None) -> Non
 
 def _move(database: Database, key: DataKey | None, progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
     def make(path: str) -> apsw.Connection:
-        return move.plain(path) if key is None else driver.opened(path, key)
+        return move.plain(path) if key is None else engine.opened(path, key)
 
     def check(path: str) -> None:
-        if driver.beginning_of(path) != (cipher.PLAIN if key is None else key.salt):
+        if engine.beginning_of(path) != (cipher.PLAIN if key is None else key.salt):
             raise StoreAccessError(path, "was not written as it was to be; the store is as it was")
         envelope = database.vault.envelope()  # somebody may have called the change off before the move began
         if (
@@ -305,7 +305,7 @@ def _finish(database: Database) -> None:
 
 def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
     """Write a kept copy of a first-life file, which nobody has open, again under another key."""
-    beginning = driver.beginning_of(path)
+    beginning = engine.beginning_of(path)
     if beginning == (cipher.PLAIN if key is None else key.salt):
         return
     old = database.vault.key_of_copy(beginning)
@@ -315,9 +315,9 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
         os.close(files.create(temporary, path))
         try:
             # If VACUUM cannot open the file, SQLite logs its URI and so the key: fail here first.
-            apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=driver.cipher_vfs).close()
+            apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE, vfs=engine.cipher_vfs).close()
             connection = apsw.Connection(
-                f"file:{quote(path)}", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI, vfs=driver.cipher_vfs
+                f"file:{quote(path)}", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI, vfs=engine.cipher_vfs
             )
             try:
                 if old is not None:
@@ -328,12 +328,12 @@ def _rewrite(database: Database, path: str, key: DataKey | None) -> None:
                 connection.execute("VACUUM INTO ?", (cipher.address(temporary, key),)).fetchall()
             finally:
                 connection.close()
-            if driver.beginning_of(temporary) != (cipher.PLAIN if key is None else key.salt):
+            if engine.beginning_of(temporary) != (cipher.PLAIN if key is None else key.salt):
                 raise StoreAccessError(path, "was not rewritten as it was to be; it is as it was")
             files.sync_file(temporary)
             files.put_in_place(temporary, path, keep_existing=False, strict=True)
         except apsw.Error as error:
-            failure = driver.translated(path, error, "rewrite the kept copy")
+            failure = engine.translated(path, error, "rewrite the kept copy")
         finally:
             with contextlib.suppress(OSError):
                 files.system.unlink(temporary)

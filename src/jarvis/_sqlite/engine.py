@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis._disk import files, search
+from jarvis._disk import files, traces
 from jarvis._sql.dialect import Dialect
 from jarvis._sqlite import cipher
 from jarvis.errors import (
@@ -225,7 +225,7 @@ def _keep_plans(connection: apsw.Connection) -> None:
 
 
 def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
-    """Yield the bytes of a store's file, or its first `size` bytes, in chunks, as `search.chunks_of` does.
+    """Yield the bytes of a store's file, or its first `size` bytes, in chunks, as `traces.chunks_of` does.
 
     SQLite reads the file: to close a descriptor of our own would release all locks that this process has on it, and
     others could then remove the log that its connections write to (https://sqlite.org/howtocorrupt.html, 2.2).
@@ -235,14 +235,14 @@ def chunks_of(path: str, size: int | None = None) -> Iterator[bytes]:
     """
     files.check_regular(path)
     if "unix" not in apsw.vfs_names():
-        yield from search.chunks_of(path)
+        yield from traces.chunks_of(path)
         return
     try:
         file = apsw.VFSFile("unix", path, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
         try:
             size = file.xFileSize() if size is None else min(size, file.xFileSize())
-            for start in range(0, size, search.CHUNK):
-                yield file.xRead(min(search.CHUNK, size - start), start)
+            for start in range(0, size, traces.CHUNK):
+                yield file.xRead(min(traces.CHUNK, size - start), start)
         finally:
             file.xClose()
     except apsw.Error as error:

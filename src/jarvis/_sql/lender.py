@@ -1,4 +1,4 @@
-"""`Pool`: what SQL backends need of the object that lends sessions of a store."""
+"""`Lender`: what SQL backends need of the object that lends sessions of a store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 
 
-class Pool(Protocol):
+class Lender(Protocol):
     """Lends each call a session of the store.
 
     Attributes:

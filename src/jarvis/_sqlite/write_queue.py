@@ -35,7 +35,7 @@ class Commit(msgspec.Struct, eq=False):  # made in C: each write makes one, and 
     is_done: bool = False
 
 
-NOT_MADE = Commit([])
+NO_COMMIT = Commit([])
 """The commit of a write that is in none yet."""
 
 
@@ -45,7 +45,7 @@ class Write(msgspec.Struct, eq=False):
     Args:
         work: makes the write; it may be called again after a rollback.
         args: the arguments of `work`, after the connection.
-        commit: `NOT_MADE`; later the commit that contains the write, whose outcome is known when that is done.
+        commit: `NO_COMMIT`; later the commit that contains the write, whose outcome is known when that is done.
         lets_in: `work` gets no connection, but calls other verbs, which take part in the write.
 
     Attributes:
@@ -87,7 +87,7 @@ class Write(msgspec.Struct, eq=False):
                 return
 
 
-class SharedCommit:
+class WriteQueue:
     """The writes of this process that wait for the writers' lock of one store.
 
     Args:
@@ -121,9 +121,9 @@ class SharedCommit:
             while not write.commit.is_done:
                 if self._lock.try_threads():
                     try:
-                        if write.commit is not NOT_MADE and not write.commit.is_done:  # its leader was interrupted
-                            write.alone, write.commit, write.error = True, NOT_MADE, None
-                        if write.commit is NOT_MADE:
+                        if write.commit is not NO_COMMIT and not write.commit.is_done:  # its leader was interrupted
+                            write.alone, write.commit, write.error = True, NO_COMMIT, None
+                        if write.commit is NO_COMMIT:
                             lead(write)
                     finally:
                         self._lock.release()
@@ -175,7 +175,7 @@ class SharedCommit:
     def part(self, writes: list[Write]) -> None:
         """Leave each of `writes`, whose common transaction was rolled back, to be made alone by its own caller."""
         for write in writes:
-            write.alone, write.commit, write.error = True, NOT_MADE, None
+            write.alone, write.commit, write.error = True, NO_COMMIT, None
         self._waiting.extendleft(reversed(writes))
 
     def wake_next(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from jarvis._disk import files
-from jarvis._disk.search import Wanted, search_files
+from jarvis._disk.traces import Wanted, search_files
 from jarvis.codec.compression import decompress
 from jarvis.model.erasure import Search
 
