@@ -1,1 +1,1 @@
-"""What `MemoryModule` promises on any backend; what the backend itself must do stands one folder above."""
+"""Promises of `MemoryModule` on any backend; those of the backend itself stand one folder above."""

@@ -1,4 +1,4 @@
-"""Promises of going back, of comparing, and of changes that lose nobody else's."""
+"""Promises of undoing, restoring and comparing, and of changes that keep those of others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FAR_EAST, _FAR_WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-
 
 
 class ChangePromises(Promises):
-    """Restore, undo, compare; change what nobody else has changed since."""
+    """Restore, undo and compare; change a memory only if nobody else has changed it first."""
 
     def test_a_restored_memory_is_a_new_version_of_the_same(self, past: MemoryModule, later: FakeClock) -> None:
         memory_id = past.create_memory("c", "k", {"n": 1}, "t", tags=["x"], module="maker")

@@ -1,4 +1,4 @@
-"""Promises about a clock that was once ahead: what is dated by it, what is known of the past, and how it is mended."""
+"""Promises about a clock that was once ahead: dates of new changes, questions about the past, and mending."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MINUTE = timedelta(minutes=1)
 
 
 class DatingPromises(Promises):
-    """A device boots in a year to come, is written to, and has its clock set right."""
+    """The clock of a device starts years ahead, the device stores memories, and then its clock is set right."""
 
     @pytest.fixture
     def blip(self, memory: MemoryModule, clock: FakeClock) -> dict[str, str]:
-        """Return the ids of what was made before, while and after the clock was ahead, a minute apart."""
+        """Create a memory before, while and after the clock is ahead, a minute apart; return their ids."""
         ids = {"before": memory.create_memory("c", "before", {"n": 0}, "t")}
         clock.step(days=YEARS)
         ids["first"] = memory.create_memory("c", "first", {"n": 1}, "t", tags=["x"])

@@ -1,4 +1,4 @@
-"""Promises of retention: what the rules say goes, nothing else, and the plan says it before."""
+"""Promises of retention: a sweep removes the memories that the rules name and no others, as its plan says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUT_AWAY = RetentionRule(category="tasks", max_age=MONTH, action="archive")
 
 
 class _Overtaken(BackendWrapper):
-    """A backend behind whose first list something else happens."""
+    """A backend that calls a function after its first list, as if another writer came between."""
 
     def __init__(self, wrapped: StorageBackend, happens: Callable[[], None]) -> None:
         super().__init__(wrapped)
@@ -39,15 +39,15 @@ class _Overtaken(BackendWrapper):
 
 
 class RetentionPromises(Promises):
-    """Rules by age and number, pins, archives, plans, sweeps."""
+    """Rules by age and number, pins, archives, plans and sweeps."""
 
     @pytest.fixture
     def ruled(self, backend: StorageBackend, clock: FakeClock) -> Callable[..., MemoryModule]:
-        """Return a function that makes a module of rules on `backend`."""
+        """Return a function that makes a module on `backend` with the given rules."""
         return lambda *rules: MemoryModule(storage_backend=backend, clock=clock, retention=rules)
 
     def _put(self, backend: StorageBackend, entry_id: str, days: float, **fields: Any) -> None:
-        """Store a task that is so many days old."""
+        """Store a task whose timestamp is `days` ago."""
         usual = {"category": "tasks", "key": entry_id, "tags": [], "timestamp": NOON - timedelta(days=days)}
         backend.create(an_entry(entry_id, **{**usual, **fields}))
 
@@ -249,7 +249,7 @@ class RetentionPromises(Promises):
         self, backend: StorageBackend, clock: FakeClock, ruled: Callable[..., MemoryModule]
     ) -> None:
         self.need(backend, KeepsHistory)
-        clock.step(days=36_500)  # behind the system's time, which stands for what nobody gave a moment
+        clock.step(days=36_500)  # after the system's time, which dates a change made through the backend
         memory = ruled(PUT_AWAY)
         task = memory.record_task("1", {})
         clock.step(days=31)
@@ -460,9 +460,9 @@ class RetentionPromises(Promises):
         both = ruled(RetentionRule(category="tasks", tag="tmp", max_age=MONTH, max_entries=7), PUT_AWAY)
         both.sweep()
         deletion, archival = both.get_history("a")[0], both.get_history("b")[0]
-        assert both.undo("a")  # which counts as a use: it is as old as that
+        assert both.undo("a")  # counts as a use: its age begins here
         assert both.sweep().deleted == 0
-        clock.step(days=36_500)  # behind the system's time, which stands for what nobody gave a moment
+        clock.step(days=36_500)  # after the system's time, which dates a change made through the backend
         both.sweep(module="janitor", task_id="night", reason="asked for")
         again = both.get_history("a")[0]
 
@@ -627,7 +627,7 @@ def _some_rule(chance: random.Random) -> RetentionRule:
 
 
 def _meant(listed: list[MemoryEntry], rules: list[RetentionRule]) -> list[set[str]]:
-    """Return what each rule acts upon, in plain words; `listed` is newest first."""
+    """Return the memories that each rule acts upon, by the simplest code; `listed` is newest first."""
     acted: list[set[str]] = []
     for rule in rules:
         governed = [

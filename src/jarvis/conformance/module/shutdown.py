@@ -1,4 +1,4 @@
-"""Promises of `MemoryModule.shutdown` on any backend: it ends what was going on, and nothing opens the store again."""
+"""Promises of `MemoryModule.shutdown` on any backend: it ends every call, and nothing opens the store again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MANY = 150  # more than anything fetches at a time
 
 
 def open_files(memory: MemoryModule) -> list[str]:
-    """Return which files of the store this process has open, where the system tells."""
+    """Return the files of the store that this process has open, on a system that lists them."""
     path = getattr(memory.backend, "db_path", None) or getattr(memory.backend, "file_path", None)
     descriptors = Path("/proc/self/fd")
     if path is None or not descriptors.is_dir():
@@ -41,7 +41,7 @@ class ShutdownPromises(Promises):
 
     @pytest.fixture
     def own(self, open_backend: OpenBackend) -> Iterator[MemoryModule]:
-        """Return a module that is the only one on its store."""
+        """Return a module, the only one on its store."""
         memory = MemoryModule(storage_backend=open_backend())
         for number in range(_MANY):
             memory.record_task(str(number), {"n": number})
