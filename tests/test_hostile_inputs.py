@@ -222,6 +222,7 @@ GOOD: dict[str, Any] = {
     "changes": {"a": 1},
     "device_info": {"os": "linux"},
     "directory": "copies",
+    "default": None,
     "entity_id": "1",
     "entity_type": "task",
     "erase": False,

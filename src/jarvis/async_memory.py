@@ -24,7 +24,6 @@ from jarvis._calls.lanes import Lane, Workers, one_thread
 from jarvis.errors import TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.options import HistoryPolicy
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services.ongoing import closed
 from jarvis.services.store import Store
@@ -33,8 +32,6 @@ from jarvis.services.watching import INTERVAL_SECONDS, Watch, new_watch
 from jarvis.storage_backend import StorageBackend
 
 _BATCH = 64  # entries an iteration fetches at a time: a hop between threads costs 50 to 150 µs
-
-_USUAL_HISTORY = HistoryPolicy()
 
 P = ParamSpec("P")
 Inner = TypeVar("Inner")
@@ -233,6 +230,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     count_memories = awaitable(MemoryModule.count_memories, "read")
     list_memories = awaitable(MemoryModule.list_memories, "read")
     get_user_preferences = awaitable(MemoryModule.get_user_preferences, "read")
+    get_user_preference = awaitable(MemoryModule.get_user_preference, "read")
     get_device_info = awaitable(MemoryModule.get_device_info, "read")
     get_task_history = awaitable(MemoryModule.get_task_history, "read")
 
@@ -240,6 +238,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     merge_memory = awaitable(MemoryModule.merge_memory, "change")
     modify_memory = awaitable(MemoryModule.modify_memory, "change")
     delete_memory = awaitable(MemoryModule.delete_memory, "change")
+    delete_user_preference = awaitable(MemoryModule.delete_user_preference, "change")
     touch_memory = awaitable(MemoryModule.touch_memory, "change")
 
     get_history = awaitable(MemoryModule.get_history, "read")

@@ -390,11 +390,15 @@ class MemoryModule:
             return self.backend.read(asked_text("memory_id", memory_id))
         return self._past(as_of).read(asked_text("memory_id", memory_id))
 
-    def get_memory_by_key(self, key: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
-        """Return the newest memory with this key, in any category, or None."""
-        if as_of is None:
-            return self.backend.newest_of_key(asked_name("key", key))
-        return self._past(as_of).newest_of_key(asked_name("key", key))
+    def get_memory_by_key(
+        self, key: str, category: str | None = None, *, as_of: datetime | None = None
+    ) -> MemoryEntry | None:
+        """Return the newest memory with this key, in this category or in any, or None."""
+        key = asked_name("key", key)
+        if category is None:
+            return self._seen(as_of).newest_of_key(key)
+        entries = self._seen(as_of).select(MemoryQuery(category=asked_name("category", category), key=key, limit=1))
+        return entries[0] if entries else None
 
     def get_memories_by_category(self, category: str, *, include_archived: bool = False) -> list[MemoryEntry]:
         """Return every memory of the category."""
@@ -561,10 +565,23 @@ class MemoryModule:
         newest: dict[str, MemoryEntry] = {}
         query = MemoryQuery(category=PREFERENCES, exclude_tags=self._hidden(include_archived))
         for entry in self._seen(as_of).select(query):
-            earlier = newest.setdefault(entry.key, entry)
-            if earlier.position and entry.position and entry.position[1] > earlier.position[1]:
-                newest[entry.key] = entry
+            newest[entry.key] = max(newest.get(entry.key, entry), entry, key=_written)
         return {key: entry.value for key, entry in newest.items()}
+
+    def get_user_preference(
+        self, key: str, default: dict[str, Any] | None = None, *, as_of: datetime | None = None
+    ) -> dict[str, Any] | None:
+        """Return the value of a preference, or `default` if there is none; see `get_user_preferences`.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory.get_user_preference("theme", {"mode": "light"})
+        {'mode': 'light'}
+        """
+        query = MemoryQuery(category=PREFERENCES, key=asked_name("key", key), exclude_tags=self._hidden(False))
+        entries = self._seen(as_of).select(query)
+        return max(entries, key=_written).value if entries else default
 
     def get_device_info(self) -> dict[str, Any]:
         """Return the device's information; ``{}`` if none was set."""
@@ -714,6 +731,22 @@ class MemoryModule:
                 _check_version(self.backend.read(memory_id), if_version)
             sign(self.backend, author, "delete")
             return self.backend.discard(memory_id)
+
+        return self._change(delete)
+
+    def delete_user_preference(
+        self, key: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> bool:
+        """Delete the preference `key`, and every other one with this key; return whether there was one.
+
+        What it was stays in its history, as for `delete_memory`.
+        """
+        query = MemoryQuery(category=PREFERENCES, key=asked_name("key", key))
+        author = self._author(module, task_id, reason)
+
+        def delete(_: datetime) -> bool:
+            sign(self.backend, author, "delete")
+            return sum(self.backend.discard(entry.id) for entry in self.backend.select(query)) > 0
 
         return self._change(delete)
 
@@ -1366,6 +1399,11 @@ class MemoryModule:
         if is_on("include_archived", include_archived) or not self._hides_archived():
             return None
         return None if isinstance(tags, Collection) and ARCHIVED in tags else (ARCHIVED,)
+
+
+def _written(entry: MemoryEntry) -> int:
+    """Return a number that is greater for the entry that was written later; 0 where the backend does not tell."""
+    return entry.position[1] if entry.position else 0
 
 
 def _time_of(clock: Clock) -> datetime:

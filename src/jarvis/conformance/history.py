@@ -253,7 +253,10 @@ class HistoryPromises(Promises):
         assert (entry.value, entry.version, entry.timestamp) == ({"mode": "dark"}, 1, FAR)
         assert past.get_memory_by_key("theme", as_of=then) == entry
         assert past.get_memory_by_key("new", as_of=then) is None
+        assert past.get_memory_by_key("theme", "preferences", as_of=then) == entry
         assert past.get_user_preferences(as_of=then) == {"theme": {"mode": "dark"}}
+        assert past.get_user_preference("theme", as_of=then) == {"mode": "dark"}
+        assert past.get_user_preference("new", {"n": 0}, as_of=then) == {"n": 0}
         assert [each.value for each in past.get_task_history(as_of=then)] == [{"n": 1}]
         assert past.search_memories(category="preferences", where={"mode": "dark"}, as_of=then) == [entry]
         assert past.search_memories(where={"mode": "light"}, as_of=then) == []

@@ -112,6 +112,41 @@ class ModulePromises(Promises):
         assert found.id == newest
         assert memory.get_memory_by_key("absent") is None
 
+    def test_a_key_and_a_category_find_the_newest_memory_there(self, memory: MemoryModule, clock: FakeClock) -> None:
+        for category in ("a", "a", "b"):
+            wanted = memory.create_memory(category, "k", {}, "t")
+            clock.step(seconds=1)
+            if category == "a":
+                newest = wanted
+
+        entry = memory.get_memory_by_key("k", "a")
+
+        assert entry is not None
+        assert entry.id == newest
+        assert memory.get_memory_by_key("k", "absent") is None
+
+    def test_one_preference_is_the_one_among_all(self, memory: MemoryModule, clock: FakeClock) -> None:
+        for number in (1, 2):
+            memory.create_memory("preferences", "theme", {"n": number}, "user_preference")
+            clock.step(seconds=1)
+        memory.record_task("1", {"status": "completed"})
+
+        assert memory.get_user_preference("theme") == memory.get_user_preferences()["theme"] == {"n": 2}
+        assert memory.get_user_preference("task_1") is None
+        assert memory.get_user_preference("task_1", {"n": 0}) == {"n": 0}
+
+    def test_a_deleted_preference_is_gone_with_all_of_its_key(self, memory: MemoryModule) -> None:
+        for number in (1, 2):
+            memory.create_memory("preferences", "theme", {"n": number}, "user_preference")
+        memory.create_memory("notes", "theme", {}, "note")
+        memory.set_user_preference("volume", {"level": 3})
+
+        assert memory.delete_user_preference("theme") is True
+
+        assert memory.get_user_preferences() == {"volume": {"level": 3}}
+        assert memory.get_memory_by_key("theme", "notes") is not None
+        assert memory.delete_user_preference("theme") is False
+
     def test_a_preference_is_one_entry_however_often_it_is_set(self, memory: MemoryModule) -> None:
         first = memory.set_user_preference("theme", {"mode": "dark"})
         second = memory.set_user_preference("theme", {"mode": "light"})
