@@ -243,7 +243,7 @@ def test_a_driver_that_does_not_encrypt_is_noticed(tmp_path: Path, monkeypatch: 
         cipher.unlock(held, DataKey.new(), "memory.db")
 
     monkeypatch.setattr(cipher, "unlock", lambda *_: None)  # as one that answers, and writes plain pages
-    with pytest.raises(StoreAccessError, match="was not encrypted by the driver"):
+    with pytest.raises(StoreAccessError, match="was not encrypted, although the driver said so"):
         encrypted(tmp_path).set_user_preference("theme", {"mode": CANARY})
     assert not (tmp_path / "memory.db").exists()
     assert all(CANARY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
@@ -260,7 +260,7 @@ def test_what_was_written_begins_with_the_salt_of_its_key(tmp_path: Path) -> Non
 
     cipher.check(connection, engine.beginning_of(path), right, path)
     for beginning in (cipher.PLAIN, b"", DataKey.new().salt):
-        with pytest.raises(StoreAccessError, match="was not encrypted by the driver"):
+        with pytest.raises(StoreAccessError, match="was not encrypted, although the driver said so"):
             cipher.check(connection, beginning, right, path)
     connection.close()
 

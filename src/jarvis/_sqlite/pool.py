@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from jarvis._sqlite.replace.copy_file import CopyFile
     from jarvis.model.options import HistoryPolicy
 
+_LEFT_SECONDS = 0.02  # an iteration that hands out nothing for so long while a fork waits may be left for ever
+
 
 class Lease(Session):
     """A session on a connection of its own. Only the thread that owns it calls its methods; any thread may call `close`
@@ -50,6 +52,7 @@ class Lease(Session):
         identity: (device, inode) of the file that it has open.
         immutable: None, or the stamp of a file that it reads without locks: valid only while nobody writes.
         is_suspended: it belongs to an iteration that has handed out an entry, and may stay open for ever.
+        handed_out: how many entries that iteration has handed out.
         task: the task that has the transaction open (`jarvis._calls.caller.current_task`), if other verbs take part.
         pid: the process that opened it.
         thread: the thread that uses it.
@@ -78,6 +81,7 @@ class Lease(Session):
         self.busy = 1  # in use from the start, or a fork could close it
         self.task: object = None
         self.closed = self.is_suspended = False
+        self.handed_out = 0
         self.guard = threading.RLock()
 
     def _roll_back_all(self) -> None:
@@ -106,6 +110,7 @@ class Lease(Session):
     def suspend(self) -> None:
         """Be left alone by an iteration, perhaps for ever."""
         self.is_suspended = True
+        self.handed_out += 1
 
     def resume(self) -> None:
         """Be used by the iteration again."""
@@ -406,8 +411,11 @@ class Pool:
         self.epoch += 1
         for session in listed(self._leases):
             mine = session.thread == threading.get_ident()
-            while session.busy and not mine and not session.is_suspended and time.monotonic() < deadline:
-                time.sleep(0.001)
+            while session.busy and not mine and time.monotonic() < deadline:
+                handed_out = session.handed_out
+                time.sleep(_LEFT_SECONDS if session.is_suspended else 0.001)
+                if session.is_suspended and session.handed_out == handed_out:
+                    break  # its thread does something else, and may do so for ever
             if not session.busy:
                 with contextlib.suppress(StoreError):  # it counts as not closed
                     self.retire(session)
