@@ -396,7 +396,7 @@ class MemoryModule:
         """Return the newest memory with this key, in this category or in any, or None."""
         key = asked_name("key", key)
         if category is None:
-            return self._seen(as_of).newest_of_key(key)
+            return (self.backend if as_of is None else self._past(as_of)).newest_of_key(key)
         entries = self._seen(as_of).select(MemoryQuery(category=asked_name("category", category), key=key, limit=1))
         return entries[0] if entries else None
 

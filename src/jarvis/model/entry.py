@@ -254,8 +254,12 @@ def _tagged(wanted: frozenset[str], tags: list[str], how: str) -> bool:
 
 def _asked_tags(name: str, tags: Collection[str]) -> tuple[str, ...]:
     """Return a copy of the tags that a query names; raise `InvalidQueryError` if they are no tags."""
-    with own_code(InvalidQueryError, name):
-        texts = [None] if type(tags) is not list and is_no_list(tags) else [plain_text(tag) for tag in tags]
+    texts: list[str | None]
+    if type(tags) is list and _ONLY_TEXT.issuperset(map(type, tags)):  # as most are
+        texts = tags
+    else:
+        with own_code(InvalidQueryError, name):
+            texts = [None] if type(tags) is not list and is_no_list(tags) else [plain_text(tag) for tag in tags]
     if None in texts:
         raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
     if len(texts) > MAX_TAGS:
