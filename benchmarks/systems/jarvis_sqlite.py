@@ -18,7 +18,7 @@ def open_in(directory: Path, *, durable: bool) -> Jarvis:
 
 
 NO_PAST = HistoryPolicy(max_revisions=0)
-"""What no other system keeps either."""
+"""Keep no past states: the other systems keep none."""
 
 
 def opened(directory: Path, backend_type: str, *, durable: bool, history: HistoryPolicy = NO_PAST) -> MemoryModule:
