@@ -53,7 +53,7 @@ from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import exact_filters, settle
 from jarvis.model.store_options import StoreOptions
-from jarvis.storage_backend import StorageBackend
+from jarvis.storage_backend import SelectingBackend
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     _Answering = Room | LiveRoom | PastRoom
 
 
-class JSONBackend(StorageBackend):
+class JSONBackend(SelectingBackend):
     """Memories in one human-readable JSON file. A commit rewrites the file: put bulk work in `transaction`.
 
     A pickle holds the path and the options; the copy opens the file for itself.
@@ -178,24 +178,6 @@ class JSONBackend(StorageBackend):
                 raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
             commit = transaction.next_commit()
             transaction.put(self.namespace, draft.record(self.namespace, before.version + 1, commit))
-
-    def delete(self, entry_id: str) -> None:
-        self.discard(entry_id)
-
-    def list_all(self) -> list[MemoryEntry]:
-        return self.select(MemoryQuery())
-
-    def query(
-        self,
-        category: str | None = None,
-        tags: Collection[str] | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        key: str | None = None,
-    ) -> list[MemoryEntry]:
-        return self.select(
-            MemoryQuery(category=category, tags=tags, entity_type=entity_type, entity_id=entity_id, key=key)
-        )
 
     def shutdown(self) -> None:
         self._store.shut_down()

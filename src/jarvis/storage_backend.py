@@ -208,6 +208,34 @@ class StorageBackend(ABC):
         return self  # type: ignore[return-value]  # `capabilities` declares it
 
 
+class SelectingBackend(StorageBackend):
+    """A backend whose own work is `select` and `discard`: three of the eight verbs follow from these."""
+
+    def delete(self, entry_id: str) -> None:
+        self.discard(entry_id)
+
+    def list_all(self) -> list[MemoryEntry]:
+        return self.select(MemoryQuery())
+
+    def query(
+        self,
+        category: str | None = None,
+        tags: Collection[str] | None = None,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        key: str | None = None,
+    ) -> list[MemoryEntry]:
+        return self.select(
+            MemoryQuery(category=category, tags=tags, entity_type=entity_type, entity_id=entity_id, key=key)
+        )
+
+    @abstractmethod
+    def select(self, query: MemoryQuery) -> list[MemoryEntry]: ...
+
+    @abstractmethod
+    def discard(self, entry_id: str) -> bool: ...
+
+
 def _written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
     """Return a key that grows with each write: the commit number, or the order if a backend has none."""
     return (entry.position[1] if entry.position else 0), entry.order

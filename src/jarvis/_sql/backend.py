@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVarTuple
 
@@ -39,7 +39,7 @@ from jarvis.model.options import Compression
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
-from jarvis.storage_backend import StorageBackend
+from jarvis.storage_backend import SelectingBackend
 
 # One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3). BETWEEN: by our
 # statistics all entries are of one namespace, and an equation is no reason to use an index.
@@ -53,12 +53,11 @@ SELECT name FROM held JOIN names ON names.id = held.namespace
 WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace BETWEEN held.namespace AND held.namespace AND {LIVE})
 """
 _DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
-_ALL = MemoryQuery()
 Args = TypeVarTuple("Args")
 Work = Callable[[Session, Callable[[], int], str, *Args], Result]
 
 
-class SQLBackend(StorageBackend):
+class SQLBackend(SelectingBackend):
     """Memories in a SQL database. See `StorageBackend` for what every verb does.
 
     A subclass makes the lender, and adds the verbs that concern its files.
@@ -104,24 +103,6 @@ class SQLBackend(StorageBackend):
 
     def update(self, entry: MemoryEntry) -> None:
         self._write(entries.replace, entry, encode_entry(entry, self._compression))
-
-    def delete(self, entry_id: str) -> None:
-        self.discard(entry_id)
-
-    def list_all(self) -> list[MemoryEntry]:
-        return self.select(_ALL)
-
-    def query(
-        self,
-        category: str | None = None,
-        tags: Collection[str] | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        key: str | None = None,
-    ) -> list[MemoryEntry]:
-        return self.select(
-            MemoryQuery(category=category, tags=tags, entity_type=entity_type, entity_id=entity_id, key=key)
-        )
 
     def shutdown(self) -> None:
         self._lender.shutdown()
