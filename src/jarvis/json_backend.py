@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Search
+    from jarvis.model.listing import Listing
 
     _Answering = Room | LiveRoom | PastRoom
 
@@ -209,6 +210,12 @@ class JSONBackend(SelectingBackend):
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._entries(self._room(), query)
+
+    def list_names(self, listing: Listing) -> dict[str, int]:
+        room, query = self._room(), listing.query
+        if isinstance(room, Room) and query == MemoryQuery():  # all of its entries are there
+            return listing.of(room.names(listing.field))
+        return listing.collected(filter(query.predicate(), room.candidates(query)))
 
     def discard(self, entry_id: str) -> bool:
         with self._store.changing(self._now) as transaction:

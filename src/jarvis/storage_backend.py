@@ -17,6 +17,7 @@ from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
 from jarvis.errors import UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
+from jarvis.model.listing import Listing
 from jarvis.model.marks import ABSENT
 from jarvis.model.query import MemoryQuery
 from jarvis.model.record import prepare
@@ -136,6 +137,10 @@ class StorageBackend(ABC):
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield the entries that `select` returned at the moment of the first step."""
         yield from self.select(query)
+
+    def list_names(self, listing: Listing) -> dict[str, int]:
+        """Return the names that `listing` asks for, in the order of code points, with how many entries have each."""
+        return listing.collected(self.iterate(listing.query))
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         """Return the newest entry with this key, in any category, or None."""
@@ -263,8 +268,8 @@ class BackendWrapper(StorageBackend):
     A subclass overrides the verbs that it changes, and calls ``super()`` in them:
 
     1. Each verb calls only the same verb of `wrapped`. A subclass that changes how entries are read overrides
-       every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `iterate`, `newest_of_key`,
-       `last_written` and `KeepsHistory.as_of`. The same holds for the verbs that write.
+       every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `iterate`, `list_names`,
+       `newest_of_key`, `last_written` and `KeepsHistory.as_of`. The same holds for the verbs that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
        them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes, such as
        a cache and `MendsDates.mend_dates`, leaves it out.
@@ -325,6 +330,7 @@ class BackendWrapper(StorageBackend):
     select = _forwarded(StorageBackend.select)
     count = _forwarded(StorageBackend.count)
     iterate = _forwarded(StorageBackend.iterate)
+    list_names = _forwarded(StorageBackend.list_names)
     newest_of_key = _forwarded(StorageBackend.newest_of_key)
     last_written = _forwarded(StorageBackend.last_written)
     discard = _forwarded(StorageBackend.discard)

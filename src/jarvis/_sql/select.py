@@ -28,7 +28,12 @@ VALUE = "e.body, e.packed"
 """The columns that hold the value of an entry, see `jarvis.model.record.Encoded`."""
 
 _CREATION = "coalesce(e.created, e.instant)"
-_BOUNDS = {"key_from": ">=", "key_to": "<", "category_from": ">=", "category_to": "<"}
+BOUNDS = {
+    **{f"{name}_{end}": sign for name in ("key", "category", "item") for end, sign in (("from", ">="), ("to", "<"))},
+    "item_after": ">",
+}
+"""By the name of a binding: how a text is compared with it."""
+
 _ALL = 2**62
 """The limit of a page without one."""
 
@@ -177,7 +182,7 @@ def _bind(
         bound["entity_id"] = query.entity_id
     if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
         bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
-    ranges = [*_range("key", query.key_prefix), *_range("category", query.category_prefix)]
+    ranges = [*range_of("key", query.key_prefix), *range_of("category", query.category_prefix)]
     bound.update(ranges)
     if query.since is not None or query.until is not None:
         bound["since"], bound["until"] = query.instants
@@ -216,7 +221,7 @@ def _bind(
     return shape, bound
 
 
-def _range(name: str, prefix: str | None) -> list[tuple[str, str]]:
+def range_of(name: str, prefix: str | None) -> list[tuple[str, str]]:
     """Return the bounds, by the names of their bindings, of the texts that begin with `prefix`."""
     if not prefix:
         return []
@@ -355,7 +360,7 @@ def _own(shape: _Shape, table: str) -> list[str]:
         conditions.append("e.key = :key")
     if shape.keys:
         conditions.append("e.key IN ({members}(:keys))")
-    conditions += [f"e.key {_BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("key")]
+    conditions += [f"e.key {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("key")]
     if shape.entity_id:
         conditions.append("e.entity_id = :entity_id")
     if shape.is_absent:
@@ -373,7 +378,7 @@ def _beyond(shape: _Shape) -> str:
 
 def _categories(shape: _Shape) -> str:
     """Return the text that selects the ids of the categories that begin as asked; empty if it is not asked."""
-    ranges = [f"name {_BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
+    ranges = [f"name {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
     return f"SELECT id FROM names WHERE {{here}} AND {' AND '.join(ranges)}" if ranges else ""
 
 
@@ -398,16 +403,17 @@ def _common(shape: _Shape, table: str, era: _Era, categories: str) -> list[str]:
     if shape.past:
         conditions += visible(table, is_over=era.is_over)
     if shape.excluded:
-        conditions.append(_has_none(shape.excluded, table, era))
+        conditions.append(has_none(shape.excluded, table, era.tags))
     return conditions
 
 
-def _has_none(count: int, table: str, era: _Era) -> str:
+def has_none(count: int, table: str, tags: str = _PRESENT.tags) -> str:
+    """Return the condition for a state in `table` to have none of `count` tags, bound as ``excluded_0`` and so on."""
     # By name, not by id as elsewhere: an id that was looked up before may be out of date, or the tag may have
     # got its first id since. Then the query would return entries that have the tag.
     marks = ", ".join(f":excluded_{index}" for index in range(count))
     tagged = _is_tagged(table, [f"SELECT id FROM names WHERE {{here}} AND name IN ({marks})"])
-    return f"NOT EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {tagged})"
+    return f"NOT EXISTS (SELECT 1 FROM {tags} AS t WHERE {tagged})"
 
 
 def visible(table: str, *, is_over: bool) -> list[str]:

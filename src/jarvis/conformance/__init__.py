@@ -32,6 +32,7 @@ from jarvis.conformance.expiry import ExpiryPromises
 from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
+from jarvis.conformance.listing import ListingPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.module.changes import ChangePromises
 from jarvis.conformance.module.dating import DatingPromises
@@ -50,6 +51,7 @@ class BackendContract(
     VerbPromises,
     FilterPromises,
     AskingPromises,
+    ListingPromises,
     ValuePromises,
     TransactionPromises,
     SharedCommitPromises,
