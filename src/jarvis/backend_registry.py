@@ -102,6 +102,13 @@ def open_backend(
     return backend
 
 
+def open_in_memory(**options: Any) -> StorageBackend:
+    """Return a backend whose store ends with it; `options` are those of `jarvis.sqlite_backend.InMemoryBackend`."""
+    make: Any = import_module("jarvis.sqlite_backend").InMemoryBackend
+    backend: StorageBackend = make(**options)
+    return backend
+
+
 def backends_with(protocol: type) -> list[str]:
     """Return the names of jarvis's own backends that have a capability, sorted.
 
