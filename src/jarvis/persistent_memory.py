@@ -16,7 +16,7 @@ import msgspec
 from jarvis._calls.arguments import is_on, tag_list
 from jarvis._calls.caller import Gates, holding
 from jarvis._calls.former import former_verb
-from jarvis.backend_registry import ask, open_backend, open_in_memory
+from jarvis.backend_registry import ask, load_backend, open_backend, open_in_memory
 from jarvis.capabilities import (
     Expires,
     KeepsHistory,
@@ -183,7 +183,8 @@ class MemoryModule:
             raise InvalidSettingError(f"clock: takes a function, not {type(clock).__name__}")
         if storage_backend is None:
             directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
-            backend: Any = open_backend(backend_type, directory, options, namespace=namespace)
+            location = load_backend(backend_type).location_in(directory)
+            backend: Any = open_backend(backend_type, location, options, namespace=namespace)
         else:
             if not issubclass(type(storage_backend), StorageBackend):
                 raise InvalidSettingError(
