@@ -39,6 +39,7 @@ from jarvis.conformance.module.shutdown import ShutdownPromises
 from jarvis.conformance.module.verbs import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
+from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
 
@@ -48,6 +49,7 @@ __all__ = ["BackendContract", "BackendMachine", "machine"]
 class BackendContract(
     VerbPromises,
     FilterPromises,
+    ValueFilterPromises,
     ValuePromises,
     TransactionPromises,
     SharedCommitPromises,
