@@ -29,6 +29,10 @@ _WHERES: tuple[dict[Any, Any], ...] = (
     {"d.x": {"$exists": True}},
     {"$not": {"n": {"$in": [0, 1]}}},
     {"l": {"$contains": 1}},
+    {"s": {"$icontains": "A"}},
+    {"s": {"$startswith": "b"}},
+    {"l": {"$any": {"$gte": 1}}},
+    {"l": {"$all": "1"}},
 )
 
 
@@ -296,6 +300,14 @@ class FilterPromises(Promises):
             {"where": {1: 1}},
             {"where": {"n": object()}},
             {"where": {"n": {"$contains": int}}},
+            {"where": {"n": {"$icontains": 1}}},
+            {"where": {"n": {"$icontains": ["a"]}}},
+            {"where": {"n": {"$startswith": None}}},
+            {"where": {"n": {"$startswith": b"a"}}},
+            {"where": {"n": {"$all": ["a", "b"]}}},
+            {"where": {"n": {"$any": ("a",)}}},
+            {"where": {"n": {"$any": {"$lt": 1, "a": 1}}}},
+            {"where": {"n": {"$any": {"$or": []}}}},
             {"key": "\ud800"},
             {"tags": ["\ud800"]},
             {"tags": [str(number) for number in range(501)]},

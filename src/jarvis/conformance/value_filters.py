@@ -6,7 +6,10 @@ from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from jarvis.conformance.fixtures import NOON, Promises, an_entry
+from jarvis.errors import InvalidQueryError
 from jarvis.model.entry import MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
@@ -43,6 +46,69 @@ class ValueFilterPromises(Promises):
         assert matches({"$ne": 10}) == {*values, "missing"} - {"int", "float"}
         assert matches({"$in": [1, None]}) == {"one", "null"}
         assert {entry.id for entry in backend.select(MemoryQuery(where={"v.x": 10}))} == {"dict"}
+
+    def test_texts_are_found_by_a_part_in_any_case_and_by_their_beginning(self, backend: StorageBackend) -> None:
+        values = {"1": "Straße", "2": ["STRASSE", "x"], "3": 1, "4": "ΣΊΣΥΦΟΣ", "5": ["a strasse"]}
+        for entry_id, value in values.items():
+            backend.create(an_entry(entry_id, value={"v": value}))
+        backend.create(an_entry("missing", value={}))
+
+        def matches(condition: Any) -> set[str]:
+            return {entry.id for entry in backend.select(MemoryQuery(where={"v": condition}))}
+
+        assert matches({"$icontains": "strasse"}) == matches({"$icontains": "STRAßE"}) == {"1", "2"}
+        assert matches({"$icontains": "σίσυφος"}) == {"4"}
+        assert matches({"$icontains": ""}) == {"1", "4"}  # an element of a list is compared whole, as by $contains
+        assert matches({"$startswith": "Str"}) == {"1"}
+        assert matches({"$startswith": "str"}) == set()
+        assert matches({"$startswith": ""}) == {"1", "4"}
+
+    def test_conditions_on_elements_are_for_lists_and_name_paths_in_dicts(self, backend: StorageBackend) -> None:
+        values: dict[str, Any] = {
+            "empty": [],
+            "low": [1, 2],
+            "both": (1, 9),
+            "high": {8, 9},
+            "texts": ["9", None],
+            "steps": [{"status": "ok", "seconds": 9}, {"status": "failed", "seconds": 1}],
+            "slow": [{"status": "failed", "seconds": 9}, 9],
+            "nested": [[9], [1]],
+            "no list": 9,
+            "dict": {"status": "failed", "seconds": 9},
+        }
+        for entry_id, value in values.items():
+            backend.create(an_entry(entry_id, value={"v": value}))
+        backend.create(an_entry("missing", value={}))
+
+        def matches(condition: Any) -> set[str]:
+            return {entry.id for entry in backend.select(MemoryQuery(where={"v": condition}))}
+
+        assert matches({"$any": {"$gt": 5}}) == {"both", "high", "slow"}
+        assert matches({"$all": {"$gt": 5}}) == {"empty", "high"}  # nothing in an empty list fails a condition
+        assert matches({"$any": 9}) == matches({"$contains": 9}) == {"both", "high", "slow"}
+        assert matches({"$all": {"$in": ["9", None]}}) == {"empty", "texts"}
+        assert matches({"$any": {"status": "failed", "seconds": {"$gt": 5}}}) == {"slow"}  # one element satisfies both
+        assert matches({"$any": {"$or": [{"status": "ok"}, {"seconds": 9}]}}) == {"steps", "slow"}
+        assert matches({"$all": {"seconds": {"$exists": True}}}) == {"empty", "steps"}
+        assert matches({"$all": {"$not": {"status": "failed"}}}) == set(values) - {"steps", "slow", "no list", "dict"}
+        assert matches({"$any": {"$eq": {"status": "ok", "seconds": 9}}}) == {"steps"}
+        assert matches({"$any": {"$all": 9}}) == {"nested"}
+        assert matches({"$any": {}}) == {"steps", "slow"}
+        assert matches({"$not": {"$any": {"$exists": True}}}) == {"empty", "no list", "dict", "missing"}
+
+    @pytest.mark.parametrize(
+        ("where", "hint"),
+        [
+            ({"n": {"$contain": 1}}, r"did you mean '\$contains'\?"),
+            ({"n": {"$iconatins": "a"}}, r"did you mean '\$icontains'\?"),
+            ({"n": {"$any": {"$gtt": 1}}}, r"did you mean '\$gte?'\?"),
+            ({"$nott": {"n": 1}}, r"did you mean '\$not'\?"),
+            ({"$gt": 1}, "only paths"),
+        ],
+    )
+    def test_an_unknown_operator_names_the_nearest_and_the_page(self, where: dict[str, Any], hint: str) -> None:
+        with pytest.raises(InvalidQueryError, match=rf"{hint}.*docs/reference/value-filters\.md"):
+            MemoryQuery(where=where)
 
     def test_what_cannot_be_compared_does_not_match_and_does_not_fail(self, backend: StorageBackend) -> None:
         odd = [Decimal("NaN"), Decimal("sNaN"), float("nan"), time(1), time(1, tzinfo=UTC), datetime(2026, 1, 1)]  # noqa: DTZ001 - naive is the point

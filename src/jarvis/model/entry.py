@@ -33,6 +33,7 @@ MAX_TAGS = 500
 EXACT = ("category", "key", "entity_type", "entity_id")
 """The filters of a query that compare one field whole. Notes of pruned and expired entries have these fields."""
 
+_UNCHANGEABLE = frozenset((str, int, float, bool, type(None)))
 _CHANGEABLE = (MutableMapping, MutableSequence, MutableSet, tuple)
 
 
@@ -119,6 +120,8 @@ class MemoryEntry(msgspec.Struct, eq=False):
 
 def _copied(value: Any) -> Any:
     kind = type(value)
+    if kind in _UNCHANGEABLE:
+        return value
     if kind is dict:
         return {key: _copied(item) for key, item in value.items()}
     if kind is list or kind is tuple:
