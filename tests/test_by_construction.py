@@ -22,8 +22,9 @@ from jarvis._sql.session import Session
 from jarvis._sqlite import engine
 from jarvis.conformance.compression import prose
 from jarvis.json_backend import JSONBackend
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.options import Compression
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 

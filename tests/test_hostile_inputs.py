@@ -31,7 +31,8 @@ from jarvis.container import Container
 from jarvis.errors import CorruptStoreError, JarvisError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend

@@ -40,15 +40,9 @@ from jarvis.errors import (
     TransactionError,
     UnsupportedError,
 )
-from jarvis.model.entry import (
-    DEFAULT_NAMESPACE,
-    MemoryEntry,
-    MemoryQuery,
-    asked_instant,
-    check_namespace,
-    check_text,
-)
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
+from jarvis.model.query import MemoryQuery, asked_instant
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import exact_filters, settle

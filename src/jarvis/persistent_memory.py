@@ -41,10 +41,6 @@ from jarvis.model.entry import (
     MOST_VERSIONS,
     NO_MODULE,
     MemoryEntry,
-    MemoryQuery,
-    asked_limit,
-    asked_name,
-    asked_text,
     check_name,
     check_namespace,
     check_text,
@@ -52,6 +48,7 @@ from jarvis.model.entry import (
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.identifiers import new_id
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
+from jarvis.model.query import MemoryQuery, asked_limit, asked_name, asked_text
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
 from jarvis.services import erasure, expiry, retention, timeline

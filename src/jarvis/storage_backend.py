@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, T
 from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
 from jarvis.errors import UnsupportedError
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
+from jarvis.model.query import MemoryQuery
 from jarvis.model.record import prepare
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from jarvis._json.record import Record, by_expiry, by_number, by_order
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from jarvis.model.entry import MemoryQuery
+    from jarvis.model.query import MemoryQuery
 
 
 class Room:

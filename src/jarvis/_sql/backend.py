@@ -33,9 +33,10 @@ from jarvis.capabilities import (
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.model.change import Change
-from jarvis.model.entry import MemoryEntry, MemoryQuery, asked_instant, check_namespace
+from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased
 from jarvis.model.options import Compression
+from jarvis.model.query import MemoryQuery, asked_instant
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment

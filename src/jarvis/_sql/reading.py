@@ -12,7 +12,8 @@ from jarvis._sql.select import COLUMNS, LIVE, Statement, select
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
-from jarvis.model.entry import MemoryEntry, MemoryQuery, check_name
+from jarvis.model.entry import MemoryEntry, check_name
+from jarvis.model.query import MemoryQuery
 from jarvis.model.record import decode_entry, decode_value, unknown_zone
 
 if TYPE_CHECKING:

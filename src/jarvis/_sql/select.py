@@ -14,7 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from jarvis._sql.dialect import Dialect
-    from jarvis.model.entry import MemoryQuery
+    from jarvis.model.query import MemoryQuery
     from jarvis.model.revision import Cutoff
 
 LIVE = "(e.expires <= :now) IS NOT TRUE"

@@ -14,7 +14,8 @@ from jarvis.capabilities import Erases, Transactional
 from jarvis.conformance.fixtures import FIRST, LAST, NOON, OpenBackend, Promises, an_entry
 from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidQueryError
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
 _CATEGORIES = ("preferences", "tasks", "", "%", "Tasks")

@@ -24,7 +24,8 @@ from jarvis.conformance.compression import PROSE
 from jarvis.conformance.fixtures import NOON, FakeClock
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, HistoryUnavailableError
 from jarvis.model.dating import SKEW
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 

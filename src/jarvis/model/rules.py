@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
 from jarvis.model.dating import SKEW_MICROSECONDS, date_of
-from jarvis.model.entry import EXACT, MemoryQuery
+from jarvis.model.query import EXACT, MemoryQuery
 from jarvis.model.revision import REMOVALS, Operation, Signature
 
 Usual = TypeVar("Usual", bound=str)

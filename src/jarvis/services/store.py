@@ -13,10 +13,11 @@ from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
 from jarvis.errors import InvalidSettingError
 from jarvis.model.author import Author
-from jarvis.model.entry import asked_limit, check_namespace
+from jarvis.model.entry import check_namespace
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.options import AnySource, KeySources, checked, sources_of
+from jarvis.model.query import asked_limit
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.services import erasure, expiry
