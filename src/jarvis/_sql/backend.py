@@ -14,7 +14,7 @@ from jarvis._sql import entries, erasing, expiry, feed, history, mending
 from jarvis._sql.lender import Lender
 from jarvis._sql.past import PastView
 from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
-from jarvis._sql.select import LIVE, count, select
+from jarvis._sql.select import LIVE, count, decides, select
 from jarvis._sql.session import Session
 from jarvis.capabilities import (
     Expires,
@@ -129,7 +129,7 @@ class SQLBackend(SelectingBackend):
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def answer(session: Session) -> list[MemoryEntry]:
-            if query.where is None:
+            if decides(query):
                 try:
                     return self._reader.entries(session, self._reader.rows(session, query, select))
                 except ErasedError:
@@ -139,9 +139,9 @@ class SQLBackend(SelectingBackend):
         return self._lender.read(answer)
 
     def count(self, query: MemoryQuery) -> int:
-        if query.where is not None:
+        if not decides(query):
             return self._lender.read(
-                lambda session: sum(1 for _ in self._reader.sift(session, query, self._reader.now()))
+                lambda session: sum(1 for _ in self._reader.matching(session, query, self._reader.now()))
             )
         rows = self._lender.read(lambda session: self._reader.rows(session, query, count))
         return int(rows[0][0]) if rows else 0

@@ -19,10 +19,20 @@ class Dialect:
         unindexed: stands before a column in a condition, and keeps the planner from an index that begins with it.
         join_in_order: joins tables so that the first one is the outer loop: its order is that of the rows.
         pages: the statement that returns about how many pages the store has.
+        items: the function that returns a table of the items of a JSON list, in the column ``value``.
     """
 
-    def __init__(self, *, here: str, unindexed: str, join_in_order: str, pages: str) -> None:
-        self._words = {"{here}": here, "{unindexed}": unindexed, "{join_in_order}": join_in_order, "{pages}": pages}
+    def __init__(
+        self,
+        *,
+        here: str,
+        unindexed: str,
+        join_in_order: str,
+        pages: str,
+        items: str,
+    ) -> None:
+        words = {"here": here, "unindexed": unindexed, "join_in_order": join_in_order, "pages": pages, "items": items}
+        self._words = {f"{{{mark}}}": word for mark, word in words.items()}
         self.say = functools.cache(self._said)
 
     def _said(self, text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jarvis._sql import history
 from jarvis._sql.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
-from jarvis._sql.select import count
+from jarvis._sql.select import count, decides
 from jarvis._sql.session import Session
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
@@ -43,8 +43,8 @@ class PastView:
         def answer(session: Session) -> int:
             now = self._reader.now()
             seen = self._look(session, query, now)
-            if query.where is not None:
-                return sum(1 for _ in self._reader.sift(session, query, now, seen))
+            if not decides(query):
+                return sum(1 for _ in self._reader.matching(session, query, now, seen))
             name_id = session.names.id_of
             statement = count(query, self._reader.namespace, name_id, session.dialect, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0

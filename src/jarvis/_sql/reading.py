@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._sql.select import COLUMNS, LIVE, Statement, select
+from jarvis._sql.select import COLUMNS, LIVE, Statement, select, tags_test
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
@@ -99,19 +100,22 @@ class Reader:
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
         """Yield the entries that match `query`, `where` included, up to its limit, row by row."""
-        test, left = query.test, query.limit
-        name_id, limited = session.names.fresh_id_of, test is None
+        for row in self.matching(session, query, now, seen):
+            yield self.entries(session, (row,))[0]
+
+    def matching(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[Any]:
+        """Yield the rows of the entries that `sift` returns."""
+        test, has_tags = query.test, tags_test(query)
+        name_id, limited = session.names.fresh_id_of, test is None and has_tags is None
         statement = select(query, self.namespace, name_id, session.dialect, now=now, limited=limited, cutoff=seen)
         if statement is None:
             return
-        for row in session.each(*statement):
-            if test is not None and not test(self.value(row[1], row[-2], row[-1])):
-                continue
-            yield self.entries(session, (row,))[0]
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return
+        rows = session.each(*statement)
+        if has_tags is not None:
+            rows = (row for row in rows if has_tags(session.body(row[-2])))
+        if test is not None:
+            rows = (row for row in rows if test(self.value(row[1], row[-2], row[-1])))
+        yield from itertools.islice(rows, query.limit)
 
     def entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
         """Return the entries of rows of `COLUMNS`; raise `ErasedError` if a name they need is gone."""

@@ -1,7 +1,8 @@
 """Translates `MemoryQuery` to SQL: chooses the index that leads, the filters it answers and the place of the limit.
 
 The text depends on which filters are given, never on their values, so there are few texts: each is made
-once and stays in the driver's statement cache. Python, not SQL, applies `MemoryQuery.where`.
+once and stays in the driver's statement cache. Python applies `MemoryQuery.where`,
+and compares the tags of an entry where a query names so many that looking each up would take longer.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from jarvis.model.query import MemoryQuery
+
 if TYPE_CHECKING:
     from jarvis._sql.dialect import Dialect
-    from jarvis.model.query import MemoryQuery
     from jarvis.model.revision import Cutoff
+    from jarvis.model.value_filter import Test
 
 LIVE = "(e.expires <= :now) IS NOT TRUE"
 """The condition for an entry not to have expired; `expires` is NULL if it never does."""
@@ -24,6 +27,13 @@ VALUE = "e.body, e.packed"
 """The columns that hold the value of an entry, see `jarvis.model.record.Encoded`."""
 
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
+
+
+FEW = 8
+"""The most tags that a statement names one by one; more are in one list, or left to Python."""
+
+_LISTED = "SELECT value FROM {items}(:listed)"
+_LOOKS = 10_000  # at rows of tags, to find the one that the fewest entries have
 
 
 class Statement(NamedTuple):
@@ -44,6 +54,7 @@ class _Shape(NamedTuple):
     until: bool
     after: bool
     tags: int | None
+    listed: bool
     all_tags: bool
     limit: bool
     past: bool
@@ -61,6 +72,23 @@ class _Era(NamedTuple):
 
 _PRESENT = _Era("entries", "tags", "row", is_over=False)
 _PAST = _Era("revisions", "past_tags", "ended", is_over=True)
+
+
+def decides(query: MemoryQuery) -> bool:
+    """Tell whether the rows of a statement are the answer, with nothing left for Python to judge."""
+    return query.where is None and tags_test(query) is None
+
+
+def tags_test(query: MemoryQuery) -> Test | None:
+    """Return the test of an entry's body by the tags that a statement does not look up, or None if there are none."""
+    tags, excluded = query.tags, query.exclude_tags
+    if tags is not None and (len(tags) <= FEW or query.tags_match == "any"):
+        tags = None
+    if excluded is not None and len(excluded) <= FEW:
+        excluded = None
+    if tags is None and excluded is None:
+        return None
+    return MemoryQuery(tags=tags, tags_match=query.tags_match, exclude_tags=excluded).predicate()
 
 
 def select(
@@ -136,15 +164,19 @@ def _bind(
         bound["category"] = name_id(query.category)
     if query.entity_type is not None:
         bound["entity_type"] = name_id(query.entity_type)
-    tags, all_tags = None, query.tags_match == "all"
+    tags, listed, all_tags = None, False, query.tags_match == "all"
     if query.tags is not None:
         wanted = [name_id(tag) for tag in dict.fromkeys(query.tags)]
         if not all_tags:
             wanted = [number for number in wanted if number is not None]
         if not wanted:
             return None
-        tags = len(wanted)
-        bound.update((f"tag_{index}", number) for index, number in enumerate(wanted))
+        tags, listed = len(wanted), len(query.tags) > FEW
+        if listed:
+            bound["listed"], tags = None if None in wanted else msgspec.json.encode(wanted).decode(), 0
+            bound["looks"] = _LOOKS // len(wanted)
+        else:
+            bound.update((f"tag_{index}", number) for index, number in enumerate(wanted))
     if None in bound.values():
         return None
     if query.key is not None:
@@ -158,7 +190,7 @@ def _bind(
     if limit is not None:
         bound["limit"] = limit
     bound["now"] = now
-    excluded = tuple(dict.fromkeys(query.exclude_tags or ()))
+    excluded = () if len(query.exclude_tags or ()) > FEW else tuple(dict.fromkeys(query.exclude_tags or ()))
     bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
     if cutoff is not None:
         bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
@@ -171,6 +203,7 @@ def _bind(
         query.until is not None,
         query.after is not None,
         tags,
+        listed,
         all_tags,
         limit is not None,
         cutoff is not None,
@@ -213,12 +246,12 @@ def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> 
     With `is_live` expired entries are left out. Past states are not tested for expiry: before the past is read,
     `jarvis._sql.history.cutoff` has checked that no state is missing.
     """
-    live = [LIVE] if is_live and not era.is_over else []
+    extra = [LIVE] if is_live and not era.is_over else []
     if shape.tags is None or shape.key or shape.entity_id:
-        return _led_by_entries(shape, columns, era, live), _newest_first("e")
+        return _led_by_entries(shape, columns, era, extra), _newest_first("e")
     if shape.tags == 1 or shape.all_tags:
-        return _led_by_tag(shape, _placed_by("g", columns), era, live), _newest_first("g")
-    return _merged_tags(shape, _placed_by("m", columns), era, live), _newest_first("m")
+        return _led_by_tag(shape, _placed_by("g", columns), era, extra), _newest_first("g")
+    return _merged_tags(shape, _placed_by("m", columns), era, extra), _newest_first("m")
 
 
 def _placed_by(table: str, columns: str) -> str:
@@ -234,6 +267,8 @@ def _led_by_entries(shape: _Shape, columns: str, era: _Era, extra: list[str]) ->
     if shape.entity_id:
         conditions.append("e.entity_id = :entity_id")
     marks = [f":tag_{index}" for index in range(shape.tags or 0)]
+    if shape.listed and not shape.all_tags:
+        marks = [_LISTED]
     groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
     conditions += [f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('e', group)})" for group in groups]
     return f"SELECT {columns} FROM {era.entries} AS e WHERE {' AND '.join(conditions)}"
@@ -244,7 +279,7 @@ def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str
 
     The tables are joined in that order, so only entries that are returned are read.
     """
-    conditions = ["g.tag = :tag_0", *_common(shape, "g", era), *extra]
+    conditions = [f"g.tag = {_rarest(era) if shape.listed else ':tag_0'}", *_common(shape, "g", era), *extra]
     conditions += [
         f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{index}'])})"
         for index in range(1, shape.tags or 0)
@@ -253,26 +288,42 @@ def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str
     return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
+def _rarest(era: _Era) -> str:
+    """Return the text that selects the tag with the fewest rows of the listed ones, as far as that is seen at once."""
+    few = f"SELECT 1 FROM {era.tags} AS n WHERE n.namespace = :namespace AND n.tag = w.value LIMIT :looks"
+    return f"(SELECT w.value FROM ({_LISTED}) AS w ORDER BY (SELECT count(*) FROM ({few}) AS seen) LIMIT 1)"
+
+
 def _merged_tags(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text that unites the rows of each tag, at most `limit` of each; UNION returns an entry once.
 
     SQLite sorts what the parts find; no other text needs that.
     """
-    parts = []
-    only = f" WHERE {' AND '.join(extra)}" if extra else ""
-    if shape.limit and extra:  # else rows that are left out later would fill the limit
-        inner, only = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', 'g', era)}", ""
-        extra = [f"EXISTS ({inner} AND {' AND '.join(extra)})"]
+    if not shape.listed:
+        union = " UNION ".join(_of_tags(shape, "g", f"= :tag_{index}", era, extra) for index in range(shape.tags or 0))
+    elif shape.limit:
+        newest = f"SELECT instant, row FROM ({_of_tags(shape, 'n', '= w.value', era, extra)}) AS n"
+        rows = f"{era.tags} AS g ON g.namespace = :namespace AND g.tag = w.value AND (g.instant, g.row) IN ({newest})"
+        union = f"SELECT DISTINCT {_placed('g', era)} FROM ({_LISTED}) AS w {{join_in_order}} {rows}"
     else:
-        extra = []
-    for index in range(shape.tags or 0):
-        conditions = [f"g.tag = :tag_{index}", *_common(shape, "g", era), *extra]
-        columns_of = f"g.namespace, g.instant, g.row{', g.ended' if era.is_over else ''}"
-        part = f"SELECT {columns_of} FROM {era.tags} AS g WHERE {' AND '.join(conditions)}"
-        newest = f"SELECT * FROM ({part} {_newest_first('g')} LIMIT :limit) AS newest"
-        parts.append(newest if shape.limit else part)
+        union = f"SELECT DISTINCT * FROM ({_of_tags(shape, 'g', f'IN ({_LISTED})', era, extra)}) AS n"
+    only = f" WHERE {' AND '.join(extra)}" if extra and not shape.limit else ""
     joined = f"{era.entries} AS e ON {_is_same('e', 'm', era)}"
-    return f"SELECT {columns} FROM ({' UNION '.join(parts)}) AS m {{join_in_order}} {joined}{only}"
+    return f"SELECT {columns} FROM ({union}) AS m {{join_in_order}} {joined}{only}"
+
+
+def _of_tags(shape: _Shape, table: str, tag: str, era: _Era, extra: list[str]) -> str:
+    """Return the text that selects the places of the states with a tag, at most `limit`."""
+    conditions = [f"{table}.tag {tag}", *_common(shape, table, era)]
+    if shape.limit and extra:  # else rows that are left out later would fill the limit
+        inner = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', table, era)}"
+        conditions.append(f"EXISTS ({inner} AND {' AND '.join(extra)})")
+    part = f"SELECT {_placed(table, era)} FROM {era.tags} AS {table} WHERE {' AND '.join(conditions)}"
+    return f"SELECT * FROM ({part} {_newest_first(table)} LIMIT :limit) AS newest" if shape.limit else part
+
+
+def _placed(table: str, era: _Era) -> str:
+    return f"{table}.namespace, {table}.instant, {table}.row{f', {table}.ended' if era.is_over else ''}"
 
 
 def _is_same(table: str, other: str, era: _Era) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from jarvis.capabilities import Erases, Transactional
-from jarvis.conformance.fixtures import FIRST, LAST, NOON, OpenBackend, Promises, an_entry
+from jarvis.capabilities import Erases, Expires, Transactional
+from jarvis.conformance.fixtures import FIRST, LAST, NOON, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidQueryError
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
+from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 
 _CATEGORIES = ("preferences", "tasks", "", "%", "Tasks")
@@ -136,6 +137,58 @@ class FilterPromises(Promises):
         for unwanted, tags, other in itertools.product(excluded, (None, ["ui"], ["u", "ui", "urgent"]), others):
             for how in ("any", "all"):
                 self._agree(backend, listed, MemoryQuery(exclude_tags=unwanted, tags=tags, tags_match=how, **other))
+
+    def test_many_tags_mean_what_few_mean(self, backend: StorageBackend) -> None:
+        many, rng = [f"tag-{number}" for number in range(40)], random.Random(5)  # noqa: S311 - no secret
+        numbers = (40, 40, 39, 12, 9, 3, 0)
+        for number, tagged in enumerate(numbers):
+            tags = [*rng.sample(many, tagged), "more"]
+            backend.create(an_entry(str(number), category=f"c-{number % 2}", key=f"k-{number % 3}", tags=tags))
+        listed = backend.list_all()
+        others: tuple[dict[str, Any], ...] = (
+            {},
+            {"limit": 2},
+            {"category": "c-0", "limit": 1},
+            {"key": "k-0"},
+            {"where": {"mode": "dark"}, "limit": 2},
+            {"where": {"mode": "light"}},
+            {"after": listed[2], "limit": 2},
+            {"exclude_tags": many[:12], "limit": 1},
+        )
+        for asked, other in itertools.product((many, many[:9], many[::-3], [*many[:20], "absent"]), others):
+            for how in ("any", "all"):
+                self._agree(backend, listed[::-1], MemoryQuery(tags=asked, tags_match=how, **other))
+            self._agree(backend, listed[::-1], MemoryQuery(**{"exclude_tags": asked, "tags": ["more"], **other}))
+        assert backend.count(MemoryQuery(tags=many, tags_match="all")) == 2
+
+    def test_many_tags_find_and_erase_what_was(self, past: MemoryModule, later: FakeClock) -> None:
+        self.need(past.backend, Erases)
+        many = [f"tag-{number}" for number in range(30)]
+        whole = past.create_memory("c", "whole", {}, "t", tags=many)
+        part, rest = (past.create_memory("c", "part", {}, "t", tags=tags) for tags in (many[:20], many[20:]))
+        then = later.now = later.now + timedelta(hours=1)
+        later.step(hours=1)
+        for memory_id in (whole, part, rest):
+            past.update_memory(memory_id, {}, tags=["other"])
+
+        assert [each.id for each in past.search_memories(tags=many, tags_match="all", as_of=then)] == [whole]
+        assert [each.id for each in past.search_memories(tags=many, as_of=then)] == [rest, part, whole]
+        assert [each.id for each in past.search_memories(tags=many, limit=1, as_of=then)] == [rest]
+        assert past.count_memories(tags=many, tags_match="all", as_of=then) == 1
+        assert past.erase_memories(tags=many, tags_match="all").memories == 1
+        assert [each.id for each in past.search_memories()] == [rest, part]
+
+    def test_many_tags_do_not_find_what_has_expired(self, backend: StorageBackend, clock: FakeClock) -> None:
+        self.need(backend, Expires)
+        memory, many = MemoryModule(storage_backend=backend, clock=clock), [str(number) for number in range(20)]
+        memory.create_memory("c", "mortal", {}, "t", tags=many, ttl=timedelta(hours=1))
+        memory.create_memory("c", "other", {}, "t", ttl=timedelta(hours=1))
+        memory.create_memory("c", "immortal", {}, "t", tags=many)
+
+        clock.step(hours=2)
+
+        assert memory.count_memories(tags=many) == memory.count_memories(tags=many, tags_match="all") == 1
+        assert [each.key for each in memory.search_memories(tags=many, limit=5)] == ["immortal"]
 
     def test_excluded_tags_may_be_named_before_anything_has_them(self, backend: StorageBackend) -> None:
         backend.create(an_entry("1", tags=[]))

@@ -10,7 +10,7 @@ import pytest
 
 from jarvis.conformance.fixtures import NOON, Promises, an_entry
 from jarvis.errors import InvalidQueryError
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.query import MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
 
