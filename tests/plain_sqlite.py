@@ -30,7 +30,15 @@ Args = TypeVarTuple("Args")
 class PlainDriver:
     """One connection of the standard library, in the plainest words."""
 
-    dialect = Dialect(here="1", unindexed="", join_in_order="JOIN", pages="PRAGMA page_count", items="json_each")
+    dialect = Dialect(
+        here="1",
+        unindexed="",
+        join_in_order="JOIN",
+        pages="PRAGMA page_count",
+        items="json_each",
+        value_at="json_extract",
+        kind_at="json_type",
+    )
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -20,6 +20,10 @@ class Dialect:
         join_in_order: joins tables so that the first one is the outer loop: its order is that of the rows.
         pages: the statement that returns about how many pages the store has.
         items: the function that returns a table of the items of a JSON list, in the column ``value``.
+        value_at: the function that returns what is at a path, such as ``$[0]."key"``, of a JSON text: a number, a text,
+            true as 1, false as 0, an object as text that begins with ``{``; NULL for null, or if there is nothing. The
+            database orders numbers before texts, and texts before bytes. Empty: Python alone judges values.
+        kind_at: the function that returns NULL only if there is nothing at a path.
     """
 
     def __init__(
@@ -30,8 +34,12 @@ class Dialect:
         join_in_order: str,
         pages: str,
         items: str,
+        value_at: str = "",
+        kind_at: str = "",
     ) -> None:
-        words = {"here": here, "unindexed": unindexed, "join_in_order": join_in_order, "pages": pages, "items": items}
+        words = {"here": here, "unindexed": unindexed, "join_in_order": join_in_order, "pages": pages}
+        words |= {"items": items, "value_at": value_at, "kind_at": kind_at}
+        self.reads_values = bool(value_at)
         self._words = {f"{{{mark}}}": word for mark, word in words.items()}
         self.say = functools.cache(self._said)
 

@@ -1,8 +1,8 @@
 """Translates `MemoryQuery` to SQL: chooses the index that leads, the filters it answers and the place of the limit.
 
 The text depends on which filters are given, never on their values, so there are few texts: each is made
-once and stays in the driver's statement cache. Python applies `MemoryQuery.where`,
-and compares the tags of an entry where a query names so many that looking each up would take longer.
+once and stays in the driver's statement cache. Python applies `MemoryQuery.where` to what `jarvis._sql.preselection`
+lets through, and compares the tags of an entry where a query names so many that looking each up would take longer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from jarvis._sql import preselection
 from jarvis.model.query import MemoryQuery
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class _Shape(NamedTuple):
     limit: bool
     past: bool
     excluded: int
+    values: tuple[str, ...]
 
 
 class _Era(NamedTuple):
@@ -115,7 +117,7 @@ def select(
     Returns:
         None when nothing can match: an empty list of tags, a limit of 0, or a name that no entry has.
     """
-    bound = _bind(query, namespace, name_id, now=now, limited=limited, cutoff=cutoff)
+    bound = _bind(query, namespace, name_id, dialect, now=now, limited=limited, cutoff=cutoff)
     return None if bound is None else Statement(_select_text(bound[0], dialect), bound[1])
 
 
@@ -129,7 +131,7 @@ def count(
     cutoff: Cutoff | None = None,
 ) -> Statement | None:
     """Return the statement that counts the entries that match `query` without `where`, or None for 0."""
-    bound = _bind(query, namespace, name_id, now=now, limited=True, cutoff=cutoff)
+    bound = _bind(query, namespace, name_id, dialect, now=now, limited=True, cutoff=cutoff)
     return None if bound is None else Statement(_count_text(bound[0], dialect), bound[1])
 
 
@@ -140,7 +142,7 @@ def every_state(
     `query` without `where`, `limit` and `after`; or None if nothing can match.
     """
     whole = msgspec.structs.replace(query, limit=None, after=None)
-    bound = _bind(whole, namespace, name_id, now=0, limited=False, cutoff=None)
+    bound = _bind(whole, namespace, name_id, dialect, now=0, limited=False, cutoff=None)
     if bound is None:
         return None
     parts = (_in_era(bound[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
@@ -151,6 +153,7 @@ def _bind(
     query: MemoryQuery,
     namespace: str,
     name_id: Callable[[str], int | None],
+    dialect: Dialect,
     *,
     now: int,
     limited: bool,
@@ -194,6 +197,10 @@ def _bind(
     bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
     if cutoff is not None:
         bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
+    values: tuple[str, ...] = ()
+    if query.where is not None and dialect.reads_values:
+        values, bounds = preselection.preselect(query.where)
+        bound.update(bounds)
     shape = _Shape(
         query.category is not None,
         query.entity_type is not None,
@@ -208,6 +215,7 @@ def _bind(
         limit is not None,
         cutoff is not None,
         len(excluded),
+        values,
     )
     return shape, bound
 
@@ -247,6 +255,7 @@ def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> 
     `jarvis._sql.history.cutoff` has checked that no state is missing.
     """
     extra = [LIVE] if is_live and not era.is_over else []
+    extra += preselection.conditions(shape.values)
     if shape.tags is None or shape.key or shape.entity_id:
         return _led_by_entries(shape, columns, era, extra), _newest_first("e")
     if shape.tags == 1 or shape.all_tags:
@@ -261,7 +270,7 @@ def _placed_by(table: str, columns: str) -> str:
 
 def _led_by_entries(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text in which the entries lead, by the best index for the filters; tags are looked up row by row."""
-    conditions = [*_common(shape, "e", era), *extra]
+    conditions = [*extra, *_common(shape, "e", era)]  # values first: few entries are then looked up by tag
     if shape.key:
         conditions.append("e.key = :key")
     if shape.entity_id:

@@ -2,20 +2,73 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from jarvis.conformance.fixtures import NOON, Promises, an_entry
+from jarvis.capabilities import Erases
+from jarvis.conformance.fixtures import NOON, FakeClock, Promises, an_entry
 from jarvis.errors import InvalidQueryError
 from jarvis.model.query import MemoryQuery
+from jarvis.model.value_filter import compile_where
+from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
+
+_STORED: tuple[Any, ...] = (
+    *(0, 1, -0.0, 1.5, 2**53, 2**53 + 1, 2.0**53, 2**63, 2**64 - 1, 2.0**64, 2**70, -(2**70), 1e308, 5e-324),
+    *(Decimal(1), Decimal("1.5"), Decimal(2**53 + 1), Decimal("NaN"), float("nan"), float("inf"), True, False, None),
+    *("", "a", "ab", "a\0b", "a\ud800", "\ud7ff", "\ue000", "\U0010ffff", "{", "1", "again and again " * 500),
+    *(b"a", NOON, time(1), [1], [], {"x": 1}, {"$type": "int", "x": 1}, (1,), {1}),
+)
+"""Values that stores keep in forms of their own, or that a database reads otherwise than Python."""
+
+_CONDITIONS: tuple[Any, ...] = (
+    *(0, 1, 1.5, 2**53 + 1, 2.0**53, 2**64 - 1, 2**70, True, None, "a", "a\0b", "a\ud800", "", NOON, Decimal("1.5")),
+    *({name: 1} for name in ("$gt", "$gte", "$lt", "$lte", "$ne")),
+    *({name: 2**53 + 1} for name in ("$gt", "$gte", "$lt", "$lte")),
+    *({name: "a"} for name in ("$gt", "$gte", "$lt", "$lte", "$startswith", "$icontains")),
+    *({"$gt": False}, {"$gt": 1e400}, {"$lt": 10**400}, {"$gte": "\ud7ff"}, {"$startswith": "\ud7ff"}, {"$gt": b""}),
+    *({"$in": [1, "a", True]}, {"$in": [2**53 + 1, 1.5]}, {"$in": [None, "\ud800"]}, {"$in": []}, {"$nin": [1, "a"]}),
+    *({"$exists": True}, {"$exists": False}, {"$gt": 0, "$lt": 2}, {"$not": {"$gt": 0}}),
+)
 
 
 class ValueFilterPromises(Promises):
     """Conditions on values: kinds, texts, elements of lists, paths."""
+
+    def test_a_filter_finds_what_matches_in_whatever_form_it_is_stored(self, backend: StorageBackend) -> None:
+        entries = [an_entry(str(number), value={"v": value}) for number, value in enumerate(_STORED)]
+        entries += [an_entry("none", value={}), an_entry("tagged", value={"v": 1, "$type": "x", "d": {"v": 1}})]
+        for entry in entries:
+            backend.create(entry)
+        entries.reverse()  # newest first
+
+        for condition in _CONDITIONS:
+            for path, others in (("v", {}), ("v", {"limit": 3, "tags": ["ui", "x"]}), (("v", "x"), {"key": "theme"})):
+                query = MemoryQuery(where={path: condition}, **others)
+                wanted = [entry.id for entry in entries if query.matches(entry)][: query.limit]
+                assert [entry.id for entry in backend.select(query)] == wanted, query
+                assert [entry.id for entry in backend.iterate(query)] == wanted, query
+                assert backend.count(query) == len(wanted), query
+
+    def test_a_filter_on_values_finds_and_erases_what_was(self, past: MemoryModule, later: FakeClock) -> None:
+        self.need(past.backend, Erases)
+        values = {past.create_memory("c", "k", {"v": value}, "t"): {"v": value} for value in _STORED}
+        then = later.now = later.now + timedelta(hours=1)
+        later.step(hours=1)
+        for memory_id in values:
+            past.update_memory(memory_id, {})
+
+        for condition in _CONDITIONS:
+            test = compile_where({"v": condition})
+            wanted = {memory_id for memory_id, value in values.items() if test(value)}
+            assert {entry.id for entry in past.search_memories(where={"v": condition}, as_of=then)} == wanted
+            assert past.count_memories(where={"v": condition}, as_of=then) == len(wanted)
+        erased = sum(map(compile_where({"v": {"$gte": 1}}), values.values()))
+        assert past.erase_memories(where={"v": {"$gte": 1}}).memories == erased
+        assert past.count_memories() == len(values) - erased
 
     def test_value_filters_compare_within_a_type_only(self, backend: StorageBackend) -> None:
         values: dict[str, Any] = {
