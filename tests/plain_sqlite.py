@@ -34,8 +34,8 @@ class PlainDriver:
         here="1",
         unindexed="",
         join_in_order="JOIN",
+        members="SELECT value FROM json_each",
         pages="PRAGMA page_count",
-        items="json_each",
         value_at="json_extract",
         kind_at="json_type",
     )

@@ -217,8 +217,10 @@ ANYTHING |= OWN
 GOOD: dict[str, Any] = {
     "after": None,
     "as_of": None,
+    "ascending": None,
     "batch": 10,
     "category": "tasks",
+    "category_prefix": None,
     "change": lambda value: value,
     "changes": {"a": 1},
     "device_info": {"os": "linux"},
@@ -232,15 +234,19 @@ GOOD: dict[str, Any] = {
     "from_version": 1,
     "idle_seconds": 0.0,
     "if_version": None,
+    "ids": ["1"],
     "include_archived": False,
     "interval": 60,
     "key": "k",
+    "key_prefix": None,
     "keys": (),
     "limit": 10,
     "memory_id": "absent",  # or one that is there, see `_call`
     "module": None,
     "namespace": "alice",
+    "offset": 0,
     "on_unstorable": "repr",
+    "order": "changed",
     "progress": None,
     "reason": None,
     "since": None,
@@ -288,6 +294,8 @@ def _attempts(verb: str, memory_id: str) -> Iterator[tuple[str, Arguments]]:
     good = {parameter: GOOD[parameter] for parameter in VERBS[verb]}
     if "memory_id" in good:
         good["memory_id"] = memory_id
+    if "where" in good:
+        good["keys"] = None  # those of a search, not of an encryption
     if "ttl" in good and verb == "touch_memory":
         good["ttl"] = 60
     yield "nothing", good

@@ -222,6 +222,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     record_task = awaitable(MemoryModule.record_task, "change")
 
     get_memory = awaitable(MemoryModule.get_memory, "read")
+    get_memories = awaitable(MemoryModule.get_memories, "read")
     get_memory_by_key = awaitable(MemoryModule.get_memory_by_key, "read")
     get_memories_by_category = awaitable(MemoryModule.get_memories_by_category, "read")
     get_memories_by_entity = awaitable(MemoryModule.get_memories_by_entity, "read")

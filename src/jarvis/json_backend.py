@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-import msgspec
 
 from jarvis._json import mending
 from jarvis._json.past import PastRoom
@@ -51,7 +50,7 @@ from jarvis.storage_backend import SelectingBackend
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
@@ -197,6 +196,11 @@ class JSONBackend(SelectingBackend):
             return prepare(value, "off")
         return super().prepare(value)  # a subclass's own verb is given the value itself
 
+    def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
+        records = map(self._room().get, ids)
+        with self._decoding():
+            return [record.entry() for record in records if record is not None]
+
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         return self._listed(self._room(), query)
 
@@ -321,7 +325,7 @@ class JSONBackend(SelectingBackend):
     def erase(self, which: str | MemoryQuery | None) -> Erased:
         self._store.own_transaction()
         if isinstance(which, MemoryQuery):
-            which = msgspec.structs.replace(which, limit=None, after=None)
+            which = which.whole()
         with self._store.changing(self._now) as transaction, self._decoding():
             return transaction.erase(self.namespace, which)
 
@@ -416,4 +420,8 @@ class _Then:
 
 
 def _matching(room: _Answering, query: MemoryQuery) -> Iterator[Record]:
-    return itertools.islice(filter(query.predicate(), room.candidates(query)), query.limit)
+    matching = filter(query.predicate(), room.candidates(query))
+    if not query.is_newest_first:
+        return iter(query.arranged(matching))
+    stop = None if query.limit is None else min(query.offset + query.limit, sys.maxsize)
+    return itertools.islice(matching, query.offset, stop)

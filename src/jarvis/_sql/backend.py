@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVarTuple
 
@@ -126,6 +126,9 @@ class SQLBackend(SelectingBackend):
         if self._takes_prepared:
             return prepare(value, self._compression)
         return super().prepare(value)
+
+    def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
+        return self._reader.reading(self._reader.several, list(filter(can_be_looked_up, ids)))
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def answer(session: Session) -> list[MemoryEntry]:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from jarvis.model.query import end_of
+
 MOST = 2
 """The most conditions in a statement: each costs 0.4 µs an entry, for nothing if all entries match."""
 
@@ -26,7 +28,6 @@ _MOST_STEPS, _MOST_CHARACTERS = 10, 1_000
 _EXACT = 2**49  # up to here every database reads a whole number exactly, also if it is written as a float
 _ROUNDING, _SMALLEST = 1e-12, 1e-300
 _ABOVE_TEXT = b""  # numbers are less than texts, and texts less than bytes
-_LAST_CHARACTER, _BEFORE_SURROGATES, _BEHIND_SURROGATES = 0x10FFFF, 0xD7FF, 0xE000
 
 _MAYBE = """(e.packed IS NOT NULL OR e.body NOT LIKE '[{%' OR e.body LIKE '%"$type"%')"""
 _OBJECT = "x BETWEEN '{' AND '|'"
@@ -34,7 +35,7 @@ _OBJECT = "x BETWEEN '{' AND '|'"
 _FOUND = "(SELECT CASE WHEN x IS NULL THEN {} ELSE {} END FROM (SELECT {}(e.body, :path_#) AS x LIMIT 1) AS found)"
 _TEXTS = {
     "absent": _FOUND.format("TRUE", "FALSE", "{kind_at}"),
-    "list": _FOUND.format(_MAYBE, f"x IN (SELECT value FROM {{items}}(:items_#)) OR {_OBJECT}", "{value_at}"),
+    "list": _FOUND.format(_MAYBE, f"x IN ({{members}}(:items_#)) OR {_OBJECT}", "{value_at}"),
     "present": _FOUND.format(_MAYBE, "TRUE", "{kind_at}"),
     "range": _FOUND.format(_MAYBE, f"x BETWEEN :low_# AND :high_# OR {_OBJECT}", "{value_at}"),
     "text": f"coalesce({{value_at}}(e.body, :path_#) = :text_#, {_MAYBE})",  # no tagged form at the path equals a text
@@ -124,7 +125,7 @@ def _bounds(name: Any, operand: Any) -> tuple[Bound, Bound] | None:
         if not _is_plain_text(operand):
             return None
         if name == "$startswith":
-            return operand, _behind(operand)
+            return operand, end_of(operand) or _ABOVE_TEXT
         low, high, lowest, highest = operand, operand, "", _ABOVE_TEXT
     elif _is_exact(operand):
         low = high = int(operand)
@@ -161,12 +162,3 @@ def _nearest(number: int | float) -> float:
         return float(number)
     except OverflowError:  # an int that is greater than every float
         return math.inf if number > 0 else -math.inf
-
-
-def _behind(prefix: str) -> Bound:
-    """Return the least text behind all that begin with `prefix`."""
-    kept = prefix.rstrip(chr(_LAST_CHARACTER))
-    if not kept:
-        return _ABOVE_TEXT
-    last = ord(kept[-1])
-    return kept[:-1] + chr(_BEHIND_SURROGATES if last == _BEFORE_SURROGATES else last + 1)

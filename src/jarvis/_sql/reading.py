@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._sql.select import COLUMNS, LIVE, Statement, select, tags_test
+from jarvis._sql.select import COLUMNS, LIVE, Statement, as_json, select, tags_test
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
@@ -28,6 +29,7 @@ Clock = Callable[[], datetime]
 
 _LIVE = LIVE.replace(":now", "?")
 READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ? AND {_LIVE}"
+_READ_MANY = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id IN ({{members}}(?)) AND {_LIVE}"
 LAST_WRITTEN = f"""
 SELECT {COLUMNS} FROM entries AS e
 WHERE e.namespace = ?1
@@ -85,6 +87,15 @@ class Reader:
             session.note_read(self.namespace, rows[0], entry.tags)
         return entry
 
+    def several(self, session: Session, ids: Sequence[str]) -> list[MemoryEntry]:
+        """Return the entries with these ids, in the order of `ids`."""
+        asked, now = as_json(ids), self.now()
+        rows = session.rows(session.say(_READ_MANY), (session.names.id_of(self.namespace), asked, now))
+        if not rows and not session.depth:
+            rows = session.rows(session.say(_READ_MANY), (session.names.fresh_id_of(self.namespace), asked, now))
+        found = {entry.id: entry for entry in self.entries(session, rows)}
+        return [found[entry_id] for entry_id in ids if entry_id in found]
+
     def rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
         """Return the rows that answer `query`."""
         # With several tags the rows of one would hide that the remembered number of another is out of date.
@@ -99,7 +110,7 @@ class Reader:
         return session.rows(*statement) if statement else []
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
-        """Yield the entries that match `query`, `where` included, up to its limit, row by row."""
+        """Yield the entries that match `query`, `where` included, from its offset up to its limit, row by row."""
         for row in self.matching(session, query, now, seen):
             yield self.entries(session, (row,))[0]
 
@@ -115,7 +126,10 @@ class Reader:
             rows = (row for row in rows if has_tags(session.body(row[-2])))
         if test is not None:
             rows = (row for row in rows if test(self.value(row[1], row[-2], row[-1])))
-        yield from itertools.islice(rows, query.limit)
+        skipped = 0 if limited else query.offset
+        yield from itertools.islice(
+            rows, skipped, None if query.limit is None else min(skipped + query.limit, sys.maxsize)
+        )
 
     def entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
         """Return the entries of rows of `COLUMNS`; raise `ErasedError` if a name they need is gone."""

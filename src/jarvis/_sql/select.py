@@ -8,16 +8,18 @@ lets through, and compares the tags of an entry where a query names so many that
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from jarvis._sql import preselection
-from jarvis.model.query import MemoryQuery
+from jarvis.model.marks import ABSENT
+from jarvis.model.query import MemoryQuery, end_of
 
 if TYPE_CHECKING:
     from jarvis._sql.dialect import Dialect
+    from jarvis.model.place import Order
     from jarvis.model.revision import Cutoff
     from jarvis.model.value_filter import Test
 
@@ -27,14 +29,24 @@ LIVE = "(e.expires <= :now) IS NOT TRUE"
 VALUE = "e.body, e.packed"
 """The columns that hold the value of an entry, see `jarvis.model.record.Encoded`."""
 
+_CREATION = "coalesce(e.created, e.instant)"
+_BOUNDS = {"key_from": ">=", "key_to": "<", "category_from": ">=", "category_to": "<"}
+_ALL = 2**62
+"""The limit of a page without one."""
+
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
 
 
 FEW = 8
 """The most tags that a statement names one by one; more are in one list, or left to Python."""
 
-_LISTED = "SELECT value FROM {items}(:listed)"
+_LISTED = "{members}(:listed)"
 _LOOKS = 10_000  # at rows of tags, to find the one that the fewest entries have
+
+
+def as_json(members: Sequence[object]) -> str:
+    """Return a list as the value of a parameter behind ``{members}``."""
+    return msgspec.json.encode(members).decode()
 
 
 class Statement(NamedTuple):
@@ -51,6 +63,7 @@ class _Shape(NamedTuple):
     entity_type: bool
     key: bool
     entity_id: bool
+    is_absent: bool
     since: bool
     until: bool
     after: bool
@@ -60,7 +73,17 @@ class _Shape(NamedTuple):
     limit: bool
     past: bool
     excluded: int
+    keys: bool
+    ranges: tuple[str, ...]
+    order: Order
+    is_ascending: bool
+    offset: bool
     values: tuple[str, ...]
+
+    @property
+    def names_entries(self) -> bool:
+        """Whether it names keys or an entity, which few entries have."""
+        return self.key or self.keys or self.entity_id or "key_from" in self.ranges
 
 
 class _Era(NamedTuple):
@@ -139,10 +162,9 @@ def every_state(
     query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], dialect: Dialect
 ) -> Statement | None:
     """Return the statement that selects id and `VALUE` of every state, present or past, expired or not, that matches
-    `query` without `where`, `limit` and `after`; or None if nothing can match.
+    `query` without `where`, page by page or not; or None if nothing can match.
     """
-    whole = msgspec.structs.replace(query, limit=None, after=None)
-    bound = _bind(whole, namespace, name_id, dialect, now=0, limited=False, cutoff=None)
+    bound = _bind(query.whole(), namespace, name_id, dialect, now=0, limited=False, cutoff=None)
     if bound is None:
         return None
     parts = (_in_era(bound[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
@@ -176,7 +198,7 @@ def _bind(
             return None
         tags, listed = len(wanted), len(query.tags) > FEW
         if listed:
-            bound["listed"], tags = None if None in wanted else msgspec.json.encode(wanted).decode(), 0
+            bound["listed"], tags = None if None in wanted else as_json(wanted), 0
             bound["looks"] = _LOOKS // len(wanted)
         else:
             bound.update((f"tag_{index}", number) for index, number in enumerate(wanted))
@@ -184,14 +206,21 @@ def _bind(
         return None
     if query.key is not None:
         bound["key"] = query.key
-    if query.entity_id is not None:
+    if query.entity_id is not None and query.entity_id is not ABSENT:
         bound["entity_id"] = query.entity_id
+    if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
+        bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
+    ranges = [*_range("key", query.key_prefix), *_range("category", query.category_prefix)]
+    bound.update(ranges)
     if query.since is not None or query.until is not None:
         bound["since"], bound["until"] = query.instants
     if query.after is not None and query.position is not None:
-        bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
-    if limit is not None:
-        bound["limit"] = limit
+        *first, bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
+        bound.update(("after", place) for place in first)
+    offset = query.offset if limited else 0
+    if limit is not None or offset:
+        limit = _ALL if limit is None else limit
+        bound["limit"], bound["offset"], bound["reach"] = limit, offset, min(limit + offset, _ALL)
     bound["now"] = now
     excluded = () if len(query.exclude_tags or ()) > FEW else tuple(dict.fromkeys(query.exclude_tags or ()))
     bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
@@ -205,7 +234,8 @@ def _bind(
         query.category is not None,
         query.entity_type is not None,
         query.key is not None,
-        query.entity_id is not None,
+        "entity_id" in bound,
+        query.entity_id is ABSENT,
         query.since is not None,
         query.until is not None,
         query.after is not None,
@@ -215,9 +245,23 @@ def _bind(
         limit is not None,
         cutoff is not None,
         len(excluded),
+        query.keys is not None,
+        tuple(name for name, _ in ranges),
+        query.order,
+        query.is_ascending,
+        offset > 0,
         values,
     )
     return shape, bound
+
+
+def _range(name: str, prefix: str | None) -> list[tuple[str, str]]:
+    """Return the bounds, by the names of their bindings, of the texts that begin with `prefix`."""
+    if not prefix:
+        return []
+    end = end_of(prefix)
+    bounds = [(f"{name}_from", prefix)]
+    return bounds if end is None else [*bounds, (f"{name}_to", end)]
 
 
 @functools.lru_cache(maxsize=1_000)
@@ -226,17 +270,19 @@ def _select_text(shape: _Shape, dialect: Dialect) -> str:
         text, order = _in_era(shape, COLUMNS, _PRESENT)
         text = f"{text} {order}"
     else:  # an index returns each part newest first, and SQLite merges them row by row
-        parts = [_in_era(shape, COLUMNS, era)[0] for era in (_PRESENT, _PAST)]
-        text = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS states ORDER BY instant DESC, row DESC"
-    return dialect.say(f"{text} LIMIT :limit" if shape.limit else text)
+        columns = f"{COLUMNS}, {_CREATION} AS creation" if shape.order == "created" else COLUMNS
+        parts = [_in_era(shape, columns, era)[0] for era in (_PRESENT, _PAST)]
+        states = f"({' UNION ALL '.join(parts)}) AS states"
+        text = f"SELECT {COLUMNS.replace('e.', '')} FROM {states} {_ordered(shape, '', 'creation')}"
+    return dialect.say(text + _page(shape))
 
 
 @functools.lru_cache(maxsize=1_000)
 def _count_text(shape: _Shape, dialect: Dialect) -> str:
     eras = (_PRESENT, _PAST) if shape.past else (_PRESENT,)
-    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit)[0] for era in eras)
-    if shape.limit:
-        return dialect.say(f"SELECT count(*) FROM (SELECT 1 FROM ({text}) AS states LIMIT :limit) AS counted")
+    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit or shape.offset)[0] for era in eras)
+    if shape.limit or shape.offset:
+        return dialect.say(f"SELECT count(*) FROM (SELECT 1 FROM ({text}) AS states{_page(shape)}) AS counted")
     # Subtract the expired entries: they are few, and the others can be counted from the index alone.
     states, expired = (f"(SELECT count(*) FROM ({part}) AS states)" for part in (text, _expired(shape)))
     return dialect.say(f"SELECT {states} - {expired}")
@@ -256,11 +302,11 @@ def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> 
     """
     extra = [LIVE] if is_live and not era.is_over else []
     extra += preselection.conditions(shape.values)
-    if shape.tags is None or shape.key or shape.entity_id:
-        return _led_by_entries(shape, columns, era, extra), _newest_first("e")
+    if shape.tags is None or shape.names_entries:
+        return _led_by_entries(shape, columns, era, extra), _ordered(shape, "e.")
     if shape.tags == 1 or shape.all_tags:
-        return _led_by_tag(shape, _placed_by("g", columns), era, extra), _newest_first("g")
-    return _merged_tags(shape, _placed_by("m", columns), era, extra), _newest_first("m")
+        return _led_by_tag(shape, _placed_by("g", columns), era, [*_own(shape, "g"), *extra]), _ordered(shape, "g.")
+    return _merged_tags(shape, _placed_by("m", columns), era, [*_own(shape, "m"), *extra]), _ordered(shape, "m.")
 
 
 def _placed_by(table: str, columns: str) -> str:
@@ -270,11 +316,7 @@ def _placed_by(table: str, columns: str) -> str:
 
 def _led_by_entries(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text in which the entries lead, by the best index for the filters; tags are looked up row by row."""
-    conditions = [*extra, *_common(shape, "e", era)]  # values first: few entries are then looked up by tag
-    if shape.key:
-        conditions.append("e.key = :key")
-    if shape.entity_id:
-        conditions.append("e.entity_id = :entity_id")
+    conditions = [*_common(shape, "e", era), *_own(shape, "e"), *extra, *_excluding(shape, "e", era)]
     marks = [f":tag_{index}" for index in range(shape.tags or 0)]
     if shape.listed and not shape.all_tags:
         marks = [_LISTED]
@@ -288,7 +330,8 @@ def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str
 
     The tables are joined in that order, so only entries that are returned are read.
     """
-    conditions = [f"g.tag = {_rarest(era) if shape.listed else ':tag_0'}", *_common(shape, "g", era), *extra]
+    tag = _rarest(era) if shape.listed else ":tag_0"
+    conditions = [f"g.tag = {tag}", *_common(shape, "g", era), *_excluding(shape, "g", era), *extra]
     conditions += [
         f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{index}'])})"
         for index in range(1, shape.tags or 0)
@@ -308,27 +351,31 @@ def _merged_tags(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> st
 
     SQLite sorts what the parts find; no other text needs that.
     """
+    is_cut = shape.limit and shape.order == "changed"
+    inner = extra if is_cut else []  # else rows that are left out later would fill the limit
     if not shape.listed:
-        union = " UNION ".join(_of_tags(shape, "g", f"= :tag_{index}", era, extra) for index in range(shape.tags or 0))
-    elif shape.limit:
-        newest = f"SELECT instant, row FROM ({_of_tags(shape, 'n', '= w.value', era, extra)}) AS n"
-        rows = f"{era.tags} AS g ON g.namespace = :namespace AND g.tag = w.value AND (g.instant, g.row) IN ({newest})"
+        union = " UNION ".join(_of_tags(shape, "g", f"= :tag_{index}", era, inner) for index in range(shape.tags or 0))
+    elif is_cut:
+        first = f"SELECT instant, row FROM ({_of_tags(shape, 'n', '= w.value', era, inner)}) AS n"
+        rows = f"{era.tags} AS g ON g.namespace = :namespace AND g.tag = w.value AND (g.instant, g.row) IN ({first})"
         union = f"SELECT DISTINCT {_placed('g', era)} FROM ({_LISTED}) AS w {{join_in_order}} {rows}"
     else:
-        union = f"SELECT DISTINCT * FROM ({_of_tags(shape, 'g', f'IN ({_LISTED})', era, extra)}) AS n"
-    only = f" WHERE {' AND '.join(extra)}" if extra and not shape.limit else ""
+        union = f"SELECT DISTINCT * FROM ({_of_tags(shape, 'g', f'IN ({_LISTED})', era, inner)}) AS n"
+    only = f" WHERE {' AND '.join(extra)}" if extra and not is_cut else ""
     joined = f"{era.entries} AS e ON {_is_same('e', 'm', era)}"
     return f"SELECT {columns} FROM ({union}) AS m {{join_in_order}} {joined}{only}"
 
 
 def _of_tags(shape: _Shape, table: str, tag: str, era: _Era, extra: list[str]) -> str:
-    """Return the text that selects the places of the states with a tag, at most `limit`."""
-    conditions = [f"{table}.tag {tag}", *_common(shape, table, era)]
-    if shape.limit and extra:  # else rows that are left out later would fill the limit
+    """Return the text that selects the places of the states with a tag, of a page only as many as it reaches."""
+    conditions = [f"{table}.tag {tag}", *_common(shape, table, era), *_excluding(shape, table, era)]
+    if extra:
         inner = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', table, era)}"
         conditions.append(f"EXISTS ({inner} AND {' AND '.join(extra)})")
     part = f"SELECT {_placed(table, era)} FROM {era.tags} AS {table} WHERE {' AND '.join(conditions)}"
-    return f"SELECT * FROM ({part} {_newest_first(table)} LIMIT :limit) AS newest" if shape.limit else part
+    if not shape.limit or shape.order != "changed":
+        return part
+    return f"SELECT * FROM ({part} {_ordered(shape, f'{table}.')} LIMIT :reach) AS first_rows"
 
 
 def _placed(table: str, era: _Era) -> str:
@@ -344,8 +391,43 @@ def _is_tagged(table: str, marks: list[str]) -> str:
     return f"{is_state} AND t.tag IN ({', '.join(marks)})"
 
 
-def _newest_first(table: str) -> str:
-    return f"ORDER BY {table}.instant DESC, {table}.row DESC"
+def _ordered(shape: _Shape, table: str, creation: str = _CREATION) -> str:
+    """Return the order of the rows; `table` holds instant and row."""
+    way = "ASC" if shape.is_ascending else "DESC"
+    columns = [f"{table}instant", f"{table}row"]
+    if shape.order != "changed":
+        columns.insert(0, creation if shape.order == "created" else "e.key" if table else "key")
+    return f"ORDER BY {', '.join(f'{column} {way}' for column in columns)}"
+
+
+def _page(shape: _Shape) -> str:
+    """Return the end of a statement that leaves out what is before and after a page."""
+    if not shape.limit and not shape.offset:
+        return ""
+    return " LIMIT :limit OFFSET :offset" if shape.offset else " LIMIT :limit"
+
+
+def _own(shape: _Shape, table: str) -> list[str]:
+    """Return the conditions that only the entries themselves can answer; `table` holds instant and row."""
+    conditions = []
+    if shape.key:
+        conditions.append("e.key = :key")
+    if shape.keys:
+        conditions.append("e.key IN ({members}(:keys))")
+    conditions += [f"e.key {_BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("key")]
+    if shape.entity_id:
+        conditions.append("e.entity_id = :entity_id")
+    if shape.is_absent:
+        conditions.append("e.entity_id IS NULL")
+    if shape.after and shape.order != "changed":
+        first = _CREATION if shape.order == "created" else "e.key"
+        place = f"({first}, {table}.instant, {table}.row)"
+        conditions.append(f"{place} {_beyond(shape)} (:after, :after_instant, :after_row)")
+    return conditions
+
+
+def _beyond(shape: _Shape) -> str:
+    return ">" if shape.is_ascending else "<"
 
 
 def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
@@ -359,21 +441,26 @@ def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
         conditions.append(f"{table}.instant >= :since")
     if shape.until:
         conditions.append(f"{table}.instant < :until")
-    if shape.after:
-        conditions.append(f"({table}.instant, {table}.row) < (:after_instant, :after_row)")
+    ranges = [f"name {_BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
+    if ranges:
+        categories = f"SELECT id FROM names WHERE {{here}} AND {' AND '.join(ranges)}"
+        conditions.append(f"{table}.category IN ({categories})")
+    if shape.after and shape.order == "changed":
+        conditions.append(f"({table}.instant, {table}.row) {_beyond(shape)} (:after_instant, :after_row)")
     if shape.past:
         conditions += visible(table, is_over=era.is_over)
-    if shape.excluded:
-        conditions.append(_has_none(shape.excluded, table, era))
     return conditions
 
 
-def _has_none(count: int, table: str, era: _Era) -> str:
+def _excluding(shape: _Shape, table: str, era: _Era) -> list[str]:
+    """Return the condition for a state to have no excluded tag: the last, for it takes more than the others."""
+    if not shape.excluded:
+        return []
     # By name, not by id as elsewhere: an id that was looked up before may be out of date, or the tag may have
     # got its first id since. Then the query would return entries that have the tag.
-    marks = ", ".join(f":excluded_{index}" for index in range(count))
+    marks = ", ".join(f":excluded_{index}" for index in range(shape.excluded))
     tagged = _is_tagged(table, [f"SELECT id FROM names WHERE {{here}} AND name IN ({marks})"])
-    return f"NOT EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {tagged})"
+    return [f"NOT EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {tagged})"]
 
 
 def visible(table: str, *, is_over: bool) -> list[str]:

@@ -37,8 +37,8 @@ DIALECT = Dialect(
     here="TRUE",
     unindexed="+",
     join_in_order="CROSS JOIN",
+    members="SELECT value FROM json_each",
     pages="PRAGMA page_count",
-    items="json_each",
     value_at="json_extract",
     kind_at="json_type",
 )
@@ -301,8 +301,6 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
         apsw.SQLITE_IOERR_CORRUPTFS,
     ):
         return corrupt(path)
-    if isinstance(error, apsw.SQLError) and "malformed JSON" in str(error):  # a condition of `jarvis._sql.preselection`
-        return corrupt(path, "an entry cannot be decoded")
     is_full = isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE  # no room for the log's index
     if is_full or system_errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(

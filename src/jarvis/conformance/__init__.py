@@ -24,6 +24,7 @@ import pytest
 # Failed asserts show their values only in modules that are registered with pytest before their import.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
+from jarvis.conformance.asking import AskingPromises
 from jarvis.conformance.callers import CallerPromises
 from jarvis.conformance.compression import CompressionPromises
 from jarvis.conformance.erasure import ErasurePromises
@@ -49,6 +50,7 @@ __all__ = ["BackendContract", "BackendMachine", "machine"]
 class BackendContract(
     VerbPromises,
     FilterPromises,
+    AskingPromises,
     ValueFilterPromises,
     ValuePromises,
     TransactionPromises,

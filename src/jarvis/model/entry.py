@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import MutableMapping, MutableSequence, MutableSet
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +16,7 @@ from jarvis.codec.instants import datetime_of, nearest_instant
 from jarvis.codec.json_form import json_form
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK, why_refused
 from jarvis.errors import InvalidEntryError
+from jarvis.model.place import cursor_of
 
 DEFAULT_NAMESPACE = "default"
 NO_MODULE, NO_TASK = "unknown", "none"
@@ -49,7 +50,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
         timestamp: when it was created or last updated; aware UTC when the module made it.
         provenance: who made it and when: module, task_id, created_at, updated_by, updated_at.
         version: 1 at creation, one more at each update; set by the backend.
-        position: where lists place it, (instant in microseconds since 1970 UTC, commit number); set
+        position: its place in the order of changes, (instant in microseconds since 1970 UTC, commit number); set
             by the backend, None before an entry was stored.
         expires_at: from this instant on it is absent; None for never. Aware; comes back in UTC.
 
@@ -79,10 +80,28 @@ class MemoryEntry(msgspec.Struct, eq=False):
         return instant, commit, self.id
 
     @property
+    def created_at(self) -> datetime:
+        """The moment of creation, from the provenance; the timestamp if that tells none."""
+        return moment_in(self.provenance, "created_at") or self.timestamp
+
+    @property
+    def updated_at(self) -> datetime:
+        """The moment of the last update, from the provenance; that of creation if it was never updated."""
+        return moment_in(self.provenance, "updated_at") or self.created_at
+
+    @property
+    def creation(self) -> int:
+        """The instant of `created_at`, by which the order ``created`` sorts."""
+        created = self.created_at
+        return self.order[0] if created == self.timestamp else nearest_instant(created)
+
+    @property
     def cursor(self) -> str:
-        """The place of this entry in every list, as text: `after=` takes it, also in another process."""
-        instant, commit, entry_id = self.order
-        return f"{instant}:{commit}:{entry_id}"
+        """The place of this entry in every list and order, as text: `after=` takes it, also in another process.
+
+        It holds the id and the key.
+        """
+        return cursor_of(self)
 
     def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
         """Return the nine fields, the version and the expiry as a dict, which shares nothing with the entry.
@@ -112,6 +131,15 @@ class MemoryEntry(msgspec.Struct, eq=False):
         return all(getattr(self, name) == getattr(other, name) for name in self.__struct_fields__ if name != "position")
 
     __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable, like a list
+
+
+def moment_in(provenance: dict[str, str], name: str) -> datetime | None:
+    """Return the moment that a text of a provenance tells, or None. Without a time zone it is in UTC."""
+    try:
+        moment = datetime.fromisoformat(provenance[name])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def copied(value: Any) -> Any:
