@@ -14,8 +14,9 @@ from jarvis._sql import entries, erasing, expiry, feed, history, mending
 from jarvis._sql.lender import Lender
 from jarvis._sql.past import PastView
 from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
-from jarvis._sql.select import LIVE, count, decides, select
+from jarvis._sql.select import LIVE, count, select
 from jarvis._sql.session import Session
+from jarvis._sql.shape import decides
 from jarvis.capabilities import (
     Expires,
     FeedsChanges,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from jarvis._sql import feed, registry, side_tables
 from jarvis._sql.reading import can_be_looked_up
-from jarvis._sql.select import every_state, tags_test
+from jarvis._sql.select import every_state
+from jarvis._sql.shape import tags_test
 from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
 from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE

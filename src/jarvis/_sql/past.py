@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from jarvis._sql import history
 from jarvis._sql.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
-from jarvis._sql.select import count, decides
+from jarvis._sql.select import count
 from jarvis._sql.session import Session
+from jarvis._sql.shape import decides
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.model.rules import exact_filters, settle

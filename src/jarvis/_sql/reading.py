@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._sql.select import COLUMNS, LIVE, Statement, as_json, select, tags_test
+from jarvis._sql.select import COLUMNS, LIVE, Statement, select
+from jarvis._sql.shape import as_json, tags_test
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError

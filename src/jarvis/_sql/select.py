@@ -8,20 +8,16 @@ lets through, and compares the tags of an entry where a query names so many that
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
 from jarvis._sql import preselection
-from jarvis.model.marks import ABSENT
-from jarvis.model.query import MemoryQuery, end_of
+from jarvis._sql.shape import Shape, bind
 
 if TYPE_CHECKING:
     from jarvis._sql.dialect import Dialect
-    from jarvis.model.place import Order
+    from jarvis.model.query import MemoryQuery
     from jarvis.model.revision import Cutoff
-    from jarvis.model.value_filter import Test
 
 LIVE = "(e.expires <= :now) IS NOT TRUE"
 """The condition for an entry not to have expired; `expires` is NULL if it never does."""
@@ -31,22 +27,9 @@ VALUE = "e.body, e.packed"
 
 _CREATION = "coalesce(e.created, e.instant)"
 _BOUNDS = {"key_from": ">=", "key_to": "<", "category_from": ">=", "category_to": "<"}
-_ALL = 2**62
-"""The limit of a page without one."""
-
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
 
-
-FEW = 8
-"""The most tags that a statement names one by one; more are in one list, or left to Python."""
-
 _LISTED = "{members}(:listed)"
-_LOOKS = 10_000  # at rows of tags, to find the one that the fewest entries have
-
-
-def as_json(members: Sequence[object]) -> str:
-    """Return a list as the value of a parameter behind ``{members}``."""
-    return msgspec.json.encode(members).decode()
 
 
 class Statement(NamedTuple):
@@ -54,36 +37,6 @@ class Statement(NamedTuple):
 
     sql: str
     bindings: dict[str, Any]
-
-
-class _Shape(NamedTuple):
-    """The filters that a query has: its text depends on nothing else."""
-
-    category: bool
-    entity_type: bool
-    key: bool
-    entity_id: bool
-    is_absent: bool
-    since: bool
-    until: bool
-    after: bool
-    tags: int | None
-    listed: bool
-    all_tags: bool
-    limit: bool
-    past: bool
-    excluded: int
-    keys: bool
-    ranges: tuple[str, ...]
-    order: Order
-    is_ascending: bool
-    offset: bool
-    values: tuple[str, ...]
-
-    @property
-    def names_entries(self) -> bool:
-        """Whether it names keys or an entity, which few entries have."""
-        return self.key or self.keys or self.entity_id or "key_from" in self.ranges
 
 
 class _Era(NamedTuple):
@@ -97,23 +50,6 @@ class _Era(NamedTuple):
 
 _PRESENT = _Era("entries", "tags", "row", is_over=False)
 _PAST = _Era("revisions", "past_tags", "ended", is_over=True)
-
-
-def decides(query: MemoryQuery) -> bool:
-    """Tell whether the rows of a statement are the answer, with nothing left for Python to judge."""
-    return query.where is None and tags_test(query) is None
-
-
-def tags_test(query: MemoryQuery) -> Test | None:
-    """Return the test of an entry's body by the tags that a statement does not look up, or None if there are none."""
-    tags, excluded = query.tags, query.exclude_tags
-    if tags is not None and (len(tags) <= FEW or query.tags_match == "any"):
-        tags = None
-    if excluded is not None and len(excluded) <= FEW:
-        excluded = None
-    if tags is None and excluded is None:
-        return None
-    return MemoryQuery(tags=tags, tags_match=query.tags_match, exclude_tags=excluded).predicate()
 
 
 def select(
@@ -140,7 +76,7 @@ def select(
     Returns:
         None when nothing can match: an empty list of tags, a limit of 0, or a name that no entry has.
     """
-    bound = _bind(query, namespace, name_id, dialect, now=now, limited=limited, cutoff=cutoff)
+    bound = bind(query, namespace, name_id, dialect, now=now, limited=limited, cutoff=cutoff)
     return None if bound is None else Statement(_select_text(bound[0], dialect), bound[1])
 
 
@@ -154,7 +90,7 @@ def count(
     cutoff: Cutoff | None = None,
 ) -> Statement | None:
     """Return the statement that counts the entries that match `query` without `where`, or None for 0."""
-    bound = _bind(query, namespace, name_id, dialect, now=now, limited=True, cutoff=cutoff)
+    bound = bind(query, namespace, name_id, dialect, now=now, limited=True, cutoff=cutoff)
     return None if bound is None else Statement(_count_text(bound[0], dialect), bound[1])
 
 
@@ -164,108 +100,15 @@ def every_state(
     """Return the statement that selects id and `VALUE` of every state, present or past, expired or not, that matches
     `query` without `where`, page by page or not; or None if nothing can match.
     """
-    bound = _bind(query.whole(), namespace, name_id, dialect, now=0, limited=False, cutoff=None)
+    bound = bind(query.whole(), namespace, name_id, dialect, now=0, limited=False, cutoff=None)
     if bound is None:
         return None
     parts = (_in_era(bound[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
     return Statement(dialect.say(" UNION ALL ".join(parts)), bound[1])
 
 
-def _bind(
-    query: MemoryQuery,
-    namespace: str,
-    name_id: Callable[[str], int | None],
-    dialect: Dialect,
-    *,
-    now: int,
-    limited: bool,
-    cutoff: Cutoff | None,
-) -> tuple[_Shape, dict[str, Any]] | None:
-    limit = query.limit if limited else None
-    if query.limit == 0:
-        return None
-    bound: dict[str, Any] = {"namespace": name_id(namespace)}
-    if query.category is not None:
-        bound["category"] = name_id(query.category)
-    if query.entity_type is not None:
-        bound["entity_type"] = name_id(query.entity_type)
-    tags, listed, all_tags = None, False, query.tags_match == "all"
-    if query.tags is not None:
-        wanted = [name_id(tag) for tag in dict.fromkeys(query.tags)]
-        if not all_tags:
-            wanted = [number for number in wanted if number is not None]
-        if not wanted:
-            return None
-        tags, listed = len(wanted), len(query.tags) > FEW
-        if listed:
-            bound["listed"], tags = None if None in wanted else as_json(wanted), 0
-            bound["looks"] = _LOOKS // len(wanted)
-        else:
-            bound.update((f"tag_{index}", number) for index, number in enumerate(wanted))
-    if None in bound.values():
-        return None
-    if query.key is not None:
-        bound["key"] = query.key
-    if query.entity_id is not None and query.entity_id is not ABSENT:
-        bound["entity_id"] = query.entity_id
-    if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
-        bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
-    ranges = [*_range("key", query.key_prefix), *_range("category", query.category_prefix)]
-    bound.update(ranges)
-    if query.since is not None or query.until is not None:
-        bound["since"], bound["until"] = query.instants
-    if query.after is not None and query.position is not None:
-        *first, bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
-        bound.update(("after", place) for place in first)
-    offset = query.offset if limited else 0
-    if limit is not None or offset:
-        limit = _ALL if limit is None else limit
-        bound["limit"], bound["offset"], bound["reach"] = limit, offset, min(limit + offset, _ALL)
-    bound["now"] = now
-    excluded = () if len(query.exclude_tags or ()) > FEW else tuple(dict.fromkeys(query.exclude_tags or ()))
-    bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
-    if cutoff is not None:
-        bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
-    values: tuple[str, ...] = ()
-    if query.where is not None and dialect.reads_values:
-        values, bounds = preselection.preselect(query.where)
-        bound.update(bounds)
-    shape = _Shape(
-        query.category is not None,
-        query.entity_type is not None,
-        query.key is not None,
-        "entity_id" in bound,
-        query.entity_id is ABSENT,
-        query.since is not None,
-        query.until is not None,
-        query.after is not None,
-        tags,
-        listed,
-        all_tags,
-        limit is not None,
-        cutoff is not None,
-        len(excluded),
-        query.keys is not None,
-        tuple(name for name, _ in ranges),
-        query.order,
-        query.is_ascending,
-        offset > 0,
-        values,
-    )
-    return shape, bound
-
-
-def _range(name: str, prefix: str | None) -> list[tuple[str, str]]:
-    """Return the bounds, by the names of their bindings, of the texts that begin with `prefix`."""
-    if not prefix:
-        return []
-    end = end_of(prefix)
-    bounds = [(f"{name}_from", prefix)]
-    return bounds if end is None else [*bounds, (f"{name}_to", end)]
-
-
 @functools.lru_cache(maxsize=1_000)
-def _select_text(shape: _Shape, dialect: Dialect) -> str:
+def _select_text(shape: Shape, dialect: Dialect) -> str:
     if not shape.past:
         text, order = _in_era(shape, COLUMNS, _PRESENT)
         text = f"{text} {order}"
@@ -278,7 +121,7 @@ def _select_text(shape: _Shape, dialect: Dialect) -> str:
 
 
 @functools.lru_cache(maxsize=1_000)
-def _count_text(shape: _Shape, dialect: Dialect) -> str:
+def _count_text(shape: Shape, dialect: Dialect) -> str:
     eras = (_PRESENT, _PAST) if shape.past else (_PRESENT,)
     text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit or shape.offset)[0] for era in eras)
     if shape.limit or shape.offset:
@@ -288,13 +131,13 @@ def _count_text(shape: _Shape, dialect: Dialect) -> str:
     return dialect.say(f"SELECT {states} - {expired}")
 
 
-def _expired(shape: _Shape) -> str:
+def _expired(shape: Shape) -> str:
     """Return the text that selects the expired entries through their own index."""
     text = _led_by_entries(shape, "1", _PRESENT, ["e.expires <= :now"])
     return text.replace("e.namespace =", "{unindexed}e.namespace =", 1)
 
 
-def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> tuple[str, str]:
+def _in_era(shape: Shape, columns: str, era: _Era, *, is_live: bool = True) -> tuple[str, str]:
     """Return the text that selects the states of an era, and its order, newest first.
 
     With `is_live` expired entries are left out. Past states are not tested for expiry: before the past is read,
@@ -314,7 +157,7 @@ def _placed_by(table: str, columns: str) -> str:
     return columns.replace("e.row,", f"{table}.row,").replace("e.instant,", f"{table}.instant,")
 
 
-def _led_by_entries(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+def _led_by_entries(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text in which the entries lead, by the best index for the filters; tags are looked up row by row."""
     conditions = [*_common(shape, "e", era), *_own(shape, "e"), *extra, *_excluding(shape, "e", era)]
     marks = [f":tag_{index}" for index in range(shape.tags or 0)]
@@ -325,7 +168,7 @@ def _led_by_entries(shape: _Shape, columns: str, era: _Era, extra: list[str]) ->
     return f"SELECT {columns} FROM {era.entries} AS e WHERE {' AND '.join(conditions)}"
 
 
-def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+def _led_by_tag(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text in which the rows of one tag lead: they are newest first and hold category and entity type.
 
     The tables are joined in that order, so only entries that are returned are read.
@@ -346,7 +189,7 @@ def _rarest(era: _Era) -> str:
     return f"(SELECT w.value FROM ({_LISTED}) AS w ORDER BY (SELECT count(*) FROM ({few}) AS seen) LIMIT 1)"
 
 
-def _merged_tags(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+def _merged_tags(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text that unites the rows of each tag, at most `limit` of each; UNION returns an entry once.
 
     SQLite sorts what the parts find; no other text needs that.
@@ -366,7 +209,7 @@ def _merged_tags(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> st
     return f"SELECT {columns} FROM ({union}) AS m {{join_in_order}} {joined}{only}"
 
 
-def _of_tags(shape: _Shape, table: str, tag: str, era: _Era, extra: list[str]) -> str:
+def _of_tags(shape: Shape, table: str, tag: str, era: _Era, extra: list[str]) -> str:
     """Return the text that selects the places of the states with a tag, of a page only as many as it reaches."""
     conditions = [f"{table}.tag {tag}", *_common(shape, table, era), *_excluding(shape, table, era)]
     if extra:
@@ -391,7 +234,7 @@ def _is_tagged(table: str, marks: list[str]) -> str:
     return f"{is_state} AND t.tag IN ({', '.join(marks)})"
 
 
-def _ordered(shape: _Shape, table: str, creation: str = _CREATION) -> str:
+def _ordered(shape: Shape, table: str, creation: str = _CREATION) -> str:
     """Return the order of the rows; `table` holds instant and row."""
     way = "ASC" if shape.is_ascending else "DESC"
     columns = [f"{table}instant", f"{table}row"]
@@ -400,14 +243,14 @@ def _ordered(shape: _Shape, table: str, creation: str = _CREATION) -> str:
     return f"ORDER BY {', '.join(f'{column} {way}' for column in columns)}"
 
 
-def _page(shape: _Shape) -> str:
+def _page(shape: Shape) -> str:
     """Return the end of a statement that leaves out what is before and after a page."""
     if not shape.limit and not shape.offset:
         return ""
     return " LIMIT :limit OFFSET :offset" if shape.offset else " LIMIT :limit"
 
 
-def _own(shape: _Shape, table: str) -> list[str]:
+def _own(shape: Shape, table: str) -> list[str]:
     """Return the conditions that only the entries themselves can answer; `table` holds instant and row."""
     conditions = []
     if shape.key:
@@ -426,11 +269,11 @@ def _own(shape: _Shape, table: str) -> list[str]:
     return conditions
 
 
-def _beyond(shape: _Shape) -> str:
+def _beyond(shape: Shape) -> str:
     return ">" if shape.is_ascending else "<"
 
 
-def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
+def _common(shape: Shape, table: str, era: _Era) -> list[str]:
     """Return the conditions that an index of the entries and one of the tags can both answer."""
     conditions = [f"{table}.namespace = :namespace"]
     if shape.category:
@@ -452,7 +295,7 @@ def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
     return conditions
 
 
-def _excluding(shape: _Shape, table: str, era: _Era) -> list[str]:
+def _excluding(shape: Shape, table: str, era: _Era) -> list[str]:
     """Return the condition for a state to have no excluded tag: the last, for it takes more than the others."""
     if not shape.excluded:
         return []
