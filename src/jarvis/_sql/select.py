@@ -161,7 +161,7 @@ def _led_by_entries(shape: Shape, columns: str, era: _Era, extra: list[str]) -> 
     """Return the text in which the entries lead, by the best index for the filters; tags are looked up row by row."""
     conditions = [*_common(shape, "e", era), *_own(shape, "e"), *extra, *_excluding(shape, "e", era)]
     marks = [f":tag_{index}" for index in range(shape.tags or 0)]
-    if shape.listed and not shape.all_tags:
+    if shape.listed and not shape.all_tags and not shape.names_entries:
         marks = [_LISTED]
     groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
     conditions += [f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('e', group)})" for group in groups]

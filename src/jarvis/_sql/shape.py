@@ -53,11 +53,7 @@ class Shape(NamedTuple):
     is_ascending: bool
     offset: bool
     values: tuple[str, ...]
-
-    @property
-    def names_entries(self) -> bool:
-        """Whether it names keys or an entity, which few entries have."""
-        return self.key or self.keys or self.entity_id or "key_from" in self.ranges
+    names_entries: bool
 
 
 def decides(query: MemoryQuery) -> bool:
@@ -68,13 +64,19 @@ def decides(query: MemoryQuery) -> bool:
 def tags_test(query: MemoryQuery) -> Test | None:
     """Return the test of an entry's body by the tags that a statement does not look up, or None if there are none."""
     tags, excluded = query.tags, query.exclude_tags
-    if tags is not None and (len(tags) <= FEW or query.tags_match == "any"):
+    if tags is not None and (len(tags) <= FEW or (query.tags_match == "any" and not _names_entries(query))):
         tags = None
     if excluded is not None and len(excluded) <= FEW:
         excluded = None
     if tags is None and excluded is None:
         return None
     return MemoryQuery(tags=tags, tags_match=query.tags_match, exclude_tags=excluded).predicate()
+
+
+def _names_entries(query: MemoryQuery) -> bool:
+    """Tell whether a query names keys or an entity, which few entries have: these lead, whatever the tags."""
+    has_entity = query.entity_id is not None and query.entity_id is not ABSENT
+    return has_entity or query.key is not None or query.keys is not None or bool(query.key_prefix)
 
 
 def bind(
@@ -157,6 +159,7 @@ def bind(
         query.is_ascending,
         offset > 0,
         values,
+        _names_entries(query),
     )
     return shape, bound
 

@@ -165,6 +165,10 @@ class FilterPromises(CrowdPromises):
             {"where": {"mode": "light"}},
             {"after": listed[2], "limit": 2},
             {"exclude_tags": many[:12], "limit": 1},
+            {"offset": 1, "limit": 1},
+            {"order": "created", "limit": 2, "ascending": True},
+            {"order": "key", "offset": 1, "limit": 3},
+            {"keys": ["k-0", "k-1"], "limit": 2},
         )
         for asked, other in itertools.product((many, many[:9], many[::-3], [*many[:20], "absent"]), others):
             for how in ("any", "all"):

@@ -46,9 +46,13 @@ class ValueFilterPromises(Promises):
         entries.reverse()  # newest first
 
         for condition in _CONDITIONS:
-            for path, others in (("v", {}), ("v", {"limit": 3, "tags": ["ui", "x"]}), (("v", "x"), {"key": "theme"})):
+            for path, others in (
+                ("v", {}),
+                ("v", {"limit": 3, "offset": 1, "tags": ["ui", "x"]}),
+                (("v", "x"), {"key": "theme"}),
+            ):
                 query = MemoryQuery(where={path: condition}, **others)
-                wanted = [entry.id for entry in entries if query.matches(entry)][: query.limit]
+                wanted = [entry.id for entry in entries if query.matches(entry)][query.offset :][: query.limit]
                 assert [entry.id for entry in backend.select(query)] == wanted, query
                 assert [entry.id for entry in backend.iterate(query)] == wanted, query
                 assert backend.count(query) == len(wanted), query
