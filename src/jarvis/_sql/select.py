@@ -159,13 +159,17 @@ def _placed_by(table: str, columns: str) -> str:
 
 def _led_by_entries(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text in which the entries lead, by the best index for the filters; tags are looked up row by row."""
-    conditions = [*_common(shape, "e", era), *_own(shape, "e"), *extra, *_excluding(shape, "e", era)]
+    source, categories = f"{era.entries} AS e", _categories(shape)
+    if categories and not shape.names_entries:  # else the planner, who knows no figures of these, reads all entries
+        source = f"({categories}) AS c {{join_in_order}} {source} ON e.category = c.id"
+        categories = ""
+    conditions = [*_common(shape, "e", era, categories), *_own(shape, "e"), *extra, *_excluding(shape, "e", era)]
     marks = [f":tag_{index}" for index in range(shape.tags or 0)]
     if shape.listed and not shape.all_tags and not shape.names_entries:
         marks = [_LISTED]
     groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
     conditions += [f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('e', group)})" for group in groups]
-    return f"SELECT {columns} FROM {era.entries} AS e WHERE {' AND '.join(conditions)}"
+    return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
 def _led_by_tag(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
@@ -173,8 +177,8 @@ def _led_by_tag(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
 
     The tables are joined in that order, so only entries that are returned are read.
     """
-    tag = _rarest(era) if shape.listed else ":tag_0"
-    conditions = [f"g.tag = {tag}", *_common(shape, "g", era), *_excluding(shape, "g", era), *extra]
+    tag, common = _rarest(era) if shape.listed else ":tag_0", _common(shape, "g", era, _categories(shape))
+    conditions = [f"g.tag = {tag}", *common, *_excluding(shape, "g", era), *extra]
     conditions += [
         f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{index}'])})"
         for index in range(1, shape.tags or 0)
@@ -211,7 +215,8 @@ def _merged_tags(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str
 
 def _of_tags(shape: Shape, table: str, tag: str, era: _Era, extra: list[str]) -> str:
     """Return the text that selects the places of the states with a tag, of a page only as many as it reaches."""
-    conditions = [f"{table}.tag {tag}", *_common(shape, table, era), *_excluding(shape, table, era)]
+    common = _common(shape, table, era, _categories(shape))
+    conditions = [f"{table}.tag {tag}", *common, *_excluding(shape, table, era)]
     if extra:
         inner = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', table, era)}"
         conditions.append(f"EXISTS ({inner} AND {' AND '.join(extra)})")
@@ -273,8 +278,17 @@ def _beyond(shape: Shape) -> str:
     return ">" if shape.is_ascending else "<"
 
 
-def _common(shape: Shape, table: str, era: _Era) -> list[str]:
-    """Return the conditions that an index of the entries and one of the tags can both answer."""
+def _categories(shape: Shape) -> str:
+    """Return the text that selects the ids of the categories that begin as asked; empty if it is not asked."""
+    ranges = [f"name {_BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
+    return f"SELECT id FROM names WHERE {{here}} AND {' AND '.join(ranges)}" if ranges else ""
+
+
+def _common(shape: Shape, table: str, era: _Era, categories: str) -> list[str]:
+    """Return the conditions that an index of the entries and one of the tags can both answer.
+
+    `categories` selects the ids of the categories that match, if there are such.
+    """
     conditions = [f"{table}.namespace = :namespace"]
     if shape.category:
         conditions.append(f"{table}.category = :category")
@@ -284,9 +298,7 @@ def _common(shape: Shape, table: str, era: _Era) -> list[str]:
         conditions.append(f"{table}.instant >= :since")
     if shape.until:
         conditions.append(f"{table}.instant < :until")
-    ranges = [f"name {_BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
-    if ranges:
-        categories = f"SELECT id FROM names WHERE {{here}} AND {' AND '.join(ranges)}"
+    if categories:
         conditions.append(f"{table}.category IN ({categories})")
     if shape.after and shape.order == "changed":
         conditions.append(f"({table}.instant, {table}.row) {_beyond(shape)} (:after_instant, :after_row)")
