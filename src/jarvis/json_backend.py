@@ -40,8 +40,9 @@ from jarvis.errors import (
     UnsupportedError,
 )
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
+from jarvis.model.explanation import Explanation, filters_of, hint_for
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
-from jarvis.model.query import MemoryQuery, asked_instant
+from jarvis.model.query import EXACT, MemoryQuery, asked_instant
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import exact_filters, settle
@@ -207,6 +208,9 @@ class JSONBackend(SelectingBackend):
     def count(self, query: MemoryQuery) -> int:
         return self._counted(self._room(), query)
 
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
+        return self._explained(self._room(), query)
+
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._entries(self._room(), query)
 
@@ -360,12 +364,12 @@ class JSONBackend(SelectingBackend):
             return record.entry()
 
     def _listed(self, room: _Answering, query: MemoryQuery) -> list[MemoryEntry]:
-        records = _matching(room, query)
+        records = _matching(room.candidates(query), query)
         with self._decoding():
             return [record.entry() for record in records]
 
     def _entries(self, room: _Answering, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        records = _matching(room, query)
+        records = _matching(room.candidates(query), query)
         while True:
             with self._decoding():
                 record = next(records, None)
@@ -375,9 +379,25 @@ class JSONBackend(SelectingBackend):
             yield entry
 
     def _counted(self, room: _Answering, query: MemoryQuery) -> int:
-        records = _matching(room, query)
+        records = _matching(room.candidates(query), query)
         with self._decoding():
             return sum(1 for _ in records)
+
+    def _explained(self, room: _Answering, query: MemoryQuery) -> Explanation:
+        looks = itertools.count()
+        records = _matching((record for record in room.candidates(query) if next(looks) >= 0), query)
+        with self._decoding():
+            returned = sum(1 for _ in records)
+        index, looked_at = room.lead(query)[0], next(looks)
+        return Explanation(
+            index=index,
+            looked_at=looked_at,
+            judged=looked_at,
+            returned=returned,
+            in_database=(),
+            in_python=filters_of(query),
+            hint=hint_for(query, (*EXACT, "keys", "tags", "since", "until")),
+        )
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -407,6 +427,9 @@ class _Then:
     def count(self, query: MemoryQuery) -> int:
         return self._backend._counted(self._room_for(query), query)
 
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
+        return self._backend._explained(self._room_for(query), query)
+
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._backend._entries(self._room_for(query), query)
 
@@ -419,8 +442,8 @@ class _Then:
         return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
 
 
-def _matching(room: _Answering, query: MemoryQuery) -> Iterator[Record]:
-    matching = filter(query.predicate(), room.candidates(query))
+def _matching(candidates: Iterator[Record], query: MemoryQuery) -> Iterator[Record]:
+    matching = filter(query.predicate(), candidates)
     if not query.is_newest_first:
         return iter(query.arranged(matching))
     stop = None if query.limit is None else min(query.offset + query.limit, sys.maxsize)

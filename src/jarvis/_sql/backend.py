@@ -36,6 +36,7 @@ from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased
+from jarvis.model.explanation import Explanation
 from jarvis.model.options import Compression
 from jarvis.model.query import MemoryQuery, asked_instant
 from jarvis.model.record import encode_entry, is_small, prepare
@@ -149,6 +150,11 @@ class SQLBackend(SelectingBackend):
             )
         rows = self._lender.read(lambda session: self._reader.rows(session, query, count))
         return int(rows[0][0]) if rows else 0
+
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:
+        return self._lender.read(
+            lambda session: self._reader.explain(session, query, self._reader.now(), counting=counting)
+        )
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         if self._lender.in_transaction():  # only its own connection sees its changes

@@ -11,6 +11,7 @@ from jarvis._sql.select import count
 from jarvis._sql.session import Session
 from jarvis._sql.shape import decides
 from jarvis.model.entry import MemoryEntry
+from jarvis.model.explanation import Explanation
 from jarvis.model.query import MemoryQuery
 from jarvis.model.rules import exact_filters, settle
 
@@ -49,6 +50,13 @@ class PastView:
             name_id = session.names.id_of
             statement = count(query, self._reader.namespace, name_id, session.dialect, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0
+
+        return self._reading(answer)
+
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:
+        def answer(session: Session) -> Explanation:
+            now = self._reader.now()
+            return self._reader.explain(session, query, now, self._look(session, query, now), counting=counting)
 
         return self._reading(answer)
 

@@ -61,6 +61,7 @@ def select(
     now: int,
     limited: bool = True,
     cutoff: Cutoff | None = None,
+    watched: bool = False,
 ) -> Statement | None:
     """Return the statement that selects `COLUMNS` of the entries that match `query` without `where`, newest first.
 
@@ -72,11 +73,12 @@ def select(
         now: the present instant; entries that have expired by then are left out.
         limited: put `query.limit` into the statement; leave it out if Python still filters the rows.
         cutoff: select the states that were visible then, instead of the present ones.
+        watched: call the function of `jarvis._sql.driver.Driver.looks` for each row that is looked at.
 
     Returns:
         None when nothing can match: an empty list of tags, a limit of 0, or a name that no entry has.
     """
-    bound = bind(query, namespace, name_id, dialect, now=now, limited=limited, cutoff=cutoff)
+    bound = bind(query, namespace, name_id, dialect, now=now, limited=limited, cutoff=cutoff, watched=watched)
     return None if bound is None else Statement(_select_text(bound[0], dialect), bound[1])
 
 
@@ -88,9 +90,10 @@ def count(
     *,
     now: int,
     cutoff: Cutoff | None = None,
+    watched: bool = False,
 ) -> Statement | None:
     """Return the statement that counts the entries that match `query` without `where`, or None for 0."""
-    bound = bind(query, namespace, name_id, dialect, now=now, limited=True, cutoff=cutoff)
+    bound = bind(query, namespace, name_id, dialect, now=now, limited=True, cutoff=cutoff, watched=watched)
     return None if bound is None else Statement(_count_text(bound[0], dialect), bound[1])
 
 
@@ -290,6 +293,8 @@ def _common(shape: Shape, table: str, era: _Era, categories: str) -> list[str]:
     `categories` selects the ids of the categories that match, if there are such.
     """
     conditions = [f"{table}.namespace = :namespace"]
+    if shape.watched:  # before all that may leave a row out
+        conditions.append(f"looked_at({table}.row)")
     if shape.category:
         conditions.append(f"{table}.category = :category")
     if shape.entity_type:

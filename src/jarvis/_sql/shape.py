@@ -54,23 +54,29 @@ class Shape(NamedTuple):
     offset: bool
     values: tuple[str, ...]
     names_entries: bool
+    watched: bool = False
 
 
 def decides(query: MemoryQuery) -> bool:
     """Tell whether the rows of a statement are the answer, with nothing left for Python to judge."""
-    return query.where is None and tags_test(query) is None
+    return query.where is None and not tags_left(query)
 
 
 def tags_test(query: MemoryQuery) -> Test | None:
     """Return the test of an entry's body by the tags that a statement does not look up, or None if there are none."""
+    left = tags_left(query)
+    return MemoryQuery(tags_match=query.tags_match, **left).predicate() if left else None
+
+
+def tags_left(query: MemoryQuery) -> dict[str, Any]:
+    """Return the filters by tags that a statement leaves to Python."""
+    left: dict[str, Any] = {}
     tags, excluded = query.tags, query.exclude_tags
-    if tags is not None and (len(tags) <= FEW or (query.tags_match == "any" and not _names_entries(query))):
-        tags = None
-    if excluded is not None and len(excluded) <= FEW:
-        excluded = None
-    if tags is None and excluded is None:
-        return None
-    return MemoryQuery(tags=tags, tags_match=query.tags_match, exclude_tags=excluded).predicate()
+    if tags is not None and len(tags) > FEW and (query.tags_match == "all" or _names_entries(query)):
+        left["tags"] = tags
+    if excluded is not None and len(excluded) > FEW:
+        left["exclude_tags"] = excluded
+    return left
 
 
 def _names_entries(query: MemoryQuery) -> bool:
@@ -88,6 +94,7 @@ def bind(
     now: int,
     limited: bool,
     cutoff: Cutoff | None,
+    watched: bool = False,
 ) -> tuple[Shape, dict[str, Any]] | None:
     limit = query.limit if limited else None
     if query.limit == 0:
@@ -160,6 +167,7 @@ def bind(
         offset > 0,
         values,
         _names_entries(query),
+        watched,
     )
     return shape, bound
 

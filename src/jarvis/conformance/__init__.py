@@ -29,6 +29,7 @@ from jarvis.conformance.callers import CallerPromises
 from jarvis.conformance.compression import CompressionPromises
 from jarvis.conformance.erasure import ErasurePromises
 from jarvis.conformance.expiry import ExpiryPromises
+from jarvis.conformance.explaining import ExplainingPromises
 from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
@@ -52,6 +53,7 @@ class BackendContract(
     FilterPromises,
     AskingPromises,
     ValueFilterPromises,
+    ExplainingPromises,
     ValuePromises,
     TransactionPromises,
     SharedCommitPromises,
