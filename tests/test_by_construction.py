@@ -24,6 +24,7 @@ from jarvis._sqlite import engine
 from jarvis.conformance.compression import prose
 from jarvis.json_backend import JSONBackend
 from jarvis.model.entry import MemoryEntry
+from jarvis.model.listing import Field, Listing
 from jarvis.model.options import Compression
 from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
@@ -132,6 +133,16 @@ def test_beginnings_and_orders_are_ranges_of_an_index(
     assert any(index in step for step in plan), plan
     assert ("USE TEMP B-TREE FOR ORDER BY" in plan) is sorts
     assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 1_000 + 50 * entries
+
+
+@pytest.mark.parametrize(("field", "names"), [("category", 10), ("entity_type", 2), ("tag", 2), ("key", None)])
+def test_names_are_found_by_one_seek_each(store: SQLiteBackend, field: Field, names: int | None) -> None:
+    listing = Listing(field=field, limit=None if names else 20)
+
+    with Watch(store) as watch:
+        assert len(store.list_names(listing)) == (names or 20)
+
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 400 + 80 * (names or 20)
 
 
 def test_an_offset_skips_rows_without_reading_them_whole(store: SQLiteBackend) -> None:

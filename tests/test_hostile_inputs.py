@@ -225,6 +225,7 @@ GOOD: dict[str, Any] = {
     "changes": {"a": 1},
     "device_info": {"os": "linux"},
     "directory": "copies",
+    "counts": False,
     "default": None,
     "entity_id": "1",
     "entity_type": "task",
@@ -247,6 +248,7 @@ GOOD: dict[str, Any] = {
     "offset": 0,
     "on_unstorable": "repr",
     "order": "changed",
+    "prefix": None,
     "progress": None,
     "reason": None,
     "since": None,
@@ -270,7 +272,8 @@ Arguments = dict[str, Any]
 
 def _verbs(kind: type, part: type) -> dict[str, list[str]]:
     """Return the public verbs of a class, and of the store that it has, each with its parameters."""
-    verbs = {name: verb for name, verb in inspect.getmembers(kind, callable) if name not in {"of", *MOVED_TO_STORE}}
+    others = {"of", "run", *MOVED_TO_STORE}
+    verbs = {name: verb for name, verb in inspect.getmembers(kind, callable) if name not in others}
     verbs |= {f"store.{name}": verb for name, verb in inspect.getmembers(part, callable) if name[0] != "_"}
     return {
         name: [parameter for parameter in inspect.signature(verb).parameters if parameter != "self"]

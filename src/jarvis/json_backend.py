@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from jarvis._json import mending
+from jarvis._json.answer import explained, matching
 from jarvis._json.past import PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
@@ -40,9 +40,8 @@ from jarvis.errors import (
     UnsupportedError,
 )
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
-from jarvis.model.explanation import Explanation, filters_of, hint_for
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
-from jarvis.model.query import EXACT, MemoryQuery, asked_instant
+from jarvis.model.query import MemoryQuery, asked_instant
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import exact_filters, settle
@@ -56,6 +55,8 @@ if TYPE_CHECKING:
     from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Search
+    from jarvis.model.explanation import Explanation
+    from jarvis.model.listing import Listing
 
     _Answering = Room | LiveRoom | PastRoom
 
@@ -209,10 +210,17 @@ class JSONBackend(SelectingBackend):
         return self._counted(self._room(), query)
 
     def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
-        return self._explained(self._room(), query)
+        with self._decoding():
+            return explained(self._room(), query)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._entries(self._room(), query)
+
+    def list_names(self, listing: Listing) -> dict[str, int]:
+        room, query = self._room(), listing.query
+        if isinstance(room, Room) and query == MemoryQuery():  # all of its entries are there
+            return listing.of(room.names(listing.field))
+        return listing.collected(filter(query.predicate(), room.candidates(query)))
 
     def discard(self, entry_id: str) -> bool:
         with self._store.changing(self._now) as transaction:
@@ -364,12 +372,12 @@ class JSONBackend(SelectingBackend):
             return record.entry()
 
     def _listed(self, room: _Answering, query: MemoryQuery) -> list[MemoryEntry]:
-        records = _matching(room.candidates(query), query)
+        records = matching(room.candidates(query), query)
         with self._decoding():
             return [record.entry() for record in records]
 
     def _entries(self, room: _Answering, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        records = _matching(room.candidates(query), query)
+        records = matching(room.candidates(query), query)
         while True:
             with self._decoding():
                 record = next(records, None)
@@ -379,25 +387,9 @@ class JSONBackend(SelectingBackend):
             yield entry
 
     def _counted(self, room: _Answering, query: MemoryQuery) -> int:
-        records = _matching(room.candidates(query), query)
+        records = matching(room.candidates(query), query)
         with self._decoding():
             return sum(1 for _ in records)
-
-    def _explained(self, room: _Answering, query: MemoryQuery) -> Explanation:
-        looks = itertools.count()
-        records = _matching((record for record in room.candidates(query) if next(looks) >= 0), query)
-        with self._decoding():
-            returned = sum(1 for _ in records)
-        index, looked_at = room.lead(query)[0], next(looks)
-        return Explanation(
-            index=index,
-            looked_at=looked_at,
-            judged=looked_at,
-            returned=returned,
-            in_database=(),
-            in_python=filters_of(query),
-            hint=hint_for(query, (*EXACT, "keys", "tags", "since", "until")),
-        )
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -428,7 +420,8 @@ class _Then:
         return self._backend._counted(self._room_for(query), query)
 
     def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
-        return self._backend._explained(self._room_for(query), query)
+        with self._backend._decoding():
+            return explained(self._room_for(query), query)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._backend._entries(self._room_for(query), query)
@@ -440,11 +433,3 @@ class _Then:
         backend = self._backend
         settle(self._instant, backend._now(), backend._store.await_commit)
         return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
-
-
-def _matching(candidates: Iterator[Record], query: MemoryQuery) -> Iterator[Record]:
-    matching = filter(query.predicate(), candidates)
-    if not query.is_newest_first:
-        return iter(query.arranged(matching))
-    stop = None if query.limit is None else min(query.offset + query.limit, sys.maxsize)
-    return itertools.islice(matching, query.offset, stop)

@@ -48,6 +48,7 @@ from jarvis.model.entry import (
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.explanation import Explanation
 from jarvis.model.identifiers import new_id
+from jarvis.model.listing import Listing, Names
 from jarvis.model.marks import ABSENT, NEVER, Absent
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
 from jarvis.model.place import Order
@@ -827,6 +828,149 @@ class MemoryModule:
             )
         )
 
+    # --- which names there are ---------------------------------------------------------------------
+
+    def list_categories(
+        self,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the categories that memories have, each once, in the order of code points.
+
+        No memory is read for this: names come from an index. Expired memories do not count, nor do archived ones in a
+        module that hides them.
+
+        Args:
+            prefix: return only those that begin with this text; no sign is a wildcard.
+            counts: also say how many memories have each: in the result's `counts`, a dict.
+            limit: return at most this many.
+            after: return only those after this one: pass the last one of a page to get the next page.
+            as_of: answer as of this moment; this reads all memories of then.
+            include_archived: also look at archived memories.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> _ = memory.record_task("1", {"status": "completed"})
+        >>> memory.list_categories()
+        ['preferences', 'tasks']
+        >>> memory.list_categories(prefix="pref", counts=True).counts
+        {'preferences': 1}
+        """
+        return self._listed(
+            Listing(
+                field="category",
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
+    def list_keys(
+        self,
+        category: str | None = None,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the keys, of this category or of all; see `list_categories`."""
+        return self._listed(
+            Listing(
+                field="key",
+                category=category,
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
+    def list_entity_types(
+        self,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the entity types that memories have; see `list_categories`."""
+        return self._listed(
+            Listing(
+                field="entity_type",
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
+    def list_entities(
+        self,
+        entity_type: str | None = None,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the entity ids, of this entity type or of all; see `list_categories`."""
+        return self._listed(
+            Listing(
+                field="entity_id",
+                entity_type=entity_type,
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
+    def list_tags(
+        self,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the tags that memories have; see `list_categories`."""
+        return self._listed(
+            Listing(
+                field="tag",
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
     # --- changing and deleting -------------------------------------------------------------------
 
     def update_memory(
@@ -1488,6 +1632,11 @@ class MemoryModule:
                     self.backend.capability(KeepsHistory).complete(self._now())
             finally:
                 gate.call = call
+
+    def _listed(self, listing: Listing, as_of: datetime | None) -> Names:
+        if as_of is None:
+            return listing.names(self.backend.list_names(listing))
+        return listing.names(listing.collected(self._past(as_of).iterate(listing.query)))
 
     def _seen(self, as_of: datetime | None) -> Past:
         return self.backend if as_of is None else self._past(as_of)

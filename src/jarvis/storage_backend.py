@@ -18,6 +18,7 @@ from jarvis._calls.former import former_names
 from jarvis.errors import UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
 from jarvis.model.explanation import Explanation, filters_of
+from jarvis.model.listing import Listing
 from jarvis.model.marks import ABSENT
 from jarvis.model.query import MemoryQuery
 from jarvis.model.record import prepare
@@ -154,6 +155,10 @@ class StorageBackend(ABC):
         """Yield the entries that `select` returned at the moment of the first step."""
         yield from self.select(query)
 
+    def list_names(self, listing: Listing) -> dict[str, int]:
+        """Return the names that `listing` asks for, in the order of code points, with how many entries have each."""
+        return listing.collected(self.iterate(listing.query))
+
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         """Return the newest entry with this key, in any category, or None."""
         entries = self.select(MemoryQuery(key=key, limit=1))
@@ -281,6 +286,7 @@ class BackendWrapper(StorageBackend):
 
     1. Each verb calls only the same verb of `wrapped`. A subclass that changes how entries are read overrides
        every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `explain`, `iterate`,
+       `list_names`,
        `newest_of_key`, `last_written` and `KeepsHistory.as_of`. The same holds for the verbs that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
        them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes, such as
@@ -343,6 +349,7 @@ class BackendWrapper(StorageBackend):
     count = _forwarded(StorageBackend.count)
     explain = _forwarded(StorageBackend.explain)
     iterate = _forwarded(StorageBackend.iterate)
+    list_names = _forwarded(StorageBackend.list_names)
     newest_of_key = _forwarded(StorageBackend.newest_of_key)
     last_written = _forwarded(StorageBackend.last_written)
     discard = _forwarded(StorageBackend.discard)

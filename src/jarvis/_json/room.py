@@ -10,6 +10,7 @@ from jarvis._json.record import Record, by_expiry, by_number, by_order
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from jarvis.model.listing import Field
     from jarvis.model.query import MemoryQuery
 
 
@@ -93,6 +94,11 @@ class Room:
         if query.position is not None and query.is_newest_first:
             stop = min(stop, bisect_left(chosen, query.position, key=by_order))
         return reversed(chosen[start:stop])
+
+    def names(self, field: Field) -> dict[str, int]:
+        """Return the names in a field, with how many records have each."""
+        index = self._index("tags" if field == "tag" else field)
+        return {name: len(records) for name, records in index.items() if name is not None and records}
 
     def _all(self) -> list[Record]:
         ordered = self._ordered

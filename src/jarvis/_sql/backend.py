@@ -12,9 +12,11 @@ import msgspec
 
 from jarvis._sql import entries, erasing, expiry, feed, history, mending
 from jarvis._sql.lender import Lender
+from jarvis._sql.listing import NAMESPACES
+from jarvis._sql.listing import names as listing_names
 from jarvis._sql.past import PastView
 from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
-from jarvis._sql.select import LIVE, count, select
+from jarvis._sql.select import count, select
 from jarvis._sql.session import Session
 from jarvis._sql.shape import decides
 from jarvis.capabilities import (
@@ -37,6 +39,7 @@ from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased
 from jarvis.model.explanation import Explanation
+from jarvis.model.listing import Listing
 from jarvis.model.options import Compression
 from jarvis.model.query import MemoryQuery, asked_instant
 from jarvis.model.record import encode_entry, is_small, prepare
@@ -44,17 +47,6 @@ from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
 from jarvis.storage_backend import SelectingBackend
 
-# One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3). BETWEEN: by our
-# statistics all entries are of one namespace, and an equation is no reason to use an index.
-_NAMESPACES = f"""
-WITH RECURSIVE held (namespace) AS (
-    SELECT min(namespace) FROM entries
-    UNION ALL
-    SELECT (SELECT min(namespace) FROM entries WHERE namespace > held.namespace) FROM held WHERE namespace IS NOT NULL
-)
-SELECT name FROM held JOIN names ON names.id = held.namespace
-WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace BETWEEN held.namespace AND held.namespace AND {LIVE})
-"""
 _DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
 Args = TypeVarTuple("Args")
 Work = Callable[[Session, Callable[[], int], str, *Args], Result]
@@ -161,6 +153,9 @@ class SQLBackend(SelectingBackend):
             yield from self.select(query)
             return
         yield from self._lender.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
+
+    def list_names(self, listing: Listing) -> dict[str, int]:
+        return self._lender.read(listing_names, self.namespace, listing, self._reader.now())
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         return self._reader.one(NEWEST_OF_KEY, (), key)
@@ -302,7 +297,7 @@ class SQLBackend(SelectingBackend):
 
     def list_namespaces(self) -> list[str]:
         now = {"now": self._reader.now()}
-        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_NAMESPACES, now)))
+        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(NAMESPACES, now)))
 
     # --- Erases ----------------------------------------------------------------------------------
 

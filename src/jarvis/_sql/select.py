@@ -26,7 +26,12 @@ VALUE = "e.body, e.packed"
 """The columns that hold the value of an entry, see `jarvis.model.record.Encoded`."""
 
 _CREATION = "coalesce(e.created, e.instant)"
-_BOUNDS = {"key_from": ">=", "key_to": "<", "category_from": ">=", "category_to": "<"}
+BOUNDS = {
+    **{f"{name}_{end}": sign for name in ("key", "category", "item") for end, sign in (("from", ">="), ("to", "<"))},
+    "item_after": ">",
+}
+"""By the name of a binding: how a text is compared with it."""
+
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
 
 _LISTED = "{members}(:listed)"
@@ -265,7 +270,7 @@ def _own(shape: Shape, table: str) -> list[str]:
         conditions.append("e.key = :key")
     if shape.keys:
         conditions.append("e.key IN ({members}(:keys))")
-    conditions += [f"e.key {_BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("key")]
+    conditions += [f"e.key {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("key")]
     if shape.entity_id:
         conditions.append("e.entity_id = :entity_id")
     if shape.is_absent:
@@ -283,7 +288,7 @@ def _beyond(shape: Shape) -> str:
 
 def _categories(shape: Shape) -> str:
     """Return the text that selects the ids of the categories that begin as asked; empty if it is not asked."""
-    ranges = [f"name {_BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
+    ranges = [f"name {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
     return f"SELECT id FROM names WHERE {{here}} AND {' AND '.join(ranges)}" if ranges else ""
 
 
@@ -314,13 +319,16 @@ def _common(shape: Shape, table: str, era: _Era, categories: str) -> list[str]:
 
 def _excluding(shape: Shape, table: str, era: _Era) -> list[str]:
     """Return the condition for a state to have no excluded tag: the last, for it takes more than the others."""
-    if not shape.excluded:
-        return []
+    return [has_none(shape.excluded, table, era.tags)] if shape.excluded else []
+
+
+def has_none(count: int, table: str, tags: str = _PRESENT.tags) -> str:
+    """Return the condition for a state in `table` to have none of `count` tags, bound as ``excluded_0`` and so on."""
     # By name, not by id as elsewhere: an id that was looked up before may be out of date, or the tag may have
     # got its first id since. Then the query would return entries that have the tag.
-    marks = ", ".join(f":excluded_{index}" for index in range(shape.excluded))
+    marks = ", ".join(f":excluded_{index}" for index in range(count))
     tagged = _is_tagged(table, [f"SELECT id FROM names WHERE {{here}} AND name IN ({marks})"])
-    return [f"NOT EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {tagged})"]
+    return f"NOT EXISTS (SELECT 1 FROM {tags} AS t WHERE {tagged})"
 
 
 def visible(table: str, *, is_over: bool) -> list[str]:

@@ -125,7 +125,7 @@ def bind(
         bound["entity_id"] = query.entity_id
     if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
         bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
-    ranges = [*_range("key", query.key_prefix), *_range("category", query.category_prefix)]
+    ranges = [*range_of("key", query.key_prefix), *range_of("category", query.category_prefix)]
     bound.update(ranges)
     if query.since is not None or query.until is not None:
         bound["since"], bound["until"] = query.instants
@@ -172,7 +172,7 @@ def bind(
     return shape, bound
 
 
-def _range(name: str, prefix: str | None) -> list[tuple[str, str]]:
+def range_of(name: str, prefix: str | None) -> list[tuple[str, str]]:
     """Return the bounds, by the names of their bindings, of the texts that begin with `prefix`."""
     if not prefix:
         return []

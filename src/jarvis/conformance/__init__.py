@@ -33,6 +33,7 @@ from jarvis.conformance.explaining import ExplainingPromises
 from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
+from jarvis.conformance.listing import ListingPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.module.changes import ChangePromises
 from jarvis.conformance.module.dating import DatingPromises
@@ -54,6 +55,7 @@ class BackendContract(
     AskingPromises,
     ValueFilterPromises,
     ExplainingPromises,
+    ListingPromises,
     ValuePromises,
     TransactionPromises,
     SharedCommitPromises,
