@@ -68,11 +68,10 @@ def _conditions(where: Any) -> Iterator[tuple[str, dict[str, Bound]]]:
     """Yield (kind, bindings without number) of what `where` asks for and a database can decide."""
     if type(where) is not dict:
         return
-    for path, condition in where.items():
-        if path == "$and":
-            for part in condition:
-                yield from _conditions(part)
-        elif (text := _path(path)) is not None:
+    for part in (where, *where.get("$and", ())):
+        for path, condition in part.items() if type(part) is dict else ():
+            if (text := _path(path)) is None:
+                continue
             for name, operand in _operators(condition):
                 made = _condition(name, operand)
                 if made is not None:

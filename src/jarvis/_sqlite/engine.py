@@ -303,6 +303,8 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
         apsw.SQLITE_IOERR_CORRUPTFS,
     ):
         return corrupt(path)
+    if isinstance(error, apsw.SQLError) and "malformed JSON" in str(error):  # a condition of `jarvis._sql.preselection`
+        return corrupt(path, "an entry cannot be decoded")
     is_full = isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE  # no room for the log's index
     if is_full or system_errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(
