@@ -126,11 +126,12 @@ class SQLBackend(SelectingBackend):
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def answer(session: Session) -> list[MemoryEntry]:
-            if decides(query):
-                try:
+            try:
+                if decides(query):
                     return self._reader.entries(session, self._reader.rows(session, query, select))
-                except ErasedError:
-                    pass  # `sift` looks names up again, while its statement holds one state of the store
+                return self._reader.entries(session, list(self._reader.matching(session, query, self._reader.now())))
+            except ErasedError:  # `sift` looks names up again, while its statement holds one state of the store
+                pass
             return list(self._reader.sift(session, query, self._reader.now()))
 
         return self._lender.read(answer)

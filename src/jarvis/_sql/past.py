@@ -37,7 +37,8 @@ class PastView:
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def answer(session: Session) -> list[MemoryEntry]:
             now = self._reader.now()
-            return list(self._reader.sift(session, query, now, self._look(session, query, now)))
+            rows = self._reader.matching(session, query, now, self._look(session, query, now))
+            return self._reader.entries(session, list(rows))
 
         return self._reading(answer)
 
