@@ -19,7 +19,7 @@ from jarvis._sql.dialect import Dialect
 from jarvis._sql.driver import Bindings
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
-from jarvis._sqlite import schema
+from jarvis._sqlite import engine, schema
 from jarvis.config import HistoryPolicy
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, TransactionError
 
@@ -36,6 +36,8 @@ class PlainDriver:
         join_in_order="JOIN",
         members="SELECT value FROM json_each",
         pages="PRAGMA page_count",
+        value_at="json_extract",
+        kind_at="json_type",
     )
 
     def __init__(self, path: str) -> None:
@@ -43,6 +45,8 @@ class PlainDriver:
         self._raw: Any = sqlite3.connect(path, isolation_level=None, timeout=20, check_same_thread=False)
         self._raw.execute("PRAGMA synchronous = OFF")
         self._is_torn = False
+        self._looks = engine.Looks()
+        self._raw.create_function("looked_at", 1, self._looks.look)
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[Any]:
         return list(self.each(sql, bindings))
@@ -57,6 +61,12 @@ class PlainDriver:
             raise kind(self.path, f"the database says: {error}") from error
         except sqlite3.DatabaseError as error:
             raise self.corrupt(str(error)) from error
+
+    def index_of(self, sql: str, bindings: Bindings = ()) -> str:
+        return engine.leading_index(step for _, _, _, step in self.rows(f"EXPLAIN QUERY PLAN {sql}", bindings))
+
+    def looks(self) -> int:
+        return self._looks.count
 
     def run(self, sql: str, bindings: Bindings = ()) -> None:
         self.rows(sql, bindings)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from jarvis._json import mending
+from jarvis._json.answer import explained, matching
 from jarvis._json.past import PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Search
+    from jarvis.model.explanation import Explanation
     from jarvis.model.listing import Listing
 
     _Answering = Room | LiveRoom | PastRoom
@@ -207,6 +208,10 @@ class JSONBackend(SelectingBackend):
 
     def count(self, query: MemoryQuery) -> int:
         return self._counted(self._room(), query)
+
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
+        with self._decoding():
+            return explained(self._room(), query)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._entries(self._room(), query)
@@ -367,12 +372,12 @@ class JSONBackend(SelectingBackend):
             return record.entry()
 
     def _listed(self, room: _Answering, query: MemoryQuery) -> list[MemoryEntry]:
-        records = _matching(room, query)
+        records = matching(room.candidates(query), query)
         with self._decoding():
             return [record.entry() for record in records]
 
     def _entries(self, room: _Answering, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        records = _matching(room, query)
+        records = matching(room.candidates(query), query)
         while True:
             with self._decoding():
                 record = next(records, None)
@@ -382,7 +387,7 @@ class JSONBackend(SelectingBackend):
             yield entry
 
     def _counted(self, room: _Answering, query: MemoryQuery) -> int:
-        records = _matching(room, query)
+        records = matching(room.candidates(query), query)
         with self._decoding():
             return sum(1 for _ in records)
 
@@ -414,6 +419,10 @@ class _Then:
     def count(self, query: MemoryQuery) -> int:
         return self._backend._counted(self._room_for(query), query)
 
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
+        with self._backend._decoding():
+            return explained(self._room_for(query), query)
+
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._backend._entries(self._room_for(query), query)
 
@@ -424,11 +433,3 @@ class _Then:
         backend = self._backend
         settle(self._instant, backend._now(), backend._store.await_commit)
         return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
-
-
-def _matching(room: _Answering, query: MemoryQuery) -> Iterator[Record]:
-    matching = filter(query.predicate(), room.candidates(query))
-    if not query.is_newest_first:
-        return iter(query.arranged(matching))
-    stop = None if query.limit is None else min(query.offset + query.limit, sys.maxsize)
-    return itertools.islice(matching, query.offset, stop)
