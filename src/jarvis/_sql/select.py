@@ -121,7 +121,7 @@ def _select_text(shape: Shape, dialect: Dialect) -> str:
         text, order = _in_era(shape, COLUMNS, _PRESENT)
         text = f"{text} {order}"
     else:  # an index returns each part newest first, and SQLite merges them row by row
-        columns = f"{COLUMNS}, {_CREATION} AS creation" if shape.order == "created" else COLUMNS
+        columns = f"{COLUMNS}, {_CREATION} AS creation" if shape.more.order == "created" else COLUMNS
         parts = [_in_era(shape, columns, era)[0] for era in (_PRESENT, _PAST)]
         states = f"({' UNION ALL '.join(parts)}) AS states"
         text = f"SELECT {COLUMNS.replace('e.', '')} FROM {states} {_ordered(shape, '', 'creation')}"
@@ -131,8 +131,8 @@ def _select_text(shape: Shape, dialect: Dialect) -> str:
 @functools.lru_cache(maxsize=1_000)
 def _count_text(shape: Shape, dialect: Dialect) -> str:
     eras = (_PRESENT, _PAST) if shape.past else (_PRESENT,)
-    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit or shape.offset)[0] for era in eras)
-    if shape.limit or shape.offset:
+    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit or shape.more.offset)[0] for era in eras)
+    if shape.limit or shape.more.offset:
         return dialect.say(f"SELECT count(*) FROM (SELECT 1 FROM ({text}) AS states{_page(shape)}) AS counted")
     # Subtract the expired entries: they are few, and the others can be counted from the index alone.
     states, expired = (f"(SELECT count(*) FROM ({part}) AS states)" for part in (text, _expired(shape)))
@@ -152,7 +152,7 @@ def _in_era(shape: Shape, columns: str, era: _Era, *, is_live: bool = True) -> t
     `jarvis._sql.history.cutoff` has checked that no state is missing.
     """
     extra = [LIVE] if is_live and not era.is_over else []
-    extra += preselection.conditions(shape.values)
+    extra += preselection.conditions(shape.more.values)
     if shape.tags is None or shape.names_entries:
         return _led_by_entries(shape, columns, era, extra), _ordered(shape, "e.")
     if shape.tags == 1 or shape.all_tags:
@@ -173,7 +173,7 @@ def _led_by_entries(shape: Shape, columns: str, era: _Era, extra: list[str]) -> 
         categories = ""
     conditions = [*_common(shape, "e", era, categories), *_own(shape, "e"), *extra, *_excluding(shape, "e", era)]
     marks = [f":tag_{index}" for index in range(shape.tags or 0)]
-    if shape.listed and not shape.all_tags and not shape.names_entries:
+    if shape.more.listed and not shape.all_tags and not shape.names_entries:
         marks = [_LISTED]
     groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
     conditions += [f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('e', group)})" for group in groups]
@@ -185,7 +185,7 @@ def _led_by_tag(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
 
     The tables are joined in that order, so only entries that are returned are read.
     """
-    tag, common = _rarest(era) if shape.listed else ":tag_0", _common(shape, "g", era, _categories(shape))
+    tag, common = _rarest(era) if shape.more.listed else ":tag_0", _common(shape, "g", era, _categories(shape))
     conditions = [f"g.tag = {tag}", *common, *_excluding(shape, "g", era), *extra]
     conditions += [
         f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{index}'])})"
@@ -206,9 +206,9 @@ def _merged_tags(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str
 
     SQLite sorts what the parts find; no other text needs that.
     """
-    is_cut = shape.limit and shape.order == "changed"
+    is_cut = shape.limit and shape.more.order == "changed"
     inner = extra if is_cut else []  # else rows that are left out later would fill the limit
-    if not shape.listed:
+    if not shape.more.listed:
         union = " UNION ".join(_of_tags(shape, "g", f"= :tag_{index}", era, inner) for index in range(shape.tags or 0))
     elif is_cut:
         first = f"SELECT instant, row FROM ({_of_tags(shape, 'n', '= w.value', era, inner)}) AS n"
@@ -229,7 +229,7 @@ def _of_tags(shape: Shape, table: str, tag: str, era: _Era, extra: list[str]) ->
         inner = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', table, era)}"
         conditions.append(f"EXISTS ({inner} AND {' AND '.join(extra)})")
     part = f"SELECT {_placed(table, era)} FROM {era.tags} AS {table} WHERE {' AND '.join(conditions)}"
-    if not shape.limit or shape.order != "changed":
+    if not shape.limit or shape.more.order != "changed":
         return part
     return f"SELECT * FROM ({part} {_ordered(shape, f'{table}.')} LIMIT :reach) AS first_rows"
 
@@ -249,18 +249,18 @@ def _is_tagged(table: str, marks: list[str]) -> str:
 
 def _ordered(shape: Shape, table: str, creation: str = _CREATION) -> str:
     """Return the order of the rows; `table` holds instant and row."""
-    way = "ASC" if shape.is_ascending else "DESC"
+    way = "ASC" if shape.more.is_ascending else "DESC"
     columns = [f"{table}instant", f"{table}row"]
-    if shape.order != "changed":
-        columns.insert(0, creation if shape.order == "created" else "e.key" if table else "key")
+    if shape.more.order != "changed":
+        columns.insert(0, creation if shape.more.order == "created" else "e.key" if table else "key")
     return f"ORDER BY {', '.join(f'{column} {way}' for column in columns)}"
 
 
 def _page(shape: Shape) -> str:
     """Return the end of a statement that leaves out what is before and after a page."""
-    if not shape.limit and not shape.offset:
+    if not shape.limit and not shape.more.offset:
         return ""
-    return " LIMIT :limit OFFSET :offset" if shape.offset else " LIMIT :limit"
+    return " LIMIT :limit OFFSET :offset" if shape.more.offset else " LIMIT :limit"
 
 
 def _own(shape: Shape, table: str) -> list[str]:
@@ -268,27 +268,27 @@ def _own(shape: Shape, table: str) -> list[str]:
     conditions = []
     if shape.key:
         conditions.append("e.key = :key")
-    if shape.keys:
+    if shape.more.keys:
         conditions.append("e.key IN ({members}(:keys))")
-    conditions += [f"e.key {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("key")]
+    conditions += [f"e.key {BOUNDS[name]} :{name}" for name in shape.more.ranges if name.startswith("key")]
     if shape.entity_id:
         conditions.append("e.entity_id = :entity_id")
-    if shape.is_absent:
+    if shape.more.is_absent:
         conditions.append("e.entity_id IS NULL")
-    if shape.after and shape.order != "changed":
-        first = _CREATION if shape.order == "created" else "e.key"
+    if shape.after and shape.more.order != "changed":
+        first = _CREATION if shape.more.order == "created" else "e.key"
         place = f"({first}, {table}.instant, {table}.row)"
         conditions.append(f"{place} {_beyond(shape)} (:after, :after_instant, :after_row)")
     return conditions
 
 
 def _beyond(shape: Shape) -> str:
-    return ">" if shape.is_ascending else "<"
+    return ">" if shape.more.is_ascending else "<"
 
 
 def _categories(shape: Shape) -> str:
     """Return the text that selects the ids of the categories that begin as asked; empty if it is not asked."""
-    ranges = [f"name {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
+    ranges = [f"name {BOUNDS[name]} :{name}" for name in shape.more.ranges if name.startswith("category")]
     return f"SELECT id FROM names WHERE {{here}} AND {' AND '.join(ranges)}" if ranges else ""
 
 
@@ -298,7 +298,7 @@ def _common(shape: Shape, table: str, era: _Era, categories: str) -> list[str]:
     `categories` selects the ids of the categories that match, if there are such.
     """
     conditions = [f"{table}.namespace = :namespace"]
-    if shape.watched:  # before all that may leave a row out
+    if shape.more.watched:  # before all that may leave a row out
         conditions.append(f"looked_at({table}.row)")
     if shape.category:
         conditions.append(f"{table}.category = :category")
@@ -310,7 +310,7 @@ def _common(shape: Shape, table: str, era: _Era, categories: str) -> list[str]:
         conditions.append(f"{table}.instant < :until")
     if categories:
         conditions.append(f"{table}.category IN ({categories})")
-    if shape.after and shape.order == "changed":
+    if shape.after and shape.more.order == "changed":
         conditions.append(f"({table}.instant, {table}.row) {_beyond(shape)} (:after_instant, :after_row)")
     if shape.past:
         conditions += visible(table, is_over=era.is_over)

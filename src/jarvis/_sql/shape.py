@@ -30,36 +30,56 @@ def as_json(members: Sequence[object]) -> str:
     return msgspec.json.encode(members).decode()
 
 
+class More(NamedTuple):
+    """The part of a shape that most queries leave out."""
+
+    is_absent: bool = False
+    keys: bool = False
+    ranges: tuple[str, ...] = ()
+    order: Order = "changed"
+    is_ascending: bool = False
+    offset: bool = False
+    listed: bool = False
+    values: tuple[str, ...] = ()
+    watched: bool = False
+
+
 class Shape(NamedTuple):
-    """The filters that a query has: its text depends on nothing else."""
+    """The filters that a query has: its text depends on nothing else. `rest` is None where that is usual."""
 
     category: bool
     entity_type: bool
     key: bool
     entity_id: bool
-    is_absent: bool
     since: bool
     until: bool
     after: bool
     tags: int | None
-    listed: bool
     all_tags: bool
     limit: bool
     past: bool
     excluded: int
-    keys: bool
-    ranges: tuple[str, ...]
-    order: Order
-    is_ascending: bool
-    offset: bool
-    values: tuple[str, ...]
-    names_entries: bool
-    watched: bool = False
+    rest: More | None
+
+    @property
+    def more(self) -> More:
+        """What the query has of the filters that most leave out."""
+        return _NOTHING_MORE if self.rest is None else self.rest
+
+    @property
+    def names_entries(self) -> bool:
+        """Whether it names keys or an entity, which few entries have: these lead, whatever the tags."""
+        return self.key or self.entity_id or self.more.keys or "key_from" in self.more.ranges
+
+
+_NOTHING_MORE = More()
 
 
 def decides(query: MemoryQuery) -> bool:
     """Tell whether the rows of a statement are the answer, with nothing left for Python to judge."""
-    return query.where is None and not tags_left(query)
+    if query.where is not None:
+        return False
+    return (query.tags is None and query.exclude_tags is None) or not tags_left(query)
 
 
 def tags_test(query: MemoryQuery) -> Test | None:
@@ -123,53 +143,74 @@ def bind(
         bound["key"] = query.key
     if query.entity_id is not None and query.entity_id is not ABSENT:
         bound["entity_id"] = query.entity_id
-    if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
-        bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
-    ranges = [*range_of("key", query.key_prefix), *range_of("category", query.category_prefix)]
-    bound.update(ranges)
     if query.since is not None or query.until is not None:
         bound["since"], bound["until"] = query.instants
     if query.after is not None and query.position is not None:
         *first, bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
         bound.update(("after", place) for place in first)
-    offset = query.offset if limited else 0
-    if limit is not None or offset:
-        limit = _ALL if limit is None else limit
-        bound["limit"], bound["offset"], bound["reach"] = limit, offset, min(limit + offset, _ALL)
+    if limit is not None:
+        bound["limit"] = bound["reach"] = limit
     bound["now"] = now
-    excluded = () if len(query.exclude_tags or ()) > FEW else tuple(dict.fromkeys(query.exclude_tags or ()))
-    bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
+    excluded: tuple[str, ...] = ()
+    if query.exclude_tags is not None and len(query.exclude_tags) <= FEW:
+        excluded = tuple(dict.fromkeys(query.exclude_tags))
+        bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
     if cutoff is not None:
         bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
     values: tuple[str, ...] = ()
     if query.where is not None and dialect.reads_values:
         values, bounds = preselection.preselect(query.where)
         bound.update(bounds)
-    shape = Shape(
+    rest = None
+    if (  # most queries leave these out
+        query.order != "changed"
+        or query.ascending
+        or query.offset
+        or query.keys is not None
+        or query.key_prefix
+        or query.category_prefix
+        or query.entity_id is ABSENT
+        or listed
+        or values
+        or watched
+    ):
+        rest = _more(query, bound, limited=limited)._replace(listed=listed, values=values, watched=watched)
+    fields = (
         query.category is not None,
         query.entity_type is not None,
         query.key is not None,
         "entity_id" in bound,
-        query.entity_id is ABSENT,
         query.since is not None,
         query.until is not None,
         query.after is not None,
         tags,
-        listed,
         all_tags,
         limit is not None,
         cutoff is not None,
         len(excluded),
-        query.keys is not None,
-        tuple(name for name, _ in ranges),
-        query.order,
-        query.is_ascending,
-        offset > 0,
-        values,
-        _names_entries(query),
-        watched,
+        rest,
     )
-    return shape, bound
+    return tuple.__new__(Shape, fields), bound  # no call, see `jarvis._disk.files.Stamp`
+
+
+def _more(query: MemoryQuery, bound: dict[str, Any], *, limited: bool) -> More:
+    """Return what a query has of the filters that most leave out, and bind their values."""
+    if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
+        bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
+    ranges = [*range_of("key", query.key_prefix), *range_of("category", query.category_prefix)]
+    bound.update(ranges)
+    offset = query.offset if limited else 0
+    if offset:
+        limit = bound.setdefault("limit", _ALL)
+        bound["offset"], bound["reach"] = offset, min(limit + offset, _ALL)
+    return More(
+        is_absent=query.entity_id is ABSENT,
+        keys=query.keys is not None,
+        ranges=tuple(name for name, _ in ranges),
+        order=query.order,
+        is_ascending=query.is_ascending,
+        offset=offset > 0,
+    )
 
 
 def range_of(name: str, prefix: str | None) -> list[tuple[str, str]]:
