@@ -173,11 +173,23 @@ class JSONBackend(SelectingBackend):
     def update(self, entry: MemoryEntry) -> None:
         draft = Draft(entry)
         with self._store.changing(self._now) as transaction:
-            before = transaction.room(self.namespace).get(entry.id)
-            if before is None or before.has_expired(self._now()):
-                raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
+            before = self._present(transaction, entry.id)
             commit = transaction.next_commit()
             transaction.put(self.namespace, draft.record(self.namespace, before.version + 1, commit))
+
+    def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
+        if not self._takes_prepared():
+            return super().update_if_changed(entry, renews=renews)
+        draft = Draft(entry)
+        with self._store.changing(self._now) as transaction:
+            before = self._present(transaction, entry.id)
+            is_same = draft.is_in(before)
+            if is_same and not renews:
+                transaction.found = True
+                return False
+            version, commit = before.version + (not is_same), transaction.next_commit()
+            transaction.put(self.namespace, draft.record(self.namespace, version, commit, renewed=is_same))
+            return True
 
     def shutdown(self) -> None:
         self._store.shut_down()
@@ -198,10 +210,11 @@ class JSONBackend(SelectingBackend):
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
         if is_small(value):
             return value
-        kind = type(self)
-        if kind.create is JSONBackend.create and kind.update is JSONBackend.update:
-            return prepare(value, "off")
-        return super().prepare(value)  # a subclass's own verb is given the value itself
+        return prepare(value, "off") if self._takes_prepared() else super().prepare(value)
+
+    def _takes_prepared(self) -> bool:
+        kind = type(self)  # the verb of a subclass gets the value itself
+        return kind.create is JSONBackend.create and kind.update is JSONBackend.update
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         return self._listed(self._room(), query)
@@ -260,6 +273,7 @@ class JSONBackend(SelectingBackend):
             return [
                 state.revision(datetime_of(state.made))
                 for state in itertools.takewhile(lambda state: not state.ends_expired(now), states)
+                if not state.ends_in_renewal
             ]
 
     def recreate(self, entry: MemoryEntry) -> None:
@@ -345,6 +359,13 @@ class JSONBackend(SelectingBackend):
 
     def _now(self) -> int:
         return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())
+
+    def _present(self, transaction: Transaction, entry_id: str) -> Record:
+        """Return the record of the entry with this id; raise `EntryNotFoundError` if there is none."""
+        record = transaction.room(self.namespace).get(entry_id)
+        if record is None or record.has_expired(self._now()):
+            raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
+        return record
 
     def _make_room(self, transaction: Transaction, entry_id: str) -> None:
         """Purge the entry with this id if it has expired; raise `DuplicateEntryError` if it has not."""

@@ -311,6 +311,9 @@ class MemoryModule:
         `tags` is None; but it removes the tag ``archived`` if this module hides archived memories. An expired memory
         is replaced by a new one.
 
+        If value, tags, entity and expiry are byte for byte what is stored, nothing is changed: no version, no past
+        state, no event. The timestamp and the author are renewed, at most once in an hour for one author.
+
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was changed.
             UnsupportedError: the backend has no transactions.
@@ -334,7 +337,8 @@ class MemoryModule:
         """Set the preference `key`, creating or replacing it; return its id.
 
         Preferences have a category of their own: a task or device with the same key is not touched. `ttl` and
-        `expires_at` are as for `upsert_memory`; an expired preference is absent.
+        `expires_at` are as for `upsert_memory`; an expired preference is absent. To set what is stored is no change, as
+        there.
         """
         author = self._author(module, task_id, reason, "preferences_manager")
         until = self._expiry(ttl, expires_at)
@@ -1333,8 +1337,12 @@ class MemoryModule:
         author: Author,
         if_version: int | None,
         moment: datetime,
+        store: Callable[[MemoryEntry], object] | None = None,
     ) -> bool:
-        """Update an entry that was just read; return whether it still exists, or raise if `if_version` needs it."""
+        """Update an entry that was just read; return whether it still exists, or raise if `if_version` needs it.
+
+        `store`: in place of the backend's `update`.
+        """
         if self._dates.are_ahead:
             moment = self._after_its_key(entry.key, entry.id, moment)
         entry.value = value
@@ -1346,7 +1354,7 @@ class MemoryModule:
         if self._abilities.history is not None:
             self._abilities.history.sign(author.signature("update"))
         try:
-            self.backend.update(entry)
+            (store or self.backend.update)(entry)
         except EntryNotFoundError:  # it has expired, or was deleted on a backend without transactions
             if if_version is not None:
                 _check_version(None, if_version)
@@ -1377,11 +1385,23 @@ class MemoryModule:
                 kept = tags
                 if kept is None and self._hides_archived():
                     kept = [tag for tag in entry.tags if tag != ARCHIVED]
-                if self._update(entry, value, kept, expires_at, author, None, moment):
+                store = partial(self._update_if_changed, author, dict(entry.provenance))
+                if self._update(entry, value, kept, expires_at, author, None, moment, store):
                     return entry.id
             return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
 
         return self._change(upsert)
+
+    def _update_if_changed(self, author: Author, provenance: dict[str, str], entry: MemoryEntry) -> None:
+        """Store an entry that was set; renew it if it is what it was, and due or not the newest of its key any more."""
+        if self.backend.update_if_changed(entry, renews=False):
+            return
+        made = instant_of(entry.timestamp)
+        if not author.renews(provenance, made - entry.order[0]):
+            newest = self.backend.newest_of_key(entry.key)
+            if newest is None or newest.id == entry.id or newest.order[0] >= made:
+                return
+        self.backend.update_if_changed(entry, renews=True)
 
     def _sweep(self, batch: int, author: Author, is_over: Callable[[], bool]) -> SweepReport:
         return sweep(

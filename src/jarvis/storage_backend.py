@@ -17,7 +17,7 @@ from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
 from jarvis.errors import UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace
-from jarvis.model.record import prepare
+from jarvis.model.record import is_same, prepare
 
 if TYPE_CHECKING:
     from jarvis.capabilities import *  # noqa: F403 - former names, for one release
@@ -116,6 +116,30 @@ class StorageBackend(ABC):
         """
         prepare(value, "off")
         return value
+
+    def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
+        """Update the entry that has the id of `entry`, as `update` does, if anything but its timestamp, provenance and
+        version would change; return whether anything was stored.
+
+        Otherwise, with `renews`, only the new timestamp and provenance are stored: that is a *renewal*. A backend with
+        `jarvis.capabilities.KeepsHistory` must override this default, which updates:
+
+        1. A renewal gives the entry the place in lists, and a commit number, of a change. The version stays.
+        2. No revision and no change in the feed tells of it, and the limit of the history policy does not count it.
+        3. As of a moment before it, the entry is as it was then. Once the entry is changed or deleted, the past knows
+           only the state before its first renewal.
+
+        On return, what was found is as durable as what is written.
+
+        Raises:
+            EntryNotFoundError: no entry has the id.
+            InvalidEntryError: a field cannot be stored exactly.
+        """
+        stored = self.read(entry.id)
+        if stored is not None and not renews and is_same(stored, entry):
+            return False
+        self.update(entry)
+        return True
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         """Return the first `query.limit` entries that match `query`, newest first."""
@@ -312,6 +336,7 @@ class BackendWrapper(StorageBackend):
     create = _forwarded(StorageBackend.create)
     read = _forwarded(StorageBackend.read)
     update = _forwarded(StorageBackend.update)
+    update_if_changed = _forwarded(StorageBackend.update_if_changed)
     delete = _forwarded(StorageBackend.delete)
     list_all = _forwarded(StorageBackend.list_all)
     query = _forwarded(StorageBackend.query)

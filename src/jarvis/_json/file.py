@@ -5,7 +5,7 @@ Layout, format 4, UTF-8 (a file that an editor saved with a byte order mark is r
 
     {
       "format": 4,
-      "entries": {id: {the nine fields, "version", "position", perhaps "fold", "zone", "expires_at"}},
+      "entries": {id: {the nine fields, "version", "position", perhaps "fold", "zone", "expires_at", "renewed"}},
       "history": [{"ended": commit number, "made": instant, "change": {"operation", …}, "entry": {as above}}],
       "gaps": [{"id", "first", "instant", "ended", "made", …}; see `Gap`],
       "events": [{"number": commit number, "made": instant, "operation", …}; see `Event`],

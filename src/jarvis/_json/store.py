@@ -64,6 +64,7 @@ class Store:
         self._gates = Gates()
         self._locks: dict[str, WriterLock] = {}  # by file: a link may point elsewhere after a shutdown
         self._located = False
+        self._synced: Stamp | None = None  # of a file that is known to be on the disk
 
     def seen(self) -> Seen:
         """Return the state that the caller sees; open the store if it is not open.
@@ -170,6 +171,10 @@ class Store:
                 transaction.purge_some(now())
                 if transaction.is_changed:
                     self._commit(transaction)
+                elif transaction.found and self._sync and transaction.base.stamp != self._synced:
+                    files.sync_file(opened.path)  # its writer may not have waited for the disk
+                    files.sync_directory(os.path.dirname(opened.path))
+                    self._synced = transaction.base.stamp
             finally:
                 self._transactions.pop(transaction.owner, None)
 

@@ -104,6 +104,11 @@ class SQLBackend(SelectingBackend):
     def update(self, entry: MemoryEntry) -> None:
         self._write(entries.replace, entry, encode_entry(entry, self._compression))
 
+    def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
+        if not self._takes_prepared:  # a subclass has a verb of its own
+            return super().update_if_changed(entry, renews=renews)
+        return self._write(entries.replace_if_changed, entry, encode_entry(entry, self._compression), renews)
+
     def shutdown(self) -> None:
         self._lender.shutdown()
 
@@ -306,7 +311,7 @@ class SQLBackend(SelectingBackend):
 
     def _write_and_tidy(self, session: Session, work: Work[*Args, Result], args: tuple[*Args]) -> Result:
         result = work(session, self._reader.now, self.namespace, *args)
-        if session.clock.commit_number % PRUNED_EVERY == 0:
+        if session.clock.commit_number % PRUNED_EVERY == 0 and result is not False:
             expiry.release_names(session)
             if session.clock.commit_number - session.clock.began <= PRUNED_EVERY:  # else this transaction fills the log
                 self._look_after()

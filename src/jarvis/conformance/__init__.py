@@ -34,6 +34,7 @@ from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.module.changes import ChangePromises
 from jarvis.conformance.module.dating import DatingPromises
+from jarvis.conformance.module.renewals import RenewalPromises
 from jarvis.conformance.module.retention import RetentionPromises
 from jarvis.conformance.module.shutdown import ShutdownPromises
 from jarvis.conformance.module.verbs import ModulePromises
@@ -60,6 +61,7 @@ class BackendContract(
     FeedPromises,
     ModulePromises,
     ChangePromises,
+    RenewalPromises,
     DatingPromises,
     RetentionPromises,
     ShutdownPromises,

@@ -321,8 +321,8 @@ class ExpiryPromises(Promises):
             mortal.create_memory("c", "k", {}, "t", ttl=1)
         later.step(seconds=1)
 
-        for _ in range(200):
-            mortal.set_user_preference("counter", {})
+        for number in range(200):
+            mortal.set_user_preference("counter", {"n": number})
 
         assert mortal.store.purge_expired() == 0
 
