@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.query import MemoryQuery
 
 
 def erase_namespace(backend: Any, namespace: str) -> int:

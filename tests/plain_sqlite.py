@@ -30,7 +30,13 @@ Args = TypeVarTuple("Args")
 class PlainDriver:
     """One connection of the standard library, in the plainest words."""
 
-    dialect = Dialect(here="1", unindexed="", join_in_order="JOIN", pages="PRAGMA page_count")
+    dialect = Dialect(
+        here="1",
+        unindexed="",
+        join_in_order="JOIN",
+        members="SELECT value FROM json_each",
+        pages="PRAGMA page_count",
+    )
 
     def __init__(self, path: str) -> None:
         self.path = path

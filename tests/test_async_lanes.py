@@ -15,6 +15,7 @@ import pytest
 
 from jarvis._calls.lanes import THREADS
 from jarvis.async_memory import AsyncMemoryModule
+from jarvis.errors import InvalidEntryError
 from jarvis.persistent_memory import MemoryModule
 
 Result = TypeVar("Result")
@@ -247,3 +248,63 @@ def test_two_loops_at_once_use_one_memory(tmp_path: Path) -> None:
 
     assert told(memory.count_memories) == 40
     asyncio.run(memory.shutdown())
+
+
+@pytest.mark.parametrize("backend_type", BACKENDS)
+def test_a_function_of_many_calls_is_one_change_in_one_thread(tmp_path: Path, backend_type: str) -> None:
+    threads: set[int] = set()
+
+    def compound(memory: MemoryModule) -> str:
+        threads.add(threading.get_ident())
+        memory.set_user_preference("one", {"n": 1})
+        memory.set_user_preference("two", {"n": memory.get_user_preferences()["one"]["n"] + 1})
+        return memory.namespace
+
+    def failing(memory: MemoryModule) -> None:
+        compound(memory)
+        memory.delete_user_preference("one")
+        raise LookupError
+
+    async def coroutine(memory: MemoryModule) -> None:
+        compound(memory)
+
+    async def story() -> None:
+        async with AsyncMemoryModule(storage_dir=tmp_path, backend_type=backend_type) as memory:
+            assert await memory.for_namespace("alice").run(compound) == "alice"
+            with pytest.raises(LookupError):
+                await memory.run(failing)
+            for wrong in (coroutine, None):
+                with pytest.raises(InvalidEntryError, match="function"):
+                    await memory.run(wrong)  # type: ignore[arg-type,unused-coroutine]  # hostile
+            assert await memory.get_user_preferences() == {}
+            async with memory.transaction():
+                await memory.run(compound)
+                with pytest.raises(LookupError):
+                    await memory.run(failing)
+            assert await memory.get_user_preferences() == {"one": {"n": 1}, "two": {"n": 2}}
+
+    told(story)
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize("backend_type", BACKENDS)
+def test_a_cancelled_function_still_runs_to_its_end(tmp_path: Path, backend_type: str) -> None:
+    has_begun = threading.Event()
+
+    def slow(memory: MemoryModule) -> None:
+        memory.set_user_preference("one", {"n": 1})
+        has_begun.set()
+        threading.Event().wait(0.1)
+        memory.set_user_preference("two", {"n": 2})
+
+    async def story() -> None:
+        async with AsyncMemoryModule(storage_dir=tmp_path, backend_type=backend_type) as memory:
+            task = asyncio.ensure_future(memory.run(slow))
+            await asyncio.to_thread(has_begun.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await memory.set_user_preference("three", {})  # waits for its turn to write
+            assert (await memory.get_user_preferences()).keys() == {"one", "two", "three"}
+
+    told(story)

@@ -22,8 +22,10 @@ from jarvis._sql.session import Session
 from jarvis._sqlite import engine
 from jarvis.conformance.compression import prose
 from jarvis.json_backend import JSONBackend
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.listing import Field, Listing
 from jarvis.model.options import Compression
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 
@@ -94,6 +96,59 @@ def test_a_read_by_id_is_one_statement_on_one_index(store: SQLiteBackend) -> Non
     assert watch.texts() == ["SELECT"]
     assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") == 0
     assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 100
+
+
+def test_many_reads_by_id_are_one_statement_on_one_index(store: SQLiteBackend) -> None:
+    ids = [f"id-{number}" for number in range(100)]
+    store.read_many(ids)  # their names are known from now on
+
+    with Watch(store) as watch:
+        assert len(store.read_many(ids)) == 100
+
+    assert watch.texts() == ["SELECT"]
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 100 * 60
+
+
+@pytest.mark.parametrize(
+    ("query", "index", "entries", "sorts"),
+    [
+        (MemoryQuery(keys=["key-1", "key-2", "absent"]), "entries_by_key (namespace=? AND key=?)", 2, True),
+        (MemoryQuery(key_prefix="key-1999"), "entries_by_key (namespace=? AND key>? AND key<?)", 11, True),
+        (MemoryQuery(key_prefix="key-1999", order="key"), "entries_by_key (namespace=? AND key>?", 11, False),
+        (MemoryQuery(order="key", limit=20), "entries_by_key (namespace=?)", 20, False),
+        (MemoryQuery(category_prefix="sm"), "entries_by_category (namespace=? AND category=?)", 50, True),
+        (MemoryQuery(ascending=True, limit=20), "entries_by_time (namespace=?)", 20, False),
+        (MemoryQuery(tags=["common"], ascending=True, limit=20), "PRIMARY KEY (namespace=? AND tag=?)", 20, False),
+    ],
+)
+def test_beginnings_and_orders_are_ranges_of_an_index(
+    store: SQLiteBackend, query: MemoryQuery, index: str, entries: int, sorts: bool
+) -> None:
+    plan = _plan(store, query)
+
+    with Watch(store) as watch:
+        assert len(store.select(query)) == entries
+
+    assert any(index in step for step in plan), plan
+    assert ("USE TEMP B-TREE FOR ORDER BY" in plan) is sorts
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 1_000 + 50 * entries
+
+
+@pytest.mark.parametrize(("field", "names"), [("category", 10), ("entity_type", 2), ("tag", 2), ("key", None)])
+def test_names_are_found_by_one_seek_each(store: SQLiteBackend, field: Field, names: int | None) -> None:
+    listing = Listing(field=field, limit=None if names else 20)
+
+    with Watch(store) as watch:
+        assert len(store.list_names(listing)) == (names or 20)
+
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 400 + 80 * (names or 20)
+
+
+def test_an_offset_skips_rows_without_reading_them_whole(store: SQLiteBackend) -> None:
+    with Watch(store) as watch:
+        assert [entry.id for entry in store.select(MemoryQuery(offset=10_000, limit=1))] == ["id-9999"]
+
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 12 * 10_000
 
 
 def test_a_read_by_key_is_one_statement_on_one_index(store: SQLiteBackend) -> None:

@@ -36,8 +36,9 @@ from jarvis.errors import (
     UnsupportedError,
 )
 from jarvis.json_backend import JSONBackend
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.options import COMPRESSIONS
+from jarvis.model.query import MemoryQuery
 from jarvis.model.record import encode_entry, repack
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend

@@ -16,7 +16,8 @@ from jarvis.config import ConfigLoader, JarvisConfig, RetentionRule, StorageConf
 from jarvis.container import Container
 from jarvis.errors import JarvisError
 from jarvis.json_backend import JSONBackend
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule
 from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend

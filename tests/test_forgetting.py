@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from jarvis._disk.traces import Wanted, search_files
 from jarvis._sql import history
-from jarvis._sql.backend import _NAMESPACES
+from jarvis._sql.listing import NAMESPACES
 from jarvis._sqlite.schema import FIRST_LIFE_COLUMNS
 from jarvis._sqlite.store_file import StoreFile
 from jarvis.codec import encode
@@ -276,7 +276,7 @@ def test_namespaces_are_listed_without_a_scan_of_their_entries(memory: MemoryMod
     assert isinstance(memory.backend, SQLiteBackend)
     memory.bootstrap()
     plan = memory.backend._database.read(
-        lambda session: session.rows(f"EXPLAIN QUERY PLAN {_NAMESPACES}", {"now": 0}),
+        lambda session: session.rows(f"EXPLAIN QUERY PLAN {NAMESPACES}", {"now": 0}),
     )
     steps = [step for *_, step in plan]
     assert any(step.startswith("SEARCH e ") for step in steps)

@@ -13,6 +13,7 @@ from jarvis.async_memory import AsyncMemoryModule, AsyncStore
 from jarvis.capabilities import Namespaced
 from jarvis.errors import NotEncryptedError
 from jarvis.model.entry import MemoryEntry, check_namespace
+from jarvis.model.query import MemoryQuery
 from jarvis.model.record import decode_body
 from jarvis.model.value_filter import compile_where
 from jarvis.persistent_memory import MemoryModule
@@ -41,6 +42,8 @@ MOVED_TO_STORE = {
     [
         ("jarvis.memory_entry", "jarvis.model.entry", MemoryEntry),
         ("jarvis.memory_entry", "jarvis.model.entry", check_namespace),
+        ("jarvis.memory_entry", "jarvis.model.query", MemoryQuery),
+        ("jarvis.model.entry", "jarvis.model.query", MemoryQuery),
         ("jarvis.entry_record", "jarvis.model.record", decode_body),
         ("jarvis.value_filter", "jarvis.model.value_filter", compile_where),
         ("jarvis.storage_backend", "jarvis.capabilities", Namespaced),

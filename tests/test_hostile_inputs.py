@@ -31,7 +31,8 @@ from jarvis.container import Container
 from jarvis.errors import CorruptStoreError, JarvisError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend
@@ -216,12 +217,15 @@ ANYTHING |= OWN
 GOOD: dict[str, Any] = {
     "after": None,
     "as_of": None,
+    "ascending": None,
     "batch": 10,
     "category": "tasks",
+    "category_prefix": None,
     "change": lambda value: value,
     "changes": {"a": 1},
     "device_info": {"os": "linux"},
     "directory": "copies",
+    "counts": False,
     "default": None,
     "entity_id": "1",
     "entity_type": "task",
@@ -231,15 +235,20 @@ GOOD: dict[str, Any] = {
     "from_version": 1,
     "idle_seconds": 0.0,
     "if_version": None,
+    "ids": ["1"],
     "include_archived": False,
     "interval": 60,
     "key": "k",
+    "key_prefix": None,
     "keys": (),
     "limit": 10,
     "memory_id": "absent",  # or one that is there, see `_call`
     "module": None,
     "namespace": "alice",
+    "offset": 0,
     "on_unstorable": "repr",
+    "order": "changed",
+    "prefix": None,
     "progress": None,
     "reason": None,
     "since": None,
@@ -263,7 +272,8 @@ Arguments = dict[str, Any]
 
 def _verbs(kind: type, part: type) -> dict[str, list[str]]:
     """Return the public verbs of a class, and of the store that it has, each with its parameters."""
-    verbs = {name: verb for name, verb in inspect.getmembers(kind, callable) if name not in {"of", *MOVED_TO_STORE}}
+    others = {"of", "run", *MOVED_TO_STORE}
+    verbs = {name: verb for name, verb in inspect.getmembers(kind, callable) if name not in others}
     verbs |= {f"store.{name}": verb for name, verb in inspect.getmembers(part, callable) if name[0] != "_"}
     return {
         name: [parameter for parameter in inspect.signature(verb).parameters if parameter != "self"]
@@ -287,6 +297,8 @@ def _attempts(verb: str, memory_id: str) -> Iterator[tuple[str, Arguments]]:
     good = {parameter: GOOD[parameter] for parameter in VERBS[verb]}
     if "memory_id" in good:
         good["memory_id"] = memory_id
+    if "where" in good:
+        good["keys"] = None  # those of a search, not of an encryption
     if "ttl" in good and verb == "touch_memory":
         good["ttl"] = 60
     yield "nothing", good

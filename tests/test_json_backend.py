@@ -41,7 +41,8 @@ from jarvis.errors import (
 )
 from jarvis.json_backend import JSONBackend
 from jarvis.model.change import FIRST_GENERATION
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import Signature
 from tests.erasing import erase_namespace
 

@@ -23,7 +23,8 @@ from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FakeClock
 from jarvis.errors import CorruptStoreError, HistoryUnavailableError, ReadOnlyStoreError
 from jarvis.json_backend import JSONBackend
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 
 Which = str | MemoryQuery | None
@@ -330,7 +331,7 @@ KILLED = """
 import os, signal, sys
 from jarvis._disk import files
 from jarvis.json_backend import JSONBackend
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.query import MemoryQuery
 
 class Dying(files.System):
     left = int(sys.argv[2])

@@ -28,7 +28,8 @@ from jarvis.errors import (
     TransactionError,
 )
 from jarvis.json_backend import JSONBackend
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import Revision, Signature
 from tests.erasing import erase_namespace
 from tests.stores.make import entries

@@ -9,7 +9,7 @@ import pytest
 
 from jarvis._sqlite import log_watch
 from jarvis.conformance.fixtures import an_entry
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.query import MemoryQuery
 from jarvis.sqlite_backend import SQLiteBackend
 
 _ALL = MemoryQuery()

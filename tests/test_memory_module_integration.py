@@ -177,7 +177,7 @@ class TestAsync:
 
         verbs, awaited = public(MemoryModule), public(AsyncMemoryModule)
 
-        assert awaited.keys() - {"backend", "of"} == verbs.keys()
+        assert awaited.keys() - {"backend", "of", "run"} == verbs.keys()
         for name in ("__init__", *verbs):
             if name not in ("namespace", "store"):
                 ours, theirs = (

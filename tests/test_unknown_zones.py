@@ -14,7 +14,7 @@ import pytest
 from jarvis.conformance.fixtures import an_entry
 from jarvis.errors import StoreAccessError
 from jarvis.json_backend import JSONBackend
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 

@@ -17,7 +17,8 @@ from jarvis.capabilities import CAPABILITIES, KeepsHistory, Namespaced, Transact
 from jarvis.conformance.fixtures import FakeClock
 from jarvis.errors import UnsupportedError
 from jarvis.keys import KeyFunction
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import BackendWrapper, StorageBackend

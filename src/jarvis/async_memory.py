@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import inspect
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -21,7 +22,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from jarvis._calls.arguments import is_on
 from jarvis._calls.former import former_verb
 from jarvis._calls.lanes import Lane, Workers, one_thread
-from jarvis.errors import TransactionError
+from jarvis.errors import InvalidEntryError, TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
@@ -222,6 +223,12 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     record_task = awaitable(MemoryModule.record_task, "change")
 
     get_memory = awaitable(MemoryModule.get_memory, "read")
+    list_categories = awaitable(MemoryModule.list_categories, "read")
+    list_keys = awaitable(MemoryModule.list_keys, "read")
+    list_entity_types = awaitable(MemoryModule.list_entity_types, "read")
+    list_entities = awaitable(MemoryModule.list_entities, "read")
+    list_tags = awaitable(MemoryModule.list_tags, "read")
+    get_memories = awaitable(MemoryModule.get_memories, "read")
     get_memory_by_key = awaitable(MemoryModule.get_memory_by_key, "read")
     get_memories_by_category = awaitable(MemoryModule.get_memories_by_category, "read")
     get_memories_by_entity = awaitable(MemoryModule.get_memories_by_entity, "read")
@@ -315,6 +322,33 @@ class AsyncMemoryModule(_Face[MemoryModule]):
         self._workers.stop()
 
     # --- transactions, authors, namespaces -------------------------------------------------------
+
+    async def run(self, function: Callable[[MemoryModule], Result]) -> Result:
+        """Call `function` with the module behind this face, in one thread and one transaction; return its result.
+
+        Many calls then cost one hop between threads. If `function` raises, nothing is changed. It runs to its end even
+        if the task is cancelled.
+
+        Raises:
+            InvalidEntryError: `function` is no function, or a coroutine function; nothing is changed.
+            UnsupportedError: the backend has no transactions.
+
+        >>> from jarvis.async_memory import AsyncMemoryModule
+        >>> import asyncio, tempfile
+        >>> def moved(memory):
+        ...     theme = memory.get_user_preference("theme", {"mode": "dark"})
+        ...     return memory.set_user_preference("look", theme) and memory.delete_user_preference("theme")
+        >>> asyncio.run(AsyncMemoryModule(storage_dir=tempfile.mkdtemp()).run(moved))
+        False
+        """
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise InvalidEntryError("function", "takes a plain function, no coroutine function")
+
+        def compound() -> Result:
+            with self._inner.transaction():
+                return function(self._inner)
+
+        return await self._called("change", compound)
 
     def transaction(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Make the changes of an ``async with`` block one change; it uses one thread until the block ends."""

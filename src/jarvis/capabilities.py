@@ -16,9 +16,10 @@ from typing import Protocol, TypeVar
 
 from jarvis.keys import KeySource
 from jarvis.model.change import Change
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import Erased, Search
 from jarvis.model.key_slot import SlotInfo
+from jarvis.model.query import MemoryQuery
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten

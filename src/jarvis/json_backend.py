@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-import msgspec
 
 from jarvis._json import mending
 from jarvis._json.past import PastRoom
@@ -40,15 +39,9 @@ from jarvis.errors import (
     TransactionError,
     UnsupportedError,
 )
-from jarvis.model.entry import (
-    DEFAULT_NAMESPACE,
-    MemoryEntry,
-    MemoryQuery,
-    asked_instant,
-    check_namespace,
-    check_text,
-)
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
+from jarvis.model.query import MemoryQuery, asked_instant
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import exact_filters, settle
@@ -57,11 +50,12 @@ from jarvis.storage_backend import SelectingBackend
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Search
+    from jarvis.model.listing import Listing
 
     _Answering = Room | LiveRoom | PastRoom
 
@@ -171,25 +165,12 @@ class JSONBackend(SelectingBackend):
         return self._entry(self._room().get(entry_id))
 
     def update(self, entry: MemoryEntry) -> None:
-        draft = Draft(entry)
-        with self._store.changing(self._now) as transaction:
-            before = self._present(transaction, entry.id)
-            commit = transaction.next_commit()
-            transaction.put(self.namespace, draft.record(self.namespace, before.version + 1, commit))
+        self._update(entry, is_change=True)
 
     def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
         if not self._takes_prepared():
             return super().update_if_changed(entry, renews=renews)
-        draft = Draft(entry)
-        with self._store.changing(self._now) as transaction:
-            before = self._present(transaction, entry.id)
-            is_same = draft.is_in(before)
-            if is_same and not renews:
-                transaction.found = True
-                return False
-            version, commit = before.version + (not is_same), transaction.next_commit()
-            transaction.put(self.namespace, draft.record(self.namespace, version, commit, renewed=is_same))
-            return True
+        return self._update(entry, is_change=False, renews=renews)
 
     def shutdown(self) -> None:
         self._store.shut_down()
@@ -216,6 +197,11 @@ class JSONBackend(SelectingBackend):
         kind = type(self)  # the verb of a subclass gets the value itself
         return kind.create is JSONBackend.create and kind.update is JSONBackend.update
 
+    def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
+        records = map(self._room().get, ids)
+        with self._decoding():
+            return [record.entry() for record in records if record is not None]
+
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         return self._listed(self._room(), query)
 
@@ -224,6 +210,12 @@ class JSONBackend(SelectingBackend):
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._entries(self._room(), query)
+
+    def list_names(self, listing: Listing) -> dict[str, int]:
+        room, query = self._room(), listing.query
+        if isinstance(room, Room) and query == MemoryQuery():  # all of its entries are there
+            return listing.of(room.names(listing.field))
+        return listing.collected(filter(query.predicate(), room.candidates(query)))
 
     def discard(self, entry_id: str) -> bool:
         with self._store.changing(self._now) as transaction:
@@ -341,7 +333,7 @@ class JSONBackend(SelectingBackend):
     def erase(self, which: str | MemoryQuery | None) -> Erased:
         self._store.own_transaction()
         if isinstance(which, MemoryQuery):
-            which = msgspec.structs.replace(which, limit=None, after=None)
+            which = which.whole()
         with self._store.changing(self._now) as transaction, self._decoding():
             return transaction.erase(self.namespace, which)
 
@@ -360,12 +352,19 @@ class JSONBackend(SelectingBackend):
     def _now(self) -> int:
         return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())
 
-    def _present(self, transaction: Transaction, entry_id: str) -> Record:
-        """Return the record of the entry with this id; raise `EntryNotFoundError` if there is none."""
-        record = transaction.room(self.namespace).get(entry_id)
-        if record is None or record.has_expired(self._now()):
-            raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
-        return record
+    def _update(self, entry: MemoryEntry, *, is_change: bool, renews: bool = True) -> bool:
+        draft = Draft(entry)
+        with self._store.changing(self._now) as transaction:
+            before = transaction.room(self.namespace).get(entry.id)
+            if before is None or before.has_expired(self._now()):
+                raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
+            is_same = not is_change and draft.is_in(before)
+            if is_same and not renews:
+                transaction.found = True
+                return False
+            version, commit = before.version + (not is_same), transaction.next_commit()
+            transaction.put(self.namespace, draft.record(self.namespace, version, commit, renewed=is_same))
+            return True
 
     def _make_room(self, transaction: Transaction, entry_id: str) -> None:
         """Purge the entry with this id if it has expired; raise `DuplicateEntryError` if it has not."""
@@ -443,4 +442,8 @@ class _Then:
 
 
 def _matching(room: _Answering, query: MemoryQuery) -> Iterator[Record]:
-    return itertools.islice(filter(query.predicate(), room.candidates(query)), query.limit)
+    matching = filter(query.predicate(), room.candidates(query))
+    if not query.is_newest_first:
+        return iter(query.arranged(matching))
+    stop = None if query.limit is None else min(query.offset + query.limit, sys.maxsize)
+    return itertools.islice(matching, query.offset, stop)

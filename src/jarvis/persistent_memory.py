@@ -41,17 +41,17 @@ from jarvis.model.entry import (
     MOST_VERSIONS,
     NO_MODULE,
     MemoryEntry,
-    MemoryQuery,
-    asked_limit,
-    asked_name,
-    asked_text,
     check_name,
     check_namespace,
     check_text,
 )
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.identifiers import new_id
+from jarvis.model.listing import Listing, Names
+from jarvis.model.marks import ABSENT, NEVER, Absent
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
+from jarvis.model.place import Order
+from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
 from jarvis.services import erasure, expiry, retention, timeline
@@ -67,6 +67,8 @@ from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import StorageBackend
 
 __all__ = [
+    "ABSENT",
+    "NEVER",
     "Change",
     "Difference",
     "HistoryPolicy",
@@ -404,39 +406,96 @@ class MemoryModule:
         entries = self._seen(as_of).select(MemoryQuery(category=asked_name("category", category), key=key, limit=1))
         return entries[0] if entries else None
 
-    def get_memories_by_category(self, category: str, *, include_archived: bool = False) -> list[MemoryEntry]:
-        """Return every memory of the category."""
+    def get_memories(self, ids: Collection[str], *, as_of: datetime | None = None) -> list[MemoryEntry]:
+        """Return the memories with these ids, at most 10,000, in the order of `ids`; absent ones are left out."""
+        wanted = dict.fromkeys(asked_texts("ids", ids, MAX_NAMED))
+        if as_of is None:
+            return self.backend.read_many(list(wanted))
+        return [entry for entry in map(self._past(as_of).read, wanted) if entry is not None]
+
+    def get_memories_by_category(
+        self,
+        category: str,
+        *,
+        limit: int | None = None,
+        after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
+        include_archived: bool = False,
+    ) -> list[MemoryEntry]:
+        """Return the memories of the category; pages and orders as in `search_memories`."""
         return self.backend.select(
-            MemoryQuery(category=asked_text("category", category), exclude_tags=self._hidden(include_archived))
+            MemoryQuery(
+                category=asked_text("category", category),
+                limit=limit,
+                after=after,
+                order=order,
+                ascending=ascending,
+                offset=offset,
+                exclude_tags=self._hidden(include_archived),
+            )
         )
 
     def get_memories_by_entity(
-        self, entity_type: str, entity_id: str | None = None, *, include_archived: bool = False
+        self,
+        entity_type: str,
+        entity_id: str | Absent | None = None,
+        *,
+        limit: int | None = None,
+        after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
+        include_archived: bool = False,
     ) -> list[MemoryEntry]:
-        """Return every memory about entities of this type, or about the one with this id."""
+        """Return the memories about entities of this type, or the one with this id; pages as in `search_memories`."""
         return self.backend.select(
             MemoryQuery(
                 entity_type=asked_text("entity_type", entity_type),
                 entity_id=entity_id,
+                limit=limit,
+                after=after,
+                order=order,
+                ascending=ascending,
+                offset=offset,
                 exclude_tags=self._hidden(include_archived),
             )
         )
 
     def get_memories_by_tags(
-        self, tags: Collection[str], *, tags_match: Literal["any", "all"] = "any", include_archived: bool = False
+        self,
+        tags: Collection[str],
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        limit: int | None = None,
+        after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
+        include_archived: bool = False,
     ) -> list[MemoryEntry]:
-        """Return every memory with any, or all, of the tags; none if `tags` is empty."""
+        """Return the memories with any, or all, of the tags; none if `tags` is empty. Pages as in `search_memories`."""
         if tags is None:
             raise InvalidQueryError('tags: takes a list of str, such as ["ui"]')
         return self.backend.select(
-            MemoryQuery(tags=tags, tags_match=tags_match, exclude_tags=self._hidden(include_archived, tags))
+            MemoryQuery(
+                tags=tags,
+                tags_match=tags_match,
+                limit=limit,
+                after=after,
+                order=order,
+                ascending=ascending,
+                offset=offset,
+                exclude_tags=self._hidden(include_archived, tags),
+            )
         )
 
     def search_memories(
         self,
         category: str | None = None,
         entity_type: str | None = None,
-        entity_id: str | None = None,
+        entity_id: str | Absent | None = None,
         tags: Collection[str] | None = None,
         key: str | None = None,
         *,
@@ -444,24 +503,37 @@ class MemoryModule:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
         as_of: datetime | None = None,
         include_archived: bool = False,
     ) -> list[MemoryEntry]:
         """Return the memories that match every given filter.
 
         Args:
-            category, entity_type, entity_id, key: match as a whole; ``""`` matches only ``""``.
+            category, entity_type, entity_id, key: match as a whole; ``""`` matches only ``""``. ``entity_id=ABSENT``
+                (see `jarvis.model.marks`) matches memories that have none.
             tags: match any of these tags, or all of them by `tags_match`; ``[]`` matches nothing.
             tags_match: ``"any"`` or ``"all"``.
             since: match timestamps at this moment or later; naive means local time.
             until: match timestamps before this moment.
             where: conditions on the value, see `jarvis.model.value_filter`.
+            keys: match any of these keys, at most 10,000; ``[]`` matches nothing.
+            key_prefix, category_prefix: match what begins with this text, sign by sign; no sign is a wildcard.
             limit: return at most this many.
             after: return only memories after this entry (or its `MemoryEntry.cursor`) in the list: pass the last entry
                 of a page to get the next page. Stable while others write: no unchanged memory is skipped or returned
                 twice.
+            order: ``"changed"``, by timestamp; ``"created"``, by the moment of creation; or ``"key"``, by code points.
+            ascending: True for the oldest, or the first key, first; False for the reverse. None means the newest first,
+                and the first key first.
+            offset: skip this many. `after` is faster, and stable.
             as_of: answer as of this moment.
             include_archived: also return archived memories.
 
@@ -479,8 +551,14 @@ class MemoryModule:
                 since=since,
                 until=until,
                 where=where,
+                keys=keys,
+                key_prefix=key_prefix,
+                category_prefix=category_prefix,
                 limit=limit,
                 after=after,
+                order=order,
+                ascending=ascending,
+                offset=offset,
                 exclude_tags=self._hidden(include_archived, tags),
             )
         )
@@ -489,7 +567,7 @@ class MemoryModule:
         self,
         category: str | None = None,
         entity_type: str | None = None,
-        entity_id: str | None = None,
+        entity_id: str | Absent | None = None,
         tags: Collection[str] | None = None,
         key: str | None = None,
         *,
@@ -497,6 +575,9 @@ class MemoryModule:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
         as_of: datetime | None = None,
         include_archived: bool = False,
     ) -> int:
@@ -512,6 +593,9 @@ class MemoryModule:
                 since=since,
                 until=until,
                 where=where,
+                keys=keys,
+                key_prefix=key_prefix,
+                category_prefix=category_prefix,
                 exclude_tags=self._hidden(include_archived, tags),
             )
         )
@@ -520,7 +604,7 @@ class MemoryModule:
         self,
         category: str | None = None,
         entity_type: str | None = None,
-        entity_id: str | None = None,
+        entity_id: str | Absent | None = None,
         tags: Collection[str] | None = None,
         key: str | None = None,
         *,
@@ -528,8 +612,14 @@ class MemoryModule:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
         limit: int | None = None,
         after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
         as_of: datetime | None = None,
         include_archived: bool = False,
     ) -> Iterator[MemoryEntry]:
@@ -552,17 +642,39 @@ class MemoryModule:
             since=since,
             until=until,
             where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
             limit=limit,
             after=after,
+            order=order,
+            ascending=ascending,
+            offset=offset,
             exclude_tags=self._hidden(include_archived, tags),
         )
         return self._ongoing.iterating(self.backend, self._seen(as_of).iterate(query))
 
     def list_memories(
-        self, *, limit: int | None = None, after: MemoryEntry | str | None = None, include_archived: bool = False
+        self,
+        *,
+        limit: int | None = None,
+        after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
+        include_archived: bool = False,
     ) -> list[MemoryEntry]:
-        """Return every memory, or a page of them; `limit` and `after` as in `search_memories`."""
-        return self.backend.select(MemoryQuery(limit=limit, after=after, exclude_tags=self._hidden(include_archived)))
+        """Return every memory, or a page of them, as in `search_memories`."""
+        return self.backend.select(
+            MemoryQuery(
+                limit=limit,
+                after=after,
+                order=order,
+                ascending=ascending,
+                offset=offset,
+                exclude_tags=self._hidden(include_archived),
+            )
+        )
 
     def get_user_preferences(self, *, as_of: datetime | None = None, include_archived: bool = False) -> dict[str, Any]:
         """Return the value of every preference by its key; if several have one key, the one written last."""
@@ -593,11 +705,171 @@ class MemoryModule:
         return {} if entry is None else entry.value
 
     def get_task_history(
-        self, limit: int | None = None, *, as_of: datetime | None = None, include_archived: bool = False
+        self,
+        limit: int | None = None,
+        *,
+        after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
     ) -> list[MemoryEntry]:
-        """Return the records of tasks, at most `limit` of them."""
-        query = MemoryQuery(category=TASKS, limit=limit, exclude_tags=self._hidden(include_archived))
-        return self._seen(as_of).select(query)
+        """Return the records of tasks, at most `limit` of them; pages as in `search_memories`."""
+        return self._seen(as_of).select(
+            MemoryQuery(
+                category=TASKS,
+                limit=limit,
+                after=after,
+                order=order,
+                ascending=ascending,
+                offset=offset,
+                exclude_tags=self._hidden(include_archived),
+            )
+        )
+
+    # --- which names there are ---------------------------------------------------------------------
+
+    def list_categories(
+        self,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the categories that memories have, each once, in the order of code points.
+
+        No memory is read for this: names come from an index. Expired memories do not count, nor do archived ones in a
+        module that hides them.
+
+        Args:
+            prefix: return only those that begin with this text; no sign is a wildcard.
+            counts: also say how many memories have each: in the result's `counts`, a dict.
+            limit: return at most this many.
+            after: return only those after this one: pass the last one of a page to get the next page.
+            as_of: answer as of this moment; this reads all memories of then.
+            include_archived: also look at archived memories.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> _ = memory.record_task("1", {"status": "completed"})
+        >>> memory.list_categories()
+        ['preferences', 'tasks']
+        >>> memory.list_categories(prefix="pref", counts=True).counts
+        {'preferences': 1}
+        """
+        return self._listed(
+            Listing(
+                field="category",
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
+    def list_keys(
+        self,
+        category: str | None = None,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the keys, of this category or of all; see `list_categories`."""
+        return self._listed(
+            Listing(
+                field="key",
+                category=category,
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
+    def list_entity_types(
+        self,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the entity types that memories have; see `list_categories`."""
+        return self._listed(
+            Listing(
+                field="entity_type",
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
+    def list_entities(
+        self,
+        entity_type: str | None = None,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the entity ids, of this entity type or of all; see `list_categories`."""
+        return self._listed(
+            Listing(
+                field="entity_id",
+                entity_type=entity_type,
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
+    def list_tags(
+        self,
+        *,
+        prefix: str | None = None,
+        counts: bool = False,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the tags that memories have; see `list_categories`."""
+        return self._listed(
+            Listing(
+                field="tag",
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                counts=is_on("counts", counts),
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
 
     # --- changing and deleting -------------------------------------------------------------------
 
@@ -996,7 +1268,7 @@ class MemoryModule:
         self,
         category: str | None = None,
         entity_type: str | None = None,
-        entity_id: str | None = None,
+        entity_id: str | Absent | None = None,
         tags: Collection[str] | None = None,
         key: str | None = None,
         *,
@@ -1004,6 +1276,9 @@ class MemoryModule:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
         module: str | None = None,
         task_id: str | None = None,
         reason: str | None = None,
@@ -1026,6 +1301,9 @@ class MemoryModule:
             since=since,
             until=until,
             where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
         )
         if query == MemoryQuery(tags_match=tags_match):
             raise InvalidQueryError("erase_memories: give a filter; store.erase_namespace() erases everything")
@@ -1254,6 +1532,11 @@ class MemoryModule:
                     self.backend.capability(KeepsHistory).complete(self._now())
             finally:
                 gate.call = call
+
+    def _listed(self, listing: Listing, as_of: datetime | None) -> Names:
+        if as_of is None:
+            return listing.names(self.backend.list_names(listing))
+        return listing.names(listing.collected(self._past(as_of).iterate(listing.query)))
 
     def _seen(self, as_of: datetime | None) -> Past:
         return self.backend if as_of is None else self._past(as_of)

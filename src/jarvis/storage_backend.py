@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
 from jarvis.errors import UnsupportedError
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, check_namespace
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
+from jarvis.model.listing import Listing
+from jarvis.model.marks import ABSENT
+from jarvis.model.query import MemoryQuery
 from jarvis.model.record import is_same, prepare
 
 if TYPE_CHECKING:
@@ -34,9 +37,9 @@ __getattr__ = former_names(__name__, "jarvis.capabilities")
 class StorageBackend(ABC):
     """A store of entries, bound to one namespace. Safe to use from any number of threads.
 
-    Nothing aliases: arguments are copied, and results belong to the caller. Lists are newest first: sorted by
-    `MemoryEntry.order`, descending. Any verb opens the store if need be, also after `shutdown`. Every verb may raise
-    `jarvis.errors.StoreError`.
+    Nothing aliases: arguments are copied, and results belong to the caller. Lists are newest first, sorted by
+    `MemoryEntry.order`, unless a query has another order. Any verb opens the store if need be, also after `shutdown`.
+    Every verb may raise `jarvis.errors.StoreError`.
     """
 
     name: ClassVar[str] = "unnamed"
@@ -141,13 +144,15 @@ class StorageBackend(ABC):
         self.update(entry)
         return True
 
+    def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
+        """Return the entries with these ids, which are distinct, in the order of `ids`; absent ones are left out."""
+        return [entry for entry in map(self.read, ids) if entry is not None]
+
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        """Return the first `query.limit` entries that match `query`, newest first."""
-        matches = filter(
-            query.predicate(),
-            self.query(query.category, query.tags, query.entity_type, query.entity_id, query.key),
-        )
-        return sorted(matches, key=lambda entry: entry.order, reverse=True)[: query.limit]
+        """Return the entries that match `query`: in its order, from `query.offset` on, at most `query.limit`."""
+        entity_id = None if query.entity_id is ABSENT else query.entity_id
+        candidates = self.query(query.category, query.tags, query.entity_type, entity_id, query.key)
+        return query.arranged(filter(query.predicate(), candidates))
 
     def count(self, query: MemoryQuery) -> int:
         """Return ``len(self.select(query))``."""
@@ -156,6 +161,10 @@ class StorageBackend(ABC):
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield the entries that `select` returned at the moment of the first step."""
         yield from self.select(query)
+
+    def list_names(self, listing: Listing) -> dict[str, int]:
+        """Return the names that `listing` asks for, in the order of code points, with how many entries have each."""
+        return listing.collected(self.iterate(listing.query))
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         """Return the newest entry with this key, in any category, or None."""
@@ -283,8 +292,8 @@ class BackendWrapper(StorageBackend):
     A subclass overrides the verbs that it changes, and calls ``super()`` in them:
 
     1. Each verb calls only the same verb of `wrapped`. A subclass that changes how entries are read overrides
-       every verb that reads: `read`, `select`, `query`, `list_all`, `count`, `iterate`, `newest_of_key`, `last_written`
-       and `KeepsHistory.as_of`. The same holds for the verbs that write.
+       every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `iterate`, `list_names`,
+       `newest_of_key`, `last_written` and `KeepsHistory.as_of`. The same holds for the verbs that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
        them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes, such as
        a cache and `MendsDates.mend_dates`, leaves it out.
@@ -342,9 +351,11 @@ class BackendWrapper(StorageBackend):
     query = _forwarded(StorageBackend.query)
     shutdown = _forwarded(StorageBackend.shutdown)
     prepare = _forwarded(StorageBackend.prepare)
+    read_many = _forwarded(StorageBackend.read_many)
     select = _forwarded(StorageBackend.select)
     count = _forwarded(StorageBackend.count)
     iterate = _forwarded(StorageBackend.iterate)
+    list_names = _forwarded(StorageBackend.list_names)
     newest_of_key = _forwarded(StorageBackend.newest_of_key)
     last_written = _forwarded(StorageBackend.last_written)
     discard = _forwarded(StorageBackend.discard)

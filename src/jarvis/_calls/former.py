@@ -12,18 +12,19 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
-def former_names(former: str, now: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of the module `former`, for names that the module `now` has.
+def former_names(former: str, *now: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of the module `former`, for names that a module of `now` has.
 
     Each use of a name warns with `DeprecationWarning`.
     """
 
     def get(name: str) -> Any:
-        module = importlib.import_module(now)
-        if name.startswith("__") or not hasattr(module, name):
-            raise AttributeError(f"module {former!r} has no attribute {name!r}")
-        warnings.warn(f"{former}.{name} has moved: import {name} from {now}", DeprecationWarning, stacklevel=2)
-        return getattr(module, name)
+        for module in () if name.startswith("__") else map(importlib.import_module, now):
+            if name in vars(module):
+                place = f"import {name} from {module.__name__}"
+                warnings.warn(f"{former}.{name} has moved: {place}", DeprecationWarning, stacklevel=2)
+                return vars(module)[name]
+        raise AttributeError(f"module {former!r} has no attribute {name!r}")
 
     return get
 

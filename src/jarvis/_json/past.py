@@ -26,7 +26,8 @@ from jarvis._json.record import (
 )
 from jarvis.codec.nesting import decoder_of
 from jarvis.model import rules
-from jarvis.model.entry import EXACT, MemoryEntry
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import EXACT
 from jarvis.model.record import may_hold_typed_forms
 from jarvis.model.revision import REMOVALS, Cutoff, Operation, Revision
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from jarvis._json.event import Event, StoredEvent
     from jarvis._json.room import LiveRoom, Room
-    from jarvis.model.entry import MemoryQuery
+    from jarvis.model.query import MemoryQuery
 
 ENDLESS = 2**62
 """Greater than every number and instant."""

@@ -113,6 +113,11 @@ class Record(msgspec.Struct, frozen=True):
         """The provenance, decoded at each call."""
         return _decode_provenance(self.fragment).provenance
 
+    @property
+    def creation(self) -> int:
+        """The instant of its creation, see `MemoryEntry.creation`; decoded at each call."""
+        return self.entry().creation
+
     def entry(self) -> MemoryEntry:
         """Decode and return the entry; raise ValueError if a tagged form or the time means nothing here."""
         try:

@@ -10,7 +10,8 @@ from jarvis._json.record import Record, by_expiry, by_number, by_order
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from jarvis.model.entry import MemoryQuery
+    from jarvis.model.listing import Field
+    from jarvis.model.query import MemoryQuery
 
 
 class Room:
@@ -73,11 +74,9 @@ class Room:
 
     def candidates(self, query: MemoryQuery) -> Iterator[Record]:
         """Return, newest first, the records of this moment among which are all that match."""
-        lists = [
-            self._index(name).get(text, [])
-            for name in ("key", "entity_id", "category", "entity_type")
-            if (text := getattr(query, name)) is not None
-        ]
+        lists = [self._index(name).get(text, []) for name, text in query.exact().items()]
+        if query.keys is not None:
+            lists.append(_merged([self._index("key").get(key, []) for key in set(query.keys)]))
         tagged: list[list[Record]] = []
         if query.tags is not None:
             tagged = [self._index("tags").get(tag, []) for tag in set(query.tags)]
@@ -91,9 +90,14 @@ class Room:
         since, until = query.instants
         start = 0 if since is None else bisect_left(chosen, (since,), key=by_order)
         stop = len(chosen) if until is None else bisect_left(chosen, (until,), key=by_order)
-        if query.position is not None:
+        if query.position is not None and query.is_newest_first:
             stop = min(stop, bisect_left(chosen, query.position, key=by_order))
         return reversed(chosen[start:stop])
+
+    def names(self, field: Field) -> dict[str, int]:
+        """Return the names in a field, with how many records have each."""
+        index = self._index("tags" if field == "tag" else field)
+        return {name: len(records) for name, records in index.items() if name is not None and records}
 
     def _all(self) -> list[Record]:
         ordered = self._ordered

@@ -21,8 +21,9 @@ from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.codec.instants import MICROSECOND
 from jarvis.model import rules
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
+from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.erasure import Erased
+from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import Operation, Signature
 
 if TYPE_CHECKING:

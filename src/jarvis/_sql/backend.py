@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVarTuple
 
@@ -12,9 +12,11 @@ import msgspec
 
 from jarvis._sql import entries, erasing, expiry, feed, history, mending
 from jarvis._sql.lender import Lender
+from jarvis._sql.listing import NAMESPACES
+from jarvis._sql.listing import names as listing_names
 from jarvis._sql.past import PastView
 from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
-from jarvis._sql.select import LIVE, count, select
+from jarvis._sql.select import count, select
 from jarvis._sql.session import Session
 from jarvis.capabilities import (
     Expires,
@@ -33,25 +35,16 @@ from jarvis.capabilities import (
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.errors import InvalidQueryError, TransactionError
 from jarvis.model.change import Change
-from jarvis.model.entry import MemoryEntry, MemoryQuery, asked_instant, check_namespace
+from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased
+from jarvis.model.listing import Listing
 from jarvis.model.options import Compression
+from jarvis.model.query import MemoryQuery, asked_instant
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
 from jarvis.storage_backend import SelectingBackend
 
-# One seek per namespace instead of a scan of all entries (https://www.sqlite.org/lang_with.html#rcex3). BETWEEN: by our
-# statistics all entries are of one namespace, and an equation is no reason to use an index.
-_NAMESPACES = f"""
-WITH RECURSIVE held (namespace) AS (
-    SELECT min(namespace) FROM entries
-    UNION ALL
-    SELECT (SELECT min(namespace) FROM entries WHERE namespace > held.namespace) FROM held WHERE namespace IS NOT NULL
-)
-SELECT name FROM held JOIN names ON names.id = held.namespace
-WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace BETWEEN held.namespace AND held.namespace AND {LIVE})
-"""
 _DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
 Args = TypeVarTuple("Args")
 Work = Callable[[Session, Callable[[], int], str, *Args], Result]
@@ -131,6 +124,9 @@ class SQLBackend(SelectingBackend):
             return prepare(value, self._compression)
         return super().prepare(value)
 
+    def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
+        return self._reader.reading(self._reader.several, list(filter(can_be_looked_up, ids)))
+
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def answer(session: Session) -> list[MemoryEntry]:
             if query.where is None:
@@ -155,6 +151,9 @@ class SQLBackend(SelectingBackend):
             yield from self.select(query)
             return
         yield from self._lender.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
+
+    def list_names(self, listing: Listing) -> dict[str, int]:
+        return self._lender.read(listing_names, self.namespace, listing, self._reader.now())
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         return self._reader.one(NEWEST_OF_KEY, (), key)
@@ -296,7 +295,7 @@ class SQLBackend(SelectingBackend):
 
     def list_namespaces(self) -> list[str]:
         now = {"now": self._reader.now()}
-        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_NAMESPACES, now)))
+        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(NAMESPACES, now)))
 
     # --- Erases ----------------------------------------------------------------------------------
 

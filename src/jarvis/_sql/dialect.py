@@ -18,11 +18,18 @@ class Dialect:
         here: the condition for a row to be in the namespaces of the session.
         unindexed: stands before a column in a condition, and keeps the planner from an index that begins with it.
         join_in_order: joins tables so that the first one is the outer loop: its order is that of the rows.
+        members: stands before a parameter in parentheses, a JSON list of texts, and selects its members.
         pages: the statement that returns about how many pages the store has.
     """
 
-    def __init__(self, *, here: str, unindexed: str, join_in_order: str, pages: str) -> None:
-        self._words = {"{here}": here, "{unindexed}": unindexed, "{join_in_order}": join_in_order, "{pages}": pages}
+    def __init__(self, *, here: str, unindexed: str, join_in_order: str, members: str, pages: str) -> None:
+        self._words = {
+            "{here}": here,
+            "{unindexed}": unindexed,
+            "{join_in_order}": join_in_order,
+            "{members}": members,
+            "{pages}": pages,
+        }
         self.say = functools.cache(self._said)
 
     def _said(self, text: str) -> str:

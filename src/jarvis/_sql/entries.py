@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _FIND = "SELECT row, instant, version, body FROM entries WHERE namespace = ? AND id = ? AND (expires <= ?) IS NOT TRUE"
 _INSERT = """
 INSERT INTO entries (row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum,
-    expires, packed)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    expires, packed, created)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _UPDATE = """
 UPDATE entries SET row = ?, category = ?, key = ?, entity_type = ?, entity_id = ?, instant = ?, version = ?,
-    body = ?, checksum = ?, expires = ?, packed = ? WHERE namespace = ? AND row = ?
+    body = ?, checksum = ?, expires = ?, packed = ?, created = ? WHERE namespace = ? AND row = ?
 """
 _DELETE = "DELETE FROM entries WHERE namespace = ? AND row = ?"
 _COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
@@ -53,12 +53,12 @@ def insert(
     namespace_id, category, entity_type = session.names.intern_all(namespace, entry.category, entry.entity_type)
     commit = session.clock.next_commit()
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
-    body, packed, instant = encoded
+    body, packed, instant, created = encoded
     names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
     end = (version,) if expires is None else (version, expires)
     checksum = row_checksum((commit, *names, instant, *end), body, packed)
     fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, version)
-    if not session.put(_INSERT, (*fields, body.decode(), checksum, expires, packed)):
+    if not session.put(_INSERT, (*fields, body.decode(), checksum, expires, packed, created)):
         session.clock.take_back()
         if expiry.purge_entry(session, namespace_id, entry.id, now()):
             insert(session, now, namespace, entry, encoded, version=version)
@@ -100,7 +100,7 @@ def replace(
     else:
         side_tables.take(session, (namespace_id, old_instant, row), tags)
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
-    body, packed, instant = encoded
+    body, packed, instant, created = encoded
     names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
     if renews:
         body = renewed(body)
@@ -109,7 +109,7 @@ def replace(
     end = (version,) if expires is None else (version, expires)
     checksum = row_checksum((commit, *names, instant, *end), body, packed)
     fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version)
-    session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, namespace_id, row))
+    session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, created, namespace_id, row))
     session.clock.wrote(commit, instant)
     for side in session.side_tables:
         if entry.tags or not side.needs_tags:

@@ -14,8 +14,9 @@ from jarvis._sql.reading import can_be_looked_up
 from jarvis._sql.select import every_state
 from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
 from jarvis.model import rules
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryQuery
+from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.erasure import Erased
+from jarvis.model.query import MemoryQuery
 
 if TYPE_CHECKING:
     from jarvis._sql.reading import Reader

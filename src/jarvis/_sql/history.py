@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from jarvis._sql.session import Session
     from jarvis.model.revision import Operation
 
-_STATE = "row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum, expires, packed"
+_CONTENT = "id, category, key, entity_type, entity_id, instant, version, body, checksum, expires, packed, created"
+_STATE = f"row, namespace, {_CONTENT}"
 _INTO = f"INSERT INTO revisions (ended, made, change, change_checksum, {_STATE})"
 _KEEP = f"{_INTO} SELECT ?, ?, ?, ?, {_STATE} FROM entries WHERE namespace = ? AND row = ?"
 _BEFORE_RENEWAL = f"{side_tables.STATES['revisions']} WHERE namespace = ? AND number = ?"

@@ -9,7 +9,8 @@ from jarvis._sql import history
 from jarvis._sql.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
 from jarvis._sql.select import count
 from jarvis._sql.session import Session
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.model.rules import exact_filters, settle
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._sql.select import COLUMNS, LIVE, Statement, select
+from jarvis._sql.select import COLUMNS, LIVE, Statement, as_json, select
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
-from jarvis.model.entry import MemoryEntry, MemoryQuery, check_name
+from jarvis.model.entry import MemoryEntry, check_name
+from jarvis.model.query import MemoryQuery
 from jarvis.model.record import decode_entry, decode_value, unknown_zone
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Clock = Callable[[], datetime]
 
 _LIVE = LIVE.replace(":now", "?")
 READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ? AND {_LIVE}"
+_READ_MANY = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id IN ({{members}}(?)) AND {_LIVE}"
 LAST_WRITTEN = f"""
 SELECT {COLUMNS} FROM entries AS e
 WHERE e.namespace = ?1
@@ -83,6 +85,15 @@ class Reader:
             session.note_read(self.namespace, rows[0], entry.tags)
         return entry
 
+    def several(self, session: Session, ids: Sequence[str]) -> list[MemoryEntry]:
+        """Return the entries with these ids, in the order of `ids`."""
+        asked, now = as_json(ids), self.now()
+        rows = session.rows(session.say(_READ_MANY), (session.names.id_of(self.namespace), asked, now))
+        if not rows and not session.depth:
+            rows = session.rows(session.say(_READ_MANY), (session.names.fresh_id_of(self.namespace), asked, now))
+        found = {entry.id: entry for entry in self.entries(session, rows)}
+        return [found[entry_id] for entry_id in ids if entry_id in found]
+
     def rows(self, session: Session, query: MemoryQuery, make: Callable[..., Statement | None]) -> list[Any]:
         """Return the rows that answer `query`."""
         # With several tags the rows of one would hide that the remembered number of another is out of date.
@@ -98,13 +109,16 @@ class Reader:
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
         """Yield the entries that match `query`, `where` included, up to its limit, row by row."""
-        test, left = query.test, query.limit
+        test, left, skip = query.test, query.limit, query.offset
         name_id, limited = session.names.fresh_id_of, test is None
         statement = select(query, self.namespace, name_id, session.dialect, now=now, limited=limited, cutoff=seen)
         if statement is None:
             return
         for row in session.each(*statement):
             if test is not None and not test(self.value(row[1], row[-2], row[-1])):
+                continue
+            if skip and test is not None:
+                skip -= 1
                 continue
             yield self.entries(session, (row,))[0]
             if left is not None:

@@ -7,14 +7,18 @@ once and stays in the driver's statement cache. Python, not SQL, applies `Memory
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from jarvis.model.marks import ABSENT
+from jarvis.model.query import end_of
+
 if TYPE_CHECKING:
     from jarvis._sql.dialect import Dialect
-    from jarvis.model.entry import MemoryQuery
+    from jarvis.model.place import Order
+    from jarvis.model.query import MemoryQuery
     from jarvis.model.revision import Cutoff
 
 LIVE = "(e.expires <= :now) IS NOT TRUE"
@@ -23,7 +27,22 @@ LIVE = "(e.expires <= :now) IS NOT TRUE"
 VALUE = "e.body, e.packed"
 """The columns that hold the value of an entry, see `jarvis.model.record.Encoded`."""
 
+_CREATION = "coalesce(e.created, e.instant)"
+BOUNDS = {
+    **{f"{name}_{end}": sign for name in ("key", "category", "item") for end, sign in (("from", ">="), ("to", "<"))},
+    "item_after": ">",
+}
+"""By the name of a binding: how a text is compared with it."""
+
+_ALL = 2**62
+"""The limit of a page without one."""
+
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
+
+
+def as_json(texts: Sequence[str]) -> str:
+    """Return a list of texts as the value of a parameter behind ``{members}``."""
+    return msgspec.json.encode(texts).decode()
 
 
 class Statement(NamedTuple):
@@ -40,6 +59,7 @@ class _Shape(NamedTuple):
     entity_type: bool
     key: bool
     entity_id: bool
+    is_absent: bool
     since: bool
     until: bool
     after: bool
@@ -48,6 +68,16 @@ class _Shape(NamedTuple):
     limit: bool
     past: bool
     excluded: int
+    keys: bool
+    ranges: tuple[str, ...]
+    order: Order
+    is_ascending: bool
+    offset: bool
+
+    @property
+    def names_entries(self) -> bool:
+        """Whether it names keys or an entity, which few entries have."""
+        return self.key or self.keys or self.entity_id or "key_from" in self.ranges
 
 
 class _Era(NamedTuple):
@@ -109,10 +139,9 @@ def every_state(
     query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], dialect: Dialect
 ) -> Statement | None:
     """Return the statement that selects id and `VALUE` of every state, present or past, expired or not, that matches
-    `query` without `where`, `limit` and `after`; or None if nothing can match.
+    `query` without `where`, page by page or not; or None if nothing can match.
     """
-    whole = msgspec.structs.replace(query, limit=None, after=None)
-    bound = _bind(whole, namespace, name_id, now=0, limited=False, cutoff=None)
+    bound = _bind(query.whole(), namespace, name_id, now=0, limited=False, cutoff=None)
     if bound is None:
         return None
     parts = (_in_era(bound[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
@@ -149,14 +178,21 @@ def _bind(
         return None
     if query.key is not None:
         bound["key"] = query.key
-    if query.entity_id is not None:
+    if query.entity_id is not None and query.entity_id is not ABSENT:
         bound["entity_id"] = query.entity_id
+    if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
+        bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
+    ranges = [*range_of("key", query.key_prefix), *range_of("category", query.category_prefix)]
+    bound.update(ranges)
     if query.since is not None or query.until is not None:
         bound["since"], bound["until"] = query.instants
     if query.after is not None and query.position is not None:
-        bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
-    if limit is not None:
-        bound["limit"] = limit
+        *first, bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
+        bound.update(("after", place) for place in first)
+    offset = query.offset if limited else 0
+    if limit is not None or offset:
+        limit = _ALL if limit is None else limit
+        bound["limit"], bound["offset"], bound["reach"] = limit, offset, min(limit + offset, _ALL)
     bound["now"] = now
     excluded = tuple(dict.fromkeys(query.exclude_tags or ()))
     bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
@@ -166,7 +202,8 @@ def _bind(
         query.category is not None,
         query.entity_type is not None,
         query.key is not None,
-        query.entity_id is not None,
+        "entity_id" in bound,
+        query.entity_id is ABSENT,
         query.since is not None,
         query.until is not None,
         query.after is not None,
@@ -175,8 +212,22 @@ def _bind(
         limit is not None,
         cutoff is not None,
         len(excluded),
+        query.keys is not None,
+        tuple(name for name, _ in ranges),
+        query.order,
+        query.is_ascending,
+        offset > 0,
     )
     return shape, bound
+
+
+def range_of(name: str, prefix: str | None) -> list[tuple[str, str]]:
+    """Return the bounds, by the names of their bindings, of the texts that begin with `prefix`."""
+    if not prefix:
+        return []
+    end = end_of(prefix)
+    bounds = [(f"{name}_from", prefix)]
+    return bounds if end is None else [*bounds, (f"{name}_to", end)]
 
 
 @functools.lru_cache(maxsize=1_000)
@@ -185,17 +236,19 @@ def _select_text(shape: _Shape, dialect: Dialect) -> str:
         text, order = _in_era(shape, COLUMNS, _PRESENT)
         text = f"{text} {order}"
     else:  # an index returns each part newest first, and SQLite merges them row by row
-        parts = [_in_era(shape, COLUMNS, era)[0] for era in (_PRESENT, _PAST)]
-        text = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS states ORDER BY instant DESC, row DESC"
-    return dialect.say(f"{text} LIMIT :limit" if shape.limit else text)
+        columns = f"{COLUMNS}, {_CREATION} AS creation" if shape.order == "created" else COLUMNS
+        parts = [_in_era(shape, columns, era)[0] for era in (_PRESENT, _PAST)]
+        states = f"({' UNION ALL '.join(parts)}) AS states"
+        text = f"SELECT {COLUMNS.replace('e.', '')} FROM {states} {_ordered(shape, '', 'creation')}"
+    return dialect.say(text + _page(shape))
 
 
 @functools.lru_cache(maxsize=1_000)
 def _count_text(shape: _Shape, dialect: Dialect) -> str:
     eras = (_PRESENT, _PAST) if shape.past else (_PRESENT,)
-    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit)[0] for era in eras)
-    if shape.limit:
-        return dialect.say(f"SELECT count(*) FROM (SELECT 1 FROM ({text}) AS states LIMIT :limit) AS counted")
+    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit or shape.offset)[0] for era in eras)
+    if shape.limit or shape.offset:
+        return dialect.say(f"SELECT count(*) FROM (SELECT 1 FROM ({text}) AS states{_page(shape)}) AS counted")
     # Subtract the expired entries: they are few, and the others can be counted from the index alone.
     states, expired = (f"(SELECT count(*) FROM ({part}) AS states)" for part in (text, _expired(shape)))
     return dialect.say(f"SELECT {states} - {expired}")
@@ -214,11 +267,11 @@ def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> 
     `jarvis._sql.history.cutoff` has checked that no state is missing.
     """
     live = [LIVE] if is_live and not era.is_over else []
-    if shape.tags is None or shape.key or shape.entity_id:
-        return _led_by_entries(shape, columns, era, live), _newest_first("e")
+    if shape.tags is None or shape.names_entries:
+        return _led_by_entries(shape, columns, era, live), _ordered(shape, "e.")
     if shape.tags == 1 or shape.all_tags:
-        return _led_by_tag(shape, _placed_by("g", columns), era, live), _newest_first("g")
-    return _merged_tags(shape, _placed_by("m", columns), era, live), _newest_first("m")
+        return _led_by_tag(shape, _placed_by("g", columns), era, [*_own(shape, "g"), *live]), _ordered(shape, "g.")
+    return _merged_tags(shape, _placed_by("m", columns), era, [*_own(shape, "m"), *live]), _ordered(shape, "m.")
 
 
 def _placed_by(table: str, columns: str) -> str:
@@ -228,15 +281,15 @@ def _placed_by(table: str, columns: str) -> str:
 
 def _led_by_entries(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text in which the entries lead, by the best index for the filters; tags are looked up row by row."""
-    conditions = [*_common(shape, "e", era), *extra]
-    if shape.key:
-        conditions.append("e.key = :key")
-    if shape.entity_id:
-        conditions.append("e.entity_id = :entity_id")
+    source, categories = f"{era.entries} AS e", _categories(shape)
+    if categories and not shape.names_entries:  # else the planner, who knows no figures of these, reads all entries
+        source = f"({categories}) AS c {{join_in_order}} {source} ON e.category = c.id"
+        categories = ""
+    conditions = [*_common(shape, "e", era, categories), *_own(shape, "e"), *extra]
     marks = [f":tag_{index}" for index in range(shape.tags or 0)]
     groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
     conditions += [f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('e', group)})" for group in groups]
-    return f"SELECT {columns} FROM {era.entries} AS e WHERE {' AND '.join(conditions)}"
+    return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
 def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
@@ -244,7 +297,7 @@ def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str
 
     The tables are joined in that order, so only entries that are returned are read.
     """
-    conditions = ["g.tag = :tag_0", *_common(shape, "g", era), *extra]
+    conditions = ["g.tag = :tag_0", *_common(shape, "g", era, _categories(shape)), *extra]
     conditions += [
         f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{index}'])})"
         for index in range(1, shape.tags or 0)
@@ -260,17 +313,17 @@ def _merged_tags(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> st
     """
     parts = []
     only = f" WHERE {' AND '.join(extra)}" if extra else ""
-    if shape.limit and extra:  # else rows that are left out later would fill the limit
+    if shape.limit and shape.order == "changed" and extra:  # else rows that are left out later would fill the limit
         inner, only = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', 'g', era)}", ""
         extra = [f"EXISTS ({inner} AND {' AND '.join(extra)})"]
     else:
         extra = []
     for index in range(shape.tags or 0):
-        conditions = [f"g.tag = :tag_{index}", *_common(shape, "g", era), *extra]
+        conditions = [f"g.tag = :tag_{index}", *_common(shape, "g", era, _categories(shape)), *extra]
         columns_of = f"g.namespace, g.instant, g.row{', g.ended' if era.is_over else ''}"
         part = f"SELECT {columns_of} FROM {era.tags} AS g WHERE {' AND '.join(conditions)}"
-        newest = f"SELECT * FROM ({part} {_newest_first('g')} LIMIT :limit) AS newest"
-        parts.append(newest if shape.limit else part)
+        first = f"SELECT * FROM ({part} {_ordered(shape, 'g.')} LIMIT :reach) AS first_rows"
+        parts.append(first if shape.limit and shape.order == "changed" else part)
     joined = f"{era.entries} AS e ON {_is_same('e', 'm', era)}"
     return f"SELECT {columns} FROM ({' UNION '.join(parts)}) AS m {{join_in_order}} {joined}{only}"
 
@@ -284,12 +337,56 @@ def _is_tagged(table: str, marks: list[str]) -> str:
     return f"{is_state} AND t.tag IN ({', '.join(marks)})"
 
 
-def _newest_first(table: str) -> str:
-    return f"ORDER BY {table}.instant DESC, {table}.row DESC"
+def _ordered(shape: _Shape, table: str, creation: str = _CREATION) -> str:
+    """Return the order of the rows; `table` holds instant and row."""
+    way = "ASC" if shape.is_ascending else "DESC"
+    columns = [f"{table}instant", f"{table}row"]
+    if shape.order != "changed":
+        columns.insert(0, creation if shape.order == "created" else "e.key" if table else "key")
+    return f"ORDER BY {', '.join(f'{column} {way}' for column in columns)}"
 
 
-def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
-    """Return the conditions that an index of the entries and one of the tags can both answer."""
+def _page(shape: _Shape) -> str:
+    """Return the end of a statement that leaves out what is before and after a page."""
+    if not shape.limit and not shape.offset:
+        return ""
+    return " LIMIT :limit OFFSET :offset" if shape.offset else " LIMIT :limit"
+
+
+def _own(shape: _Shape, table: str) -> list[str]:
+    """Return the conditions that only the entries themselves can answer; `table` holds instant and row."""
+    conditions = []
+    if shape.key:
+        conditions.append("e.key = :key")
+    if shape.keys:
+        conditions.append("e.key IN ({members}(:keys))")
+    conditions += [f"e.key {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("key")]
+    if shape.entity_id:
+        conditions.append("e.entity_id = :entity_id")
+    if shape.is_absent:
+        conditions.append("e.entity_id IS NULL")
+    if shape.after and shape.order != "changed":
+        first = _CREATION if shape.order == "created" else "e.key"
+        place = f"({first}, {table}.instant, {table}.row)"
+        conditions.append(f"{place} {_beyond(shape)} (:after, :after_instant, :after_row)")
+    return conditions
+
+
+def _beyond(shape: _Shape) -> str:
+    return ">" if shape.is_ascending else "<"
+
+
+def _categories(shape: _Shape) -> str:
+    """Return the text that selects the ids of the categories that begin as asked; empty if it is not asked."""
+    ranges = [f"name {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
+    return f"SELECT id FROM names WHERE {{here}} AND {' AND '.join(ranges)}" if ranges else ""
+
+
+def _common(shape: _Shape, table: str, era: _Era, categories: str) -> list[str]:
+    """Return the conditions that an index of the entries and one of the tags can both answer.
+
+    `categories` selects the ids of the categories that match, if there are such.
+    """
     conditions = [f"{table}.namespace = :namespace"]
     if shape.category:
         conditions.append(f"{table}.category = :category")
@@ -299,21 +396,24 @@ def _common(shape: _Shape, table: str, era: _Era) -> list[str]:
         conditions.append(f"{table}.instant >= :since")
     if shape.until:
         conditions.append(f"{table}.instant < :until")
-    if shape.after:
-        conditions.append(f"({table}.instant, {table}.row) < (:after_instant, :after_row)")
+    if categories:
+        conditions.append(f"{table}.category IN ({categories})")
+    if shape.after and shape.order == "changed":
+        conditions.append(f"({table}.instant, {table}.row) {_beyond(shape)} (:after_instant, :after_row)")
     if shape.past:
         conditions += visible(table, is_over=era.is_over)
     if shape.excluded:
-        conditions.append(_has_none(shape.excluded, table, era))
+        conditions.append(has_none(shape.excluded, table, era.tags))
     return conditions
 
 
-def _has_none(count: int, table: str, era: _Era) -> str:
+def has_none(count: int, table: str, tags: str = _PRESENT.tags) -> str:
+    """Return the condition for a state in `table` to have none of `count` tags, bound as ``excluded_0`` and so on."""
     # By name, not by id as elsewhere: an id that was looked up before may be out of date, or the tag may have
     # got its first id since. Then the query would return entries that have the tag.
     marks = ", ".join(f":excluded_{index}" for index in range(count))
     tagged = _is_tagged(table, [f"SELECT id FROM names WHERE {{here}} AND name IN ({marks})"])
-    return f"NOT EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {tagged})"
+    return f"NOT EXISTS (SELECT 1 FROM {tags} AS t WHERE {tagged})"
 
 
 def visible(table: str, *, is_over: bool) -> list[str]:

@@ -22,7 +22,7 @@ from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
 from jarvis._sql.side_tables import STATES, Stored, put_again
 from jarvis._sql.tables import row_checksum
-from jarvis._sqlite import engine, schema
+from jarvis._sqlite import creation, engine, schema
 from jarvis._sqlite.connection import Connection
 from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.codec.nesting import ran_out, stack_error
@@ -68,6 +68,8 @@ def migrate(connection: apsw.Connection, path: str) -> None:
             connection.execute(f'DROP INDEX "{index}"')
         connection.execute(schema.CURRENT).fetchall()
         count = _move(connection, path, has_created=has_created)
+        creation.tell(connection)
+        connection.execute(creation.FILL.format("entries")).fetchall()
         connection.execute("DROP TABLE first_life")
         schema.mark(connection, schema.MIGRATING)
         connection.execute("COMMIT")

@@ -7,7 +7,7 @@ from typing import Any
 import apsw
 
 from jarvis._sql import registry, tables
-from jarvis._sqlite import engine, schema
+from jarvis._sqlite import creation, engine, schema
 from jarvis.errors import CorruptStoreError
 
 _TO_VERSION_2 = """
@@ -39,6 +39,14 @@ _TO_VERSION_6 = """
 ALTER TABLE clock ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE clock ADD COLUMN copied INTEGER NOT NULL DEFAULT 0;
 """
+_TO_VERSION_7 = f"""
+ALTER TABLE entries ADD COLUMN created INTEGER;
+{creation.FILL.format("entries")}
+"""
+_HISTORY_TO_VERSION_7 = f"""
+ALTER TABLE revisions ADD COLUMN created INTEGER;
+{creation.FILL.format("revisions")}
+"""
 _HISTORY_TO_VERSION_5 = "ALTER TABLE revisions ADD COLUMN packed BLOB;"
 
 
@@ -66,11 +74,16 @@ def migrate(connection: apsw.Connection) -> None:
             connection.execute(_TO_VERSION_4).fetchall()
         if version < schema.FIRST_WITH_PACKED:
             connection.execute(_TO_VERSION_5).fetchall()
-        connection.execute(_TO_VERSION_6).fetchall()
+        if version < schema.FIRST_WITH_GENERATION:
+            connection.execute(_TO_VERSION_6).fetchall()
+        creation.tell(connection)
+        connection.execute(_TO_VERSION_7).fetchall()
         if version < tables.FIRST_WITH_PAST:
             schema.begin_history(connection, commit, made, generation)
         else:
-            schema.begin_generation(connection)
+            connection.execute(_HISTORY_TO_VERSION_7).fetchall()
+            if version < schema.FIRST_WITH_GENERATION:
+                schema.begin_generation(connection)
         schema.mark(connection, schema.CURRENT_VERSION)
 
 
@@ -98,17 +111,17 @@ def views_for_reading(connection: apsw.Connection) -> str:
     If a writer migrates the store meanwhile, the real column comes before the made-up one, and is used.
     """
     version = schema.read_mark(connection)[1]
-    if not 0 < version < schema.FIRST_WITH_GENERATION:
+    if not 0 < version < schema.CURRENT_VERSION:
         return ""
-    made_up = {}
+    creation.tell(connection)
+    made_up = dict.fromkeys(("entries", "revisions"), f"{creation.COMPUTED} AS created")
     if version < schema.FIRST_WITH_PACKED:
-        made_up = {"entries": "NULL AS packed", "revisions": "NULL AS packed"}
-    clock = "0 AS generation, 0 AS copied"
+        made_up = {table: f"NULL AS packed, {column}" for table, column in made_up.items()}
+    if version < schema.FIRST_WITH_GENERATION:
+        made_up["clock"] = "0 AS generation, 0 AS copied"
     if version < schema.FIRST_WITH_EXPIRY:
-        made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items()}
-        made_up.update(gaps="NULL AS expires")
-        clock = f"0 AS erasing, {clock}"
-    made_up["clock"] = clock
+        made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items() if table != "clock"}
+        made_up.update(gaps="NULL AS expires", clock="0 AS erasing, 0 AS generation, 0 AS copied")
     existing = {table.name for table in registry.tables() if table.since <= version}
     return "".join(
         f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
 
 APPLICATION_ID = 0x4A525653  # "JRVS": `file` and other tools can recognise it
-CURRENT_VERSION = 6
+CURRENT_VERSION = 7
 FIRST_WITH_EXPIRY = 4
 """The first version whose entries may expire, and whose stores know of unfinished erasures."""
 
@@ -40,6 +40,9 @@ FIRST_WITH_PACKED = 5
 
 FIRST_WITH_GENERATION = 6
 """The first version whose stores have a generation, see `jarvis.capabilities.MarksCursors`."""
+
+FIRST_WITH_CREATION = 7
+"""The first version whose entries have the instant of their creation in a column."""
 
 MIGRATING = -1
 """User version of a first-life store after its entries were moved and before its pages are rewritten."""
@@ -58,7 +61,7 @@ FIRST_LIFE_COLUMNS = (
 )
 """The columns of its one table, ``memories``; the earliest stores lack the last one."""
 
-READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
 """The versions that can be read as they are; only writes, and the past, need `CURRENT_VERSION`."""
 
 
@@ -71,7 +74,7 @@ READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 # Version 2 has the packed bodies of `jarvis.model.record` (bodies of version 1 stay as they are), and no index by
 # category and key: few entries share a key. Version 3 has `HISTORY`. In version 4 entries may expire: `expires` is
 # NULL for most, which its index leaves out. In version 5 the value of an entry may be compressed: then the body has
-# null in its place, which earlier versions refuse to decode.
+# null in its place, which earlier versions refuse to decode. Version 7 has `created`, by which lists can be ordered.
 TABLES = """
 CREATE TABLE names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -91,7 +94,8 @@ CREATE TABLE entries (
     body TEXT NOT NULL,          -- JSON of what is not looked up, see jarvis.model.record
     checksum INTEGER NOT NULL,   -- CRC-32 of all the others, for verification of the whole
     expires INTEGER,             -- from this instant on the entry is absent
-    packed BLOB                  -- the value, compressed, if the body says null in its place
+    packed BLOB,                 -- the value, compressed, if the body says null in its place
+    created INTEGER              -- instant of the creation, if it is not that of `timestamp`
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_id ON entries (namespace, id);
 CREATE INDEX entries_by_time ON entries (namespace, instant);
@@ -162,7 +166,8 @@ CREATE TABLE revisions (
     body TEXT NOT NULL,
     checksum INTEGER NOT NULL,
     expires INTEGER,
-    packed BLOB
+    packed BLOB,
+    created INTEGER
 ) STRICT;
 CREATE INDEX revisions_by_id ON revisions (namespace, id);
 CREATE INDEX revisions_by_time ON revisions (namespace, instant, row, made, entity_type);
@@ -410,6 +415,8 @@ def columns_of(connection: apsw.Connection, table: str) -> set[str]:
 
 def version_of_tables(connection: apsw.Connection) -> int:
     """Return the version of a store's tables, whatever its header says."""
+    if "created" in columns_of(connection, "entries"):
+        return FIRST_WITH_CREATION
     if "generation" in columns_of(connection, "clock"):
         return FIRST_WITH_GENERATION
     if "packed" in columns_of(connection, "entries"):

@@ -18,8 +18,8 @@ import apsw
 from jarvis._disk import files
 from jarvis._sql import registry, tables
 from jarvis._sql.side_tables import described
-from jarvis._sqlite import cipher, engine, schema
-from jarvis.model.record import Encoded, check_stored
+from jarvis._sqlite import cipher, creation, engine, schema
+from jarvis.model.record import Encoded, check_stored, creation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,11 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
             raise engine.corrupt(path, "its tables and indexes contradict each other")
     version = schema.read_mark(connection)[1]
     has_past, has_expiry = version >= tables.FIRST_WITH_PAST, version >= schema.FIRST_WITH_EXPIRY
-    columns = f"{'expires' if has_expiry else 'NULL'}, {'packed' if version >= schema.FIRST_WITH_PACKED else 'NULL'}"
+    since = (("expires", schema.FIRST_WITH_EXPIRY), ("packed", schema.FIRST_WITH_PACKED))
+    columns = ", ".join(column if version >= first else "NULL" for column, first in since)
+    if version < schema.FIRST_WITH_CREATION:
+        creation.tell(connection)
+    columns = f"{columns}, {'created' if version >= schema.FIRST_WITH_CREATION else creation.COMPUTED}"
     sides = [side for side in registry.SIDE_TABLES if side.tables[0].since <= version]
     _compare_states(connection, path, _ROWS.format(table="entries", columns=f"NULL, NULL, {columns}"), sides)
     if has_past:
@@ -104,16 +108,18 @@ def _compare_states(
 ) -> None:
     statements = ((side, side.stored(is_past=is_past)) for side in sides)
     stored = [(side, _Grouped(connection.execute(rows))) for side, rows in statements if rows is not None]
-    for *fields, ended, made, expires, packed, body, checksum in connection.execute(sql):
+    for *fields, ended, made, expires, packed, created, body, checksum in connection.execute(sql):
         content = (*fields, expires) if expires is not None else tuple(fields)
         if tables.row_checksum(content, body, packed) != checksum:
             raise engine.corrupt(path, "an entry does not match its checksum")
         row, namespace, entry_id, category, key, entity_type, entity_id, instant, version = fields
         try:
-            tags = check_stored(body, packed).tags
+            stored_body = check_stored(body, packed)
         except ValueError:
             raise engine.corrupt(path, "an entry cannot be decoded") from None
-        entry = described(entry_id, category, key, tags, entity_type, entity_id, version, (instant, row))
+        if created != creation_of(stored_body, instant):
+            raise engine.corrupt(path, "the moment of a creation is not the one of its entry")
+        entry = described(entry_id, category, key, stored_body.tags, entity_type, entity_id, version, (instant, row))
         encoded = Encoded(body.encode(), packed, instant)
         for side, rows in stored:
             finding = side.verify(namespace, entry, encoded, (ended, made) if is_past else None, rows.of(row))

@@ -24,6 +24,7 @@ import pytest
 # Failed asserts show their values only in modules that are registered with pytest before their import.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
+from jarvis.conformance.asking import AskingPromises
 from jarvis.conformance.callers import CallerPromises
 from jarvis.conformance.compression import CompressionPromises
 from jarvis.conformance.erasure import ErasurePromises
@@ -31,6 +32,7 @@ from jarvis.conformance.expiry import ExpiryPromises
 from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
+from jarvis.conformance.listing import ListingPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.module.changes import ChangePromises
 from jarvis.conformance.module.dating import DatingPromises
@@ -49,6 +51,8 @@ __all__ = ["BackendContract", "BackendMachine", "machine"]
 class BackendContract(
     VerbPromises,
     FilterPromises,
+    AskingPromises,
+    ListingPromises,
     ValuePromises,
     TransactionPromises,
     SharedCommitPromises,

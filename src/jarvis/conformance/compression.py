@@ -13,7 +13,7 @@ from jarvis.capabilities import Compresses, Erases, Expires, FeedsChanges, Keeps
 from jarvis.conformance.fixtures import FAR, FakeClock, Promises, an_entry
 from jarvis.conformance.values import identical
 from jarvis.errors import InvalidEntryError, TransactionError
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 

@@ -15,8 +15,9 @@ from jarvis.conformance.fixtures import FAR as START
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises
 from jarvis.errors import HistoryUnavailableError, TransactionError
 from jarvis.model.change import Change
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import Erased
+from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import Signature
 from jarvis.model.rules import WAS_ERASED
 from jarvis.persistent_memory import MemoryModule

@@ -23,7 +23,8 @@ from jarvis.errors import (
     InvalidQueryError,
     RevisionNotFoundError,
 )
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 

@@ -15,7 +15,9 @@ from jarvis.capabilities import Erases, Transactional
 from jarvis.conformance.fixtures import FIRST, LAST, NOON, OpenBackend, Promises, an_entry
 from jarvis.conformance.values import exploding
 from jarvis.errors import InvalidQueryError
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.marks import ABSENT, NEVER
+from jarvis.model.query import MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
 _CATEGORIES = ("preferences", "tasks", "", "%", "Tasks")
@@ -55,7 +57,7 @@ def a_crowd(seed: int = 7, count: int = 60) -> list[MemoryEntry]:
                 rng.choice(_TYPES),
                 rng.choice(_ENTITIES),
                 NOON + timedelta(hours=rng.randrange(6)),
-                {},
+                {} if number % 3 else {"created_at": (NOON + timedelta(hours=number % 7)).isoformat()},
             )
         )
     return crowd
@@ -63,12 +65,18 @@ def a_crowd(seed: int = 7, count: int = 60) -> list[MemoryEntry]:
 
 def expected(crowd: list[MemoryEntry], query: MemoryQuery) -> list[str]:
     """Return the ids that `query` must return, in order; `crowd` is in the order of writing."""
-    ordered = sorted(enumerate(crowd), key=lambda each: (each[1].timestamp, each[0]), reverse=True)
-    return [entry.id for _, entry in ordered if query.matches(entry)][: query.limit]
+
+    def place(number: int, entry: MemoryEntry) -> tuple[Any, ...]:
+        first = {"changed": 0, "created": entry.created_at, "key": entry.key}[query.order]
+        return first, entry.timestamp, number
+
+    ordered = sorted(enumerate(crowd), key=lambda each: place(*each), reverse=not query.is_ascending)
+    matching = [entry.id for _, entry in ordered if query.matches(entry)][query.offset :]
+    return matching[: query.limit]
 
 
-class FilterPromises(Promises):
-    """Filters, value filters, paging, counting, iterating."""
+class CrowdPromises(Promises):
+    """The base of groups that ask about sixty entries."""
 
     @pytest.fixture
     def crowd(self, backend: StorageBackend) -> list[MemoryEntry]:
@@ -83,6 +91,10 @@ class FilterPromises(Promises):
         assert [entry.id for entry in backend.select(query)] == wanted, query
         assert [entry.id for entry in backend.iterate(query)] == wanted, query
         assert backend.count(query) == len(wanted), query
+
+
+class FilterPromises(CrowdPromises):
+    """Filters, value filters, paging, counting, iterating."""
 
     def test_every_combination_of_filters_means_what_the_query_means(
         self, backend: StorageBackend, crowd: list[MemoryEntry]
@@ -351,6 +363,24 @@ class FilterPromises(Promises):
             {"tags": [str(number) for number in range(501)]},
             {"limit": 10**30},
             {"after": f"{10**30}:1:x"},
+            {"after": "+1:2:3:9:short"},
+            {"keys": "theme"},
+            {"keys": [1]},
+            {"keys": ["\ud800"]},
+            {"keys": [str(number) for number in range(10_001)]},
+            {"key_prefix": 1},
+            {"key_prefix": "\ud800"},
+            {"category_prefix": ["a"]},
+            {"order": "age"},
+            {"order": None},
+            {"order": ["key"]},
+            {"ascending": 1},
+            {"offset": -1},
+            {"offset": True},
+            {"offset": None},
+            {"offset": 10**30},
+            {"category": ABSENT},
+            {"entity_id": NEVER},
         ],
     )
     def test_a_filter_that_means_nothing_is_an_error_that_names_it(self, filters: dict[str, Any]) -> None:

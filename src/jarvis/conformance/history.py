@@ -19,8 +19,9 @@ from jarvis.errors import (
     InvalidQueryError,
     TransactionError,
 )
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.options import HistoryPolicy
+from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import Revision, Signature
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend

@@ -24,7 +24,11 @@ from jarvis.conformance.compression import PROSE
 from jarvis.conformance.fixtures import NOON, FakeClock
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, HistoryUnavailableError
 from jarvis.model.dating import SKEW
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.marks import ABSENT
+from jarvis.model.place import ORDERS
+from jarvis.model.query import MemoryQuery
+from jarvis.model.rules import exact_filters
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 
@@ -64,14 +68,21 @@ _wheres = st.sampled_from(
 )
 _some_tags = st.one_of(st.none(), _tags)
 _limits = st.one_of(st.none(), st.integers(0, 4))
+_beginnings = st.one_of(st.none(), _names.map(lambda name: name[:2]))
 _queries = st.builds(
     MemoryQuery,
     category=st.one_of(st.none(), _names),
     tags=_some_tags,
     tags_match=st.sampled_from(["any", "all"]),
     entity_type=st.one_of(st.none(), _types),
-    entity_id=_entities,
+    entity_id=st.one_of(_entities, st.just(ABSENT)),
     key=st.one_of(st.none(), _names),
+    keys=st.one_of(st.none(), st.lists(_names, max_size=3)),
+    key_prefix=_beginnings,
+    category_prefix=_beginnings,
+    order=st.sampled_from(ORDERS),
+    ascending=st.sampled_from([None, True, False]),
+    offset=st.sampled_from([0, 0, 1, 3]),
     since=st.one_of(st.none(), _moments),
     until=st.one_of(st.none(), _moments),
     where=_wheres,
@@ -197,8 +208,7 @@ class Model:
 
     def select(self, namespace: str, query: MemoryQuery) -> list[MemoryEntry]:
         """Return the right answer to `query`."""
-        matches = filter(query.matches, self.entries.get(namespace, {}).values())
-        return sorted(matches, key=lambda entry: entry.order, reverse=True)[: query.limit]
+        return query.arranged(filter(query.matches, self.entries.get(namespace, {}).values()))
 
     def addressed(self, namespace: str, category: str, key: str) -> MemoryEntry | None:
         """Return the entry of (category, key) that was written last."""
@@ -566,7 +576,7 @@ class BackendMachine(RuleBasedStateMachine):
 
         def answer(ask: Callable[[], Any], query: MemoryQuery) -> list[Any]:
             """Return the answer in a list; an empty list if it is not known."""
-            exact = MemoryQuery(**{name: getattr(query, name) for name in _EXACT})
+            exact = MemoryQuery(**exact_filters(query))
             must = any(map(exact.matches, missed))
             if not must and not is_pruned and not self.model.may_miss(self.namespace, exact):
                 return [ask()]
@@ -578,8 +588,7 @@ class BackendMachine(RuleBasedStateMachine):
             return [result]
 
         def check(answered: list[MemoryEntry], query: MemoryQuery) -> None:
-            wanted = sorted(filter(query.matches, left), key=lambda entry: entry.order, reverse=True)
-            self._same(answered, wanted[: query.limit])
+            self._same(answered, query.arranged(filter(query.matches, left)))
 
         for result in answer(lambda: past.select(query), query):
             check(result, query)

@@ -9,7 +9,7 @@ import pytest
 from jarvis.capabilities import Erases, Namespaced, Transactional
 from jarvis.conformance.fixtures import Promises, an_entry
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidEntryError
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.query import MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
 

@@ -13,7 +13,7 @@ import pytest
 from jarvis.capabilities import SharesCommits
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, TransactionError
-from jarvis.model.entry import MemoryQuery
+from jarvis.model.query import MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
 

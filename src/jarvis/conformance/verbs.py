@@ -11,7 +11,8 @@ import pytest
 from jarvis.capabilities import Namespaced
 from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidEntryError, UnsupportedError
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.storage_backend import StorageBackend
 
 

@@ -1,21 +1,22 @@
-"""`MemoryEntry`, one memory, and `MemoryQuery`, a question about memories; and the checks of both."""
+"""`MemoryEntry`, one memory, and the checks of what may be stored."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, MutableSet
-from datetime import datetime
+from collections.abc import MutableMapping, MutableSequence, MutableSet
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
-from jarvis._calls.arguments import is_no_list, own_code, plain_moment, plain_text
+from jarvis._calls.arguments import own_code, plain_moment
+from jarvis._calls.former import former_names
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, flatten, instant_of
 from jarvis.codec.instants import datetime_of, nearest_instant
 from jarvis.codec.json_form import json_form
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK, why_refused
-from jarvis.errors import InvalidEntryError, InvalidQueryError
-from jarvis.model.value_filter import Test, check_where, compile_where
+from jarvis.errors import InvalidEntryError
+from jarvis.model.place import cursor_of
 
 DEFAULT_NAMESPACE = "default"
 NO_MODULE, NO_TASK = "unknown", "none"
@@ -27,11 +28,7 @@ MOST_VERSIONS = 2**63
 MAX_NAME_BYTES = 2_000
 """Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes. Every backend can index it."""
 
-MAX_TAGS = 500
-"""The most tags that a query may name."""
-
-EXACT = ("category", "key", "entity_type", "entity_id")
-"""The filters of a query that compare one field whole. Notes of pruned and expired entries have these fields."""
+__getattr__ = former_names(__name__, "jarvis.model.query")  # where what is asked stood here, too
 
 _CHANGEABLE = (MutableMapping, MutableSequence, MutableSet, tuple)
 
@@ -52,7 +49,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
         timestamp: when it was created or last updated; aware UTC when the module made it.
         provenance: who made it and when: module, task_id, created_at, updated_by, updated_at.
         version: 1 at creation, one more at each update; set by the backend.
-        position: where lists place it, (instant in microseconds since 1970 UTC, commit number); set
+        position: its place in the order of changes, (instant in microseconds since 1970 UTC, commit number); set
             by the backend, None before an entry was stored.
         expires_at: from this instant on it is absent; None for never. Aware; comes back in UTC.
 
@@ -82,10 +79,28 @@ class MemoryEntry(msgspec.Struct, eq=False):
         return instant, commit, self.id
 
     @property
+    def created_at(self) -> datetime:
+        """The moment of creation, from the provenance; the timestamp if that tells none."""
+        return moment_in(self.provenance, "created_at") or self.timestamp
+
+    @property
+    def updated_at(self) -> datetime:
+        """The moment of the last update, from the provenance; that of creation if it was never updated."""
+        return moment_in(self.provenance, "updated_at") or self.created_at
+
+    @property
+    def creation(self) -> int:
+        """The instant of `created_at`, by which the order ``created`` sorts."""
+        created = self.created_at
+        return self.order[0] if created == self.timestamp else nearest_instant(created)
+
+    @property
     def cursor(self) -> str:
-        """The place of this entry in every list, as text: `after=` takes it, also in another process."""
-        instant, commit, entry_id = self.order
-        return f"{instant}:{commit}:{entry_id}"
+        """The place of this entry in every list and order, as text: `after=` takes it, also in another process.
+
+        It holds the id and the key.
+        """
+        return cursor_of(self)
 
     def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
         """Return the nine fields, the version and the expiry as a dict, which shares nothing with the entry.
@@ -100,7 +115,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
         >>> MemoryEntry("1", "tools", "ls", {}).model_dump()["category"]
         'tools'
         """
-        make = json_form if mode == "json" else _copied
+        make = json_form if mode == "json" else copied
         try:
             with own_code(InvalidEntryError, "entry"):
                 for name in self.__struct_fields__:
@@ -117,204 +132,27 @@ class MemoryEntry(msgspec.Struct, eq=False):
     __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable, like a list
 
 
-def _copied(value: Any) -> Any:
+def moment_in(provenance: dict[str, str], name: str) -> datetime | None:
+    """Return the moment that a text of a provenance tells, or None. Without a time zone it is in UTC."""
+    try:
+        moment = datetime.fromisoformat(provenance[name])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of `value` that shares nothing that can be changed."""
     kind = type(value)
     if kind is dict:
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if kind is list or kind is tuple:
-        return kind(map(_copied, value))
+        return kind(map(copied, value))
     if kind is set:
         return set(value)  # its members are hashable, and so do not change
     if issubclass(kind, _CHANGEABLE):  # only in an entry that was not stored
         return copy.deepcopy(value)
     return value
-
-
-class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """A question, as a value. `matches` is its meaning; a backend may be faster, never different.
-
-    A filter left at None is no filter; ``""`` and ``[]`` are values. `exclude_tags`: the entry has none of these tags;
-    ``[]`` excludes nothing. `jarvis.persistent_memory.MemoryModule.search_memories` explains the other filters.
-
-    >>> from jarvis.model.entry import MemoryEntry
-    >>> from jarvis.model.entry import MemoryQuery
-    >>> query = MemoryQuery(category="tasks", where={"status": "failed"})
-    >>> query.matches(MemoryEntry("1", "tasks", "task_1", {"status": "failed"}))
-    True
-
-    Raises:
-        InvalidQueryError: at construction, when a filter means nothing.
-    """
-
-    category: str | None = None
-    tags: Collection[str] | None = None
-    entity_type: str | None = None
-    entity_id: str | None = None
-    key: str | None = None
-    tags_match: Literal["any", "all"] = "any"
-    since: datetime | None = None
-    until: datetime | None = None
-    where: Mapping[Any, Any] | None = None
-    limit: int | None = None
-    after: MemoryEntry | str | None = None
-    exclude_tags: Collection[str] | None = None
-
-    def __post_init__(self) -> None:
-        for name in EXACT:
-            text = getattr(self, name)
-            if text is not None and _check_filter(name, text) is not text:
-                msgspec.structs.force_setattr(self, name, plain_text(text))
-        if self.tags is not None:
-            msgspec.structs.force_setattr(self, "tags", _asked_tags("tags", self.tags))
-        if self.exclude_tags is not None:
-            msgspec.structs.force_setattr(self, "exclude_tags", _asked_tags("exclude_tags", self.exclude_tags))
-        if type(self.tags_match) is not str:
-            msgspec.structs.force_setattr(self, "tags_match", plain_text(self.tags_match))
-        if self.tags_match not in ("any", "all"):
-            raise InvalidQueryError('tags_match: takes "any" or "all"')
-        if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < MOST_VERSIONS):
-            raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
-        if type(self.where) is dict:
-            try:
-                with own_code(InvalidQueryError, "where"):
-                    check_where(self.where)
-                msgspec.structs.force_setattr(self, "where", _copied(self.where))
-            except RecursionError:
-                raise InvalidQueryError(f"where: {NO_STACK}") from None
-        if self.since is not None or self.until is not None or self.where is not None or self.after is not None:
-            with own_code(InvalidQueryError, "filter"):
-                _ = self.instants, self.test, self.position  # each raises if its filter means nothing
-
-    @property
-    def instants(self) -> tuple[int | None, int | None]:
-        """`since` (inclusive) and `until` (exclusive), in microseconds since 1970 UTC."""
-        return asked_instant("since", self.since), asked_instant("until", self.until)
-
-    @property
-    def test(self) -> Test | None:
-        """`where` as a function of a value, or None."""
-        return None if self.where is None else compile_where(self.where)
-
-    @property
-    def position(self) -> tuple[int, int, str] | None:
-        """`after` as (instant, commit number, id). Entries that come later in a list have smaller ones."""
-        if self.after is None:
-            return None
-        try:
-            if type(self.after) is MemoryEntry:
-                instant, commit, entry_id = self.after.order
-            else:
-                first, second, entry_id = str.split(self.after, ":", 2)  # type: ignore[arg-type]  # caught below
-                instant, commit = int(first), int(second)
-            if not (abs(instant) < MOST_VERSIONS and 0 <= commit < MOST_VERSIONS and type(entry_id) is str):
-                raise ValueError("no cursor of ours")
-            return instant, commit, entry_id
-        except (AttributeError, TypeError, ValueError):
-            raise InvalidQueryError(
-                "after: takes the last entry of the page before, or its .cursor (an id alone has no place)"
-            ) from None
-
-    def matches(self, entry: MemoryEntry) -> bool:
-        """Tell whether `entry` satisfies every filter; `limit` does not count."""
-        return self.predicate()(entry)
-
-    def predicate(self) -> Test:
-        """Return `matches` compiled, for many entries."""
-        since, until = self.instants
-        test, position = self.test, self.position
-        wanted = None if self.tags is None else frozenset(self.tags)
-        unwanted = frozenset(self.exclude_tags or ())
-        exact = [(name, text) for name in EXACT if (text := getattr(self, name)) is not None]
-
-        def matches(entry: MemoryEntry) -> bool:
-            if any(getattr(entry, name) != text for name, text in exact):
-                return False
-            if wanted is not None and not _tagged(wanted, entry.tags, self.tags_match):
-                return False
-            if unwanted and not unwanted.isdisjoint(entry.tags):
-                return False
-            if since is not None or until is not None or position is not None:
-                order = entry.order
-                if since is not None and order[0] < since:
-                    return False
-                if until is not None and order[0] >= until:
-                    return False
-                if position is not None and order >= position:
-                    return False
-            return test is None or test(entry.value)
-
-        return matches
-
-
-def _tagged(wanted: frozenset[str], tags: list[str], how: str) -> bool:
-    if how == "any" or not wanted:  # no tag wanted: nothing matches, by either rule
-        return not wanted.isdisjoint(tags)
-    return wanted.issubset(tags)
-
-
-def _asked_tags(name: str, tags: Collection[str]) -> tuple[str, ...]:
-    """Return a copy of the tags that a query names; raise `InvalidQueryError` if they are no tags."""
-    texts: list[str | None]
-    if type(tags) is list and _ONLY_TEXT.issuperset(map(type, tags)):  # as most are
-        texts = tags
-    else:
-        with own_code(InvalidQueryError, name):
-            texts = [None] if type(tags) is not list and is_no_list(tags) else [plain_text(tag) for tag in tags]
-    if None in texts:
-        raise InvalidQueryError(f'{name}: takes a list of str, such as ["ui"]')
-    if len(texts) > MAX_TAGS:
-        raise InvalidQueryError(f"{name}: takes at most {MAX_TAGS}, not {len(texts)}")
-    return tuple(_check_filter(name, text) for text in texts)
-
-
-def _check_filter(name: str, given: object) -> str:
-    text = given if type(given) is str else plain_text(given)
-    if text is None:
-        raise InvalidQueryError(f"{name}: takes a str or None, not {type(given).__name__}")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InvalidQueryError(f"{name}: holds a lone surrogate, which no stored name does") from None
-    return text
-
-
-def asked_instant(name: str, moment: datetime | None) -> int | None:
-    """Return the instant of a moment that a query names, see `nearest_instant`, or None; raise `InvalidQueryError`."""
-    if moment is None:
-        return None
-    plain = plain_moment(moment)
-    if plain is None:
-        raise InvalidQueryError(f"{name}: takes a datetime, not {type(moment).__name__}")
-    try:
-        return nearest_instant(plain)
-    except InvalidMomentError as error:
-        raise InvalidQueryError(f"{name}: {error}") from None
-
-
-def asked_text(field: str, text: object) -> str:
-    """Return a text that a query names; raise `InvalidQueryError` if it is no text."""
-    if type(text) is str:
-        return text
-    plain = plain_text(text)  # for a member of a str enumeration, its text
-    if plain is None:
-        raise InvalidQueryError(f"{field}: takes a str, not {type(text).__name__}")
-    return plain
-
-
-def asked_name(field: str, name: object) -> str:
-    """Return a name that a query names; raise `InvalidQueryError` if it is no text or holds a lone surrogate."""
-    return _check_filter(field, asked_text(field, name))
-
-
-def asked_limit(limit: int) -> int:
-    """Return `limit`; raise `InvalidQueryError` if it is no whole number above 0."""
-    if type(limit) is not int or not 1 <= limit < MOST_VERSIONS:
-        raise InvalidQueryError("limit: takes a whole number from 1 up")
-    return limit
-
-
-# --- what may be stored --------------------------------------------------------------------------
 
 
 def check_name(field: str, name: object) -> str:

@@ -14,11 +14,11 @@ import msgspec
 
 from jarvis.codec import InvalidMomentError, Prepared, encode, flatten, format_moment, instant_of, parse_moment, revive
 from jarvis.codec.compression import THRESHOLD_BYTES, Mode, compress, decompress
-from jarvis.codec.instants import text_of
+from jarvis.codec.instants import nearest_instant, text_of
 from jarvis.codec.nesting import decoder_of, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import InvalidEntryError
-from jarvis.model.entry import MemoryEntry, check_entry, check_value
+from jarvis.model.entry import MemoryEntry, check_entry, check_value, moment_in
 
 
 class Body(msgspec.Struct, array_like=True):
@@ -57,11 +57,13 @@ class Encoded(NamedTuple):
         body: UTF-8 JSON of a `Body`.
         packed: the JSON of its value, compressed, if the body does not hold it.
         instant: of the timestamp.
+        created: the instant of creation if it is another one, see `creation_of`.
     """
 
     body: bytes
     packed: bytes | None
     instant: int
+    created: int | None = None
 
 
 _UTC = "+00:00"
@@ -140,16 +142,30 @@ def encode_entry(entry: MemoryEntry, compression: Mode) -> Encoded:
     The size limit holds before compression, so it depends neither on the text nor on a setting.
     """
     body, instant = make_body(entry)
-    encoded = _encode(body)
+    encoded, created = _encode(body), None if type(body.provenance) is tuple else creation_of(body, instant)
     if len(encoded) < THRESHOLD_BYTES or compression == "off":
-        return tuple.__new__(Encoded, (encoded, None, instant))  # no call, see `jarvis._disk.files.Stamp`
+        return tuple.__new__(Encoded, (encoded, None, instant, created))  # no call, see `jarvis._disk.files.Stamp`
     without = _without_value(body)
     if type(entry.value) is Prepared:
         packed = entry.value.packed
-        return Encoded(encoded, None, instant) if packed is None else Encoded(without, packed, instant)
+        return _chosen(encoded, without, packed, instant, created)
     value = encoded[1 : 1 + len(encoded) - len(without) + len("null")]  # encoding it again would take longer
     packed = compress(value, compression)
-    return Encoded(encoded, None, instant) if packed is None else Encoded(without, packed, instant)
+    return _chosen(encoded, without, packed, instant, created)
+
+
+def _chosen(encoded: bytes, without: bytes, packed: bytes | None, instant: int, created: int | None) -> Encoded:
+    if packed is None:
+        return Encoded(encoded, None, instant, created)
+    return Encoded(without, packed, instant, created)
+
+
+def creation_of(body: Body, instant: int) -> int | None:
+    """Return the instant of creation that a body tells; None if it tells none, or `instant`, that of the timestamp."""
+    author = body.provenance
+    moment = None if isinstance(author, tuple) else moment_in(author, "created_at")
+    created = instant if moment is None else nearest_instant(moment)
+    return None if created == instant else created
 
 
 def repack(body: str, packed: bytes | None, compression: Mode) -> tuple[bytes, bytes | None] | None:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
 from jarvis.model.dating import SKEW_MICROSECONDS, date_of
-from jarvis.model.entry import EXACT, MemoryQuery
+from jarvis.model.marks import ABSENT
+from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import REMOVALS, Operation, Signature
 
 Usual = TypeVar("Usual", bound=str)
@@ -82,13 +83,14 @@ def version_after(operation: str, version: int) -> int:
 
 
 def exact_filters(query: MemoryQuery) -> dict[str, Any]:
-    """Return those of the `EXACT` filters that a query gives."""
-    return {name: text for name in EXACT if (text := getattr(query, name)) is not None}
+    """Return those filters of a query that compare one field whole with a text."""
+    return {name: text for name, text in query.exact().items() if text is not None}
 
 
 def asks_for_more(query: MemoryQuery) -> bool:
     """Tell whether a query has filters that only a state can answer."""
-    return any(given is not None for given in (query.tags, query.since, query.until, query.where))
+    others = (query.tags, query.since, query.until, query.where, query.keys, query.key_prefix, query.category_prefix)
+    return query.entity_id is ABSENT or any(given is not None for given in others)
 
 
 def settle(instant: int, now: int, await_commit: Callable[[], None]) -> None:

@@ -7,8 +7,9 @@ from datetime import datetime
 from jarvis.backend_registry import ask
 from jarvis.capabilities import Erases
 from jarvis.model.author import Author
-from jarvis.model.entry import NO_MODULE, MemoryQuery
+from jarvis.model.entry import NO_MODULE
 from jarvis.model.erasure import MOST_SEARCHED, ErasureReceipt
+from jarvis.model.query import MemoryQuery
 from jarvis.services.changing import Changes, sign
 from jarvis.storage_backend import StorageBackend
 

@@ -22,8 +22,9 @@ from jarvis.codec import instant_of
 from jarvis.codec.instants import MICROSECOND
 from jarvis.errors import EntryNotFoundError, InvalidSettingError
 from jarvis.model.author import Author
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.options import ARCHIVED, RetentionRule
+from jarvis.model.query import MemoryQuery
 from jarvis.services import expiry
 from jarvis.services.changing import Changes, sign
 from jarvis.storage_backend import StorageBackend

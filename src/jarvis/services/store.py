@@ -13,10 +13,12 @@ from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
 from jarvis.errors import InvalidSettingError
 from jarvis.model.author import Author
-from jarvis.model.entry import asked_limit, check_namespace
+from jarvis.model.entry import check_namespace
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.key_slot import SlotInfo
+from jarvis.model.listing import Page
 from jarvis.model.options import AnySource, KeySources, checked, sources_of
+from jarvis.model.query import asked_limit
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.services import erasure, expiry
@@ -317,9 +319,22 @@ class Store:
 
     # --- namespaces ------------------------------------------------------------------------------
 
-    def list_namespaces(self) -> list[str]:
-        """Return the names of the namespaces that hold a memory, sorted."""
-        return ask(self.backend, Namespaced).list_namespaces()
+    def list_namespaces(
+        self, *, prefix: str | None = None, limit: int | None = None, after: str | None = None
+    ) -> list[str]:
+        """Return the names of the namespaces that hold a memory, in the order of code points.
+
+        Args:
+            prefix: return only those that begin with this text; no sign is a wildcard.
+            limit: return at most this many.
+            after: return only those after this one: pass the last one of a page to get the next page.
+
+        Raises:
+            InvalidQueryError: an argument is invalid; the message says what it takes.
+            UnsupportedError: the backend has no namespaces.
+        """
+        page = Page(prefix=prefix, limit=limit, after=after)
+        return list(page.of(dict.fromkeys(ask(self.backend, Namespaced).list_namespaces(), 0)))
 
     def erase_namespace(
         self, namespace: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None

@@ -14,7 +14,8 @@ import pytest
 from jarvis.capabilities import Expires, FeedsChanges, KeepsHistory, Namespaced, Transactional
 from jarvis.conformance.fixtures import NOON, FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidQueryError, InvalidSettingError
-from jarvis.model.entry import MemoryEntry, MemoryQuery
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule, RetentionPlan, RetentionRule, SweepReport
 from jarvis.storage_backend import BackendWrapper, StorageBackend
 
