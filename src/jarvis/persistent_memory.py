@@ -56,7 +56,7 @@ from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
 from jarvis.services import erasure, expiry, retention, timeline
 from jarvis.services.changing import abilities_of, sign
-from jarvis.services.expiry import Lifetime, moment_of_expiry, moment_of_new_expiry
+from jarvis.services.expiry import Expiry, Lifetime, expiry_in, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
@@ -280,8 +280,8 @@ class MemoryModule:
     ) -> str:
         """Store a new memory, even if one with this key exists; return its id (a UUID).
 
-        With `ttl` (how long from now: a timedelta or seconds) or `expires_at` (a moment; naive means local time) the
-        memory expires: from that instant on no call returns it. See also `touch_memory`.
+        With `ttl` (how long from now: a timedelta or seconds; or `NEVER`) or `expires_at` (a moment; naive means local
+        time) the memory expires: from that instant on no call returns it. See also `touch_memory`.
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was stored.
@@ -309,7 +309,8 @@ class MemoryModule:
         """Set the value of the memory of (category, key) that was written last, or create one; return its id.
 
         Atomic: if any number of threads and processes upsert one key at once, one creates and the others update. An
-        update keeps entity type and id. It keeps the expiry if neither `ttl` nor `expires_at` is given, and the tags if
+        update keeps entity type and id. It keeps the expiry if neither `ttl` nor `expires_at` is given (``ttl=NEVER``
+        ends it), and the tags if
         `tags` is None; but it removes the tag ``archived`` if this module hides archived memories. An expired memory
         is replaced by a new one.
 
@@ -1102,6 +1103,7 @@ class MemoryModule:
     def undo(
         self,
         memory_id: str,
+        steps: int = 1,
         *,
         module: str | None = None,
         task_id: str | None = None,
@@ -1109,10 +1111,12 @@ class MemoryModule:
     ) -> bool:
         """Undo the last change of the memory, even its deletion or its creation; return whether the id is known.
 
-        To undo an undo makes the change again. The expiry is as for `restore_memory`.
+        With `steps` above 1, undo that many changes at once. To undo an undo makes the change again: two calls change
+        nothing, and ``steps=2`` is two steps back. The expiry is as for `restore_memory`.
 
         Raises:
-            RevisionNotFoundError: the state before the change is not known any more.
+            InvalidQueryError: `steps` is no whole number above 0.
+            RevisionNotFoundError: the state before these changes is not known any more, or there were not so many.
             UnsupportedError: the backend keeps no history.
 
         >>> import tempfile
@@ -1128,8 +1132,9 @@ class MemoryModule:
         {'mode': 'dark'}
         """
         ask(self.backend, KeepsHistory)
+        timeline.check_steps(steps)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        return self._change(lambda moment: timeline.undo(self.backend, memory_id, author, moment))
+        return self._change(lambda moment: timeline.undo(self.backend, memory_id, steps, author, moment))
 
     # --- what happened -----------------------------------------------------------------------------
 
@@ -1204,7 +1209,7 @@ class MemoryModule:
 
         Args:
             memory_id: the id of the memory; an expired one does not exist.
-            ttl: how long from now, a timedelta or seconds; None for ever.
+            ttl: how long from now, a timedelta or seconds; `NEVER`, or None, for ever.
             expires_at: the moment of expiry, in place of `ttl`; naive means local time.
             module, task_id, reason: who makes the change, for which task, and why.
 
@@ -1513,7 +1518,7 @@ class MemoryModule:
             raise InvalidSettingError("clock: stands at the end of the calendar; set the clock of this machine right")
         return now
 
-    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> datetime | None:
+    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry:
         if ttl is None and expires_at is None:
             return None
         ask(self.backend, Expires)
@@ -1563,7 +1568,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: list[str],
-        expires_at: datetime | None,
+        expires_at: Expiry,
         author: Author,
         moment: datetime,
     ) -> str:
@@ -1579,7 +1584,7 @@ class MemoryModule:
             entity_id,
             moment,
             author.creates(moment),
-            expires_at=expires_at,
+            expires_at=expiry_in(expires_at),
         )
         self.backend.create(entry)
         return entry.id
@@ -1616,7 +1621,7 @@ class MemoryModule:
         entry: MemoryEntry,
         value: dict[str, Any],
         tags: list[str] | None,
-        expires_at: datetime | None,
+        expires_at: Expiry,
         author: Author,
         if_version: int | None,
         moment: datetime,
@@ -1632,7 +1637,7 @@ class MemoryModule:
         if tags is not None:
             entry.tags = tags
         if expires_at is not None:
-            entry.expires_at = expires_at
+            entry.expires_at = expiry_in(expires_at)
         author.updates(entry, moment)
         if self._abilities.history is not None:
             self._abilities.history.sign(author.signature("update"))
@@ -1652,7 +1657,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: Collection[str] | None,
-        expires_at: datetime | None,
+        expires_at: Expiry,
         author: Author,
     ) -> str:
         if value is None:
