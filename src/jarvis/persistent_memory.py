@@ -35,7 +35,7 @@ from jarvis.errors import (
 )
 from jarvis.model.author import NOBODY, Author, acting
 from jarvis.model.change import Change
-from jarvis.model.dating import Dates
+from jarvis.model.dating import Dates, times_of_import
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
     MOST_VERSIONS,
@@ -276,6 +276,9 @@ class MemoryModule:
         *,
         ttl: Lifetime | None = None,
         expires_at: datetime | None = None,
+        if_absent: bool = False,
+        timestamp: datetime | None = None,
+        created_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
         """Store a new memory, even if one with this key exists; return its id (a UUID).
@@ -283,13 +286,34 @@ class MemoryModule:
         With `ttl` (how long from now: a timedelta or seconds; or `NEVER`) or `expires_at` (a moment; naive means local
         time) the memory expires: from that instant on no call returns it. See also `touch_memory`.
 
+        With ``if_absent=True``, if there is a memory of (category, key), nothing is stored, and the id of the one that
+        was written last is returned. Atomic, as `upsert_memory` is.
+
+        An import gives `timestamp`, which orders lists and is kept as it is, and `created_at` (both: naive means local
+        time). Without `created_at` the memory was created at the timestamp, or now if that is earlier. Other changes
+        are dated by the clock all the same; as of a moment, the memory is there from this call on.
+
         Raises:
-            InvalidEntryError: a field cannot be stored exactly; nothing was stored.
+            InvalidEntryError: a field cannot be stored exactly, or `created_at` is later than the timestamp or now;
+                nothing was stored.
+            UnsupportedError: `if_absent` is given, and the backend has no transactions.
         """
         author, tags = self._author(module, task_id, reason), tag_list(tags)
         until = self._expiry(ttl, expires_at)
         value = self.backend.prepare(value)
-        return self._change(partial(self._create, category, key, value, entity_type, entity_id, tags, until, author))
+        create = partial(self._create, category, key, value, entity_type, entity_id, tags, until, author)
+        if timestamp is not None or created_at is not None:
+            create = partial(create, times=times_of_import(timestamp, created_at, self._now()))
+        if if_absent is not False and is_on("if_absent", if_absent):
+            ask(self.backend, Transactional)
+            check_name("category", category)
+            check_name("key", key)
+            return self._change(partial(self._create_if_absent, category, key, create))
+        return self._change(create)
+
+    def _create_if_absent(self, category: str, key: str, create: Callable[[datetime], str], moment: datetime) -> str:
+        entry = self.backend.last_written(category, key)
+        return create(moment) if entry is None else entry.id
 
     def upsert_memory(
         self,
@@ -1571,9 +1595,11 @@ class MemoryModule:
         expires_at: Expiry,
         author: Author,
         moment: datetime,
+        times: tuple[datetime | None, datetime] | None = None,
     ) -> str:
         if self._dates.are_ahead:
             moment = self._after_its_key(key, None, moment)
+        timestamp, created = times or (None, moment)
         entry = MemoryEntry(
             new_id(),
             category,
@@ -1582,8 +1608,8 @@ class MemoryModule:
             tags,
             entity_type,
             entity_id,
-            moment,
-            author.creates(moment),
+            timestamp or moment,
+            author.creates(created),
             expires_at=expiry_in(expires_at),
         )
         self.backend.create(entry)

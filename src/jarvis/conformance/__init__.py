@@ -35,6 +35,7 @@ from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.listing import ListingPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.module.changes import ChangePromises
+from jarvis.conformance.module.creating import CreatingPromises
 from jarvis.conformance.module.dating import DatingPromises
 from jarvis.conformance.module.renewals import RenewalPromises
 from jarvis.conformance.module.retention import RetentionPromises
@@ -64,6 +65,7 @@ class BackendContract(
     CompressionPromises,
     FeedPromises,
     ModulePromises,
+    CreatingPromises,
     ChangePromises,
     RenewalPromises,
     DatingPromises,

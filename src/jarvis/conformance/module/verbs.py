@@ -27,7 +27,11 @@ from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 
 _VERBS: dict[type, tuple[Callable[[MemoryModule], object], ...]] = {
-    Transactional: (lambda memory: memory.transaction(), lambda memory: memory.upsert_memory("c", "k", {})),
+    Transactional: (
+        lambda memory: memory.transaction(),
+        lambda memory: memory.upsert_memory("c", "k", {}),
+        lambda memory: memory.create_memory("c", "k", {}, "t", if_absent=True),
+    ),
     Namespaced: (lambda memory: memory.for_namespace("alice"), lambda memory: memory.store.list_namespaces()),
     KeepsHistory: (
         lambda memory: memory.get_history("1"),
