@@ -242,6 +242,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     get_task_history = awaitable(MemoryModule.get_task_history, "read")
 
     update_memory = awaitable(MemoryModule.update_memory, "change")
+    move_memory = awaitable(MemoryModule.move_memory, "change")
     merge_memory = awaitable(MemoryModule.merge_memory, "change")
     modify_memory = awaitable(MemoryModule.modify_memory, "change")
     delete_memory = awaitable(MemoryModule.delete_memory, "change")

@@ -930,6 +930,56 @@ class MemoryModule:
         value = None if value is None else self.backend.prepare(value)
         return self._revise(memory_id, lambda entry: entry.value if value is None else value, tags, author, if_version)
 
+    def move_memory(
+        self,
+        memory_id: str,
+        category: str | None = None,
+        key: str | None = None,
+        *,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Give the memory another category, key or entity; return whether it exists.
+
+        It keeps its id, value, tags and history. An argument of None changes nothing; ``entity_id=ABSENT`` removes the
+        entity's id. This is a change as `update_memory` makes one, and can be undone.
+
+        Raises:
+            InvalidEntryError: nothing is given, or a name cannot be stored; the memory stays as it was.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory_id = memory.create_memory("inbox", "idea", {"text": "a hat"}, "note")
+        >>> memory.move_memory(memory_id, category="projects")
+        True
+        >>> memory.get_memory(memory_id).category
+        'projects'
+        """
+        given = {"category": category, "key": key, "entity_type": entity_type, "entity_id": entity_id}
+        names = {name: text for name, text in given.items() if text is not None}
+        if not names:
+            raise InvalidEntryError(
+                "category", "is not given, nor are key, entity_type and entity_id; give one of them"
+            )
+        for name, text in names.items():
+            if name != "entity_id" or text is not ABSENT:
+                check_name(name, text)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+
+        def move(moment: datetime) -> bool:
+            entry = self.backend.read(memory_id)
+            if entry is None:
+                return False
+            for name, text in names.items():
+                setattr(entry, name, None if text is ABSENT else text)
+            return self._update(entry, entry.value, None, None, author, None, moment)
+
+        return self._change(move)
+
     def merge_memory(
         self,
         memory_id: str,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from jarvis.capabilities import Transactional
+from jarvis.capabilities import FeedsChanges, KeepsHistory, Transactional
 from jarvis.conformance.fixtures import FIRST, NOON, FakeClock, Promises
 from jarvis.errors import HistoryUnavailableError, InvalidEntryError
+from jarvis.model.marks import ABSENT
 from jarvis.persistent_memory import MemoryModule
 
 
@@ -86,3 +87,36 @@ class CreatingPromises(Promises):
         assert past.count_memories(as_of=imported) == 1
         with pytest.raises(HistoryUnavailableError):
             past.count_memories(as_of=before)
+
+    def test_a_moved_memory_keeps_its_id_value_tags_and_history(self, memory: MemoryModule, clock: FakeClock) -> None:
+        memory_id = memory.create_memory("inbox", "k", {"n": 1}, "note", "e", ["x"], module="maker")
+        clock.step(hours=1)
+
+        assert memory.move_memory(memory_id, "projects", entity_type="plan", entity_id=ABSENT, module="mover")
+        assert memory.move_memory(memory_id, key="hat", reason="found a name")
+
+        (entry,) = memory.search_memories(category="projects", key="hat", entity_type="plan", tags=["x"])
+        assert (entry.id, entry.value, entry.entity_id, entry.version) == (memory_id, {"n": 1}, None, 3)
+        assert (entry.provenance["module"], entry.provenance["updated_by"]) == ("maker", "mover")
+        assert abs(entry.timestamp - clock.now) < timedelta(milliseconds=1)
+        assert memory.get_memories_by_category("inbox") == memory.search_memories(entity_id="e") == []
+        assert memory.move_memory("absent", "c") is False
+        hostile: tuple[Any, ...] = (
+            {},
+            {"category": 1},
+            {"key": "\ud800"},
+            {"entity_type": ABSENT},
+            {"entity_id": "\0"},
+        )
+        for wrong in hostile:
+            with pytest.raises(InvalidEntryError):
+                memory.move_memory(memory_id, **wrong)
+        assert memory.get_memory(memory_id) == entry
+        if memory.backend.has_capability(KeepsHistory):
+            assert [each.operation for each in memory.get_history(memory_id)] == ["update", "update"]
+            assert memory.undo(memory_id, 2)
+            (back,) = memory.search_memories(category="inbox", key="k", entity_type="note", entity_id="e")
+            assert (back.id, back.version) == (memory_id, 4)
+        if memory.backend.has_capability(FeedsChanges):
+            told = [(change.operation, change.category, change.key) for change in memory.changes()]
+            assert told[:3] == [("create", "inbox", "k"), ("update", "inbox", "k"), ("update", "projects", "k")]
