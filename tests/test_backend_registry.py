@@ -173,7 +173,7 @@ def test_what_is_no_backend_is_refused(install: Install, target: str) -> None:
 
 @pytest.mark.parametrize(("name", "file"), [("sqlite", "memory.db"), ("json", "memory.json")])
 def test_a_backend_keeps_its_own_file_in_the_directory(tmp_path: Path, name: str, file: str) -> None:
-    backend = open_backend(name, tmp_path)
+    backend = open_backend(name, load_backend(name).location_in(tmp_path))
     backend.bootstrap()
     backend.shutdown()
 
@@ -181,8 +181,8 @@ def test_a_backend_keeps_its_own_file_in_the_directory(tmp_path: Path, name: str
 
 
 def test_opening_creates_nothing(tmp_path: Path) -> None:
-    open_backend("sqlite", tmp_path / "new")
-    open_backend("json", tmp_path / "new")
+    open_backend("sqlite", tmp_path / "new" / "memory.db")
+    open_backend("json", tmp_path / "new" / "memory.json")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -190,11 +190,12 @@ def test_opening_creates_nothing(tmp_path: Path) -> None:
 def test_options_reach_the_constructor(tmp_path: Path, install: Install) -> None:
     install("dict_store", DICT_BACKEND, dict="dict_store:DictBackend", anything="dict_store:AnythingBackend")
 
-    assert vars(open_backend("dict", tmp_path, namespace="alice")) == {
+    location = load_backend("dict").location_in(tmp_path)
+    assert vars(open_backend("dict", location, namespace="alice")) == {
         "path": tmp_path / "memory.dict",
         "namespace": "alice",
     }
-    assert vars(open_backend("anything", tmp_path, namespace="bob"))["namespace"] == "bob"
+    assert vars(open_backend("anything", "dict://somewhere", namespace="bob"))["namespace"] == "bob"
 
 
 def test_an_option_that_a_backend_lacks_is_named_with_the_backends_that_have_it(

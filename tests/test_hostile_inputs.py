@@ -272,7 +272,7 @@ Arguments = dict[str, Any]
 
 def _verbs(kind: type, part: type) -> dict[str, list[str]]:
     """Return the public verbs of a class, and of the store that it has, each with its parameters."""
-    others = {"of", "run", *MOVED_TO_STORE}
+    others = {"of", "run", "in_memory", *MOVED_TO_STORE}
     verbs = {name: verb for name, verb in inspect.getmembers(kind, callable) if name not in others}
     verbs |= {f"store.{name}": verb for name, verb in inspect.getmembers(part, callable) if name[0] != "_"}
     return {

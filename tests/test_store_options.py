@@ -60,7 +60,7 @@ def test_all_that_is_given_reaches_the_store(tmp_path: Path) -> None:
     whole = StoreOptions(**GIVEN)
 
     assert _told(MemoryModule(storage_dir=tmp_path, **GIVEN)) == whole
-    assert _told(MemoryModule(open_backend("sqlite", tmp_path, whole))) == whole
+    assert _told(MemoryModule(open_backend("sqlite", tmp_path / "memory.db", whole))) == whole
     assert StorageConfig(**GIVEN).options == whole
     assert str(_told(pickle.loads(pickle.dumps(MemoryModule(storage_dir=tmp_path, **GIVEN))))) == str(whole)
 

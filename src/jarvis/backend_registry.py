@@ -13,11 +13,10 @@ from jarvis._calls.arguments import plain_text
 from jarvis.errors import UnknownBackendError, UnsupportedError, nearest
 from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.store_options import USUAL, StoreOptions
-from jarvis.storage_backend import StorageBackend
+from jarvis.storage_backend import Location, StorageBackend
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-    from pathlib import Path
 
 Capability = TypeVar("Capability")
 
@@ -71,13 +70,13 @@ def load_backend(name: str) -> type[StorageBackend]:
 
 
 def open_backend(
-    name: str, directory: Path, options: StoreOptions = USUAL, *, namespace: str = DEFAULT_NAMESPACE, **more: Any
+    name: str, location: Location, options: StoreOptions = USUAL, *, namespace: str = DEFAULT_NAMESPACE, **more: Any
 ) -> StorageBackend:
-    """Return a backend on its own file in `directory`; nothing is opened or created before its first verb.
+    """Return a backend of the store at `location`; nothing is opened or created before its first verb.
 
     Args:
         name: as for `load_backend`.
-        directory: the directory of the backend's `StorageBackend.file_name`.
+        location: what the constructor takes first; see `StorageBackend.location_in`.
         options: the options of the store. The constructor gets those that differ from the default, by keyword.
         namespace: the part of the store to see; passed on likewise.
         more: further keyword arguments of the constructor.
@@ -90,7 +89,7 @@ def open_backend(
     make: Any = cls  # the contract leaves constructors free
     given = {**options.given(), **({} if namespace == DEFAULT_NAMESPACE else {"namespace": namespace}), **more}
     try:
-        backend: StorageBackend = make(directory / cls.file_name, **given)
+        backend: StorageBackend = make(location, **given)
     except TypeError:
         foreign = sorted(option for option in given if not _takes(cls, option))
         if not foreign:
@@ -99,6 +98,13 @@ def open_backend(
         way_out = f"; {' and '.join(able)} {'have' if len(able) > 1 else 'has'}" if able else ""
         listed = ", ".join(map(repr, foreign))
         raise UnsupportedError(f"the backend {name!r} has no option {listed}{way_out}") from None
+    return backend
+
+
+def open_in_memory(**options: Any) -> StorageBackend:
+    """Return a backend whose store ends with it; `options` are those of `jarvis.sqlite_backend.InMemoryBackend`."""
+    make: Any = import_module("jarvis.sqlite_backend").InMemoryBackend
+    backend: StorageBackend = make(**options)
     return backend
 
 

@@ -16,7 +16,7 @@ import msgspec
 from jarvis._calls.arguments import is_on, tag_list
 from jarvis._calls.caller import Gates, holding
 from jarvis._calls.former import former_verb
-from jarvis.backend_registry import ask, open_backend
+from jarvis.backend_registry import ask, load_backend, open_backend, open_in_memory
 from jarvis.capabilities import (
     Expires,
     KeepsHistory,
@@ -183,7 +183,8 @@ class MemoryModule:
             raise InvalidSettingError(f"clock: takes a function, not {type(clock).__name__}")
         if storage_backend is None:
             directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
-            backend: Any = open_backend(backend_type, directory, options, namespace=namespace)
+            location = load_backend(backend_type).location_in(directory)
+            backend: Any = open_backend(backend_type, location, options, namespace=namespace)
         else:
             if not issubclass(type(storage_backend), StorageBackend):
                 raise InvalidSettingError(
@@ -203,6 +204,31 @@ class MemoryModule:
         self.retention = rules_of(retention)
         self._clock = clock
         self._begin()
+
+    @classmethod
+    def in_memory(
+        cls,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        history: HistoryPolicy = _USUAL_HISTORY,
+        compression: Compression = "auto",
+        retention: Sequence[RetentionRule] = (),
+        clock: Clock = utc_now,
+    ) -> MemoryModule:
+        """Return a memory with every capability whose store ends with it, or with the process: for tests and notebooks.
+
+        The arguments are those of `MemoryModule`. Where the store lies meanwhile, see
+        `jarvis.sqlite_backend.InMemoryBackend`. `shutdown` loses nothing.
+
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule.in_memory()
+        >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> memory.get_user_preferences()
+        {'theme': {'mode': 'dark'}}
+        """
+        options = StoreOptions(history=history, compression=compression)  # which checks them
+        backend = open_in_memory(namespace=check_namespace(namespace), **options.given())
+        return cls(backend, retention=retention, clock=clock)
 
     def _begin(self) -> None:
         self._sweepers, self._ongoing = Sweepers(), Ongoing()

@@ -13,6 +13,7 @@ from jarvis._sql.reading import Clock
 from jarvis._sqlite import backup, recompress, traces
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
+from jarvis._sqlite.volatile import Volatile
 from jarvis.capabilities import (
     BacksUp,
     Compresses,
@@ -150,6 +151,41 @@ class SQLiteBackend(SQLBackend):
 
     def _look_after(self) -> None:
         self._database.file.log_watch.look()
+
+
+class InMemoryBackend(SQLiteBackend):
+    """A `SQLiteBackend` whose store ends with the last handle on it, or with the process: for tests and notebooks.
+
+    On Linux it lies in ``/dev/shm``, which is memory; elsewhere in the directory of temporary files. What a killed
+    process leaves there is removed when the next store in memory is made. A pickle is a handle on the same store, for
+    as long as that exists.
+
+    Args:
+        namespace: the part of the store that this handle sees.
+        history: how much of the past is kept.
+        compression: as for `SQLiteBackend`.
+    """
+
+    name: ClassVar[str] = "in-memory"
+
+    def __init__(
+        self,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        history: HistoryPolicy = _USUAL_HISTORY,
+        compression: Compression = "auto",
+    ) -> None:
+        directory = Volatile()
+        path = Path(directory.path) / self.file_name
+        super().__init__(path, namespace=namespace, durability="normal", history=history, compression=compression)
+        directory.end_with(self._database)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(namespace={self.namespace!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        reopen, (_, *arguments) = super().__reduce__()
+        return reopen, (SQLiteBackend, *arguments)
 
 
 def _reopen(

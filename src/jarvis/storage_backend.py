@@ -11,6 +11,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 from jarvis import capabilities as protocols
@@ -25,7 +26,10 @@ from jarvis.model.record import is_same, prepare
 if TYPE_CHECKING:
     from jarvis.capabilities import *  # noqa: F403 - former names, for one release
 
-__all__ = ["DEFAULT_NAMESPACE", "BackendWrapper", "MemoryEntry", "MemoryQuery", "StorageBackend"]
+__all__ = ["DEFAULT_NAMESPACE", "BackendWrapper", "Location", "MemoryEntry", "MemoryQuery", "StorageBackend"]
+
+Location = Path | str
+"""Where a store is: the path of a file, or for a database elsewhere its URL."""
 
 Arguments = ParamSpec("Arguments")
 Capability = TypeVar("Capability")
@@ -53,6 +57,11 @@ class StorageBackend(ABC):
 
     namespace: str = DEFAULT_NAMESPACE
     """The namespace of this handle: its verbs read and change nothing else."""
+
+    @classmethod
+    def location_in(cls, directory: Path) -> Location:
+        """Return the location of the store that a storage directory holds, as the constructor takes it."""
+        return directory / cls.file_name
 
     # --- the eight verbs -------------------------------------------------------------------------
 

@@ -28,8 +28,7 @@ MAX_NAMED = 10_000
 EXACT = ("category", "key", "entity_type", "entity_id")
 """The filters of a query that compare one field whole. Notes of pruned and expired entries have these fields."""
 
-_TEXTS = (*EXACT, "key_prefix", "category_prefix")
-_LISTS = (("tags", MAX_TAGS), ("exclude_tags", MAX_TAGS), ("keys", MAX_NAMED))
+_CHANGED: Order = "changed"
 _ONLY_TEXT = {str}
 _LAST_SIGN = chr(sys.maxunicode)
 _FIRST_SURROGATE, _AFTER_SURROGATES = 0xD800, 0xE000
@@ -68,35 +67,43 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     keys: Collection[str] | None = None
     key_prefix: str | None = None
     category_prefix: str | None = None
-    order: Order = "changed"
+    order: Order = _CHANGED
     ascending: bool | None = None
     offset: int = 0
 
     def __post_init__(self) -> None:
-        for name in _TEXTS:
-            text = getattr(self, name)
-            if text is None or (text is ABSENT and name == "entity_id"):
+        for name, text in (
+            ("category", self.category),
+            ("key", self.key),
+            ("entity_type", self.entity_type),
+            ("entity_id", self.entity_id),
+        ):
+            if text is None or (type(text) is str and text.isascii()) or (text is ABSENT and name == "entity_id"):
                 continue
             if _check_filter(name, text) is not text:
                 msgspec.structs.force_setattr(self, name, plain_text(text))
-        for name, most in _LISTS:
-            texts = getattr(self, name)
-            if texts is not None:
-                msgspec.structs.force_setattr(self, name, asked_texts(name, texts, most))
+        if self.tags is not None:
+            msgspec.structs.force_setattr(self, "tags", asked_texts("tags", self.tags, MAX_TAGS))
+        if self.exclude_tags is not None:
+            msgspec.structs.force_setattr(
+                self, "exclude_tags", asked_texts("exclude_tags", self.exclude_tags, MAX_TAGS)
+            )
         if type(self.tags_match) is not str:
             msgspec.structs.force_setattr(self, "tags_match", plain_text(self.tags_match))
         if self.tags_match not in ("any", "all"):
             raise InvalidQueryError('tags_match: takes "any" or "all"')
         if self.limit is not None and (type(self.limit) is not int or not 0 <= self.limit < MOST_VERSIONS):
             raise InvalidQueryError("limit: takes a whole number from 0 up, or None for all")
-        if type(self.offset) is not int or not 0 <= self.offset < MOST_VERSIONS:
-            raise InvalidQueryError("offset: takes a whole number from 0 up")
-        if type(self.order) is not str:
-            msgspec.structs.force_setattr(self, "order", plain_text(self.order))
-        if self.order not in ORDERS:
-            raise InvalidQueryError(unknown_order(self.order))
-        if self.ascending is not None and type(self.ascending) is not bool:
-            raise InvalidQueryError("ascending: takes True or False, or None for what is usual in this order")
+        if (  # most questions leave these out
+            self.order is not _CHANGED
+            or self.ascending is not None
+            or self.keys is not None
+            or self.key_prefix is not None
+            or self.category_prefix is not None
+            or type(self.offset) is not int
+            or self.offset
+        ):
+            self._check_rest()
         if type(self.where) is dict:
             try:
                 with own_code(InvalidQueryError, "where"):
@@ -107,6 +114,22 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         if self.since is not None or self.until is not None or self.where is not None or self.after is not None:
             with own_code(InvalidQueryError, "filter"):
                 _ = self.instants, self.test, self.position  # each raises if its filter means nothing
+
+    def _check_rest(self) -> None:
+        for name in ("key_prefix", "category_prefix"):
+            text = getattr(self, name)
+            if text is not None:
+                msgspec.structs.force_setattr(self, name, asked_name(name, text))
+        if self.keys is not None:
+            msgspec.structs.force_setattr(self, "keys", asked_texts("keys", self.keys, MAX_NAMED))
+        if type(self.offset) is not int or not 0 <= self.offset < MOST_VERSIONS:
+            raise InvalidQueryError("offset: takes a whole number from 0 up")
+        if type(self.order) is not str:
+            msgspec.structs.force_setattr(self, "order", plain_text(self.order))
+        if self.order not in ORDERS:
+            raise InvalidQueryError(unknown_order(self.order))
+        if self.ascending is not None and type(self.ascending) is not bool:
+            raise InvalidQueryError("ascending: takes True or False, or None for what is usual in this order")
 
     @property
     def instants(self) -> tuple[int | None, int | None]:
