@@ -133,6 +133,8 @@ class JSONBackend(SelectingBackend):
         )
         self._store = Store(checked("file_path", file_path), self._options)
         self._clock: Callable[[], datetime] | None = None  # the system's
+        kind = type(self)  # the verb of a subclass gets the value itself
+        self._takes_prepared = kind.create is JSONBackend.create and kind.update is JSONBackend.update
 
     @property
     def file_path(self) -> Path:
@@ -168,7 +170,7 @@ class JSONBackend(SelectingBackend):
         self._update(entry, is_change=True)
 
     def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
-        if not self._takes_prepared():
+        if not self._takes_prepared:
             return super().update_if_changed(entry, renews=renews)
         return self._update(entry, is_change=False, renews=renews)
 
@@ -191,11 +193,7 @@ class JSONBackend(SelectingBackend):
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
         if is_small(value):
             return value
-        return prepare(value, "off") if self._takes_prepared() else super().prepare(value)
-
-    def _takes_prepared(self) -> bool:
-        kind = type(self)  # the verb of a subclass gets the value itself
-        return kind.create is JSONBackend.create and kind.update is JSONBackend.update
+        return prepare(value, "off") if self._takes_prepared else super().prepare(value)
 
     def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
         records = map(self._room().get, ids)
@@ -325,6 +323,9 @@ class JSONBackend(SelectingBackend):
 
     def last_position(self) -> int:
         return self._store.seen().last_number()
+
+    def own_position(self) -> int:
+        return self._store.own_transaction().clock.commit
 
     def list_namespaces(self) -> list[str]:
         now = self._now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from jarvis.errors import (
     InvalidSettingError,
 )
 from jarvis.model.author import NOBODY, Author, acting
-from jarvis.model.change import Change
+from jarvis.model.change import Change, Deleted
 from jarvis.model.dating import Dates, times_of_import
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
@@ -52,9 +52,11 @@ from jarvis.model.marks import ABSENT, NEVER, Absent
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
 from jarvis.model.place import Order
 from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
+from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
-from jarvis.services import erasure, expiry, retention, timeline
+from jarvis.services import bulk, erasure, expiry, retention, timeline
+from jarvis.services.bulk import ids_of, items_of
 from jarvis.services.changing import abilities_of, sign
 from jarvis.services.expiry import Expiry, Lifetime, expiry_in, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
@@ -70,6 +72,7 @@ __all__ = [
     "ABSENT",
     "NEVER",
     "Change",
+    "Deleted",
     "Difference",
     "HistoryPolicy",
     "MemoryEntry",
@@ -375,6 +378,73 @@ class MemoryModule:
         author = self._author(module, task_id, reason)
         until = self._expiry(ttl, expires_at)
         return self._upsert(category, key, value, entity_type, entity_id, tags, until, author)
+
+    def create_memories(
+        self,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> list[str]:
+        """Store a new memory for each item, all or none; return their ids.
+
+        An item is a dict of arguments of `create_memory`: ``category``, ``key``, ``value`` and ``entity_type``; perhaps
+        ``entity_id``, ``tags``, ``ttl``, ``expires_at``, ``timestamp`` and ``created_at``. All of them have one author
+        and one moment.
+
+        Raises:
+            InvalidEntryError: an item is wrong, or cannot be stored exactly; the error names its position, counted from
+                0, as in ``item 3: value: …``. Nothing was stored.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> items = [{"category": "n", "key": str(n), "value": {"n": n}, "entity_type": "number"} for n in range(1000)]
+        >>> len(memory.create_memories(items, module="importer"))
+        1000
+        """
+        author = self._author(module, task_id, reason)
+        read = items_of(items, ("category", "key", "value", "entity_type"), self.backend, self._now())
+
+        def create(moment: datetime) -> list[str]:
+            entries: list[MemoryEntry] = []
+            for item in read:
+                until, times = item.expires_at, item.times
+                self._create(*item[:5], item.tags or [], until, author, moment, times, entries.append)
+            self.backend.create_many(entries)
+            return [entry.id for entry in entries]
+
+        return self._change(create) if read else []
+
+    def upsert_memories(
+        self,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> list[str]:
+        """Do for each item what `upsert_memory` does, in their order, all or none; return the ids.
+
+        An item is a dict as for `create_memories`; it needs no ``entity_type``, and takes no ``timestamp`` and no
+        ``created_at``.
+
+        Raises:
+            InvalidEntryError: as there.
+            UnsupportedError: the backend has no transactions.
+        """
+        ask(self.backend, Transactional)
+        author = self._author(module, task_id, reason)
+        read = items_of(items, ("category", "key", "value"), self.backend, self._now())
+        for position, item in enumerate(read):  # before anything is changed
+            try:
+                if item.times is not None:
+                    raise InvalidEntryError("timestamp", "and created_at are for memories that are created")
+                self._create(*item[:5], item.tags or [], None, author, self._now(), None, encode_body)
+            except InvalidEntryError as error:
+                raise error.of_item(position) from None
+        return self._change(lambda moment: [self._upserted(*item[:7], author, moment) for item in read]) if read else []
 
     def set_user_preference(
         self,
@@ -1111,6 +1181,135 @@ class MemoryModule:
 
         return self._change(delete)
 
+    def delete_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        ids: Collection[str] | None = None,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        include_archived: bool = False,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> Deleted:
+        """Delete the memories with these ids, or those that `search_memories` finds, all or none; return how many.
+
+        `undo_change` takes the cursor that is returned, and brings all of them back.
+
+        Raises:
+            InvalidQueryError: neither `ids` nor a filter is given (`clear_all` deletes everything), or both are, or one
+                is invalid.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> for number in range(3):
+        ...     _ = memory.record_task(str(number), {"status": "completed"})
+        >>> deleted = memory.delete_memories(category="tasks")
+        >>> deleted.count, memory.count_memories(), memory.undo_change(deleted.cursor), memory.count_memories()
+        (3, 0, 3, 3)
+        """
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+            exclude_tags=self._hidden(include_archived, tags),
+        )
+        is_filtered = query != MemoryQuery(tags_match=tags_match, exclude_tags=query.exclude_tags)
+        if is_filtered == (ids is not None):
+            raise InvalidQueryError("delete_memories: give ids, or a filter, not both; clear_all() deletes everything")
+        which = query if ids is None else ids_of(ids)
+        author = self._author(module, task_id, reason)
+        return self._change(lambda _: bulk.delete(self.backend, which, author))
+
+    def pop_memory(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        include_archived: bool = False,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> MemoryEntry | None:
+        """Delete the first memory that `search_memories` finds, and return it; None if there is none.
+
+        Atomic: of any number of threads and processes, one gets it. With ``ascending=True`` the oldest goes first, as
+        in a queue.
+
+        Raises:
+            InvalidQueryError: a filter is invalid.
+            UnsupportedError: the backend has no transactions.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> for number in range(3):
+        ...     _ = memory.create_memory("jobs", str(number), {}, "job")
+        >>> memory.pop_memory(category="jobs", order="created", ascending=True).key
+        '0'
+        """
+        ask(self.backend, Transactional)
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+            order=order,
+            ascending=ascending,
+            limit=1,
+            exclude_tags=self._hidden(include_archived, tags),
+        )
+        author = self._author(module, task_id, reason)
+
+        def pop(_: datetime) -> MemoryEntry | None:
+            sign(self.backend, author, "delete")
+            for entry in self.backend.select(query):
+                if self.backend.discard(entry.id):
+                    return entry
+            return None
+
+        return self._change(pop)
+
     def delete_user_preference(
         self, key: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> bool:
@@ -1235,6 +1434,22 @@ class MemoryModule:
         timeline.check_steps(steps)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
         return self._change(lambda moment: timeline.undo(self.backend, memory_id, steps, author, moment))
+
+    def undo_change(
+        self, cursor: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> int:
+        """Undo the change at a cursor (`Deleted.cursor`, `Change.cursor`), all or none; return its number of memories.
+
+        What one call changed is undone as one: all memories that `delete_memories`, `clear_all` or `upsert_memories`
+        changed in the same way. A creation with a `timestamp` of its own is undone alone.
+
+        Raises:
+            CursorExpiredError, InvalidQueryError: as `changes` does.
+            RevisionNotFoundError: a memory was changed since, or what was before is not known any more.
+            UnsupportedError: the backend keeps no history, or has no feed.
+        """
+        author = self._author(module, task_id, reason)
+        return bulk.undo(self.backend, cursor, author, self._change)
 
     # --- what happened -----------------------------------------------------------------------------
 
@@ -1672,6 +1887,7 @@ class MemoryModule:
         author: Author,
         moment: datetime,
         times: tuple[datetime | None, datetime] | None = None,
+        store: Callable[[MemoryEntry], object] | None = None,
     ) -> str:
         if self._dates.are_ahead:
             moment = self._after_its_key(key, None, moment)
@@ -1688,7 +1904,7 @@ class MemoryModule:
             author.creates(created),
             expires_at=expiry_in(expires_at),
         )
-        self.backend.create(entry)
+        (store or self.backend.create)(entry)
         return entry.id
 
     def _revise(
@@ -1768,19 +1984,30 @@ class MemoryModule:
         check_name("key", key)
         tags = None if tags is None else tag_list(tags)
         value = self.backend.prepare(value)
+        work = partial(self._upserted, category, key, value, entity_type, entity_id, tags, expires_at, author)
+        return self._change(work)
 
-        def upsert(moment: datetime) -> str:
-            entry = self.backend.last_written(category, key)
-            if entry is not None:
-                kept = tags
-                if kept is None and self._hides_archived():
-                    kept = [tag for tag in entry.tags if tag != ARCHIVED]
-                store = partial(self._update_if_changed, author, dict(entry.provenance))
-                if self._update(entry, value, kept, expires_at, author, None, moment, store):
-                    return entry.id
-            return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
-
-        return self._change(upsert)
+    def _upserted(
+        self,
+        category: str,
+        key: str,
+        value: dict[str, Any],
+        entity_type: str,
+        entity_id: str | None,
+        tags: list[str] | None,
+        expires_at: Expiry,
+        author: Author,
+        moment: datetime,
+    ) -> str:
+        entry = self.backend.last_written(category, key)
+        if entry is not None:
+            kept = tags
+            if kept is None and self._hides_archived():
+                kept = [tag for tag in entry.tags if tag != ARCHIVED]
+            store = partial(self._update_if_changed, author, dict(entry.provenance))
+            if self._update(entry, value, kept, expires_at, author, None, moment, store):
+                return entry.id
+        return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
 
     def _update_if_changed(self, author: Author, provenance: dict[str, str], entry: MemoryEntry) -> None:
         """Store an entry that was set; renew it if it is what it was, and due or not the newest of its key any more."""

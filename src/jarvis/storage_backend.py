@@ -7,6 +7,7 @@ with `StorageBackend.capability`. `jarvis.conformance` tests any backend for all
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, T
 
 from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
-from jarvis.errors import UnsupportedError
+from jarvis.errors import InvalidEntryError, UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
 from jarvis.model.listing import Listing
 from jarvis.model.marks import ABSENT
 from jarvis.model.query import MemoryQuery
-from jarvis.model.record import is_same, prepare
+from jarvis.model.record import encode_body, is_same, prepare
 
 if TYPE_CHECKING:
     from jarvis.capabilities import *  # noqa: F403 - former names, for one release
@@ -128,6 +129,23 @@ class StorageBackend(ABC):
         """
         prepare(value, "off")
         return value
+
+    def create_many(self, several: Sequence[MemoryEntry]) -> None:
+        """Store copies of entries as `create` does, in their order; all or none if the backend has transactions.
+
+        Raises:
+            DuplicateEntryError: an id is taken.
+            InvalidEntryError: a field cannot be stored exactly; the error names the position, and nothing is stored.
+        """
+        for position, entry in enumerate(several):
+            try:
+                encode_body(entry)
+            except InvalidEntryError as error:
+                raise error.of_item(position) from None
+        transactional = protocols.Transactional in self.capabilities
+        with self.capability(protocols.Transactional).transaction() if transactional else contextlib.nullcontext():
+            for entry in several:
+                self.create(entry)
 
     def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
         """Update the entry that has the id of `entry`, as `update` does, if anything but its timestamp, provenance and
@@ -352,6 +370,7 @@ class BackendWrapper(StorageBackend):
 
     bootstrap = _forwarded(StorageBackend.bootstrap)
     create = _forwarded(StorageBackend.create)
+    create_many = _forwarded(StorageBackend.create_many)
     read = _forwarded(StorageBackend.read)
     update = _forwarded(StorageBackend.update)
     update_if_changed = _forwarded(StorageBackend.update_if_changed)
@@ -396,6 +415,7 @@ class BackendWrapper(StorageBackend):
     changes = _forwarded(protocols.FeedsChanges.changes)
     first_position = _forwarded(protocols.FeedsChanges.first_position)
     last_position = _forwarded(protocols.FeedsChanges.last_position)
+    own_position = _forwarded(protocols.FeedsChanges.own_position)
     changes_since = _forwarded(protocols.MarksCursors.changes_since)
     newest_cursor = _forwarded(protocols.MarksCursors.newest_cursor)
     pulse = _forwarded(protocols.WakesWatchers.pulse)

@@ -33,7 +33,7 @@ from jarvis.capabilities import (
     WakesWatchers,
 )
 from jarvis.codec.instants import datetime_of, instant_of
-from jarvis.errors import InvalidQueryError, TransactionError
+from jarvis.errors import InvalidEntryError, InvalidQueryError, TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased
@@ -88,6 +88,18 @@ class SQLBackend(SelectingBackend):
 
     def create(self, entry: MemoryEntry) -> None:
         self._write(entries.insert, entry, encode_entry(entry, self._compression))
+
+    def create_many(self, several: Sequence[MemoryEntry]) -> None:
+        if not self._takes_prepared:
+            super().create_many(several)
+            return
+        encoded = []
+        for position, entry in enumerate(several):
+            try:
+                encoded.append(encode_entry(entry, self._compression))
+            except InvalidEntryError as error:
+                raise error.of_item(position) from None
+        self._write(entries.insert_all, several, encoded)
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not can_be_looked_up(entry_id):
@@ -287,6 +299,9 @@ class SQLBackend(SelectingBackend):
         return self._lender.read(
             lambda session: session.clock.began if session.depth else session.clock_seen().commit_number
         )
+
+    def own_position(self) -> int:
+        return self._lender.own_session().clock.commit_number
 
     def pulse(self) -> object:
         return self.last_position()

@@ -12,7 +12,7 @@ from jarvis.model.entry import check_expiry
 from jarvis.model.record import holds, is_renewed, renewed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from jarvis._sql.session import Session
     from jarvis.model.entry import MemoryEntry
@@ -70,6 +70,18 @@ def insert(
     for side in session.side_tables:
         if entry.tags or not side.needs_tags:
             side.put(session, (namespace_id, instant, commit, category, entity_type), entry, encoded)
+
+
+def insert_all(
+    session: Session,
+    now: Callable[[], int],
+    namespace: str,
+    several: Sequence[MemoryEntry],
+    encoded: Sequence[Encoded],
+) -> None:
+    """Store entries as `insert` does, in their order."""
+    for entry, each in zip(several, encoded, strict=True):
+        insert(session, now, namespace, entry, each)
 
 
 def replace(

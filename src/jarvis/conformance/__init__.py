@@ -37,6 +37,7 @@ from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.module.changes import ChangePromises
 from jarvis.conformance.module.creating import CreatingPromises
 from jarvis.conformance.module.dating import DatingPromises
+from jarvis.conformance.module.many import ManyPromises
 from jarvis.conformance.module.renewals import RenewalPromises
 from jarvis.conformance.module.retention import RetentionPromises
 from jarvis.conformance.module.shutdown import ShutdownPromises
@@ -66,6 +67,7 @@ class BackendContract(
     FeedPromises,
     ModulePromises,
     CreatingPromises,
+    ManyPromises,
     ChangePromises,
     RenewalPromises,
     DatingPromises,

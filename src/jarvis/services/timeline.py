@@ -10,8 +10,9 @@ from datetime import datetime
 from jarvis.capabilities import KeepsHistory
 from jarvis.errors import InvalidQueryError, RevisionNotFoundError
 from jarvis.model.author import Author
+from jarvis.model.change import Change
 from jarvis.model.entry import MOST_VERSIONS, MemoryEntry
-from jarvis.model.revision import Difference, Operation, Revision, differences
+from jarvis.model.revision import REMOVALS, Difference, Operation, Revision, differences
 from jarvis.storage_backend import StorageBackend
 
 
@@ -66,6 +67,14 @@ def undo(backend: StorageBackend, entry_id: str, steps: int, author: Author, mom
         history.sign(author.signature("delete"))
         backend.delete(entry_id)
     return True
+
+
+def ends_with(backend: StorageBackend, entry_id: str, change: Change) -> bool:
+    """Tell whether a change is the last one of the entry."""
+    now, past = backend.read(entry_id), backend.capability(KeepsHistory).revisions(entry_id)
+    if change.operation in REMOVALS:
+        return now is None and bool(past) and (past[0].version, past[0].timestamp) == (change.version, change.timestamp)
+    return now is not None and now.version == change.version and not (past and past[0].version == change.version)
 
 
 def _states(now: MemoryEntry | None, past: list[Revision]) -> list[MemoryEntry | None]:
