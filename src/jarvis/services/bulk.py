@@ -105,13 +105,13 @@ def _item(item: Mapping[str, Any], needed: tuple[str, ...], backend: StorageBack
 
 
 def ids_of(ids: Collection[str]) -> list[str]:
-    """Return the ids that a caller gives, each once; raise `InvalidQueryError` if they are no list of texts."""
+    """Return the ids that a caller gives; raise `InvalidQueryError` if they are no list of texts."""
     with own_code(InvalidQueryError, "ids"):
         is_list = issubclass(type(ids), Collection) and not issubclass(type(ids), (str, bytes, Mapping))
         texts = [plain_text(text) for text in ids] if is_list else [None]
     if None in texts:
         raise InvalidQueryError("ids: takes a list of str")
-    return list(dict.fromkeys(text for text in texts if text is not None))
+    return [text for text in texts if text is not None]
 
 
 def delete(backend: StorageBackend, which: list[str] | MemoryQuery, author: Author) -> Deleted:

@@ -72,9 +72,9 @@ def undo(backend: StorageBackend, entry_id: str, steps: int, author: Author, mom
 def ends_with(backend: StorageBackend, entry_id: str, change: Change) -> bool:
     """Tell whether a change is the last one of the entry."""
     now, past = backend.read(entry_id), backend.capability(KeepsHistory).revisions(entry_id)
-    if change.operation in REMOVALS:
-        return now is None and bool(past) and (past[0].version, past[0].timestamp) == (change.version, change.timestamp)
-    return now is not None and now.version == change.version and not (past and past[0].version == change.version)
+    if (now is None) != (change.operation in REMOVALS) or (now is not None and now.version != change.version):
+        return False
+    return not past or past[0].timestamp <= change.timestamp  # an id may be used again, with the same versions
 
 
 def _states(now: MemoryEntry | None, past: list[Revision]) -> list[MemoryEntry | None]:

@@ -154,8 +154,17 @@ class ManyPromises(Promises):
         assert entry is not None
         assert (entry.value, entry.version) == ({"n": 1}, 3)
         past.clear_all()
-        assert past.undo_change(past.newest_cursor()) == 3
+        cleared = past.newest_cursor()
+        assert past.undo_change(cleared) == 3
         assert past.count_memories() == 3
+        past.clear_all()
+        with pytest.raises(RevisionNotFoundError, match="later change"):
+            past.undo_change(cleared)
+        assert past.undo_change(past.newest_cursor()) == 3
+        past.upsert_memories([_item(1, value={"n": 6}), _item(1, value={"n": 7})])
+        assert past.undo_change(past.newest_cursor()) == 1
+        (once,) = past.search_memories(key="k1")
+        assert once.value == {"n": 5}
         for wrong in ("x", None, ""):
             with pytest.raises(InvalidQueryError):
                 past.undo_change(wrong)  # type: ignore[arg-type]  # hostile
