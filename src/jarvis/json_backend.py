@@ -134,6 +134,8 @@ class JSONBackend(SelectingBackend):
         )
         self._store = Store(checked("file_path", file_path), self._options)
         self._clock: Callable[[], datetime] | None = None  # the system's
+        # else the verb of a subclass gets the value itself
+        self._takes_prepared = (type(self).create, type(self).update) == (JSONBackend.create, JSONBackend.update)
 
     @property
     def file_path(self) -> Path:
@@ -166,13 +168,12 @@ class JSONBackend(SelectingBackend):
         return self._entry(self._room().get(entry_id))
 
     def update(self, entry: MemoryEntry) -> None:
-        draft = Draft(entry)
-        with self._store.changing(self._now) as transaction:
-            before = transaction.room(self.namespace).get(entry.id)
-            if before is None or before.has_expired(self._now()):
-                raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
-            commit = transaction.next_commit()
-            transaction.put(self.namespace, draft.record(self.namespace, before.version + 1, commit))
+        self._update(entry, is_change=True)
+
+    def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
+        if not self._takes_prepared:
+            return super().update_if_changed(entry, renews=renews)
+        return self._update(entry, is_change=False, renews=renews)
 
     def shutdown(self) -> None:
         self._store.shut_down()
@@ -193,10 +194,7 @@ class JSONBackend(SelectingBackend):
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
         if is_small(value):
             return value
-        kind = type(self)
-        if kind.create is JSONBackend.create and kind.update is JSONBackend.update:
-            return prepare(value, "off")
-        return super().prepare(value)  # a subclass's own verb is given the value itself
+        return prepare(value, "off") if self._takes_prepared else super().prepare(value)
 
     def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
         records = map(self._room().get, ids)
@@ -270,6 +268,7 @@ class JSONBackend(SelectingBackend):
             return [
                 state.revision(datetime_of(state.made))
                 for state in itertools.takewhile(lambda state: not state.ends_expired(now), states)
+                if not state.ends_in_renewal
             ]
 
     def recreate(self, entry: MemoryEntry) -> None:
@@ -330,6 +329,9 @@ class JSONBackend(SelectingBackend):
     def last_position(self) -> int:
         return self._store.seen().last_number()
 
+    def own_position(self) -> int:
+        return self._store.own_transaction().clock.commit
+
     def list_namespaces(self) -> list[str]:
         now = self._now()
         return sorted(n for n, room in self._store.seen().rooms.items() if len(room.records) > len(room.expired(now)))
@@ -355,6 +357,20 @@ class JSONBackend(SelectingBackend):
 
     def _now(self) -> int:
         return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())
+
+    def _update(self, entry: MemoryEntry, *, is_change: bool, renews: bool = True) -> bool:
+        draft = Draft(entry)
+        with self._store.changing(self._now) as transaction:
+            before = transaction.room(self.namespace).get(entry.id)
+            if before is None or before.has_expired(self._now()):
+                raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
+            is_same = not is_change and draft.is_in(before)
+            if is_same and not renews:
+                transaction.found = True
+                return False
+            version, commit = before.version + (not is_same), transaction.next_commit()
+            transaction.put(self.namespace, draft.record(self.namespace, version, commit, renewed=is_same))
+            return True
 
     def _make_room(self, transaction: Transaction, entry_id: str) -> None:
         """Purge the entry with this id if it has expired; raise `DuplicateEntryError` if it has not."""
@@ -387,9 +403,8 @@ class JSONBackend(SelectingBackend):
             yield entry
 
     def _counted(self, room: _Answering, query: MemoryQuery) -> int:
-        records = matching(room.candidates(query), query)
         with self._decoding():
-            return sum(1 for _ in records)
+            return sum(1 for _ in matching(room.candidates(query), query))
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
