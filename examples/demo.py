@@ -78,6 +78,8 @@ def remember(directory: str) -> None:
         failed = memory.search_memories(category="tasks", where={"status": "failed"})
         slow = memory.count_memories(category="tasks", where={"seconds": {"$gt": 0.005}})
         console.print(f"failed: {', '.join(task.entity_id or '' for task in failed)}; slower than 5 ms: {slow}")
+        told = memory.search_memories(category="tasks", where={"status": "failed"}, explain=True)
+        console.print(f"how it found them:\n{told}", highlight=False)
 
 
 def write_until_killed(directory: str) -> None:

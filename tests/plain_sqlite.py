@@ -19,7 +19,7 @@ from jarvis._sql.dialect import Dialect
 from jarvis._sql.driver import Bindings
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
-from jarvis._sqlite import schema
+from jarvis._sqlite import engine, schema
 from jarvis.config import HistoryPolicy
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, TransactionError
 
@@ -30,19 +30,15 @@ Args = TypeVarTuple("Args")
 class PlainDriver:
     """One connection of the standard library, in the plainest words."""
 
-    dialect = Dialect(
-        here="1",
-        unindexed="",
-        join_in_order="JOIN",
-        members="SELECT value FROM json_each",
-        pages="PRAGMA page_count",
-    )
+    dialect = Dialect(**{**engine.WORDS, "here": "1", "unindexed": "", "join_in_order": "JOIN"})
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._raw: Any = sqlite3.connect(path, isolation_level=None, timeout=20, check_same_thread=False)
         self._raw.execute("PRAGMA synchronous = OFF")
         self._is_torn = False
+        self._looks = engine.Looks()
+        self._raw.create_function("looked_at", 1, self._looks.look)
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[Any]:
         return list(self.each(sql, bindings))
@@ -57,6 +53,12 @@ class PlainDriver:
             raise kind(self.path, f"the database says: {error}") from error
         except sqlite3.DatabaseError as error:
             raise self.corrupt(str(error)) from error
+
+    def index_of(self, sql: str, bindings: Bindings = ()) -> str:
+        return engine.leading_index(step for _, _, _, step in self.rows(f"EXPLAIN QUERY PLAN {sql}", bindings))
+
+    def looks(self) -> int:
+        return self._looks.count
 
     def run(self, sql: str, bindings: Bindings = ()) -> None:
         self.rows(sql, bindings)
@@ -131,9 +133,7 @@ class PlainDriver:
 _in_flight: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)  # held from a date until that is visible
 
 
-class _Here(Gate):
-    """What a thread has: its session, the task that has a transaction open on it, and the call that is going on."""
-
+class _Here(Gate):  # what a thread has: its session, the task with a transaction on it, and the call that is going on
     def __init__(self) -> None:
         super().__init__()
         self.session: Session | None = None

@@ -44,12 +44,15 @@ from collections.abc import AsyncIterator
 
 from jarvis import MemoryModule
 from jarvis.async_memory import AsyncMemoryModule
+from jarvis.persistent_memory import Explanation
 from jarvis.storage_backend import MemoryEntry
 
 
 async def right(memory: AsyncMemoryModule) -> None:
     made: str = await memory.create_memory("notes", "k", {"a": 1}, "note", tags=["x"])
     entry: MemoryEntry | None = await memory.get_memory(made)
+    told: Explanation = await memory.search_memories("notes", where={"a": 1}, explain=True)
+    count: int = await memory.count_memories("notes")
     names: list[str] = await memory.store.list_namespaces()
     entries: AsyncIterator[MemoryEntry] = memory.iter_memories(limit=3)
     AsyncMemoryModule(storage_dir="x", durability="normal")
@@ -61,6 +64,8 @@ async def wrong(memory: AsyncMemoryModule) -> None:
     await memory.create_memory("notes", "k")  # too few
     number: int = await memory.create_memory("notes", "k", {}, "note")  # a wrong result
     await memory.store.back_up(1)  # a wrong type
+    entries: list[MemoryEntry] = await memory.search_memories("notes", explain=True)  # a wrong result
+    await memory.search_memories(categroy="notes")  # a misspelt keyword
     memory.iter_memories(limits=3)  # a misspelt keyword
     await memory.clear_all(eras=True)  # a misspelt keyword
     AsyncMemoryModule(durability="never")  # a wrong value

@@ -6,6 +6,7 @@ the rows that a full scan stepped over (https://sqlite.org/c3ref/c_stmtstatus_co
 
 from __future__ import annotations
 
+import functools
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -200,6 +201,10 @@ def test_a_query_touches_what_it_returns_and_little_else(store: SQLiteBackend, q
 
     steps = [line for line in _plan(store, query) if line.startswith(("SEARCH", "SCAN")) and " names " not in line]
     assert index in f"{steps[0]} "
+    explained = store.explain(query)
+    assert _plan(store, query, functools.partial(select, watched=True)) == _plan(store, query)
+    assert explained.index == ("tags" if "PRIMARY" in index else index.strip())
+    assert (explained.returned, explained.looked_at >= returned) == (returned, True)
     several = query.tags is not None and len(query.tags) > 1
     assert watch.texts() == ["SELECT"] * (2 + len(query.tags) if query.tags is not None and several else 1)
     assert 0 < returned <= 50

@@ -42,6 +42,7 @@ def test_the_demo_remembers_in_another_process_what_one_has_learned(tmp_path: Pa
     assert f"learned {count} memories" in learned
     assert [task.entity_id for task in failed] == ["read-a-missing-file"]
     assert "read-a-missing-file" in remembered
+    assert re.search(r"1 returned of \d+ looked at, by the index entries_by_category", remembered)
     assert python is None or python.value["version"] in remembered
 
 

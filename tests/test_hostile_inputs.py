@@ -233,6 +233,7 @@ GOOD: dict[str, Any] = {
     "examples": 1,
     "expires_at": None,
     "from_version": 1,
+    "explain": False,
     "idle_seconds": 0.0,
     "if_version": None,
     "ids": ["1"],

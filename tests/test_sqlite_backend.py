@@ -255,6 +255,19 @@ def test_a_row_that_was_edited_behind_our_back_is_noticed(path: Path) -> None:
         SQLiteBackend(path).list_all()
 
 
+@pytest.mark.parametrize("body", ["", "[", "null", '["dark"]', '[{"mode":"dark"}', "\ud7ff"])
+def test_a_filter_on_values_says_that_a_body_is_damaged(path: Path, body: str) -> None:
+    backend = SQLiteBackend(path)
+    memory = MemoryModule(storage_backend=backend)
+    memory.set_user_preference("theme", {"mode": "dark"})
+    with backend._database.changing() as session:
+        session.run("UPDATE entries SET body = ?", (body,))
+
+    for where in ({"mode": "light"}, {"n": {"$gt": 1}}, {"$or": [{"n": 1}]}):
+        with pytest.raises(CorruptStoreError, match="cannot be decoded"):
+            memory.search_memories(where=where)
+
+
 @pytest.mark.parametrize("how", ["backup", "vacuum into"])
 def test_what_other_tools_copied_is_accepted_and_sealed_again(tmp_path: Path, path: Path, how: str) -> None:
     memory = MemoryModule(storage_backend=SQLiteBackend(path))

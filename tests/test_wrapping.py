@@ -63,6 +63,7 @@ CALLS: dict[str, Callable[[MemoryModule], object]] = {
     "newest_of_key": lambda memory: memory.get_memory_by_key("k"),
     "select": lambda memory: memory.list_memories(),
     "count": lambda memory: memory.count_memories(),
+    "explain": lambda memory: memory.search_memories(explain=True),
     "iterate": lambda memory: list(memory.iter_memories()),
     "transaction, complete": lambda memory: memory.modify_memory("1", lambda value: value),
     "discard": lambda memory: memory.delete_memory("1"),

@@ -17,14 +17,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from concurrent.futures import Executor
 from datetime import timedelta
 from types import MappingProxyType, TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from jarvis._calls.arguments import is_on
+from jarvis._calls.faces import describe, like
 from jarvis._calls.former import former_verb
 from jarvis._calls.lanes import Lane, Workers, one_thread
 from jarvis.errors import InvalidEntryError, TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
+from jarvis.model.explanation import Explanation
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services.ongoing import closed
 from jarvis.services.store import Store
@@ -37,6 +39,7 @@ _BATCH = 64  # entries an iteration fetches at a time: a hop between threads cos
 P = ParamSpec("P")
 Inner = TypeVar("Inner")
 Result = TypeVar("Result")
+Answer = TypeVar("Answer", covariant=True)
 
 
 class _Level:
@@ -85,27 +88,23 @@ def awaitable(
     async def call(face: _Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> Result:
         return await face._called(lane, getattr(face._inner, verb.__name__), *args, **kwargs)
 
-    _describe(call, verb)
+    describe(call, verb)
     return call
 
 
-def like(
-    verb: Callable[Concatenate[Any, P], object],
-) -> Callable[[Callable[..., Result]], Callable[Concatenate[Any, P], Result]]:
-    """Return a decorator that gives a verb the signature and docstring of `verb`."""
+class Explainable(Protocol[P, Answer]):
+    """A verb that answers, or with ``explain=True`` says how."""
 
-    def described(function: Callable[..., Result]) -> Callable[Concatenate[Any, P], Result]:
-        _describe(function, verb)
-        return function
+    @overload
+    def __call__(self, *args: P.args, **filters: P.kwargs) -> Coroutine[Any, Any, Answer]: ...
 
-    return described
+    @overload
+    def __call__(self, *args: Any, explain: Literal[True], **filters: Any) -> Coroutine[Any, Any, Explanation]: ...
 
 
-def _describe(function: Callable[..., object], verb: Callable[..., object]) -> None:
-    """Give a function of this module the signature and docstring of a verb, and an async name."""
-    assigned = [attribute for attribute in functools.WRAPPER_ASSIGNMENTS if attribute != "__module__"]
-    functools.update_wrapper(function, verb, assigned)
-    function.__qualname__ = f"Async{verb.__qualname__}"
+def explainable(verb: Callable[Concatenate[MemoryModule, P], Answer]) -> Explainable[P, Answer]:
+    """Return an awaitable verb that can explain itself, as `awaitable` does."""
+    return awaitable(verb, "read")  # type: ignore[arg-type, return-value]  # bound, it has no face among its arguments
 
 
 class AsyncStore(_Face[Store]):
@@ -235,8 +234,8 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     get_memories_by_category = awaitable(MemoryModule.get_memories_by_category, "read")
     get_memories_by_entity = awaitable(MemoryModule.get_memories_by_entity, "read")
     get_memories_by_tags = awaitable(MemoryModule.get_memories_by_tags, "read")
-    search_memories = awaitable(MemoryModule.search_memories, "read")
-    count_memories = awaitable(MemoryModule.count_memories, "read")
+    search_memories = explainable(MemoryModule.search_memories)
+    count_memories = explainable(MemoryModule.count_memories)
     list_memories = awaitable(MemoryModule.list_memories, "read")
     get_user_preferences = awaitable(MemoryModule.get_user_preferences, "read")
     get_user_preference = awaitable(MemoryModule.get_user_preference, "read")

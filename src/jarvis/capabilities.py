@@ -18,6 +18,7 @@ from jarvis.keys import KeySource
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import Erased, Search
+from jarvis.model.explanation import Explanation
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recompression import Progress, Recompression
@@ -102,6 +103,9 @@ class Past(Protocol):
 
     def count(self, query: MemoryQuery) -> int:
         """Return ``len(self.select(query))``."""
+
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:
+        """Answer a query as `select` or `count` does; return how it was answered."""
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield the entries that `select` returns."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from jarvis._json import mending
+from jarvis._json.answer import explained, matching
 from jarvis._json.past import PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Search
+    from jarvis.model.explanation import Explanation
     from jarvis.model.listing import Listing
 
     _Answering = Room | LiveRoom | PastRoom
@@ -133,8 +134,8 @@ class JSONBackend(SelectingBackend):
         )
         self._store = Store(checked("file_path", file_path), self._options)
         self._clock: Callable[[], datetime] | None = None  # the system's
-        kind = type(self)  # the verb of a subclass gets the value itself
-        self._takes_prepared = kind.create is JSONBackend.create and kind.update is JSONBackend.update
+        verbs = type(self).create, type(self).update  # those of a subclass get the value itself
+        self._takes_prepared = verbs == (JSONBackend.create, JSONBackend.update)
 
     @property
     def file_path(self) -> Path:
@@ -206,6 +207,10 @@ class JSONBackend(SelectingBackend):
     def count(self, query: MemoryQuery) -> int:
         return self._counted(self._room(), query)
 
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
+        with self._decoding():
+            return explained(self._room(), query)
+
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._entries(self._room(), query)
 
@@ -217,11 +222,10 @@ class JSONBackend(SelectingBackend):
 
     def discard(self, entry_id: str) -> bool:
         with self._store.changing(self._now) as transaction:
-            record = transaction.room(self.namespace).get(entry_id)
-            if record is None or record.has_expired(self._now()):
-                return False
-            transaction.remove(self.namespace, record, "delete")
-            return True
+            record = transaction.room(self.namespace).live(self._now()).get(entry_id)
+            if record is not None:
+                transaction.remove(self.namespace, record, "delete")
+            return record is not None
 
     def clear(self) -> int:
         with self._store.changing(self._now) as transaction:
@@ -383,12 +387,12 @@ class JSONBackend(SelectingBackend):
             return record.entry()
 
     def _listed(self, room: _Answering, query: MemoryQuery) -> list[MemoryEntry]:
-        records = _matching(room, query)
+        records = matching(room.candidates(query), query)
         with self._decoding():
             return [record.entry() for record in records]
 
     def _entries(self, room: _Answering, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        records = _matching(room, query)
+        records = matching(room.candidates(query), query)
         while True:
             with self._decoding():
                 record = next(records, None)
@@ -398,7 +402,7 @@ class JSONBackend(SelectingBackend):
             yield entry
 
     def _counted(self, room: _Answering, query: MemoryQuery) -> int:
-        records = _matching(room, query)
+        records = matching(room.candidates(query), query)
         with self._decoding():
             return sum(1 for _ in records)
 
@@ -430,6 +434,10 @@ class _Then:
     def count(self, query: MemoryQuery) -> int:
         return self._backend._counted(self._room_for(query), query)
 
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
+        with self._backend._decoding():
+            return explained(self._room_for(query), query)
+
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         yield from self._backend._entries(self._room_for(query), query)
 
@@ -440,11 +448,3 @@ class _Then:
         backend = self._backend
         settle(self._instant, backend._now(), backend._store.await_commit)
         return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
-
-
-def _matching(room: _Answering, query: MemoryQuery) -> Iterator[Record]:
-    matching = filter(query.predicate(), room.candidates(query))
-    if not query.is_newest_first:
-        return iter(query.arranged(matching))
-    stop = None if query.limit is None else min(query.offset + query.limit, sys.maxsize)
-    return itertools.islice(matching, query.offset, stop)

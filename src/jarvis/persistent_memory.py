@@ -9,7 +9,7 @@ from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
@@ -46,6 +46,7 @@ from jarvis.model.entry import (
     check_text,
 )
 from jarvis.model.erasure import ErasureReceipt
+from jarvis.model.explanation import Explanation
 from jarvis.model.identifiers import new_id
 from jarvis.model.listing import Listing, Names
 from jarvis.model.marks import ABSENT, NEVER, Absent
@@ -74,6 +75,7 @@ __all__ = [
     "Change",
     "Deleted",
     "Difference",
+    "Explanation",
     "HistoryPolicy",
     "MemoryEntry",
     "MemoryModule",
@@ -613,6 +615,7 @@ class MemoryModule:
             )
         )
 
+    @overload
     def search_memories(
         self,
         category: str | None = None,
@@ -635,7 +638,59 @@ class MemoryModule:
         offset: int = 0,
         as_of: datetime | None = None,
         include_archived: bool = False,
-    ) -> list[MemoryEntry]:
+        explain: Literal[False] = False,
+    ) -> list[MemoryEntry]: ...
+
+    @overload
+    def search_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        limit: int | None = None,
+        after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+        explain: Literal[True],
+    ) -> Explanation: ...
+
+    def search_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        limit: int | None = None,
+        after: MemoryEntry | str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        offset: int = 0,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+        explain: bool = False,
+    ) -> list[MemoryEntry] | Explanation:
         """Return the memories that match every given filter.
 
         Args:
@@ -658,32 +713,78 @@ class MemoryModule:
             offset: skip this many. `after` is faster, and stable.
             as_of: answer as of this moment.
             include_archived: also return archived memories.
+            explain: return how the question was answered, an `jarvis.model.explanation.Explanation`, in place of the
+                memories.
 
         Raises:
             InvalidQueryError: a filter is invalid; the message says what it takes.
         """
-        return self._seen(as_of).select(
-            MemoryQuery(
-                category=category,
-                entity_type=entity_type,
-                entity_id=entity_id,
-                tags=tags,
-                key=key,
-                tags_match=tags_match,
-                since=since,
-                until=until,
-                where=where,
-                keys=keys,
-                key_prefix=key_prefix,
-                category_prefix=category_prefix,
-                limit=limit,
-                after=after,
-                order=order,
-                ascending=ascending,
-                offset=offset,
-                exclude_tags=self._hidden(include_archived, tags),
-            )
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+            limit=limit,
+            after=after,
+            order=order,
+            ascending=ascending,
+            offset=offset,
+            exclude_tags=self._hidden(include_archived, tags),
         )
+        seen = self._seen(as_of)
+        if explain is False:  # as mostly, without a call
+            return seen.select(query)
+        return seen.explain(query) if is_on("explain", explain) else seen.select(query)
+
+    @overload
+    def count_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+        explain: Literal[False] = False,
+    ) -> int: ...
+
+    @overload
+    def count_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+        explain: Literal[True],
+    ) -> Explanation: ...
 
     def count_memories(
         self,
@@ -702,25 +803,28 @@ class MemoryModule:
         category_prefix: str | None = None,
         as_of: datetime | None = None,
         include_archived: bool = False,
-    ) -> int:
-        """Return how many memories `search_memories` would return, without building them."""
-        return self._seen(as_of).count(
-            MemoryQuery(
-                category=category,
-                entity_type=entity_type,
-                entity_id=entity_id,
-                tags=tags,
-                key=key,
-                tags_match=tags_match,
-                since=since,
-                until=until,
-                where=where,
-                keys=keys,
-                key_prefix=key_prefix,
-                category_prefix=category_prefix,
-                exclude_tags=self._hidden(include_archived, tags),
-            )
+        explain: bool = False,
+    ) -> int | Explanation:
+        """Return how many memories `search_memories` would return, without building them; `explain` as there."""
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+            exclude_tags=self._hidden(include_archived, tags),
         )
+        seen = self._seen(as_of)
+        if explain is False:  # as mostly, without a call
+            return seen.count(query)
+        return seen.explain(query, counting=True) if is_on("explain", explain) else seen.count(query)
 
     def iter_memories(
         self,

@@ -19,6 +19,7 @@ from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
 from jarvis.errors import InvalidEntryError, UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
+from jarvis.model.explanation import Explanation, filters_of
 from jarvis.model.listing import Listing
 from jarvis.model.marks import ABSENT
 from jarvis.model.query import MemoryQuery
@@ -185,6 +186,22 @@ class StorageBackend(ABC):
         """Return ``len(self.select(query))``."""
         return len(self.select(query))
 
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
+        """Answer a query as `select` does, or with `counting` as `count` does; return how it was answered.
+
+        This default says that every entry was read.
+        """
+        everything = len(self.list_all())
+        return Explanation(
+            index="none",
+            looked_at=everything,
+            judged=everything,
+            returned=len(self.select(query)),
+            in_database=(),
+            in_python=filters_of(query),
+            hint=f"the backend {self.name!r} names no index, so each question may read every memory",
+        )
+
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield the entries that `select` returned at the moment of the first step."""
         yield from self.select(query)
@@ -319,7 +336,8 @@ class BackendWrapper(StorageBackend):
     A subclass overrides the verbs that it changes, and calls ``super()`` in them:
 
     1. Each verb calls only the same verb of `wrapped`. A subclass that changes how entries are read overrides
-       every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `iterate`, `list_names`,
+       every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `explain`, `iterate`,
+       `list_names`,
        `newest_of_key`, `last_written` and `KeepsHistory.as_of`. The same holds for the verbs that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
        them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes, such as
@@ -382,6 +400,7 @@ class BackendWrapper(StorageBackend):
     read_many = _forwarded(StorageBackend.read_many)
     select = _forwarded(StorageBackend.select)
     count = _forwarded(StorageBackend.count)
+    explain = _forwarded(StorageBackend.explain)
     iterate = _forwarded(StorageBackend.iterate)
     list_names = _forwarded(StorageBackend.list_names)
     newest_of_key = _forwarded(StorageBackend.newest_of_key)

@@ -354,6 +354,10 @@ class PastRoom:
         states = self._archive.of_id.get(entry_id, ())
         return next((state for state in states if self._was_ended_later(state)), None)
 
+    def lead(self, query: MemoryQuery) -> tuple[str, list[Record]]:
+        """Return the index that has the fewest present records for a query, and these."""
+        return self._room.lead(query)
+
     def candidates(self, query: MemoryQuery) -> Iterator[Record]:
         """Return, newest first, records among which are all that matched."""
         present = filter(self._was_there, self._room.candidates(query))

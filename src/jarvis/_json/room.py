@@ -72,21 +72,22 @@ class Room:
                 self._mortal.insert(bisect_left(self._mortal, by_expiry(record), key=by_expiry), record)
         return before
 
-    def candidates(self, query: MemoryQuery) -> Iterator[Record]:
-        """Return, newest first, the records of this moment among which are all that match."""
-        lists = [self._index(name).get(text, []) for name, text in query.exact().items()]
+    def lead(self, query: MemoryQuery) -> tuple[str, list[Record]]:
+        """Return the index that has the fewest records for a query, ``"none"`` if none has, and these records."""
+        lists = [(name, self._index(name).get(text, [])) for name, text in query.exact().items()]
         if query.keys is not None:
-            lists.append(_merged([self._index("key").get(key, []) for key in set(query.keys)]))
-        tagged: list[list[Record]] = []
+            lists.append(("key", _merged([self._index("key").get(key, []) for key in set(query.keys)])))
         if query.tags is not None:
             tagged = [self._index("tags").get(tag, []) for tag in set(query.tags)]
-            if not tagged:
-                return iter(())
             if query.tags_match == "all" or len(tagged) == 1:
-                lists += tagged
-        chosen = min(lists, key=len) if lists else None
-        if chosen is None:
-            chosen = _merged(tagged) if tagged else self._all()
+                lists += [("tags", records) for records in tagged]
+            elif not tagged or not lists:
+                lists.append(("tags", _merged(tagged)))
+        return min(lists, key=lambda each: len(each[1])) if lists else ("none", self._all())
+
+    def candidates(self, query: MemoryQuery) -> Iterator[Record]:
+        """Return, newest first, the records of this moment among which are all that match."""
+        _, chosen = self.lead(query)
         since, until = query.instants
         start = 0 if since is None else bisect_left(chosen, (since,), key=by_order)
         stop = len(chosen) if until is None else bisect_left(chosen, (until,), key=by_order)
@@ -133,6 +134,10 @@ class LiveRoom:
         """Return the record with this id, or None."""
         record = self._room.get(entry_id)
         return None if record is None or record.has_expired(self._now) else record
+
+    def lead(self, query: MemoryQuery) -> tuple[str, list[Record]]:
+        """Return the index that has the fewest records for a query, and these, expired or not."""
+        return self._room.lead(query)
 
     def candidates(self, query: MemoryQuery) -> Iterator[Record]:
         """Return, newest first, the records of this moment among which are all that match."""

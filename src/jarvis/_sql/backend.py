@@ -18,6 +18,7 @@ from jarvis._sql.past import PastView
 from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
 from jarvis._sql.select import count, select
 from jarvis._sql.session import Session
+from jarvis._sql.shape import decides
 from jarvis.capabilities import (
     Expires,
     FeedsChanges,
@@ -37,6 +38,7 @@ from jarvis.errors import InvalidEntryError, InvalidQueryError, TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased
+from jarvis.model.explanation import Explanation
 from jarvis.model.listing import Listing
 from jarvis.model.options import Compression
 from jarvis.model.query import MemoryQuery, asked_instant
@@ -141,22 +143,28 @@ class SQLBackend(SelectingBackend):
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def answer(session: Session) -> list[MemoryEntry]:
-            if query.where is None:
-                try:
+            try:
+                if decides(query):
                     return self._reader.entries(session, self._reader.rows(session, query, select))
-                except ErasedError:
-                    pass  # `sift` looks names up again, while its statement holds one state of the store
+                return self._reader.entries(session, list(self._reader.matching(session, query, self._reader.now())))
+            except ErasedError:  # `sift` looks names up again, while its statement holds one state of the store
+                pass
             return list(self._reader.sift(session, query, self._reader.now()))
 
         return self._lender.read(answer)
 
     def count(self, query: MemoryQuery) -> int:
-        if query.where is not None:
+        if not decides(query):
             return self._lender.read(
-                lambda session: sum(1 for _ in self._reader.sift(session, query, self._reader.now()))
+                lambda session: sum(1 for _ in self._reader.matching(session, query, self._reader.now()))
             )
         rows = self._lender.read(lambda session: self._reader.rows(session, query, count))
         return int(rows[0][0]) if rows else 0
+
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:
+        return self._lender.read(
+            lambda session: self._reader.explain(session, query, self._reader.now(), counting=counting)
+        )
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         if self._lender.in_transaction():  # only its own connection sees its changes

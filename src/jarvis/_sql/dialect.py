@@ -18,18 +18,35 @@ class Dialect:
         here: the condition for a row to be in the namespaces of the session.
         unindexed: stands before a column in a condition, and keeps the planner from an index that begins with it.
         join_in_order: joins tables so that the first one is the outer loop: its order is that of the rows.
-        members: stands before a parameter in parentheses, a JSON list of texts, and selects its members.
+        members: stands before a parameter in parentheses, a JSON list, and selects its members as ``value``.
         pages: the statement that returns about how many pages the store has.
+        value_at: the function that returns what is at a path, such as ``$[0]."key"``, of a JSON text: a number, a text,
+            true as 1, false as 0, an object as text that begins with ``{``; NULL for null, or if there is nothing. The
+            database orders numbers before texts, and texts before bytes. Empty: Python alone judges values.
+        kind_at: the function that returns NULL only if there is nothing at a path.
     """
 
-    def __init__(self, *, here: str, unindexed: str, join_in_order: str, members: str, pages: str) -> None:
+    def __init__(
+        self,
+        *,
+        here: str,
+        unindexed: str,
+        join_in_order: str,
+        members: str,
+        pages: str,
+        value_at: str = "",
+        kind_at: str = "",
+    ) -> None:
         self._words = {
             "{here}": here,
             "{unindexed}": unindexed,
             "{join_in_order}": join_in_order,
             "{members}": members,
             "{pages}": pages,
+            "{value_at}": value_at,
+            "{kind_at}": kind_at,
         }
+        self.reads_values = bool(value_at)
         self.say = functools.cache(self._said)
 
     def _said(self, text: str) -> str:

@@ -34,6 +34,15 @@ class Driver(Protocol):
     def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found."""
 
+    def index_of(self, sql: str, bindings: Bindings = ()) -> str:
+        """Return the name of the index that leads in the database's plan of a statement; ``"none"`` if none does."""
+
+    def looks(self) -> int:
+        """Return how often statements have called the function ``looked_at``; the first call makes it known.
+
+        It takes a number and returns 1.
+        """
+
     def run(self, sql: str, bindings: Bindings = ()) -> None:
         """Run one statement that changes something and has no answer."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jarvis._sql import feed, registry, side_tables
 from jarvis._sql.reading import can_be_looked_up
 from jarvis._sql.select import every_state
+from jarvis._sql.shape import tags_test
 from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
 from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE
@@ -63,11 +64,14 @@ def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str
     Of pruned and expired states only category, key and entity are known: they match if the given ones do.
     If the query has other filters too, only memories without any stored state are matched that way.
     """
-    statement, test = every_state(query, reader.namespace, session.names.id_of, session.dialect), query.test
+    statement = every_state(query, reader.namespace, session.names.id_of, session.dialect)
+    test, has_tags = query.test, tags_test(query)
     ids: dict[str, None] = {}
     if statement is not None:
         for entry_id, body, packed in session.each(*statement):
-            if entry_id not in ids and (test is None or test(reader.value(entry_id, body, packed))):
+            if entry_id in ids or not (has_tags is None or has_tags(session.body(body))):
+                continue
+            if test is None or test(reader.value(entry_id, body, packed)):
                 ids[entry_id] = None
     given = rules.exact_filters(query)
     for name in {"category", "entity_type"} & given.keys():

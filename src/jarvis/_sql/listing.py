@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jarvis._sql.select import BOUNDS, has_none, range_of
+from jarvis._sql.select import BOUNDS, has_none
+from jarvis._sql.shape import range_of
 
 if TYPE_CHECKING:
     from jarvis._sql.dialect import Dialect

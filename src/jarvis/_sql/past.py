@@ -9,7 +9,9 @@ from jarvis._sql import history
 from jarvis._sql.reading import NEWEST_OF_KEY, READ, Result, can_be_looked_up
 from jarvis._sql.select import count
 from jarvis._sql.session import Session
+from jarvis._sql.shape import decides
 from jarvis.model.entry import MemoryEntry
+from jarvis.model.explanation import Explanation
 from jarvis.model.query import MemoryQuery
 from jarvis.model.rules import exact_filters, settle
 
@@ -35,7 +37,8 @@ class PastView:
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         def answer(session: Session) -> list[MemoryEntry]:
             now = self._reader.now()
-            return list(self._reader.sift(session, query, now, self._look(session, query, now)))
+            rows = self._reader.matching(session, query, now, self._look(session, query, now))
+            return self._reader.entries(session, list(rows))
 
         return self._reading(answer)
 
@@ -43,11 +46,18 @@ class PastView:
         def answer(session: Session) -> int:
             now = self._reader.now()
             seen = self._look(session, query, now)
-            if query.where is not None:
-                return sum(1 for _ in self._reader.sift(session, query, now, seen))
+            if not decides(query):
+                return sum(1 for _ in self._reader.matching(session, query, now, seen))
             name_id = session.names.id_of
             statement = count(query, self._reader.namespace, name_id, session.dialect, now=now, cutoff=seen)
             return int(session.rows(*statement)[0][0]) if statement else 0
+
+        return self._reading(answer)
+
+    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:
+        def answer(session: Session) -> Explanation:
+            now = self._reader.now()
+            return self._reader.explain(session, query, now, self._look(session, query, now), counting=counting)
 
         return self._reading(answer)
 

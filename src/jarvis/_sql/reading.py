@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._sql.select import COLUMNS, LIVE, Statement, as_json, select
+from jarvis._sql.select import COLUMNS, LIVE, Statement, count, select
+from jarvis._sql.shape import as_json, decides, tags_left, tags_test
 from jarvis.codec import InvalidMomentError, instant_of
 from jarvis.codec.instants import datetime_of
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StoreAccessError
 from jarvis.model.entry import MemoryEntry, check_name
+from jarvis.model.explanation import Explanation, filters_of, hint_for
 from jarvis.model.query import MemoryQuery
 from jarvis.model.record import decode_entry, decode_value, unknown_zone
 
@@ -108,23 +113,58 @@ class Reader:
         return session.rows(*statement) if statement else []
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
-        """Yield the entries that match `query`, `where` included, up to its limit, row by row."""
-        test, left, skip = query.test, query.limit, query.offset
-        name_id, limited = session.names.fresh_id_of, test is None
-        statement = select(query, self.namespace, name_id, session.dialect, now=now, limited=limited, cutoff=seen)
-        if statement is None:
-            return
-        for row in session.each(*statement):
-            if test is not None and not test(self.value(row[1], row[-2], row[-1])):
-                continue
-            if skip and test is not None:
-                skip -= 1
-                continue
+        """Yield the entries that match `query`, `where` included, from its offset up to its limit, row by row."""
+        for row in self.matching(session, query, now, seen):
             yield self.entries(session, (row,))[0]
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return
+
+    def matching(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[Any]:
+        """Yield the rows of the entries that `sift` returns."""
+        name_id, limited = session.names.fresh_id_of, decides(query)
+        statement = select(query, self.namespace, name_id, session.dialect, now=now, limited=limited, cutoff=seen)
+        if statement is not None:
+            yield from self._judged(session, query, session.each(*statement))
+
+    def _judged(self, session: Session, query: MemoryQuery, rows: Iterator[Any]) -> Iterator[Any]:
+        """Yield those rows of a statement that match what it does not decide, from the offset up to the limit."""
+        if decides(query):
+            yield from rows
+            return
+        test, has_tags = query.test, tags_test(query)
+        if has_tags is not None:
+            rows = (row for row in rows if has_tags(session.body(row[-2])))
+        if test is not None:
+            rows = (row for row in rows if test(self.value(row[1], row[-2], row[-1])))
+        stop = None if query.limit is None else min(query.offset + query.limit, sys.maxsize)
+        yield from itertools.islice(rows, query.offset, stop)
+
+    def explain(
+        self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None, *, counting: bool = False
+    ) -> Explanation:
+        """Answer a query, and return how; see `jarvis.storage_backend.StorageBackend.explain`."""
+        name_id, decided = session.names.fresh_id_of, decides(query)
+        make = count if counting and decided else functools.partial(select, limited=decided)
+        statement = make(query, self.namespace, name_id, session.dialect, now=now, cutoff=seen, watched=True)
+        index, looks, handed, returned = "none", session.driver.looks(), itertools.count(), 0
+        if statement is not None:
+            index, rows = session.driver.index_of(*statement), session.each(*statement)
+            if make is count:
+                ((returned,),) = rows
+            else:
+                returned = sum(1 for _ in self._judged(session, query, (row for row in rows if next(handed) >= 0)))
+        in_python = () if decided else (*tags_left(query), "where", "limit")
+        bound, given = {} if statement is None else statement.bindings, filters_of(query)
+        return Explanation(
+            index=index,
+            looked_at=session.driver.looks() - looks,
+            judged=0 if decided else next(handed),
+            returned=returned,
+            in_database=(
+                *(name for name in given if name not in in_python),
+                *(f"where {bound[name][len('$[0].') :]}" for name in sorted(bound) if name.startswith("path_")),
+            ),
+            in_python=tuple(name for name in given if name in in_python),
+            hint=hint_for(query),
+        )
 
     def entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
         """Return the entries of rows of `COLUMNS`; raise `ErasedError` if a name they need is gone."""

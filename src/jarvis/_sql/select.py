@@ -1,23 +1,21 @@
 """Translates `MemoryQuery` to SQL: chooses the index that leads, the filters it answers and the place of the limit.
 
 The text depends on which filters are given, never on their values, so there are few texts: each is made
-once and stays in the driver's statement cache. Python, not SQL, applies `MemoryQuery.where`.
+once and stays in the driver's statement cache. Python applies `MemoryQuery.where` to what `jarvis._sql.preselection`
+lets through, and compares the tags of an entry where a query names so many that looking each up would take longer.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
-from jarvis.model.marks import ABSENT
-from jarvis.model.query import end_of
+from jarvis._sql import preselection
+from jarvis._sql.shape import Shape, bind
 
 if TYPE_CHECKING:
     from jarvis._sql.dialect import Dialect
-    from jarvis.model.place import Order
     from jarvis.model.query import MemoryQuery
     from jarvis.model.revision import Cutoff
 
@@ -34,15 +32,9 @@ BOUNDS = {
 }
 """By the name of a binding: how a text is compared with it."""
 
-_ALL = 2**62
-"""The limit of a page without one."""
-
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
 
-
-def as_json(texts: Sequence[str]) -> str:
-    """Return a list of texts as the value of a parameter behind ``{members}``."""
-    return msgspec.json.encode(texts).decode()
+_LISTED = "{members}(:listed)"
 
 
 class Statement(NamedTuple):
@@ -50,34 +42,6 @@ class Statement(NamedTuple):
 
     sql: str
     bindings: dict[str, Any]
-
-
-class _Shape(NamedTuple):
-    """The filters that a query has: its text depends on nothing else."""
-
-    category: bool
-    entity_type: bool
-    key: bool
-    entity_id: bool
-    is_absent: bool
-    since: bool
-    until: bool
-    after: bool
-    tags: int | None
-    all_tags: bool
-    limit: bool
-    past: bool
-    excluded: int
-    keys: bool
-    ranges: tuple[str, ...]
-    order: Order
-    is_ascending: bool
-    offset: bool
-
-    @property
-    def names_entries(self) -> bool:
-        """Whether it names keys or an entity, which few entries have."""
-        return self.key or self.keys or self.entity_id or "key_from" in self.ranges
 
 
 class _Era(NamedTuple):
@@ -102,6 +66,7 @@ def select(
     now: int,
     limited: bool = True,
     cutoff: Cutoff | None = None,
+    watched: bool = False,
 ) -> Statement | None:
     """Return the statement that selects `COLUMNS` of the entries that match `query` without `where`, newest first.
 
@@ -113,11 +78,12 @@ def select(
         now: the present instant; entries that have expired by then are left out.
         limited: put `query.limit` into the statement; leave it out if Python still filters the rows.
         cutoff: select the states that were visible then, instead of the present ones.
+        watched: call the function of `jarvis._sql.driver.Driver.looks` for each row that is looked at.
 
     Returns:
         None when nothing can match: an empty list of tags, a limit of 0, or a name that no entry has.
     """
-    bound = _bind(query, namespace, name_id, now=now, limited=limited, cutoff=cutoff)
+    bound = bind(query, namespace, name_id, dialect, now=now, limited=limited, cutoff=cutoff, watched=watched)
     return None if bound is None else Statement(_select_text(bound[0], dialect), bound[1])
 
 
@@ -129,9 +95,10 @@ def count(
     *,
     now: int,
     cutoff: Cutoff | None = None,
+    watched: bool = False,
 ) -> Statement | None:
     """Return the statement that counts the entries that match `query` without `where`, or None for 0."""
-    bound = _bind(query, namespace, name_id, now=now, limited=True, cutoff=cutoff)
+    bound = bind(query, namespace, name_id, dialect, now=now, limited=True, cutoff=cutoff, watched=watched)
     return None if bound is None else Statement(_count_text(bound[0], dialect), bound[1])
 
 
@@ -141,102 +108,20 @@ def every_state(
     """Return the statement that selects id and `VALUE` of every state, present or past, expired or not, that matches
     `query` without `where`, page by page or not; or None if nothing can match.
     """
-    bound = _bind(query.whole(), namespace, name_id, now=0, limited=False, cutoff=None)
+    bound = bind(query.whole(), namespace, name_id, dialect, now=0, limited=False, cutoff=None)
     if bound is None:
         return None
     parts = (_in_era(bound[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
     return Statement(dialect.say(" UNION ALL ".join(parts)), bound[1])
 
 
-def _bind(
-    query: MemoryQuery,
-    namespace: str,
-    name_id: Callable[[str], int | None],
-    *,
-    now: int,
-    limited: bool,
-    cutoff: Cutoff | None,
-) -> tuple[_Shape, dict[str, Any]] | None:
-    limit = query.limit if limited else None
-    if query.limit == 0:
-        return None
-    bound: dict[str, Any] = {"namespace": name_id(namespace)}
-    if query.category is not None:
-        bound["category"] = name_id(query.category)
-    if query.entity_type is not None:
-        bound["entity_type"] = name_id(query.entity_type)
-    tags, all_tags = None, query.tags_match == "all"
-    if query.tags is not None:
-        wanted = [name_id(tag) for tag in dict.fromkeys(query.tags)]
-        if not all_tags:
-            wanted = [number for number in wanted if number is not None]
-        if not wanted:
-            return None
-        tags = len(wanted)
-        bound.update((f"tag_{index}", number) for index, number in enumerate(wanted))
-    if None in bound.values():
-        return None
-    if query.key is not None:
-        bound["key"] = query.key
-    if query.entity_id is not None and query.entity_id is not ABSENT:
-        bound["entity_id"] = query.entity_id
-    if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
-        bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
-    ranges = [*range_of("key", query.key_prefix), *range_of("category", query.category_prefix)]
-    bound.update(ranges)
-    if query.since is not None or query.until is not None:
-        bound["since"], bound["until"] = query.instants
-    if query.after is not None and query.position is not None:
-        *first, bound["after_instant"], bound["after_row"], _ = query.position  # commit numbers are unique here
-        bound.update(("after", place) for place in first)
-    offset = query.offset if limited else 0
-    if limit is not None or offset:
-        limit = _ALL if limit is None else limit
-        bound["limit"], bound["offset"], bound["reach"] = limit, offset, min(limit + offset, _ALL)
-    bound["now"] = now
-    excluded = tuple(dict.fromkeys(query.exclude_tags or ()))
-    bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
-    if cutoff is not None:
-        bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
-    shape = _Shape(
-        query.category is not None,
-        query.entity_type is not None,
-        query.key is not None,
-        "entity_id" in bound,
-        query.entity_id is ABSENT,
-        query.since is not None,
-        query.until is not None,
-        query.after is not None,
-        tags,
-        all_tags,
-        limit is not None,
-        cutoff is not None,
-        len(excluded),
-        query.keys is not None,
-        tuple(name for name, _ in ranges),
-        query.order,
-        query.is_ascending,
-        offset > 0,
-    )
-    return shape, bound
-
-
-def range_of(name: str, prefix: str | None) -> list[tuple[str, str]]:
-    """Return the bounds, by the names of their bindings, of the texts that begin with `prefix`."""
-    if not prefix:
-        return []
-    end = end_of(prefix)
-    bounds = [(f"{name}_from", prefix)]
-    return bounds if end is None else [*bounds, (f"{name}_to", end)]
-
-
 @functools.lru_cache(maxsize=1_000)
-def _select_text(shape: _Shape, dialect: Dialect) -> str:
+def _select_text(shape: Shape, dialect: Dialect) -> str:
     if not shape.past:
         text, order = _in_era(shape, COLUMNS, _PRESENT)
         text = f"{text} {order}"
     else:  # an index returns each part newest first, and SQLite merges them row by row
-        columns = f"{COLUMNS}, {_CREATION} AS creation" if shape.order == "created" else COLUMNS
+        columns = f"{COLUMNS}, {_CREATION} AS creation" if shape.more.order == "created" else COLUMNS
         parts = [_in_era(shape, columns, era)[0] for era in (_PRESENT, _PAST)]
         states = f"({' UNION ALL '.join(parts)}) AS states"
         text = f"SELECT {COLUMNS.replace('e.', '')} FROM {states} {_ordered(shape, '', 'creation')}"
@@ -244,34 +129,35 @@ def _select_text(shape: _Shape, dialect: Dialect) -> str:
 
 
 @functools.lru_cache(maxsize=1_000)
-def _count_text(shape: _Shape, dialect: Dialect) -> str:
+def _count_text(shape: Shape, dialect: Dialect) -> str:
     eras = (_PRESENT, _PAST) if shape.past else (_PRESENT,)
-    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit or shape.offset)[0] for era in eras)
-    if shape.limit or shape.offset:
+    text = " UNION ALL ".join(_in_era(shape, "1", era, is_live=shape.limit or shape.more.offset)[0] for era in eras)
+    if shape.limit or shape.more.offset:
         return dialect.say(f"SELECT count(*) FROM (SELECT 1 FROM ({text}) AS states{_page(shape)}) AS counted")
     # Subtract the expired entries: they are few, and the others can be counted from the index alone.
     states, expired = (f"(SELECT count(*) FROM ({part}) AS states)" for part in (text, _expired(shape)))
     return dialect.say(f"SELECT {states} - {expired}")
 
 
-def _expired(shape: _Shape) -> str:
+def _expired(shape: Shape) -> str:
     """Return the text that selects the expired entries through their own index."""
     text = _led_by_entries(shape, "1", _PRESENT, ["e.expires <= :now"])
     return text.replace("e.namespace =", "{unindexed}e.namespace =", 1)
 
 
-def _in_era(shape: _Shape, columns: str, era: _Era, *, is_live: bool = True) -> tuple[str, str]:
+def _in_era(shape: Shape, columns: str, era: _Era, *, is_live: bool = True) -> tuple[str, str]:
     """Return the text that selects the states of an era, and its order, newest first.
 
     With `is_live` expired entries are left out. Past states are not tested for expiry: before the past is read,
     `jarvis._sql.history.cutoff` has checked that no state is missing.
     """
-    live = [LIVE] if is_live and not era.is_over else []
+    extra = [LIVE] if is_live and not era.is_over else []
+    extra += preselection.conditions(shape.more.values)
     if shape.tags is None or shape.names_entries:
-        return _led_by_entries(shape, columns, era, live), _ordered(shape, "e.")
+        return _led_by_entries(shape, columns, era, extra), _ordered(shape, "e.")
     if shape.tags == 1 or shape.all_tags:
-        return _led_by_tag(shape, _placed_by("g", columns), era, [*_own(shape, "g"), *live]), _ordered(shape, "g.")
-    return _merged_tags(shape, _placed_by("m", columns), era, [*_own(shape, "m"), *live]), _ordered(shape, "m.")
+        return _led_by_tag(shape, _placed_by("g", columns), era, [*_own(shape, "g"), *extra]), _ordered(shape, "g.")
+    return _merged_tags(shape, _placed_by("m", columns), era, [*_own(shape, "m"), *extra]), _ordered(shape, "m.")
 
 
 def _placed_by(table: str, columns: str) -> str:
@@ -279,25 +165,28 @@ def _placed_by(table: str, columns: str) -> str:
     return columns.replace("e.row,", f"{table}.row,").replace("e.instant,", f"{table}.instant,")
 
 
-def _led_by_entries(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+def _led_by_entries(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text in which the entries lead, by the best index for the filters; tags are looked up row by row."""
     source, categories = f"{era.entries} AS e", _categories(shape)
     if categories and not shape.names_entries:  # else the planner, who knows no figures of these, reads all entries
         source = f"({categories}) AS c {{join_in_order}} {source} ON e.category = c.id"
         categories = ""
-    conditions = [*_common(shape, "e", era, categories), *_own(shape, "e"), *extra]
+    conditions = [*_common(shape, "e", era, categories), *_own(shape, "e"), *extra, *_excluding(shape, "e", era)]
     marks = [f":tag_{index}" for index in range(shape.tags or 0)]
+    if shape.more.listed and not shape.all_tags and not shape.names_entries:
+        marks = [_LISTED]
     groups = [[mark] for mark in marks] if shape.all_tags else [marks] if marks else []
     conditions += [f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('e', group)})" for group in groups]
     return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
-def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+def _led_by_tag(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text in which the rows of one tag lead: they are newest first and hold category and entity type.
 
     The tables are joined in that order, so only entries that are returned are read.
     """
-    conditions = ["g.tag = :tag_0", *_common(shape, "g", era, _categories(shape)), *extra]
+    tag, common = _rarest(era) if shape.more.listed else ":tag_0", _common(shape, "g", era, _categories(shape))
+    conditions = [f"g.tag = {tag}", *common, *_excluding(shape, "g", era), *extra]
     conditions += [
         f"EXISTS (SELECT 1 FROM {era.tags} AS t WHERE {_is_tagged('g', [f':tag_{index}'])})"
         for index in range(1, shape.tags or 0)
@@ -306,26 +195,47 @@ def _led_by_tag(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str
     return f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)}"
 
 
-def _merged_tags(shape: _Shape, columns: str, era: _Era, extra: list[str]) -> str:
+def _rarest(era: _Era) -> str:
+    """Return the text that selects the tag with the fewest rows of the listed ones, as far as that is seen at once."""
+    few = f"SELECT 1 FROM {era.tags} AS n WHERE n.namespace = :namespace AND n.tag = w.value LIMIT :looks"
+    return f"(SELECT w.value FROM ({_LISTED}) AS w ORDER BY (SELECT count(*) FROM ({few}) AS seen) LIMIT 1)"
+
+
+def _merged_tags(shape: Shape, columns: str, era: _Era, extra: list[str]) -> str:
     """Return the text that unites the rows of each tag, at most `limit` of each; UNION returns an entry once.
 
     SQLite sorts what the parts find; no other text needs that.
     """
-    parts = []
-    only = f" WHERE {' AND '.join(extra)}" if extra else ""
-    if shape.limit and shape.order == "changed" and extra:  # else rows that are left out later would fill the limit
-        inner, only = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', 'g', era)}", ""
-        extra = [f"EXISTS ({inner} AND {' AND '.join(extra)})"]
+    is_cut = shape.limit and shape.more.order == "changed"
+    inner = extra if is_cut else []  # else rows that are left out later would fill the limit
+    if not shape.more.listed:
+        union = " UNION ".join(_of_tags(shape, "g", f"= :tag_{index}", era, inner) for index in range(shape.tags or 0))
+    elif is_cut:
+        first = f"SELECT instant, row FROM ({_of_tags(shape, 'n', '= w.value', era, inner)}) AS n"
+        rows = f"{era.tags} AS g ON g.namespace = :namespace AND g.tag = w.value AND (g.instant, g.row) IN ({first})"
+        union = f"SELECT DISTINCT {_placed('g', era)} FROM ({_LISTED}) AS w {{join_in_order}} {rows}"
     else:
-        extra = []
-    for index in range(shape.tags or 0):
-        conditions = [f"g.tag = :tag_{index}", *_common(shape, "g", era, _categories(shape)), *extra]
-        columns_of = f"g.namespace, g.instant, g.row{', g.ended' if era.is_over else ''}"
-        part = f"SELECT {columns_of} FROM {era.tags} AS g WHERE {' AND '.join(conditions)}"
-        first = f"SELECT * FROM ({part} {_ordered(shape, 'g.')} LIMIT :reach) AS first_rows"
-        parts.append(first if shape.limit and shape.order == "changed" else part)
+        union = f"SELECT DISTINCT * FROM ({_of_tags(shape, 'g', f'IN ({_LISTED})', era, inner)}) AS n"
+    only = f" WHERE {' AND '.join(extra)}" if extra and not is_cut else ""
     joined = f"{era.entries} AS e ON {_is_same('e', 'm', era)}"
-    return f"SELECT {columns} FROM ({' UNION '.join(parts)}) AS m {{join_in_order}} {joined}{only}"
+    return f"SELECT {columns} FROM ({union}) AS m {{join_in_order}} {joined}{only}"
+
+
+def _of_tags(shape: Shape, table: str, tag: str, era: _Era, extra: list[str]) -> str:
+    """Return the text that selects the places of the states with a tag, of a page only as many as it reaches."""
+    common = _common(shape, table, era, _categories(shape))
+    conditions = [f"{table}.tag {tag}", *common, *_excluding(shape, table, era)]
+    if extra:
+        inner = f"SELECT 1 FROM {era.entries} AS e WHERE {_is_same('e', table, era)}"
+        conditions.append(f"EXISTS ({inner} AND {' AND '.join(extra)})")
+    part = f"SELECT {_placed(table, era)} FROM {era.tags} AS {table} WHERE {' AND '.join(conditions)}"
+    if not shape.limit or shape.more.order != "changed":
+        return part
+    return f"SELECT * FROM ({part} {_ordered(shape, f'{table}.')} LIMIT :reach) AS first_rows"
+
+
+def _placed(table: str, era: _Era) -> str:
+    return f"{table}.namespace, {table}.instant, {table}.row{f', {table}.ended' if era.is_over else ''}"
 
 
 def _is_same(table: str, other: str, era: _Era) -> str:
@@ -337,57 +247,59 @@ def _is_tagged(table: str, marks: list[str]) -> str:
     return f"{is_state} AND t.tag IN ({', '.join(marks)})"
 
 
-def _ordered(shape: _Shape, table: str, creation: str = _CREATION) -> str:
+def _ordered(shape: Shape, table: str, creation: str = _CREATION) -> str:
     """Return the order of the rows; `table` holds instant and row."""
-    way = "ASC" if shape.is_ascending else "DESC"
+    way = "ASC" if shape.more.is_ascending else "DESC"
     columns = [f"{table}instant", f"{table}row"]
-    if shape.order != "changed":
-        columns.insert(0, creation if shape.order == "created" else "e.key" if table else "key")
+    if shape.more.order != "changed":
+        columns.insert(0, creation if shape.more.order == "created" else "e.key" if table else "key")
     return f"ORDER BY {', '.join(f'{column} {way}' for column in columns)}"
 
 
-def _page(shape: _Shape) -> str:
+def _page(shape: Shape) -> str:
     """Return the end of a statement that leaves out what is before and after a page."""
-    if not shape.limit and not shape.offset:
+    if not shape.limit and not shape.more.offset:
         return ""
-    return " LIMIT :limit OFFSET :offset" if shape.offset else " LIMIT :limit"
+    return " LIMIT :limit OFFSET :offset" if shape.more.offset else " LIMIT :limit"
 
 
-def _own(shape: _Shape, table: str) -> list[str]:
+def _own(shape: Shape, table: str) -> list[str]:
     """Return the conditions that only the entries themselves can answer; `table` holds instant and row."""
     conditions = []
     if shape.key:
         conditions.append("e.key = :key")
-    if shape.keys:
+    if shape.more.keys:
         conditions.append("e.key IN ({members}(:keys))")
-    conditions += [f"e.key {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("key")]
+    conditions += [f"e.key {BOUNDS[name]} :{name}" for name in shape.more.ranges if name.startswith("key")]
     if shape.entity_id:
         conditions.append("e.entity_id = :entity_id")
-    if shape.is_absent:
+    if shape.more.is_absent:
         conditions.append("e.entity_id IS NULL")
-    if shape.after and shape.order != "changed":
-        first = _CREATION if shape.order == "created" else "e.key"
+    if shape.after and shape.more.order != "changed":
+        first = _CREATION if shape.more.order == "created" else "e.key"
         place = f"({first}, {table}.instant, {table}.row)"
         conditions.append(f"{place} {_beyond(shape)} (:after, :after_instant, :after_row)")
     return conditions
 
 
-def _beyond(shape: _Shape) -> str:
-    return ">" if shape.is_ascending else "<"
+def _beyond(shape: Shape) -> str:
+    return ">" if shape.more.is_ascending else "<"
 
 
-def _categories(shape: _Shape) -> str:
+def _categories(shape: Shape) -> str:
     """Return the text that selects the ids of the categories that begin as asked; empty if it is not asked."""
-    ranges = [f"name {BOUNDS[name]} :{name}" for name in shape.ranges if name.startswith("category")]
+    ranges = [f"name {BOUNDS[name]} :{name}" for name in shape.more.ranges if name.startswith("category")]
     return f"SELECT id FROM names WHERE {{here}} AND {' AND '.join(ranges)}" if ranges else ""
 
 
-def _common(shape: _Shape, table: str, era: _Era, categories: str) -> list[str]:
+def _common(shape: Shape, table: str, era: _Era, categories: str) -> list[str]:
     """Return the conditions that an index of the entries and one of the tags can both answer.
 
     `categories` selects the ids of the categories that match, if there are such.
     """
     conditions = [f"{table}.namespace = :namespace"]
+    if shape.more.watched:  # before all that may leave a row out
+        conditions.append(f"looked_at({table}.row)")
     if shape.category:
         conditions.append(f"{table}.category = :category")
     if shape.entity_type:
@@ -398,13 +310,16 @@ def _common(shape: _Shape, table: str, era: _Era, categories: str) -> list[str]:
         conditions.append(f"{table}.instant < :until")
     if categories:
         conditions.append(f"{table}.category IN ({categories})")
-    if shape.after and shape.order == "changed":
+    if shape.after and shape.more.order == "changed":
         conditions.append(f"({table}.instant, {table}.row) {_beyond(shape)} (:after_instant, :after_row)")
     if shape.past:
         conditions += visible(table, is_over=era.is_over)
-    if shape.excluded:
-        conditions.append(has_none(shape.excluded, table, era.tags))
     return conditions
+
+
+def _excluding(shape: Shape, table: str, era: _Era) -> list[str]:
+    """Return the condition for a state to have no excluded tag: the last, for it takes more than the others."""
+    return [has_none(shape.excluded, table, era.tags)] if shape.excluded else []
 
 
 def has_none(count: int, table: str, tags: str = _PRESENT.tags) -> str:

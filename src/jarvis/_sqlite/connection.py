@@ -36,6 +36,7 @@ class Connection:
         self._data_version = -1
         self._is_torn = self._is_writing = False
         self._keeps_past = False  # False: not known yet
+        self._looks: engine.Looks | None = None
 
     # --- statements ------------------------------------------------------------------------------
 
@@ -65,6 +66,17 @@ class Connection:
             raise self._failed(error, "read") from error
         except UnicodeDecodeError:
             raise self.corrupt("a text is no text") from None
+
+    def index_of(self, sql: str, bindings: Bindings = ()) -> str:
+        """Return the index that leads in a statement."""
+        return engine.leading_index(step for _, _, _, step in self.rows(f"EXPLAIN QUERY PLAN {sql}", bindings))
+
+    def looks(self) -> int:
+        """Return how often statements have called the function ``looked_at``."""
+        if self._looks is None:
+            self._looks = engine.Looks()
+            self.raw.create_scalar_function("looked_at", self._looks.look, 1)
+        return self._looks.count
 
     def run(self, sql: str, bindings: Bindings = ()) -> None:
         """Run one statement that changes something and has no answer."""

@@ -10,9 +10,10 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import apsw
@@ -33,13 +34,16 @@ from jarvis.errors import (
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
 
-DIALECT = Dialect(
-    here="TRUE",
-    unindexed="+",
-    join_in_order="CROSS JOIN",
-    members="SELECT value FROM json_each",
-    pages="PRAGMA page_count",
-)
+WORDS = {
+    "here": "TRUE",
+    "unindexed": "+",
+    "join_in_order": "CROSS JOIN",
+    "members": "SELECT value FROM json_each",
+    "pages": "PRAGMA page_count",
+    "value_at": "json_extract",
+    "kind_at": "json_type",
+}
+DIALECT = Dialect(**WORDS)
 """Numbers are unique in the whole store. https://sqlite.org/optoverview.html explains the plus and the CROSS JOIN."""
 
 RESERVED_BYTES = 8
@@ -60,6 +64,7 @@ PRAGMA trusted_schema = OFF;
 """
 
 _MANY_LOOKS = 100
+_STEP = re.compile(r"(?:SEARCH|SCAN) ([egn])\b(?:.*? INDEX (\w+))?")  # by the aliases of `jarvis._sql.select`
 _FILES_OF_A_CONNECTION = 4
 _JOURNAL_BYTES = len("-journal")
 
@@ -299,6 +304,8 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
         apsw.SQLITE_IOERR_CORRUPTFS,
     ):
         return corrupt(path)
+    if isinstance(error, apsw.SQLError) and "malformed JSON" in str(error):  # a condition of `jarvis._sql.preselection`
+        return corrupt(path, "an entry cannot be decoded")
     is_full = isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE  # no room for the log's index
     if is_full or system_errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(
@@ -321,6 +328,27 @@ def translated(path: str, error: apsw.Error, doing: str, system_errno: int = 0) 
         )
     name = apsw.mapping_extended_result_codes.get(extended) or apsw.mapping_result_codes.get(extended & 0xFF)
     return StoreAccessError(path, f"cannot {doing}: SQLite reports {name or type(error).__name__}")
+
+
+class Looks:
+    """Counts the rows that statements look at."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def look(self, *_: object) -> int:
+        """Count a row; statements call this as ``looked_at``."""
+        self.count += 1
+        return 1
+
+
+def leading_index(plan: Iterable[str]) -> str:
+    """Return the index by which a plan (https://sqlite.org/eqp.html) reads entries first; ``"none"`` for a scan."""
+    for step in plan:
+        match = _STEP.match(step)
+        if match:
+            return "tags" if match[1] in "gn" else match[2] or "none"
+    return "none"
 
 
 def extended_code(error: apsw.Error) -> int:

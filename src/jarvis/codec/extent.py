@@ -70,8 +70,12 @@ def _extent(value: Any, extents: dict[int, Extent], depth: int) -> Extent:
                 inner = _extent(key, extents, depth + 1)
                 parts, least_bytes, height = parts + inner.parts, least_bytes + 1, max(height, inner.height)
     for item in value.values() if is_mapping else value:
-        if type(item) in _SMALL:  # as below, without the call
+        kind = type(item)
+        if kind in _SMALL:  # as below, without the call
             parts, least_bytes = parts + 1, least_bytes + 2
+            continue
+        if kind is int:
+            parts, least_bytes = parts + 1, least_bytes + (item.bit_length() // 4 or 1) + 1
             continue
         inner = _extent(item, extents, depth + 1)
         parts += inner.parts

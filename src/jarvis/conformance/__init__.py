@@ -29,6 +29,7 @@ from jarvis.conformance.callers import CallerPromises
 from jarvis.conformance.compression import CompressionPromises
 from jarvis.conformance.erasure import ErasurePromises
 from jarvis.conformance.expiry import ExpiryPromises
+from jarvis.conformance.explaining import ExplainingPromises
 from jarvis.conformance.feed import FeedPromises
 from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
@@ -44,6 +45,7 @@ from jarvis.conformance.module.shutdown import ShutdownPromises
 from jarvis.conformance.module.verbs import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
+from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
 
@@ -54,6 +56,8 @@ class BackendContract(
     VerbPromises,
     FilterPromises,
     AskingPromises,
+    ValueFilterPromises,
+    ExplainingPromises,
     ListingPromises,
     ValuePromises,
     TransactionPromises,

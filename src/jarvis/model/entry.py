@@ -30,6 +30,7 @@ MAX_NAME_BYTES = 2_000
 
 __getattr__ = former_names(__name__, "jarvis.model.query")  # where what is asked stood here, too
 
+_UNCHANGEABLE = frozenset((str, int, float, bool, type(None)))
 _CHANGEABLE = (MutableMapping, MutableSequence, MutableSet, tuple)
 
 
@@ -144,6 +145,8 @@ def moment_in(provenance: dict[str, str], name: str) -> datetime | None:
 def copied(value: Any) -> Any:
     """Return a copy of `value` that shares nothing that can be changed."""
     kind = type(value)
+    if kind in _UNCHANGEABLE:
+        return value
     if kind is dict:
         return {key: copied(item) for key, item in value.items()}
     if kind is list or kind is tuple:

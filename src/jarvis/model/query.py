@@ -72,16 +72,14 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     offset: int = 0
 
     def __post_init__(self) -> None:
-        for name, text in (
-            ("category", self.category),
-            ("key", self.key),
-            ("entity_type", self.entity_type),
-            ("entity_id", self.entity_id),
-        ):
-            if text is None or (type(text) is str and text.isascii()) or (text is ABSENT and name == "entity_id"):
-                continue
-            if _check_filter(name, text) is not text:
-                msgspec.structs.force_setattr(self, name, plain_text(text))
+        if self.category is not None:
+            self._check_text("category", self.category)
+        if self.key is not None:
+            self._check_text("key", self.key)
+        if self.entity_type is not None:
+            self._check_text("entity_type", self.entity_type)
+        if self.entity_id is not None and self.entity_id is not ABSENT:
+            self._check_text("entity_id", self.entity_id)
         if self.tags is not None:
             msgspec.structs.force_setattr(self, "tags", asked_texts("tags", self.tags, MAX_TAGS))
         if self.exclude_tags is not None:
@@ -115,11 +113,15 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
             with own_code(InvalidQueryError, "filter"):
                 _ = self.instants, self.test, self.position  # each raises if its filter means nothing
 
+    def _check_text(self, name: str, text: str) -> None:
+        if _check_filter(name, text) is not text:
+            msgspec.structs.force_setattr(self, name, plain_text(text))
+
     def _check_rest(self) -> None:
-        for name in ("key_prefix", "category_prefix"):
-            text = getattr(self, name)
-            if text is not None:
-                msgspec.structs.force_setattr(self, name, asked_name(name, text))
+        if self.key_prefix is not None:
+            self._check_text("key_prefix", self.key_prefix)
+        if self.category_prefix is not None:
+            self._check_text("category_prefix", self.category_prefix)
         if self.keys is not None:
             msgspec.structs.force_setattr(self, "keys", asked_texts("keys", self.keys, MAX_NAMED))
         if type(self.offset) is not int or not 0 <= self.offset < MOST_VERSIONS:

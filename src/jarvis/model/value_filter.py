@@ -7,12 +7,11 @@ The words are MongoDB's, the meaning is narrower and the same on every backend:
 * A missing path is not null: ``{"a": None}`` matches a stored null only; ``$ne``, ``$nin`` and
   ``$not`` match a missing path too, as their positive forms do not.
 * A path is dotted (``"result.code"``) or a tuple (``("a.b", "c")``) where a key holds a dot. A path
-  steps into dicts only; lists are looked into by ``$contains`` and nothing else.
+  steps into dicts only. ``$contains``, ``$icontains``, ``$any`` and ``$all`` look into lists, and nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import operator
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, time
@@ -30,7 +29,10 @@ MAX_FILTER_PARTS = 250_000
 _TALLEST = 100 + MAX_FILTER_DEPTH  # no value is nested deeper than 100
 
 _MISSING: Any = object()
-_CONTAINERS = (dict, list, tuple, set, frozenset)
+_LISTS = (list, tuple, set, frozenset)
+_CONTAINERS = (dict, *_LISTS)
+_IN_PLACE_OF_A_PATH = ("$and", "$or", "$not")
+_PAGE = "docs/reference/value-filters.md"
 _ORDERED = frozenset(
     ("number", "str", "bytes", "bool", "date", "datetime", "naive datetime", "time", "naive time", "timedelta")
 )
@@ -107,8 +109,9 @@ def _steps(path: Any) -> tuple[str, ...]:
     if isinstance(path, str):
         if path.startswith("$"):
             raise InvalidQueryError(
-                f"where: no operator named {path!r} can stand here, only paths, $and, $or and $not "
-                f"(a key that starts with $ is written as a tuple: ({path!r},))"
+                f"where: no operator named {path!r} can stand here, only paths, $and, $or and $not"
+                f"{nearest(path, _IN_PLACE_OF_A_PATH)} "
+                f"(a key that starts with $ is written as a tuple: ({path!r},)); see {_PAGE}"
             )
         return tuple(path.split("."))
     if isinstance(path, tuple) and path and all(isinstance(step, str) for step in path):
@@ -137,14 +140,40 @@ def _compile_operator(name: Any, operand: Any, depth: int) -> Test:
     if name == "$not":
         negated = _compile_condition(operand, depth + 1)
         return lambda value: not negated(value)
+    if name in ("$any", "$all"):
+        return _of_elements(name, operand, depth)
     try:
         make = _OPERATORS[name]
     except (KeyError, TypeError):
-        names = [*_OPERATORS, "$not"]
+        names = [*_OPERATORS, "$not", "$any", "$all"]
         raise InvalidQueryError(
-            f"where: no operator named {name!r}{nearest(str(name), names)}; known: {', '.join(sorted(names))}"
+            f"where: no operator named {name!r}{nearest(str(name), names)}; "
+            f"known: {', '.join(sorted(names))}; see {_PAGE}"
         ) from None
     return make(operand)
+
+
+def _of_elements(name: str, condition: Any, depth: int) -> Test:
+    if isinstance(condition, _LISTS):  # in MongoDB it has another meaning
+        raise InvalidQueryError(
+            f"where: {name} takes one condition for the elements, no list; "
+            '"has all of these" is an $and of $contains, and an element that is a list is {"$eq": […]}'
+        )
+    test, quantifier = _compile_element(condition, depth + 1), any if name == "$any" else all
+    return lambda value: isinstance(value, _LISTS) and quantifier(map(test, value))
+
+
+def _compile_element(condition: Any, depth: int) -> Test:
+    """Return the test of an element: of one that is a dict by a filter with paths, of any by a condition."""
+    if isinstance(condition, Mapping):
+        if len(condition) == 1 and "$not" in condition:
+            negated = _compile_element(condition["$not"], depth + 1)
+            return lambda value: not negated(value)
+        operators = [key for key in condition if isinstance(key, str) and key.startswith("$")]
+        if set(operators) <= set(_IN_PLACE_OF_A_PATH):
+            of_dict = _compile_clauses(condition, depth + 1)
+            return lambda value: type(value) is dict and of_dict(value)
+    return _compile_condition(condition, depth)
 
 
 # --- what the operators mean ---------------------------------------------------------------------
@@ -238,23 +267,27 @@ def _ordering(name: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any],
 def _within(operand: Any) -> Test:
     if not isinstance(operand, (list, tuple, set, frozenset)):
         raise InvalidQueryError("where: $in and $nin take a list of values")
-    scalars, tests = {}, []
-    for each in operand:
-        if isinstance(each, _CONTAINERS):
-            tests.append(_equal(each))
-            continue
-        _check_operand(each)
-        with contextlib.suppress(TypeError):  # a Decimal that signals, and equals nothing
-            scalars[_kind(each), each] = each
+    scalars: dict[str, set[Any]] = {}
+    tests = []
+    types = set(map(type, operand))
+    if types == {int} or types == {str}:  # as most are
+        scalars[_kind(next(iter(operand)))] = set(operand)
+    else:
+        for each in operand:
+            if isinstance(each, _CONTAINERS):
+                tests.append(_equal(each))
+                continue
+            _check_operand(each)
+            if same(each, each):  # else it is no number, and equals nothing
+                scalars.setdefault(_kind(each), set()).add(each)
 
     def test(value: Any) -> bool:
-        if value is _MISSING:
-            return False
         if isinstance(value, _CONTAINERS):
             return any(test(value) for test in tests)
+        members = scalars.get(_kind(value))
         try:
-            return same(value, scalars.get((_kind(value), value), _MISSING))
-        except TypeError:
+            return members is not None and value in members
+        except (TypeError, ArithmeticError):  # a Decimal that signals, and equals nothing
             return False
 
     return test
@@ -277,11 +310,31 @@ def _contains(operand: Any) -> Test:
     def test(value: Any) -> bool:
         if type(value) is str:
             return type(operand) is str and operand in value
-        if type(value) in (list, tuple, set, frozenset):
-            return any(same(item, operand) for item in value)
-        return False
+        return type(value) in _LISTS and any(same(item, operand) for item in value)
 
     return test
+
+
+def _contains_folded(operand: Any) -> Test:
+    folded = _text("$icontains", operand).casefold()
+
+    def test(value: Any) -> bool:
+        if type(value) is str:
+            return folded in value.casefold()
+        return type(value) in _LISTS and any(type(item) is str and item.casefold() == folded for item in value)
+
+    return test
+
+
+def _starts_with(operand: Any) -> Test:
+    text = _text("$startswith", operand)
+    return lambda value: type(value) is str and value.startswith(text)
+
+
+def _text(name: str, operand: Any) -> str:
+    if type(operand) is not str:
+        raise InvalidQueryError(f"where: {name} takes a str, not {type(operand).__name__}")
+    return operand
 
 
 _OPERATORS: dict[str, Callable[[Any], Test]] = {
@@ -295,4 +348,6 @@ _OPERATORS: dict[str, Callable[[Any], Test]] = {
     "$nin": _not_within,
     "$exists": _exists,
     "$contains": _contains,
+    "$icontains": _contains_folded,
+    "$startswith": _starts_with,
 }
