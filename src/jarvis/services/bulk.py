@@ -109,14 +109,13 @@ def _item(item: Mapping[str, Any], needed: tuple[str, ...], backend: StorageBack
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
     """Let the garbage collector wait during a block: it would scan new entries again and again, and free nothing."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
+    is_on = gc.isenabled()
     try:
+        gc.disable()
         yield
     finally:
-        gc.enable()
+        if is_on:
+            gc.enable()
 
 
 def ids_of(ids: Collection[str]) -> list[str]:
