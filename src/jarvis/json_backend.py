@@ -134,8 +134,8 @@ class JSONBackend(SelectingBackend):
         )
         self._store = Store(checked("file_path", file_path), self._options)
         self._clock: Callable[[], datetime] | None = None  # the system's
-        # else the verb of a subclass gets the value itself
-        self._takes_prepared = (type(self).create, type(self).update) == (JSONBackend.create, JSONBackend.update)
+        verbs = type(self).create, type(self).update  # those of a subclass get the value itself
+        self._takes_prepared = verbs == (JSONBackend.create, JSONBackend.update)
 
     @property
     def file_path(self) -> Path:
@@ -222,11 +222,10 @@ class JSONBackend(SelectingBackend):
 
     def discard(self, entry_id: str) -> bool:
         with self._store.changing(self._now) as transaction:
-            record = transaction.room(self.namespace).get(entry_id)
-            if record is None or record.has_expired(self._now()):
-                return False
-            transaction.remove(self.namespace, record, "delete")
-            return True
+            record = transaction.room(self.namespace).live(self._now()).get(entry_id)
+            if record is not None:
+                transaction.remove(self.namespace, record, "delete")
+            return record is not None
 
     def clear(self) -> int:
         with self._store.changing(self._now) as transaction:

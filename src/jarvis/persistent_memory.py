@@ -411,10 +411,11 @@ class MemoryModule:
 
         def create(moment: datetime) -> list[str]:
             entries: list[MemoryEntry] = []
-            for item in read:
-                until, times = item.expires_at, item.times
-                self._create(*item[:5], item.tags or [], until, author, moment, times, entries.append)
-            self.backend.create_many(entries)
+            with bulk.without_collection():
+                for item in read:
+                    until, times = item.expires_at, item.times
+                    self._create(*item[:5], item.tags or [], until, author, moment, times, entries.append)
+                self.backend.create_many(entries)
             return [entry.id for entry in entries]
 
         return self._change(create) if read else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import contextlib
+import gc
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -102,6 +104,18 @@ def _item(item: Mapping[str, Any], needed: tuple[str, ...], backend: StorageBack
         expires_at,
         times,
     )
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Let the garbage collector wait during a block: it would scan new entries again and again, and free nothing."""
+    is_on = gc.isenabled()
+    try:
+        gc.disable()
+        yield
+    finally:
+        if is_on:
+            gc.enable()
 
 
 def ids_of(ids: Collection[str]) -> list[str]:
