@@ -65,6 +65,7 @@ from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
 from jarvis.services.store import Store
 from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number
+from jarvis.services.table import Table
 from jarvis.services.unstorable import storable
 from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import StorageBackend
@@ -1852,6 +1853,14 @@ class MemoryModule:
             now=self._now,
             gates=self._gates,
         )
+
+    def table(self, category: str) -> Table:
+        """Return the memories of a category as a table of values by key.
+
+        Raises:
+            InvalidEntryError: `category` cannot be the name of one.
+        """
+        return Table(self, check_name("category", category))
 
     def for_namespace(self, namespace: str) -> MemoryModule:
         """Return a memory of another namespace of the same store, sharing its connections.
