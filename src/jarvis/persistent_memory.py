@@ -86,6 +86,7 @@ __all__ = [
     "Revision",
     "SweepReport",
     "Sweeper",
+    "Table",
 ]
 
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"

@@ -10,8 +10,7 @@ import pytest
 from jarvis.capabilities import Erases, Expires, KeepsHistory, Transactional
 from jarvis.conformance.fixtures import FakeClock, Promises
 from jarvis.errors import InvalidEntryError, InvalidQueryError
-from jarvis.persistent_memory import MemoryModule
-from jarvis.services.table import Table
+from jarvis.persistent_memory import MemoryModule, Table
 
 
 class TablePromises(Promises):
