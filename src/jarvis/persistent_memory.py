@@ -1462,15 +1462,22 @@ class MemoryModule:
 
     # --- the past ---------------------------------------------------------------------------------
 
-    def get_history(self, memory_id: str) -> list[Revision]:
+    def get_history(
+        self, memory_id: str, *, limit: int | None = None, offset: int = 0, ascending: bool = False
+    ) -> list[Revision]:
         """Return the past states of the memory, each with the change that ended it, newest first.
 
-        Deleted memories have them too; ``[]`` if the id is not known, or the memory was never changed.
+        Deleted memories have them too; ``[]`` if the id is not known, or the memory was never changed. `limit`,
+        `offset` and `ascending` are as for `search_memories`.
 
         Raises:
             UnsupportedError: the backend keeps no history.
         """
-        return ask(self.backend, KeepsHistory).revisions(asked_text("memory_id", memory_id))
+        page = MemoryQuery(limit=limit, offset=offset, ascending=ascending)  # which checks them
+        revisions = ask(self.backend, KeepsHistory).revisions(asked_text("memory_id", memory_id))
+        if page.ascending:
+            revisions.reverse()
+        return revisions[page.offset :][: page.limit]
 
     def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
         """Return the differences between two versions of the memory, one of which may be the present one.
