@@ -59,7 +59,7 @@ from jarvis.model.store_options import StoreOptions
 from jarvis.services import bulk, erasure, expiry, retention, timeline
 from jarvis.services.bulk import ids_of, items_of
 from jarvis.services.changing import abilities_of, sign
-from jarvis.services.expiry import Expiry, Lifetime, expiry_in, moment_of_expiry, moment_of_new_expiry
+from jarvis.services.expiry import NO_EXPIRY, Expiry, Lifetime, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
@@ -1634,6 +1634,7 @@ class MemoryModule:
     ) -> bool:
         """Let the memory expire at another time, or never; return whether it exists.
 
+        Without `ttl` and `expires_at` the ttl that it has (`MemoryEntry.ttl`) begins again.
         This change has a version and a place in the history; the timestamp, and so the place in lists, stays.
 
         Args:
@@ -1643,7 +1644,8 @@ class MemoryModule:
             module, task_id, reason: who makes the change, for which task, and why.
 
         Raises:
-            InvalidEntryError: neither or both are given, `ttl` is not above 0, or `expires_at` has passed.
+            InvalidEntryError: both are given, or neither and it has no ttl; `ttl` is not above 0, or `expires_at` has
+                passed.
             UnsupportedError: the backend has no expiry.
 
         >>> import tempfile
@@ -1657,8 +1659,9 @@ class MemoryModule:
         """
         ask(self.backend, Expires)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        until = moment_of_new_expiry(self._now(), ttl, expires_at)
-        return self._change(lambda _: expiry.touch(self.backend, memory_id, until, author))
+        now = self._now()
+        life = moment_of_new_expiry(now, ttl, expires_at)
+        return self._change(lambda _: expiry.touch(self.backend, memory_id, life, now, author))
 
     # --- erasure ----------------------------------------------------------------------------------
 
@@ -1955,7 +1958,7 @@ class MemoryModule:
             raise InvalidSettingError("clock: stands at the end of the calendar; set the clock of this machine right")
         return now
 
-    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry:
+    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry | None:
         if ttl is None and expires_at is None:
             return None
         ask(self.backend, Expires)
@@ -2005,7 +2008,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: list[str],
-        expires_at: Expiry,
+        life: Expiry | None,
         author: Author,
         moment: datetime,
         times: tuple[datetime | None, datetime] | None = None,
@@ -2014,6 +2017,7 @@ class MemoryModule:
         if self._dates.are_ahead:
             moment = self._after_its_key(key, None, moment)
         timestamp, created = times or (None, moment)
+        expires_at, lifetime = life or NO_EXPIRY
         entry = MemoryEntry(
             new_id(),
             category,
@@ -2024,7 +2028,8 @@ class MemoryModule:
             entity_id,
             timestamp or moment,
             author.creates(created),
-            expires_at=expiry_in(expires_at),
+            expires_at=expires_at,
+            ttl=lifetime,
         )
         (store or self.backend.create)(entry)
         return entry.id
@@ -2061,7 +2066,7 @@ class MemoryModule:
         entry: MemoryEntry,
         value: dict[str, Any],
         tags: list[str] | None,
-        expires_at: Expiry,
+        life: Expiry | None,
         author: Author,
         if_version: int | None,
         moment: datetime,
@@ -2076,8 +2081,8 @@ class MemoryModule:
         entry.value = value
         if tags is not None:
             entry.tags = tags
-        if expires_at is not None:
-            entry.expires_at = expiry_in(expires_at)
+        if life is not None:
+            entry.expires_at, entry.ttl = life
         author.updates(entry, moment)
         if self._abilities.history is not None:
             self._abilities.history.sign(author.signature("update"))
@@ -2097,7 +2102,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: Collection[str] | None,
-        expires_at: Expiry,
+        life: Expiry | None,
         author: Author,
     ) -> str:
         if value is None:
@@ -2106,7 +2111,7 @@ class MemoryModule:
         check_name("key", key)
         tags = None if tags is None else tag_list(tags)
         value = self.backend.prepare(value)
-        work = partial(self._upserted, category, key, value, entity_type, entity_id, tags, expires_at, author)
+        work = partial(self._upserted, category, key, value, entity_type, entity_id, tags, life, author)
         return self._change(work)
 
     def _upserted(
@@ -2117,7 +2122,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: list[str] | None,
-        expires_at: Expiry,
+        life: Expiry | None,
         author: Author,
         moment: datetime,
     ) -> str:
@@ -2127,9 +2132,9 @@ class MemoryModule:
             if kept is None and self._hides_archived():
                 kept = [tag for tag in entry.tags if tag != ARCHIVED]
             store = partial(self._update_if_changed, author, dict(entry.provenance))
-            if self._update(entry, value, kept, expires_at, author, None, moment, store):
+            if self._update(entry, value, kept, life, author, None, moment, store):
                 return entry.id
-        return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
+        return self._create(category, key, value, entity_type, entity_id, tags or [], life, author, moment)
 
     def _update_if_changed(self, author: Author, provenance: dict[str, str], entry: MemoryEntry) -> None:
         """Store an entry that was set; renew it if it is what it was, and due or not the newest of its key any more."""
