@@ -14,6 +14,7 @@ from jarvis._json.answer import explained, matching
 from jarvis._json.past import PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
+from jarvis._json.seen import Snapshot
 from jarvis._json.store import Store
 from jarvis.capabilities import (
     BacksUp,
@@ -26,6 +27,7 @@ from jarvis.capabilities import (
     Namespaced,
     Past,
     Settles,
+    TellsVersion,
     Transactional,
 )
 from jarvis.codec import InvalidMomentError, instant_of
@@ -107,6 +109,7 @@ class JSONBackend(SelectingBackend):
         Namespaced,
         BacksUp,
         Settles,
+        TellsVersion,
     )
 
     def __init__(
@@ -329,6 +332,10 @@ class JSONBackend(SelectingBackend):
 
     def last_position(self) -> int:
         return self._store.seen().last_number()
+
+    def version(self) -> object:
+        now, seen = self._now(), self._store.seen()
+        return seen.version(now) if isinstance(seen, Snapshot) else None
 
     def list_namespaces(self) -> list[str]:
         now = self._now()

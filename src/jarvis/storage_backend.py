@@ -393,4 +393,5 @@ class BackendWrapper(StorageBackend):
     changes_since = _forwarded(protocols.MarksCursors.changes_since)
     newest_cursor = _forwarded(protocols.MarksCursors.newest_cursor)
     pulse = _forwarded(protocols.WakesWatchers.pulse)
+    version = _forwarded(protocols.TellsVersion.version)
     list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)

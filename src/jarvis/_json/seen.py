@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from bisect import bisect_right
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -188,7 +189,17 @@ class Snapshot(Seen):
     ) -> None:
         super().__init__(rooms, archives, clock, spans, erasing)
         self.path, self.stamp = path, stamp
+        self._identity = object()
+        self._expiries: list[int] | None = None
         if sys.platform == "win32":
             os.close(descriptor)
         else:
             weakref.finalize(self, os.close, descriptor)
+
+    def version(self, now: int) -> object:
+        """Return a value that is equal as long as this is the state in the file and no entry expires."""
+        expiries = self._expiries
+        if expiries is None:
+            records = (record for room in self.rooms.values() for record in room.records.values())
+            expiries = self._expiries = sorted(record.expires for record in records if record.expires is not None)
+        return self._identity, bisect_right(expiries, now)

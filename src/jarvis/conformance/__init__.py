@@ -45,6 +45,7 @@ from jarvis.conformance.transactions import SharedCommitPromises, TransactionPro
 from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
+from jarvis.conformance.versions import VersionPromises
 
 __all__ = ["BackendContract", "BackendMachine", "machine"]
 
@@ -66,6 +67,7 @@ class BackendContract(
     ErasurePromises,
     CompressionPromises,
     FeedPromises,
+    VersionPromises,
     ModulePromises,
     ChangePromises,
     DatingPromises,
