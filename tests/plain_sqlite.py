@@ -30,15 +30,7 @@ Args = TypeVarTuple("Args")
 class PlainDriver:
     """One connection of the standard library, in the plainest words."""
 
-    dialect = Dialect(
-        here="1",
-        unindexed="",
-        join_in_order="JOIN",
-        members="SELECT value FROM json_each",
-        pages="PRAGMA page_count",
-        value_at="json_extract",
-        kind_at="json_type",
-    )
+    dialect = Dialect(**{**engine.WORDS, "here": "1", "unindexed": "", "join_in_order": "JOIN"})
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -141,9 +133,7 @@ class PlainDriver:
 _in_flight: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)  # held from a date until that is visible
 
 
-class _Here(Gate):
-    """What a thread has: its session, the task that has a transaction open on it, and the call that is going on."""
-
+class _Here(Gate):  # what a thread has: its session, the task with a transaction on it, and the call that is going on
     def __init__(self) -> None:
         super().__init__()
         self.session: Session | None = None

@@ -351,6 +351,42 @@ def test_a_write_is_one_sync_and_a_bulk_load_is_one_too(tmp_path: Path, counting
     assert for_bulk <= 4  # its own, and a checkpoint's
 
 
+def test_an_upsert_that_changes_nothing_writes_nothing(store: SQLiteBackend) -> None:
+    memory = MemoryModule(storage_backend=store)
+    memory.upsert_memory("c", "same", {"n": 1}, "t", tags=["common"])
+    memory.upsert_memory("c", "same", {"n": 1}, "t", tags=["common"])
+
+    with Watch(store) as watch:
+        memory.upsert_memory("c", "same", {"n": 1}, "t", tags=["common"])
+
+    assert watch.texts() == ["BEGIN", "SELECT", "SELECT", "COMMIT"]  # by category and key; the newest of the key
+
+
+def test_what_a_full_handle_finds_is_on_the_disk_when_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counting: type[_CountingFile]
+) -> None:
+    class Counting(files.System):
+        def sync(self, descriptor: int) -> None:
+            counting.syncs += 1
+            super().sync(descriptor)
+
+    monkeypatch.setattr(files, "system", Counting())
+    lazy = MemoryModule(storage_dir=tmp_path, durability="normal")
+    syncs = []
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        for number in (1, 1, 2, 2):
+            lazy.set_user_preference("theme", {"n": number})
+            with memory.transaction():
+                pass  # syncs nothing, so it notes nothing as synced
+            for _ in range(2):
+                counting.syncs = 0
+                memory.set_user_preference("theme", {"n": number})
+                syncs.append(counting.syncs)
+    lazy.shutdown()
+
+    assert syncs == [1, 0, 0, 0, 1, 0, 0, 0]
+
+
 def test_json_writes_its_file_once_in_a_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Counting(files.System):
         replaced = 0

@@ -20,7 +20,7 @@ import pytest
 from jarvis import caching
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.caching import CachedBackend
-from jarvis.conformance.fixtures import NOON, FakeClock, an_entry
+from jarvis.conformance.fixtures import FAR, NOON, FakeClock, an_entry
 from jarvis.errors import InvalidSettingError, KeyUnavailableError, UnsupportedError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFunction
@@ -33,6 +33,7 @@ from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import BackendWrapper, StorageBackend
 
 from .plain_sqlite import PlainBackend
+from .test_wrapping import VERBS
 
 CANARY = "canary-7f3a"
 
@@ -124,6 +125,25 @@ def test_a_question_that_is_asked_again_is_answered_from_memory(cached: CachedBa
     assert first
     assert again == first == QUESTIONS[verb](asked.wrapped)
     assert asked.questions == {verb: 1}
+
+
+CHANGING = {
+    *("create", "create_many", "update", "update_if_changed", "recreate", "delete", "discard", "clear", "erase"),
+    *("purge_expired", "mend_dates", "transaction", "change", "shutdown"),
+}
+ASKED_EACH_TIME = {
+    *("iterate", "explain", "as_of", "revisions", "changes", "changes_since", "first_position", "last_position"),
+    *("own_position", "newest_cursor", "pulse", "list_namespaces", "last_moment", "key_slots", "prepare", "moment"),
+    *("sign", "announce", "complete", "bootstrap", "prune", "finish_erasing", "back_up", "recompress", "version"),
+    *("add_key_slot", "remove_key_slot", "encrypt", "decrypt", "rotate"),
+}
+
+
+def test_a_cache_knows_of_each_verb_what_it_does() -> None:
+    own = {name for name in vars(CachedBackend) if name in VERBS}
+
+    assert QUESTIONS.keys() | {"query", "list_all"} | CHANGING == own
+    assert own | ASKED_EACH_TIME == VERBS
 
 
 def test_an_absent_entry_is_kept_until_it_is_there(cached: CachedBackend, asked: Asked) -> None:
@@ -532,6 +552,8 @@ def test_what_is_changed_through_the_cache_shows_at_once(far: Asked) -> None:
         lambda: cached.create(an_entry("2")),
         lambda: cached.for_namespace("default").create(an_entry("3")),
         lambda: cached.update(an_entry("2", tags=["new"])),
+        lambda: cached.update_if_changed(an_entry("2", tags=["new"], timestamp=FAR), renews=True),
+        lambda: cached.create_many([an_entry("5"), an_entry("6")]),
         lambda: cached.delete("2"),
         lambda: cached.discard("3"),
         lambda: cached.recreate(an_entry("3")),

@@ -24,6 +24,7 @@ _MOST_TEXT, _MOST_QUERIES = 6_000, 40
 
 _TAGS = [f"tag-{number}" for number in range(MAX_TAGS)]
 _KEYS = [f"key-{number}" for number in range(MAX_NAMED)]
+_ITEMS = [{"category": "items", "key": key, "value": {}, "entity_type": "t"} for key in _KEYS[:2_000]]
 _NUMBERS = list(range(MAX_FILTER_PARTS))
 
 Case = tuple[str, int, Callable[[MemoryModule, int], object]]
@@ -67,6 +68,11 @@ CASES: list[Case] = [
     *_of_each("count_memories"),
     *_of_each("iter_memories"),
     *_of_each("erase_memories", "absent"),
+    *_of_each("delete_memories", "absent"),
+    *_of_each("pop_memory", "absent"),
+    ("delete_memories ids", MAX_NAMED, lambda memory, n: memory.delete_memories(ids=_KEYS[:n])),
+    ("create_memories items", 2_000, lambda memory, n: memory.create_memories(_ITEMS[:n])),
+    ("upsert_memories items", 2_000, lambda memory, n: memory.upsert_memories(_ITEMS[:n])),
 ]
 
 
@@ -114,7 +120,7 @@ def test_every_verb_that_takes_a_list_is_measured() -> None:
         for name, verb in vars(kind).items()
         if not name.startswith("_") and inspect.isfunction(verb)
         for parameter in inspect.signature(verb).parameters.values()
-        if "Collection[" in str(parameter.annotation) or parameter.name == "where"
+        if any(kind in str(parameter.annotation) for kind in ("Collection[", "Iterable[")) or parameter.name == "where"
     }
 
     assert {" ".join(name.split()[:2]) for name, _, _ in CASES} == taken

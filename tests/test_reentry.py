@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import linecache
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -115,6 +116,14 @@ VERBS: dict[str, Callable[[MemoryModule, str], object]] = {
     "create": lambda memory, _: memory.create_memory("notes", "n", {"n": 1}, "note", tags=["a", "b"]),
     "upsert": lambda memory, _: memory.upsert_memory("notes", "one", {"n": 1}),
     "update": lambda memory, memory_id: memory.update_memory(memory_id, {"n": 2}, tags=["c"]),
+    "same": lambda memory, _: memory.upsert_memory("notes", "it", {"n": 0}, module="renewer", task_id=str(time.time())),
+    "move": lambda memory, memory_id: memory.move_memory(memory_id, key="moved"),
+    "many": lambda memory, _: memory.create_memories(
+        [{"category": "notes", "key": "n", "value": {}, "entity_type": "note"}] * 3
+    ),
+    "delete many": lambda memory, _: memory.undo_change(
+        memory.delete_memories(category="notes").cursor or memory.newest_cursor()
+    ),
     "merge": lambda memory, memory_id: memory.merge_memory(memory_id, {"m": 2}),
     "touch": lambda memory, memory_id: memory.touch_memory(memory_id, ttl=3600),
     "undo": lambda memory, memory_id: memory.undo(memory_id),

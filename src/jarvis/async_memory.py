@@ -217,6 +217,8 @@ class AsyncMemoryModule(_Face[MemoryModule]):
 
     create_memory = awaitable(MemoryModule.create_memory, "change")
     upsert_memory = awaitable(MemoryModule.upsert_memory, "change")
+    create_memories = awaitable(MemoryModule.create_memories, "change")
+    upsert_memories = awaitable(MemoryModule.upsert_memories, "change")
     set_user_preference = awaitable(MemoryModule.set_user_preference, "change")
     set_device_info = awaitable(MemoryModule.set_device_info, "change")
     record_task = awaitable(MemoryModule.record_task, "change")
@@ -241,9 +243,12 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     get_task_history = awaitable(MemoryModule.get_task_history, "read")
 
     update_memory = awaitable(MemoryModule.update_memory, "change")
+    move_memory = awaitable(MemoryModule.move_memory, "change")
     merge_memory = awaitable(MemoryModule.merge_memory, "change")
     modify_memory = awaitable(MemoryModule.modify_memory, "change")
     delete_memory = awaitable(MemoryModule.delete_memory, "change")
+    delete_memories = awaitable(MemoryModule.delete_memories, "change")
+    pop_memory = awaitable(MemoryModule.pop_memory, "change")
     delete_user_preference = awaitable(MemoryModule.delete_user_preference, "change")
     touch_memory = awaitable(MemoryModule.touch_memory, "change")
 
@@ -251,6 +256,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     diff_memory = awaitable(MemoryModule.diff_memory, "read")
     restore_memory = awaitable(MemoryModule.restore_memory, "change")
     undo = awaitable(MemoryModule.undo, "change")
+    undo_change = awaitable(MemoryModule.undo_change, "change")
 
     changes = awaitable(MemoryModule.changes, "read")
     newest_cursor = awaitable(MemoryModule.newest_cursor, "read")

@@ -340,7 +340,9 @@ class CachedBackend(BackendWrapper):
     # --- what changes the store ------------------------------------------------------------------
 
     create = _dropping(StorageBackend.create)
+    create_many = _dropping(StorageBackend.create_many)
     update = _dropping(StorageBackend.update)
+    update_if_changed = _dropping(StorageBackend.update_if_changed)
     delete = _dropping(StorageBackend.delete)
     discard = _dropping(StorageBackend.discard)
     clear = _dropping(StorageBackend.clear)

@@ -433,6 +433,13 @@ class FeedsChanges(Protocol):
     def last_position(self) -> int:
         """Return the number of the newest commit of the store."""
 
+    def own_position(self) -> int:
+        """Return the number of the last change of the caller's transaction, which others do not see yet.
+
+        Raises:
+            TransactionError: no transaction is open in this thread.
+        """
+
 
 class MarksCursors(Protocol):
     """cursors that name their store: a cursor from before a restore is refused, not taken for one from after it.

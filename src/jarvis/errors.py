@@ -43,6 +43,10 @@ class InvalidEntryError(JarvisError, ValueError):
     def __str__(self) -> str:
         return f"{self.field}: {self.problem}"
 
+    def of_item(self, position: int) -> InvalidEntryError:
+        """Return the same error about the item at this position of a list, counted from 0."""
+        return InvalidEntryError(f"item {position}: {self.field}", self.problem)
+
 
 class InvalidQueryError(JarvisError, ValueError):
     """A filter, limit, cursor or operator does not mean anything."""

@@ -14,7 +14,6 @@ from jarvis._json.answer import explained, matching
 from jarvis._json.past import PastRoom
 from jarvis._json.record import Draft, Record
 from jarvis._json.room import LiveRoom, Room
-from jarvis._json.seen import Snapshot
 from jarvis._json.store import Store
 from jarvis.capabilities import (
     BacksUp,
@@ -36,14 +35,13 @@ from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
     EntryNotFoundError,
-    InvalidQueryError,
     StoreAccessError,
     TransactionError,
     UnsupportedError,
 )
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
-from jarvis.model.query import MemoryQuery, asked_instant
+from jarvis.model.query import MemoryQuery, asked_as_of
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import exact_filters, settle
@@ -137,6 +135,8 @@ class JSONBackend(SelectingBackend):
         )
         self._store = Store(checked("file_path", file_path), self._options)
         self._clock: Callable[[], datetime] | None = None  # the system's
+        verbs = type(self).create, type(self).update  # those of a subclass get the value itself
+        self._takes_prepared = verbs == (JSONBackend.create, JSONBackend.update)
 
     @property
     def file_path(self) -> Path:
@@ -169,13 +169,12 @@ class JSONBackend(SelectingBackend):
         return self._entry(self._room().get(entry_id))
 
     def update(self, entry: MemoryEntry) -> None:
-        draft = Draft(entry)
-        with self._store.changing(self._now) as transaction:
-            before = transaction.room(self.namespace).get(entry.id)
-            if before is None or before.has_expired(self._now()):
-                raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
-            commit = transaction.next_commit()
-            transaction.put(self.namespace, draft.record(self.namespace, before.version + 1, commit))
+        self._update(entry, is_change=True)
+
+    def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
+        if not self._takes_prepared:
+            return super().update_if_changed(entry, renews=renews)
+        return self._update(entry, is_change=False, renews=renews)
 
     def shutdown(self) -> None:
         self._store.shut_down()
@@ -196,10 +195,7 @@ class JSONBackend(SelectingBackend):
     def prepare(self, value: dict[str, Any]) -> dict[str, Any]:
         if is_small(value):
             return value
-        kind = type(self)
-        if kind.create is JSONBackend.create and kind.update is JSONBackend.update:
-            return prepare(value, "off")
-        return super().prepare(value)  # a subclass's own verb is given the value itself
+        return prepare(value, "off") if self._takes_prepared else super().prepare(value)
 
     def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
         records = map(self._room().get, ids)
@@ -227,11 +223,10 @@ class JSONBackend(SelectingBackend):
 
     def discard(self, entry_id: str) -> bool:
         with self._store.changing(self._now) as transaction:
-            record = transaction.room(self.namespace).get(entry_id)
-            if record is None or record.has_expired(self._now()):
-                return False
-            transaction.remove(self.namespace, record, "delete")
-            return True
+            record = transaction.room(self.namespace).live(self._now()).get(entry_id)
+            if record is not None:
+                transaction.remove(self.namespace, record, "delete")
+            return record is not None
 
     def clear(self) -> int:
         with self._store.changing(self._now) as transaction:
@@ -273,6 +268,7 @@ class JSONBackend(SelectingBackend):
             return [
                 state.revision(datetime_of(state.made))
                 for state in itertools.takewhile(lambda state: not state.ends_expired(now), states)
+                if not state.ends_in_renewal
             ]
 
     def recreate(self, entry: MemoryEntry) -> None:
@@ -287,10 +283,7 @@ class JSONBackend(SelectingBackend):
                 transaction.tell_again(self.namespace, record)
 
     def as_of(self, moment: datetime) -> Past:
-        instant = asked_instant("as_of", moment)
-        if instant is None:
-            raise InvalidQueryError("as_of: takes a datetime, not None")
-        return _Then(self, max(instant, FIRST_INSTANT))
+        return _Then(self, max(asked_as_of(moment), FIRST_INSTANT))
 
     def prune(self, now: datetime, limit: int) -> int:
         with self._store.changing(self._now) as transaction:
@@ -334,8 +327,10 @@ class JSONBackend(SelectingBackend):
         return self._store.seen().last_number()
 
     def version(self) -> object:
-        now, seen = self._now(), self._store.seen()
-        return seen.version(now) if isinstance(seen, Snapshot) else None
+        return self._store.seen().version(self._now())
+
+    def own_position(self) -> int:
+        return self._store.own_transaction().clock.commit
 
     def list_namespaces(self) -> list[str]:
         now = self._now()
@@ -362,6 +357,20 @@ class JSONBackend(SelectingBackend):
 
     def _now(self) -> int:
         return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())
+
+    def _update(self, entry: MemoryEntry, *, is_change: bool, renews: bool = True) -> bool:
+        draft = Draft(entry)
+        with self._store.changing(self._now) as transaction:
+            before = transaction.room(self.namespace).get(entry.id)
+            if before is None or before.has_expired(self._now()):
+                raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
+            is_same = not is_change and draft.is_in(before)
+            if is_same and not renews:
+                transaction.found = True
+                return False
+            version, commit = before.version + (not is_same), transaction.next_commit()
+            transaction.put(self.namespace, draft.record(self.namespace, version, commit, renewed=is_same))
+            return True
 
     def _make_room(self, transaction: Transaction, entry_id: str) -> None:
         """Purge the entry with this id if it has expired; raise `DuplicateEntryError` if it has not."""
@@ -394,9 +403,8 @@ class JSONBackend(SelectingBackend):
             yield entry
 
     def _counted(self, room: _Answering, query: MemoryQuery) -> int:
-        records = matching(room.candidates(query), query)
         with self._decoding():
-            return sum(1 for _ in records)
+            return sum(1 for _ in matching(room.candidates(query), query))
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,8 @@ from jarvis.errors import (
     InvalidSettingError,
 )
 from jarvis.model.author import NOBODY, Author, acting
-from jarvis.model.change import Change
-from jarvis.model.dating import Dates
+from jarvis.model.change import Change, Deleted
+from jarvis.model.dating import Dates, times_of_import
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
     MOST_VERSIONS,
@@ -53,11 +53,13 @@ from jarvis.model.marks import ABSENT, NEVER, Absent
 from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
 from jarvis.model.place import Order
 from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
+from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
-from jarvis.services import erasure, expiry, retention, timeline
+from jarvis.services import bulk, erasure, expiry, retention, timeline
+from jarvis.services.bulk import ids_of, items_of
 from jarvis.services.changing import abilities_of, sign
-from jarvis.services.expiry import Lifetime, moment_of_expiry, moment_of_new_expiry
+from jarvis.services.expiry import Expiry, Lifetime, expiry_in, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
@@ -71,6 +73,7 @@ __all__ = [
     "ABSENT",
     "NEVER",
     "Change",
+    "Deleted",
     "Difference",
     "Explanation",
     "HistoryPolicy",
@@ -304,20 +307,44 @@ class MemoryModule:
         *,
         ttl: Lifetime | None = None,
         expires_at: datetime | None = None,
+        if_absent: bool = False,
+        timestamp: datetime | None = None,
+        created_at: datetime | None = None,
         reason: str | None = None,
     ) -> str:
         """Store a new memory, even if one with this key exists; return its id (a UUID).
 
-        With `ttl` (how long from now: a timedelta or seconds) or `expires_at` (a moment; naive means local time) the
-        memory expires: from that instant on no call returns it. See also `touch_memory`.
+        With `ttl` (how long from now: a timedelta or seconds; or `NEVER`) or `expires_at` (a moment; naive means local
+        time) the memory expires: from that instant on no call returns it. See also `touch_memory`.
+
+        With ``if_absent=True``, if there is a memory of (category, key), nothing is stored, and the id of the one that
+        was written last is returned. Atomic, as `upsert_memory` is.
+
+        An import gives `timestamp`, which orders lists and is kept as it is, and `created_at` (both: naive means local
+        time). Without `created_at` the memory was created at the timestamp, or now if that is earlier. Other changes
+        are dated by the clock all the same; as of a moment, the memory is there from this call on.
 
         Raises:
-            InvalidEntryError: a field cannot be stored exactly; nothing was stored.
+            InvalidEntryError: a field cannot be stored exactly, or `created_at` is later than the timestamp or now;
+                nothing was stored.
+            UnsupportedError: `if_absent` is given, and the backend has no transactions.
         """
         author, tags = self._author(module, task_id, reason), tag_list(tags)
         until = self._expiry(ttl, expires_at)
         value = self.backend.prepare(value)
-        return self._change(partial(self._create, category, key, value, entity_type, entity_id, tags, until, author))
+        create = partial(self._create, category, key, value, entity_type, entity_id, tags, until, author)
+        if timestamp is not None or created_at is not None:
+            create = partial(create, times=times_of_import(timestamp, created_at, self._now()))
+        if if_absent is not False and is_on("if_absent", if_absent):
+            ask(self.backend, Transactional)
+            check_name("category", category)
+            check_name("key", key)
+            return self._change(partial(self._create_if_absent, category, key, create))
+        return self._change(create)
+
+    def _create_if_absent(self, category: str, key: str, create: Callable[[datetime], str], moment: datetime) -> str:
+        entry = self.backend.last_written(category, key)
+        return create(moment) if entry is None else entry.id
 
     def upsert_memory(
         self,
@@ -337,9 +364,13 @@ class MemoryModule:
         """Set the value of the memory of (category, key) that was written last, or create one; return its id.
 
         Atomic: if any number of threads and processes upsert one key at once, one creates and the others update. An
-        update keeps entity type and id. It keeps the expiry if neither `ttl` nor `expires_at` is given, and the tags if
+        update keeps entity type and id. It keeps the expiry if neither `ttl` nor `expires_at` is given (``ttl=NEVER``
+        ends it), and the tags if
         `tags` is None; but it removes the tag ``archived`` if this module hides archived memories. An expired memory
         is replaced by a new one.
+
+        If value, tags, entity and expiry are byte for byte what is stored, nothing is changed: no version, no past
+        state, no event. The timestamp and the author are renewed, at most once in an hour for one author.
 
         Raises:
             InvalidEntryError: a field cannot be stored exactly; nothing was changed.
@@ -349,6 +380,74 @@ class MemoryModule:
         author = self._author(module, task_id, reason)
         until = self._expiry(ttl, expires_at)
         return self._upsert(category, key, value, entity_type, entity_id, tags, until, author)
+
+    def create_memories(
+        self,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> list[str]:
+        """Store a new memory for each item, all or none; return their ids.
+
+        An item is a dict of arguments of `create_memory`: ``category``, ``key``, ``value`` and ``entity_type``; perhaps
+        ``entity_id``, ``tags``, ``ttl``, ``expires_at``, ``timestamp`` and ``created_at``. All of them have one author
+        and one moment.
+
+        Raises:
+            InvalidEntryError: an item is wrong, or cannot be stored exactly; the error names its position, counted from
+                0, as in ``item 3: value: …``. Nothing was stored.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> items = [{"category": "n", "key": str(n), "value": {"n": n}, "entity_type": "number"} for n in range(1000)]
+        >>> len(memory.create_memories(items, module="importer"))
+        1000
+        """
+        author = self._author(module, task_id, reason)
+        read = items_of(items, ("category", "key", "value", "entity_type"), self.backend, self._now())
+
+        def create(moment: datetime) -> list[str]:
+            entries: list[MemoryEntry] = []
+            with bulk.without_collection():
+                for item in read:
+                    until, times = item.expires_at, item.times
+                    self._create(*item[:5], item.tags or [], until, author, moment, times, entries.append)
+                self.backend.create_many(entries)
+            return [entry.id for entry in entries]
+
+        return self._change(create) if read else []
+
+    def upsert_memories(
+        self,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> list[str]:
+        """Do for each item what `upsert_memory` does, in their order, all or none; return the ids.
+
+        An item is a dict as for `create_memories`; it needs no ``entity_type``, and takes no ``timestamp`` and no
+        ``created_at``.
+
+        Raises:
+            InvalidEntryError: as there.
+            UnsupportedError: the backend has no transactions.
+        """
+        ask(self.backend, Transactional)
+        author = self._author(module, task_id, reason)
+        read = items_of(items, ("category", "key", "value"), self.backend, self._now())
+        for position, item in enumerate(read):  # before anything is changed
+            try:
+                if item.times is not None:
+                    raise InvalidEntryError("timestamp", "and created_at are for memories that are created")
+                self._create(*item[:5], item.tags or [], None, author, self._now(), None, encode_body)
+            except InvalidEntryError as error:
+                raise error.of_item(position) from None
+        return self._change(lambda moment: [self._upserted(*item[:7], author, moment) for item in read]) if read else []
 
     def set_user_preference(
         self,
@@ -364,7 +463,8 @@ class MemoryModule:
         """Set the preference `key`, creating or replacing it; return its id.
 
         Preferences have a category of their own: a task or device with the same key is not touched. `ttl` and
-        `expires_at` are as for `upsert_memory`; an expired preference is absent.
+        `expires_at` are as for `upsert_memory`; an expired preference is absent. To set what is stored is no change, as
+        there.
         """
         author = self._author(module, task_id, reason, "preferences_manager")
         until = self._expiry(ttl, expires_at)
@@ -1031,6 +1131,56 @@ class MemoryModule:
         value = None if value is None else self.backend.prepare(value)
         return self._revise(memory_id, lambda entry: entry.value if value is None else value, tags, author, if_version)
 
+    def move_memory(
+        self,
+        memory_id: str,
+        category: str | None = None,
+        key: str | None = None,
+        *,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Give the memory another category, key or entity; return whether it exists.
+
+        It keeps its id, value, tags and history. An argument of None changes nothing; ``entity_id=ABSENT`` removes the
+        entity's id. This is a change as `update_memory` makes one, and can be undone.
+
+        Raises:
+            InvalidEntryError: nothing is given, or a name cannot be stored; the memory stays as it was.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> memory_id = memory.create_memory("inbox", "idea", {"text": "a hat"}, "note")
+        >>> memory.move_memory(memory_id, category="projects")
+        True
+        >>> memory.get_memory(memory_id).category
+        'projects'
+        """
+        given = {"category": category, "key": key, "entity_type": entity_type, "entity_id": entity_id}
+        names = {name: text for name, text in given.items() if text is not None}
+        if not names:
+            raise InvalidEntryError(
+                "category", "is not given, nor are key, entity_type and entity_id; give one of them"
+            )
+        for name, text in names.items():
+            if name != "entity_id" or text is not ABSENT:
+                check_name(name, text)
+        memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
+
+        def move(moment: datetime) -> bool:
+            entry = self.backend.read(memory_id)
+            if entry is None:
+                return False
+            for name, text in names.items():
+                setattr(entry, name, None if text is ABSENT else text)
+            return self._update(entry, entry.value, None, None, author, None, moment)
+
+        return self._change(move)
+
     def merge_memory(
         self,
         memory_id: str,
@@ -1136,6 +1286,135 @@ class MemoryModule:
 
         return self._change(delete)
 
+    def delete_memories(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        ids: Collection[str] | None = None,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        include_archived: bool = False,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> Deleted:
+        """Delete the memories with these ids, or those that `search_memories` finds, all or none; return how many.
+
+        `undo_change` takes the cursor that is returned, and brings all of them back.
+
+        Raises:
+            InvalidQueryError: neither `ids` nor a filter is given (`clear_all` deletes everything), or both are, or one
+                is invalid.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> for number in range(3):
+        ...     _ = memory.record_task(str(number), {"status": "completed"})
+        >>> deleted = memory.delete_memories(category="tasks")
+        >>> deleted.count, memory.count_memories(), memory.undo_change(deleted.cursor), memory.count_memories()
+        (3, 0, 3, 3)
+        """
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+            exclude_tags=self._hidden(include_archived, tags),
+        )
+        is_filtered = query != MemoryQuery(tags_match=tags_match, exclude_tags=query.exclude_tags)
+        if is_filtered == (ids is not None):
+            raise InvalidQueryError("delete_memories: give ids, or a filter, not both; clear_all() deletes everything")
+        which = query if ids is None else ids_of(ids)
+        author = self._author(module, task_id, reason)
+        return self._change(lambda _: bulk.delete(self.backend, which, author))
+
+    def pop_memory(
+        self,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        *,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        order: Order = "changed",
+        ascending: bool | None = None,
+        include_archived: bool = False,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> MemoryEntry | None:
+        """Delete the first memory that `search_memories` finds, and return it; None if there is none.
+
+        Atomic: of any number of threads and processes, one gets it. With ``ascending=True`` the oldest goes first, as
+        in a queue.
+
+        Raises:
+            InvalidQueryError: a filter is invalid.
+            UnsupportedError: the backend has no transactions.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> for number in range(3):
+        ...     _ = memory.create_memory("jobs", str(number), {}, "job")
+        >>> memory.pop_memory(category="jobs", order="created", ascending=True).key
+        '0'
+        """
+        ask(self.backend, Transactional)
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+            order=order,
+            ascending=ascending,
+            limit=1,
+            exclude_tags=self._hidden(include_archived, tags),
+        )
+        author = self._author(module, task_id, reason)
+
+        def pop(_: datetime) -> MemoryEntry | None:
+            sign(self.backend, author, "delete")
+            for entry in self.backend.select(query):
+                if self.backend.discard(entry.id):
+                    return entry
+            return None
+
+        return self._change(pop)
+
     def delete_user_preference(
         self, key: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
     ) -> bool:
@@ -1228,6 +1507,7 @@ class MemoryModule:
     def undo(
         self,
         memory_id: str,
+        steps: int = 1,
         *,
         module: str | None = None,
         task_id: str | None = None,
@@ -1235,10 +1515,12 @@ class MemoryModule:
     ) -> bool:
         """Undo the last change of the memory, even its deletion or its creation; return whether the id is known.
 
-        To undo an undo makes the change again. The expiry is as for `restore_memory`.
+        With `steps` above 1, undo that many changes at once. To undo an undo makes the change again: two calls change
+        nothing, and ``steps=2`` is two steps back. The expiry is as for `restore_memory`.
 
         Raises:
-            RevisionNotFoundError: the state before the change is not known any more.
+            InvalidQueryError: `steps` is no whole number above 0.
+            RevisionNotFoundError: the state before these changes is not known any more, or there were not so many.
             UnsupportedError: the backend keeps no history.
 
         >>> import tempfile
@@ -1254,8 +1536,25 @@ class MemoryModule:
         {'mode': 'dark'}
         """
         ask(self.backend, KeepsHistory)
+        timeline.check_steps(steps)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        return self._change(lambda moment: timeline.undo(self.backend, memory_id, author, moment))
+        return self._change(lambda moment: timeline.undo(self.backend, memory_id, steps, author, moment))
+
+    def undo_change(
+        self, cursor: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
+    ) -> int:
+        """Undo the change at a cursor (`Deleted.cursor`, `Change.cursor`), all or none; return its number of memories.
+
+        What one call changed is undone as one: all memories that `delete_memories`, `clear_all` or `upsert_memories`
+        changed in the same way. A creation with a `timestamp` of its own is undone alone.
+
+        Raises:
+            CursorExpiredError, InvalidQueryError: as `changes` does.
+            RevisionNotFoundError: a memory was changed since, or what was before is not known any more.
+            UnsupportedError: the backend keeps no history, or has no feed.
+        """
+        author = self._author(module, task_id, reason)
+        return bulk.undo(self.backend, cursor, author, self._change)
 
     # --- what happened -----------------------------------------------------------------------------
 
@@ -1330,7 +1629,7 @@ class MemoryModule:
 
         Args:
             memory_id: the id of the memory; an expired one does not exist.
-            ttl: how long from now, a timedelta or seconds; None for ever.
+            ttl: how long from now, a timedelta or seconds; `NEVER`, or None, for ever.
             expires_at: the moment of expiry, in place of `ttl`; naive means local time.
             module, task_id, reason: who makes the change, for which task, and why.
 
@@ -1639,7 +1938,7 @@ class MemoryModule:
             raise InvalidSettingError("clock: stands at the end of the calendar; set the clock of this machine right")
         return now
 
-    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> datetime | None:
+    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry:
         if ttl is None and expires_at is None:
             return None
         ask(self.backend, Expires)
@@ -1689,12 +1988,15 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: list[str],
-        expires_at: datetime | None,
+        expires_at: Expiry,
         author: Author,
         moment: datetime,
+        times: tuple[datetime | None, datetime] | None = None,
+        store: Callable[[MemoryEntry], object] | None = None,
     ) -> str:
         if self._dates.are_ahead:
             moment = self._after_its_key(key, None, moment)
+        timestamp, created = times or (None, moment)
         entry = MemoryEntry(
             new_id(),
             category,
@@ -1703,11 +2005,11 @@ class MemoryModule:
             tags,
             entity_type,
             entity_id,
-            moment,
-            author.creates(moment),
-            expires_at=expires_at,
+            timestamp or moment,
+            author.creates(created),
+            expires_at=expiry_in(expires_at),
         )
-        self.backend.create(entry)
+        (store or self.backend.create)(entry)
         return entry.id
 
     def _revise(
@@ -1742,24 +2044,28 @@ class MemoryModule:
         entry: MemoryEntry,
         value: dict[str, Any],
         tags: list[str] | None,
-        expires_at: datetime | None,
+        expires_at: Expiry,
         author: Author,
         if_version: int | None,
         moment: datetime,
+        store: Callable[[MemoryEntry], object] | None = None,
     ) -> bool:
-        """Update an entry that was just read; return whether it still exists, or raise if `if_version` needs it."""
+        """Update an entry that was just read; return whether it still exists, or raise if `if_version` needs it.
+
+        `store`: in place of the backend's `update`.
+        """
         if self._dates.are_ahead:
             moment = self._after_its_key(entry.key, entry.id, moment)
         entry.value = value
         if tags is not None:
             entry.tags = tags
         if expires_at is not None:
-            entry.expires_at = expires_at
+            entry.expires_at = expiry_in(expires_at)
         author.updates(entry, moment)
         if self._abilities.history is not None:
             self._abilities.history.sign(author.signature("update"))
         try:
-            self.backend.update(entry)
+            (store or self.backend.update)(entry)
         except EntryNotFoundError:  # it has expired, or was deleted on a backend without transactions
             if if_version is not None:
                 _check_version(None, if_version)
@@ -1774,7 +2080,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: Collection[str] | None,
-        expires_at: datetime | None,
+        expires_at: Expiry,
         author: Author,
     ) -> str:
         if value is None:
@@ -1783,18 +2089,41 @@ class MemoryModule:
         check_name("key", key)
         tags = None if tags is None else tag_list(tags)
         value = self.backend.prepare(value)
+        work = partial(self._upserted, category, key, value, entity_type, entity_id, tags, expires_at, author)
+        return self._change(work)
 
-        def upsert(moment: datetime) -> str:
-            entry = self.backend.last_written(category, key)
-            if entry is not None:
-                kept = tags
-                if kept is None and self._hides_archived():
-                    kept = [tag for tag in entry.tags if tag != ARCHIVED]
-                if self._update(entry, value, kept, expires_at, author, None, moment):
-                    return entry.id
-            return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
+    def _upserted(
+        self,
+        category: str,
+        key: str,
+        value: dict[str, Any],
+        entity_type: str,
+        entity_id: str | None,
+        tags: list[str] | None,
+        expires_at: Expiry,
+        author: Author,
+        moment: datetime,
+    ) -> str:
+        entry = self.backend.last_written(category, key)
+        if entry is not None:
+            kept = tags
+            if kept is None and self._hides_archived():
+                kept = [tag for tag in entry.tags if tag != ARCHIVED]
+            store = partial(self._update_if_changed, author, dict(entry.provenance))
+            if self._update(entry, value, kept, expires_at, author, None, moment, store):
+                return entry.id
+        return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
 
-        return self._change(upsert)
+    def _update_if_changed(self, author: Author, provenance: dict[str, str], entry: MemoryEntry) -> None:
+        """Store an entry that was set; renew it if it is what it was, and due or not the newest of its key any more."""
+        if self.backend.update_if_changed(entry, renews=False):
+            return
+        made = instant_of(entry.timestamp)
+        if not author.renews(provenance, made - entry.order[0]):
+            newest = self.backend.newest_of_key(entry.key)
+            if newest is None or newest.id == entry.id or newest.order[0] >= made:
+                return
+        self.backend.update_if_changed(entry, renews=True)
 
     def _sweep(self, batch: int, author: Author, is_over: Callable[[], bool]) -> SweepReport:
         return sweep(

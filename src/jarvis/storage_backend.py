@@ -7,6 +7,7 @@ with `StorageBackend.capability`. `jarvis.conformance` tests any backend for all
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, T
 
 from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
-from jarvis.errors import UnsupportedError
+from jarvis.errors import InvalidEntryError, UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
 from jarvis.model.explanation import Explanation, filters_of
 from jarvis.model.listing import Listing
 from jarvis.model.marks import ABSENT
 from jarvis.model.query import MemoryQuery
-from jarvis.model.record import prepare
+from jarvis.model.record import encode_body, is_same, prepare
 
 if TYPE_CHECKING:
     from jarvis.capabilities import *  # noqa: F403 - former names, for one release
@@ -129,6 +130,47 @@ class StorageBackend(ABC):
         """
         prepare(value, "off")
         return value
+
+    def create_many(self, several: Sequence[MemoryEntry]) -> None:
+        """Store copies of entries as `create` does, in their order; all or none if the backend has transactions.
+
+        Raises:
+            DuplicateEntryError: an id is taken.
+            InvalidEntryError: a field cannot be stored exactly; the error names the position, and nothing is stored.
+        """
+        for position, entry in enumerate(several):
+            try:
+                encode_body(entry)
+            except InvalidEntryError as error:
+                raise error.of_item(position) from None
+        transactional = protocols.Transactional in self.capabilities
+        with self.capability(protocols.Transactional).transaction() if transactional else contextlib.nullcontext():
+            for entry in several:
+                self.create(entry)
+
+    def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
+        """Update the entry that has the id of `entry`, as `update` does, if anything but its timestamp, provenance and
+        version would change; return whether anything was stored.
+
+        Otherwise, with `renews`, only the new timestamp and provenance are stored: that is a *renewal*. A backend with
+        `jarvis.capabilities.KeepsHistory` must override this default, which updates:
+
+        1. A renewal gives the entry the place in lists, and a commit number, of a change. The version stays.
+        2. No revision and no change in the feed tells of it, and the limit of the history policy does not count it.
+        3. As of a moment before it, the entry is as it was then. Once the entry is changed or deleted, the past knows
+           only the state before its first renewal.
+
+        On return, what was found is as durable as what is written.
+
+        Raises:
+            EntryNotFoundError: no entry has the id.
+            InvalidEntryError: a field cannot be stored exactly.
+        """
+        stored = self.read(entry.id)
+        if stored is not None and not renews and is_same(stored, entry):
+            return False
+        self.update(entry)
+        return True
 
     def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
         """Return the entries with these ids, which are distinct, in the order of `ids`; absent ones are left out."""
@@ -346,8 +388,10 @@ class BackendWrapper(StorageBackend):
 
     bootstrap = _forwarded(StorageBackend.bootstrap)
     create = _forwarded(StorageBackend.create)
+    create_many = _forwarded(StorageBackend.create_many)
     read = _forwarded(StorageBackend.read)
     update = _forwarded(StorageBackend.update)
+    update_if_changed = _forwarded(StorageBackend.update_if_changed)
     delete = _forwarded(StorageBackend.delete)
     list_all = _forwarded(StorageBackend.list_all)
     query = _forwarded(StorageBackend.query)
@@ -390,6 +434,7 @@ class BackendWrapper(StorageBackend):
     changes = _forwarded(protocols.FeedsChanges.changes)
     first_position = _forwarded(protocols.FeedsChanges.first_position)
     last_position = _forwarded(protocols.FeedsChanges.last_position)
+    own_position = _forwarded(protocols.FeedsChanges.own_position)
     changes_since = _forwarded(protocols.MarksCursors.changes_since)
     newest_cursor = _forwarded(protocols.MarksCursors.newest_cursor)
     pulse = _forwarded(protocols.WakesWatchers.pulse)

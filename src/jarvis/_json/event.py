@@ -75,6 +75,12 @@ def erasures_of(namespace: str) -> str:
     return ERASED + hashlib.blake2b(namespace.encode(), digest_size=8).hexdigest()
 
 
+def about(event: Event, record: Record) -> Event:
+    """Return `event` as that of a change of `record`."""
+    named = {name: getattr(record, name) for name in ("id", "version", "category", "key")}
+    return msgspec.structs.replace(event, **named)
+
+
 def creation(record: Record) -> Event:
     """Return the event of the creation of `record`, which has version 1; raise ValueError if it is malformed."""
     module, task_id, reason = creator_in(record.provenance)

@@ -45,6 +45,14 @@ def ending(state: State) -> Event:
     )
 
 
+def told_by(state: State) -> Iterator[Event]:
+    """Yield the events of the changes that only `state` tells of; raise ValueError if it is malformed."""
+    if state.version == 1 and not state.renewed:
+        yield creation(state)
+    if not state.ends_in_renewal:
+        yield ending(state)
+
+
 def changes(room: Room, archive: Archive, erasures: Archive, after: int, limit: int, generation: int) -> list[Change]:
     """Return the first `limit` changes of a namespace with numbers greater than `after`.
 
@@ -54,7 +62,7 @@ def changes(room: Room, archive: Archive, erasures: Archive, after: int, limit: 
     merged = heapq.merge(
         _told(room.born, by_number, creation, after),
         _told(archive.born, by_number, creation, after),
-        _told(archive.states, by_ended, ending, after),
+        _told(archive.states, by_ended, ending, after, lambda state: not state.ends_in_renewal),
         _told(archive.events, by_event_number, StoredEvent.event, after),
         _told(erasures.events, by_event_number, StoredEvent.event, after),
         key=itemgetter(0),
@@ -63,7 +71,12 @@ def changes(room: Room, archive: Archive, erasures: Archive, after: int, limit: 
 
 
 def _told(
-    items: list[Item], number_of: Callable[[Item], int], tell: Callable[[Item], Event], after: int
+    items: list[Item],
+    number_of: Callable[[Item], int],
+    tell: Callable[[Item], Event],
+    after: int,
+    is_told: Callable[[Item], bool] | None = None,
 ) -> Iterator[tuple[int, Callable[[], Event]]]:
     for index in range(bisect_right(items, after, key=number_of), len(items)):
-        yield number_of(items[index]), partial(tell, items[index])
+        if is_told is None or is_told(items[index]):
+            yield number_of(items[index]), partial(tell, items[index])

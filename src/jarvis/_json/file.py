@@ -5,7 +5,7 @@ Layout, format 4, UTF-8 (a file that an editor saved with a byte order mark is r
 
     {
       "format": 4,
-      "entries": {id: {the nine fields, "version", "position", perhaps "fold", "zone", "expires_at"}},
+      "entries": {id: {the nine fields, "version", "position", perhaps "fold", "zone", "expires_at", "renewed"}},
       "history": [{"ended": commit number, "made": instant, "change": {"operation", …}, "entry": {as above}}],
       "gaps": [{"id", "first", "instant", "ended", "made", …}; see `Gap`],
       "events": [{"number": commit number, "made": instant, "operation", …}; see `Event`],
@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from itertools import pairwise
@@ -42,14 +43,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from jarvis._disk import files
 from jarvis._disk.encodings import encoding_of
+from jarvis._disk.files import Stamp, explaining
 from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.first_life import read_first_life
 from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
 from jarvis._json.record import Record, decode_stored, encode, fragment_of, indented, make_record, malformed, normalize
 from jarvis.codec.nesting import ran_out, stack_error
-from jarvis.errors import CorruptStoreError, StackFullError, StoreTooNewError
+from jarvis.errors import CorruptStoreError, StackFullError, StoreBusyError, StoreTooNewError
 from jarvis.model.change import new_generation
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_namespace
 
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
 
 Kept = TypeVar("Kept", "State", "StoredEvent")
 
+_MAX_READS = 10  # of a file that somebody writes to in place, not as we do
 FORMAT = 4
 _FORMATS = (1, 2, 3, 4)
 _EXPIRING = 3  # the first with expiry
@@ -408,3 +412,21 @@ def _read_entry(entry_id: str, fragment: bytes, edited_in: str | None) -> Record
         normalize(stored)
         fragment = fragment_of(stored, edited_in)
     return make_record(stored, fragment)
+
+
+def read_whole(path: str) -> tuple[bytes, Stamp, int]:
+    """Return the bytes of the file, their stamp, and the descriptor, still open."""
+    for _ in range(_MAX_READS):
+        with explaining(path, "read"):
+            descriptor = files.open_regular(path, os.O_RDONLY)
+            try:
+                stamp = Stamp.of(os.fstat(descriptor))
+                with open(descriptor, "rb", closefd=False) as file:
+                    data = file.read()
+                if Stamp.of(os.fstat(descriptor)) == stamp:
+                    return data, stamp, descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+    raise StoreBusyError(path, "another program keeps writing to it, so it cannot be read whole; retry")

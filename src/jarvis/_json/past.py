@@ -102,6 +102,11 @@ class State(Record, frozen=True):
         """Tell whether the entry was removed in this state, which has expired at the instant `now`."""
         return self.has_expired(now) and self.change.operation in REMOVALS
 
+    @property
+    def ends_in_renewal(self) -> bool:
+        """Whether a renewal ended the state, which nobody is told of: only questions as of a moment see it."""
+        return self.change.operation == "renew"
+
     def revision(self, timestamp: datetime) -> Revision:
         """Return the state as callers see it, ended at `timestamp`; raise ValueError as `entry` does."""
         change = self.change
@@ -125,7 +130,13 @@ _by_first = attrgetter("first")
 
 
 def keep(record: Record, namespace: str, ended: int, made: int, signed: _Signature) -> State:
-    """Return the past state that `record` of `namespace` becomes. Its entry is not encoded again."""
+    """Return the past state that `record` of `namespace` becomes, perhaps a past state that now ends at another change.
+
+    The entry of a present one is not encoded again.
+    """
+    if isinstance(record, State):
+        stored = _decode_kept(record.fragment).entry
+        record = make_record(stored, fragment_of(stored, namespace))
     return _state(record, namespace, ended, made, Change(*signed))
 
 
@@ -262,7 +273,7 @@ class Archive:
         """The first states of entries, by the commit number of the creation, ascending."""
         born = self._born
         if born is None:
-            born = sorted((state for state in self.states if state.version == 1), key=by_number)
+            born = sorted((state for state in self.states if state.version == 1 and not state.renewed), key=by_number)
             self._born = born
         return born
 
@@ -275,6 +286,11 @@ class Archive:
             ]
             self._mortal = mortal
         return list({state.id: state for state in mortal if state.has_expired(now)}.values())
+
+    def before_renewal(self, record: Record) -> State | None:
+        """Return the state that the first renewal of `record` ended; None if it was not renewed, or that is gone."""
+        states = self.of_id.get(record.id) if record.renewed else None
+        return states[-1] if states and states[-1].ended == by_number(record) else None
 
     def copy(self) -> Archive:
         """Return an archive with the same content, which may be changed."""

@@ -27,7 +27,10 @@ def revived(value: Any, entry_id: str) -> Any:
 
 
 class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """An entry as the file shows it. `value` is in the plain form of `jarvis.codec`, `expires_at` ISO 8601 in UTC."""
+    """An entry as the file shows it. `value` is in the plain form of `jarvis.codec`, `expires_at` ISO 8601 in UTC.
+
+    `renewed`: a renewal stored it, see `StorageBackend.update_if_changed`.
+    """
 
     id: str
     category: str
@@ -43,6 +46,12 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     fold: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     zone: str | None = None
     expires_at: str | None = None
+    renewed: bool = False
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that is stored but timestamp, provenance and version."""
+        return self.category, self.key, self.value, self.tags, self.entity_type, self.entity_id, self.expires_at
 
     @property
     def expires(self) -> int | None:
@@ -87,6 +96,7 @@ class Record(msgspec.Struct, frozen=True):
     version: int
     order: tuple[int, int, str]
     expires: int | None
+    renewed: bool
 
     def has_expired(self, now: int) -> bool:
         """Tell whether it has expired at the instant `now`."""
@@ -172,9 +182,14 @@ class Draft:
         if size > MAX_VALUE_BYTES:
             encode_body(entry)  # raises by the rule, and with the message, of every backend
 
-    def record(self, namespace: str, version: int, commit: int) -> Record:
+    def is_in(self, record: Record) -> bool:
+        """Tell whether `record` has all of the entry, byte for byte, but timestamp, provenance and version."""
+        return encode(decode_stored(record.fragment).content) == encode(self._stored.content)
+
+    def record(self, namespace: str, version: int, commit: int, *, renewed: bool = False) -> Record:
         """Return the record to store in `namespace`."""
         self._stored.version, self._stored.position = version, (self._instant, commit)
+        self._stored.renewed = renewed
         try:
             return make_record(self._stored, fragment_of(self._stored, namespace))
         except RecursionError:
@@ -202,6 +217,7 @@ def make_record(stored: Stored, fragment: bytes) -> Record:
         stored.version,
         (*stored.position, stored.id),
         stored.expires,
+        stored.renewed,
     )
 
 

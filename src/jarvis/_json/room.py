@@ -30,10 +30,10 @@ class Room:
 
     @property
     def born(self) -> list[Record]:
-        """The records that were not changed since they were created, by commit number, ascending."""
+        """The records that were not stored again since they were created, by commit number, ascending."""
         born = self._born
         if born is None:
-            born = [record for record in self.records.values() if record.version == 1]
+            born = [record for record in self.records.values() if record.version == 1 and not record.renewed]
             born.sort(key=by_number)
             self._born = born
         return born

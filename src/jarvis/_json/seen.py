@@ -137,6 +137,9 @@ class Seen:
         """Return the last commit number."""
         return self.clock.commit
 
+    def version(self, now: int) -> object:
+        """Return None: what a transaction sees may be rolled back."""
+
     def _refuse_erased(self, namespace: str, seen: Cutoff, asked: Mapping[str, str | None]) -> None:
         """Raise if something was erased since, unless the question is about an entry that was known before."""
         erasures = self.archive(erasures_of(namespace)).events

@@ -22,7 +22,7 @@ from jarvis._disk.copies import place_for_copy, put_copy
 from jarvis._disk.files import Stamp, explaining
 from jarvis._disk.locks import WriterLock
 from jarvis._json import remains
-from jarvis._json.file import COPY, Clock, LastRead, parse, render
+from jarvis._json.file import COPY, Clock, LastRead, parse, read_whole, render
 from jarvis._json.room import Room
 from jarvis._json.seen import Seen, Snapshot
 from jarvis._json.transaction import Transaction
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from jarvis.model.store_options import StoreOptions
 
 _BEGINNING = Clock(0, None, None, 0)
-_MAX_READS = 10  # of a file that somebody writes to in place, not as we do
 
 
 class Store:
@@ -65,6 +64,7 @@ class Store:
         self._gates = Gates()
         self._locks: dict[str, WriterLock] = {}  # by file: a link may point elsewhere after a shutdown
         self._located = False
+        self._synced: Stamp | None = None  # of a file that is known to be on the disk
 
     def seen(self) -> Seen:
         """Return the state that the caller sees; open the store if it is not open.
@@ -171,6 +171,10 @@ class Store:
                 transaction.purge_some(now())
                 if transaction.is_changed:
                     self._commit(transaction)
+                elif transaction.found and self._sync and transaction.base.stamp != self._synced:
+                    files.sync_file(opened.path)  # its writer may not have waited for the disk
+                    files.sync_directory(os.path.dirname(opened.path))
+                    self._synced = transaction.base.stamp
             finally:
                 self._transactions.pop(transaction.owner, None)
 
@@ -312,7 +316,7 @@ class Store:
             raise files.translated(path, error, "read") from error
 
     def _load(self, path: str, last: Snapshot | None, *, locked: bool) -> Snapshot:
-        data, stamp, descriptor = _read_whole(path)
+        data, stamp, descriptor = read_whole(path)
         try:
             rooms, archives = ({}, {}) if last is None else (last.rooms, last.archives)
             contents = parse(path, data, LastRead({name: room.records for name, room in rooms.items()}, archives))
@@ -430,21 +434,3 @@ def _finish(path: str) -> None:
 def _rendered(seen: Seen, clock: Clock | None = None) -> bytes:
     records = {name: room.records.values() for name, room in seen.rooms.items()}
     return render(records, seen.archives, clock or seen.clock, seen.spans, erasing=seen.erasing)
-
-
-def _read_whole(path: str) -> tuple[bytes, Stamp, int]:
-    """Return the bytes of the file, their stamp, and the descriptor, still open."""
-    for _ in range(_MAX_READS):
-        with explaining(path, "read"):
-            descriptor = files.open_regular(path, os.O_RDONLY)
-            try:
-                stamp = Stamp.of(os.fstat(descriptor))
-                with open(descriptor, "rb", closefd=False) as file:
-                    data = file.read()
-                if Stamp.of(os.fstat(descriptor)) == stamp:
-                    return data, stamp, descriptor
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-    raise StoreBusyError(path, "another program keeps writing to it, so it cannot be read whole; retry")

@@ -13,7 +13,7 @@ import msgspec
 
 from jarvis._calls.caller import current_task
 from jarvis._json import feed
-from jarvis._json.event import Event, creation, erasures_of, store_event
+from jarvis._json.event import Event, about, creation, erasures_of, store_event
 from jarvis._json.past import ENDLESS, Archive, Gap, Span, State, keep, noted_ids, widened
 from jarvis._json.record import Record, by_number
 from jarvis._json.room import Room
@@ -50,17 +50,16 @@ class Transaction(Seen):
         signature: who makes the changes; None if nobody said.
         is_torn: a change was left half made, so nothing of it is kept.
         erases: something was erased, so the temporary files of killed writers go, too.
+        found: a change found what it would have stored.
     """
 
     def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
         super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
         self.owner, self.task = owner, current_task()
-        self.date = 0
-        self.depth = 0
-        self.is_torn = False
+        self.date = self.depth = 0
+        self.is_torn = self.erases = self.found = False
         self.base = base
         self.signature: Signature | None = None
-        self.erases = False
         self._policy = policy
         self._begins_here = False  # the past begins at the moment of this transaction
         self._least_fed_from = base.clock.fed_from  # whatever is taken back
@@ -77,8 +76,11 @@ class Transaction(Seen):
 
     @property
     def is_changed(self) -> bool:
-        """Whether there is something to write: a change, or a moment that no later one may repeat."""
-        return bool(self._undo) or self._told
+        """Whether there is something to write: a change, or a moment that no later one may repeat.
+
+        The moment of a change that found what it would have stored alone may be repeated.
+        """
+        return bool(self._undo) or (self._told and not (self.found and self.own is None))
 
     def take_back(self, mark: int) -> None:
         """Undo the changes since `mark` was read. Numbers and instants that were given are not given again."""
@@ -155,11 +157,11 @@ class Transaction(Seen):
     # --- changes ---
 
     def put(self, namespace: str, record: Record) -> None:
-        """Store `record`, which has the last number, in place of the record with its id."""
+        """Store `record`, which has the last number, in place of the one with its id; one of its version renews it."""
         self._instants.add(record.order[0])
         before = self.room(namespace).get(record.id)
         if before is not None:
-            self._keep(namespace, before, "update")
+            self._keep(namespace, before, "renew" if record.version == before.version else "update")
         self._set(namespace, record.id, record)
 
     def remove(self, namespace: str, record: Record, operation: Operation) -> None:
@@ -251,7 +253,7 @@ class Transaction(Seen):
 
     def tell_again(self, namespace: str, record: Record) -> None:
         """Add the event that the change with the last number brought back `record`, which does not tell that."""
-        self._add_event(namespace, _about(self._event("create"), record))
+        self._add_event(namespace, about(self._event("create"), record))
 
     def _event(self, operation: Kind, count: int = 1) -> Event:
         """Return an event of the change with the last number."""
@@ -337,10 +339,10 @@ class Transaction(Seen):
         self._instants.add(made)
         self._lose(namespace, record, number, made)
         self._note_expiry(namespace, record)
-        if record.version == 1:
+        if record.version == 1 and not record.renewed:
             self._add_event(namespace, creation(record))
         reason = rules.signed_expiry(self.signature, record.expires or 0)[-1]
-        self._add_event(namespace, msgspec.structs.replace(_about(self._event("expire"), record), reason=reason))
+        self._add_event(namespace, msgspec.structs.replace(about(self._event("expire"), record), reason=reason))
         self._set(namespace, record.id, None)
 
     def _purge_past(self, namespace: str, last: State) -> None:
@@ -395,13 +397,17 @@ class Transaction(Seen):
         self._instants.add(made)
         if most == 0:
             return
-        number = self.clock.commit
-        state = keep(record, namespace, number, made, rules.signed(self.signature, operation))
-        archive = self._own_archive(namespace)
+        number, archive = self.clock.commit, self._own_archive(namespace)
+        first = archive.before_renewal(record)
+        if first is not None:
+            archive.remove(first)
+            self._undo.append(partial(archive.add, first))
+        state = keep(first or record, namespace, number, made, rules.signed(self.signature, operation))
         archive.add(state)
         self._undo.append(partial(archive.remove, state))
-        for old in archive.of_id[state.id][:-most]:
-            self._lose_state(namespace, old)
+        if operation != "renew":
+            for old in archive.of_id[state.id][:-most]:
+                self._lose_state(namespace, old)
         if number % rules.PRUNED_EVERY == 0:
             self.prune(made, rules.PRUNED_AT_ONCE)
 
@@ -423,9 +429,8 @@ class Transaction(Seen):
         archive = self._own_archive(namespace)
         archive.remove(state)
         self._undo.append(partial(archive.add, state))
-        if state.version == 1:
-            self._add_event(namespace, creation(state))
-        self._add_event(namespace, feed.ending(state))
+        for event in feed.told_by(state):
+            self._add_event(namespace, event)
 
     def _set_gap(self, namespace: str, entry_id: str, gap: Gap | None) -> None:
         archive = self._own_archive(namespace)
@@ -437,12 +442,6 @@ class Transaction(Seen):
         if archive is self.base.archives.get(namespace, NO_PAST):
             archive = self.archives[namespace] = archive.copy()
         return archive
-
-
-def _about(event: Event, record: Record) -> Event:
-    """Return `event` as that of a change of `record`."""
-    named = {name: getattr(record, name) for name in ("id", "version", "category", "key")}
-    return msgspec.structs.replace(event, **named)
 
 
 def _ago(now: int, age: timedelta | None) -> int:

@@ -34,14 +34,14 @@ from jarvis.capabilities import (
     WakesWatchers,
 )
 from jarvis.codec.instants import datetime_of, instant_of
-from jarvis.errors import InvalidQueryError, TransactionError
+from jarvis.errors import InvalidEntryError, TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased
 from jarvis.model.explanation import Explanation
 from jarvis.model.listing import Listing
 from jarvis.model.options import Compression
-from jarvis.model.query import MemoryQuery, asked_instant
+from jarvis.model.query import MemoryQuery, asked_as_of
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
@@ -91,6 +91,18 @@ class SQLBackend(SelectingBackend):
     def create(self, entry: MemoryEntry) -> None:
         self._write(entries.insert, entry, encode_entry(entry, self._compression))
 
+    def create_many(self, several: Sequence[MemoryEntry]) -> None:
+        if not self._takes_prepared:
+            super().create_many(several)
+            return
+        encoded = []
+        for position, entry in enumerate(several):
+            try:
+                encoded.append(encode_entry(entry, self._compression))
+            except InvalidEntryError as error:
+                raise error.of_item(position) from None
+        self._write(entries.insert_all, several, encoded)
+
     def read(self, entry_id: str) -> MemoryEntry | None:
         if not can_be_looked_up(entry_id):
             return None
@@ -98,6 +110,11 @@ class SQLBackend(SelectingBackend):
 
     def update(self, entry: MemoryEntry) -> None:
         self._write(entries.replace, entry, encode_entry(entry, self._compression))
+
+    def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
+        if not self._takes_prepared:  # a subclass has a verb of its own
+            return super().update_if_changed(entry, renews=renews)
+        return self._write(entries.replace_if_changed, entry, encode_entry(entry, self._compression), renews)
 
     def shutdown(self) -> None:
         self._lender.shutdown()
@@ -227,10 +244,7 @@ class SQLBackend(SelectingBackend):
         self._write(entries.recreate, entry, encode_entry(entry, self._compression))
 
     def as_of(self, moment: datetime) -> Past:
-        instant = asked_instant("as_of", moment)
-        if instant is None:
-            raise InvalidQueryError("as_of: takes a datetime, not None")
-        return PastView(self._reader, instant)
+        return PastView(self._reader, asked_as_of(moment))
 
     def prune(self, now: datetime, limit: int) -> int:
         instant = instant_of(now)
@@ -291,6 +305,9 @@ class SQLBackend(SelectingBackend):
             lambda session: session.clock.began if session.depth else session.clock_seen().commit_number
         )
 
+    def own_position(self) -> int:
+        return self._lender.own_session().clock.commit_number
+
     def pulse(self) -> object:
         return self.last_position()
 
@@ -313,7 +330,7 @@ class SQLBackend(SelectingBackend):
 
     def _write_and_tidy(self, session: Session, work: Work[*Args, Result], args: tuple[*Args]) -> Result:
         result = work(session, self._reader.now, self.namespace, *args)
-        if session.clock.commit_number % PRUNED_EVERY == 0:
+        if session.clock.commit_number % PRUNED_EVERY == 0 and result is not False:
             expiry.release_names(session)
             if session.clock.commit_number - session.clock.began <= PRUNED_EVERY:  # else this transaction fills the log
                 self._look_after()

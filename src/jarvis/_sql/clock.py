@@ -35,6 +35,7 @@ class Clock:
         fed_from: the feed knows every change with a greater number.
         erasing: the clean-up that an erasure still needs, see `jarvis._sql.tables`.
         generation: how many erasures of names there were.
+        found: the greatest number of an entry that a change of the transaction left as it was: see `find`.
     """
 
     def __init__(self, driver: Driver, *, keeps_history: bool) -> None:
@@ -43,6 +44,7 @@ class Clock:
         self.commit_number = self.began = self.made = self.date = 0
         self.begins: int | None = None
         self.ahead = self.fed_from = self.erasing = 0
+        self.found = 0
         self.generation = -1
         self._origin = (0, 0)  # the row's `generation` and `copied`
         self._has_moved = False  # it has changed since it was read
@@ -62,6 +64,7 @@ class Clock:
             ]
             self._origin = read[7:]
         self._is_known = False  # until it is written
+        self.found = 0
         self._has_moved = self._is_due = self._has_moment = False
         self._last_put = self._told = None
         self.began = self.commit_number
@@ -72,7 +75,8 @@ class Clock:
         is_told = count == 1 and self._told == (self.commit_number, self.made)
         if count and not (is_told and self._keeps_history and self.begins is not None):
             self._keep_moment(is_told=is_told)
-        if self._is_due or (self._has_moved and self._last_put != (self.commit_number, self.made)):
+        has_moved = self._has_moved and (count or not self.found)
+        if self._is_due or (has_moved and self._last_put != (self.commit_number, self.made)):
             row = self.row()
             self._driver.run(self._driver.dialect.say(tables.WRITE_CLOCK), (*row, tables.clock_checksum(row)))
 
@@ -109,6 +113,10 @@ class Clock:
     def take_back(self) -> None:
         """Take back the number that `next_commit` gave last; no row was written with it."""
         self.commit_number -= 1
+
+    def find(self, row: int) -> None:
+        """Remember that a change found this entry as it would have stored it: its moment alone need not be written."""
+        self.found = max(self.found, row)
 
     def wrote(self, row: int, instant: int) -> None:
         """Remember that an entry was written with the number of `next_commit`: see `tables.clock_row`."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jarvis._sql import expiry, feed, history, side_tables
+from jarvis._sql.reading import READ
 from jarvis._sql.tables import row_checksum
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError
 from jarvis.model.entry import check_expiry
+from jarvis.model.record import holds, is_renewed, renewed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from jarvis._sql.session import Session
     from jarvis.model.entry import MemoryEntry
     from jarvis.model.record import Encoded
+    from jarvis.model.revision import Operation
 
 _FIND = "SELECT row, instant, version, body FROM entries WHERE namespace = ? AND id = ? AND (expires <= ?) IS NOT TRUE"
 _INSERT = """
@@ -69,8 +72,28 @@ def insert(
             side.put(session, (namespace_id, instant, commit, category, entity_type), entry, encoded)
 
 
-def replace(session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded) -> None:
-    """Store `entry` as the next version of the entry with its id.
+def insert_all(
+    session: Session,
+    now: Callable[[], int],
+    namespace: str,
+    several: Sequence[MemoryEntry],
+    encoded: Sequence[Encoded],
+) -> None:
+    """Store entries as `insert` does, in their order."""
+    for entry, each in zip(several, encoded, strict=True):
+        insert(session, now, namespace, entry, each)
+
+
+def replace(
+    session: Session,
+    now: Callable[[], int],
+    namespace: str,
+    entry: MemoryEntry,
+    encoded: Encoded,
+    *,
+    renews: bool = False,
+) -> None:
+    """Store `entry` as the next version of the entry with its id, or as the same version with `renews`.
 
     Raises:
         EntryNotFoundError: there is no such entry; nothing was changed.
@@ -79,24 +102,57 @@ def replace(session: Session, now: Callable[[], int], namespace: str, entry: Mem
     present = _find(session, namespace_id, namespace, entry.id, now)
     if namespace_id is None or present is None:
         raise EntryNotFoundError(f"no entry has the id in namespace {namespace!r} of {session.path}")
-    row, old_instant, version, tags = present
+    row, old_instant, version, tags, was_renewed = present
     category, entity_type = session.names.intern_all(entry.category, entry.entity_type)
     commit = session.clock.next_commit()
     if session.history.max_revisions:
-        history.keep(session, namespace_id, (row, old_instant, version), commit, tags)
+        operation: Operation = "renew" if renews else "update"
+        state = (row, old_instant, version)
+        history.keep(session, namespace_id, state, commit, tags, is_renewed=was_renewed, operation=operation)
     else:
         side_tables.take(session, (namespace_id, old_instant, row), tags)
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
     body, packed, instant, created = encoded
     names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
-    end = (version + 1,) if expires is None else (version + 1, expires)
+    if renews:
+        body = renewed(body)
+    else:
+        version += 1
+    end = (version,) if expires is None else (version, expires)
     checksum = row_checksum((commit, *names, instant, *end), body, packed)
-    fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version + 1)
+    fields = (commit, category, entry.key, entity_type, entry.entity_id, instant, version)
     session.run(_UPDATE, (*fields, body.decode(), checksum, expires, packed, created, namespace_id, row))
     session.clock.wrote(commit, instant)
     for side in session.side_tables:
         if entry.tags or not side.needs_tags:
             side.put(session, (namespace_id, instant, commit, category, entity_type), entry, encoded)
+
+
+def replace_if_changed(
+    session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded, renews: bool
+) -> bool:
+    """Do what `StorageBackend.update_if_changed` does; raise as `replace` does."""
+    last = session.last_read(namespace)
+    rows = [last[0]] if last is not None and last[0][1] == entry.id else []
+    rows = rows or session.rows(READ, (session.names.id_of(namespace), entry.id, now()))
+    is_same = bool(rows) and _is_same(session, rows[0], entry, encoded)
+    if is_same and not renews and (entry.expires_at is None or rows[0][-3] > now()):
+        session.clock.find(rows[0][0])
+        return False
+    replace(session, now, namespace, entry, encoded, renews=is_same)
+    return True
+
+
+def _is_same(session: Session, row: tuple[Any, ...], entry: MemoryEntry, encoded: Encoded) -> bool:
+    """Tell whether a row of `COLUMNS` has all of an entry, byte for byte, but its timestamp and provenance."""
+    _, _, category, key, entity_type, entity_id, _, _, expires, body, packed = row
+    id_of, until = session.names.id_of, None if entry.expires_at is None else check_expiry(entry.expires_at)
+    if (key, entity_id, expires) != (entry.key, entry.entity_id, until) or id_of(entry.category) != category:
+        return False
+    try:
+        return id_of(entry.entity_type) == entity_type and holds(body, packed, encoded, entry.provenance)
+    except ValueError:
+        raise session.driver.corrupt("an entry cannot be decoded") from None
 
 
 def recreate(session: Session, now: Callable[[], int], namespace: str, entry: MemoryEntry, encoded: Encoded) -> None:
@@ -117,10 +173,11 @@ def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: s
     present = _find(session, namespace_id, namespace, entry_id, now)
     if namespace_id is None or present is None:
         return False
-    row, instant, version, tags = present
+    row, instant, version, tags, was_renewed = present
     commit = session.clock.next_commit()
     if session.history.max_revisions:
-        history.keep(session, namespace_id, (row, instant, version), commit, tags, is_removal=True)
+        state = (row, instant, version)
+        history.keep(session, namespace_id, state, commit, tags, is_renewed=was_renewed, operation="delete")
         session.clock.removed(commit)
     else:
         side_tables.take(session, (namespace_id, instant, row), tags)
@@ -130,15 +187,18 @@ def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: s
 
 def _find(
     session: Session, namespace_id: int | None, namespace: str, entry_id: str, now: Callable[[], int]
-) -> tuple[int, int, int, tuple[str, ...]] | None:
-    """Return (row, instant, version, tags) of the entry with this id; None if there is none or it has expired."""
+) -> tuple[int, int, int, tuple[str, ...], bool] | None:
+    """Return (row, instant, version, tags, whether a renewal stored it) of the entry with this id.
+
+    None if there is none or it has expired.
+    """
     last = session.last_read(namespace)
     if last is not None:
-        (row, read_id, *_, instant, version, expires, _, _), tags = last
+        (row, read_id, *_, instant, version, expires, body, _), tags = last
         if read_id == entry_id and (expires is None or expires > now()):
-            return row, instant, version, tags
+            return row, instant, version, tags, is_renewed(body)
     for row, instant, version, body in session.rows(_FIND, (namespace_id, entry_id, now())):
-        return row, instant, version, tuple(session.body(body).tags)
+        return row, instant, version, tuple(session.body(body).tags), is_renewed(body)
     return None
 
 

@@ -89,7 +89,7 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
     if session.history.max_revisions:
         history.expire_present(session, namespace, row)
         if version == 1:
-            feed.keep_created(session, (row, instant, namespace), body, named)
+            feed.keep_created(session, (row, instant, namespace), encoded, named)
         feed.keep(
             session,
             (commit, session.clock.dated(), namespace),

@@ -19,6 +19,7 @@ from jarvis.errors import CursorExpiredError
 from jarvis.model import rules
 from jarvis.model.author import Author, creator_in
 from jarvis.model.change import Change, cursor_of, position_in
+from jarvis.model.record import is_renewed
 
 if TYPE_CHECKING:
     from jarvis._sql.session import Session
@@ -31,13 +32,13 @@ Named = tuple[str | None, int | None, str | None]
 """(id, id of the category's name, key) of an entry."""
 
 # Each part is in the order of its numbers, and SQLite merges them, so a page costs only the rows it returns.
-_CHANGES = """
+_CHANGES = f"""
 SELECT row AS number, instant, NULL, id, category, key, version, 1, body FROM entries
-WHERE row > :after AND row <= :until AND namespace = :namespace AND version = 1
+WHERE row > :after AND row <= :until AND namespace = :namespace AND {tables.CREATED}
 UNION ALL SELECT row, instant, NULL, id, category, key, version, 1, body FROM revisions
-WHERE row > :after AND row <= :until AND namespace = :namespace AND version = 1
+WHERE row > :after AND row <= :until AND namespace = :namespace AND {tables.CREATED}
 UNION ALL SELECT ended, made, change, id, category, key, NULL, version, NULL FROM revisions
-WHERE ended > :after AND ended <= :until AND namespace = :namespace
+WHERE ended > :after AND ended <= :until AND namespace = :namespace AND NOT {tables.IS_RENEWAL}
 UNION ALL SELECT number, made, change, id, category, key, version, count, NULL FROM events
 WHERE number > :after AND number <= :until AND namespace IN (:namespace, :digest)
 ORDER BY number LIMIT :limit
@@ -77,12 +78,14 @@ def keep(session: Session, place: Place, change: str, named: Named, version: int
 
 def keep_told(session: Session, place: Place, change: str, named: Named, version: int) -> None:
     """Store the change that ended a revision, before the revision is pruned."""
-    keep(session, place, change, named, rules.version_after(_change(session, change)[0], version))
+    if change != tables.RENEWAL:
+        keep(session, place, change, named, rules.version_after(_change(session, change)[0], version))
 
 
-def keep_created(session: Session, place: Place, body: Body, named: Named) -> None:
-    """Store the creation that a state of version 1 records, before the state is pruned."""
-    keep(session, place, _encode(("create", *_creator(body))).decode(), named, 1)
+def keep_created(session: Session, place: Place, encoded: str, named: Named) -> None:
+    """Store the creation that a state of version 1, whose body is `encoded`, records, before the state is pruned."""
+    if not is_renewed(encoded):
+        keep(session, place, _encode(("create", *_creator(session.body(encoded)))).decode(), named, 1)
 
 
 def keep_erasure(session: Session, namespace: str, count: int) -> None:

@@ -22,17 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jarvis._sql.session import Session
+    from jarvis.model.revision import Operation
 
 _CONTENT = "id, category, key, entity_type, entity_id, instant, version, body, checksum, expires, packed, created"
 _STATE = f"row, namespace, {_CONTENT}"
 _INTO = f"INSERT INTO revisions (ended, made, change, change_checksum, {_STATE})"
 _KEEP = f"{_INTO} SELECT ?, ?, ?, ?, {_STATE} FROM entries WHERE namespace = ? AND row = ?"
+_BEFORE_RENEWAL = f"{side_tables.STATES['revisions']} WHERE namespace = ? AND number = ?"
+_END_AGAIN = """
+UPDATE revisions SET ended = ?, made = ?, change = ?, change_checksum = ? WHERE namespace = ? AND ended = ?
+"""
 _KEEP_ALL = f"""
 {_INTO} SELECT :before + place, :made, :change, (:checksum + place) & 4294967295, {_STATE}
 FROM (SELECT row_number() OVER (ORDER BY row) AS place, * FROM entries WHERE namespace = :namespace) AS ended
 """
 OF_ENTRY = f"""
-SELECT e.made, e.change, {COLUMNS} FROM revisions AS e WHERE e.namespace = ? AND e.id = ? ORDER BY e.ended DESC
+SELECT e.made, e.change, {COLUMNS} FROM revisions AS e WHERE e.namespace = ? AND e.id = ? AND NOT {tables.IS_RENEWAL}
+ORDER BY e.ended DESC
 """
 NEWEST_OF = {
     name: " UNION ALL ".join(
@@ -145,9 +151,12 @@ def keep(
     commit: int,
     tags: Sequence[str],
     *,
-    is_removal: bool = False,
+    is_renewed: bool,
+    operation: Operation = "update",
 ) -> None:
     """Keep the state of an entry that the change `commit` ends; prune the states that the policy has no room for.
+
+    Of a state that was renewed, the one before its first renewal is kept, as ended by this change.
 
     Args:
         session: the session of the transaction; the state is still the present one.
@@ -155,16 +164,26 @@ def keep(
         state: (row, instant, version) of the state.
         commit: the number that `Clock.next_commit` gave.
         tags: the tags of the state.
-        is_removal: the change deletes the entry.
+        is_renewed: a renewal stored the state.
+        operation: of the change, if nobody signed it as another: ``update``, ``delete`` or ``renew``.
     """
     row, instant, version = state
-    made, change = session.clock.dated(), feed.signed(session, "delete" if is_removal else "update")
-    session.run(_KEEP, (commit, made, change, change_checksum(commit, made, change), namespace, row))
-    for side in session.side_tables:
-        if tags or not side.needs_tags:
-            side.keep(session, (namespace, instant, row), tags, (commit, made))
-    if version > session.history.max_revisions or is_removal:  # an id may be given again, from version 1 on
-        _prune_entry(session, namespace, commit)
+    made, change = session.clock.dated(), feed.signed(session, operation)
+    end = (commit, made, change, change_checksum(commit, made, change), namespace, row)
+    before = session.rows(_BEFORE_RENEWAL, (namespace, row)) if is_renewed else []
+    if before:
+        first = side_tables.Stored(*before[0])
+        side_tables.take(session, (namespace, instant, row), tags)
+        side_tables.take_again(session, first)
+        session.run(_END_AGAIN, end)
+        side_tables.put_again(session, first._replace(number=commit, ended=commit, made=made))
+    else:
+        session.run(_KEEP, end)
+        for side in session.side_tables:
+            if tags or not side.needs_tags:
+                side.keep(session, (namespace, instant, row), tags, (commit, made))
+    if operation == "delete" or (operation == "update" and version > session.history.max_revisions):
+        _prune_entry(session, namespace, commit)  # also of a deletion: an id may be given again, from version 1 on
     if commit % rules.PRUNED_EVERY == 0:
         prune(session, made, rules.PRUNED_AT_ONCE)
 
@@ -235,7 +254,7 @@ def _remove(session: Session, states: Sequence[Sequence[Any]], begins: int | Non
         body = session.body(encoded)
         feed.keep_told(session, (ended, made, namespace), change, (entry_id, category, key), version)
         if version == 1:
-            feed.keep_created(session, (row, instant, namespace), body, (entry_id, category, key))
+            feed.keep_created(session, (row, instant, namespace), encoded, (entry_id, category, key))
         side_tables.take_past(session, (namespace, instant, row), body.tags)
         session.run(_PRUNE, (namespace, ended))
         moment = session.moment_of(ended, made)

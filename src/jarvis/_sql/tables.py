@@ -18,6 +18,13 @@ CLEARED = """substr(change, 1, 8) = '["clear"'"""
 REMOVED = """(substr(change, 1, 9) = '["delete"' OR substr(change, 1, 8) = '["clear"')"""
 """The condition for a revision to be ended by a removal."""
 
+RENEWAL = '["renew",null,null,null]'
+IS_RENEWAL = f"change = '{RENEWAL}'"
+"""The condition for a revision to be ended by a renewal: only questions as of a moment see it, nobody is told of it."""
+
+CREATED = "version = 1 AND substr(body, length(body) - 2) <> ',1]'"
+"""The condition for a state to tell of the creation of its entry. A renewed one does not: `model.record.renewed`."""
+
 CLOCK_COLUMNS = "commit_number, made, names_generation, begins, ahead, fed_from, erasing, generation, copied"
 WRITE_CLOCK = (
     "UPDATE clock SET commit_number = ?, made = ?, names_generation = ?, begins = ?, ahead = ?, fed_from = ?, "

@@ -509,11 +509,16 @@ class Database:
 
     def _commit(self, session: Lease, status: os.stat_result) -> None:
         """Commit, given the file's status when the lock was taken."""
+        clock, is_full = session.clock, self.options.durability == "full"
+        is_synced = is_full and clock.commit_number != clock.began
+        if clock.found and is_full and not is_synced and not self.file.is_synced(clock.found, status):
+            self.file.sync_log()
+            is_synced = True
         session.commit()
         after = self.file.status()  # before the acknowledgement: a write into a removed file is lost
         if (after.st_dev, after.st_ino) != session.identity:
             raise StoreMissingError(self.path, "was replaced while a write was in progress; that write is lost")
-        synced = session.clock.commit_number if self.options.durability == "full" else None
+        synced = clock.commit_number if is_synced else None
         self.file.leave_note(status, after, synced)
 
     def finish_erasing(self, patience_seconds: float) -> bool:

@@ -34,15 +34,16 @@ from jarvis.errors import (
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
 
-DIALECT = Dialect(
-    here="TRUE",
-    unindexed="+",
-    join_in_order="CROSS JOIN",
-    members="SELECT value FROM json_each",
-    pages="PRAGMA page_count",
-    value_at="json_extract",
-    kind_at="json_type",
-)
+WORDS = {
+    "here": "TRUE",
+    "unindexed": "+",
+    "join_in_order": "CROSS JOIN",
+    "members": "SELECT value FROM json_each",
+    "pages": "PRAGMA page_count",
+    "value_at": "json_extract",
+    "kind_at": "json_type",
+}
+DIALECT = Dialect(**WORDS)
 """Numbers are unique in the whole store. https://sqlite.org/optoverview.html explains the plus and the CROSS JOIN."""
 
 RESERVED_BYTES = 8

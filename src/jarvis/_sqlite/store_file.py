@@ -233,6 +233,13 @@ class StoreFile:
             swap.settle(self.path, self.lock)
         return self.status()
 
+    def is_synced(self, commit: int, status: os.stat_result) -> bool:
+        """Tell whether the note says that the commit with this number is on the disk. Needs the writers' lock."""
+        stamp = status.st_ino, status.st_size, status.st_mtime_ns
+        if stamp != self._noted.stamp or commit > self._noted.commit:
+            self._noted = self.lock.read_note() or NOTHING
+        return stamp == self._noted.stamp and commit <= self._noted.commit
+
     def leave_note(self, before: os.stat_result, after: os.stat_result, commit: int | None) -> None:
         """Note the state of the store for the next opening. Needs the writers' lock.
 
@@ -327,9 +334,13 @@ class StoreFile:
             return False
         finally:
             connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
-        with files.explaining(self.path, "sync the log"):
-            files.sync_file(f"{self.path}-wal")  # else a power cut may bring its old content back
+        self.sync_log()  # else a power cut may bring its old content back
         return True
+
+    def sync_log(self) -> None:
+        """Return when the log is on the disk, with all commits in it; those that it has not are in the file, synced."""
+        with files.explaining(self.path, "sync the log"):
+            files.sync_file(f"{self.path}-wal")
 
     def try_finishing(self, connection: apsw.Connection) -> bool:
         """Do as `finish_erasing`, but log a failure, such as a full disk, and return False."""

@@ -36,7 +36,10 @@ from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.listing import ListingPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.module.changes import ChangePromises
+from jarvis.conformance.module.creating import CreatingPromises
 from jarvis.conformance.module.dating import DatingPromises
+from jarvis.conformance.module.many import ManyPromises
+from jarvis.conformance.module.renewals import RenewalPromises
 from jarvis.conformance.module.retention import RetentionPromises
 from jarvis.conformance.module.shutdown import ShutdownPromises
 from jarvis.conformance.module.verbs import ModulePromises
@@ -69,7 +72,10 @@ class BackendContract(
     FeedPromises,
     VersionPromises,
     ModulePromises,
+    CreatingPromises,
+    ManyPromises,
     ChangePromises,
+    RenewalPromises,
     DatingPromises,
     RetentionPromises,
     ShutdownPromises,

@@ -24,6 +24,7 @@ from jarvis.errors import (
     RevisionNotFoundError,
 )
 from jarvis.model.entry import MemoryEntry
+from jarvis.model.marks import ABSENT, NEVER
 from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
@@ -215,6 +216,28 @@ class ExpiryPromises(Promises):
         later.step(seconds=5)
         assert mortal.get_task_history() == []
 
+    def test_never_ends_it_where_nothing_given_leaves_it(self, mortal: MemoryModule) -> None:
+        preference = mortal.set_user_preference("theme", {}, ttl=10)
+        other = mortal.upsert_memory("c", "k", {}, "t", ttl=10)
+        touched = mortal.create_memory("c", "touched", {}, "t", ttl=10)
+        made = [mortal.create_memory("c", "made", {}, "t", ttl=NEVER), mortal.record_task("1", {}, ttl=NEVER)]
+        mortal.set_user_preference("theme", {})
+        mortal.upsert_memory("c", "k", {})
+        assert self._expiry(mortal, preference) == self._expiry(mortal, other) == START + timedelta(seconds=10)
+
+        mortal.set_user_preference("theme", {}, ttl=NEVER)
+        mortal.upsert_memory("c", "k", {}, ttl=NEVER)
+        mortal.touch_memory(touched, ttl=NEVER)
+
+        assert {self._expiry(mortal, memory_id) for memory_id in (preference, other, touched, *made)} == {None}
+        for call in (
+            lambda: mortal.upsert_memory("c", "k", {}, ttl=NEVER, expires_at=START),
+            lambda: mortal.touch_memory(touched, ttl=NEVER, expires_at=START),
+            lambda: mortal.touch_memory(touched, ttl=ABSENT),  # type: ignore[arg-type]  # hostile
+        ):
+            with pytest.raises(InvalidEntryError, match="ttl: "):
+                call()
+
     def test_touching_moves_it_and_nothing_else(self, mortal: MemoryModule, later: FakeClock) -> None:
         first = mortal.create_memory("c", "k", {"n": 1}, "t", tags=["x"], ttl=10)
         second = mortal.create_memory("c", "k", {"n": 2}, "t")
@@ -322,8 +345,8 @@ class ExpiryPromises(Promises):
             mortal.create_memory("c", "k", {}, "t", ttl=1)
         later.step(seconds=1)
 
-        for _ in range(200):
-            mortal.set_user_preference("counter", {})
+        for number in range(200):
+            mortal.set_user_preference("counter", {"n": number})
 
         assert mortal.store.purge_expired() == 0
 

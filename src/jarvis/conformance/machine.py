@@ -100,6 +100,11 @@ _EXACT = ("category", "key", "entity_type", "entity_id")
 Key = tuple[str, str]
 
 
+def _another(value: dict[str, Any], before: MemoryEntry | None) -> dict[str, Any]:
+    """Return a value that `before` does not have: to set what is there is no change, see `RenewalPromises`."""
+    return value if before is None else {**value, "set": before.version}
+
+
 class Life(NamedTuple):
     """One life of an id, from a creation or return to the removal: its expiry, and whether it has expired."""
 
@@ -449,6 +454,7 @@ class BackendMachine(RuleBasedStateMachine):
         """Set a preference: the last written entry of (preferences, key), or a new one; the next read returns it."""
         self._count("set_user_preference")
         before = self.model.addressed(self.namespace, "preferences", key)
+        value = _another(value, before)
         memory_id = self.memory.set_user_preference(key, value, **self._lifetime(ttl))
         assert before is None or before.id == memory_id
         self._made(memory_id, before.version + 1 if before else 1)
@@ -463,6 +469,7 @@ class BackendMachine(RuleBasedStateMachine):
         """Upsert."""
         self._count("upsert_memory")
         before = self.model.addressed(self.namespace, category, key)
+        value = _another(value, before)
         memory_id = self.memory.upsert_memory(category, key, value, tags=tags, **self._lifetime(ttl))
         assert before is None or before.id == memory_id
         self._made(memory_id, before.version + 1 if before else 1)

@@ -12,6 +12,9 @@ from jarvis.codec.instants import text_of
 from jarvis.model.entry import NO_MODULE, NO_TASK, MemoryEntry
 from jarvis.model.revision import Operation, Signature
 
+RENEWED_AFTER = 3_600_000_000
+"""How long, in microseconds, the timestamp of a memory stays if one author sets it to what it is already."""
+
 
 class Author(NamedTuple):
     """The module that makes a change, the task it is for, and why; what is not known is None."""
@@ -41,6 +44,15 @@ class Author(NamedTuple):
             entry.provenance["updated_by"] = self.module
         if self.task_id:
             entry.provenance["updated_task_id"] = self.task_id
+
+    def renews(self, provenance: Mapping[str, str], age: int) -> bool:
+        """Tell whether setting an entry to what it is already, `age` microseconds after its timestamp, renews that."""
+        said = provenance.get
+        if self.module and self.module != said("updated_by", said("module")):
+            return True
+        if self.task_id and self.task_id != said("updated_task_id", said("task_id")):
+            return True
+        return abs(age) >= RENEWED_AFTER
 
 
 def creator_in(provenance: Mapping[str, str]) -> Author:

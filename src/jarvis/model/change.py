@@ -56,6 +56,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
 
 
+class Deleted(msgspec.Struct, frozen=True):
+    """What a deletion of many removed.
+
+    Attributes:
+        count: the number of memories.
+        cursor: that of the change, which `MemoryModule.undo_change` takes; None if nothing was removed, or the backend
+            has no feed.
+    """
+
+    count: int
+    cursor: str | None
+
+
 def cursor_of(position: int, generation: int) -> str:
     """Return the cursor that stands for a commit number in a generation of a store; 0 for a store that has none.
 

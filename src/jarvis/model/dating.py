@@ -6,8 +6,10 @@ import threading
 import warnings
 from datetime import UTC, datetime, timedelta
 
-from jarvis.codec.instants import MICROSECOND
-from jarvis.errors import ClockBehindWarning
+from jarvis._calls.arguments import own_code, plain_moment
+from jarvis.codec import InvalidMomentError
+from jarvis.codec.instants import FIRST_INSTANT, MICROSECOND, datetime_of, instant_of
+from jarvis.errors import ClockBehindWarning, InvalidEntryError
 
 SKEW = timedelta(days=1)
 """If the clock is behind the last moment of its store by more than this, it was wrong then or is wrong now."""
@@ -21,6 +23,40 @@ DATED_BACK = "a change was made by then after one that is dated ahead of the clo
 def date_of(moment: int, now: int) -> int:
     """Return the date of a change, an instant: its moment, or `now` if that is behind it by more than `SKEW`."""
     return now if moment - now > SKEW_MICROSECONDS else moment
+
+
+@own_code(InvalidEntryError, "timestamp or created_at")
+def times_of_import(
+    timestamp: datetime | None, created_at: datetime | None, now: datetime
+) -> tuple[datetime | None, datetime]:
+    """Return the timestamp that a caller gives an entry, as it is, or None; and the moment of its creation, in UTC.
+
+    If only the timestamp is given, the entry was created then, but not after `now`.
+
+    Raises:
+        InvalidEntryError: one of them is no moment, or the creation lies after the timestamp or after `now`.
+    """
+    latest, of = instant_of(now), "the present"
+    if timestamp is not None:
+        timestamp, instant = _moment("timestamp", timestamp)
+        if instant < latest:
+            latest, of = max(instant, FIRST_INSTANT), "the timestamp"
+    if created_at is None:
+        return timestamp, datetime_of(latest)
+    _, created = _moment("created_at", created_at)
+    if not FIRST_INSTANT <= created <= latest:
+        raise InvalidEntryError("created_at", f"is later than {of}, or before the calendar begins")
+    return timestamp, datetime_of(created)
+
+
+def _moment(field: str, given: object) -> tuple[datetime, int]:
+    moment = plain_moment(given)
+    if moment is None:
+        raise InvalidEntryError(field, f"takes a datetime, not {type(given).__name__}")
+    try:
+        return moment, instant_of(moment)
+    except InvalidMomentError as error:
+        raise InvalidEntryError(field, str(error)) from None
 
 
 class Dates:

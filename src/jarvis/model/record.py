@@ -68,6 +68,7 @@ class Encoded(NamedTuple):
 
 _UTC = "+00:00"
 _NO_VALUE = "[null,"  # how a body begins whose value is elsewhere
+_RENEWED = ",1]"  # how a body ends that is like the one before but for timestamp and provenance
 _CREATED = ("module", "task_id", "created_at")
 _FEW, _SHORT = 8, 200
 _SCALARS = frozenset((int, float, bool, type(None)))
@@ -180,7 +181,8 @@ def repack(body: str, packed: bytes | None, compression: Mode) -> tuple[bytes, b
         if decoded.value is None:
             raise ValueError("it has no value")
         smaller = compress(_encoder.encode(decoded.value), compression)
-        return None if smaller is None else (_without_value(decoded), smaller)
+        without = _without_value(decoded)
+        return None if smaller is None else (renewed(without) if is_renewed(body) else without, smaller)
     value = decompress(packed)
     _decode_value(value)
     if not body.startswith(_NO_VALUE):
@@ -207,6 +209,45 @@ def _encode(body: Body) -> bytes:
             "store a file and keep its path",
         )
     return encoded
+
+
+def renewed(body: bytes) -> bytes:
+    """Return a body marked as one that a renewal stored, see `StorageBackend.update_if_changed`; readers skip that."""
+    return body[:-1] + _RENEWED.encode()
+
+
+def is_renewed(body: str) -> bool:
+    """Tell whether a renewal stored this body."""
+    return body.endswith(_RENEWED)
+
+
+def is_same(one: MemoryEntry, other: MemoryEntry) -> bool:
+    """Tell whether two entries are stored byte for byte alike, but for timestamp, provenance and version."""
+    return one.expires_at == other.expires_at and _content(one) == _content(other)
+
+
+def _content(entry: MemoryEntry) -> tuple[object, ...]:
+    value = entry.value.json if type(entry.value) is Prepared else encode(entry.value)
+    return value, entry.tags, entry.category, entry.key, entry.entity_type, entry.entity_id
+
+
+def holds(body: str, packed: bytes | None, encoded: Encoded, provenance: dict[str, str]) -> bool:
+    """Tell whether a stored body has the value and tags of an entry, byte for byte, whatever compression they have.
+
+    Args:
+        body, packed: as stored.
+        encoded: the entry, encoded.
+        provenance: that of the entry.
+    """
+    if packed is None and encoded.packed is None and not body.startswith("{"):
+        end = encoded.body.rfind(_encoder.encode(provenance))  # -1, so all but the last byte, if it is in short form
+        return body.startswith(encoded.body[:end].decode())
+    stored, new = decode_body(body), decode_body(encoded.body)
+    return stored.tags == new.tags and _value_of(stored, packed) == _value_of(new, encoded.packed)
+
+
+def _value_of(body: Body, packed: bytes | None) -> bytes:
+    return _encoder.encode(body.value) if packed is None else decompress(packed)
 
 
 def decode_body(encoded: bytes | str) -> Body:

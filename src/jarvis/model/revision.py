@@ -12,7 +12,9 @@ from jarvis.codec import check_extent
 from jarvis.errors import StackFullError
 from jarvis.model.entry import MemoryEntry
 
-Operation = Literal["update", "touch", "delete", "clear", "restore", "undo", "expire", "erase"]
+Operation = Literal["update", "touch", "delete", "clear", "restore", "undo", "expire", "erase", "renew"]
+"""How a change ended a state. ``renew`` is not shown: see `jarvis.storage_backend.StorageBackend.update_if_changed`."""
+
 REMOVALS = ("delete", "clear", "expire")
 """Operations that remove the entry."""
 

@@ -26,7 +26,7 @@ WAS_ERASED = "something was erased"
 HAS_EXPIRED = "what was there then has expired"
 WAS_PURGED = f"{HAS_EXPIRED} and was purged"
 
-_ALONE = ("erase", "expire")
+_ALONE = ("erase", "expire", "renew")
 
 
 # --- the clock -----------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def signed(
 ) -> tuple[Usual | Operation, str | None, str | None, str | None]:
     """Return how and by whom a change is made: as `signature` says, or else `operation` by nobody that is known.
 
-    An erasure and a purge need a signature of their own, which signs no other change.
+    An erasure and a purge need a signature of their own, which signs no other change. Nobody signs a renewal.
     """
     if signature is None:
         return operation, None, None, None

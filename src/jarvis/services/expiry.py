@@ -11,15 +11,18 @@ from jarvis.capabilities import Expires
 from jarvis.errors import EntryNotFoundError, InvalidEntryError
 from jarvis.model.author import Author
 from jarvis.model.entry import OUTSIDE, check_expiry
+from jarvis.model.marks import NEVER, Never
 from jarvis.services.changing import Changes, sign
 from jarvis.storage_backend import StorageBackend
 
-Lifetime = timedelta | float
+Lifetime = timedelta | float | Never
+Expiry = datetime | Never | None
+"""The expiry that a caller gives; None leaves it as it is."""
 
 
 @own_code(InvalidEntryError, "expiry")
-def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime | None) -> datetime | None:
-    """Return the expiry of a memory that lives for `ttl` from `now` on, or until `expires_at`; None for never.
+def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry:
+    """Return the expiry of a memory that lives for `ttl` from `now` on, or until `expires_at`; None without both.
 
     Raises:
         InvalidEntryError: both are given, `ttl` is not above 0, or `expires_at` has passed.
@@ -27,7 +30,7 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
     if ttl is not None and expires_at is not None:
         raise InvalidEntryError("ttl", "and expires_at exclude each other; give one of them")
     if ttl is not None:
-        return _end_of(now, ttl)
+        return NEVER if ttl is NEVER else _end_of(now, ttl)
     if expires_at is None:
         return None
     expires_at = plain_moment(expires_at) or expires_at  # `check_expiry` refuses what is no moment
@@ -45,16 +48,21 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
 def moment_of_new_expiry(
     now: datetime, ttl: Lifetime | msgspec.UnsetType | None, expires_at: datetime | None
 ) -> datetime | None:
-    """Return the new expiry of a memory, as `moment_of_expiry` does; with `ttl` None it never expires.
+    """Return the new expiry of a memory; None if `ttl` is `NEVER` or None.
 
     Raises:
         InvalidEntryError: as there, or neither argument is given.
     """
     if ttl is msgspec.UNSET and expires_at is None:
-        raise InvalidEntryError("ttl", "is not given; give it, or expires_at=, or ttl=None to keep it for ever")
+        raise InvalidEntryError("ttl", "is not given; give it, or expires_at=, or ttl=NEVER to keep it for ever")
     if ttl is None and expires_at is not None:
         raise InvalidEntryError("ttl", "and expires_at exclude each other; give one of them")
-    return moment_of_expiry(now, None if ttl is msgspec.UNSET else ttl, expires_at)
+    return expiry_in(moment_of_expiry(now, None if ttl is msgspec.UNSET else ttl, expires_at))
+
+
+def expiry_in(expires_at: Expiry) -> datetime | None:
+    """Return an expiry that a caller gives as an entry has it."""
+    return None if expires_at is NEVER else expires_at
 
 
 def touch(backend: StorageBackend, entry_id: str, expires_at: datetime | None, author: Author) -> bool:
@@ -81,9 +89,9 @@ def purge(backend: StorageBackend, limit: int, author: Author, change: Changes) 
     return change(work)
 
 
-def _end_of(now: datetime, ttl: Lifetime) -> datetime:
+def _end_of(now: datetime, ttl: timedelta | float) -> datetime:
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float, timedelta)):
-        raise InvalidEntryError("ttl", f"takes a timedelta or a number of seconds, not {type(ttl).__name__}")
+        raise InvalidEntryError("ttl", f"takes a timedelta, a number of seconds or NEVER, not {type(ttl).__name__}")
     try:
         lifetime = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
         until = now + lifetime

@@ -10,8 +10,9 @@ from datetime import datetime
 from jarvis.capabilities import KeepsHistory
 from jarvis.errors import InvalidQueryError, RevisionNotFoundError
 from jarvis.model.author import Author
+from jarvis.model.change import Change
 from jarvis.model.entry import MOST_VERSIONS, MemoryEntry
-from jarvis.model.revision import Difference, Operation, Revision, differences
+from jarvis.model.revision import REMOVALS, Difference, Operation, Revision, differences
 from jarvis.storage_backend import StorageBackend
 
 
@@ -38,32 +39,60 @@ def restore(backend: StorageBackend, entry_id: str, version: int, author: Author
     return True
 
 
-def undo(backend: StorageBackend, entry_id: str, author: Author, moment: datetime) -> bool:
-    """Take back the last change of the entry, whatever it was; return whether anything is known of the entry.
+def check_steps(steps: int) -> None:
+    """Raise `InvalidQueryError` if it is no number of changes."""
+    if type(steps) is not int or not 1 <= steps < MOST_VERSIONS:
+        raise InvalidQueryError("steps: takes a whole number from 1 up")
+
+
+def undo(backend: StorageBackend, entry_id: str, steps: int, author: Author, moment: datetime) -> bool:
+    """Take back the last changes of the entry, whatever they were; return whether anything is known of the entry.
 
     Raises:
-        RevisionNotFoundError: the state before that change is not known any more.
+        RevisionNotFoundError: the state before these changes is not known any more, or there was none.
     """
     history = backend.capability(KeepsHistory)
     now, past = backend.read(entry_id), history.revisions(entry_id)
     if now is None and not past:
         return False
-    last = past[0] if past else None
-    if now is not None and _was_created_last(now, last):
+    states = _states(now, past)
+    if steps >= len(states):
+        if steps > 1:
+            raise RevisionNotFoundError(f"only the last {len(states) - 1} changes of the memory can be undone")
+        raise RevisionNotFoundError("the state of the memory before its last change is not known any more")
+    wanted = states[steps]
+    if wanted is not None:
+        _put(backend, wanted, now, now or past[0].entry, "undo", author, moment)
+    elif now is not None:
         history.sign(author.signature("delete"))
         backend.delete(entry_id)
-        return True
-    if last is None or (not last.is_removal if now is None else last.is_removal or last.version != now.version - 1):
-        raise RevisionNotFoundError("the state of the memory before its last change is not known any more")
-    _put(backend, last.entry, now, now or last.entry, "undo", author, moment)
     return True
 
 
-def _was_created_last(now: MemoryEntry, last: Revision | None) -> bool:
-    """Tell whether the last change of an entry created it, or brought it back."""
-    if last is None:
-        return now.version == 1
-    return last.is_removal and now.version in (1, last.version + 1)
+def ends_with(backend: StorageBackend, entry_id: str, change: Change) -> bool:
+    """Tell whether a change is the last one of the entry."""
+    now, past = backend.read(entry_id), backend.capability(KeepsHistory).revisions(entry_id)
+    if (now is None) != (change.operation in REMOVALS) or (now is not None and now.version != change.version):
+        return False
+    return not past or past[0].timestamp <= change.timestamp  # an id may be used again, with the same versions
+
+
+def _states(now: MemoryEntry | None, past: list[Revision]) -> list[MemoryEntry | None]:
+    """Return the states between changes, the present one first, as far as they are known; None where there was none."""
+    states = [now]
+    for revision in past:
+        last = states[-1]
+        if revision.is_removal:
+            if last is not None:
+                if last.version not in (1, revision.version + 1):
+                    return states
+                states.append(None)
+        elif last is None or revision.version != last.version - 1:
+            return states
+        states.append(revision.entry)
+    if states[-1] is not None and states[-1].version == 1:
+        states.append(None)
+    return states
 
 
 def diff(backend: StorageBackend, entry_id: str, from_version: int, to_version: int) -> list[Difference]:

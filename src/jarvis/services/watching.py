@@ -31,6 +31,11 @@ class Feed:
         """Return the cursor of the newest commit."""
         return str(self._feed.last_position()) if self._marks is None else self._marks.newest_cursor()
 
+    def cursor_of(self, position: int) -> str:
+        """Return the cursor of the change with this number."""
+        _, mark, generation = self.newest().partition(".")
+        return f"{position}{mark}{generation}"
+
     def since(self, cursor: str, limit: int) -> list[Change]:
         """Return the changes after a cursor; raise as `MarksCursors.changes_since` does."""
         position = position_of(cursor)

@@ -10,6 +10,7 @@ import pytest
 from jarvis.conformance.fixtures import FakeClock, Promises
 from jarvis.errors import (
     ConflictError,
+    InvalidQueryError,
     RevisionNotFoundError,
 )
 from jarvis.model.revision import MISSING
@@ -68,6 +69,29 @@ class ChangePromises(Promises):
 
         assert found == [(1, ["x"], 3), (2, ["y"], 4), (1, ["x"], 5)]
         assert [each.operation for each in past.get_history(memory_id)] == ["undo", "undo", "undo", "update"]
+
+    def test_an_undo_takes_back_several_changes_at_once(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("c", "k", {"n": 1}, "t")
+        for number in (2, 3):
+            past.update_memory(memory_id, {"n": number})
+        past.delete_memory(memory_id)
+        found = []
+        for steps in (2, 4, 1, 6, 4):
+            assert past.undo(memory_id, steps)
+            entry = past.get_memory(memory_id)
+            found.append(None if entry is None else (entry.value["n"], entry.version))
+
+        # The states were: none, 1, 2, 3, none, 2, 1, 2, 1, none.
+        assert found == [(2, 4), (1, 5), (2, 6), (1, 7), None]
+        assert past.undo(memory_id, 5)
+        assert past.get_memory(memory_id) is None
+        assert past.undo("absent", 3) is False
+        with pytest.raises(RevisionNotFoundError, match="only the last 9 changes"):
+            past.undo(memory_id, 10)
+        hostile: tuple[Any, ...] = (0, -1, 1.0, True, None, 2**70)
+        for wrong in hostile:
+            with pytest.raises(InvalidQueryError, match="steps"):
+                past.undo(memory_id, wrong)
 
     def test_an_undo_takes_back_a_deletion_and_a_creation(self, past: MemoryModule) -> None:
         memory_id = past.create_memory("c", "k", {"n": 1}, "t")

@@ -27,7 +27,11 @@ from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 
 _VERBS: dict[type, tuple[Callable[[MemoryModule], object], ...]] = {
-    Transactional: (lambda memory: memory.transaction(), lambda memory: memory.upsert_memory("c", "k", {})),
+    Transactional: (
+        lambda memory: memory.transaction(),
+        lambda memory: memory.upsert_memory("c", "k", {}),
+        lambda memory: memory.create_memory("c", "k", {}, "t", if_absent=True),
+    ),
     Namespaced: (lambda memory: memory.for_namespace("alice"), lambda memory: memory.store.list_namespaces()),
     KeepsHistory: (
         lambda memory: memory.get_history("1"),
@@ -387,14 +391,14 @@ class ModulePromises(Promises):
         handles = [open_backend() for _ in range(4)]
         errors: list[BaseException] = []
 
-        def upsert(handle: StorageBackend) -> None:
+        def upsert(place: int, handle: StorageBackend) -> None:
             try:
                 for number in range(10):
-                    MemoryModule(storage_backend=handle).set_user_preference("theme", {"n": number})
+                    MemoryModule(storage_backend=handle).set_user_preference("theme", {"n": number, "by": place})
             except BaseException as error:  # noqa: BLE001 - shown by the assertion
                 errors.append(error)
 
-        threads = [threading.Thread(target=upsert, args=(handle,)) for handle in handles]
+        threads = [threading.Thread(target=upsert, args=each) for each in enumerate(handles)]
         for thread in threads:
             thread.start()
         for thread in threads:
