@@ -83,12 +83,17 @@ class _Shelf:
         return slot
 
     def put(self, key: bytes, slot: _Slot) -> None:
-        """Keep an answer, and let go of those that were used least recently.
+        """Keep an answer, unless it is too large, and let go of those that were used least recently.
 
         It never waits: if another thread is putting, or an exception from outside has left the lock taken, nothing is
         kept.
         """
-        if not self._putting.acquire(blocking=False):
+        limits = self._limits
+        if (
+            slot.entries > limits.entries
+            or _size(key, slot) > limits.bytes
+            or not self._putting.acquire(blocking=False)
+        ):
             return
         try:
             self._count(key, slot, 1)  # first: an exception from outside must not make it keep too much
@@ -96,14 +101,18 @@ class _Shelf:
             if before is not None:
                 self._count(key, before, -1)
             self._slots[key] = slot
-            while self._entries > self._limits.entries or self._bytes > self._limits.bytes:
+            while self._slots and (self._entries > limits.entries or self._bytes > limits.bytes):
                 self._count(*self._slots.popitem(last=False), -1)
         finally:
             self._putting.release()
 
     def _count(self, key: bytes, slot: _Slot, times: int) -> None:
         self._entries += times * slot.entries
-        self._bytes += times * (len(key) + len(slot.packed) + _SLOT_BYTES)
+        self._bytes += times * _size(key, slot)
+
+
+def _size(key: bytes, slot: _Slot) -> int:
+    return len(key) + len(slot.packed) + _SLOT_BYTES
 
 
 class _Inside(threading.local):
@@ -126,7 +135,6 @@ class _Kept:
     def drop(self) -> None:
         """Let go of every answer."""
         self.shelf = _Shelf(object(), self.limits)  # no version is equal to this one
-        self.dropped = object()
 
     def within(self, work: Callable[[], Result]) -> Result:
         """Return the result of `work`, during which nothing is kept for the calling thread, or answered from here."""
@@ -139,14 +147,13 @@ class _Kept:
 
 
 class _Told:
-    """The version that a backend told last, and when; for handles that have one clock.
+    """The version that a backend told last, and until when it counts by the monotonic clock; for handles of one clock.
 
-    Attributes:
-        told: what `_Kept.dropped` was then, the monotonic time, and the version.
+    It stays when the cache is emptied: what is put on a shelf from then on was read after that.
     """
 
     def __init__(self) -> None:
-        self.told: tuple[object, float, object] = None, 0.0, None
+        self.told: tuple[float, object] = 0.0, None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Told, ()
@@ -308,16 +315,12 @@ class CachedBackend(BackendWrapper):
 
     def _shelf(self) -> _Shelf | None:
         """Return the shelf of the version of now; None if nothing may be kept for the caller."""
-        kept = self._kept
-        before = kept.shelf
-        version = self._version()
+        kept, version = self._kept, self._version()
         if version is None:
             return None
-        if before.version == version:
-            return before
-        shelf = _Shelf(version, kept.limits)
-        if kept.shelf is before:  # else another thread has put one there, or an erasure has dropped all
-            kept.shelf = shelf
+        shelf = kept.shelf
+        if shelf.version != version:
+            shelf = kept.shelf = _Shelf(version, kept.limits)
         return shelf
 
     def _version(self) -> object:
@@ -327,11 +330,11 @@ class CachedBackend(BackendWrapper):
             return None if teller is None else teller.version()
         if kept.inside.depth:
             return None
-        dropped, now = kept.dropped, time.monotonic()
-        since, at, version = self._told.told
-        if since is not dropped or now - at >= stale_seconds:
+        now = time.monotonic()
+        until, version = self._told.told
+        if now >= until:
             version = object() if teller is None else teller.version()
-            self._told.told = dropped, now, version
+            self._told.told = now + stale_seconds, version
         return version
 
     def _now(self) -> datetime:
@@ -348,8 +351,6 @@ class CachedBackend(BackendWrapper):
     clear = _dropping(StorageBackend.clear)
     shutdown = _dropping(StorageBackend.shutdown)
     recreate = _dropping(BackendWrapper.recreate)
-    purge_expired = _dropping(BackendWrapper.purge_expired)
-    erase = _dropping(BackendWrapper.erase)
     mend_dates = _dropping(BackendWrapper.mend_dates)
 
     @contextmanager
@@ -390,7 +391,7 @@ def _packed(entries: list[MemoryEntry]) -> _Slot | None:
     try:
         for entry in entries:
             expires_at = entry.expires_at
-            if entry.timestamp.tzinfo is None or (expires_at is not None and expires_at.tzinfo is not UTC):
+            if expires_at is not None and expires_at.tzinfo is not UTC:
                 return None
             body, _ = encode_body(entry)
             if expires_at is not None and (until is None or expires_at < until):
