@@ -201,12 +201,16 @@ def test_what_may_mean_anything_is_asked_each_time(cached: CachedBackend, asked:
     class Own(MemoryQuery, frozen=True, kw_only=True):
         pass
 
+    class OwnListing(Listing, frozen=True, kw_only=True):
+        pass
+
     for _ in range(2):
         assert cached.read(Text("1")) == asked.wrapped.read(Text("1"))
         assert cached.select(Own()) == [an_entry()]
+        assert cached.list_names(OwnListing(field="category")) == {"preferences": 1}
         assert cached.count(MemoryQuery(where={"mode": {"$lt": datetime.now(UTC)}})) == 0
 
-    assert asked.questions == {"read": 2, "select": 2, "count": 2}
+    assert asked.questions == {"read": 2, "select": 2, "list_names": 2, "count": 2}
 
 
 def test_streams_and_explanations_and_the_past_are_asked_each_time(cached: CachedBackend, asked: Asked) -> None:
@@ -631,6 +635,17 @@ def test_what_expires_within_the_bound_is_absent_at_once(far: Asked) -> None:
     clock.step(seconds=1)
 
     assert (cached.read("2"), len(cached.list_all())) == (None, 1)
+
+
+def test_a_call_without_a_version_says_nothing_about_the_next_one(tmp_path: Path) -> None:
+    far = Asked(SQLiteBackend(tmp_path / "memory.db"))
+    cached = CachedBackend(far, stale_seconds=60)
+    with far.transaction():  # not through the cache, so it learns of it by the version alone
+        assert cached.count(MemoryQuery()) == 0
+
+    assert cached.count(MemoryQuery()) == cached.count(MemoryQuery()) == 0
+
+    assert far.questions == {"count": 2}
 
 
 def test_handles_with_different_clocks_have_answers_of_their_own(far: Asked) -> None:

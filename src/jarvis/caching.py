@@ -280,7 +280,7 @@ class CachedBackend(BackendWrapper):
 
     def list_names(self, listing: Listing) -> dict[str, int]:
         return self._answer(
-            ("list_names", *msgspec.structs.astuple(listing)),
+            ("list_names", type(listing) is Listing or listing, *msgspec.structs.astuple(listing)),
             partial(self.wrapped.list_names, listing),
             _packed_number,
             _decode_names,
@@ -334,7 +334,8 @@ class CachedBackend(BackendWrapper):
         until, version = self._told.told
         if now >= until:
             version = object() if teller is None else teller.version()
-            self._told.told = now + stale_seconds, version
+            if version is not None:
+                self._told.told = now + stale_seconds, version
         return version
 
     def _now(self) -> datetime:
