@@ -32,6 +32,7 @@ SECTIONS = {
     "encryption": "Encryption",
     "sweeping": "Cleaning up",
     "compression": "Compression",
+    "caching": "The cache",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")
 CHARTED_AT = 10_000

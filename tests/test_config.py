@@ -357,6 +357,14 @@ UNFIT: list[tuple[str, Any]] = [
     ("busy_timeout_seconds", math.nan),
     ("busy_timeout_seconds", math.inf),
     ("busy_timeout_seconds", 10**309),
+    ("cache", True),
+    ("cache", "on"),
+    ("cache", 5),
+    ("cache", {"entry": 5}),
+    ("cache", {"entries": 0}),
+    ("cache", {"bytes": "64 MB"}),
+    ("cache", {"bytes": 10**309}),
+    ("cache", {"stale_seconds": 0}),
 ]
 
 

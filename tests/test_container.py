@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jarvis.caching import CachedBackend
+from jarvis.config import CacheLimits
 from jarvis.container import Container
 from jarvis.errors import (
     InvalidSettingError,
@@ -116,6 +118,16 @@ def test_the_module_follows_the_configuration(tmp_path: Path, container: Contain
         assert memory.get_user_preferences() == {"theme": {"mode": "dark"}}
     with MemoryModule(storage_dir=directory, backend_type="json") as memory:
         assert memory.get_user_preferences() == {}
+
+
+def test_the_settings_cache_the_module(tmp_path: Path, container: Container) -> None:
+    config = written(tmp_path / "config.yaml", "cache: {entries: 5, stale_seconds: 2}")
+
+    backend = container.get_memory_module(config).backend
+
+    assert isinstance(backend, CachedBackend)
+    assert backend._kept.limits == CacheLimits(entries=5, stale_seconds=2)
+    assert not isinstance(Container().get_memory_module().backend, CachedBackend)
 
 
 def test_a_module_that_is_read_only_refuses_changes(tmp_path: Path, container: Container) -> None:

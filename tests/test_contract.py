@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jarvis.caching import CachedBackend
 from jarvis.conformance import BackendContract
 from jarvis.conformance.fixtures import OpenBackend
 from jarvis.json_backend import JSONBackend
@@ -57,6 +58,26 @@ class TestWrapped(BackendContract):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:
         return lambda: BackendWrapper(SQLiteBackend(tmp_path / "memory.db", durability="normal"))
+
+
+class AskedTwice(CachedBackend):
+    """Gives the second answer to each question, which is one that was kept."""
+
+    def _answer(self, *question: Any) -> Any:
+        super()._answer(*question)
+        return super()._answer(*question)
+
+
+class TestCachedSQLite(BackendContract):
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        return lambda: AskedTwice(SQLiteBackend(tmp_path / "memory.db", durability="normal"))
+
+
+class TestCachedJSON(BackendContract):
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        return lambda: AskedTwice(JSONBackend(tmp_path / "memory.json", durability="normal"))
 
 
 class TestPlainSQLite(BackendContract):
@@ -114,6 +135,7 @@ def test_promises_of_the_backend_and_of_the_module_are_shown_apart(tmp_path: Pat
 
 FORGETFUL = """
 import pytest
+from jarvis.caching import CachedBackend
 from jarvis.conformance import BackendContract
 from jarvis.json_backend import JSONBackend
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jarvis._calls.arguments import plain_text
 from jarvis.errors import UnknownBackendError, UnsupportedError, nearest
+from jarvis.model.cache_limits import CacheLimits
 from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.store_options import USUAL, StoreOptions
 from jarvis.storage_backend import Location, StorageBackend
@@ -106,6 +107,13 @@ def open_in_memory(**options: Any) -> StorageBackend:
     make: Any = import_module("jarvis.sqlite_backend").InMemoryBackend
     backend: StorageBackend = make(**options)
     return backend
+
+
+def cached(backend: StorageBackend, limits: CacheLimits) -> StorageBackend:
+    """Return `backend` in a `jarvis.caching.CachedBackend` with these limits, which see for what it raises."""
+    make: Any = import_module("jarvis.caching").CachedBackend
+    around: StorageBackend = make(backend, **{name: getattr(limits, name) for name in limits.__struct_fields__})
+    return around
 
 
 def backends_with(protocol: type) -> list[str]:

@@ -487,6 +487,30 @@ class WakesWatchers(Protocol):
         """Return a value that stays equal as long as nobody commits."""
 
 
+class TellsVersion(Protocol):
+    """versions: it is cheap to notice that an answer may have changed.
+
+    1. Between two equal results the reading verbs of `StorageBackend` have one answer to each question.
+    2. So a result differs from all earlier ones after a commit of anybody, in any process, that changes an answer, also
+       one that takes no commit number, and after another store took the place of this one. It may differ without cause.
+    3. In a backend that `Expires`, it differs when an entry of the store has expired, by the clock of the handle.
+    4. Results of all handles that `StorageBackend.bind` made of a store can be compared. They hold nothing stored.
+    5. Where the answers may not be those of the last commit, as inside a transaction of the caller, it is None.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend; from jarvis.model.entry import MemoryEntry
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> before = backend.version()
+    >>> backend.version() == before
+    True
+    >>> backend.create(MemoryEntry("1", "notes", "it", {}))
+    >>> backend.version() == before
+    False
+    """
+
+    def version(self) -> object:
+        """Return a value that stays equal as long as every answer of this handle stays the same; or None."""
+
+
 class Namespaced(Protocol):
     """namespaces: several memories in one store that never see each other.
 
@@ -523,6 +547,7 @@ CAPABILITIES: tuple[type, ...] = (
     FeedsChanges,
     MarksCursors,
     WakesWatchers,
+    TellsVersion,
     Namespaced,
 )
 """All capabilities."""

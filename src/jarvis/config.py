@@ -17,6 +17,7 @@ import msgspec
 
 from jarvis._disk.encodings import encoding_of
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, kind_of, nearest
+from jarvis.model.cache_limits import CacheLimits
 from jarvis.model.options import (
     AnySource,
     Compression,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from yaml import MappingNode, Node, SafeLoader
 
-__all__ = ["ConfigLoader", "HistoryPolicy", "JarvisConfig", "RetentionRule", "StorageConfig"]
+__all__ = ["CacheLimits", "ConfigLoader", "HistoryPolicy", "JarvisConfig", "RetentionRule", "StorageConfig"]
 
 
 class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
         keys: the sources of the keys of an encrypted store, see `jarvis.keys`; a source may be a mapping such as
             ``{"environment": "JARVIS_KEY"}``.
         sweep_every: how often `jarvis.container.Container` cleans up; None for never.
+        cache: how much of what is read `jarvis.container.Container` keeps in memory, None for nothing; may be a mapping
+            of the fields of `CacheLimits`.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
@@ -88,6 +91,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     compression: Compression = "auto"
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
+    cache: CacheLimits | None = None
 
     if TYPE_CHECKING:  # the arguments may have more types than the fields
 
@@ -108,6 +112,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             compression: Compression = ...,
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,
+            cache: CacheLimits | Mapping[str, Any] | None = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:

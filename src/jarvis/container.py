@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from jarvis._calls.caller import holding
-from jarvis.backend_registry import load_backend, open_backend
+from jarvis.backend_registry import cached, load_backend, open_backend
 from jarvis.config import ConfigLoader
 from jarvis.errors import InvalidEntryError, InvalidSettingError, UnknownBackendError, UnsupportedError
 from jarvis.persistent_memory import MemoryModule
@@ -147,6 +147,8 @@ def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
     try:
         location = load_backend(storage.backend).location_in(storage.data_dir / STORE_DIRECTORY)
         backend = open_backend(storage.backend, location, storage.options, namespace=storage.namespace)
+        if storage.cache is not None:
+            backend = cached(backend, storage.cache)
         return MemoryModule(backend, retention=storage.retention)
     except (UnknownBackendError, UnsupportedError) as error:
         raise type(error)(f"{loader.place('backend')}: storage.backend: {error}") from error

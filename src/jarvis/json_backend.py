@@ -26,6 +26,7 @@ from jarvis.capabilities import (
     Namespaced,
     Past,
     Settles,
+    TellsVersion,
     Transactional,
 )
 from jarvis.codec import InvalidMomentError, instant_of
@@ -34,14 +35,13 @@ from jarvis.errors import (
     CorruptStoreError,
     DuplicateEntryError,
     EntryNotFoundError,
-    InvalidQueryError,
     StoreAccessError,
     TransactionError,
     UnsupportedError,
 )
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
 from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
-from jarvis.model.query import MemoryQuery, asked_instant
+from jarvis.model.query import MemoryQuery, asked_as_of
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import exact_filters, settle
@@ -107,6 +107,7 @@ class JSONBackend(SelectingBackend):
         Namespaced,
         BacksUp,
         Settles,
+        TellsVersion,
     )
 
     def __init__(
@@ -282,10 +283,7 @@ class JSONBackend(SelectingBackend):
                 transaction.tell_again(self.namespace, record)
 
     def as_of(self, moment: datetime) -> Past:
-        instant = asked_instant("as_of", moment)
-        if instant is None:
-            raise InvalidQueryError("as_of: takes a datetime, not None")
-        return _Then(self, max(instant, FIRST_INSTANT))
+        return _Then(self, max(asked_as_of(moment), FIRST_INSTANT))
 
     def prune(self, now: datetime, limit: int) -> int:
         with self._store.changing(self._now) as transaction:
@@ -327,6 +325,9 @@ class JSONBackend(SelectingBackend):
 
     def last_position(self) -> int:
         return self._store.seen().last_number()
+
+    def version(self) -> object:
+        return self._store.seen().version(self._now())
 
     def own_position(self) -> int:
         return self._store.own_transaction().clock.commit

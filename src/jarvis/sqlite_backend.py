@@ -19,6 +19,7 @@ from jarvis.capabilities import (
     Compresses,
     Encrypts,
     Erases,
+    TellsVersion,
 )
 from jarvis.keys import KeySource
 from jarvis.model.entry import (
@@ -75,7 +76,14 @@ class SQLiteBackend(SQLBackend):
 
     name: ClassVar[str] = "sqlite"
     file_name: ClassVar[str] = "memory.db"
-    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Erases, Compresses, BacksUp, Encrypts)
+    capabilities: ClassVar[tuple[type, ...]] = (
+        *SQLBackend.capabilities,
+        Erases,
+        Compresses,
+        BacksUp,
+        Encrypts,
+        TellsVersion,
+    )
 
     def __init__(
         self,
@@ -118,6 +126,9 @@ class SQLiteBackend(SQLBackend):
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
             return None
         return traces.search(self._database, ids)
+
+    def version(self) -> object:
+        return self._database.version(self._reader.now())
 
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 

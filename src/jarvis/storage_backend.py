@@ -340,8 +340,8 @@ class BackendWrapper(StorageBackend):
        `list_names`,
        `newest_of_key`, `last_written` and `KeepsHistory.as_of`. The same holds for the verbs that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
-       them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes, such as
-       a cache and `MendsDates.mend_dates`, leaves it out.
+       them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes leaves it
+       out.
     3. `bind` returns a wrapper around the result of `wrapped.bind`. The two wrappers share all other attributes.
     4. `prepare` returns a value that only `wrapped` understands; the module then calls `create` and `update` with it.
        A subclass that looks into values there sets ``prepare = StorageBackend.prepare``.
@@ -438,4 +438,5 @@ class BackendWrapper(StorageBackend):
     changes_since = _forwarded(protocols.MarksCursors.changes_since)
     newest_cursor = _forwarded(protocols.MarksCursors.newest_cursor)
     pulse = _forwarded(protocols.WakesWatchers.pulse)
+    version = _forwarded(protocols.TellsVersion.version)
     list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)

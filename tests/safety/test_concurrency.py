@@ -16,7 +16,7 @@ from jarvis.errors import StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 
-from . import model, processes
+from . import cached, model, processes
 from .conftest import Figures
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
@@ -381,3 +381,30 @@ def test_a_handle_of_a_store_closes_every_connection_at_shutdown(tmp_path: Path,
         assert list(iteration) == []
 
     assert _open_files(tmp_path) == 0
+
+
+# --- caches ----------------------------------------------------------------------------------------------------------
+
+
+def test_processes_that_read_through_caches_get_no_outdated_answer(
+    backend: str, tmp_path: Path, soak: bool, figures: Figures
+) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(bytes(cached.LOG_BYTES))
+    seconds = 60 if soak else 2
+    children = [
+        processes.start("cached", backend, tmp_path / "store", log, which, seconds) for which in range(cached.PROCESSES)
+    ]
+    for child in children:
+        assert processes.read_line(child) == "ready"
+    for child in children:
+        processes.tell(child)
+    said = [tuple(map(int, processes.read_line(child).split())) for child in children]
+    for child in children:
+        processes.end(child)
+
+    commits, reads, from_memory, outdated = map(sum, zip(*said, strict=True))
+    assert outdated == 0
+    assert commits > 20
+    assert reads > from_memory > 200
+    figures.add(backend, commits=commits, reads=reads, from_memory=from_memory, outdated=outdated)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from bisect import bisect_right
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,9 @@ class Seen:
         """Return the last commit number."""
         return self.clock.commit
 
+    def version(self, now: int) -> object:
+        """Return None: what a transaction sees may be rolled back."""
+
     def _refuse_erased(self, namespace: str, seen: Cutoff, asked: Mapping[str, str | None]) -> None:
         """Raise if something was erased since, unless the question is about an entry that was known before."""
         erasures = self.archive(erasures_of(namespace)).events
@@ -188,7 +192,17 @@ class Snapshot(Seen):
     ) -> None:
         super().__init__(rooms, archives, clock, spans, erasing)
         self.path, self.stamp = path, stamp
+        self._identity = object()
+        self._expiries: list[int] | None = None
         if sys.platform == "win32":
             os.close(descriptor)
         else:
             weakref.finalize(self, os.close, descriptor)
+
+    def version(self, now: int) -> object:
+        """Return a value that is equal as long as this is the state in the file and no entry expires."""
+        expiries = self._expiries
+        if expiries is None:
+            records = (record for room in self.rooms.values() for record in room.records.values())
+            expiries = self._expiries = sorted(record.expires for record in records if record.expires is not None)
+        return self._identity, bisect_right(expiries, now)

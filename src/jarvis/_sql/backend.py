@@ -34,14 +34,14 @@ from jarvis.capabilities import (
     WakesWatchers,
 )
 from jarvis.codec.instants import datetime_of, instant_of
-from jarvis.errors import InvalidEntryError, InvalidQueryError, TransactionError
+from jarvis.errors import InvalidEntryError, TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased
 from jarvis.model.explanation import Explanation
 from jarvis.model.listing import Listing
 from jarvis.model.options import Compression
-from jarvis.model.query import MemoryQuery, asked_instant
+from jarvis.model.query import MemoryQuery, asked_as_of
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
@@ -244,10 +244,7 @@ class SQLBackend(SelectingBackend):
         self._write(entries.recreate, entry, encode_entry(entry, self._compression))
 
     def as_of(self, moment: datetime) -> Past:
-        instant = asked_instant("as_of", moment)
-        if instant is None:
-            raise InvalidQueryError("as_of: takes a datetime, not None")
-        return PastView(self._reader, instant)
+        return PastView(self._reader, asked_as_of(moment))
 
     def prune(self, now: datetime, limit: int) -> int:
         instant = instant_of(now)

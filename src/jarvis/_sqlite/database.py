@@ -19,6 +19,7 @@ from jarvis._sqlite.connection import read_only
 from jarvis._sqlite.leader import Leader
 from jarvis._sqlite.pool import Lease, Pool, Thread
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
+from jarvis._sqlite.version_watch import VersionWatch
 from jarvis._sqlite.write_queue import NO_COMMIT, Write
 from jarvis.errors import (
     CorruptStoreError,
@@ -64,6 +65,7 @@ class Database:
         self.read_only = options.read_only
         self.busy_timeout_seconds = options.busy_timeout_seconds
         self.pool = Pool(self.file, options.history)
+        self._versions = VersionWatch(self.pool)
         self._leader = Leader(self.pool, self._commit, self._finish_inside, options.busy_timeout_seconds)
         self._finish_after = 0.0  # monotonic time before which writers do not try again to finish an erasure
         _databases.add(self)
@@ -415,6 +417,28 @@ class Database:
                 session.suspend()
                 yield result
                 session.resume()
+
+    def version(self, now: int) -> object:
+        """Return a value that is equal as long as nobody commits and no entry expires, by the instant `now`.
+
+        None inside a transaction, also of another task of the thread, and in a call that interrupts another one.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        thread = self.pool.threads.here
+        if thread.call is not None or (thread.session is not None and thread.session.depth):
+            return None
+        try:
+            thread.call = sys._getframe()
+            return self._versions.version(now)
+        except CorruptStoreError:  # another program may have written: the read that follows verifies the file
+            return None
+        except BaseException:
+            self._put_right(thread)
+            raise
+        finally:
+            thread.call = None
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""

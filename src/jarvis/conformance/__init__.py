@@ -49,6 +49,7 @@ from jarvis.conformance.transactions import SharedCommitPromises, TransactionPro
 from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
+from jarvis.conformance.versions import VersionPromises
 
 __all__ = ["BackendContract", "BackendMachine", "machine"]
 
@@ -70,6 +71,7 @@ class BackendContract(
     ErasurePromises,
     CompressionPromises,
     FeedPromises,
+    VersionPromises,
     ModulePromises,
     CreatingPromises,
     ManyPromises,

@@ -19,6 +19,7 @@ from jarvis._disk.paths import given_path
 from jarvis.codec.compression import Mode
 from jarvis.errors import InvalidSettingError, kind_of, nearest
 from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, KeySource, Passphrase, check_text
+from jarvis.model.cache_limits import CacheLimits
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
@@ -391,6 +392,12 @@ def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fiel
         raise _UnfitError(f"does not fit: {error}") from None
 
 
+def _cache(value: object) -> CacheLimits | None:
+    if value is None or value is False:  # YAML reads off without quotes as False
+        return None
+    return value if isinstance(value, CacheLimits) else _made(CacheLimits, value, ())
+
+
 def _sweep_every(value: object) -> timedelta | None:
     interval = _duration(value)
     if interval is not None and not timedelta(0) < interval <= _LONGEST_INTERVAL:
@@ -418,6 +425,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "compression": _compression,
     "retention": _retention,
     "sweep_every": _sweep_every,
+    "cache": _cache,
     "encryption": _encryption,
     "keys": _keys,
     "progress": _progress,

@@ -292,6 +292,14 @@ def asked_instant(name: str, moment: datetime | None) -> int | None:
         raise InvalidQueryError(f"{name}: {error}") from None
 
 
+def asked_as_of(moment: datetime) -> int:
+    """Return the instant of which a question is asked; raise `InvalidQueryError` if it is no datetime."""
+    instant = asked_instant("as_of", moment)
+    if instant is None:
+        raise InvalidQueryError("as_of: takes a datetime, not None")
+    return instant
+
+
 def asked_text(field: str, text: object) -> str:
     """Return a text that a query names; raise `InvalidQueryError` if it is no text."""
     if type(text) is str:
