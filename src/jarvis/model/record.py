@@ -417,5 +417,5 @@ def make_entry(
         version,
         position,
         expires_at,
-        body.ttl,
+        None if type(body.lifetime) is int else body.ttl,
     )
