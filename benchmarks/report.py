@@ -26,6 +26,7 @@ SECTIONS = {
     "growth": "As the store grows",
     "json_file": "The JSON file",
     "awaiting": "Awaiting",
+    "asking": "Asking, and many at once",
     "looking_back": "History",
     "forgetting": "Expiry and erasure",
     "encryption": "Encryption",

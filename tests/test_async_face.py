@@ -10,20 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from jarvis.async_memory import AsyncMemoryModule, AsyncStore
+from jarvis.async_memory import AsyncMemoryModule, AsyncStore, AsyncTable
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services.store import Store
+from jarvis.services.table import Table
 from tests.test_former_names import MOVED_TO_STORE
 
 ROOT = Path(__file__).parent.parent
 
 OF_ITS_OWN = {"transaction", "for_namespace"}
 """Verbs that return something else than those of `MemoryModule`, and say so."""
-AT_ONCE = {"acting_as", "iter_memories", "sweep_every", "watch", *OF_ITS_OWN}
+AT_ONCE = {"acting_as", "iter_memories", "sweep_every", "table", "watch", *OF_ITS_OWN}
 """Verbs that are not awaited."""
 
 
-@pytest.mark.parametrize(("face", "kind"), [(AsyncMemoryModule, MemoryModule), (AsyncStore, Store)])
+@pytest.mark.parametrize(
+    ("face", "kind"), [(AsyncMemoryModule, MemoryModule), (AsyncStore, Store), (AsyncTable, Table)]
+)
 def test_an_awaitable_verb_has_the_signature_and_the_docstring_of_its_own(face: type, kind: type) -> None:
     verbs = {name for name, held in vars(kind).items() if name[0] != "_" and inspect.isfunction(held)}
     if kind is MemoryModule:

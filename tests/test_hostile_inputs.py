@@ -226,6 +226,8 @@ GOOD: dict[str, Any] = {
     "device_info": {"os": "linux"},
     "directory": "copies",
     "counts": False,
+    "created_at": None,
+    "cursor": "1",
     "default": None,
     "entity_id": "1",
     "entity_type": "task",
@@ -236,9 +238,11 @@ GOOD: dict[str, Any] = {
     "explain": False,
     "idle_seconds": 0.0,
     "if_version": None,
-    "ids": ["1"],
+    "ids": None,
+    "if_absent": False,
     "include_archived": False,
     "interval": 60,
+    "items": [{"category": "tasks", "key": "k", "value": {"a": 1}, "entity_type": "task"}],
     "key": "k",
     "key_prefix": None,
     "keys": (),
@@ -255,10 +259,12 @@ GOOD: dict[str, Any] = {
     "since": None,
     "slot_id": 1,
     "source": KeyFunction(lambda: b"k" * 32),
+    "steps": 1,
     "tags": None,
     "tags_match": "any",
     "task_data": {"status": "completed"},
     "task_id": "1",
+    "timestamp": None,
     "to_version": 1,
     "ttl": None,
     "until": None,
@@ -273,7 +279,7 @@ Arguments = dict[str, Any]
 
 def _verbs(kind: type, part: type) -> dict[str, list[str]]:
     """Return the public verbs of a class, and of the store that it has, each with its parameters."""
-    others = {"of", "run", "in_memory", *MOVED_TO_STORE}
+    others = {"of", "run", "in_memory", "table", *MOVED_TO_STORE}
     verbs = {name: verb for name, verb in inspect.getmembers(kind, callable) if name not in others}
     verbs |= {f"store.{name}": verb for name, verb in inspect.getmembers(part, callable) if name[0] != "_"}
     return {
@@ -300,6 +306,8 @@ def _attempts(verb: str, memory_id: str) -> Iterator[tuple[str, Arguments]]:
         good["memory_id"] = memory_id
     if "where" in good:
         good["keys"] = None  # those of a search, not of an encryption
+    elif "ids" in good:
+        good["ids"] = [memory_id]
     if "ttl" in good and verb == "touch_memory":
         good["ttl"] = 60
     yield "nothing", good
@@ -333,7 +341,7 @@ def _there(memory: MemoryModule) -> str:
 def _used(verb: str, memory: MemoryModule, result: Any) -> None:
     """Use what a verb returned as far as it goes."""
     if verb == "watch":
-        memory.set_user_preference("theme", {})
+        memory.create_memory("c", "k", {}, "t")
         next(result)
         result.close()
     elif inspect.isgenerator(result) or isinstance(result, Iterator):
@@ -373,7 +381,7 @@ async def _awaited(verb: str, memory: AsyncMemoryModule, result: Any) -> None:
     elif verb == "watch":
         step = asyncio.ensure_future(_next(result))
         while not step.done():
-            await memory.set_user_preference("theme", {})
+            await memory.create_memory("c", "k", {}, "t")
         await step
         await result.aclose()
     elif inspect.isasyncgen(result):

@@ -83,8 +83,8 @@ def test_a_writer_purges_so_many_and_no_more(path: Path, clock: FakeClock) -> No
     clock.step(seconds=1)
 
     left = []
-    for _ in range(128):
-        memory.set_user_preference("counter", {})
+    for number in range(128):
+        memory.set_user_preference("counter", {"n": number})
         left.append(_rows(memory, "SELECT count(*) FROM entries WHERE expires IS NOT NULL")[0][0])
 
     steps = {before - after for before, after in itertools.pairwise(left)}

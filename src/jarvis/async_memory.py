@@ -31,6 +31,7 @@ from jarvis.persistent_memory import MemoryModule
 from jarvis.services.ongoing import closed
 from jarvis.services.store import Store
 from jarvis.services.sweeping import Sweeper
+from jarvis.services.table import Table
 from jarvis.services.watching import INTERVAL_SECONDS, Watch, new_watch
 from jarvis.storage_backend import StorageBackend
 
@@ -141,6 +142,29 @@ class AsyncStore(_Face[Store]):
     mend_dates = awaitable(Store.mend_dates, "change")
     list_namespaces = awaitable(Store.list_namespaces, "read")
     erase_namespace = awaitable(Store.erase_namespace, "long")
+
+
+class AsyncTable(_Face[Table]):
+    """`jarvis.services.table.Table`, awaitable: the same arguments, results and errors."""
+
+    def __init__(self, inner: Table, workers: Workers) -> None:
+        self._inner, self._workers = inner, workers
+
+    def __repr__(self) -> str:
+        return f"Async{self._inner!r}"
+
+    get = awaitable(Table.get, "read")
+    get_many = awaitable(Table.get_many, "read")
+    keys = awaitable(Table.keys, "read")
+    items = awaitable(Table.items, "read")
+    count = awaitable(Table.count, "read")
+    put = awaitable(Table.put, "change")
+    put_many = awaitable(Table.put_many, "change")
+    put_if_absent = awaitable(Table.put_if_absent, "change")
+    delete = awaitable(Table.delete, "change")
+    delete_many = awaitable(Table.delete_many, "change")
+    pop = awaitable(Table.pop, "change")
+    clear = awaitable(Table.clear, "long")
 
 
 class AsyncMemoryModule(_Face[MemoryModule]):
@@ -362,6 +386,10 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     @like(MemoryModule.acting_as)
     def acting_as(self, **author: str | None) -> contextlib.AbstractContextManager[None]:
         return self._inner.acting_as(**author)
+
+    @like(MemoryModule.table)
+    def table(self, category: str) -> AsyncTable:
+        return AsyncTable(self._inner.table(category), self._workers)
 
     def for_namespace(self, namespace: str) -> AsyncMemoryModule:
         """Return a memory of another namespace of the same store, sharing threads and connections."""

@@ -59,12 +59,13 @@ from jarvis.model.store_options import StoreOptions
 from jarvis.services import bulk, erasure, expiry, retention, timeline
 from jarvis.services.bulk import ids_of, items_of
 from jarvis.services.changing import abilities_of, sign
-from jarvis.services.expiry import Expiry, Lifetime, expiry_in, moment_of_expiry, moment_of_new_expiry
+from jarvis.services.expiry import NO_EXPIRY, Expiry, Lifetime, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
 from jarvis.services.store import Store
 from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number
+from jarvis.services.table import Table
 from jarvis.services.unstorable import storable
 from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import StorageBackend
@@ -85,6 +86,7 @@ __all__ = [
     "Revision",
     "SweepReport",
     "Sweeper",
+    "Table",
 ]
 
 PREFERENCES, TASKS, DEVICES = "preferences", "tasks", "devices"
@@ -1460,15 +1462,22 @@ class MemoryModule:
 
     # --- the past ---------------------------------------------------------------------------------
 
-    def get_history(self, memory_id: str) -> list[Revision]:
+    def get_history(
+        self, memory_id: str, *, limit: int | None = None, offset: int = 0, ascending: bool = False
+    ) -> list[Revision]:
         """Return the past states of the memory, each with the change that ended it, newest first.
 
-        Deleted memories have them too; ``[]`` if the id is not known, or the memory was never changed.
+        Deleted memories have them too; ``[]`` if the id is not known, or the memory was never changed. `limit`,
+        `offset` and `ascending` are as for `search_memories`.
 
         Raises:
             UnsupportedError: the backend keeps no history.
         """
-        return ask(self.backend, KeepsHistory).revisions(asked_text("memory_id", memory_id))
+        page = MemoryQuery(limit=limit, offset=offset, ascending=ascending)  # which checks them
+        revisions = ask(self.backend, KeepsHistory).revisions(asked_text("memory_id", memory_id))
+        if page.ascending:
+            revisions.reverse()
+        return revisions[page.offset :][: page.limit]
 
     def diff_memory(self, memory_id: str, from_version: int, to_version: int) -> list[Difference]:
         """Return the differences between two versions of the memory, one of which may be the present one.
@@ -1625,6 +1634,7 @@ class MemoryModule:
     ) -> bool:
         """Let the memory expire at another time, or never; return whether it exists.
 
+        Without `ttl` and `expires_at` the ttl that it has (`MemoryEntry.ttl`) begins again.
         This change has a version and a place in the history; the timestamp, and so the place in lists, stays.
 
         Args:
@@ -1634,7 +1644,8 @@ class MemoryModule:
             module, task_id, reason: who makes the change, for which task, and why.
 
         Raises:
-            InvalidEntryError: neither or both are given, `ttl` is not above 0, or `expires_at` has passed.
+            InvalidEntryError: both are given, or neither and it has no ttl; `ttl` is not above 0, or `expires_at` has
+                passed.
             UnsupportedError: the backend has no expiry.
 
         >>> import tempfile
@@ -1648,8 +1659,9 @@ class MemoryModule:
         """
         ask(self.backend, Expires)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        until = moment_of_new_expiry(self._now(), ttl, expires_at)
-        return self._change(lambda _: expiry.touch(self.backend, memory_id, until, author))
+        now = self._now()
+        life = moment_of_new_expiry(now, ttl, expires_at)
+        return self._change(lambda _: expiry.touch(self.backend, memory_id, life, now, author))
 
     # --- erasure ----------------------------------------------------------------------------------
 
@@ -1853,6 +1865,14 @@ class MemoryModule:
             gates=self._gates,
         )
 
+    def table(self, category: str) -> Table:
+        """Return the memories of a category as a table of values by key.
+
+        Raises:
+            InvalidEntryError: `category` cannot be the name of one.
+        """
+        return Table(self, check_name("category", category))
+
     def for_namespace(self, namespace: str) -> MemoryModule:
         """Return a memory of another namespace of the same store, sharing its connections.
 
@@ -1938,7 +1958,7 @@ class MemoryModule:
             raise InvalidSettingError("clock: stands at the end of the calendar; set the clock of this machine right")
         return now
 
-    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry:
+    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry | None:
         if ttl is None and expires_at is None:
             return None
         ask(self.backend, Expires)
@@ -1988,7 +2008,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: list[str],
-        expires_at: Expiry,
+        life: Expiry | None,
         author: Author,
         moment: datetime,
         times: tuple[datetime | None, datetime] | None = None,
@@ -1997,6 +2017,7 @@ class MemoryModule:
         if self._dates.are_ahead:
             moment = self._after_its_key(key, None, moment)
         timestamp, created = times or (None, moment)
+        expires_at, lifetime = life or NO_EXPIRY
         entry = MemoryEntry(
             new_id(),
             category,
@@ -2007,7 +2028,8 @@ class MemoryModule:
             entity_id,
             timestamp or moment,
             author.creates(created),
-            expires_at=expiry_in(expires_at),
+            expires_at=expires_at,
+            ttl=lifetime,
         )
         (store or self.backend.create)(entry)
         return entry.id
@@ -2044,7 +2066,7 @@ class MemoryModule:
         entry: MemoryEntry,
         value: dict[str, Any],
         tags: list[str] | None,
-        expires_at: Expiry,
+        life: Expiry | None,
         author: Author,
         if_version: int | None,
         moment: datetime,
@@ -2059,8 +2081,8 @@ class MemoryModule:
         entry.value = value
         if tags is not None:
             entry.tags = tags
-        if expires_at is not None:
-            entry.expires_at = expiry_in(expires_at)
+        if life is not None:
+            entry.expires_at, entry.ttl = life
         author.updates(entry, moment)
         if self._abilities.history is not None:
             self._abilities.history.sign(author.signature("update"))
@@ -2080,7 +2102,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: Collection[str] | None,
-        expires_at: Expiry,
+        life: Expiry | None,
         author: Author,
     ) -> str:
         if value is None:
@@ -2089,7 +2111,7 @@ class MemoryModule:
         check_name("key", key)
         tags = None if tags is None else tag_list(tags)
         value = self.backend.prepare(value)
-        work = partial(self._upserted, category, key, value, entity_type, entity_id, tags, expires_at, author)
+        work = partial(self._upserted, category, key, value, entity_type, entity_id, tags, life, author)
         return self._change(work)
 
     def _upserted(
@@ -2100,7 +2122,7 @@ class MemoryModule:
         entity_type: str,
         entity_id: str | None,
         tags: list[str] | None,
-        expires_at: Expiry,
+        life: Expiry | None,
         author: Author,
         moment: datetime,
     ) -> str:
@@ -2110,9 +2132,9 @@ class MemoryModule:
             if kept is None and self._hides_archived():
                 kept = [tag for tag in entry.tags if tag != ARCHIVED]
             store = partial(self._update_if_changed, author, dict(entry.provenance))
-            if self._update(entry, value, kept, expires_at, author, None, moment, store):
+            if self._update(entry, value, kept, life, author, None, moment, store):
                 return entry.id
-        return self._create(category, key, value, entity_type, entity_id, tags or [], expires_at, author, moment)
+        return self._create(category, key, value, entity_type, entity_id, tags or [], life, author, moment)
 
     def _update_if_changed(self, author: Author, provenance: dict[str, str], entry: MemoryEntry) -> None:
         """Store an entry that was set; renew it if it is what it was, and due or not the newest of its key any more."""

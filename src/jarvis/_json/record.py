@@ -9,12 +9,19 @@ from typing import Annotated, Any
 import msgspec
 
 from jarvis.codec import InvalidMomentError, flatten, format_moment, parse_moment, revive
-from jarvis.codec.instants import datetime_of
+from jarvis.codec.instants import MICROSECOND, datetime_of
 from jarvis.codec.nesting import decoder_of, ran_out, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
-from jarvis.model.record import Body, encode_body, make_body, make_entry, may_hold_typed_forms
+from jarvis.model.record import (
+    LastingBody,
+    Lifetime,
+    encode_body,
+    make_body,
+    make_entry,
+    may_hold_typed_forms,
+)
 
 
 def revived(value: Any, entry_id: str) -> Any:
@@ -46,12 +53,14 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     fold: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     zone: str | None = None
     expires_at: str | None = None
+    ttl_microseconds: Annotated[int, msgspec.Meta(ge=1)] | None = None
     renewed: bool = False
 
     @property
     def content(self) -> tuple[object, ...]:
         """All that is stored but timestamp, provenance and version."""
-        return self.category, self.key, self.value, self.tags, self.entity_type, self.entity_id, self.expires_at
+        life = self.expires_at, self.ttl_microseconds
+        return self.category, self.key, self.value, self.tags, self.entity_type, self.entity_id, *life
 
     @property
     def expires(self) -> int | None:
@@ -60,6 +69,7 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     def entry(self, *, plain: bool) -> MemoryEntry:
         """Return the entry, which shares its parts with this object; raise ValueError if it is malformed."""
+        life = 0 if self.ttl_microseconds is None else Lifetime(self.ttl_microseconds)
         try:
             return make_entry(
                 self.id,
@@ -69,7 +79,7 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
                 self.entity_id,
                 self.version,
                 self.position,
-                Body(self.value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone)),
+                LastingBody(self.value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone), life),
                 None if (expires := self.expires) is None else datetime_of(expires),
                 plain=plain,
             )
@@ -174,6 +184,7 @@ class Draft:
             fold,
             zone,
             None if entry.expires_at is None else datetime_of(check_expiry(entry.expires_at)).isoformat(),
+            None if entry.ttl is None else entry.ttl // MICROSECOND,
         )
         try:
             size = len(encode(self._stored))

@@ -42,6 +42,7 @@ from jarvis.conformance.module.many import ManyPromises
 from jarvis.conformance.module.renewals import RenewalPromises
 from jarvis.conformance.module.retention import RetentionPromises
 from jarvis.conformance.module.shutdown import ShutdownPromises
+from jarvis.conformance.module.table import TablePromises
 from jarvis.conformance.module.verbs import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
@@ -79,5 +80,6 @@ class BackendContract(
     DatingPromises,
     RetentionPromises,
     ShutdownPromises,
+    TablePromises,
 ):
     """Tests every promise. A subclass provides the fixture `open_backend`."""

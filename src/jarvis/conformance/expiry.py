@@ -554,3 +554,58 @@ class ExpiryPromises(Promises):
         mortal.shutdown()
         later.step(seconds=1)
         assert mortal.get_memory("1") is None
+
+    def test_a_ttl_is_remembered_and_begins_again(
+        self, mortal: MemoryModule, later: FakeClock, open_backend: OpenBackend
+    ) -> None:
+        text = {"text": "a text that may be compressed " * 100}
+        memory_id = mortal.create_memory("notes", "n", text, "note", ttl=timedelta(minutes=10, microseconds=1))
+        moment, later.now = later.now, later.now + timedelta(minutes=9)
+        mortal.update_memory(memory_id, {"n": 2})
+        other = MemoryModule(storage_backend=open_backend(), clock=later)
+        entry = other.get_memory(memory_id)
+
+        assert entry is not None
+        assert (entry.ttl, entry.value) == (timedelta(minutes=10, microseconds=1), {"n": 2})
+        assert mortal.touch_memory(memory_id)
+        later.now += timedelta(minutes=9)
+        again = mortal.get_memory(memory_id)
+        assert again is not None
+        assert again.expires_at == moment + timedelta(minutes=19, microseconds=1)
+        assert again.version == 3
+        if mortal.backend.has_capability(KeepsHistory):
+            assert [each.entry.ttl for each in mortal.get_history(memory_id)] == [entry.ttl, entry.ttl]
+            mortal.undo(memory_id, steps=2)
+            first = mortal.get_memory(memory_id)
+            assert first is not None
+            assert (first.ttl, first.value) == (entry.ttl, text)
+
+    def test_only_a_ttl_is_remembered(self, mortal: MemoryModule, later: FakeClock) -> None:
+        for given in ({}, {"ttl": NEVER}, {"expires_at": later.now + timedelta(hours=1)}):
+            memory_id = mortal.create_memory("notes", "n", {}, "note", **given)
+            entry = mortal.get_memory(memory_id)
+            assert entry is not None
+            assert entry.ttl is None
+            with pytest.raises(InvalidEntryError, match="ttl"):
+                mortal.touch_memory(memory_id)
+        mortal.set_user_preference("p", {}, ttl=60)
+        mortal.set_user_preference("p", {"n": 1}, ttl=NEVER)
+        (entry,) = mortal.search_memories("preferences")
+        assert (entry.expires_at, entry.ttl) == (None, None)
+        assert not mortal.touch_memory("absent")
+
+    def test_the_same_expiry_by_another_ttl_is_a_change(self, mortal: MemoryModule, later: FakeClock) -> None:
+        memory_id = mortal.set_user_preference("p", {}, ttl=60)
+        mortal.set_user_preference("p", {}, expires_at=later.now + timedelta(seconds=60))
+        entry = mortal.get_memory(memory_id)
+        assert entry is not None
+        assert (entry.version, entry.ttl) == (2, None)
+
+    @pytest.mark.parametrize("ttl", [60, timedelta(0), timedelta(-1), "1"])
+    def test_a_ttl_that_is_none_is_refused_by_the_backend(self, backend: StorageBackend, ttl: Any) -> None:
+        self.need(backend, Expires)
+        with pytest.raises(InvalidEntryError, match="ttl"):
+            backend.create(an_entry(expires_at=START, ttl=ttl))
+        with pytest.raises(InvalidEntryError, match="ttl"):
+            backend.create(an_entry(ttl=timedelta(1)))
+        assert backend.list_all() == []

@@ -73,6 +73,19 @@ class HistoryPromises(Promises):
 
         assert past.get_history(memory_id) == past.get_history("absent") == []
 
+    def test_a_history_comes_in_pages(self, past: MemoryModule) -> None:
+        memory_id = past.create_memory("notes", "n", {"n": 0}, "note")
+        for number in range(1, 6):
+            past.update_memory(memory_id, {"n": number})
+        whole = past.get_history(memory_id)
+
+        assert [revision.version for revision in whole] == [5, 4, 3, 2, 1]
+        assert past.get_history(memory_id, limit=2, offset=1) == whole[1:3]
+        assert past.get_history(memory_id, ascending=True, limit=2) == whole[:-3:-1]
+        assert past.get_history(memory_id, offset=9) == past.get_history(memory_id, limit=0) == []
+        with pytest.raises(InvalidQueryError, match="offset"):
+            past.get_history(memory_id, offset=-1)
+
     def test_clearing_keeps_every_memory(self, past: MemoryModule) -> None:
         ids = [past.create_memory("c", str(number), {"n": number}, "t", tags=["x"]) for number in range(5)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import MutableMapping, MutableSequence, MutableSet
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -53,6 +53,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
         position: its place in the order of changes, (instant in microseconds since 1970 UTC, commit number); set
             by the backend, None before an entry was stored.
         expires_at: from this instant on it is absent; None for never. Aware; comes back in UTC.
+        ttl: how long it was to live when it got that expiry; None if it was given a moment, or none.
 
     >>> from jarvis.model.entry import MemoryEntry
     >>> entry = MemoryEntry(id="1", category="preferences", key="theme", value={"mode": "dark"})
@@ -72,6 +73,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
     version: int = 1
     position: tuple[int, int] | None = None
     expires_at: datetime | None = None
+    ttl: timedelta | None = None
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -104,7 +106,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
         return cursor_of(self)
 
     def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
-        """Return the nine fields, the version and the expiry as a dict, which shares nothing with the entry.
+        """Return the nine fields, the version, expiry and ttl as a dict, which shares nothing with the entry.
 
         With ``mode="json"`` it holds only what JSON can, in the forms that `jarvis.codec.json_form` lists.
 
@@ -201,6 +203,17 @@ def check_entry(entry: MemoryEntry) -> None:
         raise InvalidEntryError("timestamp", f"takes a datetime, not {type(entry.timestamp).__name__}")
     if entry.expires_at is not None:
         check_expiry(entry.expires_at)
+    if entry.ttl is not None:
+        _check_ttl(entry.ttl, entry.expires_at)
+
+
+def _check_ttl(ttl: object, expires_at: datetime | None) -> None:
+    if type(ttl) is not timedelta:
+        raise InvalidEntryError("ttl", f"takes a timedelta, not {type(ttl).__name__}")
+    if ttl <= timedelta(0):
+        raise InvalidEntryError("ttl", "must be above 0")
+    if expires_at is None:
+        raise InvalidEntryError("ttl", "is for an entry that expires; give it expires_at, too")
 
 
 def check_value(value: object) -> None:

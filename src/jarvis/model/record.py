@@ -7,14 +7,14 @@ may stand beside it, compressed; then the body has null in its place, and all el
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 
 from jarvis.codec import InvalidMomentError, Prepared, encode, flatten, format_moment, instant_of, parse_moment, revive
 from jarvis.codec.compression import THRESHOLD_BYTES, Mode, compress, decompress
-from jarvis.codec.instants import nearest_instant, text_of
+from jarvis.codec.instants import MICROSECOND, nearest_instant, text_of
 from jarvis.codec.nesting import decoder_of, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import InvalidEntryError
@@ -37,6 +37,23 @@ class Body(msgspec.Struct, array_like=True):
     tags: list[str]
     provenance: dict[str, str] | tuple[str, str]
     moment: str | tuple[str, int, str | None]
+
+
+class Lifetime(msgspec.Struct):
+    """How long an entry lives that got a ttl, in microseconds."""
+
+    ttl: int
+
+
+class LastingBody(Body, array_like=True):
+    """A body as it is read. `lifetime` is a number, which means nothing here, if the entry has no ttl."""
+
+    lifetime: Lifetime | int = 0
+
+    @property
+    def ttl(self) -> timedelta | None:
+        """The ttl of the entry, or None."""
+        return None if isinstance(self.lifetime, int) else timedelta(microseconds=self.lifetime.ttl)
 
 
 class _NamedBody(msgspec.Struct):
@@ -73,7 +90,7 @@ _CREATED = ("module", "task_id", "created_at")
 _FEW, _SHORT = 8, 200
 _SCALARS = frozenset((int, float, bool, type(None)))
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Body)
+_decoder = msgspec.json.Decoder(LastingBody)
 _decode_named_body = decoder_of(_NamedBody)
 _decode_value = decoder_of(dict[str, Any])
 
@@ -115,14 +132,21 @@ def make_body(entry: MemoryEntry) -> tuple[Body, int]:
     try:
         instant = instant_of(timestamp)
         if timestamp.tzinfo is not UTC or timestamp.fold:
-            return Body(plain, entry.tags, provenance, format_moment(timestamp)), instant
+            return _lasting(Body(plain, entry.tags, provenance, format_moment(timestamp)), entry.ttl), instant
     except InvalidMomentError as error:
         raise InvalidEntryError("timestamp", str(error)) from None
     text = text_of(timestamp)
     author: dict[str, str] | tuple[str, str] = provenance
     if tuple(provenance) == _CREATED and provenance["created_at"] == text:
         author = (provenance["module"], provenance["task_id"])
-    return Body(plain, entry.tags, author, text.removesuffix(_UTC)), instant
+    body = Body(plain, entry.tags, author, text.removesuffix(_UTC))
+    return body if entry.ttl is None else _lasting(body, entry.ttl), instant
+
+
+def _lasting(body: Body, ttl: timedelta | None) -> Body:
+    if ttl is None:
+        return body
+    return LastingBody(body.value, body.tags, body.provenance, body.moment, Lifetime(ttl // MICROSECOND))
 
 
 def encode_body(entry: MemoryEntry) -> tuple[bytes, int]:
@@ -194,7 +218,8 @@ def repack(body: str, packed: bytes | None, compression: Mode) -> tuple[bytes, b
 
 
 def _without_value(body: Body) -> bytes:
-    return _encoder.encode(Body(None, body.tags, body.provenance, body.moment))
+    ttl = body.ttl if isinstance(body, LastingBody) else None
+    return _encoder.encode(_lasting(Body(None, body.tags, body.provenance, body.moment), ttl))
 
 
 def _encode(body: Body) -> bytes:
@@ -228,7 +253,7 @@ def is_same(one: MemoryEntry, other: MemoryEntry) -> bool:
 
 def _content(entry: MemoryEntry) -> tuple[object, ...]:
     value = entry.value.json if type(entry.value) is Prepared else encode(entry.value)
-    return value, entry.tags, entry.category, entry.key, entry.entity_type, entry.entity_id
+    return value, entry.tags, entry.category, entry.key, entry.entity_type, entry.entity_id, entry.ttl
 
 
 def holds(body: str, packed: bytes | None, encoded: Encoded, provenance: dict[str, str]) -> bool:
@@ -241,16 +266,23 @@ def holds(body: str, packed: bytes | None, encoded: Encoded, provenance: dict[st
     """
     if packed is None and encoded.packed is None and not body.startswith("{"):
         end = encoded.body.rfind(_encoder.encode(provenance))  # -1, so all but the last byte, if it is in short form
-        return body.startswith(encoded.body[:end].decode())
+        return body.startswith(encoded.body[:end].decode()) and _end(body) == _end(encoded.body.decode())
     stored, new = decode_body(body), decode_body(encoded.body)
-    return stored.tags == new.tags and _value_of(stored, packed) == _value_of(new, encoded.packed)
+    same = (stored.tags, stored.ttl) == (new.tags, new.ttl)
+    return same and _value_of(stored, packed) == _value_of(new, encoded.packed)
+
+
+def _end(body: str) -> str:
+    """Return the lifetime at the end of a body, as it stands there; empty if it has none."""
+    body = body.removesuffix(_RENEWED) + "]" if body.endswith(_RENEWED) else body
+    return body[body.rfind("{") :] if body.endswith("}]") else ""
 
 
 def _value_of(body: Body, packed: bytes | None) -> bytes:
     return _encoder.encode(body.value) if packed is None else decompress(packed)
 
 
-def decode_body(encoded: bytes | str) -> Body:
+def decode_body(encoded: bytes | str) -> LastingBody:
     """Return the body that `encode_body` encoded; its value is still plain, or None.
 
     Raises:
@@ -259,7 +291,7 @@ def decode_body(encoded: bytes | str) -> Body:
     """
     if encoded[:1] in ("{", b"{"):
         named = _decode_named_body(encoded)
-        return Body(named.value, named.tags, named.provenance, (named.timestamp, named.fold, named.zone))
+        return LastingBody(named.value, named.tags, named.provenance, (named.timestamp, named.fold, named.zone))
     try:
         return _decoder.decode(encoded)
     except RecursionError:
@@ -275,7 +307,7 @@ def decode_value(encoded: bytes | str, packed: bytes | None) -> Any:
     return revive(body.value) if has_typed_forms else body.value
 
 
-def check_stored(encoded: bytes | str, packed: bytes | None) -> Body:
+def check_stored(encoded: bytes | str, packed: bytes | None) -> LastingBody:
     """Return the body of a record with its value, still plain; raise ValueError if one of them is malformed."""
     body = decode_body(encoded)
     if packed is not None:
@@ -349,7 +381,7 @@ def make_entry(
     entity_id: str | None,
     version: int,
     position: tuple[int, int] | None,
-    body: Body,
+    body: LastingBody,
     expires_at: datetime | None = None,
     *,
     plain: bool = False,
@@ -385,4 +417,5 @@ def make_entry(
         version,
         position,
         expires_at,
+        body.ttl,
     )

@@ -46,7 +46,7 @@ class Item(NamedTuple):
     entity_type: str
     entity_id: str | None
     tags: list[str] | None
-    expires_at: Expiry
+    expires_at: Expiry | None
     times: tuple[datetime | None, datetime] | None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,12 +17,20 @@ from jarvis.services.changing import Changes, sign
 from jarvis.storage_backend import StorageBackend
 
 Lifetime = timedelta | float | Never
-Expiry = datetime | Never | None
-"""The expiry that a caller gives; None leaves it as it is."""
+
+
+class Expiry(NamedTuple):
+    """The expiry that a caller gives, as an entry has it; no ttl if a moment was given, and neither for `NEVER`."""
+
+    expires_at: datetime | None = None
+    ttl: timedelta | None = None
+
+
+NO_EXPIRY = Expiry()
 
 
 @own_code(InvalidEntryError, "expiry")
-def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry:
+def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry | None:
     """Return the expiry of a memory that lives for `ttl` from `now` on, or until `expires_at`; None without both.
 
     Raises:
@@ -30,7 +39,7 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
     if ttl is not None and expires_at is not None:
         raise InvalidEntryError("ttl", "and expires_at exclude each other; give one of them")
     if ttl is not None:
-        return NEVER if ttl is NEVER else _end_of(now, ttl)
+        return NO_EXPIRY if ttl is NEVER else _life_of(now, ttl)
     if expires_at is None:
         return None
     expires_at = plain_moment(expires_at) or expires_at  # `check_expiry` refuses what is no moment
@@ -42,35 +51,38 @@ def moment_of_expiry(now: datetime, ttl: Lifetime | None, expires_at: datetime |
     check_expiry(expires_at)
     if expires_at <= now:
         raise InvalidEntryError("expires_at", f"has passed, it is {now.isoformat()}; to forget it now, delete it")
-    return expires_at
+    return Expiry(expires_at)
 
 
 def moment_of_new_expiry(
     now: datetime, ttl: Lifetime | msgspec.UnsetType | None, expires_at: datetime | None
-) -> datetime | None:
-    """Return the new expiry of a memory; None if `ttl` is `NEVER` or None.
+) -> Expiry | None:
+    """Return the new expiry of a memory, a `ttl` of None being `NEVER`; None if neither argument is given.
 
     Raises:
-        InvalidEntryError: as there, or neither argument is given.
+        InvalidEntryError: as there.
     """
-    if ttl is msgspec.UNSET and expires_at is None:
-        raise InvalidEntryError("ttl", "is not given; give it, or expires_at=, or ttl=NEVER to keep it for ever")
     if ttl is None and expires_at is not None:
         raise InvalidEntryError("ttl", "and expires_at exclude each other; give one of them")
-    return expiry_in(moment_of_expiry(now, None if ttl is msgspec.UNSET else ttl, expires_at))
+    if ttl is msgspec.UNSET:
+        return moment_of_expiry(now, None, expires_at)
+    return NO_EXPIRY if ttl is None else moment_of_expiry(now, ttl, expires_at)
 
 
-def expiry_in(expires_at: Expiry) -> datetime | None:
-    """Return an expiry that a caller gives as an entry has it."""
-    return None if expires_at is NEVER else expires_at
+def touch(backend: StorageBackend, entry_id: str, expiry: Expiry | None, now: datetime, author: Author) -> bool:
+    """Set the expiry of the entry, or let its ttl begin again for None; return whether the entry exists.
 
-
-def touch(backend: StorageBackend, entry_id: str, expires_at: datetime | None, author: Author) -> bool:
-    """Set the expiry of the entry, inside the caller's change; return whether the entry exists."""
+    Raises:
+        InvalidEntryError: it has no ttl that could begin again.
+    """
     entry = backend.read(entry_id)
     if entry is None:
         return False
-    entry.expires_at = expires_at
+    if expiry is None:
+        if entry.ttl is None:
+            raise InvalidEntryError("ttl", "the memory has none that could begin again; give ttl= or expires_at=")
+        expiry = _life_of(now, entry.ttl)
+    entry.expires_at, entry.ttl = expiry
     sign(backend, author, "touch")
     try:
         backend.update(entry)
@@ -89,14 +101,14 @@ def purge(backend: StorageBackend, limit: int, author: Author, change: Changes) 
     return change(work)
 
 
-def _end_of(now: datetime, ttl: timedelta | float) -> datetime:
+def _life_of(now: datetime, ttl: timedelta | float) -> Expiry:
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float, timedelta)):
         raise InvalidEntryError("ttl", f"takes a timedelta, a number of seconds or NEVER, not {type(ttl).__name__}")
     try:
-        lifetime = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+        lifetime = timedelta(0) + ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
         until = now + lifetime
     except (OverflowError, ValueError):  # ValueError: not a number
         raise InvalidEntryError("ttl", "is no length of time that ends before the year 9999") from None
     if until <= now:
         raise InvalidEntryError("ttl", "must be above 0; to forget it now, delete it")
-    return until
+    return Expiry(until, lifetime)

@@ -129,7 +129,7 @@ def _put(
     wanted.provenance = dict((now or wanted).provenance)
     author.updates(wanted, moment)
     if wanted.expires_at is not None and wanted.expires_at <= moment:
-        wanted.expires_at = last.expires_at
+        wanted.expires_at, wanted.ttl = last.expires_at, last.ttl
     history = backend.capability(KeepsHistory)
     history.sign(author.signature(operation))
     if now is None:
