@@ -150,6 +150,18 @@ def test_a_cache_knows_of_each_verb_what_it_does() -> None:
     assert own | PASSED_ON == VERBS
 
 
+def test_every_field_of_an_entry_is_kept(cached: CachedBackend, asked: Asked) -> None:
+    cached.update(an_entry(expires_at=FAR, ttl=timedelta(days=1)))
+    stored, blank = asked.wrapped.read("1"), MemoryEntry("", "", "", {})
+    assert stored is not None
+
+    kept = [cached.read("1") for _ in range(2)][1]
+
+    for name in MemoryEntry.__struct_fields__:
+        assert getattr(kept, name) == getattr(stored, name)
+        assert getattr(stored, name) != getattr(blank, name), f"{name}: give the entry another one"
+
+
 def test_an_absent_entry_is_kept_until_it_is_there(cached: CachedBackend, asked: Asked) -> None:
     assert cached.read("2") is cached.read("2") is cached.newest_of_key("absent") is cached.newest_of_key("absent")
     assert asked.questions == {"read": 1, "newest_of_key": 1}
