@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -37,6 +39,7 @@ from .plain_sqlite import PlainBackend
 from .test_wrapping import VERBS
 
 CANARY = "canary-7f3a"
+LIBRARY = str(Path(caching.__file__).parent)
 
 Open = Callable[[], Any]
 
@@ -145,6 +148,18 @@ def test_a_cache_knows_of_each_verb_what_it_does() -> None:
 
     assert QUESTIONS.keys() | {"query", "list_all"} | CHANGING == own
     assert own | PASSED_ON == VERBS
+
+
+def test_every_field_of_an_entry_is_kept(cached: CachedBackend, asked: Asked) -> None:
+    cached.update(an_entry(expires_at=FAR, ttl=timedelta(days=1)))
+    stored, blank = asked.wrapped.read("1"), MemoryEntry("", "", "", {})
+    assert stored is not None
+
+    kept = [cached.read("1") for _ in range(2)][1]
+
+    for name in MemoryEntry.__struct_fields__:
+        assert getattr(kept, name) == getattr(stored, name)
+        assert getattr(stored, name) != getattr(blank, name), f"{name}: give the entry another one"
 
 
 def test_an_absent_entry_is_kept_until_it_is_there(cached: CachedBackend, asked: Asked) -> None:
@@ -672,6 +687,56 @@ def test_what_an_interrupt_leaves_behind_stops_nobody(cached: CachedBackend, ask
     cached.create(an_entry("2"))
     assert len(cached.list_all()) == len(cached.list_all()) == 2
     assert asked.questions["select"] == 5
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+def interrupted(call: Callable[[], object], at: int) -> int:
+    """Make a call, and raise at the n-th bytecode of the library that it comes to; return how many there were."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        if LIBRARY not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            count += 1
+            if count == at:
+                sys.settrace(None)
+                raise Interrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+def test_an_interrupt_at_any_place_leaves_the_cache_right_and_no_lock(open_backend: Open) -> None:
+    cached = CachedBackend(open_backend())
+    cached.create(an_entry(value={"n": 0}))
+
+    def write_and_read(number: int) -> None:
+        cached.update(an_entry(value={"n": number}))
+        seen.append(cached.list_all()[0].value["n"])
+
+    count = interrupted(cached.list_all, 0)
+    for at in range(1, count, 11):
+        seen: list[int] = []
+        with contextlib.suppress(Interrupt):
+            interrupted(cached.list_all, at)
+        thread = threading.Thread(target=write_and_read, args=(at,), daemon=True)
+        thread.start()
+        thread.join(20)
+
+        assert seen == [at]
+        assert cached.list_all()[0].value["n"] == at
+    assert count > 500
 
 
 READINGS: dict[str, Callable[[CachedBackend], MemoryEntry | None]] = {

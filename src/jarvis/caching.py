@@ -30,7 +30,7 @@ Arguments = ParamSpec("Arguments")
 Clock = Callable[[], datetime]
 
 _USUAL = CacheLimits()
-_SLOT_BYTES = 350  # what Python adds to the bytes of a key and of an answer
+_SLOT_BYTES = 420  # what Python adds to the bytes of a key and of an answer
 _MARSHAL_VERSION = 2  # from 3 on, equal values may be written differently
 _MOMENTS_AND_PLACE = ("since", "until", "after")  # of a query
 _PLAIN_KINDS = frozenset((str, int, bool, type(None), tuple, dict))

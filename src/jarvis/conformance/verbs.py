@@ -118,6 +118,15 @@ class VerbPromises(Promises):
 
         assert [entry.id for entry in backend.list_all()] == ["later", "sooner"]
 
+    def test_an_entry_equals_its_copy_and_no_other(self, backend: StorageBackend) -> None:
+        backend.create(an_entry("1"))
+        backend.create(an_entry("2"))
+        one, again, other = backend.read("1"), backend.read("1"), backend.read("2")
+
+        assert (one == again, one != again) == (True, False)
+        assert (one == other, one != other) == (False, True)
+        assert (one == 1, one != 1) == (False, True)
+
     def test_of_equal_instants_the_last_written_comes_first(self, backend: StorageBackend) -> None:
         for entry_id in ("b", "c", "a"):
             backend.create(an_entry(entry_id))

@@ -132,6 +132,10 @@ class MemoryEntry(msgspec.Struct, eq=False):
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in self.__struct_fields__ if name != "position")
 
+    def __ne__(self, other: object) -> bool:
+        is_equal = self.__eq__(other)  # `msgspec.Struct` compares by identity here
+        return is_equal if is_equal is NotImplemented else not is_equal
+
     __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable, like a list
 
 
