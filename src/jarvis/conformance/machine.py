@@ -279,10 +279,13 @@ class BackendMachine(RuleBasedStateMachine):
         """Return the argument that makes a memory expire, if the backend has expiry."""
         return {} if ttl is None or not self.forgets else {"ttl": ttl}
 
-    def _check_expiry(self, memory_id: str, ttl: float | None, otherwise: datetime | None = None) -> None:
+    def _check_expiry(self, memory_id: str, ttl: float | None, before: MemoryEntry | None = None) -> None:
+        wanted = (None, None) if before is None else (before.expires_at, before.ttl)
         if ttl is not None and self.forgets:
-            otherwise = self.clock.now + timedelta(seconds=ttl)
-        assert self._held()[memory_id].expires_at == otherwise
+            lasts = timedelta(seconds=ttl)
+            wanted = self.clock.now + lasts, lasts
+        entry = self._held()[memory_id]
+        assert (entry.expires_at, entry.ttl) == wanted
 
     def _made(self, entry_id: str, version: int) -> None:
         """Check an entry whose timestamp the module made, and store it in the dict."""
@@ -410,8 +413,9 @@ class BackendMachine(RuleBasedStateMachine):
             return
         entry = self.backend.read(entry_id)
         assert entry is not None
-        expires_at = None if ttl is None else self.clock.now + timedelta(seconds=ttl)
-        assert entry == MemoryEntry(**{**before.model_dump(), "version": before.version + 1, "expires_at": expires_at})
+        lasts = None if ttl is None else timedelta(seconds=ttl)
+        life = {"ttl": lasts, "expires_at": None if lasts is None else self.clock.now + lasts}
+        assert entry == MemoryEntry(**{**before.model_dump(), "version": before.version + 1, **life})
         self.model.put(self.namespace, entry, entry.version)
 
     @precondition(lambda self: self.forgets)
@@ -458,7 +462,7 @@ class BackendMachine(RuleBasedStateMachine):
         memory_id = self.memory.set_user_preference(key, value, **self._lifetime(ttl))
         assert before is None or before.id == memory_id
         self._made(memory_id, before.version + 1 if before else 1)
-        self._check_expiry(memory_id, ttl, before.expires_at if before else None)
+        self._check_expiry(memory_id, ttl, before)
         assert self.memory.get_user_preferences()[key] == value
 
     @precondition(lambda self: not self.plain)
@@ -473,7 +477,7 @@ class BackendMachine(RuleBasedStateMachine):
         memory_id = self.memory.upsert_memory(category, key, value, tags=tags, **self._lifetime(ttl))
         assert before is None or before.id == memory_id
         self._made(memory_id, before.version + 1 if before else 1)
-        self._check_expiry(memory_id, ttl, before.expires_at if before else None)
+        self._check_expiry(memory_id, ttl, before)
 
     @rule(task_id=st.sampled_from(["1", "2"]), value=_values)
     def record_task(self, task_id: str, value: dict[str, Any]) -> None:
