@@ -17,17 +17,8 @@ import msgspec
 
 from jarvis._disk.encodings import encoding_of
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, kind_of, nearest
-from jarvis.model.options import (
-    AnySource,
-    Compression,
-    Durability,
-    Encryption,
-    HistoryPolicy,
-    Keys,
-    Pairs,
-    RetentionRule,
-    checked,
-)
+from jarvis.model.options import AnySource, Compression, Durability, Encryption, Keys, Pairs, checked
+from jarvis.model.policies import HistoryPolicy, RetentionRule
 from jarvis.model.sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.model.store_options import StoreOptions
 

@@ -40,7 +40,8 @@ from jarvis.errors import (
     UnsupportedError,
 )
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
-from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
+from jarvis.model.options import Compression, Durability, checked
+from jarvis.model.policies import HistoryPolicy
 from jarvis.model.query import MemoryQuery, asked_instant
 from jarvis.model.record import is_small, prepare, unknown_zone
 from jarvis.model.revision import Revision, Signature

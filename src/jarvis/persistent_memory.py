@@ -50,8 +50,9 @@ from jarvis.model.explanation import Explanation
 from jarvis.model.identifiers import new_id
 from jarvis.model.listing import Listing, Names
 from jarvis.model.marks import ABSENT, NEVER, Absent
-from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
+from jarvis.model.options import Compression, Encryption, KeySources, checked
 from jarvis.model.place import Order
+from jarvis.model.policies import ARCHIVED, HistoryPolicy, RetentionRule
 from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
 from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision

@@ -26,7 +26,8 @@ from jarvis.model.entry import (
 )
 from jarvis.model.erasure import Search
 from jarvis.model.key_slot import SlotInfo
-from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, KeySources, check_utf8, checked
+from jarvis.model.options import Compression, Durability, Encryption, KeySources, check_utf8, checked
+from jarvis.model.policies import HistoryPolicy
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.store_options import StoreOptions

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from jarvis.model.change import Change, Kind
-    from jarvis.model.options import HistoryPolicy
+    from jarvis.model.policies import HistoryPolicy
 
 _PURGED_AT_ONCE = 16  # entries, beside the changes of a transaction
 

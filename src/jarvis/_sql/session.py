@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from jarvis._sql.driver import Driver
     from jarvis._sql.side_tables import SideTable
-    from jarvis.model.options import HistoryPolicy
+    from jarvis.model.policies import HistoryPolicy
     from jarvis.model.revision import Signature
 
 Result = TypeVar("Result")

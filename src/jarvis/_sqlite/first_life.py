@@ -28,7 +28,7 @@ from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError, StoreAccessError
 from jarvis.model.entry import DEFAULT_NAMESPACE
-from jarvis.model.options import HistoryPolicy
+from jarvis.model.policies import HistoryPolicy
 from jarvis.model.record import Body
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from jarvis.errors import (
 
 if TYPE_CHECKING:
     from jarvis._sqlite.replace.copy_file import CopyFile
-    from jarvis.model.options import HistoryPolicy
+    from jarvis.model.policies import HistoryPolicy
 
 _LEFT_SECONDS = 0.02  # an iteration that hands out nothing for so long while a fork waits may be left for ever
 

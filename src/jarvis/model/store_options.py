@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, Keys, KeySources, checked
+from jarvis.model.options import Compression, Durability, Encryption, Keys, KeySources, checked
+from jarvis.model.policies import HistoryPolicy
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
