@@ -147,7 +147,7 @@ def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
     try:
         location = load_backend(storage.backend).location_in(storage.data_dir / STORE_DIRECTORY)
         backend = open_backend(storage.backend, location, storage.options, namespace=storage.namespace)
-        return MemoryModule(backend, retention=storage.retention)
+        return MemoryModule(backend, retention=storage.retention, policies=storage.policies)
     except (UnknownBackendError, UnsupportedError) as error:
         raise type(error)(f"{loader.place('backend')}: storage.backend: {error}") from error
     except InvalidEntryError as error:

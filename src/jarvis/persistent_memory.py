@@ -52,7 +52,7 @@ from jarvis.model.listing import Listing, Names
 from jarvis.model.marks import ABSENT, NEVER, Absent
 from jarvis.model.options import Compression, Encryption, KeySources, checked
 from jarvis.model.place import Order
-from jarvis.model.policies import ARCHIVED, HistoryPolicy, RetentionRule
+from jarvis.model.policies import ARCHIVED, CategoryPolicy, HistoryPolicy, Policies, RetentionRule
 from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
 from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision
@@ -73,6 +73,7 @@ from jarvis.storage_backend import StorageBackend
 __all__ = [
     "ABSENT",
     "NEVER",
+    "CategoryPolicy",
     "Change",
     "Deleted",
     "Difference",
@@ -139,6 +140,7 @@ class MemoryModule:
             `Store.recompress`.
         create: create an absent store; False: raise `StoreMissingError` at the first call, and create nothing.
         retention: the rules of `sweep`, see `RetentionRule`.
+        policies: how the memories of some categories are kept, see `CategoryPolicy`.
         clock: returns the present time, aware; for tests.
 
     Raises:
@@ -172,6 +174,7 @@ class MemoryModule:
         compression: Compression = "auto",
         create: bool = True,
         retention: Sequence[RetentionRule] = (),
+        policies: Sequence[CategoryPolicy] = (),
         clock: Clock = utc_now,
     ) -> None:
         check_namespace(namespace)
@@ -208,6 +211,9 @@ class MemoryModule:
             backend = backend.bind(clock=partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
+        self.policies = Policies(checked("policies", policies))
+        if any(policy.ttl is not None for policy in self.policies.given):
+            ask(backend, Expires)
         self._clock = clock
         self._begin()
 
@@ -219,6 +225,7 @@ class MemoryModule:
         history: HistoryPolicy = _USUAL_HISTORY,
         compression: Compression = "auto",
         retention: Sequence[RetentionRule] = (),
+        policies: Sequence[CategoryPolicy] = (),
         clock: Clock = utc_now,
     ) -> MemoryModule:
         """Return a memory with every capability whose store ends with it, or with the process: for tests and notebooks.
@@ -234,7 +241,7 @@ class MemoryModule:
         """
         options = StoreOptions(history=history, compression=compression)  # which checks them
         backend = open_in_memory(namespace=check_namespace(namespace), **options.given())
-        return cls(backend, retention=retention, clock=clock)
+        return cls(backend, retention=retention, policies=policies, clock=clock)
 
     def _begin(self) -> None:
         self._sweepers, self._ongoing = Sweepers(), Ongoing()
@@ -255,10 +262,11 @@ class MemoryModule:
         self.shutdown()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self.backend, "clock": self._clock, "retention": self.retention}
+        return {"backend": self.backend, "clock": self._clock, "retention": self.retention, "policies": self.policies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
+        self.policies = state["policies"]
         self._begin()
 
     # --- life ------------------------------------------------------------------------------------
@@ -1945,6 +1953,11 @@ class MemoryModule:
         ask(self.backend, Expires)
         return moment_of_expiry(self._now(), ttl, expires_at)
 
+    def _usual_expiry(self, category: str) -> datetime | None:
+        """Return the expiry of a new memory of the category for which the caller gave none."""
+        policy = self.policies.of(category)
+        return None if policy is None else expiry_in(moment_of_expiry(self._now(), policy.ttl, None))
+
     @contextlib.contextmanager
     def _transaction(self, store: Transactional) -> Iterator[None]:
         keeps_history = self.backend.has_capability(KeepsHistory)
@@ -1997,6 +2010,8 @@ class MemoryModule:
     ) -> str:
         if self._dates.are_ahead:
             moment = self._after_its_key(key, None, moment)
+        if expires_at is None and self.policies.given:
+            expires_at = self._usual_expiry(category)
         timestamp, created = times or (None, moment)
         entry = MemoryEntry(
             new_id(),

@@ -19,7 +19,7 @@ from jarvis._disk.paths import given_path
 from jarvis.codec.compression import Mode
 from jarvis.errors import InvalidSettingError, kind_of, nearest
 from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, KeySource, Passphrase, check_text
-from jarvis.model.policies import HistoryPolicy, RetentionRule
+from jarvis.model.policies import CategoryPolicy, HistoryPolicy, RetentionRule
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
@@ -247,18 +247,33 @@ def _history(value: object) -> HistoryPolicy:
 
 
 def _retention(value: object) -> tuple[RetentionRule, ...]:
+    return _several(RetentionRule, ("rule", "rules"), value, ("max_age",))
+
+
+def _policies(value: object) -> tuple[CategoryPolicy, ...]:
+    policies = _several(CategoryPolicy, ("policy", "policies"), value, ("ttl",))
+    numbers: dict[str, int] = {}
+    for number, policy in enumerate(policies, 1):
+        earlier = numbers.setdefault(policy.category, number)
+        if earlier != number:
+            raise _UnfitError(f"{earlier} and {number} are of one category; make one of them")
+    return policies
+
+
+def _several(
+    kind: type[Fields], words: tuple[str, str], value: object, durations: tuple[str, ...]
+) -> tuple[Fields, ...]:
+    """Return policies or rules, of which each is made as by `_made`."""
+    one, several = words
     if not isinstance(value, list | tuple):
-        raise _UnfitError(f"must be a list of rules, not {kind_of(value)}")
-    return tuple(_retention_rule(number, given) for number, given in enumerate(value, 1))
-
-
-def _retention_rule(number: int, value: object) -> RetentionRule:
-    if isinstance(value, RetentionRule):
-        return value
-    try:
-        return _made(RetentionRule, value, ("max_age",))
-    except _UnfitError as unfit:
-        raise _UnfitError(f"rule {number} {unfit}") from None
+        raise _UnfitError(f"must be a list of {several}, not {kind_of(value)}")
+    made = []
+    for number, given in enumerate(value, 1):
+        try:
+            made.append(given if isinstance(given, kind) else _made(kind, given, durations))
+        except _UnfitError as unfit:
+            raise _UnfitError(f"{one} {number} {unfit}") from None
+    return tuple(made)
 
 
 def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fields:
@@ -310,6 +325,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "history": _history,
     "compression": _compression,
     "retention": _retention,
+    "policies": _policies,
     "sweep_every": _sweep_every,
     "encryption": _encryption,
     "keys": _keys,

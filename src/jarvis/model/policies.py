@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Literal, get_args
 
@@ -113,6 +114,68 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "keep_tags", tuple(self.keep_tags))
         if self.tag is not None and (self.tag in self.keep_tags or (self.tag, self.action) == (ARCHIVED, "archive")):
             raise InvalidSettingError("retention: the rule governs nothing, for it leaves memories with its tag alone")
+
+
+ALL_CATEGORIES = "*"
+"""The category of the policy of all categories that have none of their own."""
+
+_SHORTEST_TTL = timedelta(microseconds=1)
+
+
+class _OfCategory(msgspec.Struct, frozen=True):
+    category: str
+
+
+class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
+    """How the memories of a category are kept, from the next write on.
+
+    Attributes:
+        category: of the memories that it governs; ``"*"`` for each category that has no policy of its own.
+        ttl: how long a new memory lives that is given neither a ttl nor a moment of expiry.
+
+    Raises:
+        InvalidSettingError: a value has the wrong type or is out of range, or nothing is limited.
+
+    >>> from datetime import timedelta
+    >>> from jarvis.model.policies import CategoryPolicy
+    >>> CategoryPolicy("sessions", ttl=timedelta(hours=12)).category
+    'sessions'
+    >>> CategoryPolicy("sessions")
+    Traceback (most recent call last):
+    ...
+    jarvis.errors.InvalidSettingError: policies: a policy needs a ttl
+    """
+
+    ttl: timedelta | None = None
+
+    @own_code(InvalidSettingError, "policies")
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not _is_name(self.category):
+            raise InvalidSettingError("policies: category must be a text")
+        if self.ttl is None:
+            raise InvalidSettingError("policies: a policy needs a ttl")
+        if type(self.ttl) is not timedelta or not _SHORTEST_TTL <= self.ttl <= _LONGEST:
+            raise InvalidSettingError("policies: ttl must be a timedelta above 0, up to 100 years")
+
+
+class Policies:
+    """The policies of a module, by category.
+
+    >>> from datetime import timedelta
+    >>> policies = Policies([CategoryPolicy("a", ttl=timedelta(1)), CategoryPolicy("*", ttl=timedelta(2))])
+    >>> [policies.of(category).ttl.days for category in ("a", "b")]
+    [1, 2]
+    """
+
+    def __init__(self, policies: Sequence[CategoryPolicy]) -> None:
+        self.given = tuple(policies)
+        self._named = {policy.category: policy for policy in policies}
+        self._usual = self._named.get(ALL_CATEGORIES)
+
+    def of(self, category: str) -> CategoryPolicy | None:
+        """Return the policy of a category, or None; None for what is no name, which the backend refuses."""
+        return self._named.get(category, self._usual) if type(category) is str else None
 
 
 def _is_name(name: object) -> bool:
