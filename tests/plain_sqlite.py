@@ -27,6 +27,10 @@ Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 
 
+def _octets(value: str | bytes | None) -> int | None:
+    return None if value is None else len(value.encode() if isinstance(value, str) else value)
+
+
 class PlainDriver:
     """One connection of the standard library, in the plainest words."""
 
@@ -37,6 +41,7 @@ class PlainDriver:
         self._raw: Any = sqlite3.connect(path, isolation_level=None, timeout=20, check_same_thread=False)
         self._raw.execute("PRAGMA synchronous = OFF")
         self._is_torn = False
+        self._raw.create_function("octet_length", 1, _octets, deterministic=True)  # SQLite has it since 3.43
         self._looks = engine.Looks()
         self._raw.create_function("looked_at", 1, self._looks.look)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,14 @@ SHORT = CategoryPolicy("short", ttl=HOUR)
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({}, "a policy needs a ttl"),
+        ({}, "a policy needs a max_entries, a max_bytes or a ttl"),
+        ({"max_entries": 0}, "max_entries must be a whole number from 1 up"),
+        ({"max_entries": True}, "max_entries must be a whole number from 1 up"),
+        ({"max_bytes": 1.5}, "max_bytes must be a whole number from 1 up"),
+        ({"max_bytes": 9, "keep_tags": "pin"}, "keep_tags must be tags, such as"),
+        ({"max_bytes": 9, "keep_tags": [7]}, "keep_tags must be tags, such as"),
+        ({"max_bytes": 9, "keep_tags": [str(n) for n in range(101)]}, "keep_tags must be at most 100 tags"),
+        ({"ttl": HOUR, "keep_tags": ["pin"]}, "keep_tags need a max_entries or a max_bytes"),
         ({"category": 5, "ttl": HOUR}, "category must be a text"),
         ({"category": "\ud800", "ttl": HOUR}, "category must be a text"),
         ({"ttl": timedelta(0)}, "ttl must be a timedelta above 0, up to 100 years"),
@@ -69,6 +78,31 @@ def test_policies_of_the_settings_reach_the_memory_of_the_container(tmp_path: Pa
     container.shutdown()
 
     assert entry.expires_at is not None
+
+
+PROGRAM = """
+import sys
+from jarvis.persistent_memory import CategoryPolicy, MemoryModule
+_, directory, backend_type, name = sys.argv
+memory = MemoryModule(
+    storage_dir=directory, backend_type=backend_type, durability="normal", policies=[CategoryPolicy("c", max_entries=9)]
+)
+for number in range(60):
+    memory.create_memory("c", f"{name}-{number}", {}, "t")
+    assert memory.count_memories("c") <= 9
+memory.shutdown()
+"""
+
+
+@pytest.mark.parametrize("backend_type", ["sqlite", "json"])
+def test_several_processes_keep_one_bound(tmp_path: Path, backend_type: str) -> None:
+    arguments = [sys.executable, "-c", PROGRAM, str(tmp_path), backend_type]
+    processes = [subprocess.Popen([*arguments, name]) for name in "ab"]
+
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    with MemoryModule(storage_dir=tmp_path, backend_type=backend_type) as memory:
+        assert memory.count_memories("c") == 9
+        assert len(memory.changes(limit=1_000)) == 120 + 111
 
 
 def test_a_copy_of_a_memory_has_its_policies() -> None:

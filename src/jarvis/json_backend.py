@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from jarvis._json import mending
 from jarvis._json.answer import Answers, Then
-from jarvis._json.record import Draft
+from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
 from jarvis._json.store import Store
 from jarvis.capabilities import (
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from jarvis.model.erasure import Erased, Search
     from jarvis.model.explanation import Explanation
     from jarvis.model.listing import Listing
+    from jarvis.model.policies import CategoryPolicy
 
 
 class JSONBackend(SelectingBackend):
@@ -218,6 +219,13 @@ class JSONBackend(SelectingBackend):
         if isinstance(room, Room) and query == MemoryQuery():  # all of its entries are there
             return listing.of(room.names(listing.field))
         return listing.collected(filter(query.predicate(), room.candidates(query)))
+
+    def beyond(self, category: str, policy: CategoryPolicy) -> list[str]:
+        records, pinned = self._room().candidates(MemoryQuery(category=category)), set(policy.keep_tags)
+        kept = [each for each in records if each.category == category and pinned.isdisjoint(each.tags)]
+        with self._answers.decoding():
+            found = policy.beyond(sorted(kept, key=by_number), lambda record: self.size_of(record.entry()))
+        return [record.id for record in found]
 
     def discard(self, entry_id: str) -> bool:
         with self._store.changing(self._now) as transaction:

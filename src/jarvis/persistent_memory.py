@@ -58,6 +58,7 @@ from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
 from jarvis.services import bulk, erasure, expiry, retention, timeline
+from jarvis.services.bounds import Bounds
 from jarvis.services.bulk import ids_of, items_of
 from jarvis.services.changing import abilities_of, sign
 from jarvis.services.expiry import Expiry, Lifetime, expiry_in, moment_of_expiry, moment_of_new_expiry
@@ -247,6 +248,7 @@ class MemoryModule:
         self._sweepers, self._ongoing = Sweepers(), Ongoing()
         self._gates, self._dates = Gates(), Dates()
         self._token = id(self._dates)
+        self._bounds = Bounds(self.policies)
         self._abilities = abilities_of(self.backend)
 
     def __repr__(self) -> str:
@@ -421,10 +423,15 @@ class MemoryModule:
         def create(moment: datetime) -> list[str]:
             entries: list[MemoryEntry] = []
             with bulk.without_collection():
-                for item in read:
+                for position, item in enumerate(read):
                     until, times = item.expires_at, item.times
-                    self._create(*item[:5], item.tags or [], until, author, moment, times, entries.append)
+                    try:
+                        self._create(*item[:5], item.tags or [], until, author, moment, times, entries.append)
+                    except InvalidEntryError as error:
+                        raise error.of_item(position) from None
                 self.backend.create_many(entries)
+            if self._bounds.are_set:
+                self._bounds.keep(self.backend, entries, author)
             return [entry.id for entry in entries]
 
         return self._change(create) if read else []
@@ -1511,7 +1518,7 @@ class MemoryModule:
         ask(self.backend, KeepsHistory)
         timeline.check_versions(version)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
+        return self._change(partial(timeline.restore, self.backend, memory_id, version, author, self._bounds))
 
     def undo(
         self,
@@ -1547,7 +1554,7 @@ class MemoryModule:
         ask(self.backend, KeepsHistory)
         timeline.check_steps(steps)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        return self._change(lambda moment: timeline.undo(self.backend, memory_id, steps, author, moment))
+        return self._change(partial(timeline.undo, self.backend, memory_id, steps, author, self._bounds))
 
     def undo_change(
         self, cursor: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
@@ -1563,7 +1570,7 @@ class MemoryModule:
             UnsupportedError: the backend keeps no history, or has no feed.
         """
         author = self._author(module, task_id, reason)
-        return bulk.undo(self.backend, cursor, author, self._change)
+        return bulk.undo(self.backend, cursor, author, self._bounds, self._change)
 
     # --- what happened -----------------------------------------------------------------------------
 
@@ -2025,7 +2032,13 @@ class MemoryModule:
             author.creates(created),
             expires_at=expiry_in(expires_at),
         )
+        if not self._bounds.are_set:
+            (store or self.backend.create)(entry)
+            return entry.id
+        self._bounds.check(self.backend, entry)
         (store or self.backend.create)(entry)
+        if store is None:
+            self._bounds.keep(self.backend, (entry,), author)
         return entry.id
 
     def _revise(
@@ -2078,6 +2091,8 @@ class MemoryModule:
         if expires_at is not None:
             entry.expires_at = expiry_in(expires_at)
         author.updates(entry, moment)
+        if self._bounds.are_set:
+            self._bounds.check(self.backend, entry)
         if self._abilities.history is not None:
             self._abilities.history.sign(author.signature("update"))
         try:
@@ -2086,6 +2101,8 @@ class MemoryModule:
             if if_version is not None:
                 _check_version(None, if_version)
             return False
+        if self._bounds.are_set:
+            self._bounds.keep(self.backend, (entry,), author)
         return True
 
     def _upsert(

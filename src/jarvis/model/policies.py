@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
 from jarvis._calls.arguments import own_code
 from jarvis.errors import InvalidSettingError
 
+Stored = TypeVar("Stored")
 _MANY_REVISIONS = 1_000_000
 _LONGEST = timedelta(days=36_525)
 
@@ -103,17 +104,25 @@ class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
             not isinstance(self.max_age, timedelta) or not timedelta(0) <= self.max_age <= _LONGEST
         ):
             raise InvalidSettingError("retention: max_age must be a timedelta from 0 to 100 years")
-        if self.max_entries is not None and (type(self.max_entries) is not int or not 1 <= self.max_entries < 2**63):
-            raise InvalidSettingError("retention: max_entries must be a whole number from 1 up")
+        _check_number("retention: max_entries", self.max_entries)
         if self.action not in RETENTION_ACTIONS:
             raise InvalidSettingError(f"retention: action must be {' or '.join(map(repr, RETENTION_ACTIONS))}")
-        if not isinstance(self.keep_tags, tuple | list | set | frozenset) or not all(map(_is_name, self.keep_tags)):
-            raise InvalidSettingError('retention: keep_tags must be tags, such as ("important",)')
-        if len(self.keep_tags) > _MANY_KEPT_TAGS:
-            raise InvalidSettingError(f"retention: keep_tags must be at most {_MANY_KEPT_TAGS} tags")
-        msgspec.structs.force_setattr(self, "keep_tags", tuple(self.keep_tags))
+        msgspec.structs.force_setattr(self, "keep_tags", _tags("retention", self.keep_tags))
         if self.tag is not None and (self.tag in self.keep_tags or (self.tag, self.action) == (ARCHIVED, "archive")):
             raise InvalidSettingError("retention: the rule governs nothing, for it leaves memories with its tag alone")
+
+
+def _check_number(name: str, number: object) -> None:
+    if number is not None and (type(number) is not int or not 1 <= number < 2**63):
+        raise InvalidSettingError(f"{name} must be a whole number from 1 up")
+
+
+def _tags(setting: str, tags: object) -> tuple[str, ...]:
+    if not isinstance(tags, tuple | list | set | frozenset) or not all(map(_is_name, tags)):
+        raise InvalidSettingError(f'{setting}: keep_tags must be tags, such as ("important",)')
+    if len(tags) > _MANY_KEPT_TAGS:
+        raise InvalidSettingError(f"{setting}: keep_tags must be at most {_MANY_KEPT_TAGS} tags")
+    return tuple(tags)
 
 
 ALL_CATEGORIES = "*"
@@ -131,6 +140,11 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
 
     Attributes:
         category: of the memories that it governs; ``"*"`` for each category that has no policy of its own.
+        max_entries: how many memories the category has at most. A write that makes it more deletes those that were
+            written longest ago, in its own transaction, and never the memory that it writes.
+        max_bytes: how many bytes they take at most: as `StorageBackend.size_of` counts a memory. A memory that
+            alone is larger is refused.
+        keep_tags: a memory with one of these tags is pinned: the two limits neither delete nor count it.
         ttl: how long a new memory lives that is given neither a ttl nor a moment of expiry.
 
     Raises:
@@ -143,9 +157,12 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
     >>> CategoryPolicy("sessions")
     Traceback (most recent call last):
     ...
-    jarvis.errors.InvalidSettingError: policies: a policy needs a ttl
+    jarvis.errors.InvalidSettingError: policies: a policy needs a max_entries, a max_bytes or a ttl
     """
 
+    max_entries: int | None = None
+    max_bytes: int | None = None
+    keep_tags: tuple[str, ...] = ()
     ttl: timedelta | None = None
 
     @own_code(InvalidSettingError, "policies")
@@ -153,10 +170,39 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
         """Check every field."""
         if not _is_name(self.category):
             raise InvalidSettingError("policies: category must be a text")
-        if self.ttl is None:
-            raise InvalidSettingError("policies: a policy needs a ttl")
-        if type(self.ttl) is not timedelta or not _SHORTEST_TTL <= self.ttl <= _LONGEST:
+        if not self.is_bound and self.ttl is None:
+            raise InvalidSettingError("policies: a policy needs a max_entries, a max_bytes or a ttl")
+        _check_number("policies: max_entries", self.max_entries)
+        _check_number("policies: max_bytes", self.max_bytes)
+        msgspec.structs.force_setattr(self, "keep_tags", _tags("policies", self.keep_tags))
+        if self.keep_tags and not self.is_bound:
+            raise InvalidSettingError("policies: keep_tags need a max_entries or a max_bytes, from which they keep")
+        if self.ttl is not None and (type(self.ttl) is not timedelta or not _SHORTEST_TTL <= self.ttl <= _LONGEST):
             raise InvalidSettingError("policies: ttl must be a timedelta above 0, up to 100 years")
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it limits how much the category has."""
+        return self.max_entries is not None or self.max_bytes is not None
+
+    def beyond(self, stored: Sequence[Stored], size_of: Callable[[Stored], int]) -> Sequence[Stored]:
+        """Return those of a category's entries without `keep_tags` that it has no room for.
+
+        Both are in the order in which the entries were written. What is left out is the longest end within the limits.
+
+        >>> CategoryPolicy("c", max_entries=3, max_bytes=9).beyond([9, 1, 2, 3, 4], int)
+        [9, 1]
+        """
+        most = len(stored) if self.max_entries is None else self.max_entries
+        first, place, size = max(len(stored) - most, 0), len(stored), 0
+        if self.max_bytes is None:
+            return stored[:first]
+        while place > first:
+            size += size_of(stored[place - 1])
+            if size > self.max_bytes:
+                break
+            place -= 1
+        return stored[:place]
 
 
 class Policies:
