@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVarTuple
 
 import msgspec
 
-from jarvis._sql import bounds, entries, erasing, expiry, feed, history, mending
+from jarvis._sql import bounds, entries, erasing, expiry, feed, history, mending, pruning
 from jarvis._sql.lender import Lender
 from jarvis._sql.listing import NAMESPACES
 from jarvis._sql.listing import names as listing_names
@@ -260,7 +260,7 @@ class SQLBackend(SelectingBackend):
     def prune(self, now: datetime, limit: int) -> int:
         instant = instant_of(now)
         with self._lender.changing() as session:
-            return history.prune(session, instant, limit)
+            return pruning.prune(session, instant, limit)
 
     # --- Expires ---------------------------------------------------------------------------------
 
@@ -347,7 +347,7 @@ class SQLBackend(SelectingBackend):
                 self._look_after()
             now = self._reader.now()
             if expiry.purge(session, now, expiry.AT_ONCE):
-                history.prune(session, now, PRUNED_AT_ONCE)
+                pruning.prune(session, now, PRUNED_AT_ONCE)
         return result
 
     def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:
