@@ -75,6 +75,7 @@ class JSONBackend(SelectingBackend):
         busy_timeout_seconds: how long a write waits for other writers.
         history: how much of the past is kept by changes made here, and by `prune`.
         compression: ``"auto"`` and ``"off"``: none, because people read the file. ``"max"`` is refused.
+        policies: of which `CategoryPolicy.history` holds here, for what history says of all categories.
         create: make a store that is not there; if False, the first call raises `StoreMissingError`.
 
     Raises:
@@ -119,6 +120,7 @@ class JSONBackend(SelectingBackend):
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = HistoryPolicy(),  # noqa: B008 - frozen
         compression: Compression = "auto",
+        policies: Sequence[CategoryPolicy] = (),
         create: bool = True,
     ) -> None:
         if checked("compression", compression) == "max":
@@ -130,6 +132,7 @@ class JSONBackend(SelectingBackend):
             busy_timeout_seconds=busy_timeout_seconds,
             history=history,
             compression=compression,
+            policies=policies,
             create=create,
         )
         self._store = Store(checked("file_path", file_path), self._options)
@@ -222,7 +225,7 @@ class JSONBackend(SelectingBackend):
 
     def beyond(self, category: str, policy: CategoryPolicy) -> list[str]:
         records, pinned = self._room().candidates(MemoryQuery(category=category)), set(policy.keep_tags)
-        kept = [each for each in records if each.category == category and pinned.isdisjoint(each.tags)]
+        kept = [each for each in records if pinned.isdisjoint(each.tags)]
         with self._answers.decoding():
             found = policy.beyond(sorted(kept, key=by_number), lambda record: self.size_of(record.entry()))
         return [record.id for record in found]

@@ -187,6 +187,7 @@ class MemoryModule:
             encryption=encryption,
             keys=keys,
             compression=compression,
+            policies=policies,
             create=create,
         )
         if not callable(clock):
@@ -212,10 +213,8 @@ class MemoryModule:
             backend = backend.bind(clock=partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
-        self.policies = Policies(checked("policies", policies))
-        if any(policy.ttl is not None for policy in self.policies.given):
-            ask(backend, Expires)
         self._clock = clock
+        self._govern(options)
         self._begin()
 
     @classmethod
@@ -240,15 +239,23 @@ class MemoryModule:
         >>> memory.get_user_preferences()
         {'theme': {'mode': 'dark'}}
         """
-        options = StoreOptions(history=history, compression=compression)  # which checks them
+        options = StoreOptions(history=history, compression=compression, policies=policies)  # which checks them
         backend = open_in_memory(namespace=check_namespace(namespace), **options.given())
-        return cls(backend, retention=retention, policies=policies, clock=clock)
+        memory = cls(backend, retention=retention, clock=clock)
+        memory._govern(options)
+        return memory
+
+    def _govern(self, options: StoreOptions) -> None:
+        """Keep the policies of the options from here on."""
+        self.policies = Policies(options.policies)
+        if any(policy.ttl is not None for policy in options.policies):
+            ask(self.backend, Expires)
+        self._bounds = Bounds(self.policies)
 
     def _begin(self) -> None:
         self._sweepers, self._ongoing = Sweepers(), Ongoing()
         self._gates, self._dates = Gates(), Dates()
         self._token = id(self._dates)
-        self._bounds = Bounds(self.policies)
         self._abilities = abilities_of(self.backend)
 
     def __repr__(self) -> str:
@@ -269,6 +276,7 @@ class MemoryModule:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
         self.policies = state["policies"]
+        self._bounds = Bounds(self.policies)
         self._begin()
 
     # --- life ------------------------------------------------------------------------------------

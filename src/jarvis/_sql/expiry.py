@@ -86,7 +86,7 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
     body, named = session.body(encoded), (entry_id, category, key)
     commit = session.clock.next_commit()
     pruning.expire(session, (namespace, entry_id), commit, expires)
-    if session.history.max_revisions:
+    if session.history.keep_any:
         pruning.expire_present(session, namespace, row)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), encoded, named)

@@ -51,6 +51,7 @@ NEWEST_OF = {
 }
 """By column: the statement that selects `COLUMNS` of the newest visible state with that id or key."""
 
+_ENDED_SINCE = "SELECT ended FROM revisions WHERE namespace = ? AND ended > ? ORDER BY ended"
 HAS_EXPIRED = "SELECT 1 FROM entries WHERE namespace = ? AND id = ? AND expires <= ?"
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
 _LOOK_BACK = f"""
@@ -139,10 +140,9 @@ def keep(
         for side in session.side_tables:
             if tags or not side.needs_tags:
                 side.keep(session, (namespace, instant, row), tags, (commit, made))
-    if operation == "delete" or (operation == "update" and version > session.history.max_revisions):
-        pruning.prune_entry(
-            session, namespace, commit
-        )  # also of a deletion: an id may be given again, from version 1 on
+    most = pruning.most_of(session, namespace, commit)
+    if operation == "delete" or not most or (operation == "update" and version > most):
+        pruning.prune_entry(session, namespace, commit, most)  # also of a deletion: the id may be given again
     if commit % rules.PRUNED_EVERY == 0:
         pruning.prune(session, made, rules.PRUNED_AT_ONCE)
 
@@ -157,6 +157,10 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
     checksum = change_checksum(before, made, change)
     session.run(_KEEP_ALL, {**bound, "change": change, "checksum": checksum})
     session.clock.next_commit(count)
+    if session.history.named:
+        for (ended,) in session.rows(_ENDED_SINCE, (namespace, before)):
+            if not pruning.most_of(session, namespace, ended):
+                pruning.prune_entry(session, namespace, ended, 0)
     pruning.prune(session, made, rules.PRUNED_AT_ONCE)
 
 

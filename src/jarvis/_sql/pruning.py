@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NO_MORE = 2**62
 _ID_OF = "SELECT id FROM revisions WHERE namespace = ? AND ended = ?"
+_CATEGORY_OF = "SELECT category FROM revisions WHERE namespace = ? AND ended = ?"
 _INTO_GAP = (
     "INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made, expires)"
 )
@@ -40,10 +41,22 @@ SELECT * FROM (
     SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT {NO_MORE} OFFSET ?
 ) AS too_many ORDER BY ended LIMIT ?
 """
-_TOO_OLD = f"SELECT {_DOOMED} FROM revisions WHERE {{here}} ORDER BY ended LIMIT ?"
-_TOO_OLD_BEHIND = f"SELECT {_DOOMED} FROM revisions WHERE {{here}} AND made < ? ORDER BY ended LIMIT ?"
+_TOO_OLD = f"SELECT {_DOOMED} FROM revisions WHERE {{here}}{{others}} ORDER BY ended LIMIT ?"
+_TOO_OLD_BEHIND = f"SELECT {_DOOMED} FROM revisions WHERE {{here}} AND made < ?{{others}} ORDER BY ended LIMIT ?"
 _CLEARED = f"""
-SELECT {_DOOMED} FROM revisions WHERE {{here}} AND {CLEARED} AND made < ? ORDER BY made LIMIT ?
+SELECT {_DOOMED} FROM revisions WHERE {{here}} AND {CLEARED} AND made < ?{{others}} ORDER BY made LIMIT ?
+"""
+_NEXT = "SELECT min(namespace) FROM revisions WHERE {here}"
+_TOO_OLD_IN = f"""
+WITH RECURSIVE found (item) AS (
+    {_NEXT} UNION ALL SELECT ({_NEXT} AND namespace > found.item) FROM found WHERE item IS NOT NULL
+)
+SELECT r.namespace, r.id, r.ended FROM found JOIN revisions AS r ON r.namespace = found.item AND r.category = :category
+WHERE r.made < :aged ORDER BY r.ended LIMIT :limit
+"""
+_CLEARED_IN = f"""
+SELECT namespace, id, ended FROM revisions WHERE {{here}} AND {CLEARED} AND category = :category AND made < :cleared
+ORDER BY ended LIMIT :limit
 """
 _OLDER = f"SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ? AND ended < ? ORDER BY ended LIMIT ?"
 _PRUNE = "DELETE FROM revisions WHERE namespace = ? AND ended = ?"
@@ -62,10 +75,15 @@ def prune(session: Session, now: int, limit: int) -> int:
 
     The known past then begins where the last of them ended.
     """
-    policy, pruned = session.history, 0
+    policy = session.history.usual
+    pruned = _prune_named(session, now, limit)
     begins = session.clock.begins
+    ids = ", ".join(map(str, _ids_of_named(session).values()))
+    others = f" AND category NOT IN ({ids})" if ids else ""
     if policy.cleared_max_age is not None:
-        for cleared in session.rows(session.say(_CLEARED), (now - policy.cleared_max_age // MICROSECOND, limit)):
+        for cleared in session.rows(
+            session.say(_CLEARED.replace("{others}", others)), (now - policy.cleared_max_age // MICROSECOND, limit)
+        ):
             ended, *_, namespace, entry_id, _, _, _, _, _ = cleared
             older = session.rows(_OLDER, (namespace, entry_id, ended, limit - pruned))
             begins, pruned = _remove(session, older, begins), pruned + len(older)
@@ -74,9 +92,9 @@ def prune(session: Session, now: int, limit: int) -> int:
             begins, pruned = _remove(session, [cleared], begins), pruned + 1
     if policy.max_age is not None and pruned < limit:
         before = now - policy.max_age // MICROSECOND
-        oldest = session.rows(session.say(_TOO_OLD), (limit - pruned,))
+        oldest = session.rows(session.say(_TOO_OLD.replace("{others}", others)), (limit - pruned,))
         if oldest and oldest[-1][1] > now:  # dated ahead of the clock: revisions after them must not wait
-            oldest = session.rows(session.say(_TOO_OLD_BEHIND), (before, limit - pruned))
+            oldest = session.rows(session.say(_TOO_OLD_BEHIND.replace("{others}", others)), (before, limit - pruned))
         states = [state for state in oldest if state[1] < before]
         begins, pruned = _remove(session, states, begins), pruned + len(states)
         old_gaps = session.rows(session.say(_OLD_GAPS), (before, limit))
@@ -93,11 +111,48 @@ def prune(session: Session, now: int, limit: int) -> int:
     return pruned
 
 
-def prune_entry(session: Session, namespace: int, commit: int) -> None:
-    """Remove the past states over the limit of the entry whose state `commit` ended, and note the gap."""
+def prune_entry(session: Session, namespace: int, commit: int, most: int) -> None:
+    """Remove all but `most` past states of the entry whose state `commit` ended, and note the gap."""
     entry_id = session.rows(_ID_OF, (namespace, commit))[0][0]
-    states = session.rows(_TOO_MANY, (namespace, entry_id, session.history.max_revisions, rules.PRUNED_AT_ONCE))
-    for ended, *_ in states:  # oldest first, so the gap has no hole
+    _forget(session, session.rows(_TOO_MANY, (namespace, entry_id, most, rules.PRUNED_AT_ONCE)))
+
+
+def most_of(session: Session, namespace: int, ended: int) -> int:
+    """Return how many past states the policy keeps of the memory whose state `ended` ended."""
+    if not session.history.named:
+        return session.history.usual.max_revisions
+    category = session.names.text_of(session.rows(_CATEGORY_OF, (namespace, ended))[0][0])
+    return session.history.of(category or "").max_revisions
+
+
+def _prune_named(session: Session, now: int, limit: int) -> int:
+    """Remove states of the categories that have a policy of their own, as it says; return how many.
+
+    They leave gaps: the known past of the others does not begin later because of them.
+    """
+    pruned = 0
+    for category, number in _ids_of_named(session).items():
+        policy = session.history.of(category)
+        ages = ((_CLEARED_IN, "cleared", policy.cleared_max_age), (_TOO_OLD_IN, "aged", policy.max_age))
+        for sql, name, age in ages:
+            if age is None:
+                continue
+            bindings = {"category": number, name: now - age // MICROSECOND, "limit": limit - pruned}
+            for namespace, entry_id, ended in session.rows(session.say(sql), bindings):
+                states = session.rows(_OLDER, (namespace, entry_id, ended + 1, limit - pruned))
+                _forget(session, states)
+                pruned += len(states)
+    return pruned
+
+
+def _ids_of_named(session: Session) -> dict[str, int]:
+    ids = {category: session.names.id_of(category) for category in session.history.named}
+    return {category: number for category, number in ids.items() if number is not None}
+
+
+def _forget(session: Session, states: Sequence[Sequence[Any]]) -> None:
+    """Remove the oldest past states of one entry, and note the gap."""
+    for ended, _, _, _, namespace, *_ in states:  # oldest first, so the gap has no hole
         session.run(_FALL_INTO_GAP, (namespace, ended))
     _remove(session, states, None)
 
@@ -124,10 +179,7 @@ def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -
         until: the number of the last change that ended such a state.
         expires: the instant of expiry.
     """
-    states = session.rows(_OLDER, (*entry, until + 1, NO_MORE))
-    for ended, *_ in states:
-        session.run(_FALL_INTO_GAP, (entry[0], ended))
-    _remove(session, states, None)
+    _forget(session, session.rows(_OLDER, (*entry, until + 1, NO_MORE)))
     session.run(_EXPIRED_INTO_GAP, (expires, *entry))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -27,6 +27,7 @@ Encryption = Literal["off", "on", "required"]
 ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
 Compression = Mode
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
+_Readers = Mapping[str, Callable[[object], object]]
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 _LONGEST_INTERVAL = timedelta(days=30)  # what every platform can wait for
 MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
@@ -243,15 +244,15 @@ def _duration(value: object) -> timedelta | None:
 def _history(value: object) -> HistoryPolicy:
     if isinstance(value, HistoryPolicy):
         return value
-    return _made(HistoryPolicy, value, ("max_age", "cleared_max_age"))
+    return _made(HistoryPolicy, value, {"max_age": _duration, "cleared_max_age": _duration})
 
 
 def _retention(value: object) -> tuple[RetentionRule, ...]:
-    return _several(RetentionRule, ("rule", "rules"), value, ("max_age",))
+    return _several(RetentionRule, ("rule", "rules"), value, {"max_age": _duration})
 
 
 def _policies(value: object) -> tuple[CategoryPolicy, ...]:
-    policies = _several(CategoryPolicy, ("policy", "policies"), value, ("ttl",))
+    policies = _several(CategoryPolicy, ("policy", "policies"), value, {"ttl": _duration, "history": _history})
     numbers: dict[str, int] = {}
     for number, policy in enumerate(policies, 1):
         earlier = numbers.setdefault(policy.category, number)
@@ -260,9 +261,7 @@ def _policies(value: object) -> tuple[CategoryPolicy, ...]:
     return policies
 
 
-def _several(
-    kind: type[Fields], words: tuple[str, str], value: object, durations: tuple[str, ...]
-) -> tuple[Fields, ...]:
+def _several(kind: type[Fields], words: tuple[str, str], value: object, readers: _Readers) -> tuple[Fields, ...]:
     """Return policies or rules, of which each is made as by `_made`."""
     one, several = words
     if not isinstance(value, list | tuple):
@@ -270,14 +269,14 @@ def _several(
     made = []
     for number, given in enumerate(value, 1):
         try:
-            made.append(given if isinstance(given, kind) else _made(kind, given, durations))
+            made.append(given if isinstance(given, kind) else _made(kind, given, readers))
         except _UnfitError as unfit:
             raise _UnfitError(f"{one} {number} {unfit}") from None
     return tuple(made)
 
 
-def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fields:
-    """Return a policy or rule made of a mapping of its fields, of which `durations` are lengths of time."""
+def _made(kind: type[Fields], value: object, readers: _Readers) -> Fields:
+    """Return a policy or rule made of a mapping of its fields, of which some are read."""
     if isinstance(value, Pairs):
         value = value.once()
     if not isinstance(value, dict):
@@ -286,9 +285,9 @@ def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fiel
     for key, given in value.items():
         if key not in names:
             raise _UnfitError(f"has no key {key!r}{nearest(str(key), names)}; known: {', '.join(names)}")
-        if key in durations:
+        if key in readers:
             try:
-                fields[key] = _duration(given)
+                fields[key] = readers[key](given)
             except _UnfitError as unfit:
                 raise _UnfitError(f"has a {key} that {unfit}") from None
     try:

@@ -140,6 +140,8 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
 
     Attributes:
         category: of the memories that it governs; ``"*"`` for each category that has no policy of its own.
+        history: how much of the past of its memories is kept; None for what the store keeps. A memory that was moved
+            is kept as its category says when it is changed.
         max_entries: how many memories the category has at most. A write that makes it more deletes those that were
             written longest ago, in its own transaction, and never the memory that it writes.
         max_bytes: how many bytes they take at most: as `StorageBackend.size_of` counts a memory. A memory that
@@ -157,9 +159,10 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
     >>> CategoryPolicy("sessions")
     Traceback (most recent call last):
     ...
-    jarvis.errors.InvalidSettingError: policies: a policy needs a max_entries, a max_bytes or a ttl
+    jarvis.errors.InvalidSettingError: policies: a policy needs a history, a max_entries, a max_bytes or a ttl
     """
 
+    history: HistoryPolicy | None = None
     max_entries: int | None = None
     max_bytes: int | None = None
     keep_tags: tuple[str, ...] = ()
@@ -170,8 +173,10 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
         """Check every field."""
         if not _is_name(self.category):
             raise InvalidSettingError("policies: category must be a text")
-        if not self.is_bound and self.ttl is None:
-            raise InvalidSettingError("policies: a policy needs a max_entries, a max_bytes or a ttl")
+        if not self.is_bound and self.ttl is None and self.history is None:
+            raise InvalidSettingError("policies: a policy needs a history, a max_entries, a max_bytes or a ttl")
+        if self.history is not None and type(self.history) is not HistoryPolicy:
+            raise InvalidSettingError("policies: history must be a HistoryPolicy")
         _check_number("policies: max_entries", self.max_entries)
         _check_number("policies: max_bytes", self.max_bytes)
         msgspec.structs.force_setattr(self, "keep_tags", _tags("policies", self.keep_tags))
@@ -203,6 +208,30 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
                 break
             place -= 1
         return stored[:place]
+
+
+class Histories:
+    """How much of the past a store keeps of each category.
+
+    Attributes:
+        usual: what it keeps of the categories that are not `named`.
+        named: what it keeps of the others.
+        keep_any: it keeps some of the past.
+
+    >>> few = CategoryPolicy("few", history=HistoryPolicy(max_revisions=2))
+    >>> histories = Histories(HistoryPolicy(), [few])
+    >>> [histories.of(category).max_revisions for category in ("few", "other")]
+    [2, 100]
+    """
+
+    def __init__(self, store: HistoryPolicy, policies: Sequence[CategoryPolicy] = ()) -> None:
+        self.named = {policy.category: policy.history or store for policy in policies}
+        self.usual = self.named.pop(ALL_CATEGORIES, store)
+        self.keep_any = any(history.max_revisions for history in (self.usual, *self.named.values()))
+
+    def of(self, category: str) -> HistoryPolicy:
+        """Return how much of the past of a category is kept."""
+        return self.named.get(category, self.usual)
 
 
 class Policies:
