@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from jarvis.async_memory import AsyncMemoryModule
+from jarvis.capabilities import Erases
 from jarvis.config import CategoryPolicy, HistoryPolicy, StorageConfig
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.container import Container
-from jarvis.errors import HistoryUnavailableError, InvalidSettingError, RevisionNotFoundError
+from jarvis.errors import CursorExpiredError, HistoryUnavailableError, InvalidSettingError, RevisionNotFoundError
 from jarvis.json_backend import JSONBackend
 from jarvis.persistent_memory import MemoryEntry, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
@@ -41,6 +42,7 @@ SHORT = CategoryPolicy("short", ttl=HOUR)
         ({"max_bytes": 9, "keep_tags": [7]}, "keep_tags must be tags, such as"),
         ({"max_bytes": 9, "keep_tags": [str(n) for n in range(101)]}, "keep_tags must be at most 100 tags"),
         ({"ttl": HOUR, "keep_tags": ["pin"]}, "keep_tags need a max_entries or a max_bytes"),
+        ({"ttl": HOUR, "history": HistoryPolicy(max_events=5)}, "max_events is of the whole store; set it in"),
         ({"category": 5, "ttl": HOUR}, "category must be a text"),
         ({"category": "\ud800", "ttl": HOUR}, "category must be a text"),
         ({"ttl": timedelta(0)}, "ttl must be a timedelta above 0, up to 100 years"),
@@ -263,6 +265,39 @@ def test_each_category_keeps_its_past_as_long_as_its_policy_says(opened: Opened,
         clock.step(days=1, minutes=1)
         memory.store.prune_history()
         assert [len(memory.get_history(ids[category])) for category in ("short", "long", "other")] == expected
+
+
+def test_what_only_the_feed_knows_is_bounded(opened: Opened, clock: FakeClock) -> None:
+    memory = opened(history=HistoryPolicy(max_revisions=5, max_age=None, max_events=100))
+    first = memory.newest_cursor()
+    for number in range(400):
+        memory.set_user_preference("theme", {"n": number})
+
+    with pytest.raises(CursorExpiredError) as caught:
+        memory.changes(first)
+    known = memory.changes(caught.value.earliest, limit=1_000)
+
+    assert 100 <= len(known) < 100 + 2 * 64
+    assert [change.version for change in known] == list(range(401 - len(known), 401))
+
+
+def test_an_erasure_that_the_feed_forgets_still_closes_the_past_before_it(opened: Opened, clock: FakeClock) -> None:
+    memory = opened(history=HistoryPolicy(max_age=None, max_events=10))
+    if not memory.backend.has_capability(Erases):
+        pytest.skip("the backend cannot erase")
+    kept, erased = (_changed(memory, clock, category, 1) for category in ("kept", "erased"))
+    before = clock.now
+    clock.step(hours=1)
+    memory.erase_memory(erased)
+
+    for number in range(200):
+        clock.step(minutes=1)
+        memory.update_memory(kept, {"n": number})
+
+    assert "erase" not in [change.operation for change in memory.changes(limit=1_000)]
+    with pytest.raises(HistoryUnavailableError):
+        memory.search_memories(as_of=before)
+    assert len(memory.search_memories(as_of=clock.now - timedelta(minutes=9))) == 1
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -275,13 +275,13 @@ class Transaction(Seen):
             self._undo.append(partial(archive.remove_event, stored))
 
     def _drop_events(self, aged: int, limit: int) -> None:
-        """Remove at most `limit` events that are older than the instant `aged`, or that nobody can ask for."""
-        fed_from = self.clock.fed_from
+        """Remove at most `limit` events: older than the instant `aged`, too many, or that nobody can ask for."""
+        known = max(self.clock.fed_from, self.clock.commit - self._histories.max_events)
         due = [
             (event.number, namespace, event)
             for namespace, archive in self.archives.items()
             for event in archive.events
-            if event.made < aged or event.number <= fed_from
+            if event.made < aged or event.number <= known
         ]
         for number, namespace, event in heapq.nsmallest(limit, due, key=itemgetter(0)):
             archive = self._own_archive(namespace)

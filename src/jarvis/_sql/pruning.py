@@ -90,8 +90,8 @@ def prune(session: Session, now: int, limit: int) -> int:
             if pruned >= limit or session.rows(_OLDER, (namespace, entry_id, ended, 1)):
                 break  # the next step resumes here: the cleared state is removed after all older ones
             begins, pruned = _remove(session, [cleared], begins), pruned + 1
+    before = -NO_MORE if policy.max_age is None else now - policy.max_age // MICROSECOND
     if policy.max_age is not None and pruned < limit:
-        before = now - policy.max_age // MICROSECOND
         oldest = session.rows(session.say(_TOO_OLD.replace("{others}", others)), (limit - pruned,))
         if oldest and oldest[-1][1] > now:  # dated ahead of the clock: revisions after them must not wait
             oldest = session.rows(session.say(_TOO_OLD_BEHIND.replace("{others}", others)), (before, limit - pruned))
@@ -101,6 +101,7 @@ def prune(session: Session, now: int, limit: int) -> int:
         for ended, made in old_gaps[-1:]:  # where no revision is pruned, only gaps show how far the past goes
             moment = session.moment_of(ended, made)
             begins = moment if begins is None else max(begins, moment)
+    if pruned < limit:
         feed.prune(session, before, limit)
         if begins is not None and session.clock.begins is not None:  # pruning an erasure may have moved it
             begins = max(begins, session.clock.begins)

@@ -13,6 +13,7 @@ from jarvis.errors import InvalidSettingError
 
 Stored = TypeVar("Stored")
 _MANY_REVISIONS = 1_000_000
+_MANY_EVENTS = 1_000_000_000
 _LONGEST = timedelta(days=36_525)
 
 
@@ -23,6 +24,8 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         max_revisions: past states kept of one memory; 0 keeps no past at all.
         max_age: how long a past state is kept after the change that ended it; None for ever.
         cleared_max_age: how long memories that `clear_all` removed are kept; None as long as any other past state.
+        max_events: what the feed alone knows is forgotten once so many changes of the store were made after it. It
+            alone knows changes whose past states are not kept. Beyond them a cursor raises `CursorExpiredError`.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range.
@@ -36,12 +39,15 @@ class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_revisions: int = 100
     max_age: timedelta | None = timedelta(days=365)
     cleared_max_age: timedelta | None = timedelta(days=30)
+    max_events: int = 10_000
 
     @own_code(InvalidSettingError, "history")
     def __post_init__(self) -> None:
         """Check every field."""
         if type(self.max_revisions) is not int or not 0 <= self.max_revisions <= _MANY_REVISIONS:
             raise InvalidSettingError(f"history.max_revisions must be a whole number from 0 to {_MANY_REVISIONS:,}")
+        if type(self.max_events) is not int or not 0 <= self.max_events <= _MANY_EVENTS:
+            raise InvalidSettingError(f"history.max_events must be a whole number from 0 to {_MANY_EVENTS:,}")
         for key in ("max_age", "cleared_max_age"):
             age = getattr(self, key)
             if age is not None and (not isinstance(age, timedelta) or not timedelta(0) < age <= _LONGEST):
@@ -177,6 +183,8 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
             raise InvalidSettingError("policies: a policy needs a history, a max_entries, a max_bytes or a ttl")
         if self.history is not None and type(self.history) is not HistoryPolicy:
             raise InvalidSettingError("policies: history must be a HistoryPolicy")
+        if self.history is not None and self.history.max_events != HistoryPolicy().max_events:
+            raise InvalidSettingError("policies: max_events is of the whole store; set it in its own history")
         _check_number("policies: max_entries", self.max_entries)
         _check_number("policies: max_bytes", self.max_bytes)
         msgspec.structs.force_setattr(self, "keep_tags", _tags("policies", self.keep_tags))
@@ -217,6 +225,7 @@ class Histories:
         usual: what it keeps of the categories that are not `named`.
         named: what it keeps of the others.
         keep_any: it keeps some of the past.
+        max_events: after how many changes it forgets what only the feed knows.
 
     >>> few = CategoryPolicy("few", history=HistoryPolicy(max_revisions=2))
     >>> histories = Histories(HistoryPolicy(), [few])
@@ -227,6 +236,7 @@ class Histories:
     def __init__(self, store: HistoryPolicy, policies: Sequence[CategoryPolicy] = ()) -> None:
         self.named = {policy.category: policy.history or store for policy in policies}
         self.usual = self.named.pop(ALL_CATEGORIES, store)
+        self.max_events = store.max_events
         self.keep_any = any(history.max_revisions for history in (self.usual, *self.named.values()))
 
     def of(self, category: str) -> HistoryPolicy:
