@@ -20,11 +20,16 @@ from jarvis._sql.driver import Bindings
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
 from jarvis._sqlite import engine, schema
-from jarvis.config import HistoryPolicy
+from jarvis.config import CategoryPolicy, HistoryPolicy
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, TransactionError
+from jarvis.model.policies import Histories
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
+
+
+def _octets(value: str | bytes | None) -> int | None:
+    return None if value is None else len(value.encode() if isinstance(value, str) else value)
 
 
 class PlainDriver:
@@ -37,6 +42,7 @@ class PlainDriver:
         self._raw: Any = sqlite3.connect(path, isolation_level=None, timeout=20, check_same_thread=False)
         self._raw.execute("PRAGMA synchronous = OFF")
         self._is_torn = False
+        self._raw.create_function("octet_length", 1, _octets, deterministic=True)  # SQLite has it since 3.43
         self._looks = engine.Looks()
         self._raw.create_function("looked_at", 1, self._looks.look)
 
@@ -149,8 +155,8 @@ class _Threads(threading.local):
 class PlainPool:
     read_only = False
 
-    def __init__(self, path: Path, history: HistoryPolicy) -> None:
-        self.path, self._history = str(path), history
+    def __init__(self, path: Path, history: HistoryPolicy, policies: Sequence[CategoryPolicy]) -> None:
+        self.path, self._history, self._policies = str(path), history, policies
         self._threads, self._book, self._epoch = _Threads(), NameBook(), 1
 
     def _open(self) -> Session:
@@ -158,7 +164,7 @@ class PlainPool:
         with _in_flight[self.path]:
             if not driver.rows("PRAGMA user_version")[0][0]:
                 driver.create()
-        return Session(driver, self._book, self._history, registry.SIDE_TABLES)
+        return Session(driver, self._book, Histories(self._history, self._policies), registry.SIDE_TABLES)
 
     @contextmanager
     def _aside(self) -> Iterator[Session]:
@@ -295,5 +301,11 @@ class PlainPool:
 class PlainBackend(SQLBackend):
     name: ClassVar[str] = "plain"
 
-    def __init__(self, path: Path, *, history: HistoryPolicy = HistoryPolicy()) -> None:  # noqa: B008 - it is frozen
-        super().__init__(PlainPool(path, history), "default", "off")
+    def __init__(
+        self,
+        path: Path,
+        *,
+        history: HistoryPolicy = HistoryPolicy(),  # noqa: B008 - it is frozen
+        policies: Sequence[CategoryPolicy] = (),
+    ) -> None:
+        super().__init__(PlainPool(path, history, policies), "default", "off")

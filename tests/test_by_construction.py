@@ -27,7 +27,7 @@ from jarvis.model.entry import MemoryEntry
 from jarvis.model.listing import Field, Listing
 from jarvis.model.options import Compression
 from jarvis.model.query import MemoryQuery
-from jarvis.persistent_memory import MemoryModule
+from jarvis.persistent_memory import CategoryPolicy, MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 
 ENTRIES = 20_000
@@ -258,6 +258,32 @@ def test_a_create_is_two_statements_in_one_transaction(store: SQLiteBackend) -> 
 
     assert watch.texts() == ["BEGIN", "INSERT", "INSERT", "COMMIT"]  # the entry, and all its tags
     assert watch.total("SQLITE_STMTSTATUS_FULLSCAN_STEP") == 0
+
+
+def test_a_policy_costs_writes_into_other_categories_no_statement(store: SQLiteBackend) -> None:
+    memory = MemoryModule(storage_backend=store, policies=[CategoryPolicy("small", max_entries=100)])
+    memory.create_memory("category-1", "warm", {}, "task", tags=["common", "rare"])
+
+    with Watch(store) as watch:
+        memory.create_memory("category-1", "new", {}, "task", tags=["common", "rare"])
+
+    assert watch.texts() == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+
+
+@pytest.mark.parametrize(
+    "policy", [CategoryPolicy("category-1", max_entries=2_000), CategoryPolicy("category-1", max_bytes=80_000)]
+)
+def test_a_write_into_a_full_category_costs_little_for_each_entry(store: SQLiteBackend, policy: CategoryPolicy) -> None:
+    memory = MemoryModule(storage_backend=store, policies=[policy])
+    memory.create_memory("category-1", "warm", {}, "task")
+    count = memory.count_memories("category-1")
+
+    with Watch(store) as watch:
+        memory.create_memory("category-1", "new", {}, "task")
+
+    assert abs(memory.count_memories("category-1") - count) <= 1
+    assert {"DELETE"} < {*watch.texts()}
+    assert watch.total("SQLITE_STMTSTATUS_VM_STEP") < 40 * count
 
 
 def test_a_compressed_value_takes_as_many_statements_and_fewer_pages(tmp_path: Path) -> None:

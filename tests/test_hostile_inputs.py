@@ -33,7 +33,7 @@ from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
-from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
+from jarvis.persistent_memory import CategoryPolicy, HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import StorageBackend
@@ -430,6 +430,7 @@ MAKERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
     "query": (MemoryQuery, lambda query: query.matches(MemoryEntry("1", "c", "k", {}))),
     "history": (HistoryPolicy, lambda _: None),
     "rule": (lambda **fields: RetentionRule(**{"category": "c", "max_entries": 1, **fields}), lambda _: None),
+    "policy": (lambda **fields: CategoryPolicy(**{"category": "c", "max_entries": 1, **fields}), lambda _: None),
     "container": (
         lambda config_path=None: Container().get_memory_module(config_path),
         lambda memory: memory.shutdown(),
@@ -447,7 +448,7 @@ def test_what_is_made_with_a_hostile_argument_raises_nothing_but_our_errors(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     make, use = MAKERS[maker]
-    parameters = list(inspect.signature(RetentionRule if maker == "rule" else make).parameters)
+    parameters = list(inspect.signature({"rule": RetentionRule, "policy": CategoryPolicy}.get(maker, make)).parameters)
     first = {"sqlite": {"db_path": "memory.db"}, "json": {"file_path": "memory.json"}}.get(maker, {})
 
     foreign = []

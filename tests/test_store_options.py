@@ -16,7 +16,7 @@ from jarvis.container import Container
 from jarvis.errors import InvalidSettingError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import EnvironmentKey
-from jarvis.model.options import HistoryPolicy
+from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.store_options import StoreOptions
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
@@ -29,6 +29,7 @@ GIVEN: dict[str, Any] = {
     "encryption": "on",
     "keys": (EnvironmentKey("A_KEY"),),
     "compression": "off",
+    "policies": (CategoryPolicy("c", history=HistoryPolicy(max_revisions=1)),),
     "create": False,
 }
 

@@ -119,7 +119,7 @@ class KeepsHistory(Protocol):
        ``delete`` or ``clear``, as it happened, and its author is unknown.
     3. All changes of a transaction become visible at one moment: its last `Transactional.moment`.
     4. `as_of` answers with the states that were visible then, or says that it cannot: it never guesses.
-    5. The policy (`jarvis.model.options.HistoryPolicy`) says how much is kept. The oldest states are removed first. At
+    5. The policy (`jarvis.model.policies.HistoryPolicy`) says how much is kept. The oldest states are removed first. At
        most `max_revisions` states of an id are kept, even if it was deleted and given again.
     6. A state that a ``clear`` ended is removed after all earlier states of its entry.
 

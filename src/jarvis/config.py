@@ -18,17 +18,8 @@ import msgspec
 from jarvis._disk.encodings import encoding_of
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, kind_of, nearest
 from jarvis.model.cache_limits import CacheLimits
-from jarvis.model.options import (
-    AnySource,
-    Compression,
-    Durability,
-    Encryption,
-    HistoryPolicy,
-    Keys,
-    Pairs,
-    RetentionRule,
-    checked,
-)
+from jarvis.model.options import AnySource, Compression, Durability, Encryption, Keys, Pairs, checked
+from jarvis.model.policies import CategoryPolicy, HistoryPolicy, RetentionRule
 from jarvis.model.sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.model.store_options import StoreOptions
 
@@ -37,7 +28,15 @@ if TYPE_CHECKING:
 
     from yaml import MappingNode, Node, SafeLoader
 
-__all__ = ["CacheLimits", "ConfigLoader", "HistoryPolicy", "JarvisConfig", "RetentionRule", "StorageConfig"]
+__all__ = [
+    "CacheLimits",
+    "CategoryPolicy",
+    "ConfigLoader",
+    "HistoryPolicy",
+    "JarvisConfig",
+    "RetentionRule",
+    "StorageConfig",
+]
 
 
 class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +56,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
         history: how much of the past is kept; may be a mapping of the fields of `HistoryPolicy`.
         compression: how values from 1 KiB up are written: ``auto``, compressed fast; ``max``, as small as it gets;
             ``off``, as they are.
+        policies: how the memories of some categories are kept; a policy may be a mapping of the fields of
+            `CategoryPolicy`.
         retention: the rules of cleaning up; a rule may be a mapping of the fields of `RetentionRule`.
         encryption: ``off``; ``on``, a new store is encrypted; or ``required``, a plain one is refused, too.
         keys: the sources of the keys of an encrypted store, see `jarvis.keys`; a source may be a mapping such as
@@ -89,6 +90,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     encryption: Encryption = "off"
     keys: Keys = ()
     compression: Compression = "auto"
+    policies: tuple[CategoryPolicy, ...] = ()
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
     cache: CacheLimits | None = None
@@ -110,6 +112,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             encryption: Encryption | bool = ...,
             keys: Sequence[AnySource | Mapping[str, str]] = ...,
             compression: Compression = ...,
+            policies: Sequence[CategoryPolicy | Mapping[str, Any]] = ...,
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,
             cache: CacheLimits | Mapping[str, Any] | None = ...,

@@ -6,8 +6,10 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jarvis._calls.caller import holding
-from jarvis.backend_registry import cached, load_backend, open_backend
+from jarvis.backend_registry import cached
 from jarvis.config import ConfigLoader
 from jarvis.errors import InvalidEntryError, InvalidSettingError, UnknownBackendError, UnsupportedError
 from jarvis.persistent_memory import MemoryModule
@@ -145,11 +147,16 @@ class Container:
 def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
     """Return a module with these settings; an error about a setting names its line."""
     try:
-        location = load_backend(storage.backend).location_in(storage.data_dir / STORE_DIRECTORY)
-        backend = open_backend(storage.backend, location, storage.options, namespace=storage.namespace)
+        memory = MemoryModule(
+            storage_dir=storage.data_dir / STORE_DIRECTORY,
+            backend_type=storage.backend,
+            namespace=storage.namespace,
+            retention=storage.retention,
+            **msgspec.structs.asdict(storage.options),
+        )
         if storage.cache is not None:
-            backend = cached(backend, storage.cache)
-        return MemoryModule(backend, retention=storage.retention)
+            memory.backend = cached(memory.backend, storage.cache)
+        return memory
     except (UnknownBackendError, UnsupportedError) as error:
         raise type(error)(f"{loader.place('backend')}: storage.backend: {error}") from error
     except InvalidEntryError as error:

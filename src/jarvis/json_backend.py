@@ -6,14 +6,14 @@ import contextlib
 import itertools
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from jarvis._json import mending
-from jarvis._json.answer import explained, matching
-from jarvis._json.past import PastRoom
-from jarvis._json.record import Draft, Record
-from jarvis._json.room import LiveRoom, Room
+from jarvis._json.answer import Answers, Then
+from jarvis._json.record import Draft, by_number
+from jarvis._json.room import Room
 from jarvis._json.store import Store
 from jarvis.capabilities import (
     BacksUp,
@@ -29,36 +29,36 @@ from jarvis.capabilities import (
     TellsVersion,
     Transactional,
 )
-from jarvis.codec import InvalidMomentError, instant_of
+from jarvis.codec import instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.errors import (
-    CorruptStoreError,
     DuplicateEntryError,
     EntryNotFoundError,
-    StoreAccessError,
     TransactionError,
     UnsupportedError,
 )
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
-from jarvis.model.options import Compression, Durability, HistoryPolicy, checked
+from jarvis.model.options import Compression, Durability, checked
+from jarvis.model.policies import HistoryPolicy
 from jarvis.model.query import MemoryQuery, asked_as_of
-from jarvis.model.record import is_small, prepare, unknown_zone
+from jarvis.model.record import is_small, prepare
 from jarvis.model.revision import Revision, Signature
-from jarvis.model.rules import exact_filters, settle
+from jarvis.model.rules import settle
 from jarvis.model.store_options import StoreOptions
 from jarvis.storage_backend import SelectingBackend
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from jarvis._json.answer import Answering
+    from jarvis._json.room import LiveRoom
     from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Search
     from jarvis.model.explanation import Explanation
     from jarvis.model.listing import Listing
-
-    _Answering = Room | LiveRoom | PastRoom
+    from jarvis.model.policies import CategoryPolicy
 
 
 class JSONBackend(SelectingBackend):
@@ -75,6 +75,7 @@ class JSONBackend(SelectingBackend):
         busy_timeout_seconds: how long a write waits for other writers.
         history: how much of the past is kept by changes made here, and by `prune`.
         compression: ``"auto"`` and ``"off"``: none, because people read the file. ``"max"`` is refused.
+        policies: of which `CategoryPolicy.history` holds here, for what history says of all categories.
         create: make a store that is not there; if False, the first call raises `StoreMissingError`.
 
     Raises:
@@ -120,6 +121,7 @@ class JSONBackend(SelectingBackend):
         busy_timeout_seconds: float = 30.0,
         history: HistoryPolicy = HistoryPolicy(),  # noqa: B008 - frozen
         compression: Compression = "auto",
+        policies: Sequence[CategoryPolicy] = (),
         create: bool = True,
     ) -> None:
         if checked("compression", compression) == "max":
@@ -131,9 +133,11 @@ class JSONBackend(SelectingBackend):
             busy_timeout_seconds=busy_timeout_seconds,
             history=history,
             compression=compression,
+            policies=policies,
             create=create,
         )
         self._store = Store(checked("file_path", file_path), self._options)
+        self._answers = Answers(self.file_path)
         self._clock: Callable[[], datetime] | None = None  # the system's
         verbs = type(self).create, type(self).update  # those of a subclass get the value itself
         self._takes_prepared = verbs == (JSONBackend.create, JSONBackend.update)
@@ -166,7 +170,7 @@ class JSONBackend(SelectingBackend):
             transaction.put(self.namespace, draft.record(self.namespace, 1, transaction.next_commit()))
 
     def read(self, entry_id: str) -> MemoryEntry | None:
-        return self._entry(self._room().get(entry_id))
+        return self._answers.entry(self._room().get(entry_id))
 
     def update(self, entry: MemoryEntry) -> None:
         self._update(entry, is_change=True)
@@ -199,27 +203,33 @@ class JSONBackend(SelectingBackend):
 
     def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
         records = map(self._room().get, ids)
-        with self._decoding():
+        with self._answers.decoding():
             return [record.entry() for record in records if record is not None]
 
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        return self._listed(self._room(), query)
+        return self._answers.listed(self._room(), query)
 
     def count(self, query: MemoryQuery) -> int:
-        return self._counted(self._room(), query)
+        return self._answers.counted(self._room(), query)
 
     def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
-        with self._decoding():
-            return explained(self._room(), query)
+        return self._answers.explained(self._room(), query)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        yield from self._entries(self._room(), query)
+        yield from self._answers.entries(self._room(), query)
 
     def list_names(self, listing: Listing) -> dict[str, int]:
         room, query = self._room(), listing.query
         if isinstance(room, Room) and query == MemoryQuery():  # all of its entries are there
             return listing.of(room.names(listing.field))
         return listing.collected(filter(query.predicate(), room.candidates(query)))
+
+    def beyond(self, category: str, policy: CategoryPolicy) -> list[str]:
+        records, pinned = self._room().candidates(MemoryQuery(category=category)), set(policy.keep_tags)
+        kept = [each for each in records if pinned.isdisjoint(each.tags)]
+        with self._answers.decoding():
+            found = policy.beyond(sorted(kept, key=by_number), lambda record: self.size_of(record.entry()))
+        return [record.id for record in found]
 
     def discard(self, entry_id: str) -> bool:
         with self._store.changing(self._now) as transaction:
@@ -264,7 +274,7 @@ class JSONBackend(SelectingBackend):
         if record is not None and record.has_expired(now):
             return []
         states = reversed(seen.archive(self.namespace).of_id.get(entry_id, ()))
-        with self._decoding():
+        with self._answers.decoding():
             return [
                 state.revision(datetime_of(state.made))
                 for state in itertools.takewhile(lambda state: not state.ends_expired(now), states)
@@ -283,7 +293,7 @@ class JSONBackend(SelectingBackend):
                 transaction.tell_again(self.namespace, record)
 
     def as_of(self, moment: datetime) -> Past:
-        return _Then(self, max(asked_as_of(moment), FIRST_INSTANT))
+        return Then(self._answers, partial(self._room_at, max(asked_as_of(moment), FIRST_INSTANT)))
 
     def prune(self, now: datetime, limit: int) -> int:
         with self._store.changing(self._now) as transaction:
@@ -298,7 +308,7 @@ class JSONBackend(SelectingBackend):
         return None if made is None else datetime_of(made)
 
     def mend_dates(self, signature: Signature) -> int:
-        with self._store.transaction(self._now), self._decoding():
+        with self._store.transaction(self._now), self._answers.decoding():
             transaction = self._store.own_transaction()
             if transaction.depth:
                 raise TransactionError("mend_dates() is for the outside of transactions: it makes one of its own")
@@ -308,13 +318,13 @@ class JSONBackend(SelectingBackend):
 
     def changes(self, after: int, limit: int) -> list[Change]:
         seen = self._store.seen()
-        with self._decoding():
+        with self._answers.decoding():
             return seen.changes(self.namespace, after, limit)
 
     def changes_since(self, cursor: str, limit: int) -> list[Change]:
         seen = self._store.seen()
         after = seen.position_in(cursor)
-        with self._decoding():
+        with self._answers.decoding():
             return seen.changes(self.namespace, after, limit)
 
     def newest_cursor(self) -> str:
@@ -340,7 +350,7 @@ class JSONBackend(SelectingBackend):
         self._store.own_transaction()
         if isinstance(which, MemoryQuery):
             which = which.whole()
-        with self._store.changing(self._now) as transaction, self._decoding():
+        with self._store.changing(self._now) as transaction, self._answers.decoding():
             return transaction.erase(self.namespace, which)
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
@@ -381,70 +391,7 @@ class JSONBackend(SelectingBackend):
     def _room(self) -> Room | LiveRoom:
         return self._store.seen().room(self.namespace).live(self._now())
 
-    def _entry(self, record: Record | None) -> MemoryEntry | None:
-        if record is None:
-            return None
-        with self._decoding():
-            return record.entry()
-
-    def _listed(self, room: _Answering, query: MemoryQuery) -> list[MemoryEntry]:
-        records = matching(room.candidates(query), query)
-        with self._decoding():
-            return [record.entry() for record in records]
-
-    def _entries(self, room: _Answering, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        records = matching(room.candidates(query), query)
-        while True:
-            with self._decoding():
-                record = next(records, None)
-                if record is None:
-                    return
-                entry = record.entry()
-            yield entry
-
-    def _counted(self, room: _Answering, query: MemoryQuery) -> int:
-        with self._decoding():
-            return sum(1 for _ in matching(room.candidates(query), query))
-
-    @contextlib.contextmanager
-    def _decoding(self) -> Iterator[None]:
-        try:
-            yield
-        except InvalidMomentError as error:
-            raise StoreAccessError(self.file_path, unknown_zone(error.entry_id, error)) from None
-        except ValueError:  # its message may hold stored values
-            raise CorruptStoreError(self.file_path, "holds an entry that cannot be read; restore a copy") from None
-
-
-class _Then:
-    """The namespace of a backend as it was at an instant; see `jarvis.capabilities.Past`."""
-
-    def __init__(self, backend: JSONBackend, instant: int) -> None:
-        self._backend, self._instant = backend, instant
-
-    def read(self, entry_id: str) -> MemoryEntry | None:
-        return self._backend._entry(self._room({"id": entry_id}).get(entry_id))
-
-    def newest_of_key(self, key: str) -> MemoryEntry | None:
-        return next(iter(self.select(MemoryQuery(key=key, limit=1))), None)
-
-    def select(self, query: MemoryQuery) -> list[MemoryEntry]:
-        return self._backend._listed(self._room_for(query), query)
-
-    def count(self, query: MemoryQuery) -> int:
-        return self._backend._counted(self._room_for(query), query)
-
-    def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
-        with self._backend._decoding():
-            return explained(self._room_for(query), query)
-
-    def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        yield from self._backend._entries(self._room_for(query), query)
-
-    def _room_for(self, query: MemoryQuery) -> _Answering:
-        return self._room(exact_filters(query))
-
-    def _room(self, asked: dict[str, str | None]) -> _Answering:
-        backend = self._backend
-        settle(self._instant, backend._now(), backend._store.await_commit)
-        return backend._store.seen().room_at(backend.namespace, self._instant, backend._now(), asked)
+    def _room_at(self, instant: int, asked: Mapping[str, str | None]) -> Answering:
+        """Return the namespace as it was at an instant, for a question that fixes the fields `asked`."""
+        settle(instant, self._now(), self._store.await_commit)
+        return self._store.seen().room_at(self.namespace, instant, self._now(), asked)

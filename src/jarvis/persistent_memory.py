@@ -50,13 +50,15 @@ from jarvis.model.explanation import Explanation
 from jarvis.model.identifiers import new_id
 from jarvis.model.listing import Listing, Names
 from jarvis.model.marks import ABSENT, NEVER, Absent
-from jarvis.model.options import ARCHIVED, Compression, Encryption, HistoryPolicy, KeySources, RetentionRule, checked
+from jarvis.model.options import Compression, Encryption, KeySources, checked
 from jarvis.model.place import Order
+from jarvis.model.policies import ARCHIVED, CategoryPolicy, HistoryPolicy, Policies, RetentionRule
 from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
 from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
 from jarvis.services import bulk, erasure, expiry, retention, timeline
+from jarvis.services.bounds import Bounds
 from jarvis.services.bulk import ids_of, items_of
 from jarvis.services.changing import abilities_of, sign
 from jarvis.services.expiry import NO_EXPIRY, Expiry, Lifetime, moment_of_expiry, moment_of_new_expiry
@@ -73,6 +75,7 @@ from jarvis.storage_backend import StorageBackend
 __all__ = [
     "ABSENT",
     "NEVER",
+    "CategoryPolicy",
     "Change",
     "Deleted",
     "Difference",
@@ -140,6 +143,7 @@ class MemoryModule:
             `Store.recompress`.
         create: create an absent store; False: raise `StoreMissingError` at the first call, and create nothing.
         retention: the rules of `sweep`, see `RetentionRule`.
+        policies: how the memories of some categories are kept, see `CategoryPolicy`.
         clock: returns the present time, aware; for tests.
 
     Raises:
@@ -173,6 +177,7 @@ class MemoryModule:
         compression: Compression = "auto",
         create: bool = True,
         retention: Sequence[RetentionRule] = (),
+        policies: Sequence[CategoryPolicy] = (),
         clock: Clock = utc_now,
     ) -> None:
         check_namespace(namespace)
@@ -184,6 +189,7 @@ class MemoryModule:
             encryption=encryption,
             keys=keys,
             compression=compression,
+            policies=policies,
             create=create,
         )
         if not callable(clock):
@@ -210,6 +216,7 @@ class MemoryModule:
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
         self._clock = clock
+        self._govern(options)
         self._begin()
 
     @classmethod
@@ -220,6 +227,7 @@ class MemoryModule:
         history: HistoryPolicy = _USUAL_HISTORY,
         compression: Compression = "auto",
         retention: Sequence[RetentionRule] = (),
+        policies: Sequence[CategoryPolicy] = (),
         clock: Clock = utc_now,
     ) -> MemoryModule:
         """Return a memory with every capability whose store ends with it, or with the process: for tests and notebooks.
@@ -233,9 +241,18 @@ class MemoryModule:
         >>> memory.get_user_preferences()
         {'theme': {'mode': 'dark'}}
         """
-        options = StoreOptions(history=history, compression=compression)  # which checks them
+        options = StoreOptions(history=history, compression=compression, policies=policies)  # which checks them
         backend = open_in_memory(namespace=check_namespace(namespace), **options.given())
-        return cls(backend, retention=retention, clock=clock)
+        memory = cls(backend, retention=retention, clock=clock)
+        memory._govern(options)
+        return memory
+
+    def _govern(self, options: StoreOptions) -> None:
+        """Keep the policies of the options from here on."""
+        self.policies = Policies(options.policies)
+        if any(policy.ttl is not None for policy in options.policies):
+            ask(self.backend, Expires)
+        self._bounds = Bounds(self.policies)
 
     def _begin(self) -> None:
         self._sweepers, self._ongoing = Sweepers(), Ongoing()
@@ -256,10 +273,12 @@ class MemoryModule:
         self.shutdown()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self.backend, "clock": self._clock, "retention": self.retention}
+        return {"backend": self.backend, "clock": self._clock, "retention": self.retention, "policies": self.policies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
+        self.policies = state["policies"]
+        self._bounds = Bounds(self.policies)
         self._begin()
 
     # --- life ------------------------------------------------------------------------------------
@@ -414,10 +433,15 @@ class MemoryModule:
         def create(moment: datetime) -> list[str]:
             entries: list[MemoryEntry] = []
             with bulk.without_collection():
-                for item in read:
+                for position, item in enumerate(read):
                     until, times = item.expires_at, item.times
-                    self._create(*item[:5], item.tags or [], until, author, moment, times, entries.append)
+                    try:
+                        self._create(*item[:5], item.tags or [], until, author, moment, times, entries.append)
+                    except InvalidEntryError as error:
+                        raise error.of_item(position) from None
                 self.backend.create_many(entries)
+            if self._bounds.are_set:
+                self._bounds.keep(self.backend, entries, author)
             return [entry.id for entry in entries]
 
         return self._change(create) if read else []
@@ -1511,7 +1535,7 @@ class MemoryModule:
         ask(self.backend, KeepsHistory)
         timeline.check_versions(version)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        return self._change(lambda moment: timeline.restore(self.backend, memory_id, version, author, moment))
+        return self._change(partial(timeline.restore, self.backend, memory_id, version, author, self._bounds))
 
     def undo(
         self,
@@ -1547,7 +1571,7 @@ class MemoryModule:
         ask(self.backend, KeepsHistory)
         timeline.check_steps(steps)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
-        return self._change(lambda moment: timeline.undo(self.backend, memory_id, steps, author, moment))
+        return self._change(partial(timeline.undo, self.backend, memory_id, steps, author, self._bounds))
 
     def undo_change(
         self, cursor: str, *, module: str | None = None, task_id: str | None = None, reason: str | None = None
@@ -1563,7 +1587,7 @@ class MemoryModule:
             UnsupportedError: the backend keeps no history, or has no feed.
         """
         author = self._author(module, task_id, reason)
-        return bulk.undo(self.backend, cursor, author, self._change)
+        return bulk.undo(self.backend, cursor, author, self._bounds, self._change)
 
     # --- what happened -----------------------------------------------------------------------------
 
@@ -1964,6 +1988,11 @@ class MemoryModule:
         ask(self.backend, Expires)
         return moment_of_expiry(self._now(), ttl, expires_at)
 
+    def _usual_life(self, category: str) -> Expiry | None:
+        """Return the expiry of a new memory of the category for which the caller gave none."""
+        policy = self.policies.of(category)
+        return None if policy is None else moment_of_expiry(self._now(), policy.ttl, None)
+
     @contextlib.contextmanager
     def _transaction(self, store: Transactional) -> Iterator[None]:
         keeps_history = self.backend.has_capability(KeepsHistory)
@@ -2016,6 +2045,8 @@ class MemoryModule:
     ) -> str:
         if self._dates.are_ahead:
             moment = self._after_its_key(key, None, moment)
+        if life is None and self.policies.given:
+            life = self._usual_life(category)
         timestamp, created = times or (None, moment)
         expires_at, lifetime = life or NO_EXPIRY
         entry = MemoryEntry(
@@ -2031,7 +2062,13 @@ class MemoryModule:
             expires_at=expires_at,
             ttl=lifetime,
         )
+        if not self._bounds.are_set:
+            (store or self.backend.create)(entry)
+            return entry.id
+        self._bounds.check(self.backend, entry)
         (store or self.backend.create)(entry)
+        if store is None:
+            self._bounds.keep(self.backend, (entry,), author)
         return entry.id
 
     def _revise(
@@ -2084,6 +2121,8 @@ class MemoryModule:
         if life is not None:
             entry.expires_at, entry.ttl = life
         author.updates(entry, moment)
+        if self._bounds.are_set:
+            self._bounds.check(self.backend, entry)
         if self._abilities.history is not None:
             self._abilities.history.sign(author.signature("update"))
         try:
@@ -2092,6 +2131,8 @@ class MemoryModule:
             if if_version is not None:
                 _check_version(None, if_version)
             return False
+        if self._bounds.are_set:
+            self._bounds.keep(self.backend, (entry,), author)
         return True
 
     def _upsert(

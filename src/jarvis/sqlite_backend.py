@@ -27,7 +27,8 @@ from jarvis.model.entry import (
 )
 from jarvis.model.erasure import Search
 from jarvis.model.key_slot import SlotInfo
-from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, KeySources, check_utf8, checked
+from jarvis.model.options import Compression, Durability, Encryption, KeySources, check_utf8, checked
+from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.store_options import StoreOptions
@@ -97,6 +98,7 @@ class SQLiteBackend(SQLBackend):
         encryption: Encryption = "off",
         keys: KeySources = (),
         compression: Compression = "auto",
+        policies: Sequence[CategoryPolicy] = (),
         create: bool = True,
     ) -> None:
         self.db_path: Path = check_utf8(checked("db_path", db_path), "db_path")
@@ -108,6 +110,7 @@ class SQLiteBackend(SQLBackend):
             encryption=encryption,
             keys=keys,
             compression=compression,
+            policies=policies,
             create=create,
         )
         self._database = Database(self.db_path, options)
@@ -175,6 +178,7 @@ class InMemoryBackend(SQLiteBackend):
         namespace: the part of the store that this handle sees.
         history: how much of the past is kept.
         compression: as for `SQLiteBackend`.
+        policies: likewise.
     """
 
     name: ClassVar[str] = "in-memory"
@@ -185,10 +189,18 @@ class InMemoryBackend(SQLiteBackend):
         namespace: str = DEFAULT_NAMESPACE,
         history: HistoryPolicy = _USUAL_HISTORY,
         compression: Compression = "auto",
+        policies: Sequence[CategoryPolicy] = (),
     ) -> None:
         directory = Volatile()
         path = Path(directory.path) / self.file_name
-        super().__init__(path, namespace=namespace, durability="normal", history=history, compression=compression)
+        super().__init__(
+            path,
+            namespace=namespace,
+            durability="normal",
+            history=history,
+            compression=compression,
+            policies=policies,
+        )
         directory.end_with(self._database)
 
     def __repr__(self) -> str:

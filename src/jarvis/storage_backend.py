@@ -19,11 +19,13 @@ from jarvis import capabilities as protocols
 from jarvis._calls.former import former_names
 from jarvis.errors import InvalidEntryError, UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
-from jarvis.model.explanation import Explanation, filters_of
+from jarvis.model.explanation import Explanation, without_index
 from jarvis.model.listing import Listing
 from jarvis.model.marks import ABSENT
+from jarvis.model.policies import CategoryPolicy
 from jarvis.model.query import MemoryQuery
 from jarvis.model.record import encode_body, is_same, prepare
+from jarvis.model.rules import written
 
 if TYPE_CHECKING:
     from jarvis.capabilities import *  # noqa: F403 - former names, for one release
@@ -191,16 +193,7 @@ class StorageBackend(ABC):
 
         This default says that every entry was read.
         """
-        everything = len(self.list_all())
-        return Explanation(
-            index="none",
-            looked_at=everything,
-            judged=everything,
-            returned=len(self.select(query)),
-            in_database=(),
-            in_python=filters_of(query),
-            hint=f"the backend {self.name!r} names no index, so each question may read every memory",
-        )
+        return without_index(self.name, query, len(self.list_all()), len(self.select(query)))
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         """Yield the entries that `select` returned at the moment of the first step."""
@@ -220,7 +213,19 @@ class StorageBackend(ABC):
 
         This may not be the newest by timestamp: a caller may have given a later one.
         """
-        return max(self.query(category=category, key=key), key=_written, default=None)
+        return max(self.query(category=category, key=key), key=written, default=None)
+
+    def size_of(self, entry: MemoryEntry) -> int:
+        """Return how many bytes `beyond` counts for an entry; raise `InvalidEntryError` if it cannot be stored."""
+        return len(encode_body(entry)[0])
+
+    def beyond(self, category: str, policy: CategoryPolicy) -> list[str]:
+        """Return the ids of those entries of a category that a policy has no room for, in the order they were written.
+
+        See `CategoryPolicy.beyond`. This default reads the whole category.
+        """
+        query = MemoryQuery(category=category, exclude_tags=policy.keep_tags)
+        return [entry.id for entry in policy.beyond(sorted(self.select(query), key=written), self.size_of)]
 
     def discard(self, entry_id: str) -> bool:
         """Delete the entry with this id; return whether there was one."""
@@ -313,11 +318,6 @@ class SelectingBackend(StorageBackend):
     def discard(self, entry_id: str) -> bool: ...
 
 
-def _written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
-    """Return a key that grows with each write: the commit number, or the order if a backend has none."""
-    return (entry.position[1] if entry.position else 0), entry.order
-
-
 def _forwarded(verb: Callable[Concatenate[Any, Arguments], Answer]) -> Callable[Concatenate[Any, Arguments], Answer]:
     """Return a verb with the signature and docstring of `verb` that calls the same verb of `BackendWrapper.wrapped`."""
     name = verb.__name__
@@ -338,7 +338,7 @@ class BackendWrapper(StorageBackend):
     1. Each verb calls only the same verb of `wrapped`. A subclass that changes how entries are read overrides
        every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `explain`, `iterate`,
        `list_names`,
-       `newest_of_key`, `last_written` and `KeepsHistory.as_of`. The same holds for the verbs that write.
+       `newest_of_key`, `last_written`, `beyond` and `KeepsHistory.as_of`. The same holds for the verbs that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
        them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes leaves it
        out.
@@ -405,6 +405,8 @@ class BackendWrapper(StorageBackend):
     list_names = _forwarded(StorageBackend.list_names)
     newest_of_key = _forwarded(StorageBackend.newest_of_key)
     last_written = _forwarded(StorageBackend.last_written)
+    size_of = _forwarded(StorageBackend.size_of)
+    beyond = _forwarded(StorageBackend.beyond)
     discard = _forwarded(StorageBackend.discard)
     clear = _forwarded(StorageBackend.clear)
 

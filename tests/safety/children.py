@@ -30,7 +30,7 @@ from jarvis.errors import (
     TransactionError,
 )
 from jarvis.keys import KeyFile
-from jarvis.model.options import HistoryPolicy
+from jarvis.model.policies import HistoryPolicy
 from jarvis.persistent_memory import MemoryModule
 
 from . import model

@@ -56,7 +56,7 @@ class Store:
 
     def __init__(self, file_path: Path, options: StoreOptions) -> None:
         self.file_path = file_path
-        self._policy = options.history
+        self._histories = options.histories
         self._read_only, self._sync = options.read_only, options.durability == "full"
         self._timeout, self._may_create = options.busy_timeout_seconds, options.create
         self._snapshot: Snapshot | None = None
@@ -162,7 +162,7 @@ class Store:
     def _opened(self, now: Callable[[], int]) -> Iterator[Transaction]:
         opened = self._committed()
         with self._locked(opened.path):
-            transaction = Transaction(self._refreshed(opened, locked=True), _caller(), self._policy)
+            transaction = Transaction(self._refreshed(opened, locked=True), _caller(), self._histories)
             self._transactions[transaction.owner] = transaction
             try:
                 yield transaction

@@ -5,21 +5,19 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from functools import partial
-from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jarvis._calls.caller import current_task
-from jarvis._json import feed
+from jarvis._json import feed, pruning
 from jarvis._json.event import Event, about, creation, erasures_of, store_event
-from jarvis._json.past import ENDLESS, Archive, Gap, Span, State, keep, noted_ids, widened
+from jarvis._json.past import Archive, Gap, Span, State, keep, noted_ids, widened
 from jarvis._json.record import Record, by_number
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
-from jarvis.codec.instants import MICROSECOND
 from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.erasure import Erased
@@ -28,10 +26,10 @@ from jarvis.model.revision import Operation, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from jarvis.model.change import Change, Kind
-    from jarvis.model.options import HistoryPolicy
+    from jarvis.model.policies import Histories
 
 _PURGED_AT_ONCE = 16  # entries, beside the changes of a transaction
 
@@ -53,14 +51,14 @@ class Transaction(Seen):
         found: a change found what it would have stored.
     """
 
-    def __init__(self, base: Snapshot, owner: tuple[int, int], policy: HistoryPolicy) -> None:
+    def __init__(self, base: Snapshot, owner: tuple[int, int], histories: Histories) -> None:
         super().__init__(dict(base.rooms), dict(base.archives), base.clock, base.spans, base.erasing)
         self.owner, self.task = owner, current_task()
         self.date = self.depth = 0
         self.is_torn = self.erases = self.found = False
         self.base = base
         self.signature: Signature | None = None
-        self._policy = policy
+        self._histories = histories
         self._begins_here = False  # the past begins at the moment of this transaction
         self._least_fed_from = base.clock.fed_from  # whatever is taken back
         self._told = False  # a caller was given a moment
@@ -151,7 +149,7 @@ class Transaction(Seen):
 
     def _set_clock(self, commit: int, made: int | None) -> None:
         begins = made if self._begins_here else self.clock.begins
-        begins = None if self._policy.max_revisions == 0 else begins
+        begins = begins if self._histories.keep_any else None
         self.clock = msgspec.structs.replace(self.clock, commit=commit, made=made, begins=begins)
 
     # --- changes ---
@@ -179,7 +177,7 @@ class Transaction(Seen):
         records = sorted(self.room(namespace).records.values(), key=by_number)
         for record in records:
             self.remove(namespace, record, "clear")
-        if records and self._policy.max_revisions:
+        if records and self._histories.keep_any:
             self.prune(self._dated(), rules.PRUNED_AT_ONCE)
         return len(records)
 
@@ -277,13 +275,13 @@ class Transaction(Seen):
             self._undo.append(partial(archive.remove_event, stored))
 
     def _drop_events(self, aged: int, limit: int) -> None:
-        """Remove at most `limit` events that are older than the instant `aged`, or that nobody can ask for."""
-        fed_from = self.clock.fed_from
+        """Remove at most `limit` events: older than the instant `aged`, too many, or that nobody can ask for."""
+        known = max(self.clock.fed_from, self.clock.commit - self._histories.max_events)
         due = [
             (event.number, namespace, event)
             for namespace, archive in self.archives.items()
             for event in archive.events
-            if event.made < aged or event.number <= fed_from
+            if event.made < aged or event.number <= known
         ]
         for number, namespace, event in heapq.nsmallest(limit, due, key=itemgetter(0)):
             archive = self._own_archive(namespace)
@@ -375,27 +373,23 @@ class Transaction(Seen):
         Cleared states go first, each after the earlier states of its entry. Events take over what the states told
         of changes; of the events that are too old, at most `limit` go too.
         """
-        policy = self._policy
-        aged, cleared = _ago(now, policy.max_age), _ago(now, policy.cleared_max_age)
-        archives = list(self.archives.items())
-        due = {state.ended: (name, state) for name, archive in archives for state in archive.cleared(cleared)}
-        old = [(name, state) for name, archive in archives for state in archive.states if state.made < aged]
-        for name, state in heapq.nsmallest(limit + len(due), old, key=lambda each: each[1].ended):
-            due.setdefault(state.ended, (name, state))
-        chosen = list(islice(due.values(), limit))
+        named = pruning.of_named(self.archives, self._histories, now, limit)
+        for namespace, state in named:
+            self._lose_state(namespace, state)
+        chosen = pruning.of_usual(self.archives, self._histories, now, limit - len(named))
         for namespace, state in chosen:
             self._drop(namespace, state)
         if chosen and self.clock.begins is not None:
             moments = [self._moment_of(state.ended, state.made) for _, state in chosen]
             self._begin(max(*moments, self.clock.begins), max(state.ended for _, state in chosen))
-        self._drop_events(aged, limit)
-        return len(chosen)
+        self._drop_events(pruning.ago(now, self._histories.usual.max_age), limit)
+        return len(named) + len(chosen)
 
     def _keep(self, namespace: str, record: Record, operation: Operation) -> None:
         """Keep `record` as a past state, ended by the change with the last number."""
-        made, most = self._dated(), self._policy.max_revisions
+        made, most = self._dated(), self._histories.of(record.category).max_revisions
         self._instants.add(made)
-        if most == 0:
+        if not self._histories.keep_any:
             return
         number, archive = self.clock.commit, self._own_archive(namespace)
         first = archive.before_renewal(record)
@@ -405,8 +399,9 @@ class Transaction(Seen):
         state = keep(first or record, namespace, number, made, rules.signed(self.signature, operation))
         archive.add(state)
         self._undo.append(partial(archive.remove, state))
-        if operation != "renew":
-            for old in archive.of_id[state.id][:-most]:
+        if operation != "renew" or not most:
+            states = archive.of_id[state.id]
+            for old in states[: max(len(states) - most, 0)]:
                 self._lose_state(namespace, old)
         if number % rules.PRUNED_EVERY == 0:
             self.prune(made, rules.PRUNED_AT_ONCE)
@@ -442,7 +437,3 @@ class Transaction(Seen):
         if archive is self.base.archives.get(namespace, NO_PAST):
             archive = self.archives[namespace] = archive.copy()
         return archive
-
-
-def _ago(now: int, age: timedelta | None) -> int:
-    return -ENDLESS if age is None else now - age // MICROSECOND

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVarTuple
 
 import msgspec
 
-from jarvis._sql import entries, erasing, expiry, feed, history, mending
+from jarvis._sql import bounds, entries, erasing, expiry, feed, history, mending, pruning
 from jarvis._sql.lender import Lender
 from jarvis._sql.listing import NAMESPACES
 from jarvis._sql.listing import names as listing_names
@@ -41,6 +41,7 @@ from jarvis.model.erasure import Erased
 from jarvis.model.explanation import Explanation
 from jarvis.model.listing import Listing
 from jarvis.model.options import Compression
+from jarvis.model.policies import CategoryPolicy
 from jarvis.model.query import MemoryQuery, asked_as_of
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
@@ -181,6 +182,13 @@ class SQLBackend(SelectingBackend):
     def last_written(self, category: str, key: str) -> MemoryEntry | None:
         return self._reader.one(LAST_WRITTEN, (category,), key)
 
+    def size_of(self, entry: MemoryEntry) -> int:
+        body, packed, *_ = encode_entry(entry, self._compression)
+        return len(body) + len(packed or b"")
+
+    def beyond(self, category: str, policy: CategoryPolicy) -> list[str]:
+        return self._lender.read(bounds.beyond, self._reader, category, policy)
+
     def discard(self, entry_id: str) -> bool:
         if not can_be_looked_up(entry_id):
             return False
@@ -249,7 +257,7 @@ class SQLBackend(SelectingBackend):
     def prune(self, now: datetime, limit: int) -> int:
         instant = instant_of(now)
         with self._lender.changing() as session:
-            return history.prune(session, instant, limit)
+            return pruning.prune(session, instant, limit)
 
     # --- Expires ---------------------------------------------------------------------------------
 
@@ -336,7 +344,7 @@ class SQLBackend(SelectingBackend):
                 self._look_after()
             now = self._reader.now()
             if expiry.purge(session, now, expiry.AT_ONCE):
-                history.prune(session, now, PRUNED_AT_ONCE)
+                pruning.prune(session, now, PRUNED_AT_ONCE)
         return result
 
     def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:

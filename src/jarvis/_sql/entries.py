@@ -105,7 +105,7 @@ def replace(
     row, old_instant, version, tags, was_renewed = present
     category, entity_type = session.names.intern_all(entry.category, entry.entity_type)
     commit = session.clock.next_commit()
-    if session.history.max_revisions:
+    if session.history.keep_any:
         operation: Operation = "renew" if renews else "update"
         state = (row, old_instant, version)
         history.keep(session, namespace_id, state, commit, tags, is_renewed=was_renewed, operation=operation)
@@ -175,7 +175,7 @@ def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: s
         return False
     row, instant, version, tags, was_renewed = present
     commit = session.clock.next_commit()
-    if session.history.max_revisions:
+    if session.history.keep_any:
         state = (row, instant, version)
         history.keep(session, namespace_id, state, commit, tags, is_renewed=was_renewed, operation="delete")
         session.clock.removed(commit)
@@ -212,7 +212,7 @@ def remove_all(session: Session, now: Callable[[], int], namespace: str) -> int:
         expiry.purge_namespace(session, namespace_id, now())
     removed = int(session.rows(_COUNT_ALL, (namespace_id,))[0][0])
     if namespace_id is not None and removed:
-        if session.history.max_revisions:
+        if session.history.keep_any:
             history.keep_all(session, namespace_id, removed)
         else:
             session.clock.next_commit()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sql import feed, history, side_tables
+from jarvis._sql import feed, pruning, side_tables
 from jarvis._sql.tables import REMOVED
 from jarvis.model import rules
 
@@ -85,9 +85,9 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
     row, namespace, entry_id, category, key, instant, version, expires, encoded = due
     body, named = session.body(encoded), (entry_id, category, key)
     commit = session.clock.next_commit()
-    history.expire(session, (namespace, entry_id), commit, expires)
-    if session.history.max_revisions:
-        history.expire_present(session, namespace, row)
+    pruning.expire(session, (namespace, entry_id), commit, expires)
+    if session.history.keep_any:
+        pruning.expire_present(session, namespace, row)
         if version == 1:
             feed.keep_created(session, (row, instant, namespace), encoded, named)
         feed.keep(
@@ -104,4 +104,4 @@ def _purge(session: Session, due: tuple[Any, ...]) -> None:
 def _purge_ended(session: Session, due: tuple[Any, ...]) -> None:
     namespace, entry_id, ended, expires = due
     if session.rows(_IS_THERE, (namespace, ended)):  # else the purge of a later one of its id removed it
-        history.expire(session, (namespace, entry_id), ended, expires)
+        pruning.expire(session, (namespace, entry_id), ended, expires)

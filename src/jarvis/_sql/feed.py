@@ -95,10 +95,12 @@ def keep_erasure(session: Session, namespace: str, count: int) -> None:
 
 
 def prune(session: Session, before: int, limit: int) -> None:
-    """Remove at most `limit` of the oldest events, up to the first that was made at or after the instant `before`."""
-    last = 0
+    """Remove at most `limit` of the oldest events: of those that were made before the instant `before`, or before the
+    last `max_events` changes, up to the first other one.
+    """
+    last, known = 0, session.clock.commit_number - session.history.max_events
     for number, made, entry_id in session.rows(session.say(_OLDEST), (limit,)):
-        if made >= before:
+        if made >= before and number > known:
             break
         last = number
         if entry_id is None and session.clock.begins is not None:  # no row records that erasure any more

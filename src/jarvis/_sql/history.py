@@ -1,4 +1,4 @@
-"""The past of a store: it keeps the states that changes end, answers questions as of a moment, and prunes.
+"""The past of a store: it keeps the states that changes end, and answers questions as of a moment.
 
 A change writes its revision on its own connection and in its own transaction, so there is no change without its
 revision and no revision without its change. The tables are `revisions`, `commits`, `events` and `gaps`.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis._sql import feed, side_tables, tables
+from jarvis._sql import feed, pruning, side_tables, tables
+from jarvis._sql.pruning import NO_MORE
 from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
-from jarvis._sql.tables import CLEARED, change_checksum
-from jarvis.codec.instants import MICROSECOND
+from jarvis._sql.tables import change_checksum
 from jarvis.model import rules
 from jarvis.model.dating import DATED_BACK
 from jarvis.model.revision import Cutoff
@@ -51,8 +51,7 @@ NEWEST_OF = {
 }
 """By column: the statement that selects `COLUMNS` of the newest visible state with that id or key."""
 
-_NO_MORE = 2**62
-_ID_OF = "SELECT id FROM revisions WHERE namespace = ? AND ended = ?"
+_ENDED_SINCE = "SELECT ended FROM revisions WHERE namespace = ? AND ended > ? ORDER BY ended"
 HAS_EXPIRED = "SELECT 1 FROM entries WHERE namespace = ? AND id = ? AND expires <= ?"
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
 _LOOK_BACK = f"""
@@ -100,47 +99,6 @@ class LookBack(NamedTuple):
 
 
 _OF_GAPS = ("namespace", "id")
-_INTO_GAP = (
-    "INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made, expires)"
-)
-_GAP = "namespace, id, category, key, entity_type, entity_id, row, instant"
-_WIDEN = """
-ON CONFLICT (namespace, id) DO UPDATE SET ended = excluded.ended, made = excluded.made, expires = excluded.expires,
-    instant = CASE WHEN excluded.row < gaps.row THEN excluded.instant ELSE gaps.instant END,
-    row = CASE WHEN excluded.row < gaps.row THEN excluded.row ELSE gaps.row END,
-    category = CASE WHEN gaps.category = excluded.category THEN gaps.category END,
-    key = CASE WHEN gaps.key = excluded.key THEN gaps.key END,
-    entity_type = CASE WHEN gaps.entity_type = excluded.entity_type THEN gaps.entity_type END,
-    entity_id = CASE WHEN gaps.entity_id = excluded.entity_id THEN gaps.entity_id END
-"""
-_FALL_INTO_GAP = (
-    f"{_INTO_GAP} SELECT {_GAP}, ended, made, NULL FROM revisions WHERE namespace = ? AND ended = ? {_WIDEN}"
-)
-_EXPIRE_INTO_GAP = f"{_INTO_GAP} SELECT {_GAP}, ?, ?, expires FROM entries WHERE namespace = ? AND row = ? {_WIDEN}"
-_EXPIRED_INTO_GAP = "UPDATE gaps SET expires = ? WHERE namespace = ? AND id = ?"
-_DOOMED = "ended, made, change, row, namespace, id, category, key, instant, version, body"
-_TOO_MANY = f"""
-SELECT * FROM (
-    SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT {_NO_MORE} OFFSET ?
-) AS too_many ORDER BY ended LIMIT ?
-"""
-_TOO_OLD = f"SELECT {_DOOMED} FROM revisions WHERE {{here}} ORDER BY ended LIMIT ?"
-_TOO_OLD_BEHIND = f"SELECT {_DOOMED} FROM revisions WHERE {{here}} AND made < ? ORDER BY ended LIMIT ?"
-_CLEARED = f"""
-SELECT {_DOOMED} FROM revisions WHERE {{here}} AND {CLEARED} AND made < ? ORDER BY made LIMIT ?
-"""
-_OLDER = f"SELECT {_DOOMED} FROM revisions WHERE namespace = ? AND id = ? AND ended < ? ORDER BY ended LIMIT ?"
-_PRUNE = "DELETE FROM revisions WHERE namespace = ? AND ended = ?"
-_OLD_GAPS = "SELECT ended, made FROM gaps WHERE {here} AND made < ? ORDER BY made LIMIT ?"
-_PRUNE_GAPS = "DELETE FROM gaps WHERE {here} AND made <= ?"
-_PRUNE_COMMITS = """
-DELETE FROM commits WHERE {here} AND last IN (
-    SELECT last FROM commits WHERE {here} AND last < (SELECT max(last) FROM commits WHERE {here} AND moment <= ?)
-    ORDER BY last LIMIT ?
-)
-"""
-
-
 # --- keeping --------------------------------------------------------------------------------------
 
 
@@ -182,10 +140,11 @@ def keep(
         for side in session.side_tables:
             if tags or not side.needs_tags:
                 side.keep(session, (namespace, instant, row), tags, (commit, made))
-    if operation == "delete" or (operation == "update" and version > session.history.max_revisions):
-        _prune_entry(session, namespace, commit)  # also of a deletion: an id may be given again, from version 1 on
+    most = pruning.most_of(session, namespace, commit)
+    if operation == "delete" or not most or (operation == "update" and version > most):
+        pruning.prune_entry(session, namespace, commit, most)  # also of a deletion: the id may be given again
     if commit % rules.PRUNED_EVERY == 0:
-        prune(session, made, rules.PRUNED_AT_ONCE)
+        pruning.prune(session, made, rules.PRUNED_AT_ONCE)
 
 
 def keep_all(session: Session, namespace: int, count: int) -> None:
@@ -198,89 +157,11 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
     checksum = change_checksum(before, made, change)
     session.run(_KEEP_ALL, {**bound, "change": change, "checksum": checksum})
     session.clock.next_commit(count)
-    prune(session, made, rules.PRUNED_AT_ONCE)
-
-
-# --- pruning --------------------------------------------------------------------------------------
-
-
-def prune(session: Session, now: int, limit: int) -> int:
-    """Remove at most `limit` revisions that are older at the instant `now` than the policy keeps; return how many.
-
-    The known past then begins where the last of them ended.
-    """
-    policy, pruned = session.history, 0
-    begins = session.clock.begins
-    if policy.cleared_max_age is not None:
-        for cleared in session.rows(session.say(_CLEARED), (now - policy.cleared_max_age // MICROSECOND, limit)):
-            ended, *_, namespace, entry_id, _, _, _, _, _ = cleared
-            older = session.rows(_OLDER, (namespace, entry_id, ended, limit - pruned))
-            begins, pruned = _remove(session, older, begins), pruned + len(older)
-            if pruned >= limit or session.rows(_OLDER, (namespace, entry_id, ended, 1)):
-                break  # the next step resumes here: the cleared state is removed after all older ones
-            begins, pruned = _remove(session, [cleared], begins), pruned + 1
-    if policy.max_age is not None and pruned < limit:
-        before = now - policy.max_age // MICROSECOND
-        oldest = session.rows(session.say(_TOO_OLD), (limit - pruned,))
-        if oldest and oldest[-1][1] > now:  # dated ahead of the clock: revisions after them must not wait
-            oldest = session.rows(session.say(_TOO_OLD_BEHIND), (before, limit - pruned))
-        states = [state for state in oldest if state[1] < before]
-        begins, pruned = _remove(session, states, begins), pruned + len(states)
-        old_gaps = session.rows(session.say(_OLD_GAPS), (before, limit))
-        for ended, made in old_gaps[-1:]:  # where no revision is pruned, only gaps show how far the past goes
-            moment = session.moment_of(ended, made)
-            begins = moment if begins is None else max(begins, moment)
-        feed.prune(session, before, limit)
-        if begins is not None and session.clock.begins is not None:  # pruning an erasure may have moved it
-            begins = max(begins, session.clock.begins)
-    if begins != session.clock.begins and session.clock.begins is not None and begins is not None:
-        session.clock.begin_past(begins)
-        session.run(session.say(_PRUNE_GAPS), (begins,))
-        session.run(session.say(_PRUNE_COMMITS), (begins, limit))
-    return pruned
-
-
-def _prune_entry(session: Session, namespace: int, commit: int) -> None:
-    """Remove the past states over the limit of the entry whose state `commit` ended, and note the gap."""
-    entry_id = session.rows(_ID_OF, (namespace, commit))[0][0]
-    states = session.rows(_TOO_MANY, (namespace, entry_id, session.history.max_revisions, rules.PRUNED_AT_ONCE))
-    for ended, *_ in states:  # oldest first, so the gap has no hole
-        session.run(_FALL_INTO_GAP, (namespace, ended))
-    _remove(session, states, None)
-
-
-def _remove(session: Session, states: Sequence[Sequence[Any]], begins: int | None) -> int | None:
-    for ended, made, change, row, namespace, entry_id, category, key, instant, version, encoded in states:
-        body = session.body(encoded)
-        feed.keep_told(session, (ended, made, namespace), change, (entry_id, category, key), version)
-        if version == 1:
-            feed.keep_created(session, (row, instant, namespace), encoded, (entry_id, category, key))
-        side_tables.take_past(session, (namespace, instant, row), body.tags)
-        session.run(_PRUNE, (namespace, ended))
-        moment = session.moment_of(ended, made)
-        begins = moment if begins is None else max(begins, moment)
-    return begins
-
-
-def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -> None:
-    """Remove the states of an expired entry that ended up to the number `until`, and note only that they expired.
-
-    Args:
-        session: the session of the transaction.
-        entry: (id of the namespace's name, id).
-        until: the number of the last change that ended such a state.
-        expires: the instant of expiry.
-    """
-    states = session.rows(_OLDER, (*entry, until + 1, _NO_MORE))
-    for ended, *_ in states:
-        session.run(_FALL_INTO_GAP, (entry[0], ended))
-    _remove(session, states, None)
-    session.run(_EXPIRED_INTO_GAP, (expires, *entry))
-
-
-def expire_present(session: Session, namespace: int, row: int) -> None:
-    """Note that the last change purges an entry, whose past states `expire` has removed."""
-    session.run(_EXPIRE_INTO_GAP, (session.clock.commit_number, session.clock.dated(), namespace, row))
+    if session.history.named:
+        for (ended,) in session.rows(_ENDED_SINCE, (namespace, before)):
+            if not pruning.most_of(session, namespace, ended):
+                pruning.prune_entry(session, namespace, ended, 0)
+    pruning.prune(session, made, rules.PRUNED_AT_ONCE)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -291,13 +172,13 @@ def seen_from(session: Session, instant: int) -> LookBack:
     if session.driver.keeps_past():
         done, first, has_gaps, has_erasures, *read = session.rows(session.say(_LOOK_BACK), (instant,))[0]
         clock = session.clock.row() if session.depth else tables.clock_row(tuple(read))
-        look = LookBack(instant, clock, done or 0, first or _NO_MORE, bool(has_gaps), bool(has_erasures))
+        look = LookBack(instant, clock, done or 0, first or NO_MORE, bool(has_gaps), bool(has_erasures))
     else:
         clock = session.clock_seen()
         if not clock.made:  # no change has a moment: as in `schema.begin_history`
             newest = session.rows(session.say("SELECT max(instant) FROM entries WHERE {here}"))[0][0] or 0
             clock = clock._replace(made=min(newest, time.time_ns() // 1000))
-        look = LookBack(instant, clock, 0, _NO_MORE, has_gaps=False, has_erasures=False)
+        look = LookBack(instant, clock, 0, NO_MORE, has_gaps=False, has_erasures=False)
     session.names.begin(clock.names_generation)
     return look
 
@@ -319,7 +200,7 @@ def cutoff(session: Session, namespace: str, look: LookBack, now: int, asked: di
     instant, clock = look.instant, look.clock
     if rules.is_present(instant, clock.made, clock.begins):
         if instant < now and session.driver.keeps_past():
-            _refuse_expired(session, Cutoff(instant, _NO_MORE, _NO_MORE, _NO_MORE), now, asked)
+            _refuse_expired(session, Cutoff(instant, NO_MORE, NO_MORE, NO_MORE), now, asked)
         return None
     if rules.may_be_dated_back(instant, now, clock.made) and _is_dated_back(session, namespace, instant, now, asked):
         raise rules.unavailable(instant, clock.made, DATED_BACK)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from jarvis._sql.driver import Driver
     from jarvis._sql.side_tables import SideTable
-    from jarvis.model.options import HistoryPolicy
+    from jarvis.model.policies import Histories
     from jarvis.model.revision import Signature
 
 Result = TypeVar("Result")
@@ -40,15 +40,13 @@ class Session:
         signature: who makes the changes from here on, None if nobody signed.
     """
 
-    def __init__(
-        self, driver: Driver, book: NameBook, history: HistoryPolicy, side_tables: tuple[SideTable, ...]
-    ) -> None:
+    def __init__(self, driver: Driver, book: NameBook, history: Histories, side_tables: tuple[SideTable, ...]) -> None:
         self.driver = driver
         self.rows, self.each, self.run, self.put = driver.rows, driver.each, driver.run, driver.put
         self.path, self.dialect, self.say = driver.path, driver.dialect, driver.dialect.say
         self.history = history
         self.side_tables = side_tables
-        self.clock = Clock(driver, keeps_history=bool(history.max_revisions))
+        self.clock = Clock(driver, keeps_history=history.keep_any)
         self.names = Names(driver, book)
         self.depth = 0
         self.is_committed = self.is_still = self.joined = False

@@ -64,7 +64,7 @@ class Database:
         self.vault, self.path, self.lock = self.file.vault, self.file.path, self.file.lock
         self.read_only = options.read_only
         self.busy_timeout_seconds = options.busy_timeout_seconds
-        self.pool = Pool(self.file, options.history)
+        self.pool = Pool(self.file, options.histories)
         self._versions = VersionWatch(self.pool)
         self._leader = Leader(self.pool, self._commit, self._finish_inside, options.busy_timeout_seconds)
         self._finish_after = 0.0  # monotonic time before which writers do not try again to finish an erasure

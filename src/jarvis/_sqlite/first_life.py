@@ -28,7 +28,7 @@ from jarvis.codec import InvalidMomentError, flatten, format_moment, instant_of
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError, StoreAccessError
 from jarvis.model.entry import DEFAULT_NAMESPACE
-from jarvis.model.options import HistoryPolicy
+from jarvis.model.policies import Histories, HistoryPolicy
 from jarvis.model.record import Body
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
             _INSERT,
             (commit, DEFAULT_NAMESPACE, entry_id, category, key, entity_type, entity_id, instant, encoded, checksum),
         )
-    session = Session(Connection(connection, path), NameBook(), HistoryPolicy(), registry.SIDE_TABLES)
+    session = Session(Connection(connection, path), NameBook(), Histories(HistoryPolicy()), registry.SIDE_TABLES)
     for state in session.each(STATES["entries"]):
         put_again(session, Stored(*state))
     schema.begin_history(connection, commit, 0, 0)

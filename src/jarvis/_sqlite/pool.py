@@ -36,7 +36,7 @@ from jarvis.errors import (
 
 if TYPE_CHECKING:
     from jarvis._sqlite.replace.copy_file import CopyFile
-    from jarvis.model.options import HistoryPolicy
+    from jarvis.model.policies import Histories
 
 _LEFT_SECONDS = 0.02  # an iteration that hands out nothing for so long while a fork waits may be left for ever
 
@@ -69,7 +69,7 @@ class Lease(Session):
         epoch: int,
         identity: tuple[int, int],
         immutable: Stamp | None,
-        history: HistoryPolicy,
+        history: Histories,
     ) -> None:
         self._connection = Connection(raw, path)
         super().__init__(self._connection, book, history, registry.SIDE_TABLES)
@@ -195,7 +195,7 @@ class Pool:
         copy: the copy of the store that a move is making now.
     """
 
-    def __init__(self, file: StoreFile, history: HistoryPolicy) -> None:
+    def __init__(self, file: StoreFile, history: Histories) -> None:
         self.file, self.path, self.lock, self.read_only = file, file.path, file.lock, file.read_only
         self._history = history
         self.epoch = 0

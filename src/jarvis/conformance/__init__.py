@@ -39,6 +39,7 @@ from jarvis.conformance.module.changes import ChangePromises
 from jarvis.conformance.module.creating import CreatingPromises
 from jarvis.conformance.module.dating import DatingPromises
 from jarvis.conformance.module.many import ManyPromises
+from jarvis.conformance.module.policies import PolicyPromises
 from jarvis.conformance.module.renewals import RenewalPromises
 from jarvis.conformance.module.retention import RetentionPromises
 from jarvis.conformance.module.shutdown import ShutdownPromises
@@ -79,6 +80,7 @@ class BackendContract(
     RenewalPromises,
     DatingPromises,
     RetentionPromises,
+    PolicyPromises,
     ShutdownPromises,
     TablePromises,
 ):

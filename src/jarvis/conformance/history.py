@@ -20,7 +20,7 @@ from jarvis.errors import (
     TransactionError,
 )
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.options import HistoryPolicy
+from jarvis.model.policies import HistoryPolicy
 from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import Revision, Signature
 from jarvis.persistent_memory import MemoryModule

@@ -15,7 +15,7 @@ from jarvis.conformance.fixtures import FakeClock, an_entry
 from jarvis.errors import InvalidQueryError
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.listing import Listing
-from jarvis.model.options import RetentionRule
+from jarvis.model.policies import RetentionRule
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 

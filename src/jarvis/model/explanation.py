@@ -55,6 +55,19 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(lines)
 
 
+def without_index(backend: str, query: MemoryQuery, everything: int, returned: int) -> Explanation:
+    """Return the explanation of a backend that read every entry."""
+    return Explanation(
+        index="none",
+        looked_at=everything,
+        judged=everything,
+        returned=returned,
+        in_database=(),
+        in_python=filters_of(query),
+        hint=f"the backend {backend!r} names no index, so each question may read every memory",
+    )
+
+
 def filters_of(query: MemoryQuery) -> tuple[str, ...]:
     """Return the names of the filters that a query has."""
     given = [name for name in _FILTERS if getattr(query, name) is not None]

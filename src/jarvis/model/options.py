@@ -1,4 +1,4 @@
-"""The settings of a store: policies and rules as values, and the check of every setting.
+"""The settings of a store, and the check of every setting.
 
 A message says what is wrong with a setting, but never quotes the file: other sections of it may hold secrets.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -20,6 +20,7 @@ from jarvis.codec.compression import Mode
 from jarvis.errors import InvalidSettingError, kind_of, nearest
 from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, KeySource, Passphrase, check_text
 from jarvis.model.cache_limits import CacheLimits
+from jarvis.model.policies import CategoryPolicy, HistoryPolicy, RetentionRule
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
@@ -27,9 +28,8 @@ Encryption = Literal["off", "on", "required"]
 ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
 Compression = Mode
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
-_MANY_REVISIONS = 1_000_000
+_Readers = Mapping[str, Callable[[object], object]]
 Fields = TypeVar("Fields", bound=msgspec.Struct)
-_LONGEST = timedelta(days=36_525)
 _LONGEST_INTERVAL = timedelta(days=30)  # what every platform can wait for
 MAX_BUSY_TIMEOUT_SECONDS = 1_000_000.0
 """Over eleven days. SQLite counts milliseconds in 31 bits, Windows in 32; beyond that a wait overflows."""
@@ -43,112 +43,6 @@ KeySources = Sequence[AnySource]
 
 Keys = tuple[KeySource, ...]
 """The sources of ``keys=``, checked."""
-
-
-class HistoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the past a store keeps. A writer prunes by the policy that it opened the store with.
-
-    Attributes:
-        max_revisions: past states kept of one memory; 0 keeps no past at all.
-        max_age: how long a past state is kept after the change that ended it; None for ever.
-        cleared_max_age: how long memories that `clear_all` removed are kept; None as long as any other past state.
-
-    Raises:
-        InvalidSettingError: a value has the wrong type or is out of range.
-
-    >>> from datetime import timedelta
-    >>> from jarvis.model.options import HistoryPolicy
-    >>> HistoryPolicy(max_revisions=10, max_age=timedelta(days=7)).max_revisions
-    10
-    """
-
-    max_revisions: int = 100
-    max_age: timedelta | None = timedelta(days=365)
-    cleared_max_age: timedelta | None = timedelta(days=30)
-
-    @own_code(InvalidSettingError, "history")
-    def __post_init__(self) -> None:
-        """Check every field."""
-        if type(self.max_revisions) is not int or not 0 <= self.max_revisions <= _MANY_REVISIONS:
-            raise InvalidSettingError(f"history.max_revisions must be a whole number from 0 to {_MANY_REVISIONS:,}")
-        for key in ("max_age", "cleared_max_age"):
-            age = getattr(self, key)
-            if age is not None and (not isinstance(age, timedelta) or not timedelta(0) < age <= _LONGEST):
-                raise InvalidSettingError(f"history.{key} must be a timedelta above 0, up to 100 years, or None")
-
-
-ARCHIVED = "archived"
-"""The tag of memories that a rule, or somebody by hand, has archived."""
-
-RetentionAction = Literal["delete", "archive"]
-RETENTION_ACTIONS: tuple[str, ...] = get_args(RetentionAction)
-_MANY_KEPT_TAGS = 100
-
-
-class RetentionRule(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit for memories of a category: those beyond it are deleted or archived.
-
-    At least one of `max_age` and `max_entries` is given. A memory beyond either of them is cleaned up.
-
-    Attributes:
-        category: of the memories that the rule governs.
-        entity_type: it governs only those about entities of this type.
-        tag: it governs only those with this tag.
-        max_age: how long after its timestamp a memory stays as it is.
-        max_entries: how many of the memories that it governs, the newest, stay as they are.
-        action: ``"delete"``, or ``"archive"``: the memory gets the tag ``archived``.
-        keep_tags: a memory with one of these tags is pinned: it is neither governed nor counted.
-
-    Raises:
-        InvalidSettingError: a value has the wrong type or is out of range, or the rule can govern nothing.
-
-    >>> from datetime import timedelta
-    >>> from jarvis.model.options import RetentionRule
-    >>> RetentionRule(category="tasks", max_age=timedelta(days=30), keep_tags=("important",)).action
-    'delete'
-    >>> RetentionRule(category="tasks")
-    Traceback (most recent call last):
-    ...
-    jarvis.errors.InvalidSettingError: retention: a rule needs a max_age or a max_entries
-    """
-
-    category: str
-    entity_type: str | None = None
-    tag: str | None = None
-    max_age: timedelta | None = None
-    max_entries: int | None = None
-    action: RetentionAction = "delete"
-    keep_tags: tuple[str, ...] = ()
-
-    @own_code(InvalidSettingError, "retention")
-    def __post_init__(self) -> None:
-        """Check every field."""
-        for key in ("category", "entity_type", "tag"):
-            name = getattr(self, key)
-            if not _is_name(name) and (name is not None or key == "category"):
-                raise InvalidSettingError(f"retention: {key} must be a text")
-        if self.max_age is None and self.max_entries is None:
-            raise InvalidSettingError("retention: a rule needs a max_age or a max_entries")
-        if self.max_age is not None and (
-            not isinstance(self.max_age, timedelta) or not timedelta(0) <= self.max_age <= _LONGEST
-        ):
-            raise InvalidSettingError("retention: max_age must be a timedelta from 0 to 100 years")
-        if self.max_entries is not None and (type(self.max_entries) is not int or not 1 <= self.max_entries < 2**63):
-            raise InvalidSettingError("retention: max_entries must be a whole number from 1 up")
-        if self.action not in RETENTION_ACTIONS:
-            raise InvalidSettingError(f"retention: action must be {' or '.join(map(repr, RETENTION_ACTIONS))}")
-        if not isinstance(self.keep_tags, tuple | list | set | frozenset) or not all(map(_is_name, self.keep_tags)):
-            raise InvalidSettingError('retention: keep_tags must be tags, such as ("important",)')
-        if len(self.keep_tags) > _MANY_KEPT_TAGS:
-            raise InvalidSettingError(f"retention: keep_tags must be at most {_MANY_KEPT_TAGS} tags")
-        msgspec.structs.force_setattr(self, "keep_tags", tuple(self.keep_tags))
-        if self.tag is not None and (self.tag in self.keep_tags or (self.tag, self.action) == (ARCHIVED, "archive")):
-            raise InvalidSettingError("retention: the rule governs nothing, for it leaves memories with its tag alone")
-
-
-def _is_name(name: object) -> bool:
-    """Tell whether this is a text that a store can hold."""
-    return type(name) is str and not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
 # --- the check of a setting ----------------------------------------------------------------------
@@ -351,26 +245,39 @@ def _duration(value: object) -> timedelta | None:
 def _history(value: object) -> HistoryPolicy:
     if isinstance(value, HistoryPolicy):
         return value
-    return _made(HistoryPolicy, value, ("max_age", "cleared_max_age"))
+    return _made(HistoryPolicy, value, {"max_age": _duration, "cleared_max_age": _duration})
 
 
 def _retention(value: object) -> tuple[RetentionRule, ...]:
+    return _several(RetentionRule, ("rule", "rules"), value, {"max_age": _duration})
+
+
+def _policies(value: object) -> tuple[CategoryPolicy, ...]:
+    policies = _several(CategoryPolicy, ("policy", "policies"), value, {"ttl": _duration, "history": _history})
+    numbers: dict[str, int] = {}
+    for number, policy in enumerate(policies, 1):
+        earlier = numbers.setdefault(policy.category, number)
+        if earlier != number:
+            raise _UnfitError(f"{earlier} and {number} are of one category; make one of them")
+    return policies
+
+
+def _several(kind: type[Fields], words: tuple[str, str], value: object, readers: _Readers) -> tuple[Fields, ...]:
+    """Return policies or rules, of which each is made as by `_made`."""
+    one, several = words
     if not isinstance(value, list | tuple):
-        raise _UnfitError(f"must be a list of rules, not {kind_of(value)}")
-    return tuple(_retention_rule(number, given) for number, given in enumerate(value, 1))
+        raise _UnfitError(f"must be a list of {several}, not {kind_of(value)}")
+    made = []
+    for number, given in enumerate(value, 1):
+        try:
+            made.append(given if isinstance(given, kind) else _made(kind, given, readers))
+        except _UnfitError as unfit:
+            raise _UnfitError(f"{one} {number} {unfit}") from None
+    return tuple(made)
 
 
-def _retention_rule(number: int, value: object) -> RetentionRule:
-    if isinstance(value, RetentionRule):
-        return value
-    try:
-        return _made(RetentionRule, value, ("max_age",))
-    except _UnfitError as unfit:
-        raise _UnfitError(f"rule {number} {unfit}") from None
-
-
-def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fields:
-    """Return a policy or rule made of a mapping of its fields, of which `durations` are lengths of time."""
+def _made(kind: type[Fields], value: object, readers: _Readers) -> Fields:
+    """Return a policy or rule made of a mapping of its fields, of which some are read."""
     if isinstance(value, Pairs):
         value = value.once()
     if not isinstance(value, dict):
@@ -379,9 +286,9 @@ def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fiel
     for key, given in value.items():
         if key not in names:
             raise _UnfitError(f"has no key {key!r}{nearest(str(key), names)}; known: {', '.join(names)}")
-        if key in durations:
+        if key in readers:
             try:
-                fields[key] = _duration(given)
+                fields[key] = readers[key](given)
             except _UnfitError as unfit:
                 raise _UnfitError(f"has a {key} that {unfit}") from None
     try:
@@ -395,7 +302,7 @@ def _made(kind: type[Fields], value: object, durations: tuple[str, ...]) -> Fiel
 def _cache(value: object) -> CacheLimits | None:
     if value is None or value is False:  # YAML reads off without quotes as False
         return None
-    return value if isinstance(value, CacheLimits) else _made(CacheLimits, value, ())
+    return value if isinstance(value, CacheLimits) else _made(CacheLimits, value, {})
 
 
 def _sweep_every(value: object) -> timedelta | None:
@@ -424,6 +331,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "history": _history,
     "compression": _compression,
     "retention": _retention,
+    "policies": _policies,
     "sweep_every": _sweep_every,
     "cache": _cache,
     "encryption": _encryption,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from jarvis.codec.instants import EPOCH, LAST_INSTANT, MICROSECOND, datetime_of
 from jarvis.errors import HistoryUnavailableError
 from jarvis.model.dating import SKEW_MICROSECONDS, date_of
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.marks import ABSENT
 from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import REMOVALS, Operation, Signature
@@ -48,6 +49,11 @@ def own_instant(last: int | None) -> int:
     """Return the instant of a change without a given moment: the system's, or one after the `last` one."""
     now = time.time_ns() // 1000
     return now if last is None else max(now, min(last + 1, LAST_INSTANT))
+
+
+def written(entry: MemoryEntry) -> tuple[int, tuple[int, int, str]]:
+    """Return a key that grows with each write: the commit number, or the order if a backend has none."""
+    return (entry.position[1] if entry.position else 0), entry.order
 
 
 # --- who and why ---------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jarvis.model.options import Compression, Durability, Encryption, HistoryPolicy, Keys, KeySources, checked
+from jarvis.model.options import Compression, Durability, Encryption, Keys, KeySources, checked
+from jarvis.model.policies import CategoryPolicy, Histories, HistoryPolicy
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +31,7 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     encryption: Encryption = "off"
     keys: Keys = ()
     compression: Compression = "auto"
+    policies: tuple[CategoryPolicy, ...] = ()
     create: bool = True
 
     if TYPE_CHECKING:  # the arguments may have more types than the fields
@@ -43,6 +46,7 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
             encryption: Encryption = ...,
             keys: KeySources = ...,
             compression: Compression = ...,
+            policies: Sequence[CategoryPolicy] = ...,
             create: bool = ...,
         ) -> None: ...
 
@@ -52,10 +56,20 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, name, checked(name, getattr(self, name)))
 
     def given(self) -> dict[str, Any]:
-        """Return the options that differ from their defaults, by name: a backend need not have all options."""
+        """Return the options that differ from their defaults, by name: a backend need not have all options.
+
+        Policies that say nothing of the past do not concern it.
+        """
         return {name: getattr(self, name) for name in self.__struct_fields__ if self._differs(name)}
 
+    @property
+    def histories(self) -> Histories:
+        """How much of the past is kept."""
+        return Histories(self.history, self.policies)
+
     def _differs(self, name: str) -> bool:
+        if name == "policies":
+            return any(policy.history is not None for policy in self.policies)
         value, usual = getattr(self, name), getattr(USUAL, name)
         return type(value) is not type(usual) or value != usual  # never by the code of a caller's class
 

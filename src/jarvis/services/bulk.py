@@ -15,8 +15,10 @@ from jarvis.errors import InvalidEntryError, InvalidQueryError, RevisionNotFound
 from jarvis.model.author import Author
 from jarvis.model.change import Change, Deleted, position_of
 from jarvis.model.dating import times_of_import
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.services import timeline
+from jarvis.services.bounds import Bounds
 from jarvis.services.changing import sign
 from jarvis.services.expiry import Expiry, moment_of_expiry
 from jarvis.services.watching import Feed
@@ -139,7 +141,11 @@ def delete(backend: StorageBackend, which: list[str] | MemoryQuery, author: Auth
 
 
 def undo(
-    backend: StorageBackend, cursor: str, author: Author, change: Callable[[Callable[[datetime], int]], int]
+    backend: StorageBackend,
+    cursor: str,
+    author: Author,
+    bounds: Bounds,
+    change: Callable[[Callable[[datetime], int]], int],
 ) -> int:
     """Undo the change at a cursor, and what was changed with it; return how many entries got an earlier state.
 
@@ -155,10 +161,12 @@ def undo(
         for each in changes:
             if each.memory_id is not None:
                 steps.setdefault(each.memory_id, []).append(each)
+        stored: list[MemoryEntry] = []
         for entry_id, made in steps.items():
             if not timeline.ends_with(backend, entry_id, made[-1]):
                 raise RevisionNotFoundError("a memory was changed after that change; undo the later change first")
-            timeline.undo(backend, entry_id, len(made), author, moment)
+            stored += timeline.take_back(backend, entry_id, len(made), author, bounds, moment) or ()
+        bounds.keep(backend, stored, author)  # at the end, for it might delete what is still to be undone
         return len(steps)
 
     Feed(backend).since(cursor, 1)  # raises if it is a cursor of another store

@@ -23,7 +23,7 @@ from jarvis.codec.instants import MICROSECOND
 from jarvis.errors import EntryNotFoundError, InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.options import ARCHIVED, RetentionRule
+from jarvis.model.policies import ARCHIVED, RetentionRule
 from jarvis.model.query import MemoryQuery
 from jarvis.services import expiry
 from jarvis.services.changing import Changes, sign

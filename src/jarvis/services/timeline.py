@@ -5,6 +5,7 @@ The first two are changes like any other, made inside the caller's transaction, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from jarvis.capabilities import KeepsHistory
@@ -13,6 +14,7 @@ from jarvis.model.author import Author
 from jarvis.model.change import Change
 from jarvis.model.entry import MOST_VERSIONS, MemoryEntry
 from jarvis.model.revision import REMOVALS, Difference, Operation, Revision, differences
+from jarvis.services.bounds import Bounds
 from jarvis.storage_backend import StorageBackend
 
 
@@ -25,17 +27,22 @@ def check_versions(*versions: int) -> None:
             raise InvalidQueryError("version: no memory has so many versions")
 
 
-def restore(backend: StorageBackend, entry_id: str, version: int, author: Author, moment: datetime) -> bool:
+def restore(
+    backend: StorageBackend, entry_id: str, version: int, author: Author, bounds: Bounds, moment: datetime
+) -> bool:
     """Give the entry the content of one of its versions; return whether anything is known of the entry.
 
     Raises:
         RevisionNotFoundError: that version is not known.
+        InvalidEntryError: it is larger than its category may be now.
     """
     now, past = backend.read(entry_id), backend.capability(KeepsHistory).revisions(entry_id)
     if now is None and not past:
         return False
     if now is None or now.version != version:
-        _put(backend, _state(now, past, version), now, now or past[0].entry, "restore", author, moment)
+        wanted = _state(now, past, version)
+        _put(backend, wanted, now, now or past[0].entry, "restore", author, bounds, moment)
+        bounds.keep(backend, (wanted,), author)
     return True
 
 
@@ -45,16 +52,31 @@ def check_steps(steps: int) -> None:
         raise InvalidQueryError("steps: takes a whole number from 1 up")
 
 
-def undo(backend: StorageBackend, entry_id: str, steps: int, author: Author, moment: datetime) -> bool:
+def undo(backend: StorageBackend, entry_id: str, steps: int, author: Author, bounds: Bounds, moment: datetime) -> bool:
     """Take back the last changes of the entry, whatever they were; return whether anything is known of the entry.
 
     Raises:
         RevisionNotFoundError: the state before these changes is not known any more, or there was none.
+        InvalidEntryError: that state is larger than its category may be now.
+    """
+    taken_back = take_back(backend, entry_id, steps, author, bounds, moment)
+    if taken_back is not None:
+        bounds.keep(backend, taken_back, author)
+    return taken_back is not None
+
+
+def take_back(
+    backend: StorageBackend, entry_id: str, steps: int, author: Author, bounds: Bounds, moment: datetime
+) -> Sequence[MemoryEntry] | None:
+    """Do what `undo` does, but delete nothing that its category has no room for then.
+
+    Returns:
+        the entry as it was stored, if it exists again; None if nothing is known of it.
     """
     history = backend.capability(KeepsHistory)
     now, past = backend.read(entry_id), history.revisions(entry_id)
     if now is None and not past:
-        return False
+        return None
     states = _states(now, past)
     if steps >= len(states):
         if steps > 1:
@@ -62,11 +84,12 @@ def undo(backend: StorageBackend, entry_id: str, steps: int, author: Author, mom
         raise RevisionNotFoundError("the state of the memory before its last change is not known any more")
     wanted = states[steps]
     if wanted is not None:
-        _put(backend, wanted, now, now or past[0].entry, "undo", author, moment)
-    elif now is not None:
+        _put(backend, wanted, now, now or past[0].entry, "undo", author, bounds, moment)
+        return (wanted,)
+    if now is not None:
         history.sign(author.signature("delete"))
         backend.delete(entry_id)
-    return True
+    return ()
 
 
 def ends_with(backend: StorageBackend, entry_id: str, change: Change) -> bool:
@@ -123,6 +146,7 @@ def _put(
     last: MemoryEntry,
     operation: Operation,
     author: Author,
+    bounds: Bounds,
     moment: datetime,
 ) -> None:
     """Store the state `wanted` again; `last` is the present state, or the last one of a removed entry."""
@@ -130,6 +154,7 @@ def _put(
     author.updates(wanted, moment)
     if wanted.expires_at is not None and wanted.expires_at <= moment:
         wanted.expires_at, wanted.ttl = last.expires_at, last.ttl
+    bounds.check(backend, wanted)
     history = backend.capability(KeepsHistory)
     history.sign(author.signature(operation))
     if now is None:

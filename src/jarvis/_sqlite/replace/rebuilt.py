@@ -28,7 +28,7 @@ from jarvis._sqlite.connection import Connection
 from jarvis._sqlite.replace import touched_rows
 from jarvis._sqlite.replace.touched_rows import Key, Row, Table, quoted
 from jarvis.errors import StoreAccessError
-from jarvis.model.options import HistoryPolicy
+from jarvis.model.policies import Histories, HistoryPolicy
 
 if TYPE_CHECKING:
     from jarvis._sql.side_tables import SideTable
@@ -211,4 +211,4 @@ class Rebuilder:
             key = (between[1],)
 
     def _session(self, copy: apsw.Connection) -> Session:
-        return Session(Connection(copy, self._copy.store), NameBook(), HistoryPolicy(), self._derived)
+        return Session(Connection(copy, self._copy.store), NameBook(), Histories(HistoryPolicy()), self._derived)

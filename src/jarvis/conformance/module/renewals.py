@@ -12,7 +12,7 @@ import pytest
 from jarvis.capabilities import Expires, FeedsChanges, KeepsHistory, Transactional
 from jarvis.conformance.fixtures import NOON, FakeClock, Promises, an_entry
 from jarvis.errors import EntryNotFoundError
-from jarvis.model.options import RetentionRule
+from jarvis.model.policies import RetentionRule
 from jarvis.persistent_memory import MemoryModule
 from jarvis.storage_backend import StorageBackend
 
