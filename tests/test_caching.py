@@ -137,7 +137,7 @@ CHANGING = {
 }
 PASSED_ON = {
     *("iterate", "explain", "as_of", "revisions", "changes", "changes_since", "first_position", "last_position"),
-    *("size_of", "beyond"),
+    *("size_of", "beyond", "slide"),
     *("own_position", "newest_cursor", "pulse", "list_namespaces", "last_moment", "key_slots", "prepare", "moment"),
     *("sign", "announce", "complete", "bootstrap", "prune", "purge_expired", "back_up", "recompress", "version"),
     *("erase", "finish_erasing", "add_key_slot", "remove_key_slot", "encrypt", "decrypt", "rotate"),
@@ -152,7 +152,7 @@ def test_a_cache_knows_of_each_verb_what_it_does() -> None:
 
 
 def test_every_field_of_an_entry_is_kept(cached: CachedBackend, asked: Asked) -> None:
-    cached.update(an_entry(expires_at=FAR, ttl=timedelta(days=1)))
+    cached.update(an_entry(expires_at=FAR, ttl=timedelta(days=1), sliding=True))
     stored, blank = asked.wrapped.read("1"), MemoryEntry("", "", "", {})
     assert stored is not None
 

@@ -257,6 +257,7 @@ GOOD: dict[str, Any] = {
     "progress": None,
     "reason": None,
     "since": None,
+    "sliding": False,
     "slot_id": 1,
     "source": KeyFunction(lambda: b"k" * 32),
     "steps": 1,

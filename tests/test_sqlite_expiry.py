@@ -7,7 +7,7 @@ import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 import pytest
@@ -90,6 +90,28 @@ def test_a_writer_purges_so_many_and_no_more(path: Path, clock: FakeClock) -> No
     steps = {before - after for before, after in itertools.pairwise(left)}
     assert steps == {0, expiry.AT_ONCE}
     memory.shutdown()
+
+
+@pytest.mark.parametrize("durability", ["full", "normal"])
+def test_a_row_that_slides_keeps_its_checksum_and_its_connection_the_sync(
+    path: Path, clock: FakeClock, durability: Literal["full", "normal"]
+) -> None:
+    memory = MemoryModule(storage_dir=path.parent, clock=clock, durability=durability)
+    text = {"text": "compressed " * 500}
+    memory_id = memory.create_memory("c", "k", text, "t", "e", ["x"], ttl=60, sliding=True)
+    synchronous = _rows(memory, "PRAGMA synchronous")
+    clock.step(seconds=30)
+    assert memory.get_memory(memory_id) is not None
+
+    assert _rows(memory, "SELECT expires - instant FROM entries") == [(90_000_000,)]
+    assert _rows(memory, "PRAGMA synchronous") == synchronous == [(2 if durability == "full" else 1,)]
+    memory.shutdown()
+    (path.parent / "memory.db.lock").unlink()
+    with MemoryModule(storage_dir=path.parent, clock=clock, read_only=True) as reader:  # which compares the whole
+        clock.step(seconds=30)
+        entry = reader.get_memory(memory_id)
+        assert entry is not None
+        assert entry.expires_at == clock.now + timedelta(seconds=30)
 
 
 def test_what_was_pruned_and_then_expired_leaves_one_gap(path: Path, clock: FakeClock) -> None:

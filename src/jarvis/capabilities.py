@@ -373,6 +373,30 @@ class Compresses(Protocol):
         """
 
 
+class Slides(Protocol):
+    """expiry that slides: a reader lets an entry expire later, without a change.
+
+    1. `slide` changes nothing but the expiry of an entry. That is no change: no version, no commit number, no past
+       state and no event tells of it. Questions as of a moment are answered as before.
+    2. It never waits: if another writer is writing, or the handle is read-only, it does nothing.
+    3. An entry that has expired stays expired, and no expiry gets earlier.
+    4. It need not be durable: a power cut may take the expiry back to the one before.
+    5. Inside a transaction of the caller it is a part of that.
+
+    >>> import tempfile; from datetime import UTC, datetime; from jarvis.json_backend import JSONBackend
+    >>> from jarvis.model.entry import MemoryEntry
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> backend.create(MemoryEntry("1", "notes", "it", {}, expires_at=datetime(2100, 1, 1, tzinfo=UTC)))
+    >>> backend.slide("1", datetime(2101, 1, 1, tzinfo=UTC))
+    True
+    >>> backend.read("1").expires_at.year, backend.read("1").version
+    (2101, 1)
+    """
+
+    def slide(self, entry_id: str, expires_at: datetime) -> bool:
+        """Let the entry expire at this moment, an aware one; return whether that was done."""
+
+
 class MendsDates(Protocol):
     """mendable dates: dates ahead of the clock, which a clock that was once ahead has given, can be corrected.
 
@@ -539,6 +563,7 @@ CAPABILITIES: tuple[type, ...] = (
     KeepsHistory,
     Settles,
     Expires,
+    Slides,
     Erases,
     BacksUp,
     Encrypts,

@@ -26,6 +26,7 @@ from jarvis.capabilities import (
     Namespaced,
     Past,
     Settles,
+    Slides,
     TellsVersion,
     Transactional,
 )
@@ -34,10 +35,12 @@ from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.errors import (
     DuplicateEntryError,
     EntryNotFoundError,
+    ReadOnlyStoreError,
+    StoreBusyError,
     TransactionError,
     UnsupportedError,
 )
-from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace, check_text
+from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry, check_namespace, check_text
 from jarvis.model.options import Compression, Durability, checked
 from jarvis.model.policies import HistoryPolicy
 from jarvis.model.query import MemoryQuery, asked_as_of
@@ -108,6 +111,7 @@ class JSONBackend(SelectingBackend):
         Namespaced,
         BacksUp,
         Settles,
+        Slides,
         TellsVersion,
     )
 
@@ -302,6 +306,18 @@ class JSONBackend(SelectingBackend):
     def purge_expired(self, limit: int) -> int:
         with self._store.changing(self._now) as transaction:
             return transaction.purge(self._now(), limit)
+
+    def slide(self, entry_id: str, expires_at: datetime) -> bool:
+        expires, now = check_expiry(expires_at), self._now()
+        try:
+            with self._store.changing(self._now, 0) as transaction, self._answers.decoding():
+                record = transaction.room(self.namespace).get(entry_id)
+                if record is None or record.expires is None or not now < record.expires < expires:
+                    return False
+                transaction.slide(self.namespace, record, expires)
+                return True
+        except (ReadOnlyStoreError, StoreBusyError):
+            return False
 
     def last_moment(self) -> datetime | None:
         made = self._store.seen().clock.made

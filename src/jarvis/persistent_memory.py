@@ -328,6 +328,7 @@ class MemoryModule:
         *,
         ttl: Lifetime | None = None,
         expires_at: datetime | None = None,
+        sliding: bool = False,
         if_absent: bool = False,
         timestamp: datetime | None = None,
         created_at: datetime | None = None,
@@ -336,7 +337,9 @@ class MemoryModule:
         """Store a new memory, even if one with this key exists; return its id (a UUID).
 
         With `ttl` (how long from now: a timedelta or seconds; or `NEVER`) or `expires_at` (a moment; naive means local
-        time) the memory expires: from that instant on no call returns it. See also `touch_memory`.
+        time) the memory expires: from that instant on no call returns it. See also `touch_memory`. With
+        ``sliding=True`` the ttl begins again when `get_memory`, `get_memory_by_key` or `get_user_preference` reads it,
+        at most once in a tenth of the ttl. That waits for no writer and is no change; a power cut may take it back.
 
         With ``if_absent=True``, if there is a memory of (category, key), nothing is stored, and the id of the one that
         was written last is returned. Atomic, as `upsert_memory` is.
@@ -351,7 +354,7 @@ class MemoryModule:
             UnsupportedError: `if_absent` is given, and the backend has no transactions.
         """
         author, tags = self._author(module, task_id, reason), tag_list(tags)
-        until = self._expiry(ttl, expires_at)
+        until = self._expiry(ttl, expires_at, sliding)
         value = self.backend.prepare(value)
         create = partial(self._create, category, key, value, entity_type, entity_id, tags, until, author)
         if timestamp is not None or created_at is not None:
@@ -380,6 +383,7 @@ class MemoryModule:
         *,
         ttl: Lifetime | None = None,
         expires_at: datetime | None = None,
+        sliding: bool = False,
         reason: str | None = None,
     ) -> str:
         """Set the value of the memory of (category, key) that was written last, or create one; return its id.
@@ -399,7 +403,7 @@ class MemoryModule:
         """
         ask(self.backend, Transactional)
         author = self._author(module, task_id, reason)
-        until = self._expiry(ttl, expires_at)
+        until = self._expiry(ttl, expires_at, sliding)
         return self._upsert(category, key, value, entity_type, entity_id, tags, until, author)
 
     def create_memories(
@@ -482,6 +486,7 @@ class MemoryModule:
         *,
         ttl: Lifetime | None = None,
         expires_at: datetime | None = None,
+        sliding: bool = False,
         module: str | None = None,
         task_id: str | None = None,
         reason: str | None = None,
@@ -493,7 +498,7 @@ class MemoryModule:
         there.
         """
         author = self._author(module, task_id, reason, "preferences_manager")
-        until = self._expiry(ttl, expires_at)
+        until = self._expiry(ttl, expires_at, sliding)
         return self._upsert(PREFERENCES, key, value, "user_preference", None, None, until, author)
 
     def set_device_info(
@@ -516,6 +521,7 @@ class MemoryModule:
         *,
         ttl: Lifetime | None = None,
         expires_at: datetime | None = None,
+        sliding: bool = False,
         module: str | None = None,
         reason: str | None = None,
         on_unstorable: Literal["raise", "repr"] = "raise",
@@ -532,7 +538,7 @@ class MemoryModule:
             raise InvalidEntryError("task_id", f"takes a str, not {type(task_id).__name__}")
         author = self._author(module, task_id, reason, "task_executor")
         tags = ["executed"] if tags is None else tag_list(tags)
-        until = self._expiry(ttl, expires_at)
+        until = self._expiry(ttl, expires_at, sliding)
         task_data = self.backend.prepare(storable(task_data, on_unstorable))
         return self._change(
             partial(self._create, TASKS, f"task_{task_id}", task_data, "task", task_id, tags, until, author)
@@ -543,7 +549,7 @@ class MemoryModule:
     def get_memory(self, memory_id: str, *, as_of: datetime | None = None) -> MemoryEntry | None:
         """Return the memory with this id, or None."""
         if as_of is None:
-            return self.backend.read(asked_text("memory_id", memory_id))
+            return self._slid(self.backend.read(asked_text("memory_id", memory_id)))
         return self._past(as_of).read(asked_text("memory_id", memory_id))
 
     def get_memory_by_key(
@@ -552,9 +558,12 @@ class MemoryModule:
         """Return the newest memory with this key, in this category or in any, or None."""
         key = asked_name("key", key)
         if category is None:
-            return (self.backend if as_of is None else self._past(as_of)).newest_of_key(key)
+            return (
+                self._slid(self.backend.newest_of_key(key)) if as_of is None else self._past(as_of).newest_of_key(key)
+            )
         entries = self._seen(as_of).select(MemoryQuery(category=asked_name("category", category), key=key, limit=1))
-        return entries[0] if entries else None
+        entry = entries[0] if entries else None
+        return self._slid(entry) if as_of is None else entry
 
     def get_memories(self, ids: Collection[str], *, as_of: datetime | None = None) -> list[MemoryEntry]:
         """Return the memories with these ids, at most 10,000, in the order of `ids`; absent ones are left out."""
@@ -949,7 +958,12 @@ class MemoryModule:
         """
         query = MemoryQuery(category=PREFERENCES, key=asked_name("key", key), exclude_tags=self._hidden(False))
         entries = self._seen(as_of).select(query)
-        return max(entries, key=_written).value if entries else default
+        if not entries:
+            return default
+        entry = max(entries, key=_written)
+        if as_of is None:
+            self._slid(entry)
+        return entry.value
 
     def get_device_info(self) -> dict[str, Any]:
         """Return the device's information; ``{}`` if none was set."""
@@ -1652,19 +1666,21 @@ class MemoryModule:
         *,
         ttl: Lifetime | msgspec.UnsetType | None = msgspec.UNSET,
         expires_at: datetime | None = None,
+        sliding: bool = False,
         module: str | None = None,
         task_id: str | None = None,
         reason: str | None = None,
     ) -> bool:
         """Let the memory expire at another time, or never; return whether it exists.
 
-        Without `ttl` and `expires_at` the ttl that it has (`MemoryEntry.ttl`) begins again.
+        Without `ttl` and `expires_at` the ttl that it has (`MemoryEntry.ttl`) begins again, and slides if it did.
         This change has a version and a place in the history; the timestamp, and so the place in lists, stays.
 
         Args:
             memory_id: the id of the memory; an expired one does not exist.
             ttl: how long from now, a timedelta or seconds; `NEVER`, or None, for ever.
             expires_at: the moment of expiry, in place of `ttl`; naive means local time.
+            sliding: reads let the ttl begin again, see `create_memory`.
             module, task_id, reason: who makes the change, for which task, and why.
 
         Raises:
@@ -1684,7 +1700,7 @@ class MemoryModule:
         ask(self.backend, Expires)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
         now = self._now()
-        life = moment_of_new_expiry(now, ttl, expires_at)
+        life = moment_of_new_expiry(now, ttl, expires_at, sliding)
         return self._change(lambda _: expiry.touch(self.backend, memory_id, life, now, author))
 
     # --- erasure ----------------------------------------------------------------------------------
@@ -1982,11 +1998,17 @@ class MemoryModule:
             raise InvalidSettingError("clock: stands at the end of the calendar; set the clock of this machine right")
         return now
 
-    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None) -> Expiry | None:
-        if ttl is None and expires_at is None:
+    def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None, sliding: bool) -> Expiry | None:
+        if ttl is None and expires_at is None and sliding is False:
             return None
         ask(self.backend, Expires)
-        return moment_of_expiry(self._now(), ttl, expires_at)
+        return moment_of_expiry(self._now(), ttl, expires_at, sliding)
+
+    def _slid(self, entry: MemoryEntry | None) -> MemoryEntry | None:
+        """Return an entry that was read by id or key, after its ttl has begun again if it slides."""
+        if entry is not None and entry.sliding:
+            expiry.slide(self.backend, entry, self._now())
+        return entry
 
     def _usual_life(self, category: str) -> Expiry | None:
         """Return the expiry of a new memory of the category for which the caller gave none."""
@@ -2048,7 +2070,7 @@ class MemoryModule:
         if life is None and self.policies.given:
             life = self._usual_life(category)
         timestamp, created = times or (None, moment)
-        expires_at, lifetime = life or NO_EXPIRY
+        expires_at, lifetime, slides = life or NO_EXPIRY
         entry = MemoryEntry(
             new_id(),
             category,
@@ -2061,6 +2083,7 @@ class MemoryModule:
             author.creates(created),
             expires_at=expires_at,
             ttl=lifetime,
+            sliding=slides,
         )
         if not self._bounds.are_set:
             (store or self.backend.create)(entry)
@@ -2119,7 +2142,7 @@ class MemoryModule:
         if tags is not None:
             entry.tags = tags
         if life is not None:
-            entry.expires_at, entry.ttl = life
+            entry.expires_at, entry.ttl, entry.sliding = life
         author.updates(entry, moment)
         if self._bounds.are_set:
             self._bounds.check(self.backend, entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import msgspec
 
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
-from jarvis._sqlite import backup, recompress, traces
+from jarvis._sqlite import backup, recompress, sliding, traces
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
 from jarvis._sqlite.volatile import Volatile
@@ -19,12 +20,11 @@ from jarvis.capabilities import (
     Compresses,
     Encrypts,
     Erases,
+    Slides,
     TellsVersion,
 )
 from jarvis.keys import KeySource
-from jarvis.model.entry import (
-    DEFAULT_NAMESPACE,
-)
+from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Search
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.options import Compression, Durability, Encryption, KeySources, check_utf8, checked
@@ -83,6 +83,7 @@ class SQLiteBackend(SQLBackend):
         Compresses,
         BacksUp,
         Encrypts,
+        Slides,
         TellsVersion,
     )
 
@@ -124,6 +125,10 @@ class SQLiteBackend(SQLBackend):
         vault = database.vault
         options = msgspec.structs.replace(database.options, encryption=vault.encryption, keys=vault.sources)
         return _reopen, (type(self), self.db_path, self.namespace, options, self._reader.clock)
+
+    def slide(self, entry_id: str, expires_at: datetime) -> bool:
+        until = check_expiry(expires_at)
+        return sliding.try_to(self._database, self.namespace, entry_id, until, self._reader.now())
 
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):

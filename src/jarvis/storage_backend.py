@@ -432,6 +432,7 @@ class BackendWrapper(StorageBackend):
     rotate = _forwarded(protocols.Encrypts.rotate)
     recompress = _forwarded(protocols.Compresses.recompress)
     last_moment = _forwarded(protocols.MendsDates.last_moment)
+    slide = _forwarded(protocols.Slides.slide)
     mend_dates = _forwarded(protocols.MendsDates.mend_dates)
     changes = _forwarded(protocols.FeedsChanges.changes)
     first_position = _forwarded(protocols.FeedsChanges.first_position)

@@ -54,12 +54,13 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     zone: str | None = None
     expires_at: str | None = None
     ttl_microseconds: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    sliding: bool = False
     renewed: bool = False
 
     @property
     def content(self) -> tuple[object, ...]:
         """All that is stored but timestamp, provenance and version."""
-        life = self.expires_at, self.ttl_microseconds
+        life = self.expires_at, self.ttl_microseconds, self.sliding
         return self.category, self.key, self.value, self.tags, self.entity_type, self.entity_id, *life
 
     @property
@@ -69,7 +70,7 @@ class Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     def entry(self, *, plain: bool) -> MemoryEntry:
         """Return the entry, which shares its parts with this object; raise ValueError if it is malformed."""
-        life = 0 if self.ttl_microseconds is None else Lifetime(self.ttl_microseconds)
+        life = 0 if self.ttl_microseconds is None else Lifetime(self.ttl_microseconds, self.sliding)
         try:
             return make_entry(
                 self.id,
@@ -185,6 +186,7 @@ class Draft:
             zone,
             None if entry.expires_at is None else datetime_of(check_expiry(entry.expires_at)).isoformat(),
             None if entry.ttl is None else entry.ttl // MICROSECOND,
+            entry.sliding,
         )
         try:
             size = len(encode(self._stored))
@@ -205,6 +207,13 @@ class Draft:
             return make_record(self._stored, fragment_of(self._stored, namespace))
         except RecursionError:
             raise InvalidEntryError("value", NO_STACK) from None
+
+
+def with_expiry(record: Record, namespace: str, expires: int) -> Record:
+    """Return a record with another expiry, and all else as it is; raise ValueError if it is malformed."""
+    stored = decode_stored(record.fragment)
+    stored.expires_at = datetime_of(expires).isoformat()
+    return make_record(stored, fragment_of(stored, namespace))
 
 
 def normalize(stored: Stored) -> None:

@@ -121,19 +121,24 @@ class Store:
         if isinstance(seen, Snapshot):
             self._lock_at(seen.path).await_commit(self._timeout)
 
-    def changing(self, now: Callable[[], int]) -> AbstractContextManager[Transaction]:
+    def changing(
+        self, now: Callable[[], int], patience_seconds: float | None = None
+    ) -> AbstractContextManager[Transaction]:
         """Open a transaction, or a savepoint in the open one; `now` returns the instant of now.
 
         No other call takes part in it: neither one that interrupts the calling function, nor one of another task.
+        `patience_seconds`: how long to wait for other writers, if not as long as the store says.
         """
-        return self._begun(now, sys._getframe(1))
+        return self._begun(now, sys._getframe(1), patience_seconds)
 
     def transaction(self, now: Callable[[], int]) -> AbstractContextManager[Transaction]:
         """Do as `changing` does, for a block in which the calling task calls other verbs, which take part in it."""
         return self._begun(now, None)
 
     @contextlib.contextmanager
-    def _begun(self, now: Callable[[], int], call: FrameType | None) -> Iterator[Transaction]:
+    def _begun(
+        self, now: Callable[[], int], call: FrameType | None, patience_seconds: float | None = None
+    ) -> Iterator[Transaction]:
         if self._read_only:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to write")
         gate = self._gates.here
@@ -146,7 +151,9 @@ class Store:
         closing = call or sys._getframe()
         try:
             gate.call = closing
-            with self._opened(now) if transaction is None else _savepoint(transaction, is_open=call is None) as inner:
+            is_open = call is None
+            opened = self._opened(now, patience_seconds) if transaction is None else _savepoint(transaction, is_open)
+            with opened as inner:
                 try:
                     if call and transaction is None:
                         self._lock_of(inner).announce()
@@ -159,9 +166,9 @@ class Store:
             del closing  # or the frame would keep itself and its variables alive until the garbage collector comes
 
     @contextlib.contextmanager
-    def _opened(self, now: Callable[[], int]) -> Iterator[Transaction]:
+    def _opened(self, now: Callable[[], int], patience_seconds: float | None) -> Iterator[Transaction]:
         opened = self._committed()
-        with self._locked(opened.path):
+        with self._locked(opened.path, patience_seconds):
             transaction = Transaction(self._refreshed(opened, locked=True), _caller(), self._histories)
             self._transactions[transaction.owner] = transaction
             try:
@@ -396,7 +403,7 @@ def _caller() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _savepoint(transaction: Transaction, *, is_open: bool) -> Iterator[Transaction]:
+def _savepoint(transaction: Transaction, is_open: bool) -> Iterator[Transaction]:
     """Open a savepoint, for a block in which other calls take part, or for one change.
 
     An exception that is no error of ours may have come at any place of a change, which is then half made.

@@ -14,7 +14,7 @@ from jarvis._calls.caller import current_task
 from jarvis._json import feed, pruning
 from jarvis._json.event import Event, about, creation, erasures_of, store_event
 from jarvis._json.past import Archive, Gap, Span, State, keep, noted_ids, widened
-from jarvis._json.record import Record, by_number
+from jarvis._json.record import Record, by_number, with_expiry
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
@@ -161,6 +161,10 @@ class Transaction(Seen):
         if before is not None:
             self._keep(namespace, before, "renew" if record.version == before.version else "update")
         self._set(namespace, record.id, record)
+
+    def slide(self, namespace: str, record: Record, expires: int) -> None:
+        """Give a record another expiry, which is no change; raise ValueError if it is malformed."""
+        self._set(namespace, record.id, with_expiry(record, namespace, expires))
 
     def remove(self, namespace: str, record: Record, operation: Operation) -> None:
         """Remove `record` from the namespace."""

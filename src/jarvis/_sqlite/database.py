@@ -245,6 +245,37 @@ class Database:
         finally:
             thread.call = None
 
+    def change_at_once(self, work: Callable[[Lease], Result]) -> Result:
+        """Run `work` in a transaction of its own that is not synced; inside one of the caller's as a part of that.
+
+        Raises:
+            StoreBusyError: another writer has the lock; it was not waited for.
+            StoreError, TransactionError: as for `alone`.
+        """
+        if self.read_only:
+            raise read_only(self.path)
+        if self.in_transaction():
+            return self.within(work)
+        is_full = self.options.durability == "full"
+        with self.alone(0) as session:
+            try:
+                session.raw.set_busy_timeout(0)
+                if is_full:
+                    session.raw.execute("PRAGMA synchronous = NORMAL")
+                status = self.file.status()
+                session.begin()
+                result = work(session)
+                session.commit()
+                self.file.leave_note(status, self.file.status(), None)
+                return result
+            except BaseException:
+                session.roll_back(0)
+                raise
+            finally:
+                session.raw.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
+                if is_full:
+                    session.raw.execute("PRAGMA synchronous = FULL")
+
     def _lock_out(self, session: Lease, patience_seconds: float) -> tuple[Lease, os.stat_result]:
         """Take the writers' lock; return the thread's connection (new if the file was replaced) and the file's status.
 

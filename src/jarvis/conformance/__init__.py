@@ -46,6 +46,7 @@ from jarvis.conformance.module.shutdown import ShutdownPromises
 from jarvis.conformance.module.table import TablePromises
 from jarvis.conformance.module.verbs import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
+from jarvis.conformance.sliding import SlidingPromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
 from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
@@ -69,6 +70,7 @@ class BackendContract(
     NamespacePromises,
     HistoryPromises,
     ExpiryPromises,
+    SlidingPromises,
     ErasurePromises,
     CompressionPromises,
     FeedPromises,

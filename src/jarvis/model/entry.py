@@ -54,6 +54,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
             by the backend, None before an entry was stored.
         expires_at: from this instant on it is absent; None for never. Aware; comes back in UTC.
         ttl: how long it was to live when it got that expiry; None if it was given a moment, or none.
+        sliding: reads by id or key let the ttl begin again.
 
     >>> from jarvis.model.entry import MemoryEntry
     >>> entry = MemoryEntry(id="1", category="preferences", key="theme", value={"mode": "dark"})
@@ -74,6 +75,7 @@ class MemoryEntry(msgspec.Struct, eq=False):
     position: tuple[int, int] | None = None
     expires_at: datetime | None = None
     ttl: timedelta | None = None
+    sliding: bool = False
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -207,8 +209,10 @@ def check_entry(entry: MemoryEntry) -> None:
         raise InvalidEntryError("timestamp", f"takes a datetime, not {type(entry.timestamp).__name__}")
     if entry.expires_at is not None:
         check_expiry(entry.expires_at)
-    if entry.ttl is not None:
+    if entry.ttl is not None or entry.sliding is not False:
         _check_ttl(entry.ttl, entry.expires_at)
+        if type(entry.sliding) is not bool:
+            raise InvalidEntryError("sliding", f"takes True or False, not {type(entry.sliding).__name__}")
 
 
 def _check_ttl(ttl: object, expires_at: datetime | None) -> None:

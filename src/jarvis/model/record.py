@@ -39,10 +39,11 @@ class Body(msgspec.Struct, array_like=True):
     moment: str | tuple[str, int, str | None]
 
 
-class Lifetime(msgspec.Struct):
-    """How long an entry lives that got a ttl, in microseconds."""
+class Lifetime(msgspec.Struct, omit_defaults=True):
+    """How long an entry lives that got a ttl, in microseconds, and whether that begins again at reads."""
 
     ttl: int
+    sliding: bool = False
 
 
 class LastingBody(Body, array_like=True):
@@ -54,6 +55,11 @@ class LastingBody(Body, array_like=True):
     def ttl(self) -> timedelta | None:
         """The ttl of the entry, or None."""
         return None if isinstance(self.lifetime, int) else timedelta(microseconds=self.lifetime.ttl)
+
+    @property
+    def sliding(self) -> bool:
+        """Whether reads let the ttl begin again."""
+        return not isinstance(self.lifetime, int) and self.lifetime.sliding
 
 
 class _NamedBody(msgspec.Struct):
@@ -132,7 +138,7 @@ def make_body(entry: MemoryEntry) -> tuple[Body, int]:
     try:
         instant = instant_of(timestamp)
         if timestamp.tzinfo is not UTC or timestamp.fold:
-            return _lasting(Body(plain, entry.tags, provenance, format_moment(timestamp)), entry.ttl), instant
+            return _lasting(Body(plain, entry.tags, provenance, format_moment(timestamp)), entry), instant
     except InvalidMomentError as error:
         raise InvalidEntryError("timestamp", str(error)) from None
     text = text_of(timestamp)
@@ -140,13 +146,15 @@ def make_body(entry: MemoryEntry) -> tuple[Body, int]:
     if tuple(provenance) == _CREATED and provenance["created_at"] == text:
         author = (provenance["module"], provenance["task_id"])
     body = Body(plain, entry.tags, author, text.removesuffix(_UTC))
-    return body if entry.ttl is None else _lasting(body, entry.ttl), instant
+    return body if entry.ttl is None else _lasting(body, entry), instant
 
 
-def _lasting(body: Body, ttl: timedelta | None) -> Body:
-    if ttl is None:
+def _lasting(body: Body, of: MemoryEntry | LastingBody) -> Body:
+    """Return a body with the lifetime of an entry or of another body, if it has one."""
+    if of.ttl is None:
         return body
-    return LastingBody(body.value, body.tags, body.provenance, body.moment, Lifetime(ttl // MICROSECOND))
+    lifetime = Lifetime(of.ttl // MICROSECOND, of.sliding)
+    return LastingBody(body.value, body.tags, body.provenance, body.moment, lifetime)
 
 
 def encode_body(entry: MemoryEntry) -> tuple[bytes, int]:
@@ -218,8 +226,8 @@ def repack(body: str, packed: bytes | None, compression: Mode) -> tuple[bytes, b
 
 
 def _without_value(body: Body) -> bytes:
-    ttl = body.ttl if isinstance(body, LastingBody) else None
-    return _encoder.encode(_lasting(Body(None, body.tags, body.provenance, body.moment), ttl))
+    without = Body(None, body.tags, body.provenance, body.moment)
+    return _encoder.encode(_lasting(without, body) if isinstance(body, LastingBody) else without)
 
 
 def _encode(body: Body) -> bytes:
@@ -253,7 +261,8 @@ def is_same(one: MemoryEntry, other: MemoryEntry) -> bool:
 
 def _content(entry: MemoryEntry) -> tuple[object, ...]:
     value = entry.value.json if type(entry.value) is Prepared else encode(entry.value)
-    return value, entry.tags, entry.category, entry.key, entry.entity_type, entry.entity_id, entry.ttl
+    life = entry.ttl, entry.sliding
+    return value, entry.tags, entry.category, entry.key, entry.entity_type, entry.entity_id, *life
 
 
 def holds(body: str, packed: bytes | None, encoded: Encoded, provenance: dict[str, str]) -> bool:
@@ -268,7 +277,7 @@ def holds(body: str, packed: bytes | None, encoded: Encoded, provenance: dict[st
         end = encoded.body.rfind(_encoder.encode(provenance))  # -1, so all but the last byte, if it is in short form
         return body.startswith(encoded.body[:end].decode()) and _end(body) == _end(encoded.body.decode())
     stored, new = decode_body(body), decode_body(encoded.body)
-    same = (stored.tags, stored.ttl) == (new.tags, new.ttl)
+    same = (stored.tags, stored.ttl, stored.sliding) == (new.tags, new.ttl, new.sliding)
     return same and _value_of(stored, packed) == _value_of(new, encoded.packed)
 
 
@@ -418,4 +427,5 @@ def make_entry(
         position,
         expires_at,
         None if type(body.lifetime) is int else body.ttl,
+        type(body.lifetime) is not int and body.sliding,
     )

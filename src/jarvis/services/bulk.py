@@ -33,6 +33,7 @@ _NAMES = (
     "tags",
     "ttl",
     "expires_at",
+    "sliding",
     "timestamp",
     "created_at",
 )
@@ -90,8 +91,8 @@ def _item(item: Mapping[str, Any], needed: tuple[str, ...], backend: StorageBack
             raise InvalidEntryError(name, "is missing")
     get = known.get
     expires_at, times, tags = None, None, get("tags")
-    if "ttl" in known or "expires_at" in known:
-        expires_at = moment_of_expiry(now, get("ttl"), get("expires_at"))
+    if "ttl" in known or "expires_at" in known or "sliding" in known:
+        expires_at = moment_of_expiry(now, get("ttl"), get("expires_at"), get("sliding", False))
         if expires_at is not None:
             ask(backend, Expires)
     if "timestamp" in known or "created_at" in known:

@@ -153,7 +153,7 @@ def _put(
     wanted.provenance = dict((now or wanted).provenance)
     author.updates(wanted, moment)
     if wanted.expires_at is not None and wanted.expires_at <= moment:
-        wanted.expires_at, wanted.ttl = last.expires_at, last.ttl
+        wanted.expires_at, wanted.ttl, wanted.sliding = last.expires_at, last.ttl, last.sliding
     bounds.check(backend, wanted)
     history = backend.capability(KeepsHistory)
     history.sign(author.signature(operation))
