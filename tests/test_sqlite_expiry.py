@@ -14,7 +14,7 @@ import pytest
 
 from jarvis._sql import expiry
 from jarvis._sql.session import Session
-from jarvis._sqlite import engine
+from jarvis._sqlite import engine, sliding
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.errors import CorruptStoreError, HistoryUnavailableError
@@ -112,6 +112,27 @@ def test_a_row_that_slides_keeps_its_checksum_and_its_connection_the_sync(
         entry = reader.get_memory(memory_id)
         assert entry is not None
         assert entry.expires_at == clock.now + timedelta(seconds=30)
+
+
+def test_an_interrupted_renewal_leaves_no_connection_that_does_not_sync(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = MemoryModule(storage_dir=path.parent, clock=clock)
+    memory_id = memory.create_memory("c", "k", {}, "t", ttl=60, sliding=True)
+    clock.step(seconds=30)
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sliding, "_slide", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            memory.get_memory(memory_id)
+
+    assert _rows(memory, "PRAGMA synchronous") == [(2,)]
+    assert _rows(memory, "PRAGMA busy_timeout") == [(30_000,)]
+    assert memory.touch_memory(memory_id)
+    memory.shutdown()
 
 
 def test_what_was_pruned_and_then_expired_leaves_one_gap(path: Path, clock: FakeClock) -> None:

@@ -164,6 +164,7 @@ class Transaction(Seen):
 
     def slide(self, namespace: str, record: Record, expires: int) -> None:
         """Give a record another expiry, which is no change; raise ValueError if it is malformed."""
+        self._purges = True  # not beside a read
         self._set(namespace, record.id, with_expiry(record, namespace, expires))
 
     def remove(self, namespace: str, record: Record, operation: Operation) -> None:

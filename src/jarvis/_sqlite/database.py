@@ -256,25 +256,29 @@ class Database:
             raise read_only(self.path)
         if self.in_transaction():
             return self.within(work)
-        is_full = self.options.durability == "full"
         with self.alone(0) as session:
             try:
-                session.raw.set_busy_timeout(0)
-                if is_full:
-                    session.raw.execute("PRAGMA synchronous = NORMAL")
-                status = self.file.status()
-                session.begin()
-                result = work(session)
-                session.commit()
-                self.file.leave_note(status, self.file.status(), None)
-                return result
+                return self._unsynced(session, work)
             except BaseException:
                 session.roll_back(0)
+                session.drop()  # an exception from outside may have kept its settings from being put back
                 raise
-            finally:
-                session.raw.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
-                if is_full:
-                    session.raw.execute("PRAGMA synchronous = FULL")
+
+    def _unsynced(self, session: Lease, work: Callable[[Lease], Result]) -> Result:
+        """Run `work` in a transaction that waits neither for another program nor for the disk."""
+        connection, is_full = session.raw, self.options.durability == "full"
+        connection.set_busy_timeout(0)
+        if is_full:
+            connection.execute("PRAGMA synchronous = NORMAL")
+        status = self.file.status()
+        session.begin()
+        result = work(session)
+        session.commit()
+        self.file.leave_note(status, self.file.status(), None)
+        if is_full:
+            connection.execute("PRAGMA synchronous = FULL")
+        connection.set_busy_timeout(int(self.busy_timeout_seconds * 1000))
+        return result
 
     def _lock_out(self, session: Lease, patience_seconds: float) -> tuple[Lease, os.stat_result]:
         """Take the writers' lock; return the thread's connection (new if the file was replaced) and the file's status.
