@@ -26,24 +26,18 @@ from jarvis.model.policies import Histories
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
+_USUAL = HistoryPolicy()
 
 
-def _octets(value: str | bytes | None) -> int | None:
-    return None if value is None else len(value.encode() if isinstance(value, str) else value)
-
-
-class PlainDriver:
-    """One connection of the standard library, in the plainest words."""
-
+class PlainDriver:  # one connection of the standard library, in the plainest words
     dialect = Dialect(**{**engine.WORDS, "here": "1", "unindexed": "", "join_in_order": "JOIN"})
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._raw: Any = sqlite3.connect(path, isolation_level=None, timeout=20, check_same_thread=False)
         self._raw.execute("PRAGMA synchronous = OFF")
-        self._is_torn = False
-        self._raw.create_function("octet_length", 1, _octets, deterministic=True)  # SQLite has it since 3.43
-        self._looks = engine.Looks()
+        self._is_torn, self._looks = False, engine.Looks()
+        self._raw.create_function("octet_length", 1, lambda v: len(v.encode() if isinstance(v, str) else v or b""))
         self._raw.create_function("looked_at", 1, self._looks.look)
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[Any]:
@@ -301,11 +295,5 @@ class PlainPool:
 class PlainBackend(SQLBackend):
     name: ClassVar[str] = "plain"
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        history: HistoryPolicy = HistoryPolicy(),  # noqa: B008 - it is frozen
-        policies: Sequence[CategoryPolicy] = (),
-    ) -> None:
+    def __init__(self, path: Path, history: HistoryPolicy = _USUAL, policies: Sequence[CategoryPolicy] = ()) -> None:
         super().__init__(PlainPool(path, history, policies), "default", "off")

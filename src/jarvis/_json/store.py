@@ -137,7 +137,7 @@ class Store:
 
     @contextlib.contextmanager
     def _begun(
-        self, now: Callable[[], int], call: FrameType | None, patience_seconds: float | None = None
+        self, now: Callable[[], int], call: FrameType | None, patience: float | None = None
     ) -> Iterator[Transaction]:
         if self._read_only:
             raise ReadOnlyStoreError(self.file_path, "is open read-only; open it with read_only=False to write")
@@ -151,9 +151,8 @@ class Store:
         closing = call or sys._getframe()
         try:
             gate.call = closing
-            is_open = call is None
-            opened = self._opened(now, patience_seconds) if transaction is None else _savepoint(transaction, is_open)
-            with opened as inner:
+            # No name for the block: an exception from outside before it begins must end it at once.
+            with self._opened(now, patience) if transaction is None else _savepoint(transaction, call is None) as inner:
                 try:
                     if call and transaction is None:
                         self._lock_of(inner).announce()
