@@ -1,4 +1,4 @@
-"""What do listings, filters on values, long lists of tags, and many memories at once cost?
+"""How long do listings, value filters, long lists of tags, and changes of many memories take?
 
 python -m benchmarks.asking [--quick] [--write]
 """

@@ -104,7 +104,7 @@ class State(Record, frozen=True):
 
     @property
     def ends_in_renewal(self) -> bool:
-        """Whether a renewal ended the state, which nobody is told of: only questions as of a moment see it."""
+        """Whether a renewal ended the state. History and feed leave it out; only questions as of a moment see it."""
         return self.change.operation == "renew"
 
     def revision(self, timestamp: datetime) -> Revision:
