@@ -14,8 +14,9 @@ from jarvis._sql import bounds, entries, erasing, expiry, feed, history, mending
 from jarvis._sql.lender import Lender
 from jarvis._sql.listing import NAMESPACES
 from jarvis._sql.listing import names as listing_names
+from jarvis._sql.names import ErasedError
 from jarvis._sql.past import PastView
-from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, ErasedError, Reader, can_be_looked_up
+from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, Reader, can_be_looked_up
 from jarvis._sql.select import count, select
 from jarvis._sql.session import Session
 from jarvis._sql.shape import decides
@@ -174,7 +175,7 @@ class SQLBackend(SelectingBackend):
         yield from self._lender.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
 
     def list_names(self, listing: Listing) -> dict[str, int]:
-        return self._lender.read(listing_names, self.namespace, listing, self._reader.now())
+        return self._reader.reading(listing_names, self.namespace, listing, self._reader.now())
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         return self._reader.one(NEWEST_OF_KEY, (), key)

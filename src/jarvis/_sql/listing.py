@@ -36,7 +36,7 @@ SELECT name FROM found JOIN names ON names.id = found.item
 class _Shape(NamedTuple):
     field: Field
     within: str
-    bounds: tuple[str, ...]
+    bounds: tuple[str, ...]  # these and the limit: only of fields whose columns hold the names
     limit: bool
     counts: bool
     excluded: int
@@ -51,45 +51,49 @@ def names(session: Session, namespace: str, listing: Listing, now: int) -> dict[
             bindings[name], within = session.names.fresh_id_of(text), f"{within} AND e.{name} = :{name}"
     if None in bindings.values() or listing.limit == 0:
         return {}
-    bindings.update(range_of("item", listing.prefix))
-    if listing.after is not None:
-        bindings["item_after"] = listing.after
-    if listing.limit is not None:
-        bindings["limit"] = listing.limit
+    is_text = listing.field in _TEXTS
+    if is_text:
+        bindings.update(range_of("item", listing.prefix))
+        if listing.after is not None:
+            bindings["item_after"] = listing.after
+        if listing.limit is not None:
+            bindings["limit"] = listing.limit
     excluded = tuple(dict.fromkeys(listing.exclude_tags or ()))
     bindings.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
     bounds = tuple(name for name in BOUNDS if name in bindings)
-    shape = _Shape(listing.field, within, bounds, listing.limit is not None, listing.counts, len(excluded))
-    return dict(session.rows(_text(shape, session.dialect), bindings))
+    shape = _Shape(listing.field, within, bounds, "limit" in bindings, listing.counts, len(excluded))
+    rows = session.rows(_text(shape, session.dialect), bindings)
+    counts = dict(rows) if listing.counts else dict.fromkeys([item for (item,) in rows], 1)
+    if is_text:
+        return counts
+    return listing.of(dict(zip(session.names.texts_of(counts), counts.values(), strict=True)))
 
 
 @functools.lru_cache(maxsize=1_000)
 def _text(shape: _Shape, dialect: Dialect) -> str:
-    """Return the statement that selects the names and their counts, in the order of code points."""
+    """Return the statement that selects the names in the order of code points, or the ids of names in any order.
+
+    Each with its count, if that is asked.
+    """
     column = f"e.{shape.field}"
     conditions = [f"e.namespace = :namespace{shape.within}", _ALIVE.format(table="e")]
     if shape.excluded:
         conditions.append(has_none(shape.excluded, "e"))
     if shape.field == "entity_id":
         conditions.append(f"{column} IS NOT NULL")
-    is_text = shape.field in _TEXTS
-    bounds = [f"{{}} {BOUNDS[name]} :{name}" for name in shape.bounds]
-    if is_text:
-        conditions += [bound.format(column) for bound in bounds]
+    conditions += [f"{column} {BOUNDS[name]} :{name}" for name in shape.bounds]
+    number = ", number" if shape.counts else ""
     rows = f"FROM {_TABLES.get(shape.field, 'entries')} AS e WHERE {' AND '.join(conditions)}"
     if shape.counts or shape.within:
         text, items = "", f"(SELECT {column} AS item, count(*) AS number {rows} GROUP BY {column}) AS found"
-    else:
+        order = " ORDER BY item" if shape.field in _TEXTS else ""
+    else:  # the recursion yields them in order, one by one, so that a limit ends it
+        first = f"ORDER BY {column} LIMIT 1"
         text = f"""
-WITH RECURSIVE found (item, number) AS (
-    SELECT min({column}), 1 {rows}
-    UNION ALL SELECT (SELECT min({column}) {rows} AND {column} > found.item), 1 FROM found WHERE item IS NOT NULL
+WITH RECURSIVE found (item) AS (
+    SELECT * FROM (SELECT {column} {rows} {first}) AS least
+    UNION ALL SELECT (SELECT {column} {rows} AND {column} > found.item {first}) FROM found WHERE item IS NOT NULL
 ) """
-        items = "found"
+        items, order = "found", ""
     limit = " LIMIT :limit" if shape.limit else ""
-    if is_text:  # the recursion yields them in order, one by one, so that a limit ends it
-        order = " ORDER BY item" if shape.counts or shape.within else ""
-        return dialect.say(f"{text}SELECT item, number FROM {items} WHERE item IS NOT NULL{order}{limit}")
-    ranges = "".join(f" AND {bound.format('name')}" for bound in bounds)
-    named = f"{items} JOIN names ON names.id = found.item WHERE {{here}}{ranges}"
-    return dialect.say(f"{text}SELECT name, number FROM {named} ORDER BY name{limit}")
+    return dialect.say(f"{text}SELECT item{number} FROM {items} WHERE item IS NOT NULL{order}{limit}")

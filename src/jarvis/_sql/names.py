@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jarvis._sql.shape import as_json
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from jarvis._sql.driver import Driver
 
 _INTERN = "INSERT INTO names (name) VALUES (?) RETURNING id"
 _ID = "SELECT id FROM names WHERE {here} AND name = ?"
 _NAME = "SELECT name FROM names WHERE {here} AND id = ?"
+_NAMES = "SELECT id, name FROM names WHERE {here} AND id IN ({members}(?))"
 _MANY = 10_000  # the names that a connection remembers before it forgets them all
+
+
+class ErasedError(Exception):
+    """A name was erased after rows that use it were read: the rows must be read again."""
 
 
 class NameBook:
@@ -107,6 +116,18 @@ class Names:
                 self.texts = {}
             self.texts[name_id] = name
         return name
+
+    def texts_of(self, name_ids: Collection[int]) -> list[str]:
+        """Return the names with these ids, in their order; raise `ErasedError` if one is gone."""
+        try:
+            return [*map(self.texts.__getitem__, name_ids)]
+        except KeyError:
+            found = dict(self._driver.rows(self._driver.dialect.say(_NAMES), (as_json([*name_ids]),)))
+            if len(found) < len(name_ids):
+                raise ErasedError from None
+            if len(self.texts) + len(found) <= _MANY:
+                self.texts |= found
+            return [*map(found.__getitem__, name_ids)]
 
     def _remember(self, name: str, name_id: int) -> int:
         if len(self._ids) >= _MANY:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
+from jarvis._sql.names import ErasedError
 from jarvis._sql.select import COLUMNS, LIVE, Statement, count, select
 from jarvis._sql.shape import as_json, decides, tags_left, tags_test
 from jarvis.codec import InvalidMomentError, instant_of
@@ -44,10 +45,6 @@ ORDER BY e.instant DESC, e.row DESC LIMIT 1
 """
 _UUID_LENGTH = 36
 _MANY = 1_000  # the length of a list from which the garbage collector waits
-
-
-class ErasedError(Exception):
-    """A name was erased after rows that use it were read: the rows must be read again."""
 
 
 class Reader:

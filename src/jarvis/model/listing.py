@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Collection, Iterable
 from typing import Literal, Protocol
 
@@ -65,8 +66,11 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     def of(self, counts: dict[str, int]) -> dict[str, int]:
         """Return the part of all names, with their counts, that is asked for."""
-        prefix, after = self.prefix or "", self.after
-        names = sorted(name for name in counts if name.startswith(prefix) and (after is None or name > after))
+        names = sorted(counts)
+        if self.after is not None:
+            names = names[bisect.bisect_right(names, self.after) :]
+        if self.prefix is not None:
+            names = [name for name in names if name.startswith(self.prefix)]
         return {name: counts[name] for name in names[: self.limit]}
 
 
