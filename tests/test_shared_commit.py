@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 import apsw
 import pytest
 
+from jarvis._disk.locks import WriterLock
 from jarvis._sqlite import engine
+from jarvis._sqlite.write_queue import NO_COMMIT, Write, WriteQueue
 from jarvis.errors import StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 
@@ -218,6 +220,25 @@ print(interrupted)
 
     assert shown.stderr == ""
     assert int(shown.stdout) > 30
+
+
+def test_a_write_whose_shared_commit_fails_waits_once() -> None:
+    lock = WriterLock("unused", "unused")
+    queue = WriteQueue(lock, timeout_seconds=5)
+    own, other = (Write(lambda: None, (), NO_COMMIT) for _ in range(2))
+    other.queue()
+    queue._waiting.append(other)
+
+    def lead(write: Write) -> None:
+        commit = queue.join(write)
+        if len(commit.writes) > 1:
+            queue.part(commit.writes)
+        else:
+            commit.is_done = True
+
+    queue.make(own, lead, lambda: None)
+
+    assert list(queue._waiting) == [other]
 
 
 def _is_held(memory: MemoryModule) -> bool:

@@ -129,8 +129,9 @@ class WriteQueue:
                         self._lock.release()
                         if self._waiting:
                             self.wake_next()
-                    # The thread was not ready. Unless another one makes the write meanwhile, get ready and queue again.
-                    if not write.commit.is_done and (not write.is_queued or self._withdraw(write)):
+                    # The thread was not ready, or its shared commit failed. Unless another thread makes the write
+                    # meanwhile, get ready and queue again.
+                    if not write.commit.is_done and (self._withdraw(write) or not write.is_queued):
                         be_ready()
                         write.queue()
                         self._waiting.appendleft(write)
