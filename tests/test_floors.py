@@ -44,7 +44,6 @@ MOST_IMPORTS = 4.0
 
 MOST_LINES = 450
 LONG = {
-    "_sqlite/database.py": "every way in which a call is lent a connection, and how its transaction ends",
     "async_memory.py": "a line for each verb, and what a transaction across awaits needs",
     "capabilities.py": "signatures, and what they promise",
     "conformance/expiry.py": "a list of promises",

@@ -15,8 +15,8 @@ import apsw
 import pytest
 
 from jarvis._disk.locks import WriterLock
+from jarvis._sql.write_queue import NO_COMMIT, Write, WriteQueue
 from jarvis._sqlite import engine
-from jarvis._sqlite.write_queue import NO_COMMIT, Write, WriteQueue
 from jarvis.errors import StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 
@@ -144,7 +144,7 @@ from jarvis.persistent_memory import MemoryModule
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 memory = MemoryModule(storage_dir=sys.argv[1], compression="off")
 memory.bootstrap()
-waiting = memory.backend._database._leader.shared._waiting
+waiting = memory.backend._database.leader.shared._waiting
 outcomes = {}
 def write(number):
     value = {"text": "x" * (40_000_000 if number == 3 else 10)}
@@ -250,7 +250,7 @@ def _is_held(memory: MemoryModule) -> bool:
 
 
 def _await_waiting(memory: MemoryModule, count: int) -> None:
-    waiting: Any = memory.backend._database._leader.shared._waiting  # type: ignore[attr-defined]  # SQLite's
+    waiting: Any = memory.backend._database.leader.shared._waiting  # type: ignore[attr-defined]  # SQLite's
     deadline = time.monotonic() + 20
     while len(waiting) < count:
         assert time.monotonic() < deadline
@@ -283,7 +283,7 @@ def test_the_connection_that_writes_for_all_is_closed_when_another_takes_its_pla
                 threads = _start(4, lambda number: memory.record_task(str(number), {}))
                 _await_waiting(memory, 4)
             _join(threads)
-        assert database._leader._writer is not None
+        assert database.leader._writer is not None
         database.pool.distrust()  # as when another program has written
 
     assert len(database.pool._leases) <= 2

@@ -10,22 +10,21 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-from jarvis._calls.caller import current_task, foreign_task, no_transaction
-from jarvis._disk.locks import listed
+from jarvis._disk.locks import WriterLock, listed
+from jarvis._sql import lending
+from jarvis._sql.lending import Lending
 from jarvis._sqlite import engine, forks
 from jarvis._sqlite.connection import read_only
 from jarvis._sqlite.leader import Leader
-from jarvis._sqlite.pool import Lease, Pool, Thread
+from jarvis._sqlite.pool import Lease, Pool
 from jarvis._sqlite.store_file import MAX_TRIES, StoreFile
 from jarvis._sqlite.version_watch import VersionWatch
-from jarvis._sqlite.write_queue import NO_COMMIT, Write
 from jarvis.errors import (
     CorruptStoreError,
     JarvisError,
     ReadOnlyStoreError,
-    StoreAccessError,
     StoreBusyError,
     StoreMissingError,
     TransactionError,
@@ -33,8 +32,6 @@ from jarvis.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-    from types import FrameType
 
     from jarvis._sql.session import Session
     from jarvis.model.store_options import StoreOptions
@@ -47,7 +44,7 @@ _ERASING_AGAIN_SECONDS = 1.0
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
-class Database:
+class Database(Lending[Lease]):
     """The file at `path` and this process's connections to it; all namespaces of a store share it.
 
     It is the `jarvis._sql.lender.Lender` of SQLite.
@@ -58,6 +55,10 @@ class Database:
             `jarvis._sqlite.vault.Vault` has those of now.
     """
 
+    pool: Pool
+    lock: WriterLock
+    leader: Leader
+
     def __init__(self, path: Path, options: StoreOptions) -> None:
         self.file = StoreFile(path, options)
         self.options = options
@@ -66,7 +67,7 @@ class Database:
         self.busy_timeout_seconds = options.busy_timeout_seconds
         self.pool = Pool(self.file, options.histories)
         self._versions = VersionWatch(self.pool)
-        self._leader = Leader(self.pool, self._commit, self._finish_inside, options.busy_timeout_seconds)
+        self.leader = Leader(self.pool, self._commit, self._finish_inside, options.busy_timeout_seconds)
         self._finish_after = 0.0  # monotonic time before which writers do not try again to finish an erasure
         _databases.add(self)
         forks.take_care_of(self)
@@ -121,104 +122,6 @@ class Database:
             self.path, "writers keep changing it while it is read from where no lock can be had; retry"
         )
 
-    def _is_aside(self, thread: Thread) -> bool:
-        """Tell whether another call, or another task's transaction, is using the thread's connection."""
-        return (thread.call is not None and thread.is_closed()) or self._is_of_another_task(thread.session)
-
-    def _is_of_another_task(self, session: Lease | None) -> bool:
-        # While a change is made no other task runs, so `joined` saves the look at the task.
-        return bool(
-            session is not None
-            and session.depth
-            and not session.joined
-            and session.task is not current_task()
-            and self.lock.is_mine()
-        )
-
-    def _own(self, thread: Thread) -> Lease | None:
-        """Return the connection on which the caller, about to write, has a transaction open, or None.
-
-        Raises:
-            TransactionError: the caller interrupts a call, or meets another task's transaction.
-        """
-        if thread.call is not None:
-            thread.check(self.path)
-        session = thread.session
-        if session is None or not session.depth or not self.lock.is_mine():
-            return None
-        if not session.joined and session.task is not current_task():
-            raise foreign_task(self.path)
-        return session
-
-    def changing(self) -> AbstractContextManager[Lease]:
-        """Lend the calling thread its connection inside a transaction, or inside a savepoint of the open one.
-
-        The transaction commits when the block ends, and rolls back when it raises anything. Neither a call that
-        interrupts the calling function nor another task takes part in it.
-
-        Raises:
-            StoreError: the store is read-only, busy, full, damaged or gone; nothing of the block was kept.
-            TransactionError: the caller interrupts another call, or meets another task's transaction; or this process
-                was forked inside the block.
-        """
-        return self._begun(sys._getframe(1))
-
-    def transaction(self) -> AbstractContextManager[Lease]:
-        """Lend a connection as `changing` does, for a block whose calls of other verbs take part in the transaction."""
-        return self._begun(None)
-
-    @contextlib.contextmanager
-    def _begun(self, call: FrameType | None) -> Iterator[Lease]:
-        if self.read_only:
-            raise read_only(self.path)
-        thread = self.pool.threads.here
-        own = self._own(thread)
-        level = 0 if own is None else own.depth
-        closing = call or sys._getframe()
-        try:
-            thread.call = closing
-            session = self.pool.enter()
-            try:
-                if not level:
-                    session, before = self._lock_out(session, self.busy_timeout_seconds)
-                session.begin()
-                if not level:
-                    session.belong_to(current_task())
-                    if call:
-                        self.lock.announce()
-                thread.call = call
-                yield session
-                thread.call = closing
-                self._check_leaving(session, level)
-                if level:
-                    session.commit()
-                else:
-                    self._commit(session, before)
-            except BaseException as error:
-                thread.call = closing
-                if session.pid == os.getpid():
-                    session.roll_back(level)
-                if isinstance(error, (StoreAccessError, CorruptStoreError, ReadOnlyStoreError)):
-                    session.drop()
-                raise
-            finally:
-                if not level:
-                    session.belong_to(None)
-                    self.lock.release_for((session.pid, session.thread))
-                    self._leader.shared.wake_next()
-                self.pool.leave(session)
-        except BaseException:
-            if own is None:
-                self._put_right(thread)
-            else:
-                own.roll_back(level)
-            raise
-        finally:
-            thread.call = None
-            del closing  # else the frame would keep itself alive until the garbage collector runs
-        if not level:
-            self._finish_after_commit(session)
-
     @contextlib.contextmanager
     def alone(self, patience_seconds: float) -> Iterator[Lease]:
         """Lend the calling thread its connection outside of any transaction, and keep all other writers out.
@@ -237,7 +140,7 @@ class Database:
                 yield session
             finally:
                 self.lock.release()
-                self._leader.shared.wake_next()
+                self.leader.shared.wake_next()
                 self.pool.leave(session)
         except BaseException:
             self._put_right(thread)
@@ -253,7 +156,7 @@ class Database:
             StoreError, TransactionError: as for `alone`.
         """
         if self.read_only:
-            raise read_only(self.path)
+            raise self.read_only_error()
         if self.in_transaction():
             return self.within(work)
         with self.alone(0) as session:
@@ -298,50 +201,7 @@ class Database:
             self.pool.leave(session)
             session = self.pool.enter()
 
-    def change(self, work: Callable[[Lease, *Args], Result], *args: *Args) -> Result:
-        """Run `work` with a connection and `args`, and keep its changes whole or not at all; return its result.
-
-        Inside the calling task's transaction the changes are part of that. Elsewhere another thread may make them,
-        together with those of other threads, and they are durable when this returns. `work` may be called twice, and
-        uses no other store. A call that interrupts it takes no part in it, see also `letting_in`.
-
-        Raises:
-            StoreError: the store is read-only, busy, full, damaged or gone; nothing of `work` was kept.
-            TransactionError: the caller interrupts another call, or meets another task's transaction.
-        """
-        thread = self.pool.threads.here
-        session = thread.session
-        # If this thread is just making a change, this is part of it, and the session need not be checked.
-        if thread.call is not None or session is None or not session.joined or not self.lock.is_mine():
-            session = self._own(thread)
-        if session is None:
-            result: Result = self._share(Write(work, args, NO_COMMIT), thread)
-            return result
-        try:
-            thread.call = sys._getframe()
-            return work(session, *args) if session.joined else session.join(work, session, *args)
-        finally:
-            thread.call = None
-
-    def _share(self, write: Write, thread: Thread) -> Any:
-        if self.read_only:
-            raise read_only(self.path)
-        leader = self._leader
-        try:
-            thread.call = sys._getframe()
-            return leader.shared.make(write, leader.lead, leader.be_ready)
-        except BaseException:
-            self._put_right(thread)
-            raise
-        finally:
-            thread.call = None
-
-    def _put_right(self, thread: Thread) -> None:
-        """Clean up a call outside of transactions after an exception that was raised from outside at any place.
-
-        Each clean-up of a call stands twice, where it belongs and here: one exception can keep only one of the two
-        from running. Mostly there is nothing to do here.
-        """
+    def _put_right(self, thread: lending.Thread[Lease]) -> None:
         session = thread.session
         if session is not None:
             if (session.pid, session.thread) != (os.getpid(), threading.get_ident()):
@@ -351,31 +211,7 @@ class Database:
             self.pool.leave(session)
         self.lock.release()
         self.pool.let_go()
-        self._leader.shared.wake_next()
-
-    def within(self, work: Callable[[Lease], Result]) -> Result:
-        """Run `work` with the connection on which the caller has a transaction open; return its result.
-
-        Raises:
-            TransactionError: the caller has none.
-        """
-        session, thread = self.own_session(), self.pool.threads.here
-        try:
-            thread.call = sys._getframe()
-            return work(session)
-        finally:
-            thread.call = None
-
-    def own_session(self) -> Lease:
-        """Return the connection on which the caller has a transaction open; without one raise `TransactionError`."""
-        thread = self.pool.threads.here
-        session = thread.session
-        if session is not None and session.joined and thread.call is None and self.lock.is_mine():
-            return session  # of the change that this thread is making; `_own` returns the same at more cost
-        session = self._own(thread)
-        if session is None:
-            raise no_transaction(self.path)
-        return session
+        self.leader.shared.wake_next()
 
     def announce(self) -> None:
         """Say that the caller's transaction is about to end: its date is read after this."""
@@ -391,41 +227,6 @@ class Database:
         """
         if not self.in_transaction():
             self.lock.await_commit(self.busy_timeout_seconds)
-
-    def change_as_one(self, work: Callable[[], Result]) -> Result:
-        """Run `work` as `change` does; the verbs that it calls take part in the change."""
-        thread = self.pool.threads.here
-        session = thread.session
-        may_be_inside = thread.call is not None or (session is not None and session.depth > 0)
-        session = self._own(thread) if may_be_inside else None
-        if session is None:
-            result: Result = self._share(Write(work, (), NO_COMMIT, lets_in=True), thread)
-            return result
-        return work() if session.joined else session.join(work)
-
-    def letting_in(self, work: Callable[[], Result]) -> Result:
-        """Run `work` inside `change` so that the verbs it calls take part in the change; return its result."""
-        thread = self.pool.threads.here
-        call = thread.call
-        try:
-            thread.call = None
-            return work()
-        finally:
-            thread.call = call
-
-    def _check_leaving(self, session: Lease, level: int) -> None:
-        if session.pid != os.getpid():
-            raise TransactionError(f"{self.path}: forked inside the transaction, which belongs to the parent process")
-        if session.thread != threading.get_ident():
-            raise TransactionError(
-                f"{self.path}: a transaction was left in another thread than it was entered in; nothing of it was kept"
-            )
-        if session.task is not current_task():
-            raise TransactionError(
-                f"{self.path}: a transaction was left in another task than it was entered in; nothing of it was kept"
-            )
-        if session.depth != level + 1:
-            raise TransactionError(f"{self.path}: a transaction was left before one that was entered inside it")
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Lease]:
@@ -475,6 +276,10 @@ class Database:
         finally:
             thread.call = None
 
+    def read_only_error(self) -> ReadOnlyStoreError:
+        """Return the error for a change of a store that is open for reading only."""
+        return read_only(self.path)
+
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""
         return engine.corrupt(self.path, finding)
@@ -502,20 +307,9 @@ class Database:
     def check_may_rewrite(self) -> None:
         """Raise our error if the caller may not replace files: the store is read-only, or a transaction is open."""
         if self.read_only:
-            raise read_only(self.path)
+            raise self.read_only_error()
         if self._own(self.pool.threads.here):
             raise TransactionError(f"{self.path}: that cannot be done inside a transaction; leave it first")
-
-    def in_transaction(self) -> Lease | None:
-        """Return the connection on which the caller has a transaction open, or None.
-
-        A call that interrupts the one with the transaction has none, nor has another task than the one that opened it.
-        """
-        thread = self.pool.threads.here
-        session = thread.session
-        if session is None or not session.depth or not self.lock.is_mine() or self._is_aside(thread):
-            return None
-        return session
 
     def shutdown(self) -> None:
         """Close idle connections, let the others close when they are returned, and fold the log into the file.
@@ -597,7 +391,7 @@ class Database:
     def after_fork_in_child(self) -> None:
         """Start again with no connections."""
         self.pool.after_fork_in_child()
-        self._leader.start_again()
+        self.leader.start_again()
 
 
 @atexit.register

@@ -1,4 +1,4 @@
-"""`Leader`: makes the writes of several threads in one transaction, see `jarvis._sqlite.write_queue`."""
+"""`Leader`: makes the writes of several threads in one transaction, see `jarvis._sql.write_queue`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jarvis._sqlite.write_queue import NO_COMMIT, Write, WriteQueue
+from jarvis._sql.write_queue import NO_COMMIT, Write, WriteQueue
 from jarvis.errors import CorruptStoreError, JarvisError, ReadOnlyStoreError, StoreAccessError
 
 if TYPE_CHECKING:

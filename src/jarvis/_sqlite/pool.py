@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from jarvis._calls.caller import Gate, holding, let_go
+from jarvis._calls.caller import holding, let_go
 from jarvis._disk.files import Stamp
 from jarvis._disk.locks import listed
-from jarvis._sql import registry
+from jarvis._sql import lending, registry
 from jarvis._sql.names import NameBook
-from jarvis._sql.session import Session
 from jarvis._sqlite import engine
 from jarvis._sqlite.connection import Connection
 from jarvis._sqlite.opening import Opening
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 _LEFT_SECONDS = 0.02  # an iteration that hands out nothing for so long while a fork waits may be left for ever
 
 
-class Lease(Session):
+class Lease(lending.Lease):
     """A session on a connection of its own. Only the thread that owns it calls its methods; any thread may call `close`
     while `busy` is 0.
 
@@ -53,9 +52,6 @@ class Lease(Session):
         immutable: None, or the stamp of a file that it reads without locks: valid only while nobody writes.
         is_suspended: it belongs to an iteration that has handed out an entry, and may stay open for ever.
         handed_out: how many entries that iteration has handed out.
-        task: the task that has the transaction open (`jarvis._calls.caller.current_task`), if other verbs take part.
-        pid: the process that opened it.
-        thread: the thread that uses it.
         closed: the connection is closed.
         guard: held to close the connection, or to use that of another thread.
     """
@@ -102,10 +98,6 @@ class Lease(Session):
     def hand_over(self) -> None:
         """Be used by the calling thread from here on; nobody else uses it."""
         self.busy, self.thread = 0, threading.get_ident()
-
-    def belong_to(self, task: object) -> None:
-        """Let its transaction be one of a task, None for one that has ended."""
-        self.task = task
 
     def suspend(self) -> None:
         """Be left alone by an iteration, perhaps for ever."""
@@ -160,14 +152,13 @@ class _ThreadEnd:
                 pool.retire(self._session)
 
 
-class Thread(Gate):
+class Thread(lending.Thread[Lease]):
     """A thread's part of a store: its connection, and its call in progress."""
 
-    __slots__ = ("end", "session")
+    __slots__ = ("end",)
 
     def __init__(self) -> None:
         super().__init__()
-        self.session: Lease | None = None
         self.end: _ThreadEnd | None = None
 
     def lend(self, session: Lease, end: _ThreadEnd | None = None) -> None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jarvis._disk.locks import WriterLock
+    from jarvis.errors import StoreBusyError
 
 MOST = 128
 """How many writes share a commit at most: the last of them waits for the work of all others."""
@@ -87,6 +87,19 @@ class Write(msgspec.Struct, eq=False):
                 return
 
 
+class Turns(Protocol):
+    """The lock of those who write, as far as it concerns the threads of this process."""
+
+    def try_threads(self) -> bool:
+        """Take it if no other thread has it. Call `release` next, also if this raises."""
+
+    def release(self) -> None:
+        """Give it to the next waiter; no-op if the calling thread does not hold it."""
+
+    def busy(self, timeout_seconds: float) -> StoreBusyError:
+        """Return the error of a wait that took too long."""
+
+
 class WriteQueue:
     """The writes of this process that wait for the writers' lock of one store.
 
@@ -98,7 +111,7 @@ class WriteQueue:
         is_crowded: the last commit was shared.
     """
 
-    def __init__(self, lock: WriterLock, timeout_seconds: float) -> None:
+    def __init__(self, lock: Turns, timeout_seconds: float) -> None:
         self._lock, self._timeout = lock, timeout_seconds
         self._waiting: deque[Write] = deque()
         self.is_crowded = False
