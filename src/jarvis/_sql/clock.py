@@ -10,7 +10,7 @@ from jarvis.model.rules import own_instant
 if TYPE_CHECKING:
     from jarvis._sql.driver import Driver
 
-_KEEP_MOMENT = "INSERT INTO commits (last, first, moment) VALUES (?, ?, ?)"
+_KEEP_MOMENT = "INSERT INTO commits ({column_here}last, first, moment) VALUES ({value_here}?, ?, ?)"
 
 
 class Mark(NamedTuple):
@@ -173,7 +173,7 @@ class Clock:
         for table in ("commits", "gaps"):
             self._driver.run(self._driver.dialect.say(f"DELETE FROM {table} WHERE {{here}}"))
         if self.begins is not None:
-            self._driver.run(_KEEP_MOMENT, (self.commit_number, 1, instant))
+            self._record(1, instant)
         self.begin_past(None if self.begins is None else instant)
 
     def feed_from(self, number: int) -> None:
@@ -198,7 +198,12 @@ class Clock:
             return
         follows_others = self.begins is None and self.began > 0
         if not is_told or follows_others:
-            self._driver.run(_KEEP_MOMENT, (self.commit_number, self.began + 1, self.moment()))
+            self._driver.run(
+                self._driver.dialect.say(_KEEP_MOMENT), (self.commit_number, self.began + 1, self.moment())
+            )
         if self.begins is None:
             self.begin_past(self.made)
             self.fed_from = self.began
+
+    def _record(self, first: int, moment: int) -> None:
+        self._driver.run(self._driver.dialect.say(_KEEP_MOMENT), (self.commit_number, first, moment))

@@ -18,7 +18,11 @@ class Dialect:
         here: the condition for a row to be in the namespaces of the session.
         unindexed: stands before a column in a condition, and keeps the planner from an index that begins with it.
         join_in_order: joins tables so that the first one is the outer loop: its order is that of the rows.
-        members: stands before a parameter in parentheses, a JSON list, and selects its members as ``value``.
+        clock: the row of the clock that the session sees; with ``{here}``, and NULL columns before the first change.
+        column_here, value_here: stand before other columns and values of an INSERT: the namespace of the session, where
+            a table needs it.
+        members, numbers: stands before a parameter in parentheses, a JSON list of texts or of numbers, and selects its
+            members as ``value``.
         pages: the statement that returns about how many pages the store has.
         value_at: the function that returns what is at a path, such as ``$[0]."key"``, of a JSON text: a number, a text,
             true as 1, false as 0, an object as text that begins with ``{``; NULL for null, or if there is nothing. The
@@ -32,7 +36,11 @@ class Dialect:
         here: str,
         unindexed: str,
         join_in_order: str,
+        clock: str,
+        column_here: str,
+        value_here: str,
         members: str,
+        numbers: str,
         pages: str,
         value_at: str = "",
         kind_at: str = "",
@@ -41,7 +49,11 @@ class Dialect:
             "{here}": here,
             "{unindexed}": unindexed,
             "{join_in_order}": join_in_order,
+            "{clock}": clock,
+            "{column_here}": column_here,
+            "{value_here}": value_here,
             "{members}": members,
+            "{numbers}": numbers,
             "{pages}": pages,
             "{value_at}": value_at,
             "{kind_at}": kind_at,

@@ -8,7 +8,6 @@ must not stay.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,7 +89,7 @@ def keep_created(session: Session, place: Place, encoded: str, named: Named) -> 
 
 def keep_erasure(session: Session, namespace: str, count: int) -> None:
     """Store when and by whom `count` memories of a namespace were erased."""
-    place = (session.clock.next_commit(), session.clock.dated(), digest_of(namespace))
+    place = (session.clock.next_commit(), session.clock.dated(), session.digest_of(namespace))
     keep(session, place, signed(session, "erase"), (None, None, None), None, count)
 
 
@@ -138,7 +137,7 @@ def changes(session: Session, namespace: str, after: int | str, limit: int) -> l
     if after < begins or after > clock.commit_number:  # a cursor of another store, or of a later copy
         raise CursorExpiredError(str(asked), cursor_of(begins, generation))
     last = session.clock.began if session.depth else clock.commit_number
-    bound = {"namespace": session.names.fresh_id_of(namespace), "digest": digest_of(namespace)}
+    bound = {"namespace": session.names.fresh_id_of(namespace), "digest": session.digest_of(namespace)}
     answer: list[Change] = []
     span = max(_LOOKED_AT, 2 * limit)  # numbers of entries that were changed since yield nothing
     while after < last and len(answer) < limit:
@@ -210,8 +209,3 @@ def _creator(body: Body) -> Author:
     return creator_in(
         provenance if isinstance(provenance, dict) else {"module": provenance[0], "task_id": provenance[1]}
     )
-
-
-def digest_of(namespace: str) -> int:
-    """Return the number under which erasures of a namespace are stored: below 0, where no id of a name is."""
-    return -int.from_bytes(hashlib.blake2b(namespace.encode(), digest_size=7).digest()) - 1

@@ -128,7 +128,7 @@ def keep(
     row, instant, version = state
     made, change = session.clock.dated(), feed.signed(session, operation)
     end = (commit, made, change, change_checksum(commit, made, change), namespace, row)
-    before = session.rows(_BEFORE_RENEWAL, (namespace, row)) if is_renewed else []
+    before = session.rows(session.say(_BEFORE_RENEWAL), (namespace, row)) if is_renewed else []
     if before:
         first = side_tables.Stored(*before[0])
         side_tables.take(session, (namespace, instant, row), tags)
@@ -219,7 +219,7 @@ def cutoff(session: Session, namespace: str, look: LookBack, now: int, asked: di
 def _is_dated_back(session: Session, namespace: str, instant: int, now: int, asked: dict[str, object]) -> bool:
     """Tell whether a change dated until `instant` was made after changes that are dated ahead of the clock."""
     ahead = session.rows(session.say(_FIRST_AHEAD), (now,))
-    bindings = {"as_of": instant, "namespace": asked["namespace"], "digest": feed.digest_of(namespace)}
+    bindings = {"as_of": instant, "namespace": asked["namespace"], "digest": session.digest_of(namespace)}
     return bool(ahead and session.rows(_DATED_BACK, {**bindings, "ahead": ahead[0][0]}))
 
 
@@ -230,7 +230,7 @@ def bound(seen: Cutoff) -> dict[str, int]:
 
 def _refuse_erased(session: Session, namespace: str, seen: Cutoff, asked: dict[str, object]) -> None:
     """Raise if memories were erased since, unless the question is for an id that was known before and still is."""
-    bindings = {**bound(seen), "digest": feed.digest_of(namespace)}
+    bindings = {**bound(seen), "digest": session.digest_of(namespace)}
     del bindings["latest"]
     first, last, made = session.rows(session.say(_ERASED_SINCE), bindings)[0]
     if first is None or ("id" in asked and session.rows(_WAS_KNOWN, {**asked, "number": first})):
@@ -282,5 +282,5 @@ SELECT max(expires) FROM (
     UNION ALL
     SELECT x.expires FROM revisions AS x WHERE {expired} AND {tables.REMOVED}
         AND EXISTS (SELECT 1 FROM revisions AS r WHERE {earlier} AND r.ended <= x.ended)
-)
+) AS expired
 """

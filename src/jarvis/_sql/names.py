@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _INTERN = "INSERT INTO names (name) VALUES (?) RETURNING id"
 _ID = "SELECT id FROM names WHERE {here} AND name = ?"
 _NAME = "SELECT name FROM names WHERE {here} AND id = ?"
-_NAMES = "SELECT id, name FROM names WHERE {here} AND id IN ({members}(?))"
+_NAMES = "SELECT id, name FROM names WHERE {here} AND id IN ({numbers}(?))"
 _MANY = 10_000  # the names that a connection remembers before it forgets them all
 
 

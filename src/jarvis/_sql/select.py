@@ -34,7 +34,7 @@ BOUNDS = {
 
 COLUMNS = f"e.row, e.id, e.category, e.key, e.entity_type, e.entity_id, e.instant, e.version, e.expires, {VALUE}"
 
-_LISTED = "{members}(:listed)"
+_LISTED = "{numbers}(:listed)"
 
 
 class Statement(NamedTuple):

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from jarvis._sql import tables
-from jarvis._sql.clock import Clock, Mark
+from jarvis._sql.clock import Clock
 from jarvis._sql.names import NameBook, Names
 from jarvis.errors import JarvisError, StoreError
 from jarvis.model.record import Body, decode_body
@@ -52,7 +52,7 @@ class Session:
         self.is_committed = self.is_still = self.joined = False
         self.signature: Signature | None = None
         self._last_read: tuple[int, str, tuple[Any, ...], tuple[str, ...]] | None = None
-        self._marks: list[tuple[Mark, Signature | None]] = []  # of each savepoint
+        self._marks: list[tuple[Any, Signature | None]] = []  # of each savepoint
 
     # --- transactions ----------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class Session:
         """Begin a transaction (nobody else writes meanwhile), or a savepoint inside the open one."""
         if self.depth:
             self.driver.save(self.depth)
-            self._marks[self.depth - 1 :] = [(self.clock.mark(), self.signature)]
+            self._marks[self.depth - 1 :] = [(self._mark(), self.signature)]
             self.depth += 1
             return
         self.is_committed = self.joined = False
@@ -99,13 +99,12 @@ class Session:
 
     def roll_back(self, level: int = 0) -> None:
         """Roll back the changes since the `begin` that raised the depth above `level`; no-op if none did."""
-        self.names.forget()
         self._last_read = None
         if level == 0:
             self._roll_back_all()
         elif self.depth > level:
             mark, self.signature = self._marks[level - 1]
-            self.clock.back_to(mark)
+            self._back_to(mark)
             try:
                 self.driver.back_to(level)
             except StoreError:  # interrupted between its release and our note of it: roll back everything
@@ -115,9 +114,21 @@ class Session:
     def _roll_back_all(self) -> None:
         self.depth = 0
         self.is_still = self.joined = False
+        self._forget()
+        self.driver.roll_back()
+
+    # What a database overrides whose transactions have a clock for each namespace.
+
+    def _mark(self) -> Any:
+        return self.clock.mark()
+
+    def _back_to(self, mark: Any) -> None:
+        self.names.forget()
+        self.clock.back_to(mark)
+
+    def _forget(self) -> None:
         self.names.forget()
         self.clock.forget()
-        self.driver.roll_back()
 
     def join(self, work: Callable[[*Args], Result], *args: *Args) -> Result:
         """Return what `work` returns, given `args`; it is one change, and all it calls is a part of the transaction."""
@@ -181,6 +192,10 @@ class Session:
             return self.clock.row()
         keeps_past = self.driver.keeps_past()
         return tables.clock_row(self.rows(self.say(tables.READ_CLOCK if keeps_past else tables.READ_FIRST_CLOCK))[0])
+
+    def digest_of(self, namespace: str) -> int:
+        """Return the number under which erasures of a namespace are stored."""
+        return tables.digest_of(namespace)
 
     def moment_of(self, commit: int, made: int) -> int:
         """Return when a change became visible: the moment of its transaction if recorded, or else `made`."""

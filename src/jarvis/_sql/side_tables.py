@@ -181,14 +181,14 @@ class Stored(NamedTuple):
         return self.namespace, self.instant, self.row
 
 
-_NAME = "(SELECT name FROM names WHERE names.id = s.{})"
+_NAME = "(SELECT name FROM names WHERE {{here}} AND names.id = s.{})"
 _STATE = f"""
 s.row, s.namespace, s.id, {_NAME.format("category")}, s.category, s.key, {_NAME.format("entity_type")}, s.entity_type,
 s.entity_id, s.instant, s.version, s.body, s.packed
 """
 STATES = {
-    "entries": f"SELECT * FROM (SELECT row AS number, NULL, NULL, {_STATE} FROM entries AS s)",
-    "revisions": f"SELECT * FROM (SELECT ended AS number, ended, made, {_STATE} FROM revisions AS s)",
+    "entries": f"SELECT * FROM (SELECT row AS number, NULL, NULL, {_STATE} FROM entries AS s) AS states",
+    "revisions": f"SELECT * FROM (SELECT ended AS number, ended, made, {_STATE} FROM revisions AS s) AS states",
 }
 """By table: the statement that selects its states as they are stored, by their `number`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import hashlib
 from typing import Any, NamedTuple
 
 COPY, RESTORED = 1, 2
@@ -78,6 +79,11 @@ def change_checksum(ended: int, made: int, change: str) -> int:
     return (binascii.crc32(change.encode(), binascii.crc32(b"%d" % made)) + ended) & 0xFFFFFFFF
 
 
+def digest_of(namespace: str) -> int:
+    """Return the number under which erasures of a namespace are stored: below 0, where no id of a name is."""
+    return -int.from_bytes(hashlib.blake2b(namespace.encode(), digest_size=7).digest()) - 1
+
+
 def event_checksum(fields: tuple[object, ...]) -> int:
     """Return the CRC-32 in `events.checksum` of the columns before it."""
     return binascii.crc32(repr(fields).encode())
@@ -98,19 +104,21 @@ class ClockRow(NamedTuple):
 
 
 _NEWEST_ENTRY = "(SELECT row, instant FROM entries WHERE {here} ORDER BY row DESC LIMIT 1) AS newest"
-_FROM_CLOCK = f"FROM clock LEFT JOIN {_NEWEST_ENTRY} ON TRUE WHERE {{here}}"
+_FROM_CLOCK = f"FROM {{clock}} LEFT JOIN {_NEWEST_ENTRY} ON TRUE WHERE {{here}}"
 READ_FIRST_CLOCK = f"SELECT row, instant, commit_number, made, names_generation {_FROM_CLOCK}"
 CLOCK_FIELDS = f"row, instant, {CLOCK_COLUMNS} {_FROM_CLOCK}"
 READ_CLOCK = f"SELECT {CLOCK_FIELDS}"
 
 
 def clock_row(read: tuple[Any, ...]) -> ClockRow:
-    """Return the clock of a row of `READ_CLOCK`.
+    """Return the clock of a row of `READ_CLOCK`; its fields are NULL before the first change.
 
     A change that only adds or replaces an entry, at an instant that the module made, records its number and its
     instant in that entry and leaves the clock's page alone; any other change writes the clock.
     """
     row, instant, commit_number, made, *rest = read
+    if commit_number is None:
+        return ClockRow(0, 0, 0)
     if row is not None and row > commit_number:
         commit_number, made = row, instant
     return ClockRow(commit_number, made, *rest)

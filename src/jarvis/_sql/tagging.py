@@ -29,7 +29,7 @@ UPDATE past_tags SET (instant, made) = (
     SELECT r.instant, r.made FROM revisions AS r WHERE r.namespace = past_tags.namespace AND r.ended = past_tags.ended
 ) WHERE {here} AND (instant > :now OR made > :now)
 """
-_NAME = "(SELECT name FROM names WHERE id = {})"
+_NAME = "(SELECT name FROM names WHERE {{{{here}}}} AND id = {})"
 _STORED = f"""
 SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
     {_NAME.format("entity_type")}, instant, {{}} FROM {{}} ORDER BY row

@@ -166,7 +166,7 @@ def _move(connection: apsw.Connection, path: str, *, has_created: bool) -> int:
             (commit, DEFAULT_NAMESPACE, entry_id, category, key, entity_type, entity_id, instant, encoded, checksum),
         )
     session = Session(Connection(connection, path), NameBook(), Histories(HistoryPolicy()), registry.SIDE_TABLES)
-    for state in session.each(STATES["entries"]):
+    for state in session.each(session.say(STATES["entries"])):
         put_again(session, Stored(*state))
     schema.begin_history(connection, commit, 0, 0)
     return commit

@@ -107,7 +107,9 @@ def _compare_states(
     connection: apsw.Connection, path: str, sql: str, sides: list[SideTable], *, is_past: bool = False
 ) -> None:
     statements = ((side, side.stored(is_past=is_past)) for side in sides)
-    stored = [(side, _Grouped(connection.execute(rows))) for side, rows in statements if rows is not None]
+    stored = [
+        (side, _Grouped(connection.execute(engine.DIALECT.say(rows)))) for side, rows in statements if rows is not None
+    ]
     for *fields, ended, made, expires, packed, created, body, checksum in connection.execute(sql):
         content = (*fields, expires) if expires is not None else tuple(fields)
         if tables.row_checksum(content, body, packed) != checksum:

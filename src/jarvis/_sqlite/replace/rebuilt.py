@@ -148,7 +148,8 @@ class Rebuilder:
             while True:
                 with self._copy.used() as copy, copy:
                     session = self._session(copy)
-                    states = session.rows(f"{select} WHERE number > ? ORDER BY number LIMIT ?", (last, _AT_ONCE))
+                    sql = session.say(f"{select} WHERE number > ? ORDER BY number LIMIT ?")
+                    states = session.rows(sql, (last, _AT_ONCE))
                     for state in states:
                         side_tables.put_again(session, Stored(*state))
                 if not states:
@@ -178,7 +179,7 @@ class Rebuilder:
         session = self._session(copy)
         for table, keys in changed.items():
             for key in keys if table in side_tables.STATES else ():
-                for state in session.rows(f"{side_tables.STATES[table]} WHERE number = ?", key):
+                for state in session.rows(session.say(f"{side_tables.STATES[table]} WHERE number = ?"), key):
                     do(session, Stored(*state))
 
     def finish(self, read: Read) -> None:
