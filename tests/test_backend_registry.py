@@ -69,7 +69,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def test_the_backends_of_jarvis_are_known() -> None:
-    assert known_backends() == ["json", "sqlite"]
+    assert known_backends() == ["json", "postgresql", "sqlite"]
 
 
 @pytest.mark.parametrize(("name", "cls"), [("json", JSONBackend), ("sqlite", SQLiteBackend), ("SQLite", SQLiteBackend)])
@@ -86,7 +86,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones_and_the_nearest() -> No
     with pytest.raises(UnknownBackendError) as caught:
         load_backend("sqllite")
 
-    assert str(caught.value) == "no backend named 'sqllite'; known: json, sqlite (did you mean 'sqlite'?)"
+    assert str(caught.value) == "no backend named 'sqllite'; known: json, postgresql, sqlite (did you mean 'sqlite'?)"
 
 
 def test_a_backend_is_imported_only_when_it_is_asked_for() -> None:
@@ -106,14 +106,14 @@ def test_a_backend_is_imported_only_when_it_is_asked_for() -> None:
 def test_an_installed_package_adds_a_backend(install: Install) -> None:
     install("dict_store", DICT_BACKEND, dict="dict_store:DictBackend")
 
-    assert known_backends() == ["dict", "json", "sqlite"]
+    assert known_backends() == ["dict", "json", "postgresql", "sqlite"]
     assert load_backend("DICT").__name__ == "DictBackend"
 
 
 def test_an_unknown_name_is_answered_with_what_packages_add(install: Install) -> None:
     install("dict_store", DICT_BACKEND, dict="dict_store:DictBackend")
 
-    with pytest.raises(UnknownBackendError, match=r"known: dict, json, sqlite \(did you mean 'dict'\?\)"):
+    with pytest.raises(UnknownBackendError, match=r"known: dict, json, postgresql, sqlite \(did you mean 'dict'\?\)"):
         load_backend("dicct")
 
 
@@ -122,7 +122,7 @@ def test_a_package_cannot_take_a_name_of_jarvis(install: Install, name: str) -> 
     install("dict_store", DICT_BACKEND, **{name: "dict_store:DictBackend"})
 
     assert load_backend(name) is SQLiteBackend
-    assert known_backends() == ["json", "sqlite"]
+    assert known_backends() == ["json", "postgresql", "sqlite"]
 
 
 def test_a_name_that_two_packages_register_differently_is_refused(install: Install) -> None:
@@ -157,7 +157,7 @@ def test_a_broken_package_disturbs_no_other_backend(install: Install) -> None:
     install("broken_store", "raise RuntimeError", broken="broken_store:Backend")
 
     assert load_backend("sqlite") is SQLiteBackend
-    assert known_backends() == ["broken", "json", "sqlite"]
+    assert known_backends() == ["broken", "json", "postgresql", "sqlite"]
 
 
 @pytest.mark.parametrize("target", ["dict_store:make", "builtins:dict", "dict_store"])
@@ -206,7 +206,7 @@ def test_an_option_that_a_backend_lacks_is_named_with_the_backends_that_have_it(
     with pytest.raises(UnsupportedError) as caught:
         open_backend("dict", tmp_path, namespace="alice", read_only=True)
 
-    assert str(caught.value) == "the backend 'dict' has no option 'read_only'; json and sqlite have"
+    assert str(caught.value) == "the backend 'dict' has no option 'read_only'; json, postgresql and sqlite have"
 
 
 def test_an_option_that_no_backend_has_is_named(tmp_path: Path, install: Install) -> None:
@@ -231,7 +231,7 @@ def test_an_error_of_the_constructor_itself_stays_what_it_is(tmp_path: Path, ins
 
 @pytest.mark.parametrize("protocol", [Transactional, Namespaced])
 def test_a_capability_is_answered_with_the_backends_that_have_it(protocol: type) -> None:
-    assert backends_with(protocol) == ["json", "sqlite"]
+    assert backends_with(protocol) == ["json", "postgresql", "sqlite"]
 
 
 def test_a_capability_that_no_backend_has_is_answered_with_none() -> None:

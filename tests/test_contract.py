@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from jarvis.conformance import BackendContract
 from jarvis.conformance.fixtures import OpenBackend
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFunction
+from jarvis.postgresql_backend import PostgreSQLBackend
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import BackendWrapper
 
 from .plain_sqlite import PlainBackend
+from .postgresql import a_database
 
 PAGE: dict[str, Any] = {"__name__": "write_a_backend"}
 _TEXT = (Path(__file__).parent.parent / "docs" / "how-to" / "write-a-backend.md").read_text(encoding="utf-8")
@@ -46,6 +49,21 @@ class TestSQLiteEncrypted(BackendContract):
     def open_backend(self, tmp_path: Path) -> OpenBackend:
         keys = [KeyFunction(a_key)]
         return lambda: SQLiteBackend(tmp_path / "memory.db", durability="normal", encryption="required", keys=keys)
+
+
+class TestPostgreSQL(BackendContract):
+    @pytest.fixture
+    def open_backend(self) -> Iterator[OpenBackend]:
+        backends: list[PostgreSQLBackend] = []
+
+        def open_it() -> PostgreSQLBackend:
+            backends.append(PostgreSQLBackend(dsn, durability="normal"))
+            return backends[-1]
+
+        with a_database() as dsn:
+            yield open_it
+            for backend in backends:
+                backend.shutdown()
 
 
 class TestJSON(BackendContract):

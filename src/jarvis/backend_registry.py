@@ -6,6 +6,7 @@ mean the classes of jarvis.
 
 from __future__ import annotations
 
+import contextlib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ from jarvis.model.store_options import USUAL, StoreOptions
 from jarvis.storage_backend import Location, StorageBackend
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from importlib.metadata import EntryPoint
 
 Capability = TypeVar("Capability")
@@ -25,8 +27,12 @@ ENTRY_POINT_GROUP = "jarvis.storage_backends"
 
 _BUILT_IN = {
     "json": ("jarvis.json_backend", "JSONBackend"),
+    "postgresql": ("jarvis.postgresql_backend", "PostgreSQLBackend"),
     "sqlite": ("jarvis.sqlite_backend", "SQLiteBackend"),
 }
+
+_EXTRAS = frozenset(("postgresql",))
+"""Backends that need packages which are not installed with jarvis, by the extra of their name."""
 
 
 def known_backends() -> list[str]:
@@ -44,11 +50,12 @@ def load_backend(name: str) -> type[StorageBackend]:
 
     Raises:
         UnknownBackendError: no usable class is registered under the name.
+        UnsupportedError: a package that the backend needs is not installed.
 
     >>> load_backend("zebra")
     Traceback (most recent call last):
     ...
-    jarvis.errors.UnknownBackendError: no backend named 'zebra'; known: json, sqlite
+    jarvis.errors.UnknownBackendError: no backend named 'zebra'; known: json, postgresql, sqlite
     """
     text = plain_text(name)
     if text is None:
@@ -56,7 +63,14 @@ def load_backend(name: str) -> type[StorageBackend]:
     name, folded = text, text.lower()
     if folded in _BUILT_IN:
         module, attribute = _BUILT_IN[folded]
-        built_in: type[StorageBackend] = getattr(import_module(module), attribute)
+        try:
+            built_in: type[StorageBackend] = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if folded not in _EXTRAS or str(error.name).startswith("jarvis"):
+                raise
+            raise UnsupportedError(
+                f"the backend {folded!r} needs the package {error.name}: pip install 'jarvis-memory[{folded}]'"
+            ) from None
         return built_in
     points = [point for point in _entry_points() if point.name.lower() == folded]
     targets = sorted({point.value for point in points})
@@ -95,8 +109,9 @@ def open_backend(
         foreign = sorted(option for option in given if not _takes(cls, option))
         if not foreign:
             raise  # an error of the constructor itself
-        able = [other for other in _BUILT_IN if all(_takes(load_backend(other), option) for option in foreign)]
-        way_out = f"; {' and '.join(able)} {'have' if len(able) > 1 else 'has'}" if able else ""
+        able = [other for other, backend in _installed() if all(_takes(backend, option) for option in foreign)]
+        listed_able = " and ".join([", ".join(able[:-1]), able[-1]] if len(able) > 1 else able)
+        way_out = f"; {listed_able} {'have' if len(able) > 1 else 'has'}" if able else ""
         listed = ", ".join(map(repr, foreign))
         raise UnsupportedError(f"the backend {name!r} has no option {listed}{way_out}") from None
     return backend
@@ -117,13 +132,13 @@ def cached(backend: StorageBackend, limits: CacheLimits) -> StorageBackend:
 
 
 def backends_with(protocol: type) -> list[str]:
-    """Return the names of jarvis's own backends that have a capability, sorted.
+    """Return the names of jarvis's own backends that have a capability and are installed, sorted.
 
     >>> from jarvis.capabilities import Transactional
     >>> "sqlite" in backends_with(Transactional)
     True
     """
-    return [name for name in sorted(_BUILT_IN) if protocol in load_backend(name).capabilities]
+    return [name for name, backend in _installed() if protocol in backend.capabilities]
 
 
 def ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:
@@ -137,6 +152,13 @@ def ask(backend: StorageBackend, protocol: type[Capability]) -> Capability:
     except UnsupportedError as error:
         known = ", ".join(backends_with(protocol))
         raise UnsupportedError(f"{error}; backends that have it: {known}") from None
+
+
+def _installed() -> Iterator[tuple[str, type[StorageBackend]]]:
+    """Yield the name and class of each of jarvis's own backends whose packages are installed, sorted."""
+    for name in sorted(_BUILT_IN):
+        with contextlib.suppress(UnsupportedError):
+            yield name, load_backend(name)
 
 
 def _entry_points() -> list[EntryPoint]:

@@ -139,6 +139,9 @@ def bind(
             bound.update((f"tag_{index}", number) for index, number in enumerate(wanted))
     if None in bound.values():
         return None
+    named = (query.key, query.entity_id, query.key_prefix, query.category_prefix)
+    if any(type(text) is str and "\0" in text for text in named):
+        return None  # no stored name has a NUL, and not every database has a text with one
     if query.key is not None:
         bound["key"] = query.key
     if query.entity_id is not None and query.entity_id is not ABSENT:
@@ -153,7 +156,7 @@ def bind(
     bound["now"] = now
     excluded: tuple[str, ...] = ()
     if query.exclude_tags is not None and len(query.exclude_tags) <= FEW:
-        excluded = tuple(dict.fromkeys(query.exclude_tags))
+        excluded = tuple(tag for tag in dict.fromkeys(query.exclude_tags) if "\0" not in tag)
         bound.update((f"excluded_{index}", tag) for index, tag in enumerate(excluded))
     if cutoff is not None:
         bound["as_of"], bound["done"], bound["open"], bound["latest"] = cutoff
@@ -195,7 +198,7 @@ def bind(
 
 def _more(query: MemoryQuery, bound: dict[str, Any], *, limited: bool) -> More:
     """Return what a query has of the filters that most leave out, and bind their values."""
-    if query.keys is not None:  # no stored key has a NUL, and not every database has a text with one
+    if query.keys is not None:
         bound["keys"] = as_json([key for key in query.keys if "\0" not in key])
     ranges = [*range_of("key", query.key_prefix), *range_of("category", query.category_prefix)]
     bound.update(ranges)

@@ -228,7 +228,7 @@ class FeedPromises(Promises):
         for number in range(5):
             fed.create_memory("c", str(number), {}, "t")
         assert list(watcher) == []
-        watcher = quiet.watch(fed.newest_cursor(), idle_seconds=5)
+        watcher = quiet.watch(quiet.newest_cursor(), idle_seconds=5)
         quiet.create_memory("c", "mine", {}, "t")
 
         assert next(watcher).key == "mine"

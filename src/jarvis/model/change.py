@@ -114,7 +114,12 @@ def position_in(cursor: str, generation: int, *, is_restored: bool, earliest: in
 
 def new_generation() -> int:
     """Return a random number that no other store has, of as many digits as any other."""
-    return FIRST_GENERATION + int.from_bytes(os.urandom(8)) % _GENERATIONS
+    return generation_from(int.from_bytes(os.urandom(8)))
+
+
+def generation_from(number: int) -> int:
+    """Return a number of as many digits as any other that `new_generation` returns, made from another number."""
+    return FIRST_GENERATION + number % _GENERATIONS
 
 
 def _in_base_36(number: int) -> str:

@@ -1,0 +1,296 @@
+"""One connection to a PostgreSQL server, as the shared statements use it: see `jarvis._sql.driver.Driver`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
+from psycopg.types.string import StrBinaryDumper, StrDumper
+
+from jarvis._calls.caller import torn_transaction
+from jarvis._postgresql import failures, schema
+from jarvis._postgresql.dialect import DIALECT, translated
+from jarvis._sql.tables import READ_CLOCK
+from jarvis.errors import CorruptStoreError, StoreTooNewError
+
+if TYPE_CHECKING:
+    from jarvis._sql.driver import Bindings
+
+_FIRST_PAGE, _MOST_ROWS = 64, 4_096
+_READ_CLOCK = DIALECT.say(READ_CLOCK)
+_LOCK = "SELECT s.version FROM clock AS c CROSS JOIN {schema}.store AS s WHERE c.namespace = :here_ FOR UPDATE OF c"
+_ANNOUNCE = "SELECT pg_advisory_xact_lock(:here_)"
+_AWAIT = "SELECT pg_advisory_xact_lock_shared(:here_)"
+_LOOKS = "SELECT coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')"
+_STILL = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_cursor_numbers = itertools.count()
+
+
+def configure(raw: psycopg.Connection[Any]) -> None:
+    """Let a connection send each type of value in one way, so that a statement is prepared once."""
+    for dumper in (Int8Dumper, Int8BinaryDumper):
+        raw.adapters.register_dumper(int, dumper)
+    for text_dumper in (StrDumper, StrBinaryDumper):
+        raw.adapters.register_dumper(str, text_dumper)
+    raw.prepare_threshold, raw.prepared_max = 2, 500
+
+
+class Connection:
+    """A connection of the driver, with its errors translated.
+
+    What only changes something waits until an answer is needed, and is sent along with that.
+
+    Attributes:
+        raw: the driver's connection.
+        here: the number of the namespace that ``{here}`` means.
+        is_lost: it is not used again.
+    """
+
+    dialect = DIALECT
+
+    def __init__(self, raw: psycopg.Connection[Any], path: str, store: schema.Store) -> None:
+        self.raw, self.path = raw, path
+        self.here = 0
+        self.is_lost = False
+        self._store = store
+        self._cursor = psycopg.RawCursor(raw)
+        self._cursor.format = pq.Format.BINARY
+        self._waiting: list[tuple[str, Sequence[Any]]] = []
+        self._is_torn = self._is_open = self._is_announcing = False
+        self._clock: list[Any] | None = None  # what `begin` has read
+
+    # --- statements ------------------------------------------------------------------------------
+
+    def rows(self, sql: str, bindings: Bindings = ()) -> list[Any]:
+        """Run one statement and return all its rows."""
+        if self._clock is not None and sql is _READ_CLOCK:
+            clock, self._clock = self._clock, None
+            return clock
+        text, values = self._translated(sql, bindings)
+        if self._waiting:
+            return self._exchange("read", (text, values))[0]
+        try:
+            return self._cursor.execute(text, values).fetchall()
+        except psycopg.Error as error:
+            raise self._failed(error, "read") from None
+
+    def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
+        """Run one statement and yield its rows as they are found."""
+        text, values = self._translated(sql, bindings)
+        name, size, is_own = f"jarvis_{next(_cursor_numbers)}", _FIRST_PAGE, not self._is_open
+        if is_own:
+            self._begin(_STILL)
+        try:
+            self._waiting.append((f"DECLARE {name} NO SCROLL CURSOR FOR {text}", values))
+            page = self._exchange("read", (f"FETCH {size} FROM {name}", ()))[0]
+            yield from page
+            while len(page) == size:
+                size = min(4 * size, _MOST_ROWS)
+                page = self._exchange("read", (f"FETCH {size} FROM {name}", ()))[0]
+                yield from page
+        finally:
+            if is_own:
+                self.go_on()
+            elif not self._is_torn and self._is_open:
+                self._waiting.append((f"CLOSE {name}", ()))
+
+    def index_of(self, sql: str, bindings: Bindings = ()) -> str:
+        """Return the index that leads in a statement."""
+        text, values = self._translated(sql, bindings)
+        answer = self._exchange("read", (f"EXPLAIN (FORMAT JSON) {text}", values))[0][0][0]
+        plan = answer if isinstance(answer, list) else json.loads(answer)
+        return _leading_index(plan[0]["Plan"])
+
+    def looks(self) -> int:
+        """Return how often statements have called the function ``looked_at``."""
+        return int(self._exchange("read", (_LOOKS, ()))[0][0][0])
+
+    def run(self, sql: str, bindings: Bindings = ()) -> None:
+        """Run one statement that changes something and has no answer."""
+        self._waiting.append(self._translated(sql, bindings))
+
+    def many(self, sql: str, several: Sequence[Bindings]) -> None:
+        """Run one statement that changes something once for each of these bindings."""
+        self._waiting += [self._translated(sql, bindings) for bindings in several]
+
+    def put(self, sql: str, bindings: Bindings) -> bool:
+        """Insert a row; False, and nothing done, if a unique index already has such a row."""
+        self._exchange("write", self._translated(f"{sql} ON CONFLICT DO NOTHING", bindings))
+        return self._cursor.rowcount == 1
+
+    def changed(self) -> int:
+        """Return how many rows the last statement changed."""
+        if self._waiting:
+            self._exchange("write", self._waiting.pop())
+        return self._cursor.rowcount
+
+    # --- transactions ----------------------------------------------------------------------------
+
+    def is_open(self) -> bool:
+        """Ask whether a transaction is open."""
+        return bool(self.raw.pgconn.transaction_status != pq.TransactionStatus.IDLE)
+
+    def begin(self) -> bool:
+        """Begin a transaction and lock the clock of the namespace.
+
+        Raises:
+            StoreTooNewError: a newer jarvis has migrated the store meanwhile.
+        """
+        is_announcing, self._is_announcing = self._is_announcing, False
+        self._begin("BEGIN")
+        if not self._is_locked(is_announcing=is_announcing):
+            self.roll_back()  # the clock must be there before anybody waits for the announced end
+            self._exchange("write", self._translated(*self._new_clock()))
+            self._begin("BEGIN")
+            self._is_locked(is_announcing=is_announcing)
+        return False
+
+    def lock(self) -> None:
+        """Lock the clock of the namespace; the next statement that reads it gets what it is from now on."""
+        if not self._is_locked():
+            self._exchange("write", self._translated(*self._new_clock()))
+            self._is_locked()
+
+    def _is_locked(self, *, is_announcing: bool = False) -> bool:
+        """Wait for the clock of the namespace, lock and read it; return whether there is one."""
+        lock = self._translated(_LOCK.replace("{schema}", self._store.schema), ())
+        announcing = [self._translated(_ANNOUNCE, ())] if is_announcing else []
+        versions, *_, clock = self._exchange("write", lock, *announcing, self._translated(_READ_CLOCK, ()))
+        if not versions:
+            return False
+        if versions[0][0] != schema.CURRENT_VERSION:
+            raise StoreTooNewError(
+                self.path,
+                f"has store version {versions[0][0]}, this jarvis knows up to {schema.CURRENT_VERSION}: "
+                "pip install -U jarvis-memory",
+            )
+        self._clock = clock
+        return True
+
+    def _new_clock(self) -> tuple[str, Bindings]:
+        return schema.new_clock(self._store.generation_of(self.here))
+
+    def announce(self) -> None:
+        """Let `await_commit` of other connections wait for the end of this transaction, or of the next one."""
+        if self._is_open:
+            self._exchange("write", self._translated(_ANNOUNCE, ()))
+        else:
+            self._is_announcing = True
+
+    def await_commit(self) -> None:
+        """Wait for the end of the transaction of this namespace that has announced it, if there is one."""
+        self._exchange("read", self._translated(_AWAIT, ()))
+
+    def commit(self) -> None:
+        """Commit the transaction: when this returns, its changes are durable."""
+        self._exchange("write", ("COMMIT", ()))
+        self._is_open = False
+
+    def roll_back(self) -> None:
+        """Roll back the open transaction, if there is one."""
+        self._waiting.clear()
+        self._clock = None
+        self._is_torn = self._is_open = False
+        try:
+            status = self.raw.pgconn.transaction_status
+            if status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
+                self._cursor.execute("ROLLBACK")
+            elif status != pq.TransactionStatus.IDLE:
+                self.is_lost = True
+        except psycopg.Error:
+            self.is_lost = True
+
+    def save(self, level: int) -> None:
+        """Set a savepoint."""
+        self._waiting.append((f"SAVEPOINT level_{level}", ()))
+
+    def release(self, level: int) -> None:
+        """Release a savepoint and keep its changes."""
+        self._exchange("write", (f"RELEASE level_{level}", ()))
+
+    def back_to(self, level: int) -> None:
+        """Roll back to a savepoint and remove it, if it still exists."""
+        self._waiting.clear()
+        self._clock = None
+        if self._is_open and self.is_open():
+            self._is_torn = False
+            self._waiting.append((f"ROLLBACK TO level_{level}", ()))
+            self.release(level)
+
+    def tear(self) -> None:
+        """Refuse to commit the transaction or savepoint in which a change was interrupted half-way."""
+        self._is_torn = True
+
+    def stand_still(self) -> None:
+        """Let all reads from here on see one state."""
+        self._begin(_STILL)
+
+    def go_on(self) -> None:
+        """Let reads see the newest state again."""
+        self._waiting.clear()
+        self._is_open = False
+        if self.is_open() and not self.is_lost:
+            self._exchange("read", ("COMMIT", ()))  # a rollback would take back what `looks` counts
+        self._is_torn = False
+
+    # --- the store -------------------------------------------------------------------------------
+
+    def keeps_past(self) -> bool:
+        """Tell that every store has the tables of the past."""
+        return True
+
+    def corrupt(self, finding: str) -> CorruptStoreError:
+        """Return the error that says that the store is damaged, and what to do."""
+        return CorruptStoreError(self.path, f"is damaged: {finding}; restore the database from a backup")
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _translated(self, sql: str, bindings: Bindings) -> tuple[str, Sequence[Any]]:
+        statement = translated(sql, self._store.schema)
+        return statement.sql, statement.values(bindings, self.here)
+
+    def _begin(self, begin: str) -> None:
+        self._waiting[:] = [(begin, ())]
+        self._is_open = True
+
+    def _exchange(self, doing: str, *last: tuple[str, Sequence[Any]]) -> list[list[Any]]:
+        """Send all that waits and `last` in one round trip; return the rows of each of `last`."""
+        if self._is_torn:
+            raise torn_transaction(self.path)
+        waiting = self._waiting[:]
+        self._waiting.clear()
+        try:
+            if not waiting and len(last) == 1:
+                self._cursor.execute(*last[0])
+                return [self._cursor.fetchall() if self._cursor.description else []]
+            cursors = [psycopg.RawCursor(self.raw) for _ in last[1:]] + [self._cursor]
+            sink = psycopg.RawCursor(self.raw)
+            for cursor in cursors:
+                cursor.format = pq.Format.BINARY
+            with self.raw.pipeline():
+                for statement in waiting:
+                    sink.execute(*statement)
+                for cursor, statement in zip(cursors, last, strict=True):
+                    cursor.execute(*statement)
+            return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+        except psycopg.Error as error:
+            raise self._failed(error, doing) from None
+
+    def _failed(self, error: psycopg.Error, doing: str) -> Exception:
+        """Return our error for the driver's `error`; note what it ended."""
+        if self._is_open:
+            self._is_torn = True
+        self.is_lost = self.is_lost or self.raw.broken or self.raw.closed
+        return failures.translated(self.path, error, doing, is_lost=self.is_lost)
+
+
+def _leading_index(plan: dict[str, Any]) -> str:
+    """Return the index that the first scan of a plan uses; ``"none"`` if it reads the table."""
+    while "Plans" in plan and "Index Name" not in plan:
+        plan = plan["Plans"][0]
+    return str(plan.get("Index Name", "none"))

@@ -1,0 +1,71 @@
+"""The one table that maps the driver's errors to ours. No message holds a password or a stored value."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors as sqlstates
+from psycopg_pool import PoolTimeout, TooManyRequests
+
+from jarvis.errors import (
+    CorruptStoreError,
+    ReadOnlyStoreError,
+    StoreAccessError,
+    StoreBusyError,
+    StoreError,
+    StoreFullError,
+    StoreTooNewError,
+)
+
+_BUSY = (
+    sqlstates.LockNotAvailable,
+    sqlstates.DeadlockDetected,
+    sqlstates.SerializationFailure,
+    sqlstates.QueryCanceled,
+    sqlstates.TooManyConnections,
+    sqlstates.IdleInTransactionSessionTimeout,
+    PoolTimeout,
+    TooManyRequests,
+)
+
+
+class LostConnectionError(StoreAccessError):
+    """The connection to the server has ended."""
+
+
+def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = False) -> StoreError:
+    """Return our error for the driver's.
+
+    Args:
+        path: names the store.
+        error: the driver's error.
+        doing: what was being done, as in "cannot read".
+        is_lost: the connection cannot be used any more.
+    """
+    state = error.sqlstate or ""
+    said = error.diag.message_primary or type(error).__name__
+    if isinstance(error, _BUSY):
+        return StoreBusyError(path, f"cannot {doing}: {_why_busy(error, said)}")
+    if isinstance(error, (sqlstates.DiskFull, sqlstates.OutOfMemory)):
+        return StoreFullError(path, f"cannot {doing}: the server has no room ({said})")
+    if isinstance(error, sqlstates.ReadOnlySqlTransaction):
+        return ReadOnlyStoreError(path, f"cannot {doing}: the server or the role may only read ({said})")
+    if isinstance(error, sqlstates.InsufficientPrivilege):
+        return StoreAccessError(path, f"cannot {doing}: a right is missing ({said})")
+    if isinstance(error, (sqlstates.UndefinedTable, sqlstates.InvalidSchemaName)):
+        return StoreTooNewError(
+            path,
+            f"cannot {doing}: its tables are not those that this jarvis knows ({said}); pip install -U jarvis-memory",
+        )
+    if state.startswith("XX"):
+        return CorruptStoreError(path, f"cannot {doing}: the server reports damage ({state})")
+    if is_lost or isinstance(error, psycopg.OperationalError):
+        return LostConnectionError(path, f"cannot {doing}: the connection to the server has ended ({said})")
+    return StoreAccessError(path, f"cannot {doing}: the server reports {type(error).__name__} ({state})")
+
+
+def _why_busy(error: psycopg.Error, said: str) -> str:
+    if isinstance(error, (PoolTimeout, TooManyRequests)):
+        return "all connections of this process are in use; leave transactions sooner, or allow more connections"
+    if isinstance(error, sqlstates.LockNotAvailable):
+        return "another writer has kept it locked; retry, let the other finish, or raise busy_timeout_seconds"
+    return f"the server gave it up ({said}); nothing of it was kept, retry"

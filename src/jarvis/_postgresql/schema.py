@@ -1,0 +1,179 @@
+"""The tables of a store on a PostgreSQL server, in a schema of their own, and their versions.
+
+Every table begins with the number of the namespace, in its key and in each index, and no sequence, constraint, index or
+name crosses a namespace: so the tables can be partitioned, or spread over servers, by namespace. What the columns mean
+is written in `jarvis._sqlite.schema`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, NamedTuple
+
+import psycopg
+
+from jarvis._sql.tables import CLEARED, REMOVED, ClockRow, clock_checksum
+from jarvis.errors import StoreAccessError, StoreMissingError, StoreTooNewError
+from jarvis.model.change import generation_from
+
+CURRENT_VERSION = 1
+OLDEST_SERVER = 150_000
+
+_STATE = """
+    namespace bigint NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    category bigint NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    entity_type bigint NOT NULL,
+    entity_id text COLLATE "C",
+    instant bigint NOT NULL,
+    version bigint NOT NULL,
+    body text NOT NULL,
+    checksum bigint NOT NULL,
+    expires bigint,
+    packed bytea,
+    created bigint,
+"""
+_TAG = """
+    namespace bigint NOT NULL,
+    tag bigint NOT NULL,
+    instant bigint NOT NULL,
+    row bigint NOT NULL,
+    category bigint NOT NULL,
+    entity_type bigint NOT NULL,
+"""
+TABLES = f"""
+CREATE TABLE {{schema}}.store (
+    is_this boolean PRIMARY KEY CHECK (is_this), version bigint NOT NULL, seed bigint NOT NULL);
+CREATE TABLE {{schema}}.names (
+    namespace bigint NOT NULL, id bigint NOT NULL, name text COLLATE "C" NOT NULL,
+    PRIMARY KEY (namespace, id), UNIQUE (namespace, name));
+CREATE TABLE {{schema}}.clock (
+    namespace bigint PRIMARY KEY,
+    commit_number bigint NOT NULL,
+    made bigint NOT NULL,
+    names_generation bigint NOT NULL,
+    checksum bigint NOT NULL,
+    begins bigint,
+    ahead bigint NOT NULL,
+    fed_from bigint NOT NULL,
+    erasing bigint NOT NULL,
+    generation bigint NOT NULL,
+    copied bigint NOT NULL
+);
+CREATE TABLE {{schema}}.entries (row bigint NOT NULL, {_STATE} PRIMARY KEY (namespace, row));
+CREATE UNIQUE INDEX entries_by_id ON {{schema}}.entries (namespace, id);
+CREATE INDEX entries_by_time ON {{schema}}.entries (namespace, instant, row);
+CREATE INDEX entries_by_key ON {{schema}}.entries (namespace, key, instant, row);
+CREATE INDEX entries_by_category ON {{schema}}.entries (namespace, category, instant, row, entity_type);
+CREATE INDEX entries_by_type ON {{schema}}.entries (namespace, entity_type, instant, row);
+CREATE INDEX entries_by_entity ON {{schema}}.entries (namespace, entity_id, instant, row) WHERE entity_id IS NOT NULL;
+CREATE INDEX entries_by_expiry ON {{schema}}.entries (namespace, expires, category, entity_type)
+    WHERE expires IS NOT NULL;
+CREATE TABLE {{schema}}.tags ({_TAG} PRIMARY KEY (namespace, tag, instant, row));
+CREATE TABLE {{schema}}.revisions (
+    ended bigint NOT NULL, made bigint NOT NULL, change text NOT NULL, change_checksum bigint NOT NULL,
+    row bigint NOT NULL, {_STATE} PRIMARY KEY (namespace, ended));
+CREATE INDEX revisions_by_id ON {{schema}}.revisions (namespace, id, ended);
+CREATE INDEX revisions_by_time ON {{schema}}.revisions (namespace, instant, row, made, entity_type);
+CREATE INDEX revisions_by_key ON {{schema}}.revisions (namespace, key, instant, row, made);
+CREATE INDEX revisions_by_category ON {{schema}}.revisions (namespace, category, instant, row, made, entity_type);
+CREATE INDEX revisions_by_entity ON {{schema}}.revisions (namespace, entity_id, instant, row, made)
+    WHERE entity_id IS NOT NULL;
+CREATE INDEX revisions_created ON {{schema}}.revisions (namespace, row) WHERE version = 1;
+CREATE INDEX revisions_cleared ON {{schema}}.revisions (namespace, made) WHERE {CLEARED};
+CREATE INDEX revisions_by_expiry ON {{schema}}.revisions (namespace, expires) WHERE expires IS NOT NULL AND {REMOVED};
+CREATE TABLE {{schema}}.past_tags (
+    {_TAG} ended bigint NOT NULL, made bigint NOT NULL, PRIMARY KEY (namespace, tag, instant, row));
+CREATE TABLE {{schema}}.commits (
+    namespace bigint NOT NULL, last bigint NOT NULL, first bigint NOT NULL, moment bigint NOT NULL,
+    PRIMARY KEY (namespace, last));
+CREATE INDEX commits_by_moment ON {{schema}}.commits (namespace, moment, last, first);
+CREATE TABLE {{schema}}.events (
+    number bigint NOT NULL, made bigint NOT NULL, namespace bigint NOT NULL, change text NOT NULL,
+    id text COLLATE "C", category bigint, key text COLLATE "C", version bigint, count bigint NOT NULL,
+    checksum bigint NOT NULL, PRIMARY KEY (namespace, number));
+CREATE INDEX erasures ON {{schema}}.events (namespace, number) WHERE id IS NULL;
+CREATE TABLE {{schema}}.gaps (
+    namespace bigint NOT NULL, id text COLLATE "C" NOT NULL, category bigint, key text COLLATE "C", entity_type bigint,
+    entity_id text COLLATE "C", row bigint NOT NULL, instant bigint NOT NULL, ended bigint NOT NULL,
+    made bigint NOT NULL, expires bigint, PRIMARY KEY (namespace, id));
+CREATE INDEX gaps_by_end ON {{schema}}.gaps (namespace, made);
+CREATE FUNCTION {{schema}}.texts_in(list text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT AS
+    'SELECT jsonb_array_elements_text(list::jsonb) COLLATE "C"';
+CREATE FUNCTION {{schema}}.numbers_in(list text) RETURNS TABLE (value bigint) LANGUAGE sql IMMUTABLE STRICT AS
+    'SELECT jsonb_array_elements_text(list::jsonb)::bigint';
+CREATE FUNCTION {{schema}}.looked_at(number bigint) RETURNS boolean LANGUAGE sql VOLATILE COST 0.0001 AS
+    $$SELECT set_config('jarvis.looks',
+        (coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')::bigint + 1)::text, false) IS NOT NULL$$;
+INSERT INTO {{schema}}.store VALUES (true, {CURRENT_VERSION}, {{seed}});
+"""
+_LOCK = "SELECT pg_advisory_xact_lock(7_267_815_403_516_901)"
+_IS_THERE = "SELECT to_regclass(%s) IS NOT NULL, to_regnamespace(%s) IS NOT NULL"
+
+
+class Store(NamedTuple):
+    """What tells a store from others.
+
+    Attributes:
+        schema: the schema of its tables, quoted.
+        seed: a random number.
+    """
+
+    schema: str
+    seed: int = 0
+
+    def generation_of(self, namespace: int) -> int:
+        """Return the number in each cursor of a namespace: no cursor of another one, or of another store, has it."""
+        return generation_from(self.seed ^ namespace)
+
+
+def new_clock(generation: int) -> tuple[str, dict[str, Any]]:
+    """Return the statement that adds the clock of the namespace, and its bindings; no-op if it is there."""
+    row = ClockRow(0, 0, 0, generation=generation)
+    columns = ", ".join(row._fields)
+    marks = ", ".join(f":{name}" for name in row._fields)
+    sql = (
+        f"INSERT INTO clock (namespace, {columns}, checksum) VALUES (:here_, {marks}, :checksum) "
+        "ON CONFLICT (namespace) DO NOTHING"
+    )
+    return sql, {**row._asdict(), "checksum": clock_checksum(row)}
+
+
+def _version_and_seed(raw: psycopg.Connection[Any], schema: str) -> tuple[int, int] | None:
+    """Return the version of the store's tables and its seed, None if there is no store."""
+    ((is_there, _),) = raw.execute(_IS_THERE, (f"{schema}.store", schema)).fetchall()
+    if not is_there:
+        return None
+    ((version, seed),) = raw.execute(f"SELECT version, seed FROM {schema}.store").fetchall()
+    return version, seed
+
+
+def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create: bool) -> Store:
+    """Return the store in a schema, after it was created or migrated if need be.
+
+    Raises:
+        StoreMissingError: there is no store, and none may be created.
+        StoreTooNewError: a newer jarvis made it.
+        StoreAccessError: the server is too old.
+    """
+    if raw.info.server_version < OLDEST_SERVER:
+        raise StoreAccessError(path, f"is on PostgreSQL {raw.info.server_version // 10_000}; jarvis needs 15 or newer")
+    found = _version_and_seed(raw, schema)
+    if found is None:
+        if not may_create:
+            raise StoreMissingError(path, f"has no store in the schema {schema}; open it once with create=True")
+        with raw.transaction():
+            raw.execute(_LOCK)
+            if _version_and_seed(raw, schema) is None:
+                raw.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+                raw.execute(TABLES.replace("{schema}", schema).replace("{seed}", str(secrets.randbits(62))))
+        found = _version_and_seed(raw, schema)
+        assert found is not None  # noqa: S101 - it was just made
+    version, seed = found
+    if version > CURRENT_VERSION:
+        raise StoreTooNewError(
+            path,
+            f"has store version {version}, this jarvis knows up to {CURRENT_VERSION}: pip install -U jarvis-memory",
+        )
+    return Store(schema, seed)

@@ -1,0 +1,198 @@
+"""`Server`: lends the calls of this process connections to one namespace of a store on a PostgreSQL server."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+
+from jarvis._postgresql.failures import LostConnectionError
+from jarvis._postgresql.leader import Leader
+from jarvis._postgresql.pool import Lease, Pool
+from jarvis._sql import lending
+from jarvis._sql.lending import Lending
+from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, TransactionError
+
+if TYPE_CHECKING:
+    from jarvis.model.store_options import StoreOptions
+
+Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
+
+_TRIES = 3
+
+
+class _Unlocked:
+    """Stands for the lock of those who write, which the server has: whoever has a transaction open has it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def is_mine(self) -> bool:
+        """Tell that the calling thread may go on with the transaction that it has open."""
+        return True
+
+    def try_threads(self) -> bool:
+        """Tell that no other thread of this process is in the way."""
+        return True
+
+    def release(self) -> None:
+        """Do nothing: the end of the transaction releases the lock."""
+
+    def release_for(self, holder: tuple[int, int]) -> None:
+        """Do nothing: the end of the transaction releases the lock."""
+
+    def announce(self) -> None:
+        """Say that a commit is in flight."""
+        session = self._pool.threads.here.session
+        if session is not None:
+            session.driver.announce()
+
+
+class Server(Lending[Lease]):
+    """One namespace of a store, and this process's connections to it.
+
+    Args:
+        pool: the connections, which all namespaces share.
+        namespace: the name of the namespace.
+        options: the options of the store.
+        leaders: by namespace, those who make the writes of several threads.
+    """
+
+    pool: Pool
+    leader: Leader
+
+    def __init__(
+        self,
+        pool: Pool,
+        namespace: str,
+        options: StoreOptions,
+        leaders: weakref.WeakValueDictionary[str, Leader] | None = None,
+    ) -> None:
+        self.pool, self.path, self.options, self.namespace = pool, pool.path, options, namespace
+        self.read_only, self.busy_timeout_seconds = options.read_only, options.busy_timeout_seconds
+        self.lock: Any = _Unlocked(pool)
+        self._leaders = weakref.WeakValueDictionary[str, Leader]() if leaders is None else leaders
+        self.leader = self._leaders.setdefault(namespace, Leader(pool, namespace, options.busy_timeout_seconds))
+
+    def at(self, namespace: str) -> Server:
+        """Return the lender of another namespace of the store."""
+        return Server(self.pool, namespace, self.options, self._leaders)
+
+    # --- for the backend -------------------------------------------------------------------------
+
+    def read(self, work: Callable[[Lease, *Args], Result], *args: *Args) -> Result:
+        """Run `work` with a connection and `args`, inside a transaction with the caller's own; return its result.
+
+        A call that interrupts another one of its thread, or another task's transaction, gets a connection of its own,
+        which sees the last commit.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        thread = self.pool.threads.here
+        if self._is_aside(thread):
+            with self.snapshot() as session:
+                return work(session, *args)
+        call = thread.call
+        try:
+            thread.call = sys._getframe()
+            for tried in range(1, _TRIES + 1):
+                session = self.pool.enter()
+                try:
+                    session.go_to(self.namespace)
+                    return work(session, *args)
+                except LostConnectionError:
+                    if session.depth or tried == _TRIES:
+                        raise
+                finally:
+                    self.pool.leave(session)
+            raise AssertionError
+        except BaseException:
+            if thread.session is None or not thread.session.depth:
+                self._put_right(thread)
+            raise
+        finally:
+            thread.call = call
+
+    def change(self, work: Callable[[Lease, *Args], Result], *args: *Args) -> Result:
+        """Run `work` in this namespace, as `Lending.change` does."""
+        return super().change(self._there, work, args)
+
+    def _there(self, session: Lease, work: Callable[[Lease, *Args], Result], args: tuple[*Args]) -> Result:
+        session.go_to(self.namespace)
+        return work(session, *args)
+
+    def own_session(self) -> Lease:
+        """Return the connection on which the caller has a transaction open, in this namespace."""
+        session = super().own_session()
+        session.go_to(self.namespace)
+        return session
+
+    def iterate(self, find: Callable[[Lease], Iterator[Result]]) -> Iterator[Result]:
+        """Yield what `find` yields on a connection of its own; not for callers inside a transaction."""
+        with self.snapshot() as session, session.standing_still():
+            yield from find(session)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Lease]:
+        """Lend a connection of its own to an iteration."""
+        session = self.pool.take()
+        try:
+            session.go_to(self.namespace)
+            yield session
+        finally:
+            self.pool.give_back(session)
+
+    def announce(self) -> None:
+        """Say that the caller's transaction is about to end: its date is read after this."""
+        session = self.own_session()
+        if session.depth == 1:
+            session.driver.announce()
+
+    def await_commit(self) -> None:
+        """Wait for the commit of this namespace that is in progress now, if there is one and it is not the caller's.
+
+        Raises:
+            StoreBusyError: the commit takes too long.
+        """
+        if not self.in_transaction():
+            self.read(lambda session: session.driver.await_commit())
+
+    def shutdown(self) -> None:
+        """Close idle connections, and let the others close when they are given back.
+
+        Raises:
+            TransactionError: the caller has a transaction open.
+        """
+        if self.in_transaction():
+            raise TransactionError(f"{self.path}: shutdown() inside a transaction; leave the transaction first")
+        self.pool.close()
+
+    def read_only_error(self) -> ReadOnlyStoreError:
+        """Return the error for a change of a store that is open for reading only."""
+        return ReadOnlyStoreError(self.path, "is open with read_only=True; open it without to change anything")
+
+    def corrupt(self, finding: str) -> CorruptStoreError:
+        """Return the error that says that the store is damaged, and what to do."""
+        return CorruptStoreError(self.path, f"is damaged: {finding}; restore the database from a backup")
+
+    # --- a call ----------------------------------------------------------------------------------
+
+    def _lock_out(self, session: Lease, patience_seconds: float) -> tuple[Lease, None]:  # noqa: ARG002  the server waits
+        session.go_to(self.namespace)
+        return session, None
+
+    def _commit(self, session: Lease, before: None) -> None:  # noqa: ARG002  nothing is to be known
+        session.commit()
+
+    def _put_right(self, thread: lending.Thread[Lease]) -> None:
+        session = thread.session
+        if session is not None:
+            if session.depth or session.driver.is_open():
+                session.roll_back(0)
+                session.drop()
+            self.pool.leave(session)
+        self.leader.shared.wake_next()

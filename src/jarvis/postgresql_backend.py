@@ -1,0 +1,116 @@
+"""`PostgreSQLBackend`: memories on a PostgreSQL server that many processes and machines share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+from jarvis._postgresql.dsn import Address
+from jarvis._postgresql.pool import Pool
+from jarvis._postgresql.server import Server
+from jarvis._sql.backend import SQLBackend
+from jarvis._sql.reading import Clock
+from jarvis._sql.select import LIVE
+from jarvis.model.entry import DEFAULT_NAMESPACE
+from jarvis.model.options import Compression, Durability
+from jarvis.model.policies import CategoryPolicy, HistoryPolicy
+from jarvis.model.revision import Signature
+from jarvis.model.store_options import StoreOptions
+
+_USUAL_HISTORY = HistoryPolicy()
+_ALL_NAMESPACES = """
+SELECT n.name FROM clock AS c JOIN names AS n ON n.namespace = c.namespace AND n.id = c.namespace
+"""
+_NAMESPACES = f"""
+{_ALL_NAMESPACES}
+WHERE EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace = c.namespace AND {LIVE})
+"""
+
+
+class PostgreSQLBackend(SQLBackend):
+    """Memories on a PostgreSQL server. See `StorageBackend` for what every verb does.
+
+    A write that returned is durable as the server promises it. Writers of one namespace wait for each other; those of
+    different namespaces do not.
+
+    Args:
+        dsn: where the server is: a URL, such as ``postgresql://user@host/database``, or keywords as of libpq. What is
+            missing is taken from libpq's environment variables and password file.
+        namespace: the part of the store that this handle sees.
+        read_only: write nothing at all; works on a standby server.
+        durability: ``"full"``, or ``"normal"``: a crash of the server loses the last commits.
+        busy_timeout_seconds: how long a call waits for other writers, or for a free connection, before
+            `StoreBusyError`.
+        history: how much of the past is kept.
+        compression: how values from 1 KiB up are written, as for `jarvis.sqlite_backend.SQLiteBackend`.
+        create: create the tables if they are absent; False: raise `StoreMissingError` at the first call.
+        pool_size: how many connections this process opens at most.
+
+    Raises:
+        InvalidSettingError: an argument is out of range.
+        InvalidEntryError: the namespace is no valid name.
+    """
+
+    name: ClassVar[str] = "postgresql"
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        read_only: bool = False,
+        durability: Durability = "full",
+        busy_timeout_seconds: float = 30.0,
+        history: HistoryPolicy = _USUAL_HISTORY,
+        compression: Compression = "auto",
+        policies: Sequence[CategoryPolicy] = (),
+        create: bool = True,
+        pool_size: int = 10,
+    ) -> None:
+        options = StoreOptions(
+            read_only=read_only,
+            durability=durability,
+            busy_timeout_seconds=busy_timeout_seconds,
+            history=history,
+            compression=compression,
+            policies=policies,
+            create=create,
+        )
+        self._address, self._pool_size, self._options = Address(dsn), pool_size, options
+        pool = Pool(self._address.dsn, str(self._address), "jarvis", pool_size, options)
+        super().__init__(Server(pool, namespace, options), namespace, options.compression)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._address)!r}, namespace={self.namespace!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        reopen = (type(self), self._address.dsn, self.namespace, self._options, self._pool_size, self._reader.clock)
+        return _reopen, reopen
+
+    def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
+        if namespace is None or namespace == self.namespace:
+            return super().bind(namespace=namespace, clock=clock)
+        lender = self._lender
+        sibling = super().bind(namespace=namespace, clock=clock)
+        assert isinstance(lender, Server)  # noqa: S101 - made above
+        sibling._lender = lender.at(sibling.namespace)
+        sibling._reader.lender = sibling._lender
+        return sibling
+
+    # --- what concerns all namespaces ------------------------------------------------------------
+
+    def list_namespaces(self) -> list[str]:
+        now = {"now": self._reader.now()}
+        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_NAMESPACES, now)))
+
+    def mend_dates(self, signature: Signature) -> int:
+        everywhere = self._lender.read(lambda session: session.rows(_ALL_NAMESPACES))
+        return sum(
+            super(PostgreSQLBackend, self.for_namespace(name)).mend_dates(signature) for (name,) in sorted(everywhere)
+        )
+
+
+def _reopen(
+    kind: type[PostgreSQLBackend], dsn: str, namespace: str, options: StoreOptions, size: int, clock: Clock | None
+) -> PostgreSQLBackend:
+    return kind(dsn, namespace=namespace, pool_size=size, **options.given()).bind(clock=clock)
