@@ -67,6 +67,9 @@ class PlainDriver:  # one connection of the standard library, in the plainest wo
         for bindings in several:
             self.run(sql, bindings)
 
+    def put_all(self, sql: str, several: Sequence[Bindings]) -> bool:  # then they are put one by one
+        return False
+
     def put(self, sql: str, bindings: Bindings) -> bool:
         if self._is_torn:
             raise torn_transaction(self.path)

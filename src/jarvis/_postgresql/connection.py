@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ from jarvis._calls.caller import torn_transaction
 from jarvis._postgresql import failures, schema
 from jarvis._postgresql.dialect import DIALECT, translated
 from jarvis._sql.tables import READ_CLOCK
-from jarvis.errors import CorruptStoreError, StoreTooNewError
+from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreTooNewError
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings
 
 _FIRST_PAGE, _MOST_ROWS = 64, 4_096
+_MANY = 20  # rows from which on a COPY is worth its round trips
+_INSERT = re.compile(r"\s*INSERT INTO ([^()]+\([^()]+\))\s*VALUES \(\$1(?:, \$\d+)*\)\s*")
 _READ_CLOCK = DIALECT.say(READ_CLOCK)
 _LOCK = "SELECT s.version FROM clock AS c CROSS JOIN {schema}.store AS s WHERE c.namespace = :here_ FOR UPDATE OF c"
 _ANNOUNCE = "SELECT pg_advisory_xact_lock(:here_)"
@@ -116,12 +119,36 @@ class Connection:
 
     def many(self, sql: str, several: Sequence[Bindings]) -> None:
         """Run one statement that changes something once for each of these bindings."""
-        self._waiting += [self._translated(sql, bindings) for bindings in several]
+        into = _INSERT.fullmatch(translated(sql, self._store.schema).sql) if len(several) >= _MANY else None
+        if into is None:
+            self._waiting += [self._translated(sql, bindings) for bindings in several]
+            return
+        if self._waiting:
+            self._exchange("write", self._waiting.pop())
+        try:
+            with self._cursor.copy(f"COPY {into[1]} FROM STDIN") as copy:
+                for bindings in several:
+                    copy.write_row(self._translated(sql, bindings)[1])
+        except psycopg.Error as error:
+            raise self._failed(error, "write") from None
 
     def put(self, sql: str, bindings: Bindings) -> bool:
         """Insert a row; False, and nothing done, if a unique index already has such a row."""
         self._exchange("write", self._translated(f"{sql} ON CONFLICT DO NOTHING", bindings))
         return self._cursor.rowcount == 1
+
+    def put_all(self, sql: str, several: Sequence[Bindings]) -> bool:
+        """Insert several rows; False, and nothing done, if a unique index already has one."""
+        self.run("SAVEPOINT all_or_none")
+        try:
+            self.many(sql, several)
+            self._exchange("write", ("RELEASE all_or_none", ()))
+        except DuplicateEntryError:
+            self._is_torn = False
+            self.run("ROLLBACK TO all_or_none")
+            self.run("RELEASE all_or_none")
+            return False
+        return True
 
     def changed(self) -> int:
         """Return how many rows the last statement changed."""

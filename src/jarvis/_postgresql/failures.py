@@ -8,10 +8,11 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 
 from jarvis.errors import (
     CorruptStoreError,
+    DuplicateEntryError,
+    JarvisError,
     ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
-    StoreError,
     StoreFullError,
     StoreTooNewError,
 )
@@ -32,7 +33,7 @@ class LostConnectionError(StoreAccessError):
     """The connection to the server has ended."""
 
 
-def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = False) -> StoreError:
+def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = False) -> JarvisError:
     """Return our error for the driver's.
 
     Args:
@@ -47,6 +48,8 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
         return StoreBusyError(path, f"cannot {doing}: {_why_busy(error, said)}")
     if isinstance(error, (sqlstates.DiskFull, sqlstates.OutOfMemory)):
         return StoreFullError(path, f"cannot {doing}: the server has no room ({said})")
+    if isinstance(error, sqlstates.UniqueViolation):
+        return DuplicateEntryError(f"{path}: cannot {doing}: a row with this key is there")
     if isinstance(error, sqlstates.ReadOnlySqlTransaction):
         return ReadOnlyStoreError(path, f"cannot {doing}: the server or the role may only read ({said})")
     if isinstance(error, sqlstates.InsufficientPrivilege):

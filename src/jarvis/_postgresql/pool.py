@@ -198,13 +198,17 @@ class Pool:
             StoreBusyError: none was free for too long.
             StoreAccessError: the server cannot be reached.
         """
-        opened = self._open
-        if opened is None or self._pid != os.getpid():
-            opened = self._opened()
-        try:
-            raw = opened.getconn()
-        except (psycopg_pool.PoolClosed, psycopg_pool.PoolTimeout) as error:
-            raise failures.translated(self.path, error, "get a connection") from None
+        raw = None
+        while raw is None:
+            opened = self._open
+            if opened is None or self._pid != os.getpid():
+                opened = self._opened()
+            try:
+                raw = opened.getconn()
+            except psycopg_pool.PoolClosed:
+                continue  # it was shut down beside this call, which opens it again
+            except psycopg_pool.PoolTimeout as error:
+                raise failures.translated(self.path, error, "get a connection") from None
         session = raw.lease
         if session is None:
             session = raw.lease = Lease(raw, self.path, self._store, self._options.histories, self._texts)

@@ -110,9 +110,9 @@ class Clock:
         self._has_moved = True
         return self.commit_number
 
-    def take_back(self) -> None:
-        """Take back the number that `next_commit` gave last; no row was written with it."""
-        self.commit_number -= 1
+    def take_back(self, count: int = 1) -> None:
+        """Take back the numbers that `next_commit` gave last; no row was written with them."""
+        self.commit_number -= count
 
     def find(self, row: int) -> None:
         """Remember that a change found this entry as it would have stored it: its moment alone need not be written."""

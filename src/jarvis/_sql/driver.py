@@ -52,6 +52,9 @@ class Driver(Protocol):
     def put(self, sql: str, bindings: Bindings) -> bool:
         """Insert a row; False, and nothing done, if a unique index already has such a row."""
 
+    def put_all(self, sql: str, several: Sequence[Bindings]) -> bool:
+        """Insert several rows inside a transaction; False, and nothing done, if a unique index already has one."""
+
     def changed(self) -> int:
         """Return how many rows the last statement changed."""
 

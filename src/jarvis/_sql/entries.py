@@ -29,6 +29,7 @@ _UPDATE = """
 UPDATE entries SET row = ?, category = ?, key = ?, entity_type = ?, entity_id = ?, instant = ?, version = ?,
     body = ?, checksum = ?, expires = ?, packed = ?, created = ? WHERE namespace = ? AND row = ?
 """
+_AT_ONCE = 1_000
 _DELETE = "DELETE FROM entries WHERE namespace = ? AND row = ?"
 _COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
 _CLEAR = "DELETE FROM entries WHERE namespace = ?"
@@ -50,15 +51,9 @@ def insert(
     Raises:
         DuplicateEntryError: the id is taken; nothing was changed.
     """
-    namespace_id, category, entity_type = session.names.intern_all(namespace, entry.category, entry.entity_type)
-    commit = session.clock.next_commit()
-    expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
-    body, packed, instant, created = encoded
-    names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
-    end = (version,) if expires is None else (version, expires)
-    checksum = row_checksum((commit, *names, instant, *end), body, packed)
-    fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, version)
-    if not session.put(_INSERT, (*fields, body.decode(), checksum, expires, packed, created)):
+    row = _row(session, namespace, entry, encoded, session.clock.next_commit(), version)
+    commit, namespace_id, _, category, _, entity_type, _, instant, *_ = row
+    if not session.put(_INSERT, row):
         session.clock.take_back()
         if expiry.purge_entry(session, namespace_id, entry.id, now()):
             insert(session, now, namespace, entry, encoded, version=version)
@@ -80,8 +75,41 @@ def insert_all(
     encoded: Sequence[Encoded],
 ) -> None:
     """Store entries as `insert` does, in their order."""
-    for entry, each in zip(several, encoded, strict=True):
-        insert(session, now, namespace, entry, each)
+    for start in range(0, len(several), _AT_ONCE):
+        part = list(zip(several[start : start + _AT_ONCE], encoded[start : start + _AT_ONCE], strict=True))
+        if not _insert_at_once(session, namespace, part):
+            for entry, each in part:
+                insert(session, now, namespace, entry, each)
+
+
+def _insert_at_once(session: Session, namespace: str, part: Sequence[tuple[MemoryEntry, Encoded]]) -> bool:
+    """Store entries; return False, and store none, if the id of one is taken."""
+    first = session.clock.commit_number + 1
+    session.clock.next_commit(len(part))
+    rows = [_row(session, namespace, *each, commit, 1) for commit, each in enumerate(part, first)]
+    if not session.driver.put_all(_INSERT, rows):
+        session.clock.take_back(len(part))
+        return False
+    for row in rows:
+        session.clock.wrote(row[0], row[7])
+    states = [((row[1], row[7], row[0], row[3], row[5]), *each) for row, each in zip(rows, part, strict=True)]
+    for side in session.side_tables:
+        side.put_all(session, states)
+    return True
+
+
+def _row(
+    session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, commit: int, version: int
+) -> tuple[Any, ...]:
+    """Return the values of `_INSERT`."""
+    namespace_id, category, entity_type = session.names.intern_all(namespace, entry.category, entry.entity_type)
+    expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
+    body, packed, instant, created = encoded
+    names = (namespace, entry.id, entry.category, entry.key, entry.entity_type, entry.entity_id)
+    end = (version,) if expires is None else (version, expires)
+    checksum = row_checksum((commit, *names, instant, *end), body, packed)
+    fields = (commit, namespace_id, entry.id, category, entry.key, entity_type, entry.entity_id, instant, version)
+    return (*fields, body.decode(), checksum, expires, packed, created)
 
 
 def replace(

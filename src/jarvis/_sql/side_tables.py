@@ -77,6 +77,14 @@ class SideTable(ABC):
             encoded: holds the value: `jarvis.model.record.check_stored` returns it, at the cost of decoding.
         """
 
+    def put_all(
+        self, session: Lent, states: Sequence[tuple[tuple[int, int, int, int, int], MemoryEntry, Encoded]]
+    ) -> None:
+        """Add the rows of several states, as `put` does."""
+        for place, entry, encoded in states:
+            if entry.tags or not self.needs_tags:
+                self.put(session, place, entry, encoded)
+
     @abstractmethod
     def take(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
         """Remove the rows of a present state that is not kept; return how many there were."""

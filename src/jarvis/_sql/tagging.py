@@ -55,6 +55,14 @@ class Tags(SideTable):
         """Add the tags of an entry."""
         _each_part(session, _insert, _ids(session, entry.tags), place)
 
+    def put_all(
+        self, session: Lent, states: Sequence[tuple[tuple[int, int, int, int, int], MemoryEntry, Encoded]]
+    ) -> None:
+        """Add the tags of several entries."""
+        rows = [(*place, tag) for place, entry, _ in states if entry.tags for tag in _ids(session, entry.tags)]
+        if rows:
+            session.driver.many(_insert(1), rows)
+
     def take(self, session: Lent, place: Place, tags: Sequence[str]) -> int:
         """Remove the tags of an entry; return how many there were."""
         ids = _ids(session, tags)

@@ -108,6 +108,20 @@ class Connection:
             raise self._failed(error, "write") from error
         return True
 
+    def put_all(self, sql: str, several: Sequence[Bindings]) -> bool:
+        """Insert several rows; False, and nothing done, if a unique index already has one."""
+        self.run("SAVEPOINT all_or_none")
+        try:
+            self._cursor.executemany(sql, several)
+        except apsw.ConstraintError:
+            self.run("ROLLBACK TO all_or_none")
+            self.run("RELEASE all_or_none")
+            return False
+        except apsw.Error as error:
+            raise self._failed(error, "write") from error
+        self.run("RELEASE all_or_none")
+        return True
+
     def changed(self) -> int:
         """Return how many rows the last statement changed."""
         return self.raw.changes()
