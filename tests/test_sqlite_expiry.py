@@ -14,7 +14,8 @@ import pytest
 
 from jarvis._sql import expiry
 from jarvis._sql.session import Session
-from jarvis._sqlite import engine, sliding
+from jarvis._sql import sliding
+from jarvis._sqlite import engine
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.errors import CorruptStoreError, HistoryUnavailableError

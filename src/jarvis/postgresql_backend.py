@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from jarvis._postgresql.dsn import Address
 from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.server import Server
+from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
 from jarvis._sql.select import LIVE
-from jarvis.model.entry import DEFAULT_NAMESPACE
+from jarvis.capabilities import Slides
+from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.options import Compression, Durability
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.revision import Signature
@@ -52,6 +55,7 @@ class PostgreSQLBackend(SQLBackend):
     """
 
     name: ClassVar[str] = "postgresql"
+    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Slides)
 
     def __init__(
         self,
@@ -78,7 +82,8 @@ class PostgreSQLBackend(SQLBackend):
         )
         self._address, self._pool_size, self._options = Address(dsn), pool_size, options
         pool = Pool(self._address.dsn, str(self._address), "jarvis", pool_size, options)
-        super().__init__(Server(pool, namespace, options), namespace, options.compression)
+        self._server = Server(pool, namespace, options)
+        super().__init__(self._server, namespace, options.compression)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._address)!r}, namespace={self.namespace!r})"
@@ -90,12 +95,13 @@ class PostgreSQLBackend(SQLBackend):
     def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
         if namespace is None or namespace == self.namespace:
             return super().bind(namespace=namespace, clock=clock)
-        lender = self._lender
         sibling = super().bind(namespace=namespace, clock=clock)
-        assert isinstance(lender, Server)  # noqa: S101 - made above
-        sibling._lender = lender.at(sibling.namespace)
-        sibling._reader.lender = sibling._lender
+        sibling._server = self._server.at(sibling.namespace)
+        sibling._lender = sibling._reader.lender = sibling._server
         return sibling
+
+    def slide(self, entry_id: str, expires_at: datetime) -> bool:
+        return sliding.try_to(self._server, self.namespace, entry_id, check_expiry(expires_at), self._reader.now())
 
     # --- what concerns all namespaces ------------------------------------------------------------
 

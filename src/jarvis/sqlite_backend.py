@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
-from jarvis._sqlite import backup, recompress, sliding, traces
+from jarvis._sqlite import backup, recompress, traces
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
 from jarvis._sqlite.volatile import Volatile

@@ -52,6 +52,7 @@ class Connection:
         raw: the driver's connection.
         here: the number of the namespace that ``{here}`` means.
         is_lost: it is not used again.
+        is_hasty: the next transaction waits neither for a lock nor for the disk.
     """
 
     dialect = DIALECT
@@ -59,7 +60,7 @@ class Connection:
     def __init__(self, raw: psycopg.Connection[Any], path: str, store: schema.Store) -> None:
         self.raw, self.path = raw, path
         self.here = 0
-        self.is_lost = False
+        self.is_lost = self.is_hasty = False
         self._store = store
         self._cursor = psycopg.RawCursor(raw)
         self._cursor.format = pq.Format.BINARY
@@ -170,6 +171,8 @@ class Connection:
         """
         is_announcing, self._is_announcing = self._is_announcing, False
         self._begin("BEGIN")
+        if self.is_hasty:
+            self._waiting.append(("SET LOCAL synchronous_commit = off", ()))
         if not self._is_locked(is_announcing=is_announcing):
             self.roll_back()  # the clock must be there before anybody waits for the announced end
             self._exchange("write", self._translated(*self._new_clock()))
@@ -185,7 +188,8 @@ class Connection:
 
     def _is_locked(self, *, is_announcing: bool = False) -> bool:
         """Wait for the clock of the namespace, lock and read it; return whether there is one."""
-        lock = self._translated(_LOCK.replace("{schema}", self._store.schema), ())
+        lock_text = _LOCK.replace("{schema}", self._store.schema) + (" NOWAIT" if self.is_hasty else "")
+        lock = self._translated(lock_text, ())
         announcing = [self._translated(_ANNOUNCE, ())] if is_announcing else []
         versions, *_, clock = self._exchange("write", lock, *announcing, self._translated(_READ_CLOCK, ()))
         if not versions:

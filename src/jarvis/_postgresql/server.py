@@ -125,6 +125,33 @@ class Server(Lending[Lease]):
         session.go_to(self.namespace)
         return work(session, *args)
 
+    def change_at_once(self, work: Callable[[Lease], Result]) -> Result:
+        """Run `work` in a transaction of its own that is not synced; inside one of the caller's as a part of that.
+
+        Raises:
+            StoreBusyError: another writer is writing; it was not waited for.
+        """
+        if self.read_only:
+            raise self.read_only_error()
+        if self.in_transaction():
+            return self.within(work)
+        thread = self.pool.threads.here
+        self._own(thread)  # raises if this interrupts a call
+        with self.snapshot() as session:
+            try:
+                thread.call = sys._getframe()
+                session.driver.is_hasty = True
+                session.begin()
+                result = work(session)
+                session.commit()
+            except BaseException:
+                session.roll_back(0)
+                raise
+            finally:
+                session.driver.is_hasty = False
+                thread.call = None
+        return result
+
     def own_session(self) -> Lease:
         """Return the connection on which the caller has a transaction open, in this namespace."""
         session = super().own_session()
