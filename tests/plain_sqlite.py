@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, TypeVar, TypeVarTuple, cast
 
-from jarvis._calls.caller import Gate, current_task, foreign_task, let_go, no_transaction, torn_transaction
+from jarvis._calls.caller import Gate, current_task, foreign_task, let_go, no_transaction
 from jarvis._sql import registry
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.dialect import Dialect
@@ -21,7 +21,7 @@ from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
 from jarvis._sqlite import engine, schema
 from jarvis.config import CategoryPolicy, HistoryPolicy
-from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, TransactionError
+from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, TransactionError, torn_transaction
 from jarvis.model.policies import Histories
 
 Result = TypeVar("Result")

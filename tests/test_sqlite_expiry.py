@@ -12,9 +12,8 @@ from typing import Any, Literal
 import apsw
 import pytest
 
-from jarvis._sql import expiry
+from jarvis._sql import expiry, sliding
 from jarvis._sql.session import Session
-from jarvis._sql import sliding
 from jarvis._sqlite import engine
 from jarvis.config import HistoryPolicy
 from jarvis.conformance.fixtures import FAR, FakeClock

@@ -78,6 +78,11 @@ class TransactionError(JarvisError, RuntimeError):
 # --- when an entry is addressed ------------------------------------------------------------------
 
 
+def torn_transaction(name: object) -> TransactionError:
+    """Return the error for a call in a transaction in which a change was interrupted half-way."""
+    return TransactionError(f"{name}: an earlier failure rolled the transaction back; start a new one")
+
+
 class DuplicateEntryError(JarvisError, ValueError):
     """The id is taken in this namespace; the entry that has it is untouched."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
+from jarvis._postgresql import traces
 from jarvis._postgresql.dsn import Address
 from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.server import Server
@@ -13,10 +14,13 @@ from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
 from jarvis._sql.select import LIVE
-from jarvis.capabilities import Slides
+from jarvis._sql.session import Session
+from jarvis.capabilities import Erases, Slides
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
+from jarvis.model.erasure import Erased, Search
 from jarvis.model.options import Compression, Durability
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
+from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import Signature
 from jarvis.model.store_options import StoreOptions
 
@@ -55,7 +59,7 @@ class PostgreSQLBackend(SQLBackend):
     """
 
     name: ClassVar[str] = "postgresql"
-    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Slides)
+    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Erases, Slides)
 
     def __init__(
         self,
@@ -102,6 +106,20 @@ class PostgreSQLBackend(SQLBackend):
 
     def slide(self, entry_id: str, expires_at: datetime) -> bool:
         return sliding.try_to(self._server, self.namespace, entry_id, check_expiry(expires_at), self._reader.now())
+
+    def erase(self, which: str | MemoryQuery | None) -> Erased:
+        erased = super().erase(which)
+        self._server.within(traces.remove_unused_names)
+        return erased
+
+    def finish_erasing(self, ids: Collection[str]) -> Search | None:
+        if self._server.in_transaction():
+            return None
+        return self._server.read(traces.search, ids)
+
+    def _look_after(self, session: Session) -> None:
+        if session.clock.erasing:
+            traces.remove_unused_names(session)
 
     # --- what concerns all namespaces ------------------------------------------------------------
 

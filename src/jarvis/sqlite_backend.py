@@ -12,6 +12,7 @@ import msgspec
 from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
+from jarvis._sql.session import Session
 from jarvis._sqlite import backup, recompress, traces
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
@@ -169,7 +170,7 @@ class SQLiteBackend(SQLBackend):
     def recompress(self, progress: Progress | None) -> Recompression:
         return recompress.recompress(self._database, self._compression, progress)
 
-    def _look_after(self) -> None:
+    def _look_after(self, session: Session) -> None:  # noqa: ARG002  it looks at files
         self._database.file.log_watch.look()
 
 

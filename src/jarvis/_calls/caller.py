@@ -123,11 +123,6 @@ def foreign_task(name: object) -> TransactionError:
     )
 
 
-def torn_transaction(name: object) -> TransactionError:
-    """Return the error for a call in a transaction in which a change was interrupted half-way."""
-    return TransactionError(f"{name}: an earlier failure rolled the transaction back; start a new one")
-
-
 def no_transaction(name: object) -> TransactionError:
     """Return the error for a call that needs a transaction and has none open."""
     return TransactionError(

@@ -19,6 +19,12 @@ _UUID = re.compile(rb"(?=([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 _UUID_BYTES = 36
 _MOST_OTHERS = 100  # ids that are no UUIDs: each needs a search of its own
 
+UNREACHABLE = (
+    "copies of the store that were made elsewhere: backups, snapshots of the file system, replicas",
+    "blocks that the file system has freed and not yet overwritten",
+)
+"""Where data that was erased from files may still be: no erasure reaches it."""
+
 CHUNK = 2**22
 """Bytes read at a time."""
 
@@ -31,11 +37,13 @@ class Search(NamedTuple):
         size: of all of them, in bytes.
         found: how often an erased id stands there, at least: other memories may mention it. The search does not look
             into ``bytes``, nor into JSON that stands as a text in JSON.
+        unreachable: where erased data may still be: no erasure reaches it.
     """
 
     files: tuple[str, ...]
     size: int
     found: int
+    unreachable: tuple[str, ...] = UNREACHABLE
 
 
 def chunks_of(path: str) -> Iterator[bytes]:

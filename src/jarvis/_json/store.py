@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jarvis._calls.caller import Gates, current_task, foreign_task, no_transaction, torn_transaction
+from jarvis._calls.caller import Gates, current_task, foreign_task, no_transaction
 from jarvis._disk import files, location
 from jarvis._disk.copies import place_for_copy, put_copy
 from jarvis._disk.files import Stamp, explaining
@@ -35,6 +35,7 @@ from jarvis.errors import (
     StoreMissingError,
     StoreOutdatedError,
     TransactionError,
+    torn_transaction,
 )
 
 if TYPE_CHECKING:

@@ -13,11 +13,10 @@ from psycopg import pq
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg.types.string import StrBinaryDumper, StrDumper
 
-from jarvis._calls.caller import torn_transaction
 from jarvis._postgresql import failures, schema
 from jarvis._postgresql.dialect import DIALECT, translated
 from jarvis._sql.tables import READ_CLOCK
-from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreTooNewError
+from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreTooNewError, torn_transaction
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings

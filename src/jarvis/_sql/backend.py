@@ -342,7 +342,7 @@ class SQLBackend(SelectingBackend):
         if session.clock.commit_number % PRUNED_EVERY == 0 and result is not False:
             expiry.release_names(session)
             if session.clock.commit_number - session.clock.began <= PRUNED_EVERY:  # else this transaction fills the log
-                self._look_after()
+                self._look_after(session)
             now = self._reader.now()
             if expiry.purge(session, now, expiry.AT_ONCE):
                 pruning.prune(session, now, PRUNED_AT_ONCE)
@@ -363,7 +363,7 @@ class SQLBackend(SelectingBackend):
             reason=reason,
         )
 
-    def _look_after(self) -> None:
+    def _look_after(self, session: Session) -> None:
         """Maintain the store; called now and then, after a change in its transaction."""
 
 

@@ -14,9 +14,10 @@ from jarvis._sql.reading import can_be_looked_up
 from jarvis._sql.select import every_state
 from jarvis._sql.shape import tags_test
 from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
+from jarvis.codec.compression import decompress
 from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE
-from jarvis.model.erasure import Erased
+from jarvis.model.erasure import Erased, Wanted
 from jarvis.model.query import MemoryQuery
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.namespace = n.namespace AND e.id 
 AND NOT EXISTS (SELECT 1 FROM revisions AS r WHERE r.namespace = n.namespace AND r.id = n.id)
 """
 _AT_ONCE = 1_000
+TEXTS = {
+    "entries": "id, key, entity_id, body, NULL, packed",
+    "revisions": "id, key, entity_id, body, change, packed",
+    "events": "id, key, NULL, NULL, change, NULL",
+    "gaps": "id, key, entity_id, NULL, NULL, NULL",
+}
+"""By table: its columns with texts of memories, and the one with compressed text."""
 
 
 def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> Erased:
@@ -56,6 +64,25 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> 
     removed = _remove_all(session, namespace_id) if which is None else _remove(session, namespace_id, ids)
     feed.keep_erasure(session, namespace, len(ids))
     return Erased(ids, {what: count for what, count in removed.items() if what and count})
+
+
+def mentions(session: Session, wanted: Wanted) -> tuple[int, int]:
+    """Return how many bytes the texts of the session's namespaces have, and how often ids stand there.
+
+    Also in compressed values, of which the size is that of the text.
+    """
+    size = found = 0
+    for table, columns in TEXTS.items():
+        for *texts, packed in session.each(session.say(f"SELECT {columns} FROM {table} WHERE {{here}}")):
+            parts = [text.encode() for text in texts if text is not None]
+            if packed is not None:
+                try:
+                    parts.append(decompress(packed))
+                except ValueError:  # its message may hold stored values
+                    raise session.driver.corrupt("an entry cannot be decoded") from None
+            size += sum(map(len, parts))
+            found += sum(map(wanted.count, parts))
+    return size, found
 
 
 def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str, ...]:
@@ -94,7 +121,8 @@ def _remove_all(session: Session, namespace: int) -> Counter[str]:
     for side in session.side_tables:  # before the states, which they may look up
         removed[side.tables[0].counted] += side.erase(session, namespace)
     for table in _OF_MEMORIES:
-        removed[table.counted] += _changed(session, f"DELETE FROM {table.name} WHERE namespace = ?", (namespace,))
+        sql = f"DELETE FROM {table.name} WHERE namespace = ? AND id IS NOT NULL"  # earlier erasures have none, and stay
+        removed[table.counted] += _changed(session, sql, (namespace,))
     return removed
 
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from jarvis._calls.caller import torn_transaction
 from jarvis._sql import tables
 from jarvis._sqlite import engine, schema
-from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, StoreTooNewError
+from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, StoreTooNewError, torn_transaction
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings

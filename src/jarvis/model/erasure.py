@@ -7,15 +7,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from jarvis._disk.traces import Search
+from jarvis._disk.traces import UNREACHABLE, Search, Wanted
 
-__all__ = ["MOST_SEARCHED", "UNREACHABLE", "Erased", "ErasureReceipt", "Search"]
-
-UNREACHABLE = (
-    "copies of the store that were made elsewhere: backups, snapshots of the file system, replicas",
-    "blocks that the file system has freed and not yet overwritten",
-)
-"""Where erased data may still be: no erasure reaches it."""
+__all__ = ["MOST_SEARCHED", "UNREACHABLE", "Erased", "ErasureReceipt", "Search", "Wanted"]
 
 MOST_SEARCHED = 10_000
 """The most ids of one erasure that are searched for in files."""

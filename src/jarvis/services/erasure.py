@@ -8,7 +8,7 @@ from jarvis.backend_registry import ask
 from jarvis.capabilities import Erases
 from jarvis.model.author import Author
 from jarvis.model.entry import NO_MODULE
-from jarvis.model.erasure import MOST_SEARCHED, ErasureReceipt
+from jarvis.model.erasure import MOST_SEARCHED, UNREACHABLE, ErasureReceipt
 from jarvis.model.query import MemoryQuery
 from jarvis.services.changing import Changes, sign
 from jarvis.storage_backend import StorageBackend
@@ -40,6 +40,7 @@ def erase(
         removed=removed,
         state="pending" if searched is None else "done",
         searched=searched,
+        unreachable=UNREACHABLE if searched is None else searched.unreachable,
     )
 
 
