@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jarvis._sql import tables
+from jarvis._sql import recompressing, tables
 from jarvis._sql.session import Session
 from jarvis._sqlite import recompress
 from jarvis.codec import MAX_VALUE_BYTES, compression
@@ -483,7 +483,7 @@ def test_auto_leaves_what_max_has_made_smaller(path: Path) -> None:
 def test_recompressing_goes_in_small_steps_and_goes_on_where_it_was_ended(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recompress, "AT_ONCE_BYTES", 10_000)
+    monkeypatch.setattr(recompressing, "AT_ONCE_BYTES", 10_000)
     _old(path.parent).shutdown()
     memory = MemoryModule(storage_dir=path.parent)
     steps: list[tuple[int, int]] = []
@@ -507,7 +507,7 @@ def test_recompressing_goes_in_small_steps_and_goes_on_where_it_was_ended(
 
 
 def test_others_write_between_the_steps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recompress, "AT_ONCE_BYTES", 10_000)
+    monkeypatch.setattr(recompressing, "AT_ONCE_BYTES", 10_000)
     _old(path.parent).shutdown()
     memory = MemoryModule(storage_dir=path.parent)
     other = MemoryModule(storage_dir=path.parent, busy_timeout_seconds=0, compression="off")
@@ -532,7 +532,7 @@ def test_what_changed_since_it_was_read_is_not_overwritten(path: Path, meanwhile
     memory = MemoryModule(storage_dir=path.parent, compression="off")
     ids = [memory.create_memory("notes", str(number), prose(3_000 + number), "note") for number in range(3)]
     database = memory.backend._database  # type: ignore[attr-defined]  # SQLite's
-    states = recompress._next(database, "entries", "auto", 0, 3)
+    states = database.read(recompressing._next, "entries", "auto", 0, 3)
     other = MemoryModule(storage_dir=path.parent)
     if meanwhile == "updated":
         other.update_memory(ids[1], prose(9_000))
@@ -544,7 +544,7 @@ def test_what_changed_since_it_was_read_is_not_overwritten(path: Path, meanwhile
         other.store.recompress()
     before = _rows(memory.backend, "SELECT * FROM entries WHERE key = '1'")
 
-    stored = recompress._put(database, "entries", "max", states)
+    stored = recompressing._replaced(database, "entries", "max", states, recompress._replace)
 
     assert [state.number for state, _, _ in stored] == ([] if meanwhile == "stored anew" else [1, 3])
     assert _rows(memory.backend, "SELECT * FROM entries WHERE key = '1'") == before
@@ -553,8 +553,8 @@ def test_what_changed_since_it_was_read_is_not_overwritten(path: Path, meanwhile
 
 
 def test_what_an_update_ends_meanwhile_is_stored_anew_in_the_past(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recompress, "AT_ONCE", 1)
-    monkeypatch.setattr(recompress, "AT_ONCE_BYTES", 1)
+    monkeypatch.setattr(recompressing, "AT_ONCE", 1)
+    monkeypatch.setattr(recompressing, "AT_ONCE_BYTES", 1)
     memory = MemoryModule(storage_dir=path.parent, compression="off")
     ids = [memory.create_memory("notes", str(number), prose(3_000), "note") for number in range(3)]
     memory.shutdown()
@@ -700,7 +700,7 @@ def test_the_json_file_is_plain_and_says_so(tmp_path: Path) -> None:
     for mode in modes:
         with MemoryModule(storage_dir=tmp_path, backend_type="json", compression=mode) as memory:
             memory.create_memory("notes", mode, prose(5_000), "note")
-            with pytest.raises(UnsupportedError, match="has no compression; backends that have it: sqlite"):
+            with pytest.raises(UnsupportedError, match="has no compression; backends that have it: postgresql, sqlite"):
                 memory.store.recompress()
     assert (tmp_path / "memory.json").read_text().count(PROSE * 20) == 2
     with pytest.raises(UnsupportedError, match="sqlite"):

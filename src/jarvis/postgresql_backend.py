@@ -10,23 +10,28 @@ from jarvis._postgresql import traces
 from jarvis._postgresql.dsn import Address
 from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.server import Server
-from jarvis._sql import sliding
+from jarvis._sql import recompressing, sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
 from jarvis._sql.select import LIVE
 from jarvis._sql.session import Session
-from jarvis.capabilities import Erases, Slides
+from jarvis.capabilities import Compresses, Erases, Slides
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Erased, Search
 from jarvis.model.options import Compression, Durability
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.query import MemoryQuery
+from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Signature
 from jarvis.model.store_options import StoreOptions
 
 _USUAL_HISTORY = HistoryPolicy()
 _ALL_NAMESPACES = """
 SELECT n.name FROM clock AS c JOIN names AS n ON n.namespace = c.namespace AND n.id = c.namespace
+"""
+_AGAIN = f"""
+UPDATE {{table}} SET body = ?, packed = ?, checksum = ?
+WHERE {{{{here}}}} AND {{number}} = ? AND {recompressing.AS_READ}
 """
 _NAMESPACES = f"""
 {_ALL_NAMESPACES}
@@ -59,7 +64,7 @@ class PostgreSQLBackend(SQLBackend):
     """
 
     name: ClassVar[str] = "postgresql"
-    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Erases, Slides)
+    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Erases, Compresses, Slides)
 
     def __init__(
         self,
@@ -117,6 +122,12 @@ class PostgreSQLBackend(SQLBackend):
             return None
         return self._server.read(traces.search, ids)
 
+    def recompress(self, progress: Progress | None) -> Recompression:
+        if self._server.read_only:
+            raise self._server.read_only_error()
+        servers = [self._server.at(name) for name in self._namespaces()]
+        return recompressing.recompress(servers, self._compression, progress, _replace)
+
     def _look_after(self, session: Session) -> None:
         if session.clock.erasing:
             traces.remove_unused_names(session)
@@ -128,10 +139,22 @@ class PostgreSQLBackend(SQLBackend):
         return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_NAMESPACES, now)))
 
     def mend_dates(self, signature: Signature) -> int:
-        everywhere = self._lender.read(lambda session: session.rows(_ALL_NAMESPACES))
-        return sum(
-            super(PostgreSQLBackend, self.for_namespace(name)).mend_dates(signature) for (name,) in sorted(everywhere)
-        )
+        handles = map(self.for_namespace, self._namespaces())
+        return sum(super(PostgreSQLBackend, handle).mend_dates(signature) for handle in handles)
+
+    def _namespaces(self) -> list[str]:
+        """Return the names of all namespaces that were ever written to, sorted."""
+        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_ALL_NAMESPACES)))
+
+
+def _replace(session: Session, table: str, states: Sequence[recompressing.Again]) -> list[recompressing.Again]:
+    """Store states of a table again, as far as they are as they were read; return these."""
+    sql = session.say(_AGAIN.format(table=table, number=recompressing.NUMBERS[table]))
+    replaced = []
+    for each in states:
+        session.run(sql, (*each.values, *each.as_read))
+        replaced += [each] * session.driver.changed()
+    return replaced
 
 
 def _reopen(
