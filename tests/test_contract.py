@@ -52,18 +52,24 @@ class TestSQLiteEncrypted(BackendContract):
 
 
 class TestPostgreSQL(BackendContract):
+    partitions = 0
+
     @pytest.fixture
     def open_backend(self) -> Iterator[OpenBackend]:
         backends: list[PostgreSQLBackend] = []
 
         def open_it() -> PostgreSQLBackend:
-            backends.append(PostgreSQLBackend(dsn, durability="normal"))
+            backends.append(PostgreSQLBackend(dsn, durability="normal", partitions=self.partitions))
             return backends[-1]
 
         with a_database() as dsn:
             yield open_it
             for backend in backends:
                 backend.shutdown()
+
+
+class TestPostgreSQLPartitioned(TestPostgreSQL):
+    partitions = 3
 
 
 class TestJSON(BackendContract):

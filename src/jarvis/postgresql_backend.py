@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
-from jarvis._postgresql import traces
+from jarvis._postgresql import schema, traces
 from jarvis._postgresql.dsn import Address
 from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.server import Server
@@ -57,6 +57,8 @@ class PostgreSQLBackend(SQLBackend):
         compression: how values from 1 KiB up are written, as for `jarvis.sqlite_backend.SQLiteBackend`.
         create: create the tables if they are absent; False: raise `StoreMissingError` at the first call.
         pool_size: how many connections this process opens at most.
+        partitions: in how many partitions by namespace a new store has its tables, for an administrator who wants to
+            move some of them; 0: in none. A store that is there stays as it is.
 
     Raises:
         InvalidSettingError: an argument is out of range.
@@ -79,6 +81,7 @@ class PostgreSQLBackend(SQLBackend):
         policies: Sequence[CategoryPolicy] = (),
         create: bool = True,
         pool_size: int = 10,
+        partitions: int = 0,
     ) -> None:
         options = StoreOptions(
             read_only=read_only,
@@ -90,7 +93,7 @@ class PostgreSQLBackend(SQLBackend):
             create=create,
         )
         self._address, self._pool_size, self._options = Address(dsn), pool_size, options
-        pool = Pool(self._address.dsn, str(self._address), "jarvis", pool_size, options)
+        pool = Pool(self._address.dsn, str(self._address), "jarvis", pool_size, options, partitions=partitions)
         self._server = Server(pool, namespace, options)
         super().__init__(self._server, namespace, options.compression)
 
@@ -136,14 +139,30 @@ class PostgreSQLBackend(SQLBackend):
 
     def list_namespaces(self) -> list[str]:
         now = {"now": self._reader.now()}
+        self._server.check_sees_all()
         return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_NAMESPACES, now)))
 
     def mend_dates(self, signature: Signature) -> int:
         handles = map(self.for_namespace, self._namespaces())
         return sum(super(PostgreSQLBackend, handle).mend_dates(signature) for handle in handles)
 
+    def admit(self, role: str) -> None:
+        """Let a role of the database read and change this namespace, and no other than those it was admitted to.
+
+        The server refuses it everything else, whatever it asks. The caller has the rights of the owner of the tables.
+
+        Raises:
+            StoreAccessError: there is no such role, or the caller may not do this.
+        """
+        self._server.govern(schema.admit, role)
+
+    def expel(self, role: str) -> None:
+        """Take this namespace from a role; raise as `admit` does."""
+        self._server.govern(schema.expel, role)
+
     def _namespaces(self) -> list[str]:
         """Return the names of all namespaces that were ever written to, sorted."""
+        self._server.check_sees_all()
         return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_ALL_NAMESPACES)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -51,6 +51,7 @@ class Connection:
         raw: the driver's connection.
         here: the number of the namespace that ``{here}`` means.
         is_lost: it is not used again.
+        is_spent: it is closed when nobody uses it.
         is_hasty: the next transaction waits neither for a lock nor for the disk.
     """
 
@@ -59,7 +60,7 @@ class Connection:
     def __init__(self, raw: psycopg.Connection[Any], path: str, store: schema.Store) -> None:
         self.raw, self.path = raw, path
         self.here = 0
-        self.is_lost = self.is_hasty = False
+        self.is_lost = self.is_spent = self.is_hasty = False
         self._store = store
         self._cursor = psycopg.RawCursor(raw)
         self._cursor.format = pq.Format.BINARY
@@ -171,7 +172,7 @@ class Connection:
         is_announcing, self._is_announcing = self._is_announcing, False
         self._begin("BEGIN")
         if self.is_hasty:
-            self._waiting.append(("SET LOCAL synchronous_commit = off", ()))
+            self._exchange("write", ("SET LOCAL synchronous_commit = off", ()))
         if not self._is_locked(is_announcing=is_announcing):
             self.roll_back()  # the clock must be there before anybody waits for the announced end
             self._exchange("write", self._translated(*self._new_clock()))
@@ -189,6 +190,8 @@ class Connection:
         """Wait for the clock of the namespace, lock and read it; return whether there is one."""
         lock_text = _LOCK.replace("{schema}", self._store.schema) + (" NOWAIT" if self.is_hasty else "")
         lock = self._translated(lock_text, ())
+        if self.is_hasty:  # a refusal is usual: nothing else is sent along with the question
+            self._exchange("write", lock)
         announcing = [self._translated(_ANNOUNCE, ())] if is_announcing else []
         versions, *_, clock = self._exchange("write", lock, *announcing, self._translated(_READ_CLOCK, ()))
         if not versions:
@@ -278,6 +281,18 @@ class Connection:
         """Return the error that says that the store is damaged, and what to do."""
         return CorruptStoreError(self.path, f"is damaged: {finding}; restore the database from a backup")
 
+    def govern(self, make: Callable[[str, int, str], str], role: str) -> None:
+        """Run what `make` returns for a role, the number of the namespace and the schema, in one transaction."""
+        try:
+            with self.raw.transaction():
+                self.raw.execute(make(role, self.here, self._store.schema))
+        except psycopg.Error as error:
+            raise self._failed(error, "change rights") from None
+
+    def is_walled(self) -> bool:
+        """Tell whether the server shows the role only some namespaces."""
+        return bool(self._exchange("read", (schema.IS_WALLED.format(schema=self._store.schema), ()))[0][0][0])
+
     # --- inside ----------------------------------------------------------------------------------
 
     def _translated(self, sql: str, bindings: Bindings) -> tuple[str, Sequence[Any]]:
@@ -294,10 +309,13 @@ class Connection:
             raise torn_transaction(self.path)
         waiting = self._waiting[:]
         self._waiting.clear()
-        try:
-            if not waiting and len(last) == 1:
+        if not waiting and len(last) == 1:
+            try:
                 self._cursor.execute(*last[0])
-                return [self._cursor.fetchall() if self._cursor.description else []]
+            except psycopg.Error as error:
+                raise self._failed(error, doing) from None
+            return [self._cursor.fetchall() if self._cursor.description else []]
+        try:
             cursors = [psycopg.RawCursor(self.raw) for _ in last[1:]] + [self._cursor]
             sink = psycopg.RawCursor(self.raw)
             for cursor in cursors:
@@ -309,6 +327,8 @@ class Connection:
                     cursor.execute(*statement)
             return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
         except psycopg.Error as error:
+            # The driver takes for prepared what the server skipped behind the error.
+            self.raw.prepare_threshold, self.is_spent = None, True
             raise self._failed(error, doing) from None
 
     def _failed(self, error: psycopg.Error, doing: str) -> Exception:

@@ -59,6 +59,8 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
             path,
             f"cannot {doing}: its tables are not those that this jarvis knows ({said}); pip install -U jarvis-memory",
         )
+    if isinstance(error, sqlstates.UndefinedObject):
+        return StoreAccessError(path, f"cannot {doing}: {said}")
     if state.startswith("XX"):
         return CorruptStoreError(path, f"cannot {doing}: the server reports damage ({state})")
     if is_lost or isinstance(error, psycopg.OperationalError):

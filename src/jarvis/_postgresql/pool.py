@@ -149,6 +149,7 @@ class Pool:
         schema_name: the schema of its tables, quoted.
         size: how many connections there are at most.
         options: the options of the store.
+        partitions: in how many partitions by namespace a new store has its tables; 0: in none.
 
     Raises:
         InvalidSettingError: the size is out of range.
@@ -157,12 +158,16 @@ class Pool:
         threads: `threads.here` is the calling thread's part.
     """
 
-    def __init__(self, dsn: str, path: str, schema_name: str, size: int, options: StoreOptions) -> None:
+    def __init__(
+        self, dsn: str, path: str, schema_name: str, size: int, options: StoreOptions, *, partitions: int = 0
+    ) -> None:
         if type(size) is not int or size < 1:
             raise InvalidSettingError("pool_size: takes a whole number from 1 up")
+        if type(partitions) is not int or partitions < 0:
+            raise InvalidSettingError("partitions: takes a whole number from 1 up, or 0 for none")
         self.path = path
         self._dsn, self._size, self._options = dsn, size, options
-        self._store = schema.Store(schema_name)
+        self._store, self._partitions = schema.Store(schema_name), partitions
         self.threads = _Threads()
         self._texts: dict[int, str] = {}
         self._mutex = threading.Lock()
@@ -220,7 +225,7 @@ class Pool:
         if session.pid != os.getpid():
             return
         raw = session.raw
-        if session.is_dropped or session.driver.is_lost or session.driver.is_open():
+        if session.is_dropped or session.driver.is_lost or session.driver.is_spent or session.driver.is_open():
             raw.close()
         opened = self._open
         if opened is None or opened.closed:
@@ -272,7 +277,9 @@ class Pool:
         try:
             with psycopg.connect(self._dsn, autocommit=True) as raw:
                 may_create = self._options.create and not self._options.read_only
-                self._store = schema.prepared(raw, self.path, self._store.schema, may_create=may_create)
+                self._store = schema.prepared(
+                    raw, self.path, self._store.schema, may_create=may_create, partitions=self._partitions
+                )
         except psycopg.Error as error:
             if error.sqlstate is None:
                 raise StoreAccessError(self.path, f"cannot be reached: {_said(error)}") from None
@@ -283,7 +290,7 @@ class Pool:
         options = self._options
         milliseconds = int(options.busy_timeout_seconds * 1_000)
         raw.execute(f"SET lock_timeout = {max(milliseconds, 1)}")
-        raw.execute("SET jit = off")
+        raw.execute("SET jit = off; SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
         if options.durability == "normal":
             raw.execute("SET synchronous_commit = off")
         if options.read_only:

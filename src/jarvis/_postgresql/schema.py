@@ -7,11 +7,15 @@ is written in `jarvis._sqlite.schema`.
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg import sql
 
+from jarvis._sql import registry
 from jarvis._sql.tables import CLEARED, REMOVED, ClockRow, clock_checksum
 from jarvis.errors import StoreAccessError, StoreMissingError, StoreTooNewError
 from jarvis.model.change import generation_from
@@ -99,6 +103,7 @@ CREATE TABLE {{schema}}.gaps (
     entity_id text COLLATE "C", row bigint NOT NULL, instant bigint NOT NULL, ended bigint NOT NULL,
     made bigint NOT NULL, expires bigint, PRIMARY KEY (namespace, id));
 CREATE INDEX gaps_by_end ON {{schema}}.gaps (namespace, made);
+CREATE TABLE {{schema}}.roles (role name, namespace bigint, PRIMARY KEY (role, namespace));
 CREATE FUNCTION {{schema}}.texts_in(list text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT AS
     'SELECT jsonb_array_elements_text(list::jsonb) COLLATE "C"';
 CREATE FUNCTION {{schema}}.numbers_in(list text) RETURNS TABLE (value bigint) LANGUAGE sql IMMUTABLE STRICT AS
@@ -108,8 +113,57 @@ CREATE FUNCTION {{schema}}.looked_at(number bigint) RETURNS boolean LANGUAGE sql
         (coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')::bigint + 1)::text, false) IS NOT NULL$$;
 INSERT INTO {{schema}}.store VALUES (true, {CURRENT_VERSION}, {{seed}});
 """
-_LOCK = "SELECT pg_advisory_xact_lock(7_267_815_403_516_901)"
+_OF_NAMESPACES = tuple(table.name for table in registry.tables())
+_WALL = """
+ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_the_role ON {schema}.{table}
+    USING (namespace = ANY (ARRAY(SELECT r.namespace FROM {schema}.roles AS r WHERE r.role = current_user)));
+"""
+"""Lets every role but the owner of the tables, and those that bypass row-level security, see its namespaces only.
+
+The array is made once for a statement, so that the indexes serve the statement as before.
+"""
+
+_ADMIT = """
+GRANT USAGE ON SCHEMA {schema} TO {role};
+GRANT SELECT ON {schema}.store, {schema}.roles TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role};
+INSERT INTO {schema}.roles VALUES ({name}, {namespace}) ON CONFLICT DO NOTHING;
+"""
+_EXPEL = "DELETE FROM {schema}.roles WHERE role = {name} AND namespace = {namespace}"
+IS_WALLED = "SELECT row_security_active('{schema}.clock')"
+_LOCK = "SELECT pg_advisory_xact_lock(7267815403516901)"
 _IS_THERE = "SELECT to_regclass(%s) IS NOT NULL, to_regnamespace(%s) IS NOT NULL"
+
+
+def _statements(schema: str, partitions: int) -> Iterator[str]:
+    """Yield what creates the tables of a store, each in this many partitions by namespace if that is not 0."""
+    text = TABLES.replace("{schema}", schema).replace("{seed}", str(secrets.randbits(62)))
+    for statement in filter(str.strip, text.split(";\n")):
+        made = re.match(r"\s*CREATE TABLE \S+\.(\w+)", statement)
+        if made is None or made[1] not in _OF_NAMESPACES or not partitions:
+            yield statement
+            continue
+        yield f"{statement} PARTITION BY HASH (namespace)"
+        for number in range(partitions):
+            yield (
+                f"CREATE TABLE {schema}.{made[1]}_{number} PARTITION OF {schema}.{made[1]} "
+                f"FOR VALUES WITH (MODULUS {partitions}, REMAINDER {number})"
+            )
+    for table in _OF_NAMESPACES:
+        yield _WALL.format(schema=schema, table=table)
+
+
+def admit(role: str, namespace: int, schema: str) -> str:
+    """Return the statements that let a role read and change one namespace, and no other."""
+    tables = ", ".join(f"{schema}.{table}" for table in _OF_NAMESPACES)
+    name, quoted = sql.Literal(role).as_string(), sql.Identifier(role).as_string()
+    return _ADMIT.format(schema=schema, role=quoted, name=name, namespace=namespace, tables=tables)
+
+
+def expel(role: str, namespace: int, schema: str) -> str:
+    """Return the statement that takes a namespace from a role."""
+    return _EXPEL.format(schema=schema, name=sql.Literal(role).as_string(), namespace=namespace)
 
 
 class Store(NamedTuple):
@@ -133,11 +187,11 @@ def new_clock(generation: int) -> tuple[str, dict[str, Any]]:
     row = ClockRow(0, 0, 0, generation=generation)
     columns = ", ".join(row._fields)
     marks = ", ".join(f":{name}" for name in row._fields)
-    sql = (
+    text = (
         f"INSERT INTO clock (namespace, {columns}, checksum) VALUES (:here_, {marks}, :checksum) "
         "ON CONFLICT (namespace) DO NOTHING"
     )
-    return sql, {**row._asdict(), "checksum": clock_checksum(row)}
+    return text, {**row._asdict(), "checksum": clock_checksum(row)}
 
 
 def _version_and_seed(raw: psycopg.Connection[Any], schema: str) -> tuple[int, int] | None:
@@ -149,7 +203,7 @@ def _version_and_seed(raw: psycopg.Connection[Any], schema: str) -> tuple[int, i
     return version, seed
 
 
-def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create: bool) -> Store:
+def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create: bool, partitions: int) -> Store:
     """Return the store in a schema, after it was created or migrated if need be.
 
     Raises:
@@ -167,7 +221,8 @@ def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create
             raw.execute(_LOCK)
             if _version_and_seed(raw, schema) is None:
                 raw.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-                raw.execute(TABLES.replace("{schema}", schema).replace("{seed}", str(secrets.randbits(62))))
+                for statement in _statements(schema, partitions):
+                    raw.execute(statement)
         found = _version_and_seed(raw, schema)
         assert found is not None  # noqa: S101 - it was just made
     version, seed = found

@@ -13,7 +13,13 @@ from jarvis._postgresql.leader import Leader
 from jarvis._postgresql.pool import Lease, Pool
 from jarvis._sql import lending
 from jarvis._sql.lending import Lending
-from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, TransactionError
+from jarvis.errors import (
+    CorruptStoreError,
+    InvalidSettingError,
+    ReadOnlyStoreError,
+    StoreAccessError,
+    TransactionError,
+)
 
 if TYPE_CHECKING:
     from jarvis.model.store_options import StoreOptions
@@ -187,6 +193,26 @@ class Server(Lending[Lease]):
         """
         if not self.in_transaction():
             self.read(lambda session: session.driver.await_commit())
+
+    def govern(self, make: Callable[[str, int, str], str], role: str) -> None:
+        """Run what `make` returns for a role, the number of this namespace and the schema.
+
+        Raises:
+            InvalidSettingError: the role is no text.
+            StoreAccessError: there is no such role, or the caller may not do this.
+        """
+        if type(role) is not str or not role or "\0" in role:
+            raise InvalidSettingError("role: takes the name of a role of the database")
+        self.read(lambda session: session.driver.govern(make, role))
+
+    def check_sees_all(self) -> None:
+        """Raise `StoreAccessError` if the server shows the role of this process only some namespaces."""
+        if self.read(lambda session: session.driver.is_walled()):
+            raise StoreAccessError(
+                self.path,
+                "the role may see its own namespaces only; this verb concerns all of them, and needs the owner of the "
+                "tables or a role with BYPASSRLS",
+            )
 
     def shutdown(self) -> None:
         """Close idle connections, and let the others close when they are given back.
