@@ -104,9 +104,9 @@ CREATE TABLE {{schema}}.gaps (
     made bigint NOT NULL, expires bigint, PRIMARY KEY (namespace, id));
 CREATE INDEX gaps_by_end ON {{schema}}.gaps (namespace, made);
 CREATE TABLE {{schema}}.roles (role name, namespace bigint, PRIMARY KEY (role, namespace));
-CREATE FUNCTION {{schema}}.texts_in(list text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT AS
+CREATE FUNCTION {{schema}}.texts_in(list text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT ROWS 10 AS
     'SELECT jsonb_array_elements_text(list::jsonb) COLLATE "C"';
-CREATE FUNCTION {{schema}}.numbers_in(list text) RETURNS TABLE (value bigint) LANGUAGE sql IMMUTABLE STRICT AS
+CREATE FUNCTION {{schema}}.numbers_in(list text) RETURNS TABLE (value bigint) LANGUAGE sql IMMUTABLE STRICT ROWS 10 AS
     'SELECT jsonb_array_elements_text(list::jsonb)::bigint';
 CREATE FUNCTION {{schema}}.looked_at(number bigint) RETURNS boolean LANGUAGE sql VOLATILE COST 0.0001 AS
     $$SELECT set_config('jarvis.looks',
