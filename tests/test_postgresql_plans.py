@@ -86,13 +86,8 @@ ASKED: dict[str, tuple[str, Ask]] = {
 def test_a_question_is_led_by_its_index(memory: MemoryModule, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     index, ask = ASKED[asked]
     seen: list[tuple[str, Any]] = []
-    rows, each = Connection.rows, Connection.each
-    monkeypatch.setattr(
-        Connection, "rows", lambda self, sql, bound=(): seen.append((sql, bound)) or rows(self, sql, bound)
-    )
-    monkeypatch.setattr(
-        Connection, "each", lambda self, sql, bound=(): seen.append((sql, bound)) or each(self, sql, bound)
-    )
+    for name in ("rows", "each"):
+        monkeypatch.setattr(Connection, name, _noting(seen, getattr(Connection, name)))
     ask(memory)
     monkeypatch.undo()
 
@@ -106,6 +101,14 @@ def test_a_question_is_led_by_its_index(memory: MemoryModule, asked: str, monkey
         assert not [
             node for node in _nodes(plan) if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "roles"
         ]
+
+
+def _noting(seen: list[tuple[str, Any]], ask: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(self: Connection, sql: str, bound: Any = ()) -> Any:
+        seen.append((sql, bound))
+        return ask(self, sql, bound)
+
+    return noted
 
 
 def _plan(server: Any, sql: str, bound: Any) -> dict[str, Any]:
