@@ -135,6 +135,9 @@ class PostgreSQLBackend(SQLBackend):
         if session.clock.erasing:
             traces.remove_unused_names(session)
 
+    def pulse(self) -> object:
+        return self._server.pulse(super().pulse)
+
     # --- what concerns all namespaces ------------------------------------------------------------
 
     def list_namespaces(self) -> list[str]:

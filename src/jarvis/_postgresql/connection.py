@@ -15,6 +15,7 @@ from psycopg.types.string import StrBinaryDumper, StrDumper
 
 from jarvis._postgresql import failures, schema
 from jarvis._postgresql.dialect import DIALECT, translated
+from jarvis._postgresql.notices import CHANNEL
 from jarvis._sql.tables import READ_CLOCK
 from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreTooNewError, torn_transaction
 
@@ -214,6 +215,10 @@ class Connection:
             self._exchange("write", self._translated(_ANNOUNCE, ()))
         else:
             self._is_announcing = True
+
+    def notify(self) -> None:
+        """Tell the watchers of other processes that the transaction, when it commits, changes the namespace."""
+        self._waiting.append((f"SELECT pg_notify('{CHANNEL}', $1)", (str(self.here),)))
 
     def await_commit(self) -> None:
         """Wait for the end of the transaction of this namespace that has announced it, if there is one."""

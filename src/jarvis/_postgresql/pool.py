@@ -12,6 +12,7 @@ import psycopg_pool
 from jarvis._postgresql import failures, schema
 from jarvis._postgresql.connection import Connection, configure
 from jarvis._postgresql.names import HashedNames, number_of
+from jarvis._postgresql.notices import Notices
 from jarvis._sql import lending, registry
 from jarvis._sql.clock import Clock, Mark
 from jarvis._sql.names import NameBook
@@ -53,8 +54,16 @@ class Lease(lending.Lease):
 
     driver: Connection
 
-    def __init__(self, raw: _Raw, path: str, store: schema.Store, history: Histories, texts: dict[int, str]) -> None:
-        self.raw = raw
+    def __init__(
+        self,
+        raw: _Raw,
+        path: str,
+        store: schema.Store,
+        history: Histories,
+        texts: dict[int, str],
+        notices: Notices,
+    ) -> None:
+        self.raw, self._notices = raw, notices
         super().__init__(Connection(raw, path, store), NameBook(), history, registry.SIDE_TABLES)
         self._texts, self._store = texts, store
         self._places: dict[str, Place] = {}
@@ -98,6 +107,8 @@ class Lease(lending.Lease):
         if self.depth == 1:
             for place in self._inside:
                 self.go_to(place.namespace)
+                if place.clock.commit_number != place.clock.began and self._notices.is_due(place.number):
+                    self.driver.notify()
                 if place is not self._inside[-1]:
                     place.clock.write()
         super().commit()
@@ -156,6 +167,7 @@ class Pool:
 
     Attributes:
         threads: `threads.here` is the calling thread's part.
+        notices: what other processes tell of their commits.
     """
 
     def __init__(
@@ -170,6 +182,7 @@ class Pool:
         self._store, self._partitions = schema.Store(schema_name), partitions
         self.threads = _Threads()
         self._texts: dict[int, str] = {}
+        self.notices = Notices(dsn)
         self._mutex = threading.Lock()
         self._open: psycopg_pool.ConnectionPool[_Raw] | None = None
         self._pid = os.getpid()
@@ -216,7 +229,7 @@ class Pool:
                 raise failures.translated(self.path, error, "get a connection") from None
         session = raw.lease
         if session is None:
-            session = raw.lease = Lease(raw, self.path, self._store, self._options.histories, self._texts)
+            session = raw.lease = Lease(raw, self.path, self._store, self._options.histories, self._texts, self.notices)
         session.thread = threading.get_ident()
         return session
 
@@ -247,6 +260,7 @@ class Pool:
 
     def close(self) -> None:
         """Close idle connections, and let the others close when they are given back."""
+        self.notices.close()
         with self._mutex:
             opened, self._open = self._open, None
         if opened is not None and self._pid == os.getpid():
@@ -255,7 +269,8 @@ class Pool:
     def _opened(self) -> psycopg_pool.ConnectionPool[_Raw]:
         with self._mutex:
             if self._pid != os.getpid():  # a forked child: its parent's connections are not its own
-                _abandoned.append(self._open)
+                _abandoned.extend((self._open, self.notices))
+                self.notices = Notices(self._dsn)
                 self._open, self._pid = None, os.getpid()
             if self._open is None:
                 self._prepare()

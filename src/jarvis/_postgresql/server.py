@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from jarvis._postgresql.failures import LostConnectionError
 from jarvis._postgresql.leader import Leader
+from jarvis._postgresql.names import number_of
 from jarvis._postgresql.pool import Lease, Pool
 from jarvis._sql import lending
 from jarvis._sql.lending import Lending
@@ -81,6 +83,8 @@ class Server(Lending[Lease]):
         self.read_only, self.busy_timeout_seconds = options.read_only, options.busy_timeout_seconds
         self.lock: Any = _Unlocked(pool)
         self._leaders = weakref.WeakValueDictionary[str, Leader]() if leaders is None else leaders
+        self._pulse: object = None
+        self._looked = 0.0
         self.leader = self._leaders.setdefault(namespace, Leader(pool, namespace, options.busy_timeout_seconds))
 
     def at(self, namespace: str) -> Server:
@@ -193,6 +197,13 @@ class Server(Lending[Lease]):
         """
         if not self.in_transaction():
             self.read(lambda session: session.driver.await_commit())
+
+    def pulse(self, look: Callable[[], object]) -> object:
+        """Return what `look` returned last; call it again if another process may have committed since."""
+        if self.pool.notices.should_look(number_of(self.namespace), self._looked):
+            self._looked = time.monotonic()
+            self._pulse = look()
+        return self._pulse
 
     def govern(self, make: Callable[[str, int, str], str], role: str) -> None:
         """Run what `make` returns for a role, the number of this namespace and the schema.
