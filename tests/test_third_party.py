@@ -114,9 +114,7 @@ def test_a_module_on_eight_verbs_takes_a_clock_and_refuses_a_namespace(tmp_path:
     memory.record_task("1", {"status": "completed"})
 
     assert [entry.timestamp for entry in memory.get_task_history()] == [noon]
-    with pytest.raises(
-        UnsupportedError, match="has no namespaces; backends that have it: json, postgresql, sqlite"
-    ):
+    with pytest.raises(UnsupportedError, match="has no namespaces; backends that have it: json, postgresql, sqlite"):
         memory.for_namespace("alice")
 
 
