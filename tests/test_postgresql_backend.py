@@ -11,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from psycopg import conninfo
 
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.backend_registry import load_backend
+from jarvis.container import Container
 from jarvis.errors import (
     InvalidEntryError,
     InvalidSettingError,
     JarvisError,
     ReadOnlyStoreError,
     StoreAccessError,
+    StoreBusyError,
     StoreMissingError,
     UnknownBackendError,
     UnsupportedError,
@@ -161,6 +164,94 @@ def test_a_backend_without_its_server_says_where_that_is_named() -> None:
 def test_a_namespace_that_is_no_name_is_refused(url: str) -> None:
     with pytest.raises(InvalidEntryError, match="namespace"):
         MemoryModule(url, namespace="")
+
+
+# --- settings --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a test a home directory of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    return tmp_path
+
+
+def written(home: Path, *lines: str) -> Path:
+    """Write settings of which each line is a key."""
+    path = home / "config.yaml"
+    path.write_text("storage:\n" + "".join(f"  {line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_the_settings_name_the_server(url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", url.partition("?")[2])
+    path = written(
+        home,
+        "backend: PostgreSQL",
+        "namespace: alice",
+        "policies: [{category: preferences, max_entries: 2, history: {max_revisions: 0}}]",
+        "retention: [{category: tasks, max_entries: 1}]",
+        "postgresql: {dsn: 'postgresql://?$WHERE', pool_size: 1}",
+    )
+    container = Container()
+
+    memory = container.get_memory_module(path)
+    with memory.transaction():
+        memory.create_memories([{"category": "tasks", "key": f"{n}", "value": {}, "entity_type": ""} for n in range(3)])
+    for number in range(3):
+        preference = memory.set_user_preference(f"p{number}", {"n": 1})
+    memory.set_user_preference("p2", {"n": 2})
+
+    assert memory.sweep().deleted == 2
+    assert memory.get_history(preference) == []
+    assert MemoryModule(url, namespace="alice").count_memories(category="preferences") == 2
+    container.shutdown()
+    assert [entry.name for entry in home.iterdir()] == ["config.yaml"]
+
+
+def test_a_pool_has_as_many_connections_as_the_settings_say(url: str, home: Path) -> None:
+    memory = Container().get_memory_module(
+        written(home, "backend: postgresql", "busy_timeout_seconds: 0.2", f"postgresql: {{dsn: '{url}', pool_size: 1}}")
+    )
+
+    with memory.transaction(), ThreadPoolExecutor() as threads, pytest.raises(StoreBusyError):
+        threads.submit(memory.count_memories).result()
+
+    assert memory.count_memories() == 0
+    memory.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind", "message"),
+    [
+        (
+            ["postgresql: {dsn: 'postgresql://u:geheim7%@host'}"],
+            InvalidSettingError,
+            "line 3: storage.postgresql: dsn: ",
+        ),
+        (
+            ["postgresql: {dsn: 'postgresql://u:geheim7@host'}", "encryption: required"],
+            UnsupportedError,
+            "line 2: storage.backend: the backend 'postgresql' has no option 'encryption'",
+        ),
+        (
+            ["postgresql: {dsn: 'postgresql://u:geheim7@host'}", 'namespace: "a\\0b"'],
+            InvalidSettingError,
+            "line 4: storage.namespace: ",
+        ),
+    ],
+)
+def test_a_mistake_in_the_settings_is_named_with_file_and_line(
+    home: Path, lines: list[str], kind: type[JarvisError], message: str
+) -> None:
+    path = written(home, "backend: postgresql", *lines)
+
+    with pytest.raises(kind) as caught:
+        Container().get_memory_module(path)
+
+    assert str(caught.value).startswith(f"{path}, {message}")
+    assert SECRET not in told(caught.value)
 
 
 # --- an address that is none, and what is said of one ----------------------------------------------
