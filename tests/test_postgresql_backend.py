@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import pytest
 from psycopg import conninfo
@@ -46,8 +45,8 @@ SECRET = "geheim7"
 @pytest.fixture
 def url() -> Iterator[str]:
     """Make an empty database; return its URL."""
-    with a_database() as dsn:
-        yield f"postgresql://?{urlencode(conninfo.conninfo_to_dict(dsn), quote_via=quote)}"
+    with a_database() as url:
+        yield url
 
 
 def told(error: BaseException) -> str:
@@ -108,7 +107,10 @@ def test_the_async_module_takes_a_url(url: str) -> None:
 
 
 def test_keywords_are_taken_by_the_backend(url: str) -> None:
-    with a_database() as dsn, MemoryModule(PostgreSQLBackend(dsn, pool_size=2)) as memory:
+    dsn = conninfo.make_conninfo(url, application_name="jarvis")
+
+    with MemoryModule(PostgreSQLBackend(dsn, pool_size=2)) as memory:
+        assert "application_name=jarvis" in dsn
         memory.set_user_preference("theme", {"mode": "dark"})
 
 
@@ -395,7 +397,7 @@ def test_the_tests_use_the_server_that_is_given(url: str) -> None:
         check=True,
     )
 
-    server, dsn = ended.stdout.split(maxsplit=1)
+    server, dsn = ended.stdout.split()
     assert server == url
     assert conninfo.conninfo_to_dict(dsn)["host"] == conninfo.conninfo_to_dict(url)["host"]
 
