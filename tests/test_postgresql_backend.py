@@ -7,15 +7,18 @@ import contextlib
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import conninfo
 
@@ -37,7 +40,7 @@ from jarvis.keys import new_key
 from jarvis.persistent_memory import CategoryPolicy, HistoryPolicy, MemoryModule
 from jarvis.postgresql_backend import PostgreSQLBackend
 
-from .postgresql import a_database
+from .postgresql import a_database, programs
 
 SECRET = "geheim7"
 
@@ -472,6 +475,146 @@ def test_a_program_finds_the_same_on_sqlite_and_on_postgresql(url: str, tmp_path
     assert all(found[0])
     for on_postgresql, on_sqlite in zip(*found, strict=True):
         assert on_postgresql == on_sqlite
+
+
+# --- what the page about running it says -----------------------------------------------------------
+
+PAGE = (Path(__file__).parent.parent / "docs" / "how-to" / "run-on-postgresql.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, word: str) -> list[str]:
+    """Return the programs of the page in a language in which a word stands."""
+    return [text for text in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if word in text]
+
+
+@pytest.fixture
+def roles(url: str) -> Iterator[Callable[[str, Callable[[str], Any]], Any]]:
+    """Return what runs a program as a role of the page, after the SQL of the page up to there."""
+    mark = uuid.uuid4().hex
+    scripts = [
+        re.sub(r"\b(ROLE|TO) (\w+)", rf"\1 \2_{mark}", text).replace(
+            "DATABASE memories", f'DATABASE "{conninfo.conninfo_to_dict(url)["dbname"]}"'
+        )
+        for text in blocks("sql", "ROLE")
+    ]
+    made: list[str] = []
+
+    def run_as(role: str, program: Callable[[str], Any]) -> Any:
+        while f"{role}_{mark}" not in made:
+            script = scripts.pop(0)
+            admin.execute(script)
+            made.extend(re.findall(r"CREATE ROLE (\w+)", script))
+        return program(conninfo.make_conninfo(url, options=f"-c role={role}_{mark}"))
+
+    with psycopg.connect(url, autocommit=True) as admin:
+        yield run_as
+        for role in made:
+            admin.execute(f"DROP OWNED BY {role} CASCADE")
+        for role in made:
+            admin.execute(f"DROP ROLE {role}")
+
+
+def test_the_rights_that_the_page_grants_are_enough_and_needed(roles: Callable[..., Any]) -> None:
+    def fill(dsn: str) -> None:
+        with MemoryModule(PostgreSQLBackend(dsn)) as memory:
+            memory.set_user_preference("theme", {"mode": "dark"})
+
+    def live(dsn: str) -> None:
+        clock = Still(datetime.now(UTC) + timedelta(minutes=1))
+
+        def wait(seconds: float) -> None:
+            clock.moment += timedelta(seconds=seconds)
+
+        with MemoryModule(PostgreSQLBackend(dsn, namespace="alice"), clock=clock) as memory:
+            assert all(lived(memory, wait))
+
+    def read(dsn: str) -> None:
+        with MemoryModule(PostgreSQLBackend(dsn, read_only=True)) as memory:
+            assert memory.get_user_preferences() == {"theme": {"mode": "dark"}}
+            theme = memory.get_memory_by_key("theme")
+            assert theme is not None
+            assert memory.get_history(theme.id) == []
+            assert memory.get_user_preferences(as_of=datetime.now(UTC)) == {"theme": {"mode": "dark"}}
+            assert memory.for_namespace("alice").count_memories() > 0
+        memory = MemoryModule(PostgreSQLBackend(dsn))
+        with pytest.raises(StoreAccessError, match=r"a right is missing .*permission denied for table"):
+            memory.set_user_preference("theme", {})
+        memory.shutdown()
+
+    roles("jarvis", fill)
+    roles("assistant", live)
+    roles("reader", read)
+
+
+def test_a_role_without_rights_is_told_which_is_missing(roles: Callable[..., Any], url: str) -> None:
+    def open_it(dsn: str) -> str:
+        memory = MemoryModule(PostgreSQLBackend(dsn))
+        with pytest.raises(StoreAccessError) as caught:
+            memory.get_user_preferences()
+        memory.shutdown()
+        return str(caught.value)
+
+    role = roles("jarvis", lambda dsn: dsn.rpartition("role=")[2].strip("'"))
+    with psycopg.connect(url) as admin:
+        admin.execute(f'REVOKE CREATE ON DATABASE "{conninfo.conninfo_to_dict(url)["dbname"]}" FROM {role}')
+
+    assert "permission denied for database" in roles("jarvis", open_it)
+    with MemoryModule(url) as memory:
+        memory.bootstrap()
+    assert "permission denied for schema jarvis" in roles("jarvis", open_it)
+
+
+def test_a_dump_restores_the_store_with_its_past(url: str, tmp_path: Path) -> None:
+    packaged = programs()
+    if packaged is None:
+        pytest.skip("there is no pg_dump")
+    with MemoryModule(url) as memory:
+        theme = memory.set_user_preference("theme", {"mode": "dark"})
+        memory.set_user_preference("theme", {"mode": "light"})
+        before = [memory.list_memories(), memory.get_history(theme), memory.changes()]
+
+    with a_database() as restored:
+        for line in blocks("console", "pg_dump")[0].splitlines():
+            line = re.sub(r'"postgresql://.*/memories"', f"'{url}'", line)
+            line = re.sub(r'"postgresql://.*/restored"', f"'{restored}'", line)
+            subprocess.run(["/bin/sh", "-ec", f"{packaged}/{line}"], cwd=tmp_path, check=True)
+
+        with MemoryModule(restored) as memory:
+            assert [memory.list_memories(), memory.get_history(theme), memory.changes()] == before
+            memory.set_user_preference("theme", {"mode": "grey"})
+            assert len(memory.get_history(theme)) == 2
+
+
+def test_a_sqlite_store_moves_as_it_is(url: str, tmp_path: Path) -> None:
+    page: dict[str, Any] = {}
+    exec(blocks("python", "def move")[0], page)
+    noon = Still(datetime.now(UTC))
+
+    def wait(seconds: float) -> None:
+        noon.moment += timedelta(seconds=seconds)
+
+    source = MemoryModule(storage_dir=tmp_path, clock=noon)
+    lived(source, wait)
+    source.create_memory(
+        "notes", "old", {"n": 1}, "note", timestamp=datetime(2020, 1, 1, tzinfo=UTC), module="importer"
+    )
+    source.create_memory("notes", "old", {"n": 2}, "note", timestamp=datetime(2019, 1, 1, tzinfo=UTC))
+    source.for_namespace("alice").set_user_preference("code", {"n": 1}, ttl=3600, task_id="t")
+    wait(1)
+
+    with MemoryModule(url, clock=noon) as target:
+        for _ in range(2):
+            page["move"](source, target)
+
+            assert target.store.list_namespaces() == ["alice", "default"]
+            for name in ("alice", "default"):
+                old, new = source.for_namespace(name), target.for_namespace(name)
+                for order in ("changed", "created", "key"):
+                    arrived, left = new.list_memories(order=order), old.list_memories(order=order)
+                    assert [page["copied"](entry) for entry in arrived] == [page["copied"](entry) for entry in left]
+                    assert [page["author"](entry) for entry in arrived] == [page["author"](entry) for entry in left]
+            for memory in (source, target):
+                assert memory.backend.last_written("notes", "old").value == {"n": 2}  # type: ignore[union-attr]  # there is one
 
 
 # --- without the extra ---------------------------------------------------------------------------
