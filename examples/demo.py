@@ -1,7 +1,7 @@
-"""The main job: learn this machine, remember it in another process, survive ``kill -9``, go back, forget, seal.
+"""The main job: learn this machine, remember it in another process, survive ``kill -9``, go back, forget, seal, share.
 
-python examples/demo.py              everything, in a temporary directory
-python examples/demo.py learn DIR    the first chapter alone; then: remember DIR
+python examples/demo.py                everything, in a temporary directory
+python examples/demo.py learn STORE    the first chapter alone, in a directory or at a URL; then: remember STORE
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,14 @@ WRITE_SECONDS = 1.5
 console = Console(width=110)
 
 
-def learn(directory: str) -> None:
+def opened(store: str) -> MemoryModule:
+    """Return the memory in a directory, or at the URL of a server. Nothing else in this program tells them apart."""
+    return MemoryModule(store) if "://" in store else MemoryModule(storage_dir=store)
+
+
+def learn(store: str) -> None:
     """Chapter one: find out what this machine is, what it prefers, has and can do, and remember it."""
-    with MemoryModule(storage_dir=directory) as memory:
+    with opened(store) as memory:
         with memory.acting_as(module="device_scanner"):
             memory.set_device_info(_device())
         with memory.acting_as(module="preference_reader"):
@@ -51,9 +57,9 @@ def learn(directory: str) -> None:
         console.print(f"learned {memory.count_memories()} memories, in process {os.getpid()}")
 
 
-def remember(directory: str) -> None:
+def remember(store: str) -> None:
     """Chapter two: another process knows all of it."""
-    with MemoryModule(storage_dir=directory) as memory:
+    with opened(store) as memory:
         console.print(f"process {os.getpid()} remembers:")
         _show("device", ["fact", "value"], [[key, str(value)] for key, value in memory.get_device_info().items()])
         _show(
@@ -82,9 +88,9 @@ def remember(directory: str) -> None:
         console.print(f"how it found them:\n{told}", highlight=False)
 
 
-def write_until_killed(directory: str) -> None:
+def write_until_killed(store: str) -> None:
     """Remember one thing after the other; report each once it is acknowledged."""
-    memory = MemoryModule(storage_dir=directory)
+    memory = opened(store)
     for number in range(1_000_000):
         memory_id = memory.create_memory("stream", f"step-{number}", {"number": number}, "step", tags=["stream"])
         os.write(1, f"{memory_id} {number}\n".encode())
@@ -92,25 +98,36 @@ def write_until_killed(directory: str) -> None:
 
 def survive(directory: str) -> None:
     """Chapter three: SIGKILL a writer in mid-stream, and count that nothing it acknowledged is missing."""
-    writer = subprocess.Popen([sys.executable, __file__, "write", directory], stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    first = writer.stdout.readline()
-    time.sleep(WRITE_SECONDS)
-    writer.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
-    lines = [first, *writer.stdout.read().splitlines(keepends=True)]
-    writer.wait()
-    acknowledged = dict(line.split() for line in lines if line.endswith("\n"))
+    _kill_writers(directory, 1)
 
-    with MemoryModule(storage_dir=directory) as memory:
+
+def _kill_writers(store: str, count: int) -> None:
+    """Let processes write at once, kill one after the other, and look for all that they acknowledged."""
+    acknowledged: dict[str, str] = {}
+    with ExitStack() as files:
+        reports = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(count)]
+        command = [sys.executable, __file__, "write", store]
+        writers = [subprocess.Popen(command, stdout=report) for report in reports]
+        for writer, report in zip(writers, reports, strict=True):
+            while not os.fstat(report.fileno()).st_size:
+                time.sleep(0.01)
+            time.sleep(WRITE_SECONDS)
+            writer.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+            writer.wait()
+            report.seek(0)
+            told = dict(line.split() for line in report if line.endswith("\n"))
+            acknowledged |= told
+            console.print(
+                f"killed process {writer.pid} (exit {writer.returncode}) after {len(told):,} acknowledged writes"
+            )
+
+    with opened(store) as memory:
         held = {entry.id: str(entry.value["number"]) for entry in memory.iter_memories(category="stream")}
-        missing = [memory_id for memory_id, number in acknowledged.items() if held.get(memory_id) != number]
-        console.print(
-            f"killed process {writer.pid} (exit {writer.returncode}) while it wrote: "
-            f"{len(acknowledged):,} writes were acknowledged, {len(held):,} are there, "
-            f"[bold]{len(missing)} are missing[/bold]"
-        )
-        if missing:
-            sys.exit("an acknowledged write is missing")
+    missing = [memory_id for memory_id, number in acknowledged.items() if held.get(memory_id) != number]
+    verdict = f"[bold]{len(missing)} are missing[/bold]"
+    console.print(f"{len(acknowledged):,} writes were acknowledged, {len(held):,} are there, {verdict}")
+    if missing:
+        sys.exit("an acknowledged write is missing")
 
 
 def go_back(directory: str) -> None:
@@ -205,6 +222,20 @@ def seal(directory: str) -> None:
         console.print(f"opened with the passphrase: {memory.count_memories()} memories, [bold]{verdict}[/bold]")
     if not plain or sealed or refused != 2 or not same:
         sys.exit("the store was not sealed")
+
+
+def share(_: str) -> None:
+    """Chapter seven: the same program on a PostgreSQL server, of which two processes write at once."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    from tests.postgresql import a_database, programs
+
+    if programs() is None:
+        console.print("skipped: there is no PostgreSQL server in a package for this machine")
+        return
+    with a_database(syncs=True) as url:
+        for chapter in ("learn", "remember"):
+            subprocess.run([sys.executable, __file__, chapter, url], check=True)
+        _kill_writers(url, 2)
 
 
 def _digest(memory: MemoryModule) -> str:
@@ -312,6 +343,7 @@ CHAPTERS = {
     "go-back": go_back,
     "forget": forget,
     "seal": seal,
+    "share": share,
 }
 
 
@@ -321,7 +353,8 @@ def main() -> None:
         CHAPTERS[sys.argv[1]](sys.argv[2])
     elif len(sys.argv) == 1:
         with tempfile.TemporaryDirectory(prefix="jarvis-demo-") as directory:
-            for number, chapter in enumerate(("learn", "remember", "survive", "go-back", "forget", "seal"), start=1):
+            chapters = ("learn", "remember", "survive", "go-back", "forget", "seal", "share")
+            for number, chapter in enumerate(chapters, start=1):
                 console.rule(f"{number}. {chapter}")
                 subprocess.run([sys.executable, __file__, chapter, directory], check=True)
     else:

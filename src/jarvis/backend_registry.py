@@ -7,6 +7,7 @@ mean the classes of jarvis.
 from __future__ import annotations
 
 import contextlib
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,8 +32,13 @@ _BUILT_IN = {
     "sqlite": ("jarvis.sqlite_backend", "SQLiteBackend"),
 }
 
-_EXTRAS = frozenset(("postgresql",))
-"""Backends that need packages which are not installed with jarvis, by the extra of their name."""
+_EXTRAS = {"postgresql": "psycopg"}
+"""Backends that need a package which is not installed with jarvis, but with the extra of their name."""
+
+_SCHEMES = {"postgres": "postgresql", "postgresql": "postgresql"}
+"""Backends whose stores lie where a URL says, by its scheme."""
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def known_backends() -> list[str]:
@@ -65,11 +71,12 @@ def load_backend(name: str) -> type[StorageBackend]:
         module, attribute = _BUILT_IN[folded]
         try:
             built_in: type[StorageBackend] = getattr(import_module(module), attribute)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             if folded not in _EXTRAS or str(error.name).startswith("jarvis"):
                 raise
+            package = error.name or _EXTRAS[folded]  # it is there, but not what it stands on
             raise UnsupportedError(
-                f"the backend {folded!r} needs the package {error.name}: pip install 'jarvis-memory[{folded}]'"
+                f"the backend {folded!r} needs the package {package}: pip install 'jarvis-memory[{folded}]'"
             ) from None
         return built_in
     points = [point for point in _entry_points() if point.name.lower() == folded]
@@ -82,6 +89,27 @@ def load_backend(name: str) -> type[StorageBackend]:
             f"several packages register a backend {name!r} ({', '.join(targets)}); uninstall all but one"
         )
     return _loaded(points[0])
+
+
+def backend_at(location: str) -> str | None:
+    """Return the name of the backend whose store lies where a URL says, None if the text is no URL.
+
+    Raises:
+        UnknownBackendError: no backend has stores at such URLs. The message quotes the scheme alone.
+
+    >>> backend_at("postgresql://alice@db.example.com/memories")
+    'postgresql'
+    """
+    match = _URL.match(location)
+    if match is None:
+        return None
+    scheme = match[1]
+    if scheme not in _SCHEMES:
+        raise UnknownBackendError(
+            f"no backend has stores at {scheme}:// URLs; known: {', '.join(f'{known}://' for known in _SCHEMES)}"
+            f"{nearest(scheme.lower(), _SCHEMES)}; a directory goes into storage_dir="
+        )
+    return _SCHEMES[scheme]
 
 
 def open_backend(

@@ -20,6 +20,7 @@ from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, kind_of,
 from jarvis.model.cache_limits import CacheLimits
 from jarvis.model.options import AnySource, Compression, Durability, Encryption, Keys, Pairs, checked
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy, RetentionRule
+from jarvis.model.postgresql_config import PostgreSQLConfig, check_server
 from jarvis.model.sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
 from jarvis.model.store_options import StoreOptions
 
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigLoader",
     "HistoryPolicy",
     "JarvisConfig",
+    "PostgreSQLConfig",
     "RetentionRule",
     "StorageConfig",
 ]
@@ -65,9 +67,11 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
         sweep_every: how often `jarvis.container.Container` cleans up; None for never.
         cache: how much of what is read `jarvis.container.Container` keeps in memory, None for nothing; may be a mapping
             of the fields of `CacheLimits`.
+        postgresql: where the server of the backend ``postgresql`` is, for no other backend; may be a mapping of the
+            fields of `PostgreSQLConfig`.
 
     Raises:
-        InvalidSettingError: a value has the wrong type or is out of range.
+        InvalidSettingError: a value has the wrong type or is out of range, or does not go with another one.
 
     >>> from jarvis.config import StorageConfig
     >>> StorageConfig(data_dir="/srv/jarvis", durability="normal").durability
@@ -94,6 +98,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
     cache: CacheLimits | None = None
+    postgresql: PostgreSQLConfig | None = None
 
     if TYPE_CHECKING:  # the arguments may have more types than the fields
 
@@ -116,6 +121,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,
             cache: CacheLimits | Mapping[str, Any] | None = ...,
+            postgresql: PostgreSQLConfig | Mapping[str, Any] | None = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -124,6 +130,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, key, _accepted(key, getattr(self, key)))
         if self.read_only and self.sweep_every is not None:
             raise InvalidSettingError("storage.sweep_every cannot be together with read_only: a sweep deletes")
+        check_server(self.backend, self.postgresql)
 
     @property
     def options(self) -> StoreOptions:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jarvis._calls.caller import holding
-from jarvis.backend_registry import cached
+from jarvis.backend_registry import cached, open_backend
 from jarvis.config import ConfigLoader
 from jarvis.errors import InvalidEntryError, InvalidSettingError, UnknownBackendError, UnsupportedError
 from jarvis.persistent_memory import MemoryModule
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from jarvis.async_memory import AsyncMemoryModule
-    from jarvis.config import JarvisConfig, StorageConfig
+    from jarvis.config import JarvisConfig, PostgreSQLConfig, StorageConfig
     from jarvis.persistent_memory import Sweeper
 
 _log = logging.getLogger("jarvis.container")
@@ -147,13 +147,16 @@ class Container:
 def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
     """Return a module with these settings; an error about a setting names its line."""
     try:
-        memory = MemoryModule(
-            storage_dir=storage.data_dir / STORE_DIRECTORY,
-            backend_type=storage.backend,
-            namespace=storage.namespace,
-            retention=storage.retention,
-            **msgspec.structs.asdict(storage.options),
-        )
+        if storage.postgresql is None:
+            memory = MemoryModule(
+                storage_dir=storage.data_dir / STORE_DIRECTORY,
+                backend_type=storage.backend,
+                namespace=storage.namespace,
+                retention=storage.retention,
+                **msgspec.structs.asdict(storage.options),
+            )
+        else:
+            memory = _on_server(storage, storage.postgresql, loader)
         if storage.cache is not None:
             memory.backend = cached(memory.backend, storage.cache)
         return memory
@@ -161,3 +164,14 @@ def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
         raise type(error)(f"{loader.place('backend')}: storage.backend: {error}") from error
     except InvalidEntryError as error:
         raise InvalidSettingError(f"{loader.place('namespace')}: storage.{error}") from error
+
+
+def _on_server(storage: StorageConfig, server: PostgreSQLConfig, loader: ConfigLoader) -> MemoryModule:
+    size, namespace = server.pool_size, storage.namespace
+    try:
+        backend = open_backend(storage.backend, server.location(), storage.options, namespace=namespace, pool_size=size)
+    except InvalidSettingError as error:
+        raise InvalidSettingError(f"{loader.place('postgresql')}: storage.postgresql: {error}") from error
+    memory = MemoryModule(backend, retention=storage.retention)
+    memory._govern(storage.options)
+    return memory

@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-from jarvis._calls.arguments import is_on, tag_list
+from jarvis._calls.arguments import is_on, plain_text, tag_list
 from jarvis._calls.caller import Gates, holding
 from jarvis._calls.former import former_verb
-from jarvis.backend_registry import ask, load_backend, open_backend, open_in_memory
+from jarvis.backend_registry import ask, backend_at, load_backend, open_backend, open_in_memory
 from jarvis.capabilities import (
     Expires,
     KeepsHistory,
@@ -125,7 +125,8 @@ class MemoryModule:
     tags of the question include it, or ``include_archived=True`` is passed. Other modules hide nothing.
 
     Args:
-        storage_backend: a backend of your own; None for one of `backend_type`.
+        storage_backend: a backend of your own, or the URL of a store on a server, such as
+            ``postgresql://user@host/database``; None for one of `backend_type`.
         storage_dir: the directory of the store; ``~/.jarvis/memory`` if None.
         backend_type: ``"sqlite"`` (file ``memory.db``), ``"json"`` (file ``memory.json``), or a name that a
             package registered under the entry point ``jarvis.storage_backends``.
@@ -147,8 +148,8 @@ class MemoryModule:
         clock: returns the present time, aware; for tests.
 
     Raises:
-        UnknownBackendError: no backend has that name.
-        UnsupportedError: the backend lacks a feature that an argument asks for.
+        UnknownBackendError: no backend has that name, or stores at such URLs.
+        UnsupportedError: the backend lacks a feature that an argument asks for, or a package is not installed.
         InvalidSettingError: an argument is out of range.
 
     >>> from jarvis.persistent_memory import MemoryModule
@@ -163,7 +164,7 @@ class MemoryModule:
 
     def __init__(
         self,
-        storage_backend: StorageBackend | None = None,
+        storage_backend: StorageBackend | str | None = None,
         storage_dir: str | Path | None = None,
         backend_type: str = "sqlite",
         *,
@@ -194,10 +195,18 @@ class MemoryModule:
         )
         if not callable(clock):
             raise InvalidSettingError(f"clock: takes a function, not {type(clock).__name__}")
-        if storage_backend is None:
+        url = plain_text(storage_backend)
+        at_url = None if url is None else backend_at(url)
+        if url is not None and at_url is not None:
+            if storage_dir is not None:
+                raise InvalidSettingError("storage_dir: a store at a URL is in no directory; leave it out")
+            if plain_text(backend_type) not in ("sqlite", at_url):
+                raise InvalidSettingError(f"backend_type: the URL names the backend {at_url!r}; leave it out")
+            backend: Any = open_backend(at_url, url, options, namespace=namespace)
+        elif storage_backend is None:
             directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
             location = load_backend(backend_type).location_in(directory)
-            backend: Any = open_backend(backend_type, location, options, namespace=namespace)
+            backend = open_backend(backend_type, location, options, namespace=namespace)
         else:
             if not issubclass(type(storage_backend), StorageBackend):
                 raise InvalidSettingError(
@@ -209,8 +218,8 @@ class MemoryModule:
                 raise InvalidSettingError(f"{named}: set it on the backend that is given as storage_backend")
             backend = storage_backend
             if namespace != DEFAULT_NAMESPACE:
-                ask(storage_backend, Namespaced)
-                backend = storage_backend.for_namespace(namespace)
+                ask(backend, Namespaced)
+                backend = backend.for_namespace(namespace)
         if clock is not utc_now:
             backend = backend.bind(clock=partial(_time_of, clock))
         self.backend: StorageBackend = backend

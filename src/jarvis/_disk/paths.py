@@ -52,7 +52,12 @@ def given_path(what: str, value: object, *, base: Path | None = None, variables:
 
 def _absolute(name: str, base: Path | None, *, variables: bool) -> Path:
     if variables:
-        name = _VARIABLE.sub(_value, name)
+        try:
+            name = with_variables(name)
+        except LookupError as unset:
+            raise _UnfitError(
+                f"names the environment variable {unset.args[0]!r}, which is not set; set it, or give the path"
+            ) from None
     try:
         expanded = Path(name).expanduser()
         return expanded.absolute() if base is None else base.absolute() / expanded
@@ -64,9 +69,18 @@ def _absolute(name: str, base: Path | None, *, variables: bool) -> Path:
         raise _UnfitError("is relative, and the working directory is gone; give an absolute path") from None
 
 
+def with_variables(text: str) -> str:
+    """Return a text with the values of environment variables in place of ``$NAME`` and ``${NAME}``.
+
+    Raises:
+        LookupError: a variable is not set; its argument is the name.
+    """
+    return _VARIABLE.sub(_value, text)
+
+
 def _value(match: re.Match[str]) -> str:
     name = match[1] if match[2] is None else match[2]
     value = os.environ.get(name)
     if not value or "\0" in value:  # an empty one would make another path of it, such as the root's
-        raise _UnfitError(f"names the environment variable {name!r}, which is not set; set it, or give the path")
+        raise LookupError(name)
     return value

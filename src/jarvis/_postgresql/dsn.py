@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 from psycopg import conninfo
 
+from jarvis._calls.arguments import plain_text
 from jarvis.errors import InvalidSettingError
+
+_URLS = ("postgres://", "postgresql://")
+_PORTS = frozenset("0123456789,")
+_QUOTE = re.compile(r"[^\w\s/%-]")
+"""What may begin a quotation in a message, in any language."""
 
 
 class Address:
@@ -22,18 +30,29 @@ class Address:
     """
 
     def __init__(self, dsn: str) -> None:
-        if not issubclass(type(dsn), str):
+        text = plain_text(dsn)
+        if text is None:
             raise InvalidSettingError(
-                f"dsn: takes where a server is, such as postgresql://user@host/database, not {type(dsn).__name__}"
+                f"dsn: takes where a server is, such as postgresql://user@host/database, not {type(dsn).__name__}; "
+                "MemoryModule takes that URL first, settings under storage.postgresql.dsn"
             )
+        if "\0" in text:  # libpq would read no further
+            raise InvalidSettingError("dsn: holds a NUL character")
         try:
-            given = conninfo.conninfo_to_dict(dsn)
-        except psycopg.Error as error:
+            given = conninfo.conninfo_to_dict(text)
+        except (psycopg.Error, UnicodeError) as error:
             raise InvalidSettingError(f"dsn: {_without_values(str(error))}") from None
-        self.dsn = dsn
-        host = given.get("host") or given.get("hostaddr") or "localhost"
-        port = f":{given['port']}" if given.get("port") else ""
-        self._name = f"postgresql://{host}{port}/{given.get('dbname', '')}"
+        host = str(given.get("host") or given.get("hostaddr") or "localhost")
+        port, database = str(given.get("port") or ""), str(given.get("dbname") or "")
+        written = text.partition("://")[2].partition("?")[0].partition("/")[2] if text.startswith(_URLS) else database
+        # The end of a password with such signs would be read as one of these, and be named in messages.
+        if "@" in written or any("@" in each[1:] for each in host.split(",")) or not set(port) <= _PORTS:
+            raise InvalidSettingError(
+                "dsn: its host, port or database is none; in a URL write the signs @ : / % of a user or a password as "
+                "%40 %3A %2F %25"
+            )
+        self.dsn = text
+        self._name = f"postgresql://{host}{port and ':'}{port}/{database}"
 
     def __str__(self) -> str:
         return self._name
@@ -44,4 +63,4 @@ class Address:
 
 def _without_values(message: str) -> str:
     """Return what libpq says, without what it quotes of the text."""
-    return " ".join(message.split('"')[0].split()) or "is malformed"
+    return " ".join(_QUOTE.split(message)[0].split()) or "is malformed"

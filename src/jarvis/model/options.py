@@ -21,6 +21,7 @@ from jarvis.errors import InvalidSettingError, kind_of, nearest
 from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, KeySource, Passphrase, check_text
 from jarvis.model.cache_limits import CacheLimits
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy, RetentionRule
+from jarvis.model.postgresql_config import PostgreSQLConfig
 
 Durability = Literal["full", "normal"]
 DURABILITIES: tuple[str, ...] = get_args(Durability)
@@ -305,6 +306,10 @@ def _cache(value: object) -> CacheLimits | None:
     return value if isinstance(value, CacheLimits) else _made(CacheLimits, value, {})
 
 
+def _postgresql(value: object) -> PostgreSQLConfig | None:
+    return value if value is None or isinstance(value, PostgreSQLConfig) else _made(PostgreSQLConfig, value, {})
+
+
 def _sweep_every(value: object) -> timedelta | None:
     interval = _duration(value)
     if interval is not None and not timedelta(0) < interval <= _LONGEST_INTERVAL:
@@ -334,6 +339,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "policies": _policies,
     "sweep_every": _sweep_every,
     "cache": _cache,
+    "postgresql": _postgresql,
     "encryption": _encryption,
     "keys": _keys,
     "progress": _progress,

@@ -1,0 +1,78 @@
+"""`PostgreSQLConfig`: where the server of a store is, in the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from jarvis._calls.arguments import own_code, plain_text
+from jarvis._disk.paths import with_variables
+from jarvis.errors import InvalidSettingError
+
+_BACKEND = "postgresql"
+_UNSEEN = "…"
+
+
+class PostgreSQLConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a PostgreSQL server is, and how many connections a process opens to it. Its repr does not show the dsn.
+
+    Attributes:
+        dsn: a URL, such as ``postgresql://user@host/database``, or keywords as of libpq. ``$NAME`` and ``${NAME}``
+            expand when the store is opened.
+        pool_size: how many connections this process opens at most.
+
+    Raises:
+        InvalidSettingError: a value has the wrong type or is out of range, or a variable is not set.
+
+    >>> from jarvis.model.postgresql_config import PostgreSQLConfig
+    >>> PostgreSQLConfig(dsn="postgresql://jarvis:secret@db.example.com/memories")
+    PostgreSQLConfig(dsn=…, pool_size=10)
+    """
+
+    dsn: str
+    pool_size: int = 10
+
+    @own_code(InvalidSettingError, "postgresql")
+    def __post_init__(self) -> None:
+        """Check every field."""
+        dsn = plain_text(self.dsn)
+        if not dsn:
+            raise InvalidSettingError("postgresql.dsn must be a text such as postgresql://user@host/database")
+        msgspec.structs.force_setattr(self, "dsn", dsn)
+        self.location()
+        if type(self.pool_size) is not int or self.pool_size < 1:
+            raise InvalidSettingError("postgresql.pool_size must be a whole number from 1 up")
+
+    def location(self) -> str:
+        """Return the dsn with the values of its environment variables.
+
+        Raises:
+            InvalidSettingError: one of them is not set. It is not named, because it may be a part of a password.
+        """
+        try:
+            return with_variables(self.dsn)
+        except LookupError:
+            raise InvalidSettingError(
+                "postgresql.dsn names an environment variable that is not set; in a URL write a $ of a password as %24"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(dsn={_UNSEEN}, pool_size={self.pool_size})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("dsn", _UNSEEN), ("pool_size", self.pool_size)]
+
+
+def check_server(backend: str, server: PostgreSQLConfig | None) -> None:
+    """Raise `InvalidSettingError` if the backend needs a server and has none, or has one and needs none."""
+    needs_one = (plain_text(backend) or "").lower() == _BACKEND
+    if needs_one and server is None:
+        raise InvalidSettingError(
+            f"storage.postgresql.dsn is missing: the backend {_BACKEND!r} needs it, "
+            "such as postgresql://user@host/database"
+        )
+    if server is not None and not needs_one:
+        raise InvalidSettingError(
+            f"storage.postgresql is only for storage.backend: {_BACKEND}; set that, or leave it out"
+        )
