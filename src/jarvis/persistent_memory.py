@@ -25,7 +25,6 @@ from jarvis.capabilities import (
     Past,
     Transactional,
 )
-from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.errors import (
     ConflictError,
     EntryNotFoundError,
@@ -60,7 +59,7 @@ from jarvis.model.store_options import StoreOptions
 from jarvis.services import bulk, erasure, expiry, retention, timeline
 from jarvis.services.bounds import Bounds
 from jarvis.services.bulk import ids_of, items_of
-from jarvis.services.changing import abilities_of, sign
+from jarvis.services.changing import abilities_of, after_its_key, sign, update_if_changed
 from jarvis.services.expiry import NO_EXPIRY, Expiry, Lifetime, moment_of_expiry, moment_of_new_expiry
 from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
@@ -1996,11 +1995,6 @@ class MemoryModule:
         moment = give(now)
         return work(now if moment > now and self._dates.look(moment, now, self.backend) else moment)
 
-    def _after_its_key(self, key: str, entry_id: str | None, moment: datetime) -> datetime:
-        """Return `moment`, or one right after the newest other entry of this key, so that the last write leads."""
-        others = [entry for entry in self.backend.select(MemoryQuery(key=key, limit=2)) if entry.id != entry_id]
-        return max([moment, *(datetime_of(instant_of(entry.timestamp) + 1) for entry in others)])
-
     def _now(self) -> datetime:
         now = datetime.now(UTC) if self._clock is utc_now else _time_of(self._clock)
         if now.year == MAXYEAR:  # a change dated so would be the newest for ever
@@ -2075,7 +2069,7 @@ class MemoryModule:
         store: Callable[[MemoryEntry], object] | None = None,
     ) -> str:
         if self._dates.are_ahead:
-            moment = self._after_its_key(key, None, moment)
+            moment = after_its_key(self.backend, key, None, moment)
         if life is None and self.policies.given:
             life = self._usual_life(category)
         timestamp, created = times or (None, moment)
@@ -2146,7 +2140,7 @@ class MemoryModule:
         `store`: in place of the backend's `update`.
         """
         if self._dates.are_ahead:
-            moment = self._after_its_key(entry.key, entry.id, moment)
+            moment = after_its_key(self.backend, entry.key, entry.id, moment)
         entry.value = value
         if tags is not None:
             entry.tags = tags
@@ -2204,21 +2198,10 @@ class MemoryModule:
             kept = tags
             if kept is None and self._hides_archived():
                 kept = [tag for tag in entry.tags if tag != ARCHIVED]
-            store = partial(self._update_if_changed, author, dict(entry.provenance))
+            store = partial(update_if_changed, self.backend, author, dict(entry.provenance))
             if self._update(entry, value, kept, life, author, None, moment, store):
                 return entry.id
         return self._create(category, key, value, entity_type, entity_id, tags or [], life, author, moment)
-
-    def _update_if_changed(self, author: Author, provenance: dict[str, str], entry: MemoryEntry) -> None:
-        """Store an entry that was set; renew it if it is what it was, and due or not the newest of its key any more."""
-        if self.backend.update_if_changed(entry, renews=False):
-            return
-        made = instant_of(entry.timestamp)
-        if not author.renews(provenance, made - entry.order[0]):
-            newest = self.backend.newest_of_key(entry.key)
-            if newest is None or newest.id == entry.id or newest.order[0] >= made:
-                return
-        self.backend.update_if_changed(entry, renews=True)
 
     def _sweep(self, batch: int, author: Author, is_over: Callable[[], bool]) -> SweepReport:
         return sweep(
