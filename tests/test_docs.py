@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import inspect
 import os
@@ -12,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from jarvis import errors
@@ -42,7 +44,10 @@ def _own_environment() -> Iterator[None]:
 @pytest.fixture
 def database() -> Iterator[str]:
     """Make the database whose URL the programs of a page find in the place of `_SERVER`."""
-    with a_database() as url:
+    with a_database() as url, psycopg.connect(url, autocommit=True) as admin:
+        for role in ("alice_app", "assistant", "reader"):
+            with contextlib.suppress(psycopg.errors.DuplicateObject):
+                admin.execute(f"CREATE ROLE {role}")
         yield url
 
 

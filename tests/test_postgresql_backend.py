@@ -541,9 +541,23 @@ def test_the_rights_that_the_page_grants_are_enough_and_needed(roles: Callable[.
             memory.set_user_preference("theme", {})
         memory.shutdown()
 
+    def admit(dsn: str) -> None:
+        mark = dsn.rpartition("_")[2].strip("'")
+        program = blocks("python", "admit")[0].replace("postgresql://jarvis@db.example.com/memories", dsn)
+        exec(re.sub(r"admit\(\"(\w+)\"", rf'admit("\1_{mark}"', program))
+
+    def see_one(dsn: str) -> None:
+        with MemoryModule(PostgreSQLBackend(dsn, namespace="alice")) as memory:
+            assert memory.count_memories() > 0
+            assert memory.for_namespace("default").list_memories() == []
+
     roles("jarvis", fill)
+    with pytest.raises(StoreAccessError, match=r"a right is missing"):
+        roles("assistant", live)
+    roles("jarvis", admit)
     roles("assistant", live)
     roles("reader", read)
+    roles("alice_app", see_one)
 
 
 def test_a_role_without_rights_is_told_which_is_missing(roles: Callable[..., Any], url: str) -> None:

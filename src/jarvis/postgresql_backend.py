@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from jarvis._postgresql import schema, traces
@@ -149,19 +150,26 @@ class PostgreSQLBackend(SQLBackend):
         handles = map(self.for_namespace, self._namespaces())
         return sum(super(PostgreSQLBackend, handle).mend_dates(signature) for handle in handles)
 
-    def admit(self, role: str) -> None:
-        """Let a role of the database read and change this namespace, and no other than those it was admitted to.
+    def admit(self, role: str, *, all_namespaces: bool = False, read_only: bool = False) -> None:
+        """Let a role of the database read and change this namespace, or all of them.
 
-        The server refuses it everything else, whatever it asks. The caller has the rights of the owner of the tables.
+        The server refuses it every other one, whatever it asks. The caller has the rights of the owner of the tables.
+
+        Args:
+            role: its name.
+            all_namespaces: let it see the whole store, and use the verbs that concern all of it.
+            read_only: it may not change anything.
 
         Raises:
+            InvalidSettingError: the name is no text.
             StoreAccessError: there is no such role, or the caller may not do this.
         """
-        self._server.govern(schema.admit, role)
+        make = partial(schema.admit, read_only=read_only)
+        self._server.govern(make, role, everywhere=all_namespaces)
 
-    def expel(self, role: str) -> None:
-        """Take this namespace from a role; raise as `admit` does."""
-        self._server.govern(schema.expel, role)
+    def expel(self, role: str, *, all_namespaces: bool = False) -> None:
+        """Take from a role what `admit` gave it with the same `all_namespaces`; raise as that does."""
+        self._server.govern(schema.expel, role, everywhere=all_namespaces)
 
     def _namespaces(self) -> list[str]:
         """Return the names of all namespaces that were ever written to, sorted."""

@@ -286,17 +286,18 @@ class Connection:
         """Return the error that says that the store is damaged, and what to do."""
         return CorruptStoreError(self.path, f"is damaged: {finding}; restore the database from a backup")
 
-    def govern(self, make: Callable[[str, int, str], str], role: str) -> None:
-        """Run what `make` returns for a role, the number of the namespace and the schema, in one transaction."""
+    def govern(self, make: Callable[[str, int, str], str], role: str, namespace: int) -> None:
+        """Run what `make` returns for a role, the number of a namespace and the schema, in one transaction."""
         try:
             with self.raw.transaction():
-                self.raw.execute(make(role, self.here, self._store.schema))
+                self.raw.execute(make(role, namespace, self._store.schema))
         except psycopg.Error as error:
             raise self._failed(error, "change rights") from None
 
     def is_walled(self) -> bool:
         """Tell whether the server shows the role only some namespaces."""
-        return bool(self._exchange("read", (schema.IS_WALLED.format(schema=self._store.schema), ()))[0][0][0])
+        asked = schema.IS_WALLED.format(schema=self._store.schema, all=schema.ALL_NAMESPACES)
+        return bool(self._exchange("read", (asked, ()))[0][0][0])
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -117,21 +117,29 @@ _OF_NAMESPACES = tuple(table.name for table in registry.tables())
 _WALL = """
 ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_the_role ON {schema}.{table}
-    USING (namespace = ANY (ARRAY(SELECT r.namespace FROM {schema}.roles AS r WHERE r.role = current_user)));
+    USING (namespace = ANY (ARRAY(SELECT r.namespace FROM {schema}.roles AS r WHERE r.role = current_user))
+        OR EXISTS (SELECT 1 FROM {schema}.roles AS r WHERE r.role = current_user AND r.namespace = {all}));
 """
 """Lets every role but the owner of the tables, and those that bypass row-level security, see its namespaces only.
 
-The array is made once for a statement, so that the indexes serve the statement as before.
+The array and what stands behind OR are made once for a statement, so that the indexes serve it as before.
 """
 
 _ADMIT = """
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON {schema}.store, {schema}.roles TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role};
+GRANT {rights} ON {tables} TO {role};
 INSERT INTO {schema}.roles VALUES ({name}, {namespace}) ON CONFLICT DO NOTHING;
 """
 _EXPEL = "DELETE FROM {schema}.roles WHERE role = {name} AND namespace = {namespace}"
-IS_WALLED = "SELECT row_security_active('{schema}.clock')"
+IS_WALLED = """
+SELECT row_security_active('{schema}.clock')
+    AND NOT EXISTS (SELECT 1 FROM {schema}.roles WHERE role = current_user AND namespace = {all})
+"""
+ALL_NAMESPACES = -1
+"""Stands for all namespaces in the table of roles: no namespace has this number."""
+
+_ALL_RIGHTS, _READING = "SELECT, INSERT, UPDATE, DELETE", "SELECT"
 _LOCK = "SELECT pg_advisory_xact_lock(7267815403516901)"
 _IS_THERE = "SELECT to_regclass(%s) IS NOT NULL, to_regnamespace(%s) IS NOT NULL"
 
@@ -151,14 +159,15 @@ def _statements(schema: str, partitions: int) -> Iterator[str]:
                 f"FOR VALUES WITH (MODULUS {partitions}, REMAINDER {number})"
             )
     for table in _OF_NAMESPACES:
-        yield _WALL.format(schema=schema, table=table)
+        yield _WALL.format(schema=schema, table=table, all=ALL_NAMESPACES)
 
 
-def admit(role: str, namespace: int, schema: str) -> str:
-    """Return the statements that let a role read and change one namespace, and no other."""
+def admit(role: str, namespace: int, schema: str, *, read_only: bool = False) -> str:
+    """Return the statements that let a role read, and change if it is not `read_only`, a namespace."""
     tables = ", ".join(f"{schema}.{table}" for table in _OF_NAMESPACES)
     name, quoted = sql.Literal(role).as_string(), sql.Identifier(role).as_string()
-    return _ADMIT.format(schema=schema, role=quoted, name=name, namespace=namespace, tables=tables)
+    rights = _READING if read_only else _ALL_RIGHTS
+    return _ADMIT.format(schema=schema, role=quoted, name=name, namespace=namespace, tables=tables, rights=rights)
 
 
 def expel(role: str, namespace: int, schema: str) -> str:

@@ -13,6 +13,7 @@ from jarvis._postgresql.failures import LostConnectionError
 from jarvis._postgresql.leader import Leader
 from jarvis._postgresql.names import number_of
 from jarvis._postgresql.pool import Lease, Pool
+from jarvis._postgresql.schema import ALL_NAMESPACES
 from jarvis._sql import lending
 from jarvis._sql.lending import Lending
 from jarvis.errors import (
@@ -205,8 +206,8 @@ class Server(Lending[Lease]):
             self._pulse = look()
         return self._pulse
 
-    def govern(self, make: Callable[[str, int, str], str], role: str) -> None:
-        """Run what `make` returns for a role, the number of this namespace and the schema.
+    def govern(self, make: Callable[[str, int, str], str], role: str, *, everywhere: bool) -> None:
+        """Run what `make` returns for a role, the number of this namespace or of all, and the schema.
 
         Raises:
             InvalidSettingError: the role is no text.
@@ -214,7 +215,8 @@ class Server(Lending[Lease]):
         """
         if type(role) is not str or not role or "\0" in role:
             raise InvalidSettingError("role: takes the name of a role of the database")
-        self.read(lambda session: session.driver.govern(make, role))
+        number = ALL_NAMESPACES if everywhere else number_of(self.namespace)
+        self.read(lambda session: session.driver.govern(make, role, number))
 
     def check_sees_all(self) -> None:
         """Raise `StoreAccessError` if the server shows the role of this process only some namespaces."""
