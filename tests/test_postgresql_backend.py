@@ -477,6 +477,28 @@ def test_a_program_finds_the_same_on_sqlite_and_on_postgresql(url: str, tmp_path
         assert on_postgresql == on_sqlite
 
 
+def test_a_url_is_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InvalidSettingError, match="storage_dir: takes a directory; give the URL of a store first"):
+        MemoryModule(storage_dir="postgresql://user@host/memories")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_syncs_no_commits_does_so_for_a_full_store(url: str) -> None:
+    name = conninfo.conninfo_to_dict(url)["dbname"]
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    shown = {}
+    for durability in ("full", "normal"):
+        memory = MemoryModule(url, durability=durability)  # type: ignore[arg-type]  # one of the two texts
+        server = memory.backend._server  # type: ignore[attr-defined]  # PostgreSQL's
+        shown[durability] = server.read(lambda session: session.rows("SHOW synchronous_commit"))
+        memory.shutdown()
+
+    assert shown == {"full": [("on",)], "normal": [("off",)]}
+
+
 # --- what the page about running it says -----------------------------------------------------------
 
 PAGE = (Path(__file__).parent.parent / "docs" / "how-to" / "run-on-postgresql.md").read_text(encoding="utf-8")

@@ -203,6 +203,8 @@ class MemoryModule:
                 raise InvalidSettingError(f"backend_type: the URL names the backend {at_url!r}; leave it out")
             backend: Any = open_backend(at_url, url, options, namespace=namespace)
         elif storage_backend is None:
+            if (plain_text(storage_dir) or "").startswith(("postgresql://", "postgres://")):
+                raise InvalidSettingError("storage_dir: takes a directory; give the URL of a store first, alone")
             directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
             location = load_backend(backend_type).location_in(directory)
             backend = open_backend(backend_type, location, options, namespace=namespace)

@@ -308,6 +308,8 @@ class Pool:
         raw.execute("SET jit = off; SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
         if options.durability == "normal":
             raw.execute("SET synchronous_commit = off")
+        elif raw.execute("SHOW synchronous_commit").fetchall() == [("off",)]:
+            raw.execute("SET synchronous_commit = on")
         if options.read_only:
             raw.execute("SET default_transaction_read_only = on")
 

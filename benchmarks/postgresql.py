@@ -1,0 +1,280 @@
+"""How fast is the PostgreSQL backend beside a store by hand on the same server, alone, with threads and processes?
+
+python -m benchmarks.postgresql [--quick] [--write]
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from benchmarks import harness
+from benchmarks.harness import Goal
+from benchmarks.systems.on_psycopg import ByHand
+from jarvis.persistent_memory import MemoryModule
+from jarvis.postgresql_backend import PostgreSQLBackend
+from tests.postgresql import a_database
+
+TEXT = "some words that are the text of a memory, " * 4
+THREADS, PROCESSES = 16, 8
+MOST_NAMESPACES = 1_000
+TAG, CATEGORY = 20, 50
+"""How many memories are read at once by tag and by category."""
+
+READS = ("get", "key", "tag", "category")
+
+
+def item(number: int, size: int, *, tags: bool = True) -> dict[str, Any]:
+    """Return a memory of a store of some size; as many have its tag, and its category, in any size."""
+    return {
+        "category": f"category-{number % (size // CATEGORY)}",
+        "key": f"key-{number}",
+        "value": {"n": number, "text": TEXT},
+        "entity_type": "note",
+        "tags": [f"tag-{number % (size // TAG)}"] if tags else [],
+    }
+
+
+class Both:
+    """The same memories in both stores of one database."""
+
+    def __init__(self, dsn: str, size: int) -> None:
+        ByHand.create(dsn)
+        self.dsn, self.size, self.rng = dsn, size, random.Random(7)
+        self.ours, self.hand = MemoryModule(PostgreSQLBackend(dsn)), ByHand(dsn)
+        self.our_ids = self.fill(self.ours, size)
+        with self.hand.raw.transaction():
+            self.hand_ids = [
+                self.hand.insert(each["category"], each["key"], each["value"], each["tags"])
+                for each in (item(number, size) for number in range(size))
+            ]
+        analyse(dsn)
+
+    @staticmethod
+    def fill(memory: MemoryModule, size: int) -> list[str]:
+        """Store memories, ten thousand in a transaction; return their ids."""
+        ids: list[str] = []
+        for start in range(0, size, 10_000):
+            ids += memory.create_memories(item(number, size) for number in range(start, min(start + 10_000, size)))
+        return ids
+
+    def calls(self) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+        """Return, by name, a call of ours and the same one by hand."""
+        ours, hand, rng, size = self.ours, self.hand, self.rng, self.size
+        value = {"n": 1, "text": TEXT}
+        return {
+            "get": (
+                lambda: ours.get_memory(rng.choice(self.our_ids)),
+                lambda: hand.get(rng.choice(self.hand_ids)),
+            ),
+            "key": (
+                lambda: ours.get_memory_by_key(f"key-{rng.randrange(size)}"),
+                lambda: hand.by_key(f"key-{rng.randrange(size)}"),
+            ),
+            "tag": (
+                lambda: ours.search_memories(tags=[f"tag-{rng.randrange(size // TAG)}"], limit=TAG),
+                lambda: hand.of_tag(f"tag-{rng.randrange(size // TAG)}", TAG),
+            ),
+            "category": (
+                lambda: ours.search_memories(category=f"category-{rng.randrange(size // CATEGORY)}", limit=CATEGORY),
+                lambda: hand.of_category(f"category-{rng.randrange(size // CATEGORY)}", CATEGORY),
+            ),
+            "create": (
+                lambda: ours.create_memory("new", "k", value, "note", tags=["new"]),
+                lambda: hand.insert("new", "k", value, ["new"]),
+            ),
+            "upsert": (
+                lambda: ours.upsert_memory("settings", f"s-{rng.randrange(100)}", {"n": rng.random(), "text": TEXT}),
+                lambda: hand.upsert("settings", f"s-{rng.randrange(100)}", {"n": rng.random(), "text": TEXT}),
+            ),
+        }
+
+    def close(self) -> None:
+        """Close both."""
+        self.ours.shutdown()
+        self.hand.close()
+
+
+def analyse(dsn: str) -> None:
+    """Have the server look at its tables, as it does by itself after a while."""
+    with psycopg.connect(dsn, autocommit=True) as raw:
+        raw.execute("VACUUM ANALYZE")
+
+
+@contextmanager
+def both(size: int) -> Iterator[Both]:
+    """Make a database with both stores for a block."""
+    with a_database(syncs=True) as dsn:
+        stores = Both(dsn, size)
+        try:
+            yield stores
+        finally:
+            stores.close()
+
+
+def alternated(calls: Sequence[Callable[[], object]], rounds: int, each: int) -> list[float]:
+    """Return the median time of each call, in microseconds, over rounds that alternate."""
+    taken: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, times in zip(calls, taken, strict=True):
+            for _ in range(each):
+                start = time.perf_counter()
+                call()
+                times.append((time.perf_counter() - start) * 1e6)
+    return [round(statistics.median(times), 1) for times in taken]
+
+
+def one_caller(stores: Both, rounds: int) -> dict[str, Any]:
+    """Measure each call alone, ours and by hand in turn."""
+    return {
+        name: dict(zip(("ours", "by hand"), alternated(calls, rounds, 20), strict=True))
+        for name, calls in stores.calls().items()
+    }
+
+
+def bulk(stores: Both, count: int, rounds: int) -> dict[str, float]:
+    """Measure many new memories at once, for each of them."""
+    items = [item(number, count, tags=False) for number in range(count)]
+    calls = (lambda: stores.ours.create_memories(items), lambda: stores.hand.copy(items))
+    return {
+        name: round(time_ / count, 2)
+        for name, time_ in zip(("ours", "copy"), alternated(calls, rounds, 1), strict=True)
+    }
+
+
+def a_second(works: Sequence[Callable[[], object]], seconds: float) -> float:
+    """Return how many calls a second threads make, each of which repeats one of `works`."""
+    end, counts = time.perf_counter() + seconds, [0] * len(works)
+
+    def repeat(number: int) -> None:
+        while time.perf_counter() < end:
+            works[number]()
+            counts[number] += 1
+
+    threads = [threading.Thread(target=repeat, args=(number,)) for number in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return round(sum(counts) / seconds, 1)
+
+
+def threads(stores: Both, rounds: int, seconds: float) -> dict[str, float]:
+    """Measure durable creates of one thread and of many, in turn."""
+    create = stores.calls()["create"][0]
+    one, many = [], []
+    for _ in range(rounds):
+        one.append(a_second([create], seconds))
+        many.append(a_second([create] * THREADS, seconds))
+    return {"one": statistics.median(one), "many": statistics.median(many)}
+
+
+def _write(kind: str, dsn: str, namespace: str, seconds: float, ready: Any, counts: Any) -> None:
+    value = {"n": 1, "text": TEXT}
+    if kind == "ours":
+        memory = MemoryModule(PostgreSQLBackend(dsn, namespace=namespace))
+        memory.create_memory("new", "k", value, "note", tags=["new"])
+        ready.wait()
+        counts.put(a_second([lambda: memory.create_memory("new", "k", value, "note", tags=["new"])], seconds))
+        memory.shutdown()
+    else:
+        hand = ByHand(dsn, namespace)
+        hand.insert("new", "k", value, ["new"])
+        ready.wait()
+        counts.put(a_second([lambda: hand.insert("new", "k", value, ["new"])], seconds))
+        hand.close()
+
+
+def processes(dsn: str, rounds: int, seconds: float) -> dict[str, float]:
+    """Measure durable creates of many processes, each in a namespace of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    made: dict[str, list[float]] = {"ours": [], "by hand": []}
+    for turn in range(rounds):
+        for kind in made:
+            ready, counts = spawn.Barrier(PROCESSES), spawn.Queue()
+            names = [f"{turn}-{number}" for number in range(PROCESSES)]
+            writers = [spawn.Process(target=_write, args=(kind, dsn, name, seconds, ready, counts)) for name in names]
+            for writer in writers:
+                writer.start()
+            made[kind].append(sum(counts.get(timeout=120) for _ in writers))
+            for writer in writers:
+                writer.join()
+    return {kind: round(statistics.median(each), 1) for kind, each in made.items()}
+
+
+def growth(few: int, many: int, rounds: int) -> dict[str, Any]:
+    """Measure our calls in a small store, in a large one, and in one of many namespaces."""
+    grown: dict[str, Any] = {}
+    with both(few) as small, a_database(syncs=True) as dsn:
+        large = MemoryModule(PostgreSQLBackend(dsn))
+        ids = Both.fill(large, many)
+        for number in range(MOST_NAMESPACES if many >= 100_000 else 20):
+            large.for_namespace(f"namespace-{number}").create_memories(item(each, 50) for each in range(20))
+        analyse(dsn)
+        other = object.__new__(Both)
+        other.ours, other.hand, other.our_ids, other.hand_ids = large, small.hand, ids, small.hand_ids
+        other.rng, other.size, other.dsn = random.Random(7), many, dsn
+        of_small, of_large = small.calls(), other.calls()
+        for name in (*READS, "create", "upsert"):
+            times = alternated((of_small[name][0], of_large[name][0]), rounds, 20)
+            grown[name] = dict(zip(("few", "many"), times, strict=True))
+        large.shutdown()
+    return grown
+
+
+def measure(size: int, many: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Return the figures: microseconds, or calls a second."""
+    with both(size) as stores:
+        results: dict[str, Any] = {
+            "size": size,
+            "many": many,
+            "one caller": one_caller(stores, rounds),
+            "bulk": bulk(stores, size, min(rounds, 5)),
+            "threads": threads(stores, min(rounds, 5), seconds),
+            "processes": processes(stores.dsn, 3, seconds),
+        }
+        server = psycopg.connect(stores.dsn).info.server_version
+    return {**results, "growth": growth(size, many, rounds), "server": f"{server // 10_000}.{server % 10_000}"}
+
+
+def goals(results: dict[str, Any]) -> list[Goal]:
+    """Return each figure beside what is wanted of it."""
+    size, many, wanted = results["size"], results["many"], []
+    for name, each in results["one caller"].items():
+        ours, hand = each["ours"], each["by hand"]
+        wanted.append(Goal(name, size, ours, hand, "µs", round(ours / hand, 3), at_most=1.4, beside="by hand"))
+    ours, copy = results["bulk"]["ours"], results["bulk"]["copy"]
+    wanted.append(
+        Goal("create in bulk, for each", size, ours, copy, "µs", round(ours / copy, 3), at_most=2, beside="COPY")
+    )
+    one, shared = results["threads"]["one"], results["threads"]["many"]
+    what = f"creates a second of {THREADS} threads"
+    wanted.append(Goal(what, size, shared, one, "/s", round(shared / one, 3), at_least=2, beside="one thread"))
+    ours, hand = results["processes"]["ours"], results["processes"]["by hand"]
+    what = f"creates a second of {PROCESSES} processes, each in its namespace"
+    wanted.append(Goal(what, size, ours, hand, "/s", round(ours / hand, 3), at_least=0.8, beside="by hand"))
+    for name, each in results["growth"].items():
+        what, slower = f"{name}, in a large store of many namespaces", round(each["many"] / each["few"], 3)
+        wanted.append(Goal(what, many, each["many"], each["few"], "µs", slower, at_most=1.5, beside=f"{size:,}"))
+    return wanted
+
+
+def main() -> None:
+    """Measure and check in."""
+    chosen = harness.options(__doc__)
+    machine = harness.machine()
+    results = measure(*((1_000, 5_000, 3, 0.5) if chosen.quick else (10_000, 1_000_000, 15, 2.0)))
+    versions = {"jarvis": {"postgresql": results.pop("server"), "psycopg": psycopg.__version__}}
+    harness.publish("postgresql", machine, versions, results, goals(results), write=chosen.write)
+
+
+if __name__ == "__main__":
+    main()
