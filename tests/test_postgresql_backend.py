@@ -491,7 +491,7 @@ def test_a_server_that_syncs_no_commits_does_so_for_a_full_store(url: str) -> No
         admin.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     shown = {}
     for durability in ("full", "normal"):
-        memory = MemoryModule(url, durability=durability)  # type: ignore[arg-type]  # one of the two texts
+        memory = MemoryModule(url, durability=durability)
         server = memory.backend._server  # type: ignore[attr-defined]  # PostgreSQL's
         shown[durability] = server.read(lambda session: session.rows("SHOW synchronous_commit"))
         memory.shutdown()
