@@ -26,7 +26,10 @@ _FIRST_PAGE, _MOST_ROWS = 64, 4_096
 _MANY = 20  # rows from which on a COPY is worth its round trips
 _INSERT = re.compile(r"\s*INSERT INTO ([^()]+\([^()]+\))\s*VALUES \(\$1(?:, \$\d+)*\)\s*")
 _READ_CLOCK = DIALECT.say(READ_CLOCK)
-_LOCK = "SELECT s.version FROM clock AS c CROSS JOIN {schema}.store AS s WHERE c.namespace = :here_ FOR UPDATE OF c"
+_LOCK = """
+SELECT s.version FROM clock AS c CROSS JOIN {schema}.store AS s WHERE c.namespace = :here_ FOR UPDATE OF c{how}
+"""
+_LOCK_AND_ANNOUNCE = f"SELECT version, pg_advisory_xact_lock(:here_) FROM ({_LOCK}) AS locked"
 _ANNOUNCE = "SELECT pg_advisory_xact_lock(:here_)"
 _AWAIT = "SELECT pg_advisory_xact_lock_shared(:here_)"
 _LOOKS = "SELECT coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')"
@@ -63,8 +66,8 @@ class Connection:
         self.here = 0
         self.is_lost = self.is_spent = self.is_hasty = False
         self._store = store
-        self._cursor = psycopg.RawCursor(raw)
-        self._cursor.format = pq.Format.BINARY
+        self._cursor = _new_cursor(raw)
+        self._cursors: list[psycopg.RawCursor[Any]] = []  # of statements that go along with another one
         self._waiting: list[tuple[str, Sequence[Any]]] = []
         self._is_torn = self._is_open = self._is_announcing = False
         self._clock: list[Any] | None = None  # what `begin` has read
@@ -174,27 +177,21 @@ class Connection:
         self._begin("BEGIN")
         if self.is_hasty:
             self._exchange("write", ("SET LOCAL synchronous_commit = off", ()))
-        if not self._is_locked(is_announcing=is_announcing):
-            self.roll_back()  # the clock must be there before anybody waits for the announced end
-            self._exchange("write", self._translated(*self._new_clock()))
-            self._begin("BEGIN")
-            self._is_locked(is_announcing=is_announcing)
+        self.lock(_LOCK_AND_ANNOUNCE if is_announcing else _LOCK)
         return False
 
-    def lock(self) -> None:
+    def lock(self, lock: str = _LOCK) -> None:
         """Lock the clock of the namespace; the next statement that reads it gets what it is from now on."""
-        if not self._is_locked():
+        if not self._is_locked(lock):
             self._exchange("write", self._translated(*self._new_clock()))
-            self._is_locked()
+            self._is_locked(lock)
 
-    def _is_locked(self, *, is_announcing: bool = False) -> bool:
+    def _is_locked(self, lock: str) -> bool:
         """Wait for the clock of the namespace, lock and read it; return whether there is one."""
-        lock_text = _LOCK.replace("{schema}", self._store.schema) + (" NOWAIT" if self.is_hasty else "")
-        lock = self._translated(lock_text, ())
+        locking = self._translated(lock.format(schema=self._store.schema, how=" NOWAIT" if self.is_hasty else ""), ())
         if self.is_hasty:  # a refusal is usual: nothing else is sent along with the question
-            self._exchange("write", lock)
-        announcing = [self._translated(_ANNOUNCE, ())] if is_announcing else []
-        versions, *_, clock = self._exchange("write", lock, *announcing, self._translated(_READ_CLOCK, ()))
+            self._exchange("write", locking)
+        versions, clock = self._exchange("write", locking, self._translated(_READ_CLOCK, ()))
         if not versions:
             return False
         if versions[0][0] != schema.CURRENT_VERSION:
@@ -313,29 +310,23 @@ class Connection:
         """Send all that waits and `last` in one round trip; return the rows of each of `last`."""
         if self._is_torn:
             raise torn_transaction(self.path)
-        waiting = self._waiting[:]
+        sent = [*self._waiting, *last]
         self._waiting.clear()
-        if not waiting and len(last) == 1:
-            try:
-                self._cursor.execute(*last[0])
-            except psycopg.Error as error:
-                raise self._failed(error, doing) from None
-            return [self._cursor.fetchall() if self._cursor.description else []]
+        while len(self._cursors) < len(sent) - 1:
+            self._cursors.append(_new_cursor(self.raw))
+        cursors = [*self._cursors[: len(sent) - 1], self._cursor]
         try:
-            cursors = [psycopg.RawCursor(self.raw) for _ in last[1:]] + [self._cursor]
-            sink = psycopg.RawCursor(self.raw)
-            for cursor in cursors:
-                cursor.format = pq.Format.BINARY
-            with self.raw.pipeline():
-                for statement in waiting:
-                    sink.execute(*statement)
-                for cursor, statement in zip(cursors, last, strict=True):
-                    cursor.execute(*statement)
-            return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+            if len(sent) == 1:
+                self._cursor.execute(*sent[0])
+            else:
+                with self.raw.pipeline():
+                    for cursor, statement in zip(cursors, sent, strict=True):
+                        cursor.execute(*statement)
         except psycopg.Error as error:
-            # The driver takes for prepared what the server skipped behind the error.
-            self.raw.prepare_threshold, self.is_spent = None, True
+            if len(sent) > 1:  # the driver takes for prepared what the server skipped behind the error
+                self.raw.prepare_threshold, self.is_spent = None, True
             raise self._failed(error, doing) from None
+        return [_rows_of(cursor) for cursor in cursors[-len(last) :]]
 
     def _failed(self, error: psycopg.Error, doing: str) -> Exception:
         """Return our error for the driver's `error`; note what it ended."""
@@ -343,6 +334,18 @@ class Connection:
             self._is_torn = True
         self.is_lost = self.is_lost or self.raw.broken or self.raw.closed
         return failures.translated(self.path, error, doing, is_lost=self.is_lost)
+
+
+def _new_cursor(raw: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
+    cursor = psycopg.RawCursor(raw)
+    cursor.format = pq.Format.BINARY
+    return cursor
+
+
+def _rows_of(cursor: psycopg.RawCursor[Any]) -> list[Any]:
+    """Return the rows of a statement; none if it has no answer. Its `description` would tell that too, in 15 µs."""
+    result = cursor.pgresult
+    return cursor.fetchall() if result is not None and result.nfields else []
 
 
 def _leading_index(plan: dict[str, Any]) -> str:
