@@ -250,6 +250,7 @@ GOOD: dict[str, Any] = {
     "memory_id": "absent",  # or one that is there, see `_call`
     "module": None,
     "namespace": "alice",
+    "namespaces": ["other"],
     "offset": 0,
     "on_unstorable": "repr",
     "order": "changed",

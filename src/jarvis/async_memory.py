@@ -13,7 +13,7 @@ import functools
 import inspect
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
 from datetime import timedelta
 from types import MappingProxyType, TracebackType
@@ -379,9 +379,12 @@ class AsyncMemoryModule(_Face[MemoryModule]):
 
         return await self._called("change", compound)
 
-    def transaction(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Make the changes of an ``async with`` block one change; it uses one thread until the block ends."""
-        return _AsyncTransaction(self._inner, self._workers)
+    def transaction(self, *, namespaces: Collection[str] = ()) -> contextlib.AbstractAsyncContextManager[None]:
+        """Make the changes of an ``async with`` block one change; it uses one thread until the block ends.
+
+        `namespaces` are those of `MemoryModule.transaction`.
+        """
+        return _AsyncTransaction(self._inner.transaction(namespaces=namespaces), self._workers)
 
     @like(MemoryModule.acting_as)
     def acting_as(self, **author: str | None) -> contextlib.AbstractContextManager[None]:
@@ -417,8 +420,8 @@ class AsyncMemoryModule(_Face[MemoryModule]):
 class _AsyncTransaction(contextlib.AbstractAsyncContextManager[None]):
     """One transaction of `MemoryModule`, entered, used and left in one thread."""
 
-    def __init__(self, memory: MemoryModule, workers: Workers) -> None:
-        self._inner = memory.transaction()
+    def __init__(self, inner: contextlib.AbstractContextManager[None], workers: Workers) -> None:
+        self._inner = inner
         self._workers, self._key = workers, id(workers)
         self._settled = threading.Lock()
         self._entered = self._abandoned = False

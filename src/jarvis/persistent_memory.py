@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-from jarvis._calls.arguments import is_on, plain_text, tag_list
+from jarvis._calls.arguments import is_no_list, is_on, own_code, plain_text, tag_list
 from jarvis._calls.caller import Gates, holding
 from jarvis._calls.former import former_verb
 from jarvis.backend_registry import ask, backend_at, load_backend, open_backend, open_in_memory
@@ -1857,14 +1857,20 @@ class MemoryModule:
 
     # --- transactions, authors, namespaces -------------------------------------------------------
 
-    def transaction(self) -> contextlib.AbstractContextManager[None]:
+    def transaction(self, *, namespaces: Collection[str] = ()) -> contextlib.AbstractContextManager[None]:
         """Make the changes of a ``with`` block one change: all are kept at its end, or none if it raises anything.
 
         Inside another transaction an exception rolls back only the inner block. Other threads and processes see nothing
         before the end; writers wait, readers do not. The transaction belongs to the thread that opened it.
 
+        Args:
+            namespaces: the other namespaces that the block changes. On PostgreSQL two transactions that go to them in
+                different orders may have to wait for each other, and one raises `StoreBusyError`. With this both wait
+                in one order, at the beginning.
+
         Raises:
-            UnsupportedError: the backend has no transactions.
+            UnsupportedError: the backend has no transactions, or no namespaces.
+            InvalidEntryError: a name is no valid namespace.
 
         >>> import tempfile
         >>> from jarvis.persistent_memory import MemoryModule
@@ -1877,7 +1883,15 @@ class MemoryModule:
         """
         store = ask(self.backend, Transactional)
         self._gates.here.check(self.backend)
-        return self._transaction(store)
+        if is_no_list(namespaces):
+            raise InvalidEntryError("namespaces", f"takes a list of str, not {type(namespaces).__name__}")
+        with own_code(InvalidEntryError, "namespaces"):
+            names = sorted({self.backend.namespace, *map(check_namespace, namespaces)})
+        if len(names) == 1:
+            return self._transaction(store)
+        ask(self.backend, Namespaced)
+        first, *others = [ask(self.backend.for_namespace(name), Transactional) for name in names]
+        return self._transaction(first, others)
 
     @contextlib.contextmanager
     def acting_as(self, *, module: str | None = None, task_id: str | None = None) -> Iterator[None]:
@@ -2021,9 +2035,12 @@ class MemoryModule:
         return None if policy is None else moment_of_expiry(self._now(), policy.ttl, None)
 
     @contextlib.contextmanager
-    def _transaction(self, store: Transactional) -> Iterator[None]:
+    def _transaction(self, store: Transactional, others: Sequence[Transactional] = ()) -> Iterator[None]:
         keeps_history = self.backend.has_capability(KeepsHistory)
         with store.transaction():
+            for other in others:
+                with other.transaction():
+                    pass
             yield
             gate = self._gates.here
             call = gate.call

@@ -136,6 +136,11 @@ class PostgreSQLBackend(SQLBackend):
         if session.clock.erasing:
             traces.remove_unused_names(session)
 
+    def complete(self, now: datetime) -> None:
+        names = self._server.own_session().touched()
+        for name in names:  # each has a clock, and is to be dated by the end of the transaction
+            super(PostgreSQLBackend, self if name == self.namespace else self.for_namespace(name)).complete(now)
+
     def pulse(self) -> object:
         return self._server.pulse(super().pulse)
 

@@ -117,6 +117,10 @@ class Lease(lending.Lease):
         """Return the number of the namespace: it tells as little as a digest."""
         return number_of(namespace)
 
+    def touched(self) -> list[str]:
+        """Return the namespaces to which the transaction has gone."""
+        return [place.namespace for place in self._inside]
+
     def clock_seen(self) -> ClockRow:
         """Return the clock as this thread sees it; that of a new namespace before the first change."""
         row = super().clock_seen()

@@ -247,6 +247,12 @@ class Server(Lending[Lease]):
 
     # --- a call ----------------------------------------------------------------------------------
 
+    def _own(self, thread: lending.Thread[Lease]) -> Lease | None:
+        session = super()._own(thread)
+        if session is not None:
+            session.go_to(self.namespace)
+        return session
+
     def _lock_out(self, session: Lease, patience_seconds: float) -> tuple[Lease, None]:  # noqa: ARG002  the server waits
         session.go_to(self.namespace)
         return session, None
