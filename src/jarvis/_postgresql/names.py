@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 _STORE = """
 INSERT INTO names (namespace, id, name) VALUES (:here_, :id, :name) ON CONFLICT (namespace, name) DO NOTHING
 """
-_MANY = 10_000  # names that a connection remembers to be stored in a namespace
+_MANY = 10_000  # names that are remembered
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=_MANY)
 def number_of(name: str) -> int:
     """Return the number that stands for a name, in every namespace and every store: 63 bits of its BLAKE2b digest.
 
@@ -59,8 +59,9 @@ class HashedNames(Names):
         number = number_of(name)
         if name not in self._stored:
             self._driver.run(_STORE, {"id": number, "name": name})
-            if len(self._stored) >= _MANY:
-                self._stored.clear()
+            for known in (self._stored, self.texts):
+                if len(known) >= _MANY:
+                    known.clear()
             self._stored.add(name)
             self.texts[number] = name
         return number

@@ -77,9 +77,14 @@ class Reader:
     def find(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry of `one`, read on this session."""
         now = self.now()
-        rows = session.rows(sql, (session.names.id_of(self.namespace), *map(session.names.id_of, names), last, now))
-        if not rows and not session.depth:
-            rows = session.rows(sql, (*map(session.names.fresh_id_of, (self.namespace, *names)), last, now))
+        ids = (session.names.id_of(self.namespace), *map(session.names.id_of, names))
+        rows = session.rows(sql, (*ids, last, now))
+        if (
+            not rows
+            and not session.depth
+            and ids != (fresh := (*map(session.names.fresh_id_of, (self.namespace, *names)),))
+        ):
+            rows = session.rows(sql, (*fresh, last, now))
         if not rows:  # also if a name has no id: NULL matches nothing
             return None
         (entry,) = self.entries(session, rows)
@@ -90,9 +95,10 @@ class Reader:
     def several(self, session: Session, ids: Sequence[str]) -> list[MemoryEntry]:
         """Return the entries with these ids, in the order of `ids`."""
         asked, now = as_json(ids), self.now()
-        rows = session.rows(session.say(_READ_MANY), (session.names.id_of(self.namespace), asked, now))
-        if not rows and not session.depth:
-            rows = session.rows(session.say(_READ_MANY), (session.names.fresh_id_of(self.namespace), asked, now))
+        namespace = session.names.id_of(self.namespace)
+        rows = session.rows(session.say(_READ_MANY), (namespace, asked, now))
+        if not rows and not session.depth and namespace != (fresh := session.names.fresh_id_of(self.namespace)):
+            rows = session.rows(session.say(_READ_MANY), (fresh, asked, now))
         found = {entry.id: entry for entry in self.entries(session, rows)}
         return [found[entry_id] for entry_id in ids if entry_id in found]
 
@@ -101,13 +107,16 @@ class Reader:
         # With several tags the rows of one would hide that the remembered number of another is out of date.
         several = query.tags is not None and len(query.tags) > 1
         now = self.now()
+        first, rows = None, list[Any]()
         if not several:
-            statement = make(query, self.namespace, session.names.id_of, session.dialect, now=now)
-            rows = session.rows(*statement) if statement else []
+            first = make(query, self.namespace, session.names.id_of, session.dialect, now=now)
+            rows = session.rows(*first) if first else rows
             if session.depth or (rows and (make is select or rows[0][0])):  # a count has one row, perhaps of 0
                 return rows
-        statement = make(query, self.namespace, session.names.fresh_id_of, session.dialect, now=now)
-        return session.rows(*statement) if statement else []
+        fresh = make(query, self.namespace, session.names.fresh_id_of, session.dialect, now=now)
+        if fresh is None or fresh == first:
+            return rows if fresh else []
+        return session.rows(*fresh)
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
         """Yield the entries that match `query`, `where` included, from its offset up to its limit, row by row."""
