@@ -79,12 +79,9 @@ class Reader:
         now = self.now()
         ids = (session.names.id_of(self.namespace), *map(session.names.id_of, names))
         rows = session.rows(sql, (*ids, last, now))
-        if (
-            not rows
-            and not session.depth
-            and ids != (fresh := (*map(session.names.fresh_id_of, (self.namespace, *names)),))
-        ):
-            rows = session.rows(sql, (*fresh, last, now))
+        if not rows and not session.depth:
+            fresh = (*map(session.names.fresh_id_of, (self.namespace, *names)),)
+            rows = rows if fresh == ids else session.rows(sql, (*fresh, last, now))
         if not rows:  # also if a name has no id: NULL matches nothing
             return None
         (entry,) = self.entries(session, rows)
