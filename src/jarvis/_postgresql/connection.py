@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg import pq
@@ -23,12 +23,43 @@ if TYPE_CHECKING:
 
 _FIRST_PAGE, _MOST_ROWS = 64, 4_096
 _READ_CLOCK = DIALECT.say(READ_CLOCK)
-_LOCK = "SELECT s.version FROM clock AS c CROSS JOIN {schema}.store AS s WHERE c.namespace = :here_ FOR UPDATE OF c"
+RUN = "concat_ws(' ', pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time())"
+"""Names the present run of the server: a crash of one of its processes sets its statistics back."""
+
+_LOCK = f"""
+SELECT s.version, CAST(pg_current_xact_id() AS text), {RUN} FROM clock AS c CROSS JOIN {{schema}}.store AS s
+WHERE c.namespace = :here_ FOR UPDATE OF c
+"""
 _ANNOUNCE = "SELECT pg_advisory_xact_lock(:here_)"
 _AWAIT = "SELECT pg_advisory_xact_lock_shared(:here_)"
 _LOOKS = "SELECT coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')"
 _STILL = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _cursor_numbers = itertools.count()
+
+
+class Raw(psycopg.Connection[Any]):
+    """A connection of the driver. One that nobody refers to any more, after an interrupt, is closed without a warning.
+
+    Attributes:
+        warnings: the states of the server's warnings that a write may be kept in part only.
+    """
+
+    warnings: list[str]
+
+    def __del__(self, *_: Any) -> None:
+        """Leave it to libpq's own object to close the connection, which it does in its own process only."""
+
+
+class Doubt(NamedTuple):
+    """A transaction whose outcome is not known.
+
+    Attributes:
+        number: its number on the server.
+        run: the run of the server that gave the number.
+    """
+
+    number: str
+    run: str
 
 
 def configure(raw: psycopg.Connection[Any]) -> None:
@@ -49,20 +80,28 @@ class Connection:
         raw: the driver's connection.
         here: the number of the namespace that ``{here}`` means.
         is_lost: it is not used again.
+        doubt: the transaction whose commit was sent, until the server has answered.
     """
 
     dialect = DIALECT
 
-    def __init__(self, raw: psycopg.Connection[Any], path: str, store: schema.Store) -> None:
-        self.raw, self.path = raw, path
-        self.here = 0
-        self.is_lost = False
+    def __init__(self, raw: Raw, path: str, store: schema.Store) -> None:
+        self.path, self.here = path, 0
         self._store = store
+        self._waiting: list[tuple[str, Sequence[Any]]] = []
+        self._is_announcing = False
+        self._transaction: Doubt | None = None
+        self.attach(raw)
+
+    def attach(self, raw: Raw) -> None:
+        """Go on with another connection of the driver."""
+        self.raw, self.is_lost = raw, False
         self._cursor = psycopg.RawCursor(raw)
         self._cursor.format = pq.Format.BINARY
-        self._waiting: list[tuple[str, Sequence[Any]]] = []
-        self._is_torn = self._is_open = self._is_announcing = False
+        self._waiting.clear()
+        self._is_torn = self._is_open = False
         self._clock: list[Any] | None = None  # what `begin` has read
+        self.doubt: Doubt | None = None
 
     # --- statements ------------------------------------------------------------------------------
 
@@ -141,13 +180,15 @@ class Connection:
         Raises:
             StoreTooNewError: a newer jarvis has migrated the store meanwhile.
         """
-        is_announcing, self._is_announcing = self._is_announcing, False
+        is_announcing = self._is_announcing
+        self.doubt = None
         self._begin("BEGIN")
         if not self._is_locked(is_announcing=is_announcing):
             self.roll_back()  # the clock must be there before anybody waits for the announced end
             self._exchange("write", self._translated(*self._new_clock()))
             self._begin("BEGIN")
             self._is_locked(is_announcing=is_announcing)
+        self._is_announcing = False
         return False
 
     def lock(self) -> None:
@@ -169,7 +210,7 @@ class Connection:
                 f"has store version {versions[0][0]}, this jarvis knows up to {schema.CURRENT_VERSION}: "
                 "pip install -U jarvis-memory",
             )
-        self._clock = clock
+        self._clock, self._transaction = clock, Doubt(*versions[0][1:])
         return True
 
     def _new_clock(self) -> tuple[str, Bindings]:
@@ -187,8 +228,17 @@ class Connection:
         self._exchange("read", self._translated(_AWAIT, ()))
 
     def commit(self) -> None:
-        """Commit the transaction: when this returns, its changes are durable."""
+        """Commit the transaction: when this returns, its changes are durable.
+
+        Raises:
+            LostConnectionError: if `doubt` is set, and the connection lost, they may be durable all the same.
+        """
+        self.doubt = self._transaction
         self._exchange("write", ("COMMIT", ()))
+        if self.raw.warnings or self._cursor.statusmessage != "COMMIT":
+            self.is_lost = True
+            raise failures.LostConnectionError(self.path, "cannot write: the server ended the commit early")
+        self.doubt = None
         self._is_open = False
 
     def roll_back(self) -> None:
