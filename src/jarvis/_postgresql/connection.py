@@ -111,12 +111,15 @@ class Connection:
             clock, self._clock = self._clock, None
             return clock
         text, values = self._translated(sql, bindings)
-        if self._waiting:
+        if self._waiting or self._is_torn:
             return self._exchange("read", (text, values))[0]
         try:
             return self._cursor.execute(text, values).fetchall()
         except psycopg.Error as error:
             raise self._failed(error, "read") from None
+        except BaseException:
+            self.is_lost = True
+            raise
 
     def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found."""
@@ -246,6 +249,9 @@ class Connection:
         self._waiting.clear()
         self._clock = None
         self._is_torn = self._is_open = False
+        if self.is_lost:
+            self.raw.close()
+            return
         try:
             status = self.raw.pgconn.transaction_status
             if status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
@@ -257,6 +263,8 @@ class Connection:
 
     def save(self, level: int) -> None:
         """Set a savepoint."""
+        if self._is_torn:
+            raise torn_transaction(self.path)
         self._waiting.append((f"SAVEPOINT level_{level}", ()))
 
     def release(self, level: int) -> None:
@@ -265,8 +273,16 @@ class Connection:
 
     def back_to(self, level: int) -> None:
         """Roll back to a savepoint and remove it, if it still exists."""
-        self._waiting.clear()
         self._clock = None
+        if self.is_lost:
+            self._is_torn = True
+            return
+        save = (f"SAVEPOINT level_{level}", ())
+        if save in self._waiting:  # the server does not know it yet, and what waits before it stays
+            del self._waiting[self._waiting.index(save) :]
+            self._is_torn = False
+            return
+        self._waiting.clear()
         if self._is_open and self.is_open():
             self._is_torn = False
             self._waiting.append((f"ROLLBACK TO level_{level}", ()))
@@ -312,9 +328,9 @@ class Connection:
         """Send all that waits and `last` in one round trip; return the rows of each of `last`."""
         if self._is_torn:
             raise torn_transaction(self.path)
-        waiting = self._waiting[:]
-        self._waiting.clear()
         try:
+            waiting = self._waiting[:]
+            self._waiting.clear()
             if not waiting and len(last) == 1:
                 self._cursor.execute(*last[0])
                 return [self._cursor.fetchall() if self._cursor.description else []]
@@ -323,13 +339,21 @@ class Connection:
             for cursor in cursors:
                 cursor.format = pq.Format.BINARY
             with self.raw.pipeline():
-                for statement in waiting:
-                    sink.execute(*statement)
-                for cursor, statement in zip(cursors, last, strict=True):
-                    cursor.execute(*statement)
+                try:
+                    for statement in waiting:
+                        sink.execute(*statement)
+                    for cursor, statement in zip(cursors, last, strict=True):
+                        cursor.execute(*statement)
+                except BaseException as error:
+                    if not isinstance(error, psycopg.Error):
+                        self.raw.close()  # or its pipeline would wait for answers to what was never sent
+                    raise
             return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
         except psycopg.Error as error:
             raise self._failed(error, doing) from None
+        except BaseException:  # what was sent, and what is still to come, is not known
+            self.is_lost = True
+            raise
 
     def _failed(self, error: psycopg.Error, doing: str) -> Exception:
         """Return our error for the driver's `error`; note what it ended."""

@@ -198,6 +198,11 @@ class Lease(lending.Lease):
         """Have the connection closed when nobody uses it."""
         self.is_dropped = True
 
+    def may_stay(self) -> bool:
+        """Tell whether another call can use it next: an interrupt has left nothing of the last one."""
+        driver = self.driver
+        return not (self.is_dropped or self.depth or self.joined or self.is_still or driver.is_lost or driver.is_open())
+
     def end(self) -> None:
         """Close the connection, and let there be another one in its place."""
         self.driver.raw.close()
@@ -329,10 +334,10 @@ class Pool:
         if session.pid != os.getpid():
             return
         opened = self._opened
-        if session.is_dropped or session.driver.is_lost or session.driver.is_open() or session.slot not in opened.slots:
-            session.end()
-        else:
+        if session.may_stay() and session.slot in opened.slots:
             opened.idle.put(session)
+        else:
+            session.end()
 
     def forked(self) -> TransactionError:
         """Return the error for a child whose parent forked during a call."""
