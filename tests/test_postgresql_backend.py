@@ -683,7 +683,7 @@ print(known_backends(), backends_with(Transactional))
 
 @pytest.mark.parametrize(
     ("hidden", "package"),
-    [(["psycopg"], "psycopg"), (["psycopg_pool"], "psycopg_pool"), (["psycopg_c", "psycopg_binary"], "psycopg")],
+    [(["psycopg"], "psycopg"), (["psycopg_c", "psycopg_binary"], "psycopg")],
 )
 def test_without_the_extra_its_pip_command_is_told(hidden: list[str], package: str) -> None:
     program = WITHOUT

@@ -228,6 +228,10 @@ class StoreAccessError(StoreError):
     """The operating system refused a file operation, or it failed; the message says which."""
 
 
+class OutcomeUnknownError(StoreError):
+    """The connection to the server ended during a commit, and it cannot be told whether the write was kept."""
+
+
 class WrongKeyError(StoreError):
     """A key was given, but it does not open the store. Nothing was written."""
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from jarvis.errors import (
     JarvisError,
+    OutcomeUnknownError,
     ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
@@ -51,7 +52,22 @@ class Interrupt(BaseException):
 
 
 def opened(kind: str, directory: str | Path, *, busy_timeout_seconds: float) -> MemoryModule:
-    """Return a store of this kind (``sqlite``, ``json``, or ``sealed``: SQLite, encrypted), which forgets its past."""
+    """Return a store that forgets its past.
+
+    Args:
+        kind: ``sqlite``, ``json``, ``sealed`` (SQLite, encrypted), or ``postgresql``.
+        directory: where it is; for PostgreSQL the DSN.
+        busy_timeout_seconds: how long a call waits for others.
+    """
+    if kind == "postgresql":
+        from jarvis.postgresql_backend import PostgreSQLBackend
+
+        history = HistoryPolicy(max_revisions=2)
+        return MemoryModule(
+            PostgreSQLBackend(
+                str(directory), durability="normal", history=history, busy_timeout_seconds=busy_timeout_seconds
+            )
+        )
     sealed: dict[str, Any] = {"encryption": "on", "keys": [partial(bytes, range(32))]} if kind == "sealed" else {}
     return MemoryModule(
         storage_dir=directory,
@@ -105,6 +121,52 @@ def interrupted(kind: str, directory: str, name: str, count: str) -> None:
             interrupts += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
     say(" ".join([str(interrupts), *kept]))
+
+
+def write_beside_faults(dsn: str, name: str) -> None:
+    """Write until a word of the parent; say what became of each key and of a counter, and each error."""
+    from jarvis.postgresql_backend import PostgreSQLBackend
+
+    memory = MemoryModule(PostgreSQLBackend(dsn, busy_timeout_seconds=20))
+    stop, mutex = threading.Event(), threading.Lock()
+
+    def told(kept: str, key: str, work: Callable[[], object]) -> None:
+        error: JarvisError | None = None
+        try:
+            work()
+        except OutcomeUnknownError as problem:
+            kept, error = "unknown", problem
+        except StoreAccessError as problem:
+            kept, error = "not", problem
+            time.sleep(0.02)
+        with mutex:
+            say(f"{kept} {key}")
+            if error is not None:
+                say(f"error {type(error).__name__} {error}")
+
+    def pair(key: str) -> None:
+        with memory.transaction():
+            memory.create_memory("pair", key, {}, "thing", tags=["a"])
+            memory.create_memory("pair", key, {}, "thing", tags=["b"])
+
+    def write(thread: int) -> None:
+        number = 0
+        while not stop.is_set():
+            key = f"{name}.{thread}.{number}"
+            told("kept", key, partial(memory.create_memory, "one", key, {"k": key}, "thing", tags=["x"]))
+            told("pair", f"{key}+", partial(pair, f"{key}+"))
+            told("counted", "-", lambda: memory.modify_memory(counter, lambda value: {"n": value["n"] + 1}))
+            number += 1
+
+    counter = sys.stdin.readline().strip()
+    threads = [threading.Thread(target=write, args=(thread,)) for thread in range(2)]
+    for thread in threads:
+        thread.start()
+    say("writes")
+    await_line()
+    stop.set()
+    for thread in threads:
+        thread.join()
 
 
 def fill(backend: str, directory: str) -> None:
@@ -452,7 +514,7 @@ PROGRAMS: dict[str, Callable[..., None]] = {
             hold_sqlite,
             hold_flock,
         ),
-        *(rival, interrupted),
+        *(rival, interrupted, write_beside_faults),
         *(fork_idle, fork_in_transaction, fork_and_be_killed, fork_beside_threads, pool),
     )
 }

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg import pq
@@ -26,15 +26,44 @@ _FIRST_PAGE, _MOST_ROWS = 64, 4_096
 _MANY = 20  # rows from which on a COPY is worth its round trips
 _INSERT = re.compile(r"\s*INSERT INTO ([^()]+\([^()]+\))\s*VALUES \(\$1(?:, \$\d+)*\)\s*")
 _READ_CLOCK = DIALECT.say(READ_CLOCK)
-_LOCK = """
-SELECT s.version FROM clock AS c CROSS JOIN {schema}.store AS s WHERE c.namespace = :here_ FOR UPDATE OF c{how}
+RUN = "concat_ws(' ', pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time())"
+"""Names the present run of the server: a crash of one of its processes sets its statistics back."""
+
+_LOCK = f"""
+SELECT s.version, CAST(pg_current_xact_id() AS text), {RUN} FROM clock AS c CROSS JOIN {{schema}}.store AS s
+WHERE c.namespace = :here_ FOR UPDATE OF c{{how}}
 """
-_LOCK_AND_ANNOUNCE = f"SELECT version, pg_advisory_xact_lock(:here_) FROM ({_LOCK}) AS locked"
+_LOCK_AND_ANNOUNCE = f"SELECT locked.*, pg_advisory_xact_lock(:here_) FROM ({_LOCK}) AS locked"
 _ANNOUNCE = "SELECT pg_advisory_xact_lock(:here_)"
 _AWAIT = "SELECT pg_advisory_xact_lock_shared(:here_)"
 _LOOKS = "SELECT coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')"
 _STILL = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _cursor_numbers = itertools.count()
+
+
+class Raw(psycopg.Connection[Any]):
+    """A connection of the driver. One that nobody refers to any more, after an interrupt, is closed without a warning.
+
+    Attributes:
+        warnings: the states of the server's warnings that a write may be kept in part only.
+    """
+
+    warnings: list[str]
+
+    def __del__(self, *_: Any) -> None:
+        """Leave it to libpq's own object to close the connection, which it does in its own process only."""
+
+
+class Doubt(NamedTuple):
+    """A transaction whose outcome is not known.
+
+    Attributes:
+        number: its number on the server.
+        run: the run of the server that gave the number.
+    """
+
+    number: str
+    run: str
 
 
 def configure(raw: psycopg.Connection[Any]) -> None:
@@ -57,20 +86,29 @@ class Connection:
         is_lost: it is not used again.
         is_spent: it is closed when nobody uses it.
         is_hasty: the next transaction waits neither for a lock nor for the disk.
+        doubt: the transaction whose commit was sent, until the server has answered.
     """
 
     dialect = DIALECT
 
-    def __init__(self, raw: psycopg.Connection[Any], path: str, store: schema.Store) -> None:
-        self.raw, self.path = raw, path
-        self.here = 0
-        self.is_lost = self.is_spent = self.is_hasty = False
+    def __init__(self, raw: Raw, path: str, store: schema.Store) -> None:
+        self.path, self.here = path, 0
         self._store = store
+        self._waiting: list[tuple[str, Sequence[Any]]] = []
+        self._is_announcing = False
+        self._transaction: Doubt | None = None
+        self.attach(raw)
+
+    def attach(self, raw: Raw) -> None:
+        """Go on with another connection of the driver."""
+        self.raw, self.is_lost = raw, False
+        self.is_spent = self.is_hasty = False
         self._cursor = _new_cursor(raw)
         self._cursors: list[psycopg.RawCursor[Any]] = []  # of statements that go along with another one
-        self._waiting: list[tuple[str, Sequence[Any]]] = []
-        self._is_torn = self._is_open = self._is_announcing = False
+        self._waiting.clear()
+        self._is_torn = self._is_open = False
         self._clock: list[Any] | None = None  # what `begin` has read
+        self.doubt: Doubt | None = None
 
     # --- statements ------------------------------------------------------------------------------
 
@@ -80,12 +118,15 @@ class Connection:
             clock, self._clock = self._clock, None
             return clock
         text, values = self._translated(sql, bindings)
-        if self._waiting:
+        if self._waiting or self._is_torn:
             return self._exchange("read", (text, values))[0]
         try:
             return self._cursor.execute(text, values).fetchall()
         except psycopg.Error as error:
             raise self._failed(error, "read") from None
+        except BaseException:
+            self.is_lost = True
+            raise
 
     def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found."""
@@ -173,11 +214,13 @@ class Connection:
         Raises:
             StoreTooNewError: a newer jarvis has migrated the store meanwhile.
         """
-        is_announcing, self._is_announcing = self._is_announcing, False
+        is_announcing = self._is_announcing
+        self.doubt = None
         self._begin("BEGIN")
         if self.is_hasty:
             self._exchange("write", ("SET LOCAL synchronous_commit = off", ()))
         self.lock(_LOCK_AND_ANNOUNCE if is_announcing else _LOCK)
+        self._is_announcing = False
         return False
 
     def lock(self, lock: str = _LOCK) -> None:
@@ -200,7 +243,7 @@ class Connection:
                 f"has store version {versions[0][0]}, this jarvis knows up to {schema.CURRENT_VERSION}: "
                 "pip install -U jarvis-memory",
             )
-        self._clock = clock
+        self._clock, self._transaction = clock, Doubt(*versions[0][1:3])
         return True
 
     def _new_clock(self) -> tuple[str, Bindings]:
@@ -222,8 +265,17 @@ class Connection:
         self._exchange("read", self._translated(_AWAIT, ()))
 
     def commit(self) -> None:
-        """Commit the transaction: when this returns, its changes are durable."""
+        """Commit the transaction: when this returns, its changes are durable.
+
+        Raises:
+            LostConnectionError: if `doubt` is set, and the connection lost, they may be durable all the same.
+        """
+        self.doubt = self._transaction
         self._exchange("write", ("COMMIT", ()))
+        if self.raw.warnings or self._cursor.statusmessage != "COMMIT":
+            self.is_lost = True
+            raise failures.LostConnectionError(self.path, "cannot write: the server ended the commit early")
+        self.doubt = None
         self._is_open = False
 
     def roll_back(self) -> None:
@@ -231,6 +283,9 @@ class Connection:
         self._waiting.clear()
         self._clock = None
         self._is_torn = self._is_open = False
+        if self.is_lost:
+            self.raw.close()
+            return
         try:
             status = self.raw.pgconn.transaction_status
             if status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
@@ -242,6 +297,8 @@ class Connection:
 
     def save(self, level: int) -> None:
         """Set a savepoint."""
+        if self._is_torn:
+            raise torn_transaction(self.path)
         self._waiting.append((f"SAVEPOINT level_{level}", ()))
 
     def release(self, level: int) -> None:
@@ -250,8 +307,16 @@ class Connection:
 
     def back_to(self, level: int) -> None:
         """Roll back to a savepoint and remove it, if it still exists."""
-        self._waiting.clear()
         self._clock = None
+        if self.is_lost:
+            self._is_torn = True
+            return
+        save = (f"SAVEPOINT level_{level}", ())
+        if save in self._waiting:  # the server does not know it yet, and what waits before it stays
+            del self._waiting[self._waiting.index(save) :]
+            self._is_torn = False
+            return
+        self._waiting.clear()
         if self._is_open and self.is_open():
             self._is_torn = False
             self._waiting.append((f"ROLLBACK TO level_{level}", ()))
@@ -312,21 +377,32 @@ class Connection:
             raise torn_transaction(self.path)
         sent = [*self._waiting, *last]
         self._waiting.clear()
-        while len(self._cursors) < len(sent) - 1:
-            self._cursors.append(_new_cursor(self.raw))
-        cursors = [*self._cursors[: len(sent) - 1], self._cursor]
         try:
+            while len(self._cursors) < len(sent) - 1:
+                self._cursors.append(_new_cursor(self.raw))
+            cursors = [*self._cursors[: len(sent) - 1], self._cursor]
             if len(sent) == 1:
                 self._cursor.execute(*sent[0])
             else:
-                with self.raw.pipeline():
-                    for cursor, statement in zip(cursors, sent, strict=True):
-                        cursor.execute(*statement)
+                self._send(cursors, sent)
+            return [_rows_of(cursor) for cursor in cursors[-len(last) :]]
         except psycopg.Error as error:
             if len(sent) > 1:  # the driver takes for prepared what the server skipped behind the error
                 self.raw.prepare_threshold, self.is_spent = None, True
             raise self._failed(error, doing) from None
-        return [_rows_of(cursor) for cursor in cursors[-len(last) :]]
+        except BaseException:  # what was sent, and what is still to come, is not known
+            self.is_lost = True
+            raise
+
+    def _send(self, cursors: list[psycopg.RawCursor[Any]], sent: list[tuple[str, Sequence[Any]]]) -> None:
+        with self.raw.pipeline():
+            try:
+                for cursor, statement in zip(cursors, sent, strict=True):
+                    cursor.execute(*statement)
+            except BaseException as error:
+                if not isinstance(error, psycopg.Error):
+                    self.raw.close()  # or its pipeline would wait for answers to what was never sent
+                raise
 
     def _failed(self, error: psycopg.Error, doing: str) -> Exception:
         """Return our error for the driver's `error`; note what it ended."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import psycopg
 from psycopg import errors as sqlstates
-from psycopg_pool import PoolTimeout, TooManyRequests
 
 from jarvis.errors import (
     CorruptStoreError,
@@ -13,6 +12,7 @@ from jarvis.errors import (
     ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
+    StoreError,
     StoreFullError,
     StoreTooNewError,
 )
@@ -24,9 +24,10 @@ _BUSY = (
     sqlstates.QueryCanceled,
     sqlstates.TooManyConnections,
     sqlstates.IdleInTransactionSessionTimeout,
-    PoolTimeout,
-    TooManyRequests,
 )
+
+
+_CROWDED = ("too many clients", "too many connections", "remaining connection slots")
 
 
 class LostConnectionError(StoreAccessError):
@@ -64,13 +65,29 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
     if state.startswith("XX"):
         return CorruptStoreError(path, f"cannot {doing}: the server reports damage ({state})")
     if is_lost or isinstance(error, psycopg.OperationalError):
-        return LostConnectionError(path, f"cannot {doing}: the connection to the server has ended ({said})")
+        nothing = "; nothing of it was kept, retry" if doing == "write" else ""
+        return LostConnectionError(path, f"cannot {doing}: the connection to the server has ended ({said}){nothing}")
     return StoreAccessError(path, f"cannot {doing}: the server reports {type(error).__name__} ({state})")
 
 
+def unreachable(path: str, error: psycopg.Error) -> StoreError:
+    """Return our error for a connection that the driver could not make: it names hosts and roles, and no password."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if any(words in said for words in _CROWDED):
+        return StoreBusyError(path, f"the server has no connection left ({said}); retry, or lower pool_size")
+    return StoreAccessError(path, f"cannot be reached: {said}")
+
+
+def exhausted(path: str, size: int, timeout_seconds: float) -> StoreBusyError:
+    """Return the error for a call that found no free connection."""
+    return StoreBusyError(
+        path,
+        f"all {size} connections of this process have been in use for {timeout_seconds:g} s; "
+        "leave transactions and iterations sooner, or raise pool_size",
+    )
+
+
 def _why_busy(error: psycopg.Error, said: str) -> str:
-    if isinstance(error, (PoolTimeout, TooManyRequests)):
-        return "all connections of this process are in use; leave transactions sooner, or allow more connections"
     if isinstance(error, sqlstates.LockNotAvailable):
         return "another writer has kept it locked; retry, let the other finish, or raise busy_timeout_seconds"
     return f"the server gave it up ({said}); nothing of it was kept, retry"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from jarvis._postgresql import outcome
+from jarvis._postgresql.failures import LostConnectionError
 from jarvis._sql.write_queue import NO_COMMIT, Write, WriteQueue
 from jarvis.errors import JarvisError, StoreAccessError, StoreBusyError
 
@@ -50,8 +52,13 @@ class Leader:
     """
 
     def __init__(self, pool: Pool, namespace: str, timeout_seconds: float) -> None:
-        self._pool, self.namespace = pool, namespace
-        self.shared = WriteQueue(Turn(pool.path), timeout_seconds)
+        self._pool, self.namespace, self._timeout = pool, namespace, timeout_seconds
+        self.begin_again()
+        pool.inherited.add(self)
+
+    def begin_again(self) -> None:
+        """Start with no waiting writes: in a child, those of its parent's threads are not there."""
+        self.shared = WriteQueue(Turn(self._pool.path), self._timeout)
 
     def be_ready(self) -> None:
         """Do nothing: the connection is taken when the thread leads."""
@@ -86,10 +93,17 @@ class Leader:
             if commit is not NO_COMMIT and session.is_committed and not isinstance(error, JarvisError):
                 commit.is_done = True  # an interrupt after the commit
                 raise
+            is_doubtful = session.is_doubtful()
             session.roll_back(0)
             if not isinstance(error, Exception) or isinstance(error, StoreAccessError):
                 session.drop()
-            if len(commit.writes) <= 1:
+            if is_doubtful:  # none of them is made again
+                for write in commit.writes:
+                    write.error = outcome.unknown(session.path, "it was not looked up")
+                commit.is_done = True
+                raise
+            may_be_again = commit.writes and not own.alone and isinstance(error, LostConnectionError)
+            if len(commit.writes) <= 1 and not may_be_again:
                 raise
             shared.part(commit.writes if isinstance(error, Exception) else commit.writes[1:])
             if not isinstance(error, Exception):

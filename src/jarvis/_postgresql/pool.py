@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+import weakref
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import psycopg
-import psycopg_pool
 
-from jarvis._postgresql import failures, schema
-from jarvis._postgresql.connection import Connection, configure
+from jarvis._postgresql import failures, outcome, schema
+from jarvis._postgresql.connecting import Connector
+from jarvis._postgresql.connection import Connection, Raw
+from jarvis._postgresql.failures import LostConnectionError
 from jarvis._postgresql.names import HashedNames, number_of
 from jarvis._postgresql.notices import Notices
 from jarvis._sql import lending, registry
 from jarvis._sql.clock import Clock, Mark
 from jarvis._sql.names import NameBook
 from jarvis._sql.tables import ClockRow
-from jarvis.errors import InvalidSettingError, StoreAccessError, TransactionError
+from jarvis.errors import InvalidSettingError, TransactionError
 
 if TYPE_CHECKING:
     from jarvis.model.policies import Histories
     from jarvis.model.store_options import StoreOptions
 
+TRIES = 3
+"""How often a read, or the beginning of a transaction, is tried: each time on a new connection."""
+
 _MOST_PLACES = 100  # namespaces that one connection remembers
-
-
-class _Raw(psycopg.Connection[Any]):
-    """A connection of the driver, and our session on it."""
-
-    lease: Lease | None = None
+_PATIENCE_SECONDS = 0.05  # how long a call waits for a free connection before it looks whether there may be one more
 
 
 class Place(NamedTuple):
@@ -46,8 +48,16 @@ class Lease(lending.Lease):
 
     A transaction has the clock of each namespace that it goes to, and all of them commit at once.
 
+    Args:
+        slot: what counts it among the connections of its pool.
+        raw: the connection.
+        connector: makes another connection.
+        store: what tells the store from others.
+        history: how much of the past is kept.
+        texts: see `HashedNames`.
+        notices: tells other processes of commits.
+
     Attributes:
-        raw: the driver's connection.
         busy: how many calls use it now.
         is_dropped: it is closed when nobody uses it.
     """
@@ -56,16 +66,17 @@ class Lease(lending.Lease):
 
     def __init__(
         self,
-        raw: _Raw,
-        path: str,
+        slot: Slot,
+        raw: Raw,
+        connector: Connector,
         store: schema.Store,
         history: Histories,
         texts: dict[int, str],
         notices: Notices,
     ) -> None:
-        self.raw, self._notices = raw, notices
-        super().__init__(Connection(raw, path, store), NameBook(), history, registry.SIDE_TABLES)
-        self._texts, self._store = texts, store
+        super().__init__(Connection(raw, connector.path, store), NameBook(), history, registry.SIDE_TABLES)
+        self.slot: Slot | None = slot
+        self._connector, self._texts, self._store, self._notices = connector, texts, store, notices
         self._places: dict[str, Place] = {}
         self._place: Place | None = None
         self._inside: list[Place] = []  # the namespaces whose clocks the transaction has locked
@@ -98,20 +109,69 @@ class Lease(lending.Lease):
 
     def begin(self) -> None:
         """Begin a transaction in the namespace, or a savepoint."""
-        if not self.depth and self._place is not None:
-            self._inside = [self._place]
-        super().begin()
+        if self.depth or self._place is None:
+            super().begin()
+            return
+        self._inside = [self._place]
+        for tried in range(1, TRIES + 1):
+            try:
+                super().begin()
+            except LostConnectionError:  # nothing was written yet
+                if tried == TRIES:
+                    raise
+                self.renew()
+            else:
+                return
 
     def commit(self) -> None:
-        """Commit the changes since the matching `begin`, in all namespaces."""
-        if self.depth == 1:
+        """Commit the changes since the matching `begin`, in all namespaces.
+
+        Raises:
+            LostConnectionError: the connection has ended; nothing was kept.
+            OutcomeUnknownError: it has ended, and it cannot be told whether they were kept.
+        """
+        if self.depth != 1:
+            super().commit()
+            return
+        try:
             for place in self._inside:
                 self.go_to(place.namespace)
                 if place.clock.commit_number != place.clock.began and self._notices.is_due(place.number):
                     self.driver.notify()
                 if place is not self._inside[-1]:
                     place.clock.write()
-        super().commit()
+            super().commit()
+        except BaseException as error:
+            if not self.is_doubtful() or not self._was_kept() or not isinstance(error, LostConnectionError):
+                raise
+
+    def is_doubtful(self) -> bool:
+        """Tell whether nobody knows yet how the last transaction ended."""
+        return self.driver.doubt is not None and self.driver.is_lost
+
+    def _was_kept(self) -> bool:
+        doubt = self.driver.doubt
+        assert doubt is not None  # noqa: S101 - asked before
+        traces = [
+            outcome.Trace(place.number, place.clock.commit_number, place.clock.made)
+            for place in self._inside
+            if place.clock.commit_number > place.clock.began
+        ]
+        self.is_committed = outcome.is_kept(
+            self._connector, self._store.schema, doubt, traces, keeps_history=self.history.keep_any
+        )
+        self.driver.doubt = None
+        return self.is_committed
+
+    def renew(self) -> None:
+        """Go on with a new connection: this one has ended, outside of transactions.
+
+        Raises:
+            StoreError: the server cannot be reached.
+        """
+        self.driver.raw.close()
+        self._forget()
+        self.driver.attach(self._connector.connect())
 
     def digest_of(self, namespace: str) -> int:
         """Return the number of the namespace: it tells as little as a digest."""
@@ -147,12 +207,69 @@ class Lease(lending.Lease):
         """Have the connection closed when nobody uses it."""
         self.is_dropped = True
 
+    def may_stay(self) -> bool:
+        """Tell whether another call can use it next: an interrupt has left nothing of the last one."""
+        driver = self.driver
+        is_used_up = self.is_dropped or driver.is_lost or driver.is_spent
+        return not (is_used_up or self.depth or self.joined or self.is_still or driver.is_open())
+
+    def end(self) -> None:
+        """Close the connection, and let there be another one in its place."""
+        self.driver.raw.close()
+        self.slot = None
+
+    def abandon(self) -> None:
+        """Let go of the connection of a parent process: the server is not told, and it ends when the parent's does."""
+        raw = self.driver.raw
+        if not raw.closed:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, raw.fileno())
+            os.close(nothing)
+
 
 class _Threads(threading.local):
     """The part of each thread; `here` is the one of the calling thread."""
 
     def __init__(self) -> None:
         self.here: lending.Thread[Lease] = lending.Thread()
+
+
+class Slot:
+    """Counts one connection of a pool, as long as anybody refers to it."""
+
+    __slots__ = ("__weakref__", "lease")
+
+    def __init__(self) -> None:
+        self.lease: weakref.ref[Lease] | None = None
+
+
+class _Opened:
+    """The connections from the opening of a store to its shutdown, in one process.
+
+    An exception from outside at any place loses one at most, and that is then neither referred to nor counted.
+    """
+
+    def __init__(self) -> None:
+        self.idle: SimpleQueue[Lease] = SimpleQueue()
+        self.slots: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self.mutex = threading.Lock()
+        self.store: schema.Store | None = None
+
+    def free_slot(self, size: int) -> Slot | None:
+        """Return a slot for one more connection, None if there are as many as there may be."""
+        with self.mutex:
+            if len(self.slots) >= size:
+                return None
+            slot = Slot()
+            self.slots.add(slot)
+            return slot
+
+
+class Inherited(Protocol):
+    """What belongs to the threads of this process, and not to a child."""
+
+    def begin_again(self) -> None:
+        """Forget the threads of the parent."""
 
 
 class Pool:
@@ -172,6 +289,7 @@ class Pool:
     Attributes:
         threads: `threads.here` is the calling thread's part.
         notices: what other processes tell of their commits.
+        inherited: what a forked child begins again, too.
     """
 
     def __init__(
@@ -182,14 +300,14 @@ class Pool:
         if type(partitions) is not int or partitions < 0:
             raise InvalidSettingError("partitions: takes a whole number from 1 up, or 0 for none")
         self.path = path
-        self._dsn, self._size, self._options = dsn, size, options
-        self._store, self._partitions = schema.Store(schema_name), partitions
+        self._schema, self._size, self._options, self._partitions = schema_name, size, options, partitions
+        self._connector = Connector(dsn, path, options)
         self.threads = _Threads()
         self._texts: dict[int, str] = {}
-        self.notices = Notices(dsn)
-        self._mutex = threading.Lock()
-        self._open: psycopg_pool.ConnectionPool[_Raw] | None = None
-        self._pid = os.getpid()
+        self._dsn, self.notices = dsn, Notices(dsn)
+        self._opened = _Opened()
+        self.inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
+        _pools.add(self)
 
     # --- a call ----------------------------------------------------------------------------------
 
@@ -220,20 +338,11 @@ class Pool:
             StoreBusyError: none was free for too long.
             StoreAccessError: the server cannot be reached.
         """
-        raw = None
-        while raw is None:
-            opened = self._open
-            if opened is None or self._pid != os.getpid():
-                opened = self._opened()
-            try:
-                raw = opened.getconn()
-            except psycopg_pool.PoolClosed:
-                continue  # it was shut down beside this call, which opens it again
-            except psycopg_pool.PoolTimeout as error:
-                raise failures.translated(self.path, error, "get a connection") from None
-        session = raw.lease
-        if session is None:
-            session = raw.lease = Lease(raw, self.path, self._store, self._options.histories, self._texts, self.notices)
+        opened = self._opened
+        try:
+            session = opened.idle.get_nowait()
+        except Empty:
+            session = self._another(opened)
         session.thread = threading.get_ident()
         return session
 
@@ -241,17 +350,11 @@ class Pool:
         """Let others use a connection that `take` returned, or close it if it may not be used again."""
         if session.pid != os.getpid():
             return
-        raw = session.raw
-        if session.is_dropped or session.driver.is_lost or session.driver.is_spent or session.driver.is_open():
-            raw.close()
-        opened = self._open
-        if opened is None or opened.closed:
-            raw.close()
+        opened = self._opened
+        if session.may_stay() and session.slot in opened.slots:
+            opened.idle.put(session)
         else:
-            try:
-                opened.putconn(raw)
-            except ValueError:  # it is of a pool that was shut down since
-                raw.close()
+            session.end()
 
     def forked(self) -> TransactionError:
         """Return the error for a child whose parent forked during a call."""
@@ -264,64 +367,77 @@ class Pool:
 
     def close(self) -> None:
         """Close idle connections, and let the others close when they are given back."""
+        opened, self._opened = self._opened, _Opened()
         self.notices.close()
-        with self._mutex:
-            opened, self._open = self._open, None
-        if opened is not None and self._pid == os.getpid():
-            opened.close()
-
-    def _opened(self) -> psycopg_pool.ConnectionPool[_Raw]:
-        with self._mutex:
-            if self._pid != os.getpid():  # a forked child: its parent's connections are not its own
-                _abandoned.extend((self._open, self.notices))
-                self.notices = Notices(self._dsn)
-                self._open, self._pid = None, os.getpid()
-            if self._open is None:
-                self._prepare()
-                self._open = psycopg_pool.ConnectionPool(
-                    self._dsn,
-                    connection_class=_Raw,
-                    kwargs={"autocommit": True},
-                    min_size=0,
-                    max_size=self._size,
-                    timeout=self._options.busy_timeout_seconds,
-                    configure=self._configure,
-                    name="jarvis",
-                    open=True,
-                )
-            return self._open
-
-    def _prepare(self) -> None:
-        """Connect once, so that what is wrong is said at once, and make the tables if need be."""
         try:
-            with psycopg.connect(self._dsn, autocommit=True) as raw:
+            while True:
+                opened.idle.get_nowait().end()
+        except Empty:
+            return
+
+    def _another(self, opened: _Opened) -> Lease:
+        """Return a new connection, or wait for one."""
+        timeout_seconds = self._options.busy_timeout_seconds
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            slot = opened.free_slot(self._size)
+            if slot is not None:
+                try:
+                    return self._made(slot, opened)
+                except BaseException:
+                    opened.slots.discard(slot)  # the traceback refers to it
+                    raise
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise failures.exhausted(self.path, self._size, timeout_seconds) from None
+            try:
+                return opened.idle.get(timeout=min(left, _PATIENCE_SECONDS))
+            except Empty:
+                continue
+
+    def _made(self, slot: Slot, opened: _Opened) -> Lease:
+        """Return a new connection; make the tables first if need be."""
+        raw = self._connector.connect()
+        if opened.store is None:
+            try:
                 may_create = self._options.create and not self._options.read_only
-                self._store = schema.prepared(
-                    raw, self.path, self._store.schema, may_create=may_create, partitions=self._partitions
+                opened.store = schema.prepared(
+                    raw, self.path, self._schema, may_create=may_create, partitions=self._partitions
                 )
-        except psycopg.Error as error:
-            if error.sqlstate is None:
-                raise StoreAccessError(self.path, f"cannot be reached: {_said(error)}") from None
-            raise failures.translated(self.path, error, "open the store") from None
+            except BaseException as error:
+                is_lost = raw.closed
+                raw.close()
+                if not isinstance(error, psycopg.Error):
+                    raise
+                raise failures.translated(self.path, error, "open the store", is_lost=is_lost) from None
+        session = Lease(slot, raw, self._connector, opened.store, self._options.histories, self._texts, self.notices)
+        slot.lease = weakref.ref(session)
+        return session
 
-    def _configure(self, raw: _Raw) -> None:
-        configure(raw)
-        options = self._options
-        milliseconds = int(options.busy_timeout_seconds * 1_000)
-        raw.execute(f"SET lock_timeout = {max(milliseconds, 1)}")
-        raw.execute("SET jit = off; SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
-        if options.durability == "normal":
-            raw.execute("SET synchronous_commit = off")
-        elif raw.execute("SHOW synchronous_commit").fetchall() == [("off",)]:
-            raw.execute("SET synchronous_commit = on")
-        if options.read_only:
-            raw.execute("SET default_transaction_read_only = on")
+    # --- forks -----------------------------------------------------------------------------------
+
+    def begin_again(self) -> None:
+        """Start with no connection, in a child: leave those of the parent alone, but do not keep them open for it."""
+        opened, self._opened = self._opened, _Opened()
+        _abandoned.append((opened, self.notices))
+        self.notices = Notices(self._dsn)
+        for slot in list(opened.slots):
+            lease = None if slot.lease is None else slot.lease()
+            if lease is not None:
+                lease.abandon()
+        for other in list(self.inherited):
+            other.begin_again()
 
 
-_abandoned: list[object] = []
-"""Pools of a parent process, kept for ever in its child: to close one would end the parent's connections."""
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_abandoned: list[tuple[_Opened, Notices]] = []
+"""Connections of a parent process, kept for ever in its child."""
 
 
-def _said(error: psycopg.Error) -> str:
-    """Return what the client library says of a connection that failed: it names hosts and users, and no password."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _after_fork_in_child() -> None:
+    for pool in list(_pools):
+        pool.begin_again()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -141,7 +141,12 @@ ALL_NAMESPACES = -1
 
 _ALL_RIGHTS, _READING = "SELECT, INSERT, UPDATE, DELETE", "SELECT"
 _LOCK = "SELECT pg_advisory_xact_lock(7267815403516901)"
-_IS_THERE = "SELECT to_regclass(%s) IS NOT NULL, to_regnamespace(%s) IS NOT NULL"
+# Reads the catalogue: `to_regclass` answers from what its process remembered before it waited for others.
+_IS_THERE = """
+SELECT EXISTS (
+    SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relname = 'store')
+"""
 
 
 def _statements(schema: str, partitions: int) -> Iterator[str]:
@@ -205,7 +210,7 @@ def new_clock(generation: int) -> tuple[str, dict[str, Any]]:
 
 def _version_and_seed(raw: psycopg.Connection[Any], schema: str) -> tuple[int, int] | None:
     """Return the version of the store's tables and its seed, None if there is no store."""
-    ((is_there, _),) = raw.execute(_IS_THERE, (f"{schema}.store", schema)).fetchall()
+    ((is_there,),) = raw.execute(_IS_THERE, (schema,)).fetchall()
     if not is_there:
         return None
     ((version, seed),) = raw.execute(f"SELECT version, seed FROM {schema}.store").fetchall()

@@ -12,25 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 from jarvis._postgresql.failures import LostConnectionError
 from jarvis._postgresql.leader import Leader
 from jarvis._postgresql.names import number_of
-from jarvis._postgresql.pool import Lease, Pool
+from jarvis._postgresql.pool import TRIES, Lease, Pool
 from jarvis._postgresql.schema import ALL_NAMESPACES
 from jarvis._sql import lending
 from jarvis._sql.lending import Lending
-from jarvis.errors import (
-    CorruptStoreError,
-    InvalidSettingError,
-    ReadOnlyStoreError,
-    StoreAccessError,
-    TransactionError,
-)
+from jarvis.errors import CorruptStoreError, InvalidSettingError, ReadOnlyStoreError, StoreAccessError, TransactionError
 
 if TYPE_CHECKING:
     from jarvis.model.store_options import StoreOptions
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
-
-_TRIES = 3
 
 
 class _Unlocked:
@@ -106,27 +98,33 @@ class Server(Lending[Lease]):
         thread = self.pool.threads.here
         if self._is_aside(thread):
             with self.snapshot() as session:
-                return work(session, *args)
+                return self._repeated(session, work, args)
         call = thread.call
         try:
             thread.call = sys._getframe()
-            for tried in range(1, _TRIES + 1):
-                session = self.pool.enter()
-                try:
-                    session.go_to(self.namespace)
+            session = self.pool.enter()
+            try:
+                session.go_to(self.namespace)
+                if session.depth or session.busy > 1:
                     return work(session, *args)
-                except LostConnectionError:
-                    if session.depth or tried == _TRIES:
-                        raise
-                finally:
-                    self.pool.leave(session)
-            raise AssertionError
+                return self._repeated(session, work, args)
+            finally:
+                self.pool.leave(session)
         except BaseException:
             if thread.session is None or not thread.session.depth:
                 self._put_right(thread)
             raise
         finally:
             thread.call = call
+
+    def _repeated(self, session: Lease, work: Callable[[Lease, *Args], Result], args: tuple[*Args]) -> Result:
+        """Run `work` outside of transactions, again on a new connection if its own has ended."""
+        for _ in range(1, TRIES):
+            try:
+                return work(session, *args)
+            except LostConnectionError:
+                session.renew()
+        return work(session, *args)
 
     def change(self, work: Callable[[Lease, *Args], Result], *args: *Args) -> Result:
         """Run `work` in this namespace, as `Lending.change` does."""
@@ -171,8 +169,19 @@ class Server(Lending[Lease]):
 
     def iterate(self, find: Callable[[Lease], Iterator[Result]]) -> Iterator[Result]:
         """Yield what `find` yields on a connection of its own; not for callers inside a transaction."""
-        with self.snapshot() as session, session.standing_still():
-            yield from find(session)
+        with self.snapshot() as session:
+            for tried in range(1, TRIES + 1):
+                has_begun = False
+                try:
+                    with session.standing_still():
+                        for found in find(session):
+                            has_begun = True
+                            yield found
+                    return
+                except LostConnectionError:
+                    if has_begun or tried == TRIES:
+                        raise
+                session.renew()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Lease]:

@@ -1,0 +1,95 @@
+"""`Connector`: makes connections to one server, and waits for it while it restarts."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+
+from jarvis._postgresql import failures
+from jarvis._postgresql.connection import Raw, configure
+from jarvis.model.store_options import StoreOptions
+
+_RESTART_SECONDS = 5.0
+"""How long calls wait in all for a server that was there before, from the first one that misses it."""
+
+_PAUSE_SECONDS = 0.05
+_NOT_SYNCED = "SET synchronous_commit = off"
+_SYNCED = """
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
+
+
+class Connector:
+    """Makes connections to one server.
+
+    Args:
+        dsn: where the server is, as a URL or in keywords.
+        path: names the store in messages.
+        options: the options of the store.
+    """
+
+    def __init__(self, dsn: str, path: str, options: StoreOptions) -> None:
+        self._dsn, self.path = dsn, path
+        self.timeout_seconds = options.busy_timeout_seconds
+        milliseconds = max(int(self.timeout_seconds * 1_000), 1)
+        settings = [
+            f"SET lock_timeout = {milliseconds}",
+            "SET jit = off",
+            "SET enable_seqscan = off",
+            "SET plan_cache_mode = force_generic_plan",
+            _NOT_SYNCED if options.durability == "normal" else _SYNCED,
+        ]
+        if options.read_only:
+            settings.append("SET default_transaction_read_only = on")
+        self._settings = "; ".join(settings)
+        given = conninfo.conninfo_to_dict(dsn)
+        self._more: dict[str, Any] = {}
+        if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
+            self._more["connect_timeout"] = max(math.ceil(self.timeout_seconds), 2)
+        self._was_there = False
+        self._away_since: float | None = None
+
+    def connect(self, patience_seconds: float | None = None) -> Raw:
+        """Return a new connection.
+
+        Args:
+            patience_seconds: how long to wait for the server to be there; None: some seconds if it was there before,
+                which all calls share that miss it.
+
+        Raises:
+            StoreBusyError: the server has no connection left.
+            StoreAccessError: the server cannot be reached, or lets nobody in.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                raw = Raw.connect(self._dsn, autocommit=True, **self._more)
+                self._configure(raw)
+            except psycopg.Error as error:
+                problem = failures.unreachable(self.path, error)
+            else:
+                self._was_there, self._away_since = True, None
+                return raw
+            now = time.monotonic()
+            if patience_seconds is not None:
+                ends = began + patience_seconds
+            elif not self._was_there:
+                raise problem from None
+            else:
+                if self._away_since is None:
+                    self._away_since = began
+                ends = self._away_since + min(self.timeout_seconds, _RESTART_SECONDS)
+            if now >= ends:
+                raise problem from None
+            time.sleep(_PAUSE_SECONDS)
+
+    def _configure(self, raw: Raw) -> None:
+        raw.warnings = warnings = []
+        raw.add_notice_handler(lambda said: warnings.append("01000") if said.sqlstate == "01000" else None)
+        configure(raw)
+        raw.execute(self._settings)
