@@ -16,6 +16,7 @@ from psycopg.types.string import StrBinaryDumper, StrDumper
 from jarvis._postgresql import failures, schema
 from jarvis._postgresql.dialect import DIALECT, translated
 from jarvis._postgresql.notices import CHANNEL
+from jarvis._postgresql.wire import Wire
 from jarvis._sql.tables import READ_CLOCK
 from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreTooNewError, torn_transaction
 
@@ -72,7 +73,7 @@ def configure(raw: psycopg.Connection[Any]) -> None:
         raw.adapters.register_dumper(int, dumper)
     for text_dumper in (StrDumper, StrBinaryDumper):
         raw.adapters.register_dumper(str, text_dumper)
-    raw.prepare_threshold, raw.prepared_max = 2, 500
+    raw.prepare_threshold = None  # `Wire` prepares
 
 
 class Connection:
@@ -84,7 +85,6 @@ class Connection:
         raw: the driver's connection.
         here: the number of the namespace that ``{here}`` means.
         is_lost: it is not used again.
-        is_spent: it is closed when nobody uses it.
         is_hasty: the next transaction waits neither for a lock nor for the disk.
         doubt: the transaction whose commit was sent, until the server has answered.
     """
@@ -102,9 +102,9 @@ class Connection:
     def attach(self, raw: Raw) -> None:
         """Go on with another connection of the driver."""
         self.raw, self.is_lost = raw, False
-        self.is_spent = self.is_hasty = False
-        self._cursor = _new_cursor(raw)
-        self._cursors: list[psycopg.RawCursor[Any]] = []  # of statements that go along with another one
+        self.is_hasty = False
+        self._wire = Wire(raw)
+        self._last = ""  # the server's word for the last statement: what it did, and to how many rows
         self._waiting.clear()
         self._is_torn = self._is_open = False
         self._clock: list[Any] | None = None  # what `begin` has read
@@ -117,16 +117,7 @@ class Connection:
         if self._clock is not None and sql is _READ_CLOCK:
             clock, self._clock = self._clock, None
             return clock
-        text, values = self._translated(sql, bindings)
-        if self._waiting or self._is_torn:
-            return self._exchange("read", (text, values))[0]
-        try:
-            return self._cursor.execute(text, values).fetchall()
-        except psycopg.Error as error:
-            raise self._failed(error, "read") from None
-        except BaseException:
-            self.is_lost = True
-            raise
+        return self._exchange("read", self._translated(sql, bindings))[0]
 
     def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found."""
@@ -172,7 +163,7 @@ class Connection:
         if self._waiting:
             self._exchange("write", self._waiting.pop())
         try:
-            with self._cursor.copy(f"COPY {into[1]} FROM STDIN") as copy:
+            with self.raw.cursor() as cursor, cursor.copy(f"COPY {into[1]} FROM STDIN") as copy:
                 for bindings in several:
                     copy.write_row(self._translated(sql, bindings)[1])
         except psycopg.Error as error:
@@ -181,7 +172,7 @@ class Connection:
     def put(self, sql: str, bindings: Bindings) -> bool:
         """Insert a row; False, and nothing done, if a unique index already has such a row."""
         self._exchange("write", self._translated(f"{sql} ON CONFLICT DO NOTHING", bindings))
-        return self._cursor.rowcount == 1
+        return self._last.endswith(" 1")
 
     def put_all(self, sql: str, several: Sequence[Bindings]) -> bool:
         """Insert several rows; False, and nothing done, if a unique index already has one."""
@@ -200,7 +191,7 @@ class Connection:
         """Return how many rows the last statement changed."""
         if self._waiting:
             self._exchange("write", self._waiting.pop())
-        return self._cursor.rowcount
+        return int(self._last.rpartition(" ")[2])
 
     # --- transactions ----------------------------------------------------------------------------
 
@@ -272,7 +263,7 @@ class Connection:
         """
         self.doubt = self._transaction
         self._exchange("write", ("COMMIT", ()))
-        if self.raw.warnings or self._cursor.statusmessage != "COMMIT":
+        if self.raw.warnings or self._last != "COMMIT":
             self.is_lost = True
             raise failures.LostConnectionError(self.path, "cannot write: the server ended the commit early")
         self.doubt = None
@@ -289,7 +280,7 @@ class Connection:
         try:
             status = self.raw.pgconn.transaction_status
             if status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
-                self._cursor.execute("ROLLBACK")
+                self._wire.exchange([("ROLLBACK", ())])
             elif status != pq.TransactionStatus.IDLE:
                 self.is_lost = True
         except psycopg.Error:
@@ -378,31 +369,14 @@ class Connection:
         sent = [*self._waiting, *last]
         self._waiting.clear()
         try:
-            while len(self._cursors) < len(sent) - 1:
-                self._cursors.append(_new_cursor(self.raw))
-            cursors = [*self._cursors[: len(sent) - 1], self._cursor]
-            if len(sent) == 1:
-                self._cursor.execute(*sent[0])
-            else:
-                self._send(cursors, sent)
-            return [_rows_of(cursor) for cursor in cursors[-len(last) :]]
+            results = self._wire.exchange(sent)
+            self._last = (results[-1].command_status or b"").decode()
+            return [self._wire.rows_of(result) for result in results[-len(last) :]]
         except psycopg.Error as error:
-            if len(sent) > 1:  # the driver takes for prepared what the server skipped behind the error
-                self.raw.prepare_threshold, self.is_spent = None, True
             raise self._failed(error, doing) from None
         except BaseException:  # what was sent, and what is still to come, is not known
             self.is_lost = True
             raise
-
-    def _send(self, cursors: list[psycopg.RawCursor[Any]], sent: list[tuple[str, Sequence[Any]]]) -> None:
-        with self.raw.pipeline():
-            try:
-                for cursor, statement in zip(cursors, sent, strict=True):
-                    cursor.execute(*statement)
-            except BaseException as error:
-                if not isinstance(error, psycopg.Error):
-                    self.raw.close()  # or its pipeline would wait for answers to what was never sent
-                raise
 
     def _failed(self, error: psycopg.Error, doing: str) -> Exception:
         """Return our error for the driver's `error`; note what it ended."""
@@ -410,18 +384,6 @@ class Connection:
             self._is_torn = True
         self.is_lost = self.is_lost or self.raw.broken or self.raw.closed
         return failures.translated(self.path, error, doing, is_lost=self.is_lost)
-
-
-def _new_cursor(raw: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
-    cursor = psycopg.RawCursor(raw)
-    cursor.format = pq.Format.BINARY
-    return cursor
-
-
-def _rows_of(cursor: psycopg.RawCursor[Any]) -> list[Any]:
-    """Return the rows of a statement; none if it has no answer. Its `description` would tell that too, in 15 µs."""
-    result = cursor.pgresult
-    return cursor.fetchall() if result is not None and result.nfields else []
 
 
 def _leading_index(plan: dict[str, Any]) -> str:

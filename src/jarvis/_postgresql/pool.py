@@ -210,7 +210,7 @@ class Lease(lending.Lease):
     def may_stay(self) -> bool:
         """Tell whether another call can use it next: an interrupt has left nothing of the last one."""
         driver = self.driver
-        is_used_up = self.is_dropped or driver.is_lost or driver.is_spent
+        is_used_up = self.is_dropped or driver.is_lost
         return not (is_used_up or self.depth or self.joined or self.is_still or driver.is_open())
 
     def end(self) -> None:
