@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +13,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from jarvis.errors import (
+    InvalidSettingError,
     OutcomeUnknownError,
     StoreAccessError,
     StoreBusyError,
@@ -280,6 +284,206 @@ def test_a_commit_that_no_standby_has_confirmed_is_not_acknowledged(comes: bool,
         wait_for("")
 
     assert keys(memory)[key] == 1
+
+
+# --- what the server refuses ---------------------------------------------------------------------
+
+
+def test_a_pool_that_is_exhausted_is_named(dsn: str) -> None:
+    memory = opened(dsn, pool_size=2, busy_timeout_seconds=0.2)
+    backend: Any = memory.backend
+    pool = backend._lender.pool
+    leases = [pool.take(), pool.take()]
+
+    with pytest.raises(StoreBusyError, match=r"all 2 connections of this process.*pool_size"):
+        memory.count_memories()
+    pool.give_back(leases[0])
+    assert memory.count_memories() == 0
+
+
+def test_threads_wait_for_a_free_connection(dsn: str) -> None:
+    memory = opened(dsn, pool_size=2)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: create(memory, f"{number}"), range(100)))
+        list(pool.map(lambda _: memory.count_memories(), range(100)))
+
+    assert memory.count_memories() == 100
+    assert len(backends(dsn)) == 2
+
+
+def test_a_server_with_too_many_clients_is_busy(own_server: Server) -> None:
+    memory = opened(own_server.dsn, busy_timeout_seconds=0.3)
+    memory.shutdown()
+    others = []
+    try:
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(100):
+                others.append(psycopg.connect(own_server.dsn))
+        with pytest.raises(StoreBusyError, match="no connection left"):
+            memory.count_memories()
+    finally:
+        for other in others:
+            other.close()
+    memory.count_memories()
+
+
+def _set(dsn: str, setting: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{connection.info.dbname}" SET {setting}')
+
+
+def test_a_statement_that_the_server_ends_is_an_error_and_keeps_nothing(dsn: str) -> None:
+    _set(dsn, "statement_timeout = '300ms'")
+    memory = opened(dsn)
+    create(memory, "first")
+    with psycopg.connect(dsn) as other:
+        other.execute("SELECT FROM jarvis.clock FOR UPDATE")
+        with pytest.raises(StoreBusyError, match="statement timeout"):
+            create(memory, "second")
+
+    create(memory, "third")
+    assert keys(memory) == {"first": 1, "third": 1}
+
+
+def test_a_transaction_that_the_server_ends_keeps_nothing(dsn: str) -> None:
+    _set(dsn, "idle_in_transaction_session_timeout = '200ms'")
+    memory = opened(dsn)
+
+    def write() -> None:
+        with memory.transaction():
+            create(memory, "one")
+            memory.count_memories()
+            memory.count_memories()  # the server does not time what idles after a pipeline
+            time.sleep(0.5)
+            create(memory, "two")
+
+    with pytest.raises((StoreBusyError, StoreAccessError), match="nothing of it was kept"):
+        write()
+    create(memory, "three")
+
+    assert keys(memory) == {"three": 1}
+
+
+def test_a_writer_that_waits_too_long_for_another_is_busy(dsn: str) -> None:
+    memory = opened(dsn, busy_timeout_seconds=0.2)
+    create(memory, "first")
+
+    with psycopg.connect(dsn) as other:
+        other.execute("SELECT FROM jarvis.clock FOR UPDATE")
+        with pytest.raises(StoreBusyError, match="busy_timeout_seconds"):
+            create(memory, "second")
+    assert keys(memory) == {"first": 1}
+
+
+def test_transactions_that_go_to_two_namespaces_crosswise_lose_one_deadlock(dsn: str) -> None:
+    _set(dsn, "deadlock_timeout = '100ms'")
+    memory = opened(dsn)
+    namespaces = [memory.for_namespace("a"), memory.for_namespace("b")]
+    for each in namespaces:
+        each.bootstrap()
+        create(each, "first")
+    both = threading.Barrier(2)
+    errors: list[StoreBusyError] = []
+
+    def write(first: MemoryModule, second: MemoryModule, key: str) -> None:
+        try:
+            with first.transaction():
+                create(first, key)
+                first.count_memories()
+                both.wait(timeout=10)
+                create(second, key)
+                second.count_memories()
+        except StoreBusyError as error:
+            errors.append(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, namespaces, namespaces[::-1], ["x", "y"]))
+    there = [keys(each) for each in namespaces]
+
+    assert len(errors) == 1
+    assert "deadlock" in str(errors[0])
+    assert there[0] == there[1]
+    assert len(there[0]) == 2
+
+
+def test_a_transaction_waits_for_another_namespace(dsn: str) -> None:
+    memory = opened(dsn)
+    other = memory.for_namespace("other")
+    create(other, "first")
+    has_it, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with other.transaction():
+            create(other, "held")
+            other.count_memories()
+            has_it.set()
+            time.sleep(0.3)
+            done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold)
+        has_it.wait(timeout=10)
+        with memory.transaction():
+            create(memory, "one")
+            create(other, "two")
+            assert done.is_set()
+        holding.result()
+
+    assert keys(other) == {"first": 1, "held": 1, "two": 1}
+    assert keys(memory) == {"one": 1}
+
+
+SECRET = "s3cret-w0rd"
+WRONG = {
+    "host": {"host": "/nowhere"},
+    "name": {"host": "no-such-host.invalid"},
+    "port": {"port": "1"},
+    "database": {"dbname": "nowhere"},
+    "role": {"user": "nobody-here"},
+    "password": {"user": "guarded"},
+}
+
+
+@pytest.fixture(scope="module")
+def guarded_server() -> Server:
+    """A server that asks for passwords."""
+    server = Server("max_connections = 10")
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'another'")
+    access = server.directory / "data" / "pg_hba.conf"
+    access.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_reload_conf()")
+    return server
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_an_address_is_said_without_the_password(
+    wrong: str, guarded_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    dsn = conninfo.make_conninfo(guarded_server.dsn, **{"password": SECRET, "connect_timeout": "3", **WRONG[wrong]})
+    memory = MemoryModule(PostgreSQLBackend(dsn))
+    given = conninfo.conninfo_to_dict(dsn)
+
+    with pytest.raises(StoreAccessError) as caught:
+        memory.count_memories()
+    shown = "".join(traceback.format_exception(caught.value))
+    error: BaseException | None = caught.value
+    while error is not None:
+        shown += f"{error!r} {error} {error.args}"
+        error = error.__cause__ or error.__context__
+
+    assert f"{given['host']}" in str(caught.value)
+    assert f"/{given['dbname']}" in str(caught.value)
+    assert SECRET not in shown + caplog.text + repr(memory) + repr(memory.backend) + repr(vars(memory.backend))
+
+
+def test_an_at_sign_in_a_password_is_asked_to_be_escaped() -> None:
+    with pytest.raises(InvalidSettingError, match="%40") as caught:
+        PostgreSQLBackend("postgresql://me:pass@s3cret-w0rd@host/database")
+
+    assert SECRET not in str(caught.value)
 
 
 # --- connections that have ended -----------------------------------------------------------------

@@ -32,6 +32,8 @@ class Address:
             raise InvalidSettingError(f"dsn: {_without_values(str(error))}") from None
         self.dsn = dsn
         host = given.get("host") or given.get("hostaddr") or "localhost"
+        if "@" in str(host):
+            raise InvalidSettingError("dsn: has a second @ before its host; write %40 for each @ of a password")
         port = f":{given['port']}" if given.get("port") else ""
         self._name = f"postgresql://{host}{port}/{given.get('dbname', '')}"
 
