@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -15,11 +20,14 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
+from jarvis._postgresql import schema
 from jarvis.errors import (
     InvalidSettingError,
     OutcomeUnknownError,
+    ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
+    TransactionError,
 )
 from jarvis.model.policies import HistoryPolicy
 from jarvis.persistent_memory import MemoryModule
@@ -586,3 +594,188 @@ def test_history_that_is_not_kept_leaves_the_same_answer(own_server: Server, own
     create(memory, "one")
 
     assert keys(memory) == {"first": 1, "one": 1}
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+def _in_a_child(work: Callable[[], object], *, ends_normally: bool = False) -> None:
+    """Do the work in a forked child; fail if it raises."""
+    program = os.fork()
+    if not program:
+        code = 70
+        try:
+            work()
+            code = 0
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
+            os.write(2, f"{error!r}\n".encode())
+        finally:
+            if ends_normally:
+                gc.collect()
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(program, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_connections_of_its_own_and_leaves_those_of_its_parent_whole(dsn: str) -> None:
+    memory = opened(dsn)
+    create(memory, "before")
+    mine = backends(dsn)
+
+    def work() -> None:
+        nonlocal memory
+        assert memory.count_memories() >= 1
+        create(memory, "child")
+        memory.shutdown()
+        del memory
+
+    for number in range(3):
+        _in_a_child(work, ends_normally=True)
+        create(memory, f"parent {number}")
+
+    assert backends(dsn) == mine, "the parent had to connect again"
+    assert keys(memory) == {"before": 1, "child": 3, "parent 0": 1, "parent 1": 1, "parent 2": 1}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_that_is_forked_inside_a_transaction_can_neither_write_into_it_nor_harm_it(dsn: str) -> None:
+    memory = opened(dsn)
+
+    def work() -> None:
+        with pytest.raises(TransactionError, match="forked"):
+            memory.count_memories()
+        with pytest.raises(TransactionError, match="forked"):
+            create(memory, "child")
+
+    with memory.transaction():
+        create(memory, "one")
+        _in_a_child(work)
+        create(memory, "two")
+
+    assert keys(memory) == {"one": 1, "two": 1}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_forks_beside_writing_threads_leave_children_that_write(dsn: str) -> None:
+    memory = opened(dsn)
+    is_over = threading.Event()
+
+    def write(thread: int) -> int:
+        number = 0
+        while not is_over.is_set():
+            create(memory, f"{thread}-{number}")
+            number += 1
+        return number
+
+    with ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(write, thread) for thread in range(3)]
+        for number in range(20):
+            _in_a_child(lambda number=number: create(memory, f"child {number}"))  # type: ignore[misc]  # not inferred
+        is_over.set()
+        count = sum(each.result() for each in writing)
+
+    assert memory.count_memories() == count + 20
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_memory_goes_to_the_processes_of_a_pool(method: str, dsn: str) -> None:
+    memory = opened(dsn)
+
+    with multiprocessing.get_context(method).Pool(3) as workers:
+        workers.starmap(create, [(memory, f"{number}") for number in range(9)])
+
+    assert memory.count_memories() == 9
+
+
+def test_a_connection_that_a_dead_parent_left_to_its_child_holds_nothing_up(dsn: str) -> None:
+    opened(dsn).shutdown()
+    program = """if True:
+        import os, sys, time
+        from jarvis.persistent_memory import MemoryModule
+        from jarvis.postgresql_backend import PostgreSQLBackend
+        memory = MemoryModule(PostgreSQLBackend(sys.argv[1]))
+        with memory.transaction():
+            memory.create_memory("things", "lost", {}, "thing")
+            memory.count_memories()
+            if not os.fork():
+                os.close(1)
+                time.sleep(20)
+                os._exit(0)
+            time.sleep(0.2)
+            os.kill(os.getpid(), 9)
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, dsn], check=False, stdout=subprocess.DEVNULL)
+    memory = opened(dsn, busy_timeout_seconds=3)
+
+    create(memory, "one")
+
+    assert keys(memory) == {"one": 1}
+
+
+def test_sixteen_processes_that_open_an_empty_database_at_once_make_one_store(dsn: str) -> None:
+    program = """if True:
+        import sys
+        from jarvis.persistent_memory import MemoryModule
+        from jarvis.postgresql_backend import PostgreSQLBackend
+        memory = MemoryModule(PostgreSQLBackend(sys.argv[1]))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        memory.create_memory("things", sys.argv[2], {}, "thing")
+    """
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    children = [subprocess.Popen([sys.executable, "-c", program, dsn, str(n)], **pipes) for n in range(16)]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+    codes = [child.wait(timeout=60) for child in children]
+    for child in children:
+        child.communicate()
+
+    assert codes == [0] * 16
+    assert keys(opened(dsn)) == Counter(str(n) for n in range(16))
+
+
+def test_a_creation_that_fails_leaves_nothing(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "TABLES", f"{schema.TABLES}\nSELECT 1 / 0;")
+        with pytest.raises(StoreAccessError):
+            opened(dsn)
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT to_regnamespace('jarvis')").fetchall() == [(None,)]
+
+    create(opened(dsn), "one")
+
+
+def test_tables_of_another_program_are_left_alone(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE SCHEMA jarvis")
+        connection.execute("CREATE TABLE jarvis.store (shop text)")
+        connection.execute("INSERT INTO jarvis.store VALUES ('corner')")
+
+    with pytest.raises(StoreAccessError, match="another program"):
+        opened(dsn)
+
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT * FROM jarvis.store").fetchall() == [("corner",)]
+
+
+def test_a_server_that_only_reads_says_so(dsn: str) -> None:
+    create(opened(dsn), "one")
+    _set(dsn, "default_transaction_read_only = on")
+    memory = MemoryModule(PostgreSQLBackend(dsn))
+
+    assert keys(memory) == {"one": 1}
+    with pytest.raises(ReadOnlyStoreError):
+        create(memory, "two")
+
+
+def test_an_empty_database_that_only_reads_says_so(dsn: str) -> None:
+    _set(dsn, "default_transaction_read_only = on")
+
+    with pytest.raises(ReadOnlyStoreError):
+        opened(dsn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -31,6 +32,8 @@ TRIES = 3
 
 _MOST_PLACES = 100  # namespaces that one connection remembers
 _PATIENCE_SECONDS = 0.05  # how long a call waits for a free connection before it looks whether there may be one more
+_SUSPICIOUS_SECONDS = 1.0
+"""After so long without a free connection, those are looked for that only the frames of interrupted calls refer to."""
 
 
 class Place(NamedTuple):
@@ -277,6 +280,7 @@ class Pool:
 
     Attributes:
         threads: `threads.here` is the calling thread's part.
+        pid: of this process.
         inherited: what a forked child begins again, too.
     """
 
@@ -289,6 +293,7 @@ class Pool:
         self.threads = _Threads()
         self._texts: dict[int, str] = {}
         self._opened = _Opened()
+        self.pid = os.getpid()
         self.inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
         _pools.add(self)
 
@@ -300,7 +305,7 @@ class Pool:
         session = thread.session
         if session is None:
             session = thread.session = self.take()
-        elif session.pid != os.getpid():
+        elif session.pid != self.pid:
             raise self.forked()
         session.busy += 1
         return session
@@ -331,7 +336,7 @@ class Pool:
 
     def give_back(self, session: Lease) -> None:
         """Let others use a connection that `take` returned, or close it if it may not be used again."""
-        if session.pid != os.getpid():
+        if session.pid != self.pid:
             return
         opened = self._opened
         if session.may_stay() and session.slot in opened.slots:
@@ -361,6 +366,7 @@ class Pool:
         """Return a new connection, or wait for one."""
         timeout_seconds = self._options.busy_timeout_seconds
         deadline = time.monotonic() + timeout_seconds
+        collect_at: float | None = deadline - timeout_seconds + min(_SUSPICIOUS_SECONDS, timeout_seconds / 2)
         while True:
             slot = opened.free_slot(self._size)
             if slot is not None:
@@ -375,7 +381,9 @@ class Pool:
             try:
                 return opened.idle.get(timeout=min(left, _PATIENCE_SECONDS))
             except Empty:
-                continue
+                if collect_at is not None and time.monotonic() >= collect_at:
+                    collect_at = None
+                    gc.collect()
 
     def _made(self, slot: Slot, opened: _Opened) -> Lease:
         """Return a new connection; make the tables first if need be."""
@@ -398,7 +406,7 @@ class Pool:
 
     def begin_again(self) -> None:
         """Start with no connection, in a child: leave those of the parent alone, but do not keep them open for it."""
-        opened, self._opened = self._opened, _Opened()
+        opened, self._opened, self.pid = self._opened, _Opened(), os.getpid()
         _abandoned.append(opened)
         for slot in list(opened.slots):
             lease = None if slot.lease is None else slot.lease()

@@ -29,8 +29,9 @@ class _Unlocked:
         self._pool = pool
 
     def is_mine(self) -> bool:
-        """Tell that the calling thread may go on with the transaction that it has open."""
-        return True
+        """Tell whether the calling thread may go on with its transaction: not if a parent process opened it."""
+        session = self._pool.threads.here.session
+        return session is None or session.pid == self._pool.pid
 
     def try_threads(self) -> bool:
         """Tell that no other thread of this process is in the way."""
