@@ -34,13 +34,7 @@ from jarvis.persistent_memory import MemoryModule
 from jarvis.postgresql_backend import PostgreSQLBackend
 
 from .cutting import Proxy
-from .postgresql import Server, a_database
-
-
-@pytest.fixture
-def dsn() -> Iterator[str]:
-    with a_database() as dsn:
-        yield dsn
+from .postgresql import Server
 
 
 @pytest.fixture

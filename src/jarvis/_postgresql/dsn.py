@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import psycopg
 from psycopg import conninfo
 
@@ -31,11 +33,12 @@ class Address:
         except psycopg.Error as error:
             raise InvalidSettingError(f"dsn: {_without_values(str(error))}") from None
         self.dsn = dsn
-        host = given.get("host") or given.get("hostaddr") or "localhost"
+        host = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
         if "@" in str(host):
             raise InvalidSettingError("dsn: has a second @ before its host; write %40 for each @ of a password")
-        port = f":{given['port']}" if given.get("port") else ""
-        self._name = f"postgresql://{host}{port}/{given.get('dbname', '')}"
+        port = given.get("port") or os.environ.get("PGPORT")
+        database = given.get("dbname") or os.environ.get("PGDATABASE") or given.get("user") or ""
+        self._name = f"postgresql://{host}{f':{port}' if port else ''}/{database}"
 
     def __str__(self) -> str:
         return self._name

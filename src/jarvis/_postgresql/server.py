@@ -211,4 +211,5 @@ class Server(Lending[Lease]):
                 session.roll_back(0)
                 session.drop()
             self.pool.leave(session)
+        self.leader.turn.release()
         self.leader.shared.wake_next()
