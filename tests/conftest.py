@@ -1,6 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+
+@pytest.fixture
+def dsn() -> Iterator[str]:
+    """An empty database of a PostgreSQL server."""
+    from .postgresql import a_database
+
+    with a_database() as dsn:
+        yield dsn
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,24 +18,23 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
+from jarvis._postgresql import schema
 from jarvis.errors import (
+    InvalidSettingError,
     OutcomeUnknownError,
+    ReadOnlyStoreError,
     StoreAccessError,
     StoreBusyError,
+    TransactionError,
 )
 from jarvis.model.policies import HistoryPolicy
 from jarvis.persistent_memory import MemoryModule
 from jarvis.postgresql_backend import PostgreSQLBackend
 
 from .cutting import Proxy
-from .postgresql import Server, a_database
-
-
-@pytest.fixture
-def dsn() -> Iterator[str]:
-    with a_database() as dsn:
-        yield dsn
+from .postgresql import Server
 
 
 @pytest.fixture
@@ -282,6 +288,206 @@ def test_a_commit_that_no_standby_has_confirmed_is_not_acknowledged(comes: bool,
     assert keys(memory)[key] == 1
 
 
+# --- what the server refuses ---------------------------------------------------------------------
+
+
+def test_a_pool_that_is_exhausted_is_named(dsn: str) -> None:
+    memory = opened(dsn, pool_size=2, busy_timeout_seconds=0.2)
+    backend: Any = memory.backend
+    pool = backend._lender.pool
+    leases = [pool.take(), pool.take()]
+
+    with pytest.raises(StoreBusyError, match=r"all 2 connections of this process.*pool_size"):
+        memory.count_memories()
+    pool.give_back(leases[0])
+    assert memory.count_memories() == 0
+
+
+def test_threads_wait_for_a_free_connection(dsn: str) -> None:
+    memory = opened(dsn, pool_size=2)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: create(memory, f"{number}"), range(100)))
+        list(pool.map(lambda _: memory.count_memories(), range(100)))
+
+    assert memory.count_memories() == 100
+    assert len(backends(dsn)) == 2
+
+
+def test_a_server_with_too_many_clients_is_busy(own_server: Server) -> None:
+    memory = opened(own_server.dsn, busy_timeout_seconds=0.3)
+    memory.shutdown()
+    others = []
+    try:
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(100):
+                others.append(psycopg.connect(own_server.dsn))
+        with pytest.raises(StoreBusyError, match="no connection left"):
+            memory.count_memories()
+    finally:
+        for other in others:
+            other.close()
+    memory.count_memories()
+
+
+def _set(dsn: str, setting: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{connection.info.dbname}" SET {setting}')
+
+
+def test_a_statement_that_the_server_ends_is_an_error_and_keeps_nothing(dsn: str) -> None:
+    _set(dsn, "statement_timeout = '300ms'")
+    memory = opened(dsn)
+    create(memory, "first")
+    with psycopg.connect(dsn) as other:
+        other.execute("SELECT FROM jarvis.clock FOR UPDATE")
+        with pytest.raises(StoreBusyError, match="statement timeout"):
+            create(memory, "second")
+
+    create(memory, "third")
+    assert keys(memory) == {"first": 1, "third": 1}
+
+
+def test_a_transaction_that_the_server_ends_keeps_nothing(dsn: str) -> None:
+    _set(dsn, "idle_in_transaction_session_timeout = '200ms'")
+    memory = opened(dsn)
+
+    def write() -> None:
+        with memory.transaction():
+            create(memory, "one")
+            memory.count_memories()
+            memory.count_memories()  # the server does not time what idles after a pipeline
+            time.sleep(0.5)
+            create(memory, "two")
+
+    with pytest.raises((StoreBusyError, StoreAccessError), match="nothing of it was kept"):
+        write()
+    create(memory, "three")
+
+    assert keys(memory) == {"three": 1}
+
+
+def test_a_writer_that_waits_too_long_for_another_is_busy(dsn: str) -> None:
+    memory = opened(dsn, busy_timeout_seconds=0.2)
+    create(memory, "first")
+
+    with psycopg.connect(dsn) as other:
+        other.execute("SELECT FROM jarvis.clock FOR UPDATE")
+        with pytest.raises(StoreBusyError, match="busy_timeout_seconds"):
+            create(memory, "second")
+    assert keys(memory) == {"first": 1}
+
+
+def test_transactions_that_go_to_two_namespaces_crosswise_lose_one_deadlock(dsn: str) -> None:
+    _set(dsn, "deadlock_timeout = '100ms'")
+    memory = opened(dsn)
+    namespaces = [memory.for_namespace("a"), memory.for_namespace("b")]
+    for each in namespaces:
+        each.bootstrap()
+        create(each, "first")
+    both = threading.Barrier(2)
+    errors: list[StoreBusyError] = []
+
+    def write(first: MemoryModule, second: MemoryModule, key: str) -> None:
+        try:
+            with first.transaction():
+                create(first, key)
+                first.count_memories()
+                both.wait(timeout=10)
+                create(second, key)
+                second.count_memories()
+        except StoreBusyError as error:
+            errors.append(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, namespaces, namespaces[::-1], ["x", "y"]))
+    there = [keys(each) for each in namespaces]
+
+    assert len(errors) == 1
+    assert "deadlock" in str(errors[0])
+    assert there[0] == there[1]
+    assert len(there[0]) == 2
+
+
+def test_a_transaction_waits_for_another_namespace(dsn: str) -> None:
+    memory = opened(dsn)
+    other = memory.for_namespace("other")
+    create(other, "first")
+    has_it, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with other.transaction():
+            create(other, "held")
+            other.count_memories()
+            has_it.set()
+            time.sleep(0.3)
+            done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold)
+        has_it.wait(timeout=10)
+        with memory.transaction():
+            create(memory, "one")
+            create(other, "two")
+            assert done.is_set()
+        holding.result()
+
+    assert keys(other) == {"first": 1, "held": 1, "two": 1}
+    assert keys(memory) == {"one": 1}
+
+
+SECRET = "s3cret-w0rd"
+WRONG = {
+    "host": {"host": "/nowhere"},
+    "name": {"host": "no-such-host.invalid"},
+    "port": {"port": "1"},
+    "database": {"dbname": "nowhere"},
+    "role": {"user": "nobody-here"},
+    "password": {"user": "guarded"},
+}
+
+
+@pytest.fixture(scope="module")
+def guarded_server() -> Server:
+    """A server that asks for passwords."""
+    server = Server("max_connections = 10")
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'another'")
+    access = server.directory / "data" / "pg_hba.conf"
+    access.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_reload_conf()")
+    return server
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_an_address_is_said_without_the_password(
+    wrong: str, guarded_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    dsn = conninfo.make_conninfo(guarded_server.dsn, **{"password": SECRET, "connect_timeout": "3", **WRONG[wrong]})
+    memory = MemoryModule(PostgreSQLBackend(dsn))
+    given = conninfo.conninfo_to_dict(dsn)
+
+    with pytest.raises(StoreAccessError) as caught:
+        memory.count_memories()
+    shown = "".join(traceback.format_exception(caught.value))
+    error: BaseException | None = caught.value
+    while error is not None:
+        shown += f"{error!r} {error} {error.args}"
+        error = error.__cause__ or error.__context__
+
+    assert f"{given['host']}" in str(caught.value)
+    assert f"/{given['dbname']}" in str(caught.value)
+    assert SECRET not in shown + caplog.text + repr(memory) + repr(memory.backend) + repr(vars(memory.backend))
+
+
+def test_an_at_sign_in_a_password_is_asked_to_be_escaped() -> None:
+    with pytest.raises(InvalidSettingError, match="%40") as caught:
+        PostgreSQLBackend("postgresql://me:pass@s3cret-w0rd@host/database")
+
+    assert SECRET not in str(caught.value)
+
+
 # --- connections that have ended -----------------------------------------------------------------
 
 
@@ -382,3 +588,188 @@ def test_history_that_is_not_kept_leaves_the_same_answer(own_server: Server, own
     create(memory, "one")
 
     assert keys(memory) == {"first": 1, "one": 1}
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+def _in_a_child(work: Callable[[], object], *, ends_normally: bool = False) -> None:
+    """Do the work in a forked child; fail if it raises."""
+    program = os.fork()
+    if not program:
+        code = 70
+        try:
+            work()
+            code = 0
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
+            os.write(2, f"{error!r}\n".encode())
+        finally:
+            if ends_normally:
+                gc.collect()
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(program, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_connections_of_its_own_and_leaves_those_of_its_parent_whole(dsn: str) -> None:
+    memory = opened(dsn)
+    create(memory, "before")
+    mine = backends(dsn)
+
+    def work() -> None:
+        nonlocal memory
+        assert memory.count_memories() >= 1
+        create(memory, "child")
+        memory.shutdown()
+        del memory
+
+    for number in range(3):
+        _in_a_child(work, ends_normally=True)
+        create(memory, f"parent {number}")
+
+    assert backends(dsn) == mine, "the parent had to connect again"
+    assert keys(memory) == {"before": 1, "child": 3, "parent 0": 1, "parent 1": 1, "parent 2": 1}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_that_is_forked_inside_a_transaction_can_neither_write_into_it_nor_harm_it(dsn: str) -> None:
+    memory = opened(dsn)
+
+    def work() -> None:
+        with pytest.raises(TransactionError, match="forked"):
+            memory.count_memories()
+        with pytest.raises(TransactionError, match="forked"):
+            create(memory, "child")
+
+    with memory.transaction():
+        create(memory, "one")
+        _in_a_child(work)
+        create(memory, "two")
+
+    assert keys(memory) == {"one": 1, "two": 1}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_forks_beside_writing_threads_leave_children_that_write(dsn: str) -> None:
+    memory = opened(dsn)
+    is_over = threading.Event()
+
+    def write(thread: int) -> int:
+        number = 0
+        while not is_over.is_set():
+            create(memory, f"{thread}-{number}")
+            number += 1
+        return number
+
+    with ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(write, thread) for thread in range(3)]
+        for number in range(20):
+            _in_a_child(lambda number=number: create(memory, f"child {number}"))  # type: ignore[misc]  # not inferred
+        is_over.set()
+        count = sum(each.result() for each in writing)
+
+    assert memory.count_memories() == count + 20
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_memory_goes_to_the_processes_of_a_pool(method: str, dsn: str) -> None:
+    memory = opened(dsn)
+
+    with multiprocessing.get_context(method).Pool(3) as workers:
+        workers.starmap(create, [(memory, f"{number}") for number in range(9)])
+
+    assert memory.count_memories() == 9
+
+
+def test_a_connection_that_a_dead_parent_left_to_its_child_holds_nothing_up(dsn: str) -> None:
+    opened(dsn).shutdown()
+    program = """if True:
+        import os, sys, time
+        from jarvis.persistent_memory import MemoryModule
+        from jarvis.postgresql_backend import PostgreSQLBackend
+        memory = MemoryModule(PostgreSQLBackend(sys.argv[1]))
+        with memory.transaction():
+            memory.create_memory("things", "lost", {}, "thing")
+            memory.count_memories()
+            if not os.fork():
+                os.close(1)
+                time.sleep(20)
+                os._exit(0)
+            time.sleep(0.2)
+            os.kill(os.getpid(), 9)
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, dsn], check=False, stdout=subprocess.DEVNULL)
+    memory = opened(dsn, busy_timeout_seconds=3)
+
+    create(memory, "one")
+
+    assert keys(memory) == {"one": 1}
+
+
+def test_sixteen_processes_that_open_an_empty_database_at_once_make_one_store(dsn: str) -> None:
+    program = """if True:
+        import sys
+        from jarvis.persistent_memory import MemoryModule
+        from jarvis.postgresql_backend import PostgreSQLBackend
+        memory = MemoryModule(PostgreSQLBackend(sys.argv[1]))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        memory.create_memory("things", sys.argv[2], {}, "thing")
+    """
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    children = [subprocess.Popen([sys.executable, "-c", program, dsn, str(n)], **pipes) for n in range(16)]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+    codes = [child.wait(timeout=60) for child in children]
+    for child in children:
+        child.communicate()
+
+    assert codes == [0] * 16
+    assert keys(opened(dsn)) == Counter(str(n) for n in range(16))
+
+
+def test_a_creation_that_fails_leaves_nothing(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "TABLES", f"{schema.TABLES}\nSELECT 1 / 0;")
+        with pytest.raises(StoreAccessError):
+            opened(dsn)
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT to_regnamespace('jarvis')").fetchall() == [(None,)]
+
+    create(opened(dsn), "one")
+
+
+def test_tables_of_another_program_are_left_alone(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE SCHEMA jarvis")
+        connection.execute("CREATE TABLE jarvis.store (shop text)")
+        connection.execute("INSERT INTO jarvis.store VALUES ('corner')")
+
+    with pytest.raises(StoreAccessError, match="another program"):
+        opened(dsn)
+
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT * FROM jarvis.store").fetchall() == [("corner",)]
+
+
+def test_a_server_that_only_reads_says_so(dsn: str) -> None:
+    create(opened(dsn), "one")
+    _set(dsn, "default_transaction_read_only = on")
+    memory = MemoryModule(PostgreSQLBackend(dsn))
+
+    assert keys(memory) == {"one": 1}
+    with pytest.raises(ReadOnlyStoreError):
+        create(memory, "two")
+
+
+def test_an_empty_database_that_only_reads_says_so(dsn: str) -> None:
+    _set(dsn, "default_transaction_read_only = on")
+
+    with pytest.raises(ReadOnlyStoreError):
+        opened(dsn)

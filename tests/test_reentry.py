@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 import jarvis
+from jarvis.capabilities import Erases
 from jarvis.errors import TransactionError
 from jarvis.persistent_memory import MemoryModule, RetentionRule
+from jarvis.postgresql_backend import PostgreSQLBackend
 
 # What is raised while a generator is thrown away is swallowed by Python, and pytest would tell of it.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -32,8 +34,14 @@ class StopError(BaseException):
     """What a handler raises to end the program."""
 
 
-@pytest.fixture(params=["sqlite", "json", "sealed"])
+@pytest.fixture(params=["sqlite", "json", "sealed", "postgresql"])
 def memory(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryModule:
+    if request.param == "postgresql":
+        backend = PostgreSQLBackend(request.getfixturevalue("dsn"), durability="normal", busy_timeout_seconds=5)
+        memory = MemoryModule(backend, retention=[RetentionRule(category="tasks", max_entries=1)])
+        memory.bootstrap()
+        return memory
+
     def key() -> bytes:
         return bytes(range(32))
 
@@ -138,6 +146,8 @@ VERBS: dict[str, Callable[[MemoryModule, str], object]] = {
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("raises", [False, True], ids=["goes on", "raises"])
 def test_a_write_that_interrupts_a_verb_is_refused_or_kept(memory: MemoryModule, verb: str, raises: bool) -> None:
+    if verb == "erase" and not memory.backend.has_capability(Erases):
+        pytest.skip("the backend cannot erase")
     memory_id = memory.create_memory("notes", "it", {"n": 0}, "note")
     handler = Handler(memory, raises=raises)
 

@@ -28,7 +28,6 @@ from jarvis.container import Container
 from jarvis.errors import TransactionError
 from jarvis.persistent_memory import MemoryModule
 
-from ..postgresql import a_database
 from . import processes
 from .children import Interrupt, opened
 from .conftest import Figures
@@ -341,12 +340,6 @@ def interrupt_everywhere(kind: str, mode: str, place: str | Path, soak: bool, ch
         check_fork()
     story.memory.shutdown()
     return points
-
-
-@pytest.fixture
-def dsn() -> Iterator[str]:
-    with a_database() as dsn:
-        yield dsn
 
 
 def test_an_interrupt_leaves_a_container_open_to_other_threads(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import psycopg
@@ -42,8 +43,9 @@ class Address:
             given = conninfo.conninfo_to_dict(text)
         except (psycopg.Error, UnicodeError) as error:
             raise InvalidSettingError(f"dsn: {_without_values(str(error))}") from None
-        host = str(given.get("host") or given.get("hostaddr") or "localhost")
-        port, database = str(given.get("port") or ""), str(given.get("dbname") or "")
+        host = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost")
+        port = str(given.get("port") or os.environ.get("PGPORT") or "")
+        database = str(given.get("dbname") or os.environ.get("PGDATABASE") or given.get("user") or "")
         written = text.partition("://")[2].partition("?")[0].partition("/")[2] if text.startswith(_URLS) else database
         # The end of a password with such signs would be read as one of these, and be named in messages.
         if "@" in written or any("@" in each[1:] for each in host.split(",")) or not set(port) <= _PORTS:

@@ -49,6 +49,7 @@ class Leader:
 
     Attributes:
         shared: the waiting writes.
+        turn: held by the thread that leads.
     """
 
     def __init__(self, pool: Pool, namespace: str, timeout_seconds: float) -> None:
@@ -58,7 +59,8 @@ class Leader:
 
     def begin_again(self) -> None:
         """Start with no waiting writes: in a child, those of its parent's threads are not there."""
-        self.shared = WriteQueue(Turn(self._pool.path), self._timeout)
+        self.turn = Turn(self._pool.path)
+        self.shared = WriteQueue(self.turn, self._timeout)
 
     def be_ready(self) -> None:
         """Do nothing: the connection is taken when the thread leads."""

@@ -208,12 +208,17 @@ def new_clock(generation: int) -> tuple[str, dict[str, Any]]:
     return text, {**row._asdict(), "checksum": clock_checksum(row)}
 
 
-def _version_and_seed(raw: psycopg.Connection[Any], schema: str) -> tuple[int, int] | None:
+def _version_and_seed(raw: psycopg.Connection[Any], path: str, schema: str) -> tuple[int, int] | None:
     """Return the version of the store's tables and its seed, None if there is no store."""
     ((is_there,),) = raw.execute(_IS_THERE, (schema,)).fetchall()
     if not is_there:
         return None
-    ((version, seed),) = raw.execute(f"SELECT version, seed FROM {schema}.store").fetchall()
+    try:
+        ((version, seed),) = raw.execute(f"SELECT version, seed FROM {schema}.store").fetchall()
+    except (psycopg.errors.UndefinedColumn, ValueError):
+        raise StoreAccessError(
+            path, f"has tables of another program in the schema {schema}; nothing was done"
+        ) from None
     return version, seed
 
 
@@ -227,17 +232,17 @@ def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create
     """
     if raw.info.server_version < OLDEST_SERVER:
         raise StoreAccessError(path, f"is on PostgreSQL {raw.info.server_version // 10_000}; jarvis needs 15 or newer")
-    found = _version_and_seed(raw, schema)
+    found = _version_and_seed(raw, path, schema)
     if found is None:
         if not may_create:
             raise StoreMissingError(path, f"has no store in the schema {schema}; open it once with create=True")
         with raw.transaction():
             raw.execute(_LOCK)
-            if _version_and_seed(raw, schema) is None:
+            if _version_and_seed(raw, path, schema) is None:
                 raw.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 for statement in _statements(schema, partitions):
                     raw.execute(statement)
-        found = _version_and_seed(raw, schema)
+        found = _version_and_seed(raw, path, schema)
         assert found is not None  # noqa: S101 - it was just made
     version, seed = found
     if version > CURRENT_VERSION:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from jarvis._postgresql.failures import LostConnectionError
 from jarvis._postgresql.leader import Leader
+from jarvis._postgresql.lease import TRIES, Lease
 from jarvis._postgresql.names import number_of
-from jarvis._postgresql.pool import TRIES, Lease, Pool
+from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.schema import ALL_NAMESPACES
 from jarvis._sql import lending
 from jarvis._sql.lending import Lending
@@ -32,8 +33,9 @@ class _Unlocked:
         self._pool = pool
 
     def is_mine(self) -> bool:
-        """Tell that the calling thread may go on with the transaction that it has open."""
-        return True
+        """Tell whether the calling thread may go on with its transaction: not if a parent process opened it."""
+        session = self._pool.threads.here.session
+        return session is None or session.pid == self._pool.pid
 
     def try_threads(self) -> bool:
         """Tell that no other thread of this process is in the way."""
@@ -276,4 +278,5 @@ class Server(Lending[Lease]):
                 session.roll_back(0)
                 session.drop()
             self.pool.leave(session)
+        self.leader.turn.release()
         self.leader.shared.wake_next()
