@@ -237,6 +237,7 @@ class Connection:
             LostConnectionError: if `doubt` is set, and the connection lost, they may be durable all the same.
         """
         self.doubt = self._transaction
+        self.raw.warnings.clear()
         self._exchange("write", ("COMMIT", ()))
         if self.raw.warnings or self._cursor.statusmessage != "COMMIT":
             self.is_lost = True
