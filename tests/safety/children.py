@@ -160,9 +160,9 @@ def write_beside_faults(dsn: str, name: str) -> None:
 
     counter = sys.stdin.readline().strip()
     threads = [threading.Thread(target=write, args=(thread,)) for thread in range(2)]
+    say("writes")
     for thread in threads:
         thread.start()
-    say("writes")
     await_line()
     stop.set()
     for thread in threads:

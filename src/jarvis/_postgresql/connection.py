@@ -262,6 +262,7 @@ class Connection:
             LostConnectionError: if `doubt` is set, and the connection lost, they may be durable all the same.
         """
         self.doubt = self._transaction
+        self.raw.warnings.clear()
         self._exchange("write", ("COMMIT", ()))
         if self.raw.warnings or self._last != "COMMIT":
             self.is_lost = True
