@@ -23,8 +23,8 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
-_NOBODY = 65534
-_IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+NOBODY = 65534
+IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def programs() -> Path | None:
@@ -55,9 +55,9 @@ class Server:
         # A short path: that of a socket may have 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
         self.options: dict[str, Any] = {"cwd": self.directory, "env": {**os.environ, "LC_ALL": "C"}}
-        if _IS_ROOT:  # a server refuses to run as root
-            os.chown(self.directory, _NOBODY, _NOBODY)
-            self.options |= {"user": _NOBODY, "group": _NOBODY, "extra_groups": ()}
+        if IS_ROOT:  # a server refuses to run as root
+            os.chown(self.directory, NOBODY, NOBODY)
+            self.options |= {"user": NOBODY, "group": NOBODY, "extra_groups": ()}
         initdb = ["initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run([self.programs / initdb[0], *initdb[1:]], check=True, stdout=subprocess.DEVNULL, **self.options)
         with (self.directory / "data" / "postgresql.conf").open("a") as file:

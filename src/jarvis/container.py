@@ -167,9 +167,11 @@ def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
 
 
 def _on_server(storage: StorageConfig, server: PostgreSQLConfig, loader: ConfigLoader) -> MemoryModule:
-    size, namespace = server.pool_size, storage.namespace
+    namespace = storage.namespace
     try:
-        backend = open_backend(storage.backend, server.location(), storage.options, namespace=namespace, pool_size=size)
+        backend = open_backend(
+            storage.backend, server.location(), storage.options, namespace=namespace, **server.more()
+        )
     except InvalidSettingError as error:
         raise InvalidSettingError(f"{loader.place('postgresql')}: storage.postgresql: {error}") from error
     memory = MemoryModule(backend, retention=storage.retention)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 from jarvis._postgresql import schema, traces
-from jarvis._postgresql.dsn import Address
+from jarvis._postgresql.dsn import Address, Reach
 from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.server import Server
 from jarvis._sql import recompressing, sliding
@@ -60,6 +60,10 @@ class PostgreSQLBackend(SQLBackend):
         pool_size: how many connections this process opens at most.
         partitions: in how many partitions by namespace a new store has its tables, for an administrator who wants to
             move some of them; 0: in none. A store that is there stays as it is.
+        transaction_pooling: the dsn is that of a proxy, such as pgbouncer with ``pool_mode = transaction``, which gives
+            each transaction any connection of its own. Nothing is prepared then, and no settings are made that stay.
+        listen_dsn: where the server itself is, for watchers that listen for notices; without it, behind such a proxy,
+            they ask each time.
 
     Raises:
         InvalidSettingError: an argument is out of range.
@@ -83,6 +87,8 @@ class PostgreSQLBackend(SQLBackend):
         create: bool = True,
         pool_size: int = 10,
         partitions: int = 0,
+        transaction_pooling: bool = False,
+        listen_dsn: str | None = None,
     ) -> None:
         options = StoreOptions(
             read_only=read_only,
@@ -93,8 +99,9 @@ class PostgreSQLBackend(SQLBackend):
             policies=policies,
             create=create,
         )
-        self._address, self._pool_size, self._options = Address(dsn), pool_size, options
-        pool = Pool(self._address.dsn, str(self._address), "jarvis", pool_size, options, partitions=partitions)
+        self._address, self._options = Address(dsn), options
+        self._reach = Reach(pool_size, partitions, transaction_pooling, listen_dsn).checked()
+        pool = Pool(self._address.dsn, str(self._address), "jarvis", self._reach, options)
         self._server = Server(pool, namespace, options)
         super().__init__(self._server, namespace, options.compression)
 
@@ -102,7 +109,7 @@ class PostgreSQLBackend(SQLBackend):
         return f"{type(self).__name__}({str(self._address)!r}, namespace={self.namespace!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        reopen = (type(self), self._address.dsn, self.namespace, self._options, self._pool_size, self._reader.clock)
+        reopen = (type(self), self._address.dsn, self.namespace, self._options, self._reach, self._reader.clock)
         return _reopen, reopen
 
     def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
@@ -193,6 +200,6 @@ def _replace(session: Session, table: str, states: Sequence[recompressing.Again]
 
 
 def _reopen(
-    kind: type[PostgreSQLBackend], dsn: str, namespace: str, options: StoreOptions, size: int, clock: Clock | None
+    kind: type[PostgreSQLBackend], dsn: str, namespace: str, options: StoreOptions, reach: Reach, clock: Clock | None
 ) -> PostgreSQLBackend:
-    return kind(dsn, namespace=namespace, pool_size=size, **options.given()).bind(clock=clock)
+    return kind(dsn, namespace=namespace, **reach._asdict(), **options.given()).bind(clock=clock)

@@ -31,9 +31,11 @@ class Connector:
         dsn: where the server is, as a URL or in keywords.
         path: names the store in messages.
         options: the options of the store.
+        transaction_pooling: a proxy gives each transaction any connection of its own, so that neither settings nor
+            prepared statements may be left on one.
     """
 
-    def __init__(self, dsn: str, path: str, options: StoreOptions) -> None:
+    def __init__(self, dsn: str, path: str, options: StoreOptions, *, transaction_pooling: bool = False) -> None:
         self._dsn, self.path = dsn, path
         self.timeout_seconds = options.busy_timeout_seconds
         milliseconds = max(int(self.timeout_seconds * 1_000), 1)
@@ -46,7 +48,11 @@ class Connector:
         ]
         if options.read_only:
             settings.append("SET default_transaction_read_only = on")
-        self._settings = "; ".join(settings)
+        self._settings = "" if transaction_pooling else "; ".join(settings)
+        self._local: tuple[str, ...] = ()
+        if transaction_pooling:
+            synced = "off" if options.durability == "normal" else "on"
+            self._local = f"SET LOCAL lock_timeout = {milliseconds}", f"SET LOCAL synchronous_commit = {synced}"
         given = conninfo.conninfo_to_dict(dsn)
         self._more: dict[str, Any] = {}
         if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
@@ -92,4 +98,6 @@ class Connector:
         raw.warnings = warnings = []
         raw.add_notice_handler(lambda said: warnings.append("01000") if said.sqlstate == "01000" else None)
         configure(raw)
-        raw.execute(self._settings)
+        raw.local = self._local
+        if self._settings:
+            raw.execute(self._settings)

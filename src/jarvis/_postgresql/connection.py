@@ -46,9 +46,12 @@ class Raw(psycopg.Connection[Any]):
     """A connection of the driver. One that nobody refers to any more, after an interrupt, is closed without a warning.
 
     Attributes:
+        local: settings that follow the beginning of each write, where a proxy gives each transaction any connection of
+            its own. Then nothing is prepared, either.
         warnings: the states of the server's warnings that a write may be kept in part only.
     """
 
+    local: tuple[str, ...]
     warnings: list[str]
 
     def __del__(self, *_: Any) -> None:
@@ -103,7 +106,7 @@ class Connection:
         """Go on with another connection of the driver."""
         self.raw, self.is_lost = raw, False
         self.is_hasty = False
-        self._wire = Wire(raw)
+        self._wire = Wire(raw, may_prepare=not raw.local)
         self._last = ""  # the server's word for the last statement: what it did, and to how many rows
         self._waiting.clear()
         self._is_torn = self._is_open = False
@@ -208,6 +211,7 @@ class Connection:
         is_announcing = self._is_announcing
         self.doubt = None
         self._begin("BEGIN")
+        self._waiting += [(setting, ()) for setting in self.raw.local]
         if self.is_hasty:
             self._exchange("write", ("SET LOCAL synchronous_commit = off", ()))
         self.lock(_LOCK_AND_ANNOUNCE if is_announcing else _LOCK)
@@ -367,9 +371,9 @@ class Connection:
         """Send all that waits and `last` in one round trip; return the rows of each of `last`."""
         if self._is_torn:
             raise torn_transaction(self.path)
-        sent = [*self._waiting, *last]
-        self._waiting.clear()
         try:
+            sent = [*self._waiting, *last]
+            self._waiting.clear()
             results = self._wire.exchange(sent)
             self._last = (results[-1].command_status or b"").decode()
             return [self._wire.rows_of(result) for result in results[-len(last) :]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import NamedTuple
 
 import psycopg
 from psycopg import conninfo
@@ -15,6 +16,36 @@ _URLS = ("postgres://", "postgresql://")
 _PORTS = frozenset("0123456789,")
 _QUOTE = re.compile(r"[^\w\s/%-]")
 """What may begin a quotation in a message, in any language."""
+
+
+class Reach(NamedTuple):
+    """How a process reaches a server.
+
+    Attributes:
+        pool_size: how many connections it opens at most.
+        partitions: in how many partitions by namespace a new store has its tables; 0: in none.
+        transaction_pooling: a proxy gives each transaction any connection of its own.
+        listen_dsn: where notices of other processes are heard of, None for the dsn.
+    """
+
+    pool_size: int = 10
+    partitions: int = 0
+    transaction_pooling: bool = False
+    listen_dsn: str | None = None
+
+    def checked(self) -> Reach:
+        """Return the same.
+
+        Raises:
+            InvalidSettingError: a value is out of range.
+        """
+        if type(self.pool_size) is not int or self.pool_size < 1:
+            raise InvalidSettingError("pool_size: takes a whole number from 1 up")
+        if type(self.partitions) is not int or self.partitions < 0:
+            raise InvalidSettingError("partitions: takes a whole number from 1 up, or 0 for none")
+        if type(self.transaction_pooling) is not bool:
+            raise InvalidSettingError("transaction_pooling: takes True or False")
+        return self if self.listen_dsn is None else self._replace(listen_dsn=Address(self.listen_dsn).dsn)
 
 
 class Address:

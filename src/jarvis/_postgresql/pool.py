@@ -14,10 +14,11 @@ import psycopg
 
 from jarvis._postgresql import failures, schema
 from jarvis._postgresql.connecting import Connector
+from jarvis._postgresql.dsn import Reach
 from jarvis._postgresql.lease import Lease, Slot
 from jarvis._postgresql.notices import Notices
 from jarvis._sql import lending
-from jarvis.errors import InvalidSettingError, TransactionError
+from jarvis.errors import TransactionError
 
 if TYPE_CHECKING:
     from jarvis.model.store_options import StoreOptions
@@ -70,12 +71,8 @@ class Pool:
         dsn: where the server is, as a URL or in keywords.
         path: names the store in messages.
         schema_name: the schema of its tables, quoted.
-        size: how many connections there are at most.
+        reach: how the process reaches the server.
         options: the options of the store.
-        partitions: in how many partitions by namespace a new store has its tables; 0: in none.
-
-    Raises:
-        InvalidSettingError: the size is out of range.
 
     Attributes:
         threads: `threads.here` is the calling thread's part.
@@ -84,19 +81,15 @@ class Pool:
         inherited: what a forked child begins again, too.
     """
 
-    def __init__(
-        self, dsn: str, path: str, schema_name: str, size: int, options: StoreOptions, *, partitions: int = 0
-    ) -> None:
-        if type(size) is not int or size < 1:
-            raise InvalidSettingError("pool_size: takes a whole number from 1 up")
-        if type(partitions) is not int or partitions < 0:
-            raise InvalidSettingError("partitions: takes a whole number from 1 up, or 0 for none")
+    def __init__(self, dsn: str, path: str, schema_name: str, reach: Reach, options: StoreOptions) -> None:
         self.path = path
-        self._schema, self._size, self._options, self._partitions = schema_name, size, options, partitions
-        self._connector = Connector(dsn, path, options)
+        self._schema, self._options = schema_name, options
+        self._size, self._partitions, is_pooled, listen_dsn = reach
+        self._connector = Connector(dsn, path, options, transaction_pooling=is_pooled)
         self.threads = _Threads()
         self._texts: dict[int, str] = {}
-        self._dsn, self.notices = dsn, Notices(dsn)
+        self._listen_dsn = listen_dsn or (None if is_pooled else dsn)
+        self.notices = Notices(self._listen_dsn)
         self._opened = _Opened()
         self.pid = os.getpid()
         self.inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
@@ -216,7 +209,7 @@ class Pool:
         """Start with no connection, in a child: leave those of the parent alone, but do not keep them open for it."""
         opened, self._opened, self.pid = self._opened, _Opened(), os.getpid()
         _abandoned.append((opened, self.notices))
-        self.notices = Notices(self._dsn)
+        self.notices = Notices(self._listen_dsn)
         for slot in list(opened.slots):
             lease = None if slot.lease is None else slot.lease()
             if lease is not None:

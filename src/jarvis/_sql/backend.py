@@ -164,9 +164,10 @@ class SQLBackend(SelectingBackend):
         return int(rows[0][0]) if rows else 0
 
     def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:
-        return self._lender.read(
-            lambda session: self._reader.explain(session, query, self._reader.now(), counting=counting)
-        )
+        def answer(session: Session) -> Explanation:
+            return self._reader.explain(session, query, self._reader.now(), counting=counting)
+
+        return self._lender.read(Session.at_one_moment, answer)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         if self._lender.in_transaction():  # only its own connection sees its changes

@@ -21,6 +21,8 @@ class PostgreSQLConfig(msgspec.Struct, frozen=True, kw_only=True):
         dsn: a URL, such as ``postgresql://user@host/database``, or keywords as of libpq. ``$NAME`` and ``${NAME}``
             expand when the store is opened.
         pool_size: how many connections this process opens at most.
+        transaction_pooling: the dsn is that of a proxy that gives each transaction any connection of its own.
+        listen_dsn: where the server itself is, for watchers behind such a proxy; it expands likewise.
 
     Raises:
         InvalidSettingError: a value has the wrong type or is out of range, or a variable is not set.
@@ -32,6 +34,8 @@ class PostgreSQLConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     dsn: str
     pool_size: int = 10
+    transaction_pooling: bool = False
+    listen_dsn: str | None = None
 
     @own_code(InvalidSettingError, "postgresql")
     def __post_init__(self) -> None:
@@ -43,6 +47,20 @@ class PostgreSQLConfig(msgspec.Struct, frozen=True, kw_only=True):
         self.location()
         if type(self.pool_size) is not int or self.pool_size < 1:
             raise InvalidSettingError("postgresql.pool_size must be a whole number from 1 up")
+        if type(self.transaction_pooling) is not bool:
+            raise InvalidSettingError("postgresql.transaction_pooling must be true or false")
+        if self.listen_dsn is not None and not plain_text(self.listen_dsn):
+            raise InvalidSettingError("postgresql.listen_dsn must be a text such as postgresql://user@host/database")
+        self.more()
+
+    def more(self) -> dict[str, Any]:
+        """Return the further arguments of the backend; raise as `location` does."""
+        listen_dsn = plain_text(self.listen_dsn)
+        return {
+            "pool_size": self.pool_size,
+            "transaction_pooling": self.transaction_pooling,
+            "listen_dsn": None if listen_dsn is None else _expanded(listen_dsn),
+        }
 
     def location(self) -> str:
         """Return the dsn with the values of its environment variables.
@@ -50,18 +68,22 @@ class PostgreSQLConfig(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InvalidSettingError: one of them is not set. It is not named, because it may be a part of a password.
         """
-        try:
-            return with_variables(self.dsn)
-        except LookupError:
-            raise InvalidSettingError(
-                "postgresql.dsn names an environment variable that is not set; in a URL write a $ of a password as %24"
-            ) from None
+        return _expanded(self.dsn)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dsn={_UNSEEN}, pool_size={self.pool_size})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("dsn", _UNSEEN), ("pool_size", self.pool_size)]
+
+
+def _expanded(dsn: str) -> str:
+    try:
+        return with_variables(dsn)
+    except LookupError:
+        raise InvalidSettingError(
+            "postgresql.dsn names an environment variable that is not set; in a URL write a $ of a password as %24"
+        ) from None
 
 
 def check_server(backend: str, server: PostgreSQLConfig | None) -> None:
