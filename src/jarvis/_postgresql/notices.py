@@ -12,6 +12,8 @@ from typing import Any
 
 import psycopg
 
+from jarvis._calls.caller import holding
+
 CHANNEL = "jarvis"
 _PAUSE_SECONDS = 0.05
 _HOT_SECONDS = 3 * _PAUSE_SECONDS
@@ -28,7 +30,7 @@ class Notices:
 
     def __init__(self, dsn: str | None) -> None:
         self._dsn = dsn
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._listener: psycopg.Connection[Any] | None = None
         self._heard: dict[str, float] = {}  # by the number of a namespace: when a notice came last
         self._sent: dict[int, float] = {}  # likewise: when one was sent
@@ -48,25 +50,31 @@ class Notices:
         now = time.monotonic()
         if self._dsn is None or now - looked >= _IDLE_SECONDS:
             return True
-        with self._mutex:
-            try:
-                if self._listener is None:
-                    self._listener = psycopg.connect(self._dsn, autocommit=True)
-                    self._listener.execute(f"LISTEN {CHANNEL}")
-                    return True
-                for notice in self._listener.notifies(timeout=0):
-                    if len(self._heard) >= _MANY:
-                        self._heard.clear()
-                    self._heard[notice.payload] = now
-            except psycopg.Error:
-                self._close()
-                return True
+        if holding(self._mutex, self._listen):
+            return True
         return now - self._heard.get(str(namespace), 0.0) < _HOT_SECONDS
+
+    def _listen(self) -> bool:
+        """Note which namespaces notices have come of; return whether some may have been missed."""
+        try:
+            if self._listener is None:
+                assert self._dsn is not None  # noqa: S101 - asked before
+                self._listener = psycopg.connect(self._dsn, autocommit=True)
+                self._listener.execute(f"LISTEN {CHANNEL}")
+                return True
+            now = time.monotonic()
+            for notice in self._listener.notifies(timeout=0):
+                if len(self._heard) >= _MANY:
+                    self._heard.clear()
+                self._heard[notice.payload] = now
+        except psycopg.Error:
+            self._close()
+            return True
+        return False
 
     def close(self) -> None:
         """Hear of nothing until the next look."""
-        with self._mutex:
-            self._close()
+        holding(self._mutex, self._close)
 
     def _close(self) -> None:
         if self._listener is not None:

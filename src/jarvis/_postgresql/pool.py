@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
+from jarvis._calls.caller import holding
 from jarvis._postgresql import failures, schema
 from jarvis._postgresql.connecting import Connector
 from jarvis._postgresql.dsn import Reach
@@ -44,17 +45,19 @@ class _Opened:
     def __init__(self) -> None:
         self.idle: SimpleQueue[Lease] = SimpleQueue()
         self.slots: weakref.WeakSet[Slot] = weakref.WeakSet()
-        self.mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self.store: schema.Store | None = None
 
     def free_slot(self, size: int) -> Slot | None:
         """Return a slot for one more connection, None if there are as many as there may be."""
-        with self.mutex:
-            if len(self.slots) >= size:
-                return None
-            slot = Slot()
-            self.slots.add(slot)
-            return slot
+        return holding(self._mutex, lambda: self._free_slot(size))
+
+    def _free_slot(self, size: int) -> Slot | None:
+        if len(self.slots) >= size:
+            return None
+        slot = Slot()
+        self.slots.add(slot)
+        return slot
 
 
 class Inherited(Protocol):
