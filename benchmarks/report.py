@@ -33,6 +33,7 @@ SECTIONS = {
     "sweeping": "Cleaning up",
     "compression": "Compression",
     "caching": "The cache",
+    "postgresql": "PostgreSQL",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")
 CHARTED_AT = 10_000

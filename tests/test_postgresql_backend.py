@@ -477,6 +477,28 @@ def test_a_program_finds_the_same_on_sqlite_and_on_postgresql(url: str, tmp_path
         assert on_postgresql == on_sqlite
 
 
+def test_texts_are_exact_whatever_encoding_the_environment_asks_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with MemoryModule(url) as memory:
+        memory.create_memory("Größe", "鍵", {"text": "é ✓ 𝄞"}, "ärt", tags=["ß"])
+    monkeypatch.delenv("PGCLIENTENCODING")
+    with MemoryModule(url) as memory:
+        (entry,) = memory.search_memories(tags=["ß"])
+
+    assert (entry.category, entry.key, entry.value, entry.entity_type) == ("Größe", "鍵", {"text": "é ✓ 𝄞"}, "ärt")
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(url: str) -> None:
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+        memory = MemoryModule(PostgreSQLBackend(conninfo.make_conninfo(url, dbname=name)))
+        with pytest.raises(StoreAccessError, match="with the encoding LATIN1; create one with ENCODING 'UTF8'"):
+            memory.bootstrap()
+        memory.shutdown()
+        admin.execute(f"DROP DATABASE {name}")
+
+
 def test_a_url_is_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 

@@ -54,7 +54,7 @@ class Connector:
             synced = "off" if options.durability == "normal" else "on"
             self._local = f"SET LOCAL lock_timeout = {milliseconds}", f"SET LOCAL synchronous_commit = {synced}"
         given = conninfo.conninfo_to_dict(dsn)
-        self._more: dict[str, Any] = {}
+        self._more: dict[str, Any] = {"client_encoding": "UTF8"}  # `Wire` writes it, whatever the environment says
         if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
             self._more["connect_timeout"] = max(math.ceil(self.timeout_seconds), 2)
         self._was_there = False

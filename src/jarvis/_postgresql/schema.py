@@ -228,10 +228,15 @@ def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create
     Raises:
         StoreMissingError: there is no store, and none may be created.
         StoreTooNewError: a newer jarvis made it.
-        StoreAccessError: the server is too old.
+        StoreAccessError: the server is too old, or the encoding of the database cannot hold every text.
     """
     if raw.info.server_version < OLDEST_SERVER:
         raise StoreAccessError(path, f"is on PostgreSQL {raw.info.server_version // 10_000}; jarvis needs 15 or newer")
+    encoding = raw.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StoreAccessError(
+            path, f"is a database with the encoding {encoding}; create one with ENCODING 'UTF8' for jarvis"
+        )
     found = _version_and_seed(raw, path, schema)
     if found is None:
         if not may_create:
