@@ -34,6 +34,11 @@ def _made(memory: MemoryModule) -> str:
     return memory.search_memories("made", limit=1)[0].id
 
 
+def _within(memory: MemoryModule, namespaces: list[str]) -> None:
+    with memory.transaction(namespaces=namespaces):
+        memory.create_memory("made", "k", {}, "t")
+
+
 def _of_each(verb: str, *others: str) -> list[Case]:
     """Return the cases of a verb that takes the filters of a search."""
 
@@ -73,6 +78,7 @@ CASES: list[Case] = [
     ("delete_memories ids", MAX_NAMED, lambda memory, n: memory.delete_memories(ids=_KEYS[:n])),
     ("create_memories items", 2_000, lambda memory, n: memory.create_memories(_ITEMS[:n])),
     ("upsert_memories items", 2_000, lambda memory, n: memory.upsert_memories(_ITEMS[:n])),
+    ("transaction namespaces", 1_000, lambda memory, n: _within(memory, _KEYS[:n])),
 ]
 
 
