@@ -24,6 +24,9 @@ import pytest
 from psycopg import conninfo
 
 NOBODY = 65534
+DSN = "JARVIS_TEST_POSTGRESQL_DSN"
+"""The environment variable that names another server than the packaged one."""
+
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -112,7 +115,7 @@ def server(*, syncs: bool = False) -> str:
 
     It syncs the disk only if `syncs`: the tests kill no machine.
     """
-    given = os.environ.get("JARVIS_TEST_POSTGRESQL_DSN")
+    given = os.environ.get(DSN)
     return given or Server(f"max_connections = 300\nfsync = {'on' if syncs else 'off'}").dsn
 
 

@@ -88,6 +88,15 @@ def test_a_statement_is_prepared_when_it_comes_again_and_not_if_the_first_one_fa
         ]
 
 
+def test_a_statement_that_is_sent_many_times_at_once_is_prepared_once(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as raw:
+        line = Wire(raw)
+        results = line.exchange([("SELECT $1 + 3", (number,)) for number in range(50)])
+
+        assert [line.rows_of(result) for result in results] == [[(number + 3,)] for number in range(50)]
+        assert _prepared(raw) == ["SELECT $1 + 3"]
+
+
 def test_statements_that_a_connection_prepares_are_bounded(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_MOST", 5)
     with psycopg.connect(dsn, autocommit=True) as raw:

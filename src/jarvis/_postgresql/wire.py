@@ -44,19 +44,20 @@ class Wire:
         Raises:
             psycopg.Error: one of them failed, and those behind it were not run; or the connection has ended.
         """
-        pgconn, news = self._pgconn, dict[int, tuple[tuple[str, Any], bytes]]()
-        count = 0
+        pgconn, count = self._pgconn, 0
+        new: dict[tuple[str, Any], bytes] = {}  # what this call prepares: the same statement may be sent many times
+        places: dict[int, tuple[str, Any]] = {}
         pgconn.enter_pipeline_mode()
         for sql, values in statements:
             transformer = Transformer(self._raw)
             given = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
             types, formats = transformer.types, transformer.formats
             key = (sql, types)
-            name = self._prepared.get(key)
+            name = self._prepared.get(key) or new.get(key)
             if name is None and self._comes_again(sql):
-                name = b"jarvis_%d" % next(self._numbers)
+                name = new[key] = b"jarvis_%d" % next(self._numbers)
                 pgconn.send_prepare(name, sql.encode(), types)
-                news[count] = (key, name)
+                places[count] = key
                 count += 1
             if name is None:
                 pgconn.send_query_params(sql.encode(), given, types, formats, pq.Format.BINARY)
@@ -66,13 +67,13 @@ class Wire:
         pgconn.pipeline_sync()
         results = self._raw.wait(_answers(pgconn, count))
         pgconn.exit_pipeline_mode()
-        for number, (key, name) in news.items():
-            if results[number].status == pq.ExecStatus.COMMAND_OK:
-                self._prepared[key] = name
+        for place, key in places.items():
+            if results[place].status == pq.ExecStatus.COMMAND_OK:
+                self._prepared[key] = new[key]
         for result in results:
             if result.status in _FAILED:
                 raise psycopg.errors.error_from_result(result, encoding=self._raw.info.encoding)
-        return [result for number, result in enumerate(results) if number not in news]
+        return [result for number, result in enumerate(results) if number not in places]
 
     def rows_of(self, result: PGresult) -> list[Any]:
         """Return the rows of a result."""
