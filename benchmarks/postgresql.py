@@ -68,7 +68,7 @@ class Both:
         return ids
 
     def calls(self) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-        """Return, by name, a call of ours and the same one by hand."""
+        """Return for each name two calls that do the same: through jarvis, and by hand."""
         ours, hand, rng, size = self.ours, self.hand, self.rng, self.size
         value = {"n": 1, "text": TEXT}
         return {

@@ -15,7 +15,7 @@ from jarvis.errors import InvalidSettingError
 _URLS = ("postgres://", "postgresql://")
 _PORTS = frozenset("0123456789,")
 _QUOTE = re.compile(r"[^\w\s/%-]")
-"""What may begin a quotation in a message, in any language."""
+"""The quotation marks that a server's message may use, in any language."""
 
 
 class Reach(NamedTuple):

@@ -1,4 +1,4 @@
-"""What became of a transaction whose commit got no answer: it is looked up on another connection, by its number.
+"""Look up, on another connection, whether a transaction is committed whose commit got no answer.
 
 The server numbers its transactions, and knows how each ended. Only a crash, or a failover, can make it give a number
 again that it had given before, to a transaction of which nothing was durable. So a number of an earlier run of the
@@ -101,10 +101,10 @@ def _asked(raw: Raw, schema: str, doubt: Doubt, traces: list[Trace], *, keeps_hi
         return False
     if is_same_run and status is not None:
         return {"committed": True, "aborted": False}.get(status)
-    if status in ("aborted", "in progress"):  # nothing of ours was durable, so that another one has the number now
+    if status in ("aborted", "in progress"):  # ours was not kept, whoever has its number now
         return False
     for trace in traces:
         ((is_there, is_free, is_taken),) = cursor.execute(_TRACES.replace("{schema}", schema), trace).fetchall()
-        if is_there or is_free or (is_taken and keeps_history):  # then whoever has the number has its moment
+        if is_there or is_free or (is_taken and keeps_history):  # ours, nobody's, or another's
             return bool(is_there)
     raise _OverwrittenError
