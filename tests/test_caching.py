@@ -132,12 +132,12 @@ def test_a_question_that_is_asked_again_is_answered_from_memory(cached: CachedBa
 
 
 CHANGING = {
-    *("create", "create_many", "update", "update_if_changed", "recreate", "delete", "discard", "clear"),
+    *("create", "create_many", "update", "update_if_changed", "recreate", "delete", "discard", "clear", "load"),
     *("mend_dates", "transaction", "change", "shutdown"),
 }
 PASSED_ON = {
     *("iterate", "explain", "as_of", "revisions", "changes", "changes_since", "first_position", "last_position"),
-    *("size_of", "beyond", "slide"),
+    *("size_of", "beyond", "slide", "whole_memories", "known_since"),
     *("own_position", "newest_cursor", "pulse", "list_namespaces", "last_moment", "key_slots", "prepare", "moment"),
     *("sign", "announce", "complete", "bootstrap", "prune", "purge_expired", "back_up", "recompress", "version"),
     *("erase", "finish_erasing", "add_key_slot", "remove_key_slot", "encrypt", "decrypt", "rotate"),

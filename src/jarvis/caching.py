@@ -352,6 +352,7 @@ class CachedBackend(BackendWrapper):
     clear = _dropping(StorageBackend.clear)
     shutdown = _dropping(StorageBackend.shutdown)
     recreate = _dropping(BackendWrapper.recreate)
+    load = _dropping(BackendWrapper.load)
     mend_dates = _dropping(BackendWrapper.mend_dates)
 
     @contextmanager

@@ -20,6 +20,7 @@ from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import Erased, Search
 from jarvis.model.explanation import Explanation
 from jarvis.model.key_slot import SlotInfo
+from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
@@ -535,6 +536,54 @@ class TellsVersion(Protocol):
         """Return a value that stays equal as long as every answer of this handle stays the same; or None."""
 
 
+class Transfers(Protocol):
+    """whole memories go out of the store and into another one, with id, version, dates, author, expiry and past.
+
+    1. A memory is the same `WholeMemory` on every backend that keeps the same of it. Numbers of commits are not part
+       of it.
+    2. `whole_memories` yields every memory of the namespace once: those that are there and those that were removed,
+       by the number of the last change of each; and last those of which only a gap is left. Expired ones that are not
+       purged yet are among them: whoever shows them asks `WholeMemory.has_expired`. It sees one state of the
+       namespace, whatever is written meanwhile.
+    3. `load` stores memories in their order, all or none, as they are. It applies no policy but that a store which
+       keeps no history keeps none of theirs.
+    4. With a moment `since`, the store takes over the memories of another one: questions as of a moment find them from
+       their own dates on. If the store had no past yet, its past is known from `since` on, and its feed begins after
+       them. With None they are new here: known from now on, and told by the feed.
+
+    >>> from jarvis.sqlite_backend import SQLiteBackend
+    >>> from jarvis.storage_backend import MemoryEntry
+    >>> import pathlib, tempfile
+    >>> one, other = (SQLiteBackend(pathlib.Path(tempfile.mkdtemp()) / "memory.db") for _ in range(2))
+    >>> one.create(MemoryEntry("1", "notes", "tea", {"likes": "mint"}))
+    >>> other.load(list(one.whole_memories(past=True)), one.known_since())
+    >>> other.read("1") == one.read("1")
+    True
+    """
+
+    def known_since(self) -> datetime | None:
+        """Return the moment from which the past of the namespace is known; None if it is not kept."""
+
+    def whole_memories(self, *, past: bool) -> Iterator[WholeMemory]:
+        """Yield the memories of the namespace; without their past, and without removed ones, if `past` is False.
+
+        Raises:
+            TransactionError: the caller has a transaction open.
+        """
+
+    def load(self, several: Sequence[WholeMemory], since: datetime | None) -> None:
+        """Store memories.
+
+        Args:
+            several: no two of them have the same id.
+            since: see rule 4.
+
+        Raises:
+            InvalidEntryError: a part of one cannot be stored, or its versions are out of order.
+            DuplicateEntryError: an id is taken, or a memory with that id was removed and has a past here.
+        """
+
+
 class Namespaced(Protocol):
     """namespaces: several memories in one store that never see each other.
 
@@ -573,6 +622,7 @@ CAPABILITIES: tuple[type, ...] = (
     MarksCursors,
     WakesWatchers,
     TellsVersion,
+    Transfers,
     Namespaced,
 )
 """All capabilities."""

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jarvis._json import mending
+from jarvis._json import mending, transferring
 from jarvis._json.answer import Answers, Then
 from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
+from jarvis._json.seen import Snapshot
 from jarvis._json.store import Store
 from jarvis.capabilities import (
     BacksUp,
@@ -29,6 +30,7 @@ from jarvis.capabilities import (
     Slides,
     TellsVersion,
     Transactional,
+    Transfers,
 )
 from jarvis.codec import instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from jarvis.model.explanation import Explanation
     from jarvis.model.listing import Listing
     from jarvis.model.policies import CategoryPolicy
+    from jarvis.model.portable import WholeMemory
 
 
 class JSONBackend(SelectingBackend):
@@ -113,6 +116,7 @@ class JSONBackend(SelectingBackend):
         Settles,
         Slides,
         TellsVersion,
+        Transfers,
     )
 
     def __init__(
@@ -357,6 +361,23 @@ class JSONBackend(SelectingBackend):
 
     def own_position(self) -> int:
         return self._store.own_transaction().clock.commit
+
+    def known_since(self) -> datetime | None:
+        begins = self._store.seen().clock.begins
+        return None if begins is None else datetime_of(begins)
+
+    def whole_memories(self, *, past: bool) -> Iterator[WholeMemory]:
+        seen = self._store.seen()
+        if not isinstance(seen, Snapshot):
+            raise TransactionError("whole memories are read outside of transactions: end this one first")
+        with self._answers.decoding():
+            yield from transferring.wholes(seen, self.namespace, past=past)
+
+    def load(self, several: Sequence[WholeMemory], since: datetime | None) -> None:
+        drafts = [(whole, [(step, Draft(step.entry)) for step in whole.steps()]) for whole in several]
+        instant = None if since is None else instant_of(since)
+        with self._store.changing(self._now) as transaction:
+            transferring.load(transaction, self.namespace, drafts, instant)
 
     def list_namespaces(self) -> list[str]:
         now = self._now()

@@ -86,7 +86,7 @@ class State(Record, frozen=True):
     @property
     def value(self) -> Any:
         """The value, decoded at each call."""
-        value = _decode_kept(self.fragment).entry.value
+        value = decode_kept(self.fragment).entry.value
         return revived(value, self.id) if may_hold_typed_forms(self.fragment) else value
 
     @property
@@ -96,7 +96,7 @@ class State(Record, frozen=True):
 
     def entry(self) -> MemoryEntry:
         """Decode and return the entry as it was; raise ValueError if a tagged form or the time means nothing."""
-        return _decode_kept(self.fragment).entry.entry(plain=not may_hold_typed_forms(self.fragment))
+        return decode_kept(self.fragment).entry.entry(plain=not may_hold_typed_forms(self.fragment))
 
     def ends_expired(self, now: int) -> bool:
         """Tell whether the entry was removed in this state, which has expired at the instant `now`."""
@@ -121,7 +121,7 @@ class State(Record, frozen=True):
         )
 
 
-_decode_kept = decoder_of(_Kept)
+decode_kept = decoder_of(_Kept)
 _decode_signed = decoder_of(_Signed)
 by_ended = attrgetter("ended")
 by_event_number = attrgetter("number")
@@ -135,7 +135,7 @@ def keep(record: Record, namespace: str, ended: int, made: int, signed: _Signatu
     The entry of a present one is not encoded again.
     """
     if isinstance(record, State):
-        stored = _decode_kept(record.fragment).entry
+        stored = decode_kept(record.fragment).entry
         record = make_record(stored, fragment_of(stored, namespace))
     return _state(record, namespace, ended, made, Change(*signed))
 
@@ -146,7 +146,7 @@ def read_state(fragment: bytes, edited_in: str | None) -> State:
     Raises:
         ValueError: they are malformed.
     """
-    kept = _decode_kept(fragment)
+    kept = decode_kept(fragment)
     stored = kept.entry
     if kept.ended <= stored.position[1]:
         raise ValueError("it ended before it began")
@@ -164,7 +164,7 @@ def redated(state: State, namespace: str, begun: int | None, made: int) -> State
     """
     if (begun is None or begun == state.order[0]) and made == state.made:
         return state
-    stored = _decode_kept(state.fragment).entry
+    stored = decode_kept(state.fragment).entry
     stored.position = (stored.position[0] if begun is None else begun, stored.position[1])
     record = make_record(stored, fragment_of(stored, namespace))
     return _state(record, namespace, state.ended, made, state.change)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jarvis._calls.caller import current_task
-from jarvis._json import feed, pruning
+from jarvis._json import erasing, feed, pruning
 from jarvis._json.event import Event, about, creation, erasures_of, store_event
-from jarvis._json.past import Archive, Gap, Span, State, keep, noted_ids, widened
+from jarvis._json.past import Archive, Gap, Span, State, keep, widened
 from jarvis._json.record import Record, by_number, with_expiry
 from jarvis._json.room import Room
 from jarvis._json.seen import NO_PAST, Seen, Snapshot
@@ -21,7 +21,6 @@ from jarvis.codec import instant_of
 from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.erasure import Erased
-from jarvis.model.query import MemoryQuery
 from jarvis.model.revision import Operation, Signature
 
 if TYPE_CHECKING:
@@ -30,11 +29,11 @@ if TYPE_CHECKING:
 
     from jarvis.model.change import Change, Kind
     from jarvis.model.policies import Histories
+    from jarvis.model.query import MemoryQuery
 
 _PURGED_AT_ONCE = 16  # entries, beside the changes of a transaction
 
 _expiry = itemgetter(0)
-_id = attrgetter("id")
 
 
 class Transaction(Seen):
@@ -71,6 +70,11 @@ class Transaction(Seen):
     def mark(self) -> int:
         """The number of changes so far, for `take_back`."""
         return len(self._undo)
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether the past of any entry is kept."""
+        return self._histories.keep_any
 
     @property
     def is_changed(self) -> bool:
@@ -120,6 +124,16 @@ class Transaction(Seen):
         self.clock = msgspec.structs.replace(self.clock, made=instant, begins=begins)
         self.date, self._told = instant, True
         self.spans = [Span(1, self.clock.commit, instant)] if begins is not None and self.clock.commit else []
+
+    def take_over(self, since: int) -> None:
+        """Let the changes so far be known from their own dates on: the past of another store, known from `since` on."""
+        if self.keeps_history and (self.clock.begins is None or self._begins_here):
+            self._undo.append(partial(self._begin_again, self.clock.begins, self._begins_here))
+            self._begins_here, self._purges = False, True
+            self.clock = msgspec.structs.replace(self.clock, begins=min(since, self._made()))
+        if self.base.clock.commit in (0, self.base.clock.fed_from):  # the feed has told of nothing yet
+            self._feed_from(self.clock.commit)
+        self.own = None  # so no moment is noted for them
 
     def settle(self) -> None:
         """Note when the changes become visible: when this transaction ends. It may be written then."""
@@ -196,14 +210,7 @@ class Transaction(Seen):
         """
         room, archive = self.room(namespace), self.archive(namespace)
         events = [(stored.event(), stored) for stored in archive.events]
-        if isinstance(which, MemoryQuery):
-            ids = set(map(_id, filter(which.predicate(), (*room.records.values(), *archive.states))))
-            ids |= noted_ids(which, room, archive, [event for event, _ in events])
-        else:
-            ids = {*room.records, *archive.of_id, *archive.gaps}
-            ids |= {event.id for event, _ in events if event.id is not None}
-            if which is not None:
-                ids &= {which}
+        ids = erasing.ids_of(which, room, archive, [event for event, _ in events])
         self.erases = True
         if namespace == DEFAULT_NAMESPACE and not self.erasing:  # all that the first life had
             self._undo.append(partial(setattr, self, "erasing", False))
@@ -223,15 +230,7 @@ class Transaction(Seen):
         self.archives[namespace] = left
         self._undo.append(partial(self.archives.__setitem__, namespace, archive))
         self._add_event(erasures_of(namespace), self._event("erase", len(ids)))
-        states = [state for state in archive.states if state.id in ids]
-        removed = {
-            "entries": len(records),
-            "tags": sum(len(each.tags) for each in (*records, *states)),
-            "past states": len(states),
-            "gaps": len(archive.gaps) - len(left.gaps),
-            "changes": len(archive.events) - len(left.events),
-        }
-        return Erased(tuple(sorted(ids)), {name: count for name, count in removed.items() if count})
+        return Erased(tuple(sorted(ids)), erasing.counted(ids, records, archive, left))
 
     def _set(self, namespace: str, entry_id: str, record: Record | None) -> None:
         if namespace not in self._copied:
@@ -359,7 +358,7 @@ class Transaction(Seen):
         """Note that a state is no longer known. It must be newer than the missing states of its entry."""
         gap = self.archive(namespace).gaps.get(record.id)
         if self.clock.begins is not None:
-            self._set_gap(namespace, record.id, widened(gap, record, ended, made))
+            self.set_gap(namespace, record.id, widened(gap, record, ended, made))
 
     def _lose_state(self, namespace: str, state: State) -> None:
         self._lose(namespace, state, state.ended, state.made)
@@ -368,7 +367,7 @@ class Transaction(Seen):
     def _note_expiry(self, namespace: str, record: Record) -> None:
         gap = self.archive(namespace).gaps.get(record.id)
         if gap is not None and record.expires is not None:
-            self._set_gap(namespace, record.id, msgspec.structs.replace(gap, expires=record.expires))
+            self.set_gap(namespace, record.id, msgspec.structs.replace(gap, expires=record.expires))
 
     # --- the past ---
 
@@ -402,8 +401,7 @@ class Transaction(Seen):
             archive.remove(first)
             self._undo.append(partial(archive.add, first))
         state = keep(first or record, namespace, number, made, rules.signed(self.signature, operation))
-        archive.add(state)
-        self._undo.append(partial(archive.remove, state))
+        self.add_state(namespace, state)
         if operation != "renew" or not most:
             states = archive.of_id[state.id]
             for old in states[: max(len(states) - most, 0)]:
@@ -419,11 +417,17 @@ class Transaction(Seen):
         self._undo.append(partial(self._begin_again, *before))
         for namespace, archive in list(self.archives.items()):
             for gap in [each for each in archive.gaps.values() if each.made <= begins]:
-                self._set_gap(namespace, gap.id, None)
+                self.set_gap(namespace, gap.id, None)
 
     def _begin_again(self, begins: int | None, begins_here: bool) -> None:
         self._begins_here = begins_here
         self.clock = msgspec.structs.replace(self.clock, begins=self.clock.made if begins_here else begins)
+
+    def add_state(self, namespace: str, state: State) -> None:
+        """Add a past state, which ends with a number of this transaction."""
+        archive = self._own_archive(namespace)
+        archive.add(state)
+        self._undo.append(partial(archive.remove, state))
 
     def _drop(self, namespace: str, state: State) -> None:
         archive = self._own_archive(namespace)
@@ -432,7 +436,8 @@ class Transaction(Seen):
         for event in feed.told_by(state):
             self._add_event(namespace, event)
 
-    def _set_gap(self, namespace: str, entry_id: str, gap: Gap | None) -> None:
+    def set_gap(self, namespace: str, entry_id: str, gap: Gap | None) -> None:
+        """Note that states of an entry are missing; None: that none is."""
         archive = self._own_archive(namespace)
         self._undo.append(partial(archive.set_gap, entry_id, archive.set_gap(entry_id, gap)))
 

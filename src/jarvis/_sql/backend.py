@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVarTuple
 
 import msgspec
 
-from jarvis._sql import bounds, entries, erasing, expiry, feed, history, mending, pruning
+from jarvis._sql import bounds, entries, erasing, expiry, feed, history, mending, pruning, transferring
 from jarvis._sql.lender import Lender
 from jarvis._sql.listing import NAMESPACES
 from jarvis._sql.listing import names as listing_names
@@ -32,6 +32,7 @@ from jarvis.capabilities import (
     Settles,
     SharesCommits,
     Transactional,
+    Transfers,
     WakesWatchers,
 )
 from jarvis.codec.instants import datetime_of, instant_of
@@ -43,6 +44,7 @@ from jarvis.model.explanation import Explanation
 from jarvis.model.listing import Listing
 from jarvis.model.options import Compression
 from jarvis.model.policies import CategoryPolicy
+from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery, asked_as_of
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
@@ -76,6 +78,7 @@ class SQLBackend(SelectingBackend):
         MendsDates,
         WakesWatchers,
         Settles,
+        Transfers,
     )
 
     def __init__(self, lender: Lender, namespace: str, compression: Compression) -> None:
@@ -326,6 +329,26 @@ class SQLBackend(SelectingBackend):
     def list_namespaces(self) -> list[str]:
         now = {"now": self._reader.now()}
         return sorted(name for (name,) in self._lender.read(lambda session: session.rows(NAMESPACES, now)))
+
+    # --- Transfers -------------------------------------------------------------------------------
+
+    def known_since(self) -> datetime | None:
+        begins = self._lender.read(lambda session: session.clock_seen().begins)
+        return None if begins is None else datetime_of(begins)
+
+    def whole_memories(self, *, past: bool) -> Iterator[WholeMemory]:
+        if self._lender.in_transaction():
+            raise TransactionError("whole memories are read outside of transactions: end this one first")
+        for page in self._lender.iterate(lambda session: transferring.pages(session, self.namespace, past=past)):
+            yield from page
+
+    def load(self, several: Sequence[WholeMemory], since: datetime | None) -> None:
+        encoded = [
+            (whole, [(step, encode_entry(step.entry, self._compression)) for step in whole.steps()])
+            for whole in several
+        ]
+        instant = None if since is None else instant_of(since)
+        self._lender.change(transferring.load, self.namespace, encoded, instant)
 
     # --- Erases ----------------------------------------------------------------------------------
 

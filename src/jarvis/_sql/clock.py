@@ -157,12 +157,29 @@ class Clock:
             self.ahead = microseconds
             self._is_due = True
 
+    def let_pass(self, instant: int) -> None:
+        """Let no later change be dated before this instant, at which a change was made in another store."""
+        if instant > self.moment():
+            self.made_at(instant, instant)
+
     # --- the past, the feed and what was erased --------------------------------------------------
 
     def begin_past(self, instant: int | None) -> None:
         """Begin the known past at this instant; None: the past is unknown until a later change begins it."""
         self.begins = instant
         self._has_moved = self._is_due = True
+
+    def take_over(self, since: int) -> None:
+        """Let the changes of this transaction be known from their own dates on, as in the store that they come from.
+
+        The past of that one is known from the instant `since` on.
+        """
+        if self._keeps_history and self.begins is None:
+            self.begin_past(min(since, self.moment()))
+        if self.fed_from == self.began:  # it has told of nothing yet
+            self.feed_from(self.commit_number)
+        self.began = self.commit_number  # so no moment is recorded for them
+        self._is_due = True
 
     def begin_past_again(self, instant: int) -> None:
         """Give moments from `instant` on, even if later ones were given, and begin the known past there.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jarvis.model.revision import Operation
 
 _FIND = "SELECT row, instant, version, body FROM entries WHERE namespace = ? AND id = ? AND (expires <= ?) IS NOT TRUE"
-_INSERT = """
+INSERT = """
 INSERT INTO entries (row, namespace, id, category, key, entity_type, entity_id, instant, version, body, checksum,
     expires, packed, created)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -29,7 +29,7 @@ _UPDATE = """
 UPDATE entries SET row = ?, category = ?, key = ?, entity_type = ?, entity_id = ?, instant = ?, version = ?,
     body = ?, checksum = ?, expires = ?, packed = ?, created = ? WHERE namespace = ? AND row = ?
 """
-_AT_ONCE = 1_000
+AT_ONCE = 1_000
 _DELETE = "DELETE FROM entries WHERE namespace = ? AND row = ?"
 _COUNT_ALL = "SELECT count(*) FROM entries WHERE namespace = ?"
 _CLEAR = "DELETE FROM entries WHERE namespace = ?"
@@ -51,9 +51,9 @@ def insert(
     Raises:
         DuplicateEntryError: the id is taken; nothing was changed.
     """
-    row = _row(session, namespace, entry, encoded, session.clock.next_commit(), version)
+    row = row_of(session, namespace, entry, encoded, session.clock.next_commit(), version)
     commit, namespace_id, _, category, _, entity_type, _, instant, *_ = row
-    if not session.put(_INSERT, row):
+    if not session.put(INSERT, row):
         session.clock.take_back()
         if expiry.purge_entry(session, namespace_id, entry.id, now()):
             insert(session, now, namespace, entry, encoded, version=version)
@@ -75,19 +75,24 @@ def insert_all(
     encoded: Sequence[Encoded],
 ) -> None:
     """Store entries as `insert` does, in their order."""
-    for start in range(0, len(several), _AT_ONCE):
-        part = list(zip(several[start : start + _AT_ONCE], encoded[start : start + _AT_ONCE], strict=True))
-        if not _insert_at_once(session, namespace, part):
+    for start in range(0, len(several), AT_ONCE):
+        part = list(zip(several[start : start + AT_ONCE], encoded[start : start + AT_ONCE], strict=True))
+        if not insert_at_once(session, namespace, part, [1] * len(part)):
             for entry, each in part:
                 insert(session, now, namespace, entry, each)
 
 
-def _insert_at_once(session: Session, namespace: str, part: Sequence[tuple[MemoryEntry, Encoded]]) -> bool:
-    """Store entries; return False, and store none, if the id of one is taken."""
+def insert_at_once(
+    session: Session, namespace: str, part: Sequence[tuple[MemoryEntry, Encoded]], versions: Sequence[int]
+) -> bool:
+    """Store entries as these versions; return False, and store none, if the id of one is taken."""
     first = session.clock.commit_number + 1
     session.clock.next_commit(len(part))
-    rows = [_row(session, namespace, *each, commit, 1) for commit, each in enumerate(part, first)]
-    if not session.driver.put_all(_INSERT, rows):
+    rows = [
+        row_of(session, namespace, *each, commit, version)
+        for commit, (each, version) in enumerate(zip(part, versions, strict=True), first)
+    ]
+    if not session.driver.put_all(INSERT, rows):
         session.clock.take_back(len(part))
         return False
     for row in rows:
@@ -98,10 +103,10 @@ def _insert_at_once(session: Session, namespace: str, part: Sequence[tuple[Memor
     return True
 
 
-def _row(
+def row_of(
     session: Session, namespace: str, entry: MemoryEntry, encoded: Encoded, commit: int, version: int
 ) -> tuple[Any, ...]:
-    """Return the values of `_INSERT`."""
+    """Return the values of `INSERT`."""
     namespace_id, category, entity_type = session.names.intern_all(namespace, entry.category, entry.entity_type)
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
     body, packed, instant, created = encoded

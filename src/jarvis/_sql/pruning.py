@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 NO_MORE = 2**62
 _ID_OF = "SELECT id FROM revisions WHERE namespace = ? AND ended = ?"
 _CATEGORY_OF = "SELECT category FROM revisions WHERE namespace = ? AND ended = ?"
-_INTO_GAP = (
-    "INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made, expires)"
-)
+INTO_GAP = "INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made, expires)"
 _GAP = "namespace, id, category, key, entity_type, entity_id, row, instant"
-_WIDEN = """
+WIDEN = """
 ON CONFLICT (namespace, id) DO UPDATE SET ended = excluded.ended, made = excluded.made, expires = excluded.expires,
     instant = CASE WHEN excluded.row < gaps.row THEN excluded.instant ELSE gaps.instant END,
     row = CASE WHEN excluded.row < gaps.row THEN excluded.row ELSE gaps.row END,
@@ -30,10 +28,8 @@ ON CONFLICT (namespace, id) DO UPDATE SET ended = excluded.ended, made = exclude
     entity_type = CASE WHEN gaps.entity_type = excluded.entity_type THEN gaps.entity_type END,
     entity_id = CASE WHEN gaps.entity_id = excluded.entity_id THEN gaps.entity_id END
 """
-_FALL_INTO_GAP = (
-    f"{_INTO_GAP} SELECT {_GAP}, ended, made, NULL FROM revisions WHERE namespace = ? AND ended = ? {_WIDEN}"
-)
-_EXPIRE_INTO_GAP = f"{_INTO_GAP} SELECT {_GAP}, ?, ?, expires FROM entries WHERE namespace = ? AND row = ? {_WIDEN}"
+_FALL_INTO_GAP = f"{INTO_GAP} SELECT {_GAP}, ended, made, NULL FROM revisions WHERE namespace = ? AND ended = ? {WIDEN}"
+_EXPIRE_INTO_GAP = f"{INTO_GAP} SELECT {_GAP}, ?, ?, expires FROM entries WHERE namespace = ? AND row = ? {WIDEN}"
 _EXPIRED_INTO_GAP = "UPDATE gaps SET expires = ? WHERE namespace = ? AND id = ?"
 _DOOMED = "ended, made, change, row, namespace, id, category, key, instant, version, body"
 _TOO_MANY = f"""

@@ -48,6 +48,7 @@ from jarvis.conformance.module.verbs import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
 from jarvis.conformance.sliding import SlidingPromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
+from jarvis.conformance.transferring import TransferPromises
 from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
@@ -71,6 +72,7 @@ class BackendContract(
     HistoryPromises,
     ExpiryPromises,
     SlidingPromises,
+    TransferPromises,
     ErasurePromises,
     CompressionPromises,
     FeedPromises,

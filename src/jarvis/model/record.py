@@ -298,13 +298,18 @@ def decode_body(encoded: bytes | str) -> LastingBody:
         ValueError: it is no such body.
         StackFullError: it is nested too deep for what is left of the call stack.
     """
-    if encoded[:1] in ("{", b"{"):
+    if is_named(encoded):
         named = _decode_named_body(encoded)
         return LastingBody(named.value, named.tags, named.provenance, (named.timestamp, named.fold, named.zone))
     try:
         return _decoder.decode(encoded)
     except RecursionError:
         raise stack_error(encoded) from None
+
+
+def is_named(encoded: bytes | str) -> bool:
+    """Tell whether a body is one of a store of version 1, an object."""
+    return encoded[:1] in ("{", b"{")
 
 
 def decode_value(encoded: bytes | str, packed: bytes | None) -> Any:

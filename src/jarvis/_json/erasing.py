@@ -1,0 +1,42 @@
+"""What an erasure removes, and how much that was."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from jarvis._json.past import noted_ids
+from jarvis.model.query import MemoryQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jarvis._json.event import Event
+    from jarvis._json.past import Archive
+    from jarvis._json.record import Record
+    from jarvis._json.room import Room
+
+_id = attrgetter("id")
+
+
+def ids_of(which: str | MemoryQuery | None, room: Room, archive: Archive, events: Sequence[Event]) -> set[str]:
+    """Return the ids in a namespace that `which` names; see `jarvis.capabilities.Erases`."""
+    if isinstance(which, MemoryQuery):
+        found = set(map(_id, filter(which.predicate(), (*room.records.values(), *archive.states))))
+        return found | noted_ids(which, room, archive, events)
+    ids = {*room.records, *archive.of_id, *archive.gaps}
+    ids |= {event.id for event in events if event.id is not None}
+    return ids if which is None else ids & {which}
+
+
+def counted(ids: set[str], records: Sequence[Record], before: Archive, left: Archive) -> dict[str, int]:
+    """Return how many rows of each kind are gone with these ids, as a receipt names them."""
+    states = [state for state in before.states if state.id in ids]
+    removed = {
+        "entries": len(records),
+        "tags": sum(len(each.tags) for each in (*records, *states)),
+        "past states": len(states),
+        "gaps": len(before.gaps) - len(left.gaps),
+        "changes": len(before.events) - len(left.events),
+    }
+    return {name: count for name, count in removed.items() if count}
