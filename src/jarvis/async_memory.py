@@ -130,6 +130,9 @@ class AsyncStore(_Face[Store]):
         return f"{type(self).__name__}({self._inner.backend!r})"
 
     back_up = awaitable(Store.back_up, "long")
+    export = awaitable(Store.export, "long")
+    import_ = awaitable(Store.import_, "long")
+    digest = awaitable(Store.digest, "long")
     encrypt = awaitable(Store.encrypt, "long")
     decrypt = awaitable(Store.decrypt, "long")
     rotate_key = awaitable(Store.rotate_key, "long")

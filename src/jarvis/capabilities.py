@@ -561,6 +561,9 @@ class Transfers(Protocol):
     True
     """
 
+    def all_namespaces(self) -> list[str]:
+        """Return the names of all namespaces of the store that hold something, be it a past alone, sorted."""
+
     def known_since(self) -> datetime | None:
         """Return the moment from which the past of the namespace is known; None if it is not kept."""
 

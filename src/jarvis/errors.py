@@ -196,6 +196,10 @@ class CorruptStoreError(StoreError):
     """The store is damaged. Nothing was read from it, and its bytes were left as they are."""
 
 
+class CorruptExportError(StoreError):
+    """A file is no export of jarvis, or not a whole one. Nothing was imported from it."""
+
+
 class StoreTooNewError(StoreError):
     """A newer version of jarvis wrote the store."""
 

@@ -362,6 +362,9 @@ class JSONBackend(SelectingBackend):
     def own_position(self) -> int:
         return self._store.own_transaction().clock.commit
 
+    def all_namespaces(self) -> list[str]:
+        return sorted(transferring.namespaces(self._store.seen()))
+
     def known_since(self) -> datetime | None:
         begins = self._store.seen().clock.begins
         return None if begins is None else datetime_of(begins)

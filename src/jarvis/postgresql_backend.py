@@ -158,6 +158,9 @@ class PostgreSQLBackend(SQLBackend):
         self._server.check_sees_all()
         return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_NAMESPACES, now)))
 
+    def all_namespaces(self) -> list[str]:
+        return self._namespaces()
+
     def mend_dates(self, signature: Signature) -> int:
         handles = map(self.for_namespace, self._namespaces())
         return sum(super(PostgreSQLBackend, handle).mend_dates(signature) for handle in handles)

@@ -442,6 +442,7 @@ class BackendWrapper(StorageBackend):
     newest_cursor = _forwarded(protocols.MarksCursors.newest_cursor)
     pulse = _forwarded(protocols.WakesWatchers.pulse)
     version = _forwarded(protocols.TellsVersion.version)
+    all_namespaces = _forwarded(protocols.Transfers.all_namespaces)
     known_since = _forwarded(protocols.Transfers.known_since)
     whole_memories = _forwarded(protocols.Transfers.whole_memories)
     load = _forwarded(protocols.Transfers.load)

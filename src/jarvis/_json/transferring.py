@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from jarvis._json.transaction import Transaction
 
 
+def namespaces(seen: Seen) -> set[str]:
+    """Return the names of the namespaces that have entries, a past or gaps."""
+    past = {name for name, archive in seen.archives.items() if archive.states or archive.gaps}
+    return past | {name for name, room in seen.rooms.items() if room.records}
+
+
 def wholes(seen: Seen, namespace: str, *, past: bool) -> Iterator[WholeMemory]:
     """Yield the memories of a namespace; see `jarvis.capabilities.Transfers.whole_memories`."""
     records, archive = seen.room(namespace).records, seen.archive(namespace)

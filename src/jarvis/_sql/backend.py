@@ -332,6 +332,9 @@ class SQLBackend(SelectingBackend):
 
     # --- Transfers -------------------------------------------------------------------------------
 
+    def all_namespaces(self) -> list[str]:
+        return sorted(name for (name,) in self._lender.read(transferring.namespaces))
+
     def known_since(self) -> datetime | None:
         begins = self._lender.read(lambda session: session.clock_seen().begins)
         return None if begins is None else datetime_of(begins)

@@ -58,6 +58,21 @@ Encodings = Sequence[tuple[WholeMemory, Sequence[tuple[Step, Encoded]]]]
 """Memories with their states, the oldest first, and these as they are to be stored."""
 
 
+_NEXT = "SELECT min(namespace) FROM {table}"
+_IN_TABLE = f"""
+WITH RECURSIVE found (item) AS (
+    {_NEXT} UNION ALL SELECT ({_NEXT} WHERE namespace > found.item) FROM found WHERE item IS NOT NULL
+)
+SELECT name FROM found JOIN names ON names.id = found.item
+"""
+
+
+def namespaces(session: Session) -> set[tuple[str]]:
+    """Return the names of the namespaces that have entries, a past or gaps."""
+    tables = ("entries", "revisions", "gaps") if session.driver.keeps_past() else ("entries",)
+    return {name for table in tables for name in session.rows(_IN_TABLE.format(table=table))}
+
+
 # --- out --------------------------------------------------------------------------------------------
 
 

@@ -322,6 +322,7 @@ _PATHS = {  # and whether variables are expanded: people write a file of setting
     "db_path": False,
     "file_path": False,
     "directory": False,
+    "path": False,
     "config_path": False,
     "data_dir": True,
     "logs_dir": True,

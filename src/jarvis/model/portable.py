@@ -79,7 +79,7 @@ class Ending(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     @property
     def instant(self) -> int:
         """The instant of the change; raise ValueError if it is malformed."""
-        return _instant(self.timestamp)
+        return instant_at(self.timestamp)
 
     @property
     def signature(self) -> Signature:
@@ -114,8 +114,8 @@ class Lost(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     @property
     def instants(self) -> tuple[int, int, int | None]:
         """The instants of `since`, `until` and `expired_at`; raise ValueError if one is malformed."""
-        expires = None if self.expired_at is None else _instant(self.expired_at)
-        return _instant(self.since), _instant(self.until), expires
+        expires = None if self.expired_at is None else instant_at(self.expired_at)
+        return instant_at(self.since), instant_at(self.until), expires
 
 
 class Step(NamedTuple):
@@ -253,7 +253,8 @@ def portable(entry: MemoryEntry) -> PortableEntry:
     return PortableEntry(*fields_of(names, entry.version, expires, body.decode(), None))
 
 
-def _instant(text: str) -> int:
+def instant_at(text: str) -> int:
+    """Return the instant of an ISO 8601 text; raise ValueError if it is none."""
     return instant_of(parse_moment(datetime, text))
 
 

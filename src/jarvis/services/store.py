@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
@@ -17,12 +17,16 @@ from jarvis.model.entry import check_namespace
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.listing import Page
+from jarvis.model.marks import Absent
 from jarvis.model.options import AnySource, KeySources, checked, sources_of
-from jarvis.model.query import asked_limit
+from jarvis.model.query import MemoryQuery, asked_limit
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
-from jarvis.services import erasure, expiry
+from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
+from jarvis.services import erasure, expiry, exporting, transferring
+from jarvis.services.bulk import ids_of
 from jarvis.services.changing import Changes
+from jarvis.services.importing import Import
 from jarvis.storage_backend import StorageBackend
 
 
@@ -94,6 +98,163 @@ class Store:
         """
         path: Path = checked("directory", directory)
         return ask(self.backend, BacksUp).back_up(path)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        namespaces: Collection[str] | None = None,
+        history: bool = True,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        plain_text: bool = False,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> ExportReport:
+        """Write the memories of the store to a file that `import_` reads: JSON Lines, a memory a line.
+
+        Ids, versions, timestamps, provenance, expiry, values and the past are in it, exactly. Equal stores give equal
+        bytes. Expired memories are left out. Each namespace is written as it is at one moment; others go on writing.
+
+        Args:
+            path: of the file. At any moment nothing is there, or the whole file; it is for its owner only.
+            namespaces: which, None for all.
+            history: also write the past states, and memories of which only those are left.
+            category, entity_type, entity_id, tags, key, tags_match, since, until, where, keys, key_prefix,
+                category_prefix: as for `MemoryModule.search_memories`; of a deleted memory its last state must match.
+            plain_text: write an encrypted store, though the file is not encrypted.
+            overwrite: replace a file that is there.
+            progress: is called with (done, total) now and then.
+
+        Raises:
+            InvalidSettingError: the store is encrypted, and `plain_text` is False.
+            InvalidQueryError: a filter is invalid.
+            StoreAccessError: a file is there, or it cannot be written.
+            StoreFullError: the disk is full. Nothing is left of the file.
+            TransactionError: the calling thread has a transaction open.
+
+        >>> import pathlib, tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> directory = pathlib.Path(tempfile.mkdtemp())
+        >>> memory = MemoryModule(storage_dir=directory / "one")
+        >>> memory_id = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> memory.store.export(directory / "all.jsonl").memories
+        1
+        >>> other = MemoryModule(storage_dir=directory / "other", backend_type="json")
+        >>> other.store.import_(directory / "all.jsonl").created
+        1
+        >>> other.get_memory(memory_id) == memory.get_memory(memory_id)
+        True
+        """
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+        )
+        target: Path = checked("path", path)
+        return exporting.export(
+            exporting.parts_of(self.backend, _names(namespaces)),
+            target,
+            query=query,
+            past=history is True,
+            plain_text=plain_text is True,
+            overwrite=overwrite is True,
+            now=self._now,
+            progress=checked("progress", progress),
+        )
+
+    def import_(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_conflict: OnConflict = "error",
+        namespaces: Collection[str] | None = None,
+        dry_run: bool = False,
+        incomplete: bool = False,
+        progress: Progress | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> ImportReport:
+        """Read the memories of a file that `export` wrote into the store; return what was done.
+
+        Into an empty store everything comes as it was, and questions as of a moment are answered from the dates of the
+        memories. In a store with memories they are new: known from now on. A memory that is here as it is in the file
+        is left alone, so an interrupted import is continued by calling it again. An import deletes nothing.
+
+        A damaged line is reported with its number; all other memories are imported.
+
+        Args:
+            path: of the file.
+            on_conflict: what to do with a memory whose id has another memory here, or had one that was deleted:
+                ``"error"``: import nothing at all; ``"skip"``: leave what is here; ``"replace"``: take the state of
+                the file as the next version, so that `undo` brings the other back; ``"newer"``: do that if its
+                timestamp is later than the last change here.
+            namespaces: which of the file, None for all.
+            dry_run: find out what would be done, and write nothing.
+            incomplete: import what is there of a file that was cut short or lacks lines.
+            progress: is called with (done, total) now and then.
+            module, task_id, reason: who replaces memories, see `MemoryModule`.
+
+        Raises:
+            CorruptExportError: it is no export, or not whole; nothing was imported.
+            DuplicateEntryError: `on_conflict` is ``"error"``, and there are conflicts; nothing was imported.
+            StoreTooNewError: a newer version wrote it.
+            StoreFullError: the disk is full; call it again when there is room.
+        """
+        if on_conflict not in get_args(OnConflict):
+            raise InvalidSettingError(f"on_conflict: takes one of {', '.join(get_args(OnConflict))}")
+        self._gates.here.check(self.backend)
+        source: Path = checked("path", path)
+        author = self._author(module, task_id, f"imported from {source.name}" if reason is None else reason)
+        names = _names(namespaces)
+        one = Import(
+            self.backend,
+            source,
+            on_conflict=on_conflict,
+            author=author,
+            namespaces=None if names is None else frozenset(names),
+            incomplete=incomplete is True,
+        )
+        return one.run(checked("progress", progress), dry=dry_run is True)
+
+    def digest(self, *, progress: Progress | None = None) -> str:
+        """Return a digest of all memories of the store and their past: equal stores have equal ones, on any backend.
+
+        Expired memories count until they are purged. Cursors and the feed of changes do not count.
+
+        Args:
+            progress: is called with (done, total) now and then.
+
+        Returns:
+            64 hexadecimal digits (BLAKE2b).
+
+        Raises:
+            TransactionError: the calling thread has a transaction open.
+        """
+        parts = exporting.parts_of(self.backend, None)
+        memories = (whole for part in parts for whole in transferring.wholes(part, past=True))
+        total = 0 if progress is None else transferring.count(parts)
+        return transferring.digest(transferring.told(memories, checked("progress", progress), total))
 
     # --- keys and encryption ----------------------------------------------------------------------
 
@@ -349,3 +510,13 @@ class Store:
         ask(self.backend, Namespaced)
         doomed = self.backend.for_namespace(namespace)
         return erasure.erase(doomed, None, author, self._change_apart)
+
+
+def _names(namespaces: Collection[str] | None) -> list[str] | None:
+    """Return the names of namespaces that a caller gives, sorted; None for all."""
+    if namespaces is None:
+        return None
+    names = ids_of(namespaces)
+    for name in names:
+        check_namespace(name)
+    return sorted({*names})
