@@ -200,6 +200,10 @@ class CorruptExportError(StoreError):
     """A file is no export of jarvis, or not a whole one. Nothing was imported from it."""
 
 
+class TargetNotEmptyError(StoreError):
+    """A store into which another one is to be copied has memories of its own. Nothing was written to it."""
+
+
 class StoreTooNewError(StoreError):
     """A newer version of jarvis wrote the store."""
 

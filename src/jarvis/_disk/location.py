@@ -125,7 +125,7 @@ def _warn_of_another_store(path: Path) -> None:
     _warned_of.add(str(path))
     warn(
         f"{path} is opened, and {other.name} beside it holds the memories of another backend: nothing is taken over "
-        f"from {other}. Open that one, copy the memories you need, or move it away",
+        f"from {other}. To take its memories over: jarvis.moving.migrate. Else open that one, or move it away",
         OtherStoreWarning,
     )
 

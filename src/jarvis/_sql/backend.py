@@ -347,7 +347,7 @@ class SQLBackend(SelectingBackend):
 
     def load(self, several: Sequence[WholeMemory], since: datetime | None) -> None:
         encoded = [
-            (whole, [(step, encode_entry(step.entry, self._compression)) for step in whole.steps()])
+            (whole, [(step, encode_entry(step.entry, self._compression)) for step in whole.steps(self._compression)])
             for whole in several
         ]
         instant = None if since is None else instant_of(since)

@@ -171,8 +171,10 @@ def _flatten(value: Any, depth: int, budget: list[int]) -> Any:
         return _flatten_dict(value, depth, budget)
     if kind is list:
         return _flatten_items(value, depth, budget)
-    if kind is tuple or kind is set or kind is frozenset:
-        return {TAG: kind.__name__, _CONTENT: _flatten_items(list(value), depth, budget)}
+    if kind is tuple:
+        return {TAG: "tuple", _CONTENT: _flatten_items(list(value), depth, budget)}
+    if kind is set or kind is frozenset:  # their order differs between processes: equal ones get the same bytes
+        return {TAG: kind.__name__, _CONTENT: sorted(_flatten_items(list(value), depth, budget), key=_encoder.encode)}
     return _long_form(_flatten_other(value, kind), budget)
 
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from jarvis.codec import parse_moment
-from jarvis.codec.compression import decompress
+from jarvis.codec import Prepared, encode, parse_moment
+from jarvis.codec.compression import Mode, compress, decompress
 from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.nesting import decoder_of
 from jarvis.errors import InvalidEntryError
@@ -23,6 +23,7 @@ from jarvis.model.revision import Operation, Signature
 
 _UTC = "+00:00"
 _decode_value = decoder_of(dict[str, Any])
+_encode = msgspec.json.Encoder().encode
 _Version = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 
 
@@ -51,8 +52,27 @@ class PortableEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tr
 
     def named(self, entry_id: str) -> MemoryEntry:
         """Return the entry with its id; raise ValueError if a part of it means nothing here."""
+        return self._made(entry_id, _decode_value(bytes(self.value)))
+
+    def prepared(self, entry_id: str, compression: Mode) -> MemoryEntry:
+        """Return the entry as it is to be stored: its value has the same bytes in every store.
+
+        Raises:
+            ValueError: a part of it means nothing here.
+            InvalidEntryError: its value cannot be stored.
+        """
+        json = bytes(self.value)
+        plain = _decode_value(json)
+        entry = self._made(entry_id, plain)
+        again = encode(entry.value)  # which checks it
+        if again != json and _encode(plain) != json:  # somebody wrote it by hand
+            json = again
+        entry.value = Prepared(json, compress(json, compression))
+        return entry
+
+    def _made(self, entry_id: str, value: dict[str, Any]) -> MemoryEntry:
         life = 0 if self.ttl_microseconds is None else Lifetime(self.ttl_microseconds, self.sliding)
-        expires, value = self.expires, bytes(self.value)
+        expires = self.expires
         return make_entry(
             entry_id,
             self.category,
@@ -61,9 +81,9 @@ class PortableEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tr
             self.entity_id,
             self.version,
             None,
-            LastingBody(_decode_value(value), self.tags, self.provenance, (self.timestamp, self.fold, self.zone), life),
+            LastingBody(value, self.tags, self.provenance, (self.timestamp, self.fold, self.zone), life),
             None if expires is None else datetime_of(expires),
-            plain=not may_hold_typed_forms(value),
+            plain=not may_hold_typed_forms(bytes(self.value)),
         )
 
 
@@ -122,7 +142,7 @@ class Step(NamedTuple):
     """One state of a memory, read and checked.
 
     Attributes:
-        entry: the state.
+        entry: the state; its value is a `jarvis.codec.Prepared`.
         renews: it renewed the one before.
         made: the instant of the change that ended it, None for the present state.
         signature: who made that change, how and why.
@@ -151,21 +171,21 @@ class WholeMemory(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
     past: list[PastEntry] = []
     lost: Lost | None = None
 
-    def steps(self) -> list[Step]:
-        """Return its states, the oldest first.
+    def steps(self, compression: Mode = "off") -> list[Step]:
+        """Return its states as they are to be stored, the oldest first.
 
         Raises:
-            InvalidEntryError: a part of it means nothing, or its versions are out of order.
+            InvalidEntryError: a part of it cannot be stored, or its versions are out of order.
         """
         steps: list[Step] = []
         renews, version = False, 0
         try:
             for state in self.past:
                 ended, signature = state.ended.instant, state.ended.signature
-                steps.append(Step(state.named(self.id), renews, ended, signature))
+                steps.append(Step(state.prepared(self.id, compression), renews, ended, signature))
                 renews = signature.operation == "renew"
             if self.entry is not None:
-                steps.append(Step(self.entry.named(self.id), renews, None, None))
+                steps.append(Step(self.entry.prepared(self.id, compression), renews, None, None))
         except InvalidEntryError:
             raise
         except (ValueError, OverflowError) as error:

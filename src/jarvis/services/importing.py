@@ -143,7 +143,8 @@ class Import:
         history = backend.capability(KeepsHistory) if backend.has_capability(KeepsHistory) else None
         for number, whole in batch:
             try:
-                whole.steps()
+                for step in whole.steps():
+                    portable(step.entry)
             except InvalidEntryError as error:
                 self._damaged[number] = str(error)
                 continue

@@ -251,10 +251,7 @@ class Store:
         Raises:
             TransactionError: the calling thread has a transaction open.
         """
-        parts = exporting.parts_of(self.backend, None)
-        memories = (whole for part in parts for whole in transferring.wholes(part, past=True))
-        total = 0 if progress is None else transferring.count(parts)
-        return transferring.digest(transferring.told(memories, checked("progress", progress), total))
+        return transferring.digest_of(exporting.parts_of(self.backend, None), checked("progress", progress))
 
     # --- keys and encryption ----------------------------------------------------------------------
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
 
 from jarvis.capabilities import Namespaced, Transactional, Transfers
-from jarvis.codec.instants import instant_of
 from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.portable import WholeMemory, portable
 from jarvis.model.query import MemoryQuery
@@ -79,19 +78,31 @@ def told(memories: Iterable[WholeMemory], progress: Progress | None, total: int)
         progress(done, done)
 
 
-def digest(memories: Iterable[WholeMemory]) -> str:
-    """Return the BLAKE2b digest of memories in their order, as hexadecimal text."""
-    made = hashlib.blake2b(digest_size=32)
-    for whole in memories:
-        made.update(_encode(whole))
-        made.update(b"\n")
+class Digest:
+    """The BLAKE2b digest of the memories that pass through it, in their order."""
+
+    def __init__(self) -> None:
+        self._made = hashlib.blake2b(digest_size=32)
+
+    def of(self, memories: Iterable[WholeMemory]) -> Iterator[WholeMemory]:
+        """Yield memories, and add each to the digest."""
+        for whole in memories:
+            self._made.update(_encode(whole))
+            self._made.update(b"\n")
+            yield whole
+
+    def hexdigest(self) -> str:
+        """Return the digest so far, as hexadecimal text."""
+        return self._made.hexdigest()
+
+
+def digest_of(parts: Sequence[StorageBackend], progress: Progress | None = None) -> str:
+    """Return the digest of all memories of some namespaces and their past."""
+    memories = (whole for part in parts for whole in wholes(part, past=True))
+    made = Digest()
+    for _ in told(made.of(memories), progress, 0 if progress is None else count(parts)):
+        pass
     return made.hexdigest()
-
-
-def living(memories: Iterable[WholeMemory], now: Callable[[], datetime]) -> Iterator[WholeMemory]:
-    """Yield the memories that have not expired."""
-    instant = instant_of(now())
-    return (whole for whole in memories if not whole.has_expired(instant))
 
 
 def count(parts: Sequence[StorageBackend]) -> int:

@@ -1,0 +1,87 @@
+"""Moves stores: into another backend, back from a backup, and out of a damaged file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from jarvis.container import Container
+from jarvis.persistent_memory import MemoryModule
+from jarvis.services import migrating
+from jarvis.services.migrating import MigrationReport
+
+__all__ = ["migrate"]
+
+Place = MemoryModule | str | Path
+"""A memory; or the URL of a store on a server, the directory of a store, or a YAML file of settings."""
+
+
+def migrate(
+    source: Place,
+    target: Place,
+    *,
+    plain_text: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> MigrationReport:
+    """Copy all memories of one store into another one, on any backends, and compare the two.
+
+    All namespaces are copied, with ids, versions, timestamps, provenance, expiry and the past. The source is not
+    touched. Stop its writers before: what they write meanwhile may be missing. After an interruption call it again with
+    the same stores, and it goes on where it was. Cursors of the source's feed do not work with the target.
+
+    Args:
+        source: a `MemoryModule` on the store, or a place where one is opened: see `Place`.
+        target: the same, of a store that is absent or empty.
+        plain_text: copy an encrypted store into one that is not.
+        progress: is called with (done, total) now and then.
+
+    Returns:
+        How many memories there are, and the digest of both stores.
+
+    Raises:
+        TargetNotEmptyError: the target has other memories.
+        InvalidSettingError: the source is encrypted, the target is not, and `plain_text` is False; or the target keeps
+            no history and the source does.
+        StoreBusyError: the source was written to meanwhile.
+        StoreFullError: the target is full; make room and call it again.
+
+    >>> import tempfile
+    >>> from jarvis.moving import migrate
+    >>> from jarvis.persistent_memory import MemoryModule
+    >>> directory = tempfile.mkdtemp()
+    >>> with MemoryModule(storage_dir=directory) as memory:
+    ...     _ = memory.set_user_preference("theme", {"mode": "dark"})
+    >>> readable = MemoryModule(storage_dir=directory + "/readable", backend_type="json")
+    >>> migrate(directory, readable).memories
+    1
+    >>> readable.get_user_preferences()
+    {'theme': {'mode': 'dark'}}
+    """
+    with _opened(source, create=False) as one, _opened(target, create=True) as other:
+        return migrating.migrate(one.backend, other.backend, plain_text=plain_text, progress=progress)
+
+
+@contextlib.contextmanager
+def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
+    """Lend the memory at a place, and close it at the end if it was opened for this."""
+    if isinstance(place, MemoryModule):
+        yield place
+        return
+    text = os.fspath(place)
+    if text.endswith((".yaml", ".yml")):
+        container = Container()
+        try:
+            yield container.get_memory_module(text)
+        finally:
+            container.shutdown()
+        return
+    with MemoryModule(text, create=create) if "://" in text else _in_directory(Path(text), create=create) as memory:
+        yield memory
+
+
+def _in_directory(directory: Path, *, create: bool) -> MemoryModule:
+    """Return a memory on the store in a directory; on a SQLite store if none is there."""
+    has_json = (directory / "memory.json").exists() and not (directory / "memory.db").exists()
+    return MemoryModule(storage_dir=directory, backend_type="json" if has_json else "sqlite", create=create)

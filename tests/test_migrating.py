@@ -1,0 +1,227 @@
+"""Migrations between backends, compared by digest and by the bytes of their exports."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from jarvis.conformance.fixtures import FakeClock
+from jarvis.errors import InvalidSettingError, OtherStoreWarning, StoreBusyError, StoreMissingError, TargetNotEmptyError
+from jarvis.keys import KeyFile
+from jarvis.moving import migrate
+from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
+from jarvis.services import transferring
+from tests.postgresql import a_database
+from tests.test_exporting import KINDS, Opens, filled
+from tests.test_exporting import opens as opens  # a fixture
+
+COUNT = 5_000
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+VALUES: tuple[Callable[[random.Random], Any], ...] = (
+    lambda chance: chance.random(),
+    lambda chance: -chance.randrange(2**80),
+    lambda _: float("-inf"),
+    lambda chance: "".join(chance.choices('aäß\U0001f600\ud83d\n"\\ ', k=30)),
+    lambda chance: "words that repeat " * chance.randrange(200),
+    lambda chance: START.astimezone(ZoneInfo("Asia/Kathmandu")) + timedelta(seconds=chance.randrange(10**6)),
+    lambda chance: date(2026, 1, 1 + chance.randrange(28)),
+    lambda chance: {chance.randrange(9), "x", (1, 2)},
+    lambda chance: (None, True, [chance.randbytes(9)], frozenset({1.5})),
+    lambda chance: {"uuid": UUID(int=chance.getrandbits(128)), "sum": Decimal("1.10"), "at": Path("/x")},
+)
+
+
+def generated(memory: MemoryModule, clock: FakeClock, count: int, seed: int = 7) -> None:
+    """Make `count` memories in three namespaces: with all types, a past, tags, expiry, archived and deleted ones."""
+    chance = random.Random(seed)
+    for name in ("default", "alice", "bob"):
+        part = memory.for_namespace(name)
+        ids: list[str] = []
+        with part.transaction():
+            for number in range(count // 3):
+                clock.step(milliseconds=chance.randrange(1, 5_000))
+                value = {f"v{n}": chance.choice(VALUES)(chance) for n in range(chance.randrange(4))}
+                life = chance.choice([None, None, None, timedelta(hours=1), timedelta(days=900)])
+                tags = chance.sample(["a", "b", "Ü", "archived", "long tag " * 9], chance.randrange(4))
+                of = chance.choice([None, f"e{number % 50}"])
+                ids.append(part.create_memory(f"c{number % 9}", f"k{number % 77}", value, "thing", of, tags, ttl=life))
+        for _ in range(count // 15):
+            clock.step(seconds=chance.randrange(1, 60))
+            some = chance.choice(ids)
+            match chance.randrange(5):
+                case 0:
+                    part.delete_memory(some, module="cleaner", reason="old")
+                case 1:
+                    part.touch_memory(some, ttl=timedelta(days=chance.randrange(1, 9)))
+                case 2:
+                    part.set_user_preference(f"p{chance.randrange(9)}", {"n": chance.randrange(2)})
+                case _:
+                    part.update_memory(some, value={"n": chance.random()}, tags=["again"])
+    memory.sweep()
+
+
+def exported(memory: MemoryModule, path: Path) -> bytes:
+    memory.store.export(path, overwrite=True)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def dsn() -> Iterator[str]:
+    """Return the address of an empty database."""
+    with a_database() as address:
+        yield address
+
+
+def test_a_round_through_all_backends_changes_no_byte(tmp_path: Path, dsn: str) -> None:
+    clock = FakeClock(START)
+    few = HistoryPolicy(max_revisions=3)
+    rule = RetentionRule(category="c1", max_age=timedelta(hours=2), action="archive")
+    source = MemoryModule(storage_dir=tmp_path / "one", clock=clock, history=few, retention=[rule], durability="normal")
+    generated(source, clock, COUNT)
+    stores = [
+        source,
+        MemoryModule(dsn, clock=clock),
+        MemoryModule(storage_dir=tmp_path / "two", backend_type="json", clock=clock),
+        MemoryModule(storage_dir=tmp_path / "three", clock=clock),
+    ]
+    before = exported(source, tmp_path / "one.jsonl")
+    digest = source.store.digest()
+
+    for one, other in itertools.pairwise(stores):
+        report = migrate(one, other)
+
+        assert report.digest == one.store.digest() == other.store.digest() == digest
+        assert exported(other, tmp_path / "other.jsonl") == before
+        for name in ("default", "alice", "bob"):
+            ours, theirs = source.for_namespace(name), other.for_namespace(name)
+            both = ours.list_memories(include_archived=True), theirs.list_memories(include_archived=True)
+            assert both[0] == both[1]
+    for store in stores:
+        store.shutdown()
+    assert report.memories > COUNT
+    assert before.count(b"\n") > COUNT // 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("into", KINDS)
+def test_the_past_is_answered_as_before(opens: Opens, kind: str, into: str) -> None:
+    source, target = opens(kind), opens(into)
+    clock = FakeClock(datetime.now(UTC) + timedelta(hours=1))
+    source._clock = target._clock = clock
+    moments = []
+    with_clock = MemoryModule(source.backend, clock=clock)
+    first = with_clock.create_memory("notes", "tea", {"n": 0}, "note")
+    for n in range(1, 5):
+        clock.step(minutes=1)
+        moments.append(clock.now)
+        clock.step(minutes=1)
+        with_clock.update_memory(first, value={"n": n})
+        with_clock.create_memory("notes", f"more {n}", {"n": n}, "note")
+    with_clock.delete_memory(first)
+
+    migrate(with_clock, target)
+
+    for moment in moments:
+        ours, theirs = (
+            [(e.id, e.value) for e in each.search_memories(category="notes", as_of=moment)]
+            for each in (with_clock, target)
+        )
+        assert ours
+        assert ours == theirs
+
+
+def test_a_target_with_other_memories_is_left_alone(opens: Opens) -> None:
+    source = filled(opens("sqlite"))
+    for name in ("default", "carol"):
+        target = opens("json")
+        target.for_namespace(name).set_user_preference("mine", {"n": 1})
+        before = target.store.digest()
+
+        with pytest.raises(TargetNotEmptyError, match=r"store\.import_"):
+            migrate(source, target)
+
+        assert target.store.digest() == before
+
+
+@pytest.mark.parametrize("into", KINDS)
+def test_a_migration_that_breaks_off_goes_on(opens: Opens, monkeypatch: pytest.MonkeyPatch, into: str) -> None:
+    source, target = filled(opens("sqlite")), opens(into)
+
+    def stop(done: int, _: int) -> None:
+        if done == 3:
+            raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transferring, "AT_ONCE", 1)
+        with pytest.raises(ZeroDivisionError):
+            migrate(source, target, progress=stop)
+
+    report = migrate(source, target)
+    assert (report.memories, report.resumed) == (4, 3)
+    assert migrate(source, target).resumed == 4
+
+
+def test_what_is_written_to_the_source_meanwhile_is_told(opens: Opens) -> None:
+    source, target = filled(opens("sqlite")), opens("json")
+
+    def write(done: int, _: int) -> None:
+        source.set_user_preference("late", {"n": done})
+
+    with pytest.raises(StoreBusyError, match="stop its writers"):
+        migrate(source, target, progress=write)
+
+
+def test_a_target_without_history_says_so(opens: Opens, tmp_path: Path) -> None:
+    target = MemoryModule(storage_dir=tmp_path / "none", history=HistoryPolicy(max_revisions=0))
+
+    with pytest.raises(InvalidSettingError, match="keeps no history"):
+        migrate(filled(opens("sqlite")), target)
+
+
+def test_an_encrypted_store_becomes_plain_only_if_told_so(opens: Opens, tmp_path: Path) -> None:
+    keys = [KeyFile.create(tmp_path / "key")]
+    source = filled(MemoryModule(storage_dir=tmp_path / "one", encryption="on", keys=keys))
+    target = opens("json")
+
+    with pytest.raises(InvalidSettingError, match="plain_text=True"):
+        migrate(source, target)
+
+    assert target.store.list_namespaces() == []
+    sealed = MemoryModule(storage_dir=tmp_path / "two", encryption="on", keys=keys)
+    sealed.bootstrap()
+    assert migrate(source, sealed).memories == migrate(source, target, plain_text=True).memories == 4
+
+
+def test_places_are_opened_and_closed(tmp_path: Path, dsn: str) -> None:
+    with MemoryModule(storage_dir=tmp_path / "one") as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+    (tmp_path / "config.yaml").write_text("storage: {data_dir: data, backend: json}")
+
+    assert migrate(tmp_path / "one", str(tmp_path / "two")).memories == 1
+    assert migrate(tmp_path / "two", tmp_path / "config.yaml").memories == 1
+    assert migrate(tmp_path / "data" / "persistent_memory", tmp_path / "three").memories == 1
+    with pytest.raises(StoreMissingError):
+        migrate(tmp_path / "absent", tmp_path / "four")
+    assert not (tmp_path / "absent").exists()
+    assert not (tmp_path / "four").exists()
+
+
+def test_a_directory_with_a_store_of_another_backend_names_the_way(tmp_path: Path) -> None:
+    MemoryModule(storage_dir=tmp_path).set_user_preference("theme", {"mode": "dark"})
+
+    with pytest.warns(OtherStoreWarning, match=r"jarvis\.moving\.migrate"):
+        MemoryModule(storage_dir=tmp_path, backend_type="json").bootstrap()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OtherStoreWarning)
+        assert migrate(MemoryModule(storage_dir=tmp_path), MemoryModule(storage_dir=tmp_path, backend_type="json"))
