@@ -6,13 +6,16 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from jarvis.container import Container
+from jarvis.model.options import KeySources
+from jarvis.model.transfers import MigrationReport
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services import migrating
-from jarvis.services.migrating import MigrationReport
+from jarvis.services.backups import generations
 
-__all__ = ["migrate"]
+__all__ = ["migrate", "restore_backup"]
 
 Place = MemoryModule | str | Path
 """A memory; or the URL of a store on a server, the directory of a store, or a YAML file of settings."""
@@ -63,6 +66,43 @@ def migrate(
         return migrating.migrate(one.backend, other.backend, plain_text=plain_text, progress=progress)
 
 
+def restore_backup(path: str | Path, into: str | Path, *, keys: KeySources = ()) -> Path:
+    """Make a store of a backup; return the path of its file.
+
+    The whole backup is verified before, and the store is read again and compared. The backup is not changed. The store
+    is a new one for whoever follows its changes: an earlier cursor is an error there, because changes are missing.
+
+    Args:
+        path: the directory of a backup that `store.back_up` made, or the one above its generations: then the newest.
+        into: the directory of the store; it must hold none. To go back, move the damaged store away before.
+        keys: key sources of an encrypted backup, besides those that its file of keys names.
+
+    Raises:
+        StoreMissingError: there is no backup.
+        CorruptStoreError: the backup is damaged.
+        StoreAccessError: there is a store, or a part of one, in `into`.
+        KeyUnavailableError, WrongKeyError: the backup is encrypted, and no key opens it.
+
+    >>> import tempfile
+    >>> from jarvis.moving import restore_backup
+    >>> from jarvis.persistent_memory import MemoryModule
+    >>> directory = tempfile.mkdtemp()
+    >>> with MemoryModule(storage_dir=directory + "/store") as memory:
+    ...     _ = memory.set_user_preference("theme", {"mode": "dark"})
+    ...     _ = memory.store.back_up(directory + "/backups", keep_daily=7, keep_weekly=4)
+    >>> restore_backup(directory + "/backups", directory + "/restored").name
+    'memory.db'
+    >>> MemoryModule(storage_dir=directory + "/restored").get_user_preferences()
+    {'theme': {'mode': 'dark'}}
+    """
+    directory = Path(path).expanduser()
+    newest = generations(directory)
+    if newest:
+        directory /= newest[0]
+    with _in_directory(directory, create=False, read_only=True, keys=keys) as backup:
+        return backup.store.back_up(Path(into).expanduser())
+
+
 @contextlib.contextmanager
 def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
     """Lend the memory at a place, and close it at the end if it was opened for this."""
@@ -81,7 +121,7 @@ def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
         yield memory
 
 
-def _in_directory(directory: Path, *, create: bool) -> MemoryModule:
+def _in_directory(directory: Path, **options: Any) -> MemoryModule:
     """Return a memory on the store in a directory; on a SQLite store if none is there."""
     has_json = (directory / "memory.json").exists() and not (directory / "memory.db").exists()
-    return MemoryModule(storage_dir=directory, backend_type="json" if has_json else "sqlite", create=create)
+    return MemoryModule(storage_dir=directory, backend_type="json" if has_json else "sqlite", **options)

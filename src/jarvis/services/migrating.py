@@ -10,7 +10,7 @@ from jarvis.capabilities import Encrypts
 from jarvis.errors import CorruptStoreError, InvalidSettingError, StoreBusyError, TargetNotEmptyError
 from jarvis.model.portable import WholeMemory
 from jarvis.model.recompression import Progress
-from jarvis.model.transfers import MigrationReport as MigrationReport  # for `jarvis.moving`
+from jarvis.model.transfers import MigrationReport
 from jarvis.services import transferring
 from jarvis.services.bulk import without_collection
 from jarvis.storage_backend import StorageBackend

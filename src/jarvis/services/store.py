@@ -23,7 +23,7 @@ from jarvis.model.query import MemoryQuery, asked_limit
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
-from jarvis.services import erasure, expiry, exporting, transferring
+from jarvis.services import backups, erasure, expiry, exporting, transferring
 from jarvis.services.bulk import ids_of
 from jarvis.services.changing import Changes
 from jarvis.services.importing import Import
@@ -70,18 +70,29 @@ class Store:
 
     # --- copies ----------------------------------------------------------------------------------
 
-    def back_up(self, directory: str | os.PathLike[str]) -> Path:
+    def back_up(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep_daily: int | None = None,
+        keep_weekly: int | None = None,
+    ) -> Path:
         """Write a copy of the store as it is now into `directory`, durably; return the copy's path.
 
         Readers and writers go on meanwhile. A copy of an encrypted store is encrypted, and its file of keys is copied,
-        too: any of its sources opens it. To go back, remove the store's files, its log above all, and put the copies
-        in their place, see docs/how-to/back-up.md.
+        too: any of its sources opens it. To go back: `jarvis.moving.restore_backup`.
+
+        With `keep_daily` or `keep_weekly` the copy gets a directory of its own below `directory`, named by the moment,
+        and older copies there are removed, but for the newest of each kept day and week.
 
         Args:
-            directory: made if it is absent; it must not hold a backup yet.
+            directory: made if it is absent; without a policy it must not hold a backup yet.
+            keep_daily: for how many days that have a backup the newest one is kept.
+            keep_weekly: the same for weeks.
 
         Raises:
-            StoreAccessError: it holds a backup, or a log of one, already.
+            InvalidSettingError: `keep_daily` or `keep_weekly` is no number from 1 up.
+            StoreAccessError: it holds a backup, or a log of one, already; or the backups of another store.
             StoreBusyError: a read-only module reads without locks, and writers keep changing the store; call it again.
             UnsupportedError: the backend makes no backups.
 
@@ -97,7 +108,9 @@ class Store:
         {'theme': {'mode': 'dark'}}
         """
         path: Path = checked("directory", directory)
-        return ask(self.backend, BacksUp).back_up(path)
+        if keep_daily is None and keep_weekly is None:
+            return ask(self.backend, BacksUp).back_up(path)
+        return backups.back_up(self.backend, path, self._now(), keep_daily=keep_daily, keep_weekly=keep_weekly)
 
     def export(
         self,

@@ -1,0 +1,87 @@
+"""Backups in generations: one directory a backup, and the older ones thinned out by day and week."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jarvis.backend_registry import ask
+from jarvis.capabilities import BacksUp, MarksCursors
+from jarvis.errors import InvalidSettingError, StoreAccessError
+from jarvis.storage_backend import StorageBackend
+
+_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
+_FORMAT = "%Y-%m-%dT%H-%M-%SZ"
+_OF_STORE = "store.txt"
+_MOST = 10_000
+
+
+def back_up(
+    backend: StorageBackend, root: Path, now: datetime, *, keep_daily: int | None, keep_weekly: int | None
+) -> Path:
+    """Write a backup into a directory of its own below `root`, and remove those that the policy does not keep.
+
+    Raises:
+        InvalidSettingError: a number is out of range.
+        StoreAccessError: `root` has the backups of another store, or a backup of this second.
+    """
+    for name, number in (("keep_daily", keep_daily), ("keep_weekly", keep_weekly)):
+        if number is not None and (type(number) is not int or not 0 < number <= _MOST):
+            raise InvalidSettingError(f"{name}: takes a number from 1 to {_MOST:,}")
+    _check_own(backend, root)
+    directory = root / now.astimezone(UTC).strftime(_FORMAT)
+    try:
+        path = ask(backend, BacksUp).back_up(directory)
+    except BaseException:
+        with contextlib.suppress(OSError):  # if it is empty
+            directory.rmdir()
+        raise
+    for name in {*generations(root)} - kept(generations(root), keep_daily or 0, keep_weekly or 0):
+        shutil.rmtree(root / name, ignore_errors=True)
+    return path
+
+
+def generations(root: Path) -> list[str]:
+    """Return the names of the backups below a directory, the newest first; none if it has none."""
+    with contextlib.suppress(OSError):
+        found = (each for each in root.iterdir() if _NAME.fullmatch(each.name))
+        return sorted((each.name for each in found if any(each.glob("memory.*"))), reverse=True)
+    return []
+
+
+def kept(names: Iterable[str], daily: int, weekly: int) -> set[str]:
+    """Return those of some backups that are kept: the newest of all, and that of each of the last days and weeks.
+
+    >>> sorted(kept(["2026-03-02T09-00-00Z", "2026-03-02T08-00-00Z", "2026-03-01T08-00-00Z"], 2, 1))
+    ['2026-03-01T08-00-00Z', '2026-03-02T09-00-00Z']
+    """
+    days: dict[str, str] = {}
+    weeks: dict[tuple[int, int], str] = {}
+    ordered = sorted(names, reverse=True)
+    for name in ordered:
+        moment = datetime.strptime(name, _FORMAT).replace(tzinfo=UTC)
+        days.setdefault(name[:10], name)
+        weeks.setdefault(moment.isocalendar()[:2], name)
+    return {*ordered[:1], *list(days.values())[:daily], *list(weeks.values())[:weekly]}
+
+
+def _check_own(backend: StorageBackend, root: Path) -> None:
+    """Note in `root` whose backups it has; raise `StoreAccessError` if they are another store's."""
+    name = ask(backend, MarksCursors).newest_cursor().partition(".")[2]  # empty if it was never written to
+    mark, there = root / _OF_STORE, name
+    try:
+        if mark.exists():
+            there = mark.read_text()
+        elif name:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            mark.write_text(name)
+    except OSError as error:
+        raise StoreAccessError(root, f"cannot be used for backups: {error.strerror}") from error
+    if there != name:
+        raise StoreAccessError(
+            root, "has the backups of another store, or of this one before it was restored; give another directory"
+        )
