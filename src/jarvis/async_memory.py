@@ -133,6 +133,7 @@ class AsyncStore(_Face[Store]):
     export = awaitable(Store.export, "long")
     import_ = awaitable(Store.import_, "long")
     digest = awaitable(Store.digest, "long")
+    repair = awaitable(Store.repair, "long")
     encrypt = awaitable(Store.encrypt, "long")
     decrypt = awaitable(Store.decrypt, "long")
     rotate_key = awaitable(Store.rotate_key, "long")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jarvis.keys import KeySource
 from jarvis.model.change import Change
@@ -25,6 +25,7 @@ from jarvis.model.query import MemoryQuery
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.salvaged import Salvaged
 
 Result = TypeVar("Result")
 
@@ -587,6 +588,32 @@ class Transfers(Protocol):
         """
 
 
+class Salvages(Protocol):
+    """repair: what is left of a damaged store is read, memory by memory.
+
+    1. `salvage` works on a store that cannot be opened. It changes nothing, and takes no lock.
+    2. It returns each memory that is as it was stored, as far as the store can tell, and none that was erased.
+    3. `empty_at` makes a backend with the options of this one, for the new store.
+
+    >>> import tempfile; from pathlib import Path; from jarvis.json_backend import JSONBackend
+    >>> path = Path(tempfile.mkdtemp()) / "memory.json"
+    >>> _ = path.write_text("no store at all")
+    >>> JSONBackend(path).salvage()
+    Salvaged(memories=[], lost=[])
+    """
+
+    def salvage(self) -> Salvaged:
+        """Return what is left of the store.
+
+        Raises:
+            StoreMissingError: there is no file.
+            KeyUnavailableError, WrongKeyError: it is encrypted, and no key opens it.
+        """
+
+    def empty_at(self, directory: Path) -> Any:
+        """Return a backend of a store in another directory; nothing is opened or created."""
+
+
 class Namespaced(Protocol):
     """namespaces: several memories in one store that never see each other.
 
@@ -626,6 +653,7 @@ CAPABILITIES: tuple[type, ...] = (
     WakesWatchers,
     TellsVersion,
     Transfers,
+    Salvages,
     Namespaced,
 )
 """All capabilities."""

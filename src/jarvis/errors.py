@@ -192,6 +192,10 @@ class StoreError(JarvisError, OSError):
         return type(self), (self.path, self.problem)
 
 
+WAY_OUT = "restore a backup, or take what is left into a new store: memory.store.repair(to='a new directory')"
+"""What to do about a damaged store, for messages."""
+
+
 class CorruptStoreError(StoreError):
     """The store is damaged. Nothing was read from it, and its bytes were left as they are."""
 

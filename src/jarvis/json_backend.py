@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jarvis._json import mending, transferring
+from jarvis._json import mending, salvage, transferring
 from jarvis._json.answer import Answers, Then
 from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
@@ -26,6 +26,7 @@ from jarvis.capabilities import (
     MendsDates,
     Namespaced,
     Past,
+    Salvages,
     Settles,
     Slides,
     TellsVersion,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from jarvis.model.listing import Listing
     from jarvis.model.policies import CategoryPolicy
     from jarvis.model.portable import WholeMemory
+    from jarvis.model.salvaged import Salvaged
 
 
 class JSONBackend(SelectingBackend):
@@ -117,6 +119,7 @@ class JSONBackend(SelectingBackend):
         Slides,
         TellsVersion,
         Transfers,
+        Salvages,
     )
 
     def __init__(
@@ -402,6 +405,12 @@ class JSONBackend(SelectingBackend):
         target = directory / self.file_path.name
         self._store.copy(target)
         return target
+
+    def salvage(self) -> Salvaged:
+        return salvage.salvage(str(self.file_path))
+
+    def empty_at(self, directory: Path) -> Self:
+        return type(self)(directory / self.file_name, **self._options.given())
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from jarvis.container import Container
 from jarvis.model.options import KeySources
+from jarvis.model.salvaged import RepairReport
 from jarvis.model.transfers import MigrationReport
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services import migrating
 from jarvis.services.backups import generations
 
-__all__ = ["migrate", "restore_backup"]
+__all__ = ["migrate", "repair", "restore_backup"]
 
 Place = MemoryModule | str | Path
 """A memory; or the URL of a store on a server, the directory of a store, or a YAML file of settings."""
@@ -101,6 +102,29 @@ def restore_backup(path: str | Path, into: str | Path, *, keys: KeySources = ())
         directory /= newest[0]
     with _in_directory(directory, create=False, read_only=True, keys=keys) as backup:
         return backup.store.back_up(Path(into).expanduser())
+
+
+def repair(path: str | Path, to: str | Path, *, keys: KeySources = ()) -> RepairReport:
+    """Make a new store of all that can be read of the damaged one in a directory: `Store.repair`, without opening it.
+
+    Args:
+        path: the directory of the damaged store.
+        to: the directory of the new one: absent or empty.
+        keys: key sources of an encrypted store, besides those that its file of keys names.
+
+    Raises:
+        StoreError: as `Store.repair`.
+
+    >>> import tempfile
+    >>> from jarvis.moving import repair
+    >>> from jarvis.persistent_memory import MemoryModule
+    >>> directory = tempfile.mkdtemp()
+    >>> with MemoryModule(storage_dir=directory + "/store") as memory:
+    ...     _ = memory.set_user_preference("theme", {"mode": "dark"})
+    >>> repair(directory + "/store", directory + "/new").memories
+    1
+    """
+    return _in_directory(Path(path).expanduser(), keys=keys).store.repair(to)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -13,7 +13,7 @@ from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
 from jarvis._sql.session import Session
-from jarvis._sqlite import backup, recompress, traces
+from jarvis._sqlite import backup, recompress, salvage, traces
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
 from jarvis._sqlite.volatile import Volatile
@@ -22,6 +22,7 @@ from jarvis.capabilities import (
     Compresses,
     Encrypts,
     Erases,
+    Salvages,
     Slides,
     TellsVersion,
 )
@@ -33,6 +34,7 @@ from jarvis.model.options import Compression, Durability, Encryption, KeySources
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.salvaged import Salvaged
 from jarvis.model.store_options import StoreOptions
 
 _USUAL_HISTORY = HistoryPolicy()
@@ -87,6 +89,7 @@ class SQLiteBackend(SQLBackend):
         Encrypts,
         Slides,
         TellsVersion,
+        Salvages,
     )
 
     def __init__(
@@ -144,6 +147,15 @@ class SQLiteBackend(SQLBackend):
 
     def back_up(self, directory: Path) -> Path:
         return backup.back_up(self._database, check_utf8(directory, "directory"))
+
+    def salvage(self) -> Salvaged:
+        return salvage.salvage(self._database.path, self._database.vault)
+
+    def empty_at(self, directory: Path) -> Self:
+        database, vault = self._database, self._database.vault
+        is_sealed = vault.envelope() is not None
+        given = {**database.options.given(), "keys": vault.sources, "encryption": "on" if is_sealed else "off"}
+        return type(self)(directory / self.file_name, **{**given, "read_only": False, "create": True})
 
     def key_slots(self) -> list[SlotInfo]:
         return rekey.slots(self._database)

@@ -337,8 +337,7 @@ class BackendWrapper(StorageBackend):
 
     1. Each verb calls only the same verb of `wrapped`. A subclass that changes how entries are read overrides
        every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `explain`, `iterate`,
-       `list_names`,
-       `newest_of_key`, `last_written`, `beyond` and `KeepsHistory.as_of`. The same holds for the verbs that write.
+       `beyond`, `list_names`, `newest_of_key`, `last_written` and `KeepsHistory.as_of`. So do those that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
        them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes leaves it
        out.
@@ -446,4 +445,6 @@ class BackendWrapper(StorageBackend):
     known_since = _forwarded(protocols.Transfers.known_since)
     whole_memories = _forwarded(protocols.Transfers.whole_memories)
     load = _forwarded(protocols.Transfers.load)
+    salvage = _forwarded(protocols.Salvages.salvage)
+    empty_at = _forwarded(protocols.Salvages.empty_at)
     list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)

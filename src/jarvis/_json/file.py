@@ -52,7 +52,7 @@ from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
 from jarvis._json.record import Record, decode_stored, encode, fragment_of, indented, make_record, malformed, normalize
 from jarvis.codec.nesting import ran_out, stack_error
-from jarvis.errors import CorruptStoreError, StackFullError, StoreBusyError, StoreTooNewError
+from jarvis.errors import WAY_OUT, CorruptStoreError, StackFullError, StoreBusyError, StoreTooNewError
 from jarvis.model.change import new_generation
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_namespace
 
@@ -75,7 +75,7 @@ COPY, RESTORED = 1, 2
 _SEAL = re.compile(rb',\n  "checksum": "blake2b:([0-9a-f]{32})"\n}\n\Z')
 _SEAL_BYTES = len(b',\n  "checksum": "blake2b:"\n}\n') + 32
 _UNSEALED = (
-    "its checksum does not match its content: it is damaged, or was edited by hand. Restore it from a copy; or, if "
+    f"its checksum does not match its content: it is damaged, or was edited by hand. If it is damaged, {WAY_OUT}; if "
     'the content is as you want it, remove the member "checksum" and the comma before it'
 )
 
@@ -222,7 +222,7 @@ def parse(path: str, data: bytes, last: LastRead) -> Contents:
         StackFullError: they are nested too deep for what is left of the call stack.
     """
     if not data:
-        raise CorruptStoreError(path, "is empty, which a store never is: it is damaged; restore it from a copy")
+        raise CorruptStoreError(path, f"is empty, which a store never is: it is damaged; {WAY_OUT}")
     try:
         encoding = encoding_of(data)
         if encoding != "utf-8":  # an editor put a byte order mark in front, and perhaps changed nothing else
@@ -238,7 +238,7 @@ def parse(path: str, data: bytes, last: LastRead) -> Contents:
         problem = stack_error(data) if type(error) is RecursionError else error
         if ran_out(problem):
             raise StackFullError from None
-        raise CorruptStoreError(path, f"is not a JSON store: {problem}; restore it from a copy") from None
+        raise CorruptStoreError(path, f"is not a JSON store: {problem}; {WAY_OUT}") from None
 
 
 def _parse_unsealed(path: str, data: bytes) -> Contents:

@@ -12,7 +12,7 @@ from jarvis.codec import InvalidMomentError, flatten, format_moment, parse_momen
 from jarvis.codec.instants import MICROSECOND, datetime_of
 from jarvis.codec.nesting import decoder_of, ran_out, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
-from jarvis.errors import CorruptStoreError, InvalidEntryError, StackFullError
+from jarvis.errors import WAY_OUT, CorruptStoreError, InvalidEntryError, StackFullError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
 from jarvis.model.record import (
     LastingBody,
@@ -263,6 +263,5 @@ def malformed(path: str, part: str, namespace: str, error: Exception) -> Corrupt
     problem = "a text holds a lone surrogate" if isinstance(error, UnicodeError) else str(error)
     return CorruptStoreError(
         path,
-        f"{part} of namespace {namespace!r} is malformed: {problem}; mend or remove it there, or restore the file "
-        "from a copy",
+        f"{part} of namespace {namespace!r} is malformed: {problem}; mend or remove it there; or {WAY_OUT}",
     )

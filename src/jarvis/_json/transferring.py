@@ -19,7 +19,7 @@ from jarvis.model.revision import REMOVALS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jarvis._json.past import State
+    from jarvis._json.past import Change, State
     from jarvis._json.seen import Seen
     from jarvis._json.transaction import Transaction
 
@@ -38,7 +38,7 @@ def wholes(seen: Seen, namespace: str, *, past: bool) -> Iterator[WholeMemory]:
         last += [(states[-1].ended, entry_id) for entry_id, states in archive.of_id.items() if entry_id not in records]
     for _, entry_id in sorted(last, key=itemgetter(0)):
         record = records.get(entry_id)
-        entry = None if record is None else PortableEntry(*_fields(decode_stored(record.fragment)))
+        entry = None if record is None else PortableEntry(*fields_of(decode_stored(record.fragment)))
         states = archive.of_id.get(entry_id, ()) if past else ()
         gap = archive.gaps.get(entry_id) if past else None
         yield WholeMemory(namespace, entry_id, entry, [*map(_ended, states)], None if gap is None else _lost(gap))
@@ -47,7 +47,7 @@ def wholes(seen: Seen, namespace: str, *, past: bool) -> Iterator[WholeMemory]:
             yield WholeMemory(namespace, entry_id, lost=_lost(gap))
 
 
-def _fields(stored: Stored) -> tuple[Any, ...]:
+def fields_of(stored: Stored) -> tuple[Any, ...]:
     """Return the fields of `PortableEntry` for a stored entry."""
     value = msgspec.Raw(encode(stored.value))
     names, about = (stored.category, stored.key), (stored.entity_type, stored.entity_id)
@@ -57,9 +57,13 @@ def _fields(stored: Stored) -> tuple[Any, ...]:
 
 
 def _ended(state: State) -> PastEntry:
-    change = state.change
-    ended = Ending(change.operation, text_at(state.made), change.module, change.task_id, change.reason)
-    return PastEntry(*_fields(decode_kept(state.fragment).entry), ended=ended)
+    return ended_entry(decode_kept(state.fragment).entry, state.made, state.change)
+
+
+def ended_entry(stored: Stored, made: int, change: Change) -> PastEntry:
+    """Return the portable form of a past state, which a change ended at the instant `made`."""
+    ended = Ending(change.operation, text_at(made), change.module, change.task_id, change.reason)
+    return PastEntry(*fields_of(stored), ended=ended)
 
 
 def _lost(gap: Gap) -> Lost:

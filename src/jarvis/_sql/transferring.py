@@ -274,12 +274,13 @@ def _load_gap(session: Session, number: int, entry_id: str, lost: Lost) -> int:
 
 def _tell(session: Session, number: int, several: Encodings) -> None:
     """Tell the feed of memories whose rows tell of no creation."""
-    commit, made, change = session.clock.commit_number, session.clock.dated(), feed.signed(session, "create")
+    made, change = session.clock.dated(), feed.signed(session, "create")
     for whole, states in several:
         if not whole.past and states and states[0][0].entry.version > 1:
             entry = states[0][0].entry
             named = (entry.id, session.names.intern(entry.category), entry.key)
-            feed.keep(session, (commit, made, number), change, named, entry.version)
+            place = (session.clock.next_commit(), made, number)
+            feed.keep(session, place, change, named, entry.version)
 
 
 def _taken(session: Session, namespace: str) -> DuplicateEntryError:

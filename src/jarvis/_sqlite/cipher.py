@@ -95,13 +95,20 @@ def opens(path: str, key: DataKey) -> bool:
     return True
 
 
-def pages_of(chunks: Iterator[bytes], key: DataKey, *, is_log: bool) -> Iterator[bytes]:
-    """Decrypt the bytes of an encrypted file, or of its log, and yield the content of its pages; verify nothing."""
+def decrypted(page: bytes, key: DataKey, *, is_first: bool) -> bytes:
+    """Return the content of an encrypted page, as long as that; what is damaged in it stays damaged."""
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES256
     from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-    algorithm = AES256(key.pages)
+    content, start = page[:-RESERVED_BYTES], page[-RESERVED_BYTES:][:_START_BYTES]
+    beginning = PLAIN if is_first else b""
+    decryptor = Cipher(AES256(key.pages), CBC(start)).decryptor()
+    return beginning + decryptor.update(content[len(beginning) :]) + decryptor.finalize()
+
+
+def pages_of(chunks: Iterator[bytes], key: DataKey, *, is_log: bool) -> Iterator[bytes]:
+    """Decrypt the bytes of an encrypted file, or of its log, and yield the content of its pages; verify nothing."""
     step = PAGE_BYTES + (_FRAME_HEADER_BYTES if is_log else 0)
     skipped = _LOG_HEADER_BYTES if is_log else 0
     left = bytearray()
@@ -110,13 +117,6 @@ def pages_of(chunks: Iterator[bytes], key: DataKey, *, is_log: bool) -> Iterator
         del left[: min(skipped, len(left))]
         skipped = 0
         whole = len(left) - len(left) % step
-        contents = []
-        for end in range(step, whole + 1, step):
-            page = bytes(left[end - PAGE_BYTES : end])
-            content, start = page[:-RESERVED_BYTES], page[-RESERVED_BYTES:][:_START_BYTES]
-            if content.startswith(key.salt):
-                content = content[SALT_BYTES:]
-            decryptor = Cipher(algorithm, CBC(start)).decryptor()
-            contents.append(decryptor.update(content) + decryptor.finalize())
+        pages = [bytes(left[end - PAGE_BYTES : end]) for end in range(step, whole + 1, step)]
         del left[:whole]
-        yield b"".join(contents)
+        yield b"".join(decrypted(page, key, is_first=page.startswith(key.salt)) for page in pages)

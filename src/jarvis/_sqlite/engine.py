@@ -22,6 +22,7 @@ from jarvis._disk import files, traces
 from jarvis._sql.dialect import Dialect
 from jarvis._sqlite import cipher
 from jarvis.errors import (
+    WAY_OUT,
     CorruptStoreError,
     ReadOnlyStoreError,
     StoreAccessError,
@@ -364,24 +365,5 @@ def corrupt(path: str, finding: str = "a page fails its checksum or its structur
     """Return the error that says that the store is damaged, and what to do."""
     return CorruptStoreError(
         path,
-        f"is damaged: {finding}; nothing was answered from it and its bytes were left as they are. "
-        f"Restore a backup{_way_to_read(path)}",
-    )
-
-
-def _way_to_read(path: str) -> str:
-    """Return how other tools read the undamaged part of a plain store, or "": none can read an encrypted one.
-
-    Not ``.recover``: it fails at the tables of a store, which are STRICT, up to SQLite 3.40 at least.
-    """
-    try:
-        if beginning_of(path) != cipher.PLAIN:
-            return ""
-    except OSError:
-        return ""
-    import shlex
-
-    return (
-        f', or read what is left: sqlite3 -readonly {shlex.quote(path)} "SELECT * FROM memories"; where that fails, '
-        '"SELECT key, body FROM entries ORDER BY row", and with DESC at its end, reads up to the damage from both ends'
+        f"is damaged: {finding}; nothing was answered from it and its bytes were left as they are; {WAY_OUT}",
     )

@@ -10,6 +10,7 @@ from jarvis._disk import files
 from jarvis._disk.files import Stamp
 from jarvis._sqlite import cipher
 from jarvis.errors import (
+    WAY_OUT,
     CorruptStoreError,
     KeyUnavailableError,
     NoRecoveryWarning,
@@ -107,7 +108,7 @@ class Vault:
         number = envelope.key_with(beginning)
         if number is None:
             if any(cipher.opens(self.store, self.opener.open(envelope, other)) for other in envelope.keys):
-                raise CorruptStoreError(self.store, "is damaged in its first bytes; restore a backup")
+                raise CorruptStoreError(self.store, f"is damaged in its first bytes; {WAY_OUT}")
             raise WrongKeyError(
                 self.store,
                 f"is encrypted with another key than {self.path} holds: one of the two belongs to another store. "

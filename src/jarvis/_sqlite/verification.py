@@ -213,6 +213,14 @@ def check_pages(connection: apsw.Connection, path: str, valid_frames: int) -> No
         raise engine.corrupt(path, "its size is not that of its pages: bytes are missing, or follow the last one")
 
 
+def frames(path: str) -> Iterator[bytes]:
+    """Yield the frames of the write-ahead log that SQLite accepts, each with its header."""
+    valid = count_valid_frames(path)
+    with _log(path) as log:
+        if log is not None:
+            yield from map(log.frame, range(valid))
+
+
 def count_valid_frames(path: str) -> int:
     """Return how many frames of the write-ahead log SQLite accepts, without writing to a file.
 

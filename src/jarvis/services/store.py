@@ -22,8 +22,9 @@ from jarvis.model.options import AnySource, KeySources, checked, sources_of
 from jarvis.model.query import MemoryQuery, asked_limit
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.salvaged import RepairReport
 from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
-from jarvis.services import backups, erasure, expiry, exporting, transferring
+from jarvis.services import backups, erasure, expiry, exporting, repairing, transferring
 from jarvis.services.bulk import ids_of
 from jarvis.services.changing import Changes
 from jarvis.services.importing import Import
@@ -265,6 +266,39 @@ class Store:
             TransactionError: the calling thread has a transaction open.
         """
         return transferring.digest_of(exporting.parts_of(self.backend, None), checked("progress", progress))
+
+    def repair(self, to: str | os.PathLike[str], *, progress: Progress | None = None) -> RepairReport:
+        """Make a new store of all that can be read of this damaged one, which need not open and is not touched.
+
+        Each memory and each past state is taken if it is as it was stored: in a SQLite store its checksum tells that.
+        They keep ids, versions, timestamps and values. For questions as of a moment, and for the feed of changes, they
+        are new. The new store has the options of this one; an encrypted one is encrypted with a new key, for the same
+        sources.
+
+        Args:
+            to: the directory of the new store: absent or empty. At any moment it has the whole new store, or nothing.
+            progress: is called with (done, total) now and then.
+
+        Returns:
+            What it has, and the ids of memories whose last state is gone.
+
+        Raises:
+            StoreMissingError: there is no file to read.
+            StoreAccessError: `to` is not empty.
+            KeyUnavailableError, WrongKeyError: the store is encrypted, and no key opens it.
+            StoreFullError: the disk is full; nothing is left of the new store.
+            UnsupportedError: the backend repairs nothing, such as PostgreSQL, whose own tools do.
+
+        >>> import pathlib, tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> directory = pathlib.Path(tempfile.mkdtemp())
+        >>> with MemoryModule(storage_dir=directory / "store") as memory:
+        ...     _ = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> memory.store.repair(directory / "new").memories
+        1
+        """
+        target: Path = checked("path", to)
+        return repairing.repair(self.backend, target, checked("progress", progress))
 
     # --- keys and encryption ----------------------------------------------------------------------
 

@@ -1,0 +1,134 @@
+"""Reads what is left of a damaged JSON store: each memory for itself, by the lines that it stands on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jarvis._disk import files
+from jarvis._json.past import decode_kept
+from jarvis._json.record import decode_stored
+from jarvis._json.transferring import ended_entry, fields_of
+from jarvis.errors import JarvisError
+from jarvis.model.entry import DEFAULT_NAMESPACE
+from jarvis.model.portable import PastEntry, PortableEntry, WholeMemory
+from jarvis.model.revision import REMOVALS
+from jarvis.model.salvaged import LostMemory, Salvaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jarvis._json.record import Stored
+
+_UNKNOWN = "?"
+_NAMED = re.compile(rb'( *)("(?:[^"\\]|\\.)*"): ([{\[])\Z')
+_SECTIONS = (b'"entries"', b'"history"')
+_TOP, _BELOW = 4, 8  # the indents of what the default namespace and the others have
+_ENDS = (b"}", b"},", b"]", b"],")
+_encode = msgspec.json.Encoder().encode
+
+Part = tuple[str, bool, str | None, bytes]
+"""Namespace, whether it is a past state, the id in front of it, and its JSON."""
+
+
+def salvage(path: str) -> Salvaged:
+    """Return what is left of the store at a path; raise `StoreError` if it cannot be read."""
+    with files.explaining(path, "read"):
+        data = files.read_regular(path)
+    try:
+        parts = list(_parsed(json.loads(data)))
+    except (ValueError, RecursionError):
+        parts = list(_lines(data))
+    present: dict[tuple[str, str], tuple[int, PortableEntry]] = {}
+    past: defaultdict[tuple[str, str], list[tuple[int, PastEntry]]] = defaultdict(list)
+    lost = set()
+    for namespace, is_past, label, text in parts:
+        try:
+            if is_past:
+                kept = decode_kept(text)
+                past[namespace, kept.entry.id].append((kept.ended, ended_entry(kept.entry, kept.made, kept.change)))
+            else:
+                stored = _checked(namespace, label, text)
+                present[namespace, stored.id] = stored.position[1], PortableEntry(*fields_of(stored))
+        except (ValueError, RecursionError, JarvisError):
+            if label is not None:
+                lost.add(LostMemory(namespace, label))
+    memories = []
+    for place in sorted({*present, *past}, key=lambda each: (each[0], present.get(each, (0, None))[0])):
+        states = [state for _, state in sorted(past[place], key=lambda each: each[0])]
+        entry = present[place][1] if place in present else None
+        memories.append(WholeMemory(*place, entry, states))
+        if entry is None and states[-1].ended.operation not in REMOVALS:
+            lost.add(LostMemory(*place))
+    return Salvaged([whole for whole in memories if whole.namespace != _UNKNOWN], sorted(lost))
+
+
+def _checked(namespace: str, label: str | None, text: bytes) -> Stored:
+    stored = decode_stored(text)
+    WholeMemory(namespace, stored.id, PortableEntry(*fields_of(stored))).steps()
+    if label is not None and label != stored.id:
+        raise ValueError("it has another id than its name says")
+    return stored
+
+
+def _parsed(document: Any) -> Iterator[Part]:
+    """Yield the parts of a file that is JSON as a whole."""
+    if not isinstance(document, dict):
+        return
+    more = document.get("namespaces")
+    for name, content in {DEFAULT_NAMESPACE: document, **(more if isinstance(more, dict) else {})}.items():
+        if isinstance(content, dict):
+            entries, history = content.get("entries"), content.get("history")
+            for entry_id, stored in entries.items() if isinstance(entries, dict) else ():
+                yield name, False, entry_id, _encode(stored)
+            for kept in history if isinstance(history, list) else ():
+                yield name, True, None, _encode(kept)
+
+
+def _lines(data: bytes) -> Iterator[Part]:
+    """Yield the parts of a file that is no JSON as a whole, as far as its lines show where each begins and ends."""
+    namespace, section, margin = DEFAULT_NAMESPACE, b"", _TOP
+    label: bytes | None = None
+    waiting: list[bytes] = []
+    for line in data.split(b"\n"):
+        indent, content = len(line) - len(line.lstrip(b" ")), line.strip()
+        named = _NAMED.match(line)
+        ends, begins = content in _ENDS, bool(section) and indent == margin
+        if waiting and not (begins and not ends):
+            waiting.append(line)
+            if begins:
+                yield _part(namespace, section, label, waiting)
+                waiting = []
+            continue
+        if waiting:  # the end of the one before is damaged
+            yield _part(namespace, section, label, waiting)
+            waiting = []
+        if begins and not ends:
+            label, waiting = None if named is None else named[2], [b"{"]
+        elif indent == _TOP - 2:
+            namespace, section, margin = DEFAULT_NAMESPACE, b"", _TOP
+            if named is not None and named[2] in _SECTIONS:
+                section = named[2]
+        elif indent == _TOP and not ends and content:  # the name of a namespace should stand here
+            namespace, section = (None if named is None else _text(named[2])) or _UNKNOWN, b""
+            margin = _BELOW
+        elif margin == _BELOW and indent == _BELOW - 2:
+            section = named[2] if named is not None and named[2] in _SECTIONS else b""
+    if waiting:
+        yield _part(namespace, section, label, waiting)
+
+
+def _part(namespace: str, section: bytes, label: bytes | None, lines: list[bytes]) -> Part:
+    text = b"\n".join(lines).rstrip().removesuffix(b",")
+    return namespace, section == _SECTIONS[1], None if label is None else _text(label), text
+
+
+def _text(quoted: bytes) -> str | None:
+    with contextlib.suppress(ValueError):
+        return msgspec.json.decode(quoted, type=str)
+    return None

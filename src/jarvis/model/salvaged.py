@@ -1,0 +1,50 @@
+"""What a verification finds, and what a repair brings back and does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from jarvis.model.portable import WholeMemory
+
+
+class LostMemory(NamedTuple):
+    """A memory that is known by its id, but whose last state could not be read.
+
+    Attributes:
+        namespace: its namespace, ``"?"`` if that is not known either.
+        id: its id.
+    """
+
+    namespace: str
+    id: str
+
+
+class Salvaged(NamedTuple):
+    """What a damaged store still has.
+
+    Attributes:
+        memories: every memory with a sound state, in the order in which they were written.
+        lost: the ids that are known, and whose last state is not.
+    """
+
+    memories: list[WholeMemory]
+    lost: list[LostMemory]
+
+
+class RepairReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a repair brought back.
+
+    Attributes:
+        path: the directory of the new store.
+        memories: how many it has, with those of which only a past is left.
+        past_states: how many past states they have.
+        lost: the memories whose last state is gone. Of some of them an earlier state may be in the history.
+    """
+
+    path: Path
+    memories: int
+    past_states: int
+    lost: tuple[LostMemory, ...]

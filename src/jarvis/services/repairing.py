@@ -1,0 +1,67 @@
+"""Brings what is left of a damaged store into a new one."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from jarvis.backend_registry import ask
+from jarvis.capabilities import Salvages
+from jarvis.errors import DuplicateEntryError, InvalidEntryError, StoreAccessError
+from jarvis.model.portable import WholeMemory
+from jarvis.model.recompression import Progress
+from jarvis.model.salvaged import LostMemory, RepairReport
+from jarvis.services import transferring
+from jarvis.services.bulk import without_collection
+from jarvis.storage_backend import StorageBackend
+
+
+def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> RepairReport:
+    """Make a store in the directory `to` of what is left of a damaged one; see `Store.repair`."""
+    damaged = ask(backend, Salvages)
+    try:
+        if any(to.iterdir()):
+            raise StoreAccessError(to, "is not empty: give a directory that is, or that is not there yet")
+        to.rmdir()
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        raise StoreAccessError(to, "is no directory") from None
+    salvaged = damaged.salvage()
+    lost = {*salvaged.lost}
+    part = to.with_name(f".{to.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
+    target: StorageBackend = damaged.empty_at(part)
+    memories = past = 0
+    try:
+        target.bootstrap()
+        with without_collection():
+            for name, group in itertools.groupby(salvaged.memories, lambda whole: whole.namespace):
+                (into,) = transferring.handles(target, [name])
+                while batch := list(itertools.islice(group, transferring.AT_ONCE)):
+                    stored = _put(into, batch)
+                    lost |= {LostMemory(name, whole.id) for whole in batch if whole not in stored}
+                    memories += len(stored)
+                    past += sum(len(whole.past) for whole in stored)
+                    if progress is not None:
+                        progress(memories, len(salvaged.memories))
+        target.shutdown()
+        os.rename(part, to)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            target.shutdown()
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return RepairReport(path=to, memories=memories, past_states=past, lost=tuple(sorted(lost)))
+
+
+def _put(into: StorageBackend, batch: Sequence[WholeMemory]) -> Sequence[WholeMemory]:
+    """Store memories as new ones; return those that could be stored."""
+    try:
+        transferring.put(into, batch, None)
+    except (DuplicateEntryError, InvalidEntryError):
+        return [whole for one in batch for whole in _put(into, [one])] if len(batch) > 1 else []
+    return batch

@@ -1,0 +1,326 @@
+"""Repairs: every sound memory of a damaged store comes back, what is gone is named, and nothing else is invented."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jarvis.async_memory import AsyncMemoryModule
+from jarvis.errors import (
+    KeyUnavailableError,
+    StoreAccessError,
+    StoreError,
+    StoreMissingError,
+    UnsupportedError,
+)
+from jarvis.keys import KeyFile, Passphrase
+from jarvis.moving import repair
+from jarvis.persistent_memory import MemoryModule
+from tests.test_third_party import FormerBackend
+
+FILES = {"sqlite": "memory.db", "sealed": "memory.db", "json": "memory.json"}
+PAGE = {"sqlite": 4_096, "sealed": 1_024}
+STORES = Path(__file__).parent / "stores"
+
+
+def options_of(kind: str, tmp_path: Path) -> dict[str, Any]:
+    if kind == "sealed":
+        key = tmp_path / "key"
+        return {"encryption": "on", "keys": [KeyFile(key) if key.exists() else KeyFile.create(key)]}
+    return {"backend_type": kind}
+
+
+def filled(memory: MemoryModule, count: int = 400) -> dict[tuple[str, str], tuple[str, int, int]]:
+    """Fill two namespaces; return namespace and id of each memory with its key, version and number of past states."""
+    chance = random.Random(3)
+    names = ("default", "alice")
+    for name in names:
+        part = memory.for_namespace(name)
+        ids = part.create_memories(
+            [
+                {
+                    "category": f"c{number % 40}",
+                    "key": f"{name} {number}",
+                    "value": {"n": number, "text": os.urandom(chance.choice([9, 90, 900, 3_000])).hex()},
+                    "entity_type": "thing",
+                    "tags": [f"t{number % 7}"],
+                }
+                for number in range(count // 2)
+            ]
+        )
+        for memory_id in ids[::9]:
+            part.update_memory(memory_id, value={"n": -1})
+        part.delete_memory(ids[5])
+    return contents(memory)
+
+
+def contents(memory: MemoryModule) -> dict[tuple[str, str], tuple[str, int, int]]:
+    parts = [memory.for_namespace(name) for name in memory.store.list_namespaces()]
+    return {
+        (part.namespace, entry.id): (entry.key, entry.version, len(part.get_history(entry.id)))
+        for part in parts
+        for entry in part.list_memories()
+    }
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "sealed"])
+def test_of_a_store_with_any_one_damaged_page_nearly_all_comes_back(kind: str, tmp_path: Path) -> None:
+    options = options_of(kind, tmp_path)
+    with MemoryModule(storage_dir=tmp_path / "store", **options) as memory:
+        before = filled(memory)
+    path = tmp_path / "store" / "memory.db"
+    whole = path.read_bytes()
+    pages = range(len(whole) // PAGE[kind])
+    chance = random.Random(9)
+    for page in [0, *chance.sample(pages, 14 if kind == "sealed" else 24)]:
+        damaged = bytearray(whole)
+        damaged[page * PAGE[kind] : (page + 1) * PAGE[kind]] = chance.randbytes(PAGE[kind])
+        path.write_bytes(damaged)
+
+        report = repair(tmp_path / "store", tmp_path / f"new {page}", keys=options.get("keys", ()))
+
+        with MemoryModule(storage_dir=tmp_path / f"new {page}", **options) as new:
+            after = contents(new)
+        missing = {place for place in before if place not in after}
+        assert len(after) >= 0.95 * len(before), page
+        assert missing <= {*report.lost}, page
+        assert all(after[place][:2] == before[place][:2] for place in after), page
+        assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_of_a_sound_store_all_comes_back(kind: str, tmp_path: Path) -> None:
+    options = options_of(kind, tmp_path)
+    with MemoryModule(storage_dir=tmp_path / "store", **options) as memory:
+        before = filled(memory, 60)
+
+        report = memory.store.repair(tmp_path / "new")
+
+        with MemoryModule(storage_dir=tmp_path / "new", **options) as new:
+            assert contents(new) == before
+            assert new.list_memories() == memory.list_memories()
+            assert [len(new.get_history(each.id)) for each in new.list_memories()]
+    assert (report.memories, report.past_states, report.lost) == (62 - 2, 10, ())
+
+
+def test_what_was_erased_does_not_come_back(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        filled(memory, 100)
+        gone = memory.create_memory("secrets", "mine", {"text": "canary " * 900}, "note", tags=["canary"])
+        memory.update_memory(gone, value={"text": "canary"})
+        memory.erase_memory(gone)
+
+        memory.store.repair(tmp_path / "new")
+
+    assert b"canary" not in (tmp_path / "new" / "memory.db").read_bytes()
+    assert gone not in str(contents(MemoryModule(storage_dir=tmp_path / "new")))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "sealed"])
+def test_the_log_of_a_killed_process_is_read(kind: str, tmp_path: Path) -> None:
+    options = options_of(kind, tmp_path)
+    memory = MemoryModule(storage_dir=tmp_path / "store", **options)
+    for number in range(50):
+        memory.set_user_preference(f"k{number}", {"n": number})
+    shutil.copytree(tmp_path / "store", tmp_path / "killed")  # as a killed process leaves it
+    log = (tmp_path / "killed" / "memory.db-wal").read_bytes()
+    assert len(log) > 50_000
+
+    report = repair(tmp_path / "killed", tmp_path / "new", keys=options.get("keys", ()))
+
+    assert report.memories == 50
+    assert (tmp_path / "killed" / "memory.db-wal").read_bytes() == log
+
+
+def test_a_memory_whose_present_state_is_gone_is_named_and_keeps_its_past(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        memory_id = memory.create_memory("notes", "tea", {"n": "first state"}, "note")
+        memory.update_memory(memory_id, value={"n": "second state"})
+    path = tmp_path / "store" / "memory.db"
+    path.write_bytes(path.read_bytes().replace(b"second state", b"sacond state"))
+
+    report = repair(tmp_path / "store", tmp_path / "new")
+
+    assert report.lost == (("default", memory_id),)
+    new = MemoryModule(storage_dir=tmp_path / "new")
+    assert new.get_memory(memory_id) is None
+    assert [each.entry.value for each in new.get_history(memory_id)] == [{"n": "first state"}]
+    assert new.restore_memory(memory_id, version=1)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
+def test_stores_of_earlier_versions_are_repaired(version: int, tmp_path: Path) -> None:
+    found = sorted(STORES.glob(f"version-{version}*.db"))
+    if not found:
+        pytest.skip("no store of this version is kept")
+    (tmp_path / "store").mkdir()
+    shutil.copy(found[0], tmp_path / "store" / "memory.db")
+    report = repair(tmp_path / "store", tmp_path / "new")
+    old, new = MemoryModule(storage_dir=tmp_path / "store"), MemoryModule(storage_dir=tmp_path / "new")
+    assert {place: what[:2] for place, what in contents(new).items()} == {
+        place: what[:2] for place, what in contents(old).items()
+    }
+    assert report.lost == ()
+
+
+# --- a JSON store --------------------------------------------------------------------------------
+
+
+def damaged_at(text: bytes, at: int, byte: bytes) -> bytes:
+    return text[:at] + byte + text[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text, at: damaged_at(text, text.index(b'"', at), b"'"),
+        lambda text, at: damaged_at(text, text.index(b"{", at), b"["),
+        lambda text, at: damaged_at(text, text.index(b"\n    }", at) + 5, b"x"),
+        lambda text, at: damaged_at(text, text.index(b":", at), b";"),
+        lambda text, at: damaged_at(text, text.index(b'"', text.index(b"position", at)), b"\xff"),
+        lambda text, at: damaged_at(text, text.index(b"\n", at + 60), b" "),
+        lambda text, at: text.replace(text[at : at + 20], b"\0" * 20),
+        lambda text, at: text[:at] + text[text.index(b"\n", text.index(b'"timestamp"', at)) :],
+    ],
+)
+def test_every_other_memory_of_a_json_store_comes_back(damage: Callable[[bytes, int], bytes], tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type="json") as memory:
+        before = filled(memory, 40)
+    path = tmp_path / "store" / "memory.json"
+    whole = path.read_bytes()
+    ids = [entry_id for name, entry_id in before if name == "default"]
+    for entry_id in (ids[0], ids[7], ids[-1]):
+        at = whole.index(b'    "%b": {' % entry_id.encode())
+        path.write_bytes(damage(whole, at + 4))
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+
+        repair(tmp_path / "store", tmp_path / "new")
+
+        after = contents(MemoryModule(storage_dir=tmp_path / "new", backend_type="json"))
+        assert {place for place in before if place not in after} <= {("default", entry_id)}
+        assert {place: after[place][:2] for place in after} == {place: before[place][:2] for place in after}
+
+
+def test_a_json_store_that_was_cut_short_gives_what_is_there(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type="json") as memory:
+        before = filled(memory, 40)
+    path = tmp_path / "store" / "memory.json"
+    whole = path.read_bytes()
+    for share in (0, 0.2, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        report = repair(tmp_path / "store", tmp_path / "new")
+        after = contents(MemoryModule(storage_dir=tmp_path / "new", backend_type="json"))
+        assert all(before[place][:2] == after[place][:2] for place in after)
+        assert len(after) >= int(len(before) * share * 0.3), share
+        assert report.memories >= len(after)
+
+
+def test_a_namespace_whose_name_is_damaged_is_not_given_to_another(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type="json") as memory:
+        before = filled(memory, 40)
+    path = tmp_path / "store" / "memory.json"
+    path.write_bytes(path.read_bytes().replace(b'    "alice": {', b"    'alice\": {"))
+
+    report = repair(tmp_path / "store", tmp_path / "new")
+
+    after = contents(MemoryModule(storage_dir=tmp_path / "new", backend_type="json"))
+    assert after == {place: what for place, what in before.items() if place[0] == "default"}
+    assert report.memories == len(after) + 1  # and a deleted one
+
+
+def test_a_json_store_of_one_line_is_repaired_too(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type="json") as memory:
+        before = filled(memory, 40)
+    path = tmp_path / "store" / "memory.json"
+    document = json.loads(path.read_text())
+    gone = next(iter(document["entries"]))
+    document["entries"][gone]["version"] = "x"
+    path.write_text(json.dumps(document))
+
+    report = repair(tmp_path / "store", tmp_path / "new")
+
+    after = contents(MemoryModule(storage_dir=tmp_path / "new", backend_type="json"))
+    assert {*before} - {*after} == {("default", gone)}
+    assert report.lost == (("default", gone),)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_a_directory_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "file").write_text("x")
+        (tmp_path / "file").write_text("x")
+        (tmp_path / "empty").mkdir()
+        for target in (tmp_path / "mine", tmp_path / "store", tmp_path / "file"):
+            with pytest.raises(StoreAccessError, match=str(target)):
+                memory.store.repair(target)
+        assert memory.store.repair(tmp_path / "empty").memories == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "mine", "store"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        filled(memory)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        with pytest.raises(StoreError):
+            repair(tmp_path / "store", tmp_path / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreMissingError, match="absent"):
+        repair(tmp_path / "absent", tmp_path / "new")
+    sealed = MemoryModule(storage_dir=tmp_path / "sealed", encryption="on", keys=[Passphrase("a passphrase")])
+    sealed.set_user_preference("theme", {"mode": "dark"})
+    sealed.shutdown()
+    with pytest.raises(KeyUnavailableError):
+        repair(tmp_path / "sealed", tmp_path / "new")
+    with pytest.raises(UnsupportedError, match="json, sqlite"):
+        MemoryModule(FormerBackend(str(tmp_path))).store.repair(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "memory.db").write_bytes(random.Random(2).randbytes(50_000))
+    assert repair(tmp_path / "junk", tmp_path / "new").memories == 0
+
+
+def test_pages_that_point_at_each_other_end(tmp_path: Path) -> None:
+    chance = random.Random(11)
+    path = tmp_path / "store" / "memory.db"
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        memory.create_memory("c", "k", {"text": os.urandom(20_000).hex()}, "note")
+    data = bytearray(path.read_bytes())
+    for page in range(1, len(data) // 4096):
+        if data[page * 4096] not in (2, 5, 10, 13):  # the rest of a long value
+            data[page * 4096 : page * 4096 + 4] = (chance.randrange(1, 1 + len(data) // 4096)).to_bytes(4)
+    path.write_bytes(data)
+
+    report = repair(tmp_path / "store", tmp_path / "new")
+
+    assert report.memories == 0
+    assert len(report.lost) == 1
+
+
+def test_the_async_face_repairs(tmp_path: Path) -> None:
+    async def repaired() -> int:
+        async with AsyncMemoryModule(storage_dir=tmp_path / "store") as memory:
+            await memory.set_user_preference("theme", {"mode": "dark"})
+            return (await memory.store.repair(tmp_path / "new")).memories
+
+    assert asyncio.run(repaired()) == 1
