@@ -133,6 +133,7 @@ class AsyncStore(_Face[Store]):
     export = awaitable(Store.export, "long")
     import_ = awaitable(Store.import_, "long")
     digest = awaitable(Store.digest, "long")
+    verify = awaitable(Store.verify, "long")
     repair = awaitable(Store.repair, "long")
     encrypt = awaitable(Store.encrypt, "long")
     decrypt = awaitable(Store.decrypt, "long")

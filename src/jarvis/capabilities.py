@@ -588,6 +588,27 @@ class Transfers(Protocol):
         """
 
 
+class Verifies(Protocol):
+    """verification: everything that is stored is read, and compared with all else that the store says of it.
+
+    1. Structure, checksums, indexes, side tables, past and clock are compared, whatever the store did before.
+    2. A finding names what is wrong, and nothing of the content. A sound store has none.
+    3. `looked_at` is called for each state, present or past. Others may write meanwhile.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend
+    >>> list(JSONBackend(tempfile.mkdtemp() + "/memory.json").findings(lambda: None))
+    []
+    """
+
+    def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
+        """Yield what is wrong with the store.
+
+        Raises:
+            TransactionError: the caller has a transaction open.
+            StoreError: the store cannot be opened, such as a damaged one.
+        """
+
+
 class Salvages(Protocol):
     """repair: what is left of a damaged store is read, memory by memory.
 
@@ -653,6 +674,7 @@ CAPABILITIES: tuple[type, ...] = (
     WakesWatchers,
     TellsVersion,
     Transfers,
+    Verifies,
     Salvages,
     Namespaced,
 )

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jarvis._json import mending, salvage, transferring
+from jarvis._json import mending, salvage, sliding, transferring
 from jarvis._json.answer import Answers, Then
 from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
@@ -32,14 +32,13 @@ from jarvis.capabilities import (
     TellsVersion,
     Transactional,
     Transfers,
+    Verifies,
 )
 from jarvis.codec import instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.errors import (
     DuplicateEntryError,
     EntryNotFoundError,
-    ReadOnlyStoreError,
-    StoreBusyError,
     TransactionError,
     UnsupportedError,
 )
@@ -119,6 +118,7 @@ class JSONBackend(SelectingBackend):
         Slides,
         TellsVersion,
         Transfers,
+        Verifies,
         Salvages,
     )
 
@@ -315,16 +315,8 @@ class JSONBackend(SelectingBackend):
             return transaction.purge(self._now(), limit)
 
     def slide(self, entry_id: str, expires_at: datetime) -> bool:
-        expires, now = check_expiry(expires_at), self._now()
-        try:
-            with self._store.changing(self._now, 0) as transaction, self._answers.decoding():
-                record = transaction.room(self.namespace).get(entry_id)
-                if record is None or record.expires is None or not now < record.expires < expires:
-                    return False
-                transaction.slide(self.namespace, record, expires)
-                return True
-        except (ReadOnlyStoreError, StoreBusyError):
-            return False
+        with self._answers.decoding():
+            return sliding.try_to(self._store, self.namespace, entry_id, check_expiry(expires_at), self._now)
 
     def last_moment(self) -> datetime | None:
         made = self._store.seen().clock.made
@@ -373,11 +365,8 @@ class JSONBackend(SelectingBackend):
         return None if begins is None else datetime_of(begins)
 
     def whole_memories(self, *, past: bool) -> Iterator[WholeMemory]:
-        seen = self._store.seen()
-        if not isinstance(seen, Snapshot):
-            raise TransactionError("whole memories are read outside of transactions: end this one first")
         with self._answers.decoding():
-            yield from transferring.wholes(seen, self.namespace, past=past)
+            yield from transferring.wholes(self._committed(), self.namespace, past=past)
 
     def load(self, several: Sequence[WholeMemory], since: datetime | None) -> None:
         drafts = [(whole, [(step, Draft(step.entry)) for step in whole.steps()]) for whole in several]
@@ -399,12 +388,14 @@ class JSONBackend(SelectingBackend):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         return self._store.finish_erasing(ids)
 
-    # --- BacksUp ---------------------------------------------------------------------------------
-
     def back_up(self, directory: Path) -> Path:
         target = directory / self.file_path.name
         self._store.copy(target)
         return target
+
+    def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
+        self._committed()
+        return salvage.findings(str(self.file_path), looked_at)
 
     def salvage(self) -> Salvaged:
         return salvage.salvage(str(self.file_path))
@@ -413,6 +404,12 @@ class JSONBackend(SelectingBackend):
         return type(self)(directory / self.file_name, **self._options.given())
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _committed(self) -> Snapshot:
+        seen = self._store.seen()
+        if not isinstance(seen, Snapshot):
+            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
+        return seen
 
     def _now(self) -> int:
         return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())

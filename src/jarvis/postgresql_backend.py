@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -11,12 +11,13 @@ from jarvis._postgresql import schema, traces
 from jarvis._postgresql.dsn import Address, Reach
 from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.server import Server
-from jarvis._sql import recompressing, sliding
+from jarvis._sql import recompressing, sliding, verifying
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
 from jarvis._sql.select import LIVE
 from jarvis._sql.session import Session
-from jarvis.capabilities import Compresses, Erases, Slides
+from jarvis.capabilities import Compresses, Erases, Slides, Verifies
+from jarvis.errors import TransactionError
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Erased, Search
 from jarvis.model.options import Compression, Durability
@@ -71,7 +72,7 @@ class PostgreSQLBackend(SQLBackend):
     """
 
     name: ClassVar[str] = "postgresql"
-    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Erases, Compresses, Slides)
+    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Erases, Compresses, Slides, Verifies)
 
     def __init__(
         self,
@@ -164,6 +165,12 @@ class PostgreSQLBackend(SQLBackend):
     def mend_dates(self, signature: Signature) -> int:
         handles = map(self.for_namespace, self._namespaces())
         return sum(super(PostgreSQLBackend, handle).mend_dates(signature) for handle in handles)
+
+    def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
+        if self._server.in_transaction():
+            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
+        for name in self._namespaces():
+            yield from self._server.at(name).iterate(partial(verifying.findings, looked_at=looked_at))
 
     def admit(self, role: str, *, all_namespaces: bool = False, read_only: bool = False) -> None:
         """Let a role of the database read and change this namespace, or all of them.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,7 @@ from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.reading import Clock
 from jarvis._sql.session import Session
-from jarvis._sqlite import backup, recompress, salvage, traces
+from jarvis._sqlite import backup, recompress, salvage, traces, verification
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
 from jarvis._sqlite.volatile import Volatile
@@ -25,7 +26,9 @@ from jarvis.capabilities import (
     Salvages,
     Slides,
     TellsVersion,
+    Verifies,
 )
+from jarvis.errors import TransactionError
 from jarvis.keys import KeySource
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Search
@@ -89,6 +92,7 @@ class SQLiteBackend(SQLBackend):
         Encrypts,
         Slides,
         TellsVersion,
+        Verifies,
         Salvages,
     )
 
@@ -147,6 +151,11 @@ class SQLiteBackend(SQLBackend):
 
     def back_up(self, directory: Path) -> Path:
         return backup.back_up(self._database, check_utf8(directory, "directory"))
+
+    def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
+        if self._database.in_transaction():
+            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
+        yield from self._database.iterate(partial(verification.all_findings, looked_at=looked_at))
 
     def salvage(self) -> Salvaged:
         return salvage.salvage(self._database.path, self._database.vault)

@@ -408,7 +408,6 @@ class BackendWrapper(StorageBackend):
     beyond = _forwarded(StorageBackend.beyond)
     discard = _forwarded(StorageBackend.discard)
     clear = _forwarded(StorageBackend.clear)
-
     transaction = _forwarded(protocols.Transactional.transaction)
     moment = _forwarded(protocols.Transactional.moment)
     change = _forwarded(protocols.SharesCommits.change)
@@ -445,6 +444,7 @@ class BackendWrapper(StorageBackend):
     known_since = _forwarded(protocols.Transfers.known_since)
     whole_memories = _forwarded(protocols.Transfers.whole_memories)
     load = _forwarded(protocols.Transfers.load)
+    findings = _forwarded(protocols.Verifies.findings)
     salvage = _forwarded(protocols.Salvages.salvage)
     empty_at = _forwarded(protocols.Salvages.empty_at)
     list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)

@@ -1,4 +1,4 @@
-"""Reads what is left of a damaged JSON store: each memory for itself, by the lines that it stands on."""
+"""Verifies a JSON store, and reads what is left of a damaged one: each memory by the lines that it stands on."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jarvis._disk import files
-from jarvis._json.past import decode_kept
-from jarvis._json.record import decode_stored
+from jarvis._json.file import LastRead, parse
+from jarvis._json.past import Archive, decode_kept
+from jarvis._json.record import by_number, decode_stored
 from jarvis._json.transferring import ended_entry, fields_of
-from jarvis.errors import JarvisError
+from jarvis.errors import CorruptStoreError, JarvisError
 from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.portable import PastEntry, PortableEntry, WholeMemory
 from jarvis.model.revision import REMOVALS
 from jarvis.model.salvaged import LostMemory, Salvaged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jarvis._json.record import Stored
 
@@ -34,6 +35,32 @@ _encode = msgspec.json.Encoder().encode
 
 Part = tuple[str, bool, str | None, bytes]
 """Namespace, whether it is a past state, the id in front of it, and its JSON."""
+
+
+def findings(path: str, looked_at: Callable[[], object]) -> Iterator[str]:
+    """Yield what is wrong with the store at a path; call `looked_at` for each state."""
+    with files.explaining(path, "read"):
+        data = files.read_regular(path)
+    try:
+        contents = parse(path, data, LastRead({}, {}))
+    except CorruptStoreError as error:
+        yield error.problem
+        return
+    for namespace in {*contents.namespaces, *contents.archives}:
+        records, archive = contents.namespaces.get(namespace, {}), contents.archives.get(namespace, Archive())
+        for record in (*records.values(), *archive.states):
+            looked_at()
+            try:
+                record.entry()
+            except (ValueError, RecursionError, JarvisError):
+                yield "an entry cannot be decoded"
+        for entry_id, states in archive.of_id.items():
+            last = states[-1]
+            if entry_id in records and by_number(records[entry_id]) < last.ended:
+                yield "the past of a memory is not older than the memory"
+            is_known = contents.clock.begins is not None and last.made >= contents.clock.begins
+            if is_known and entry_id not in records and last.change.operation not in REMOVALS:
+                yield "a memory is gone, though nothing in its past removed it: somebody deleted it"
 
 
 def salvage(path: str) -> Salvaged:

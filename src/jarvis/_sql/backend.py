@@ -341,7 +341,7 @@ class SQLBackend(SelectingBackend):
 
     def whole_memories(self, *, past: bool) -> Iterator[WholeMemory]:
         if self._lender.in_transaction():
-            raise TransactionError("whole memories are read outside of transactions: end this one first")
+            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
         for page in self._lender.iterate(lambda session: transferring.pages(session, self.namespace, past=past)):
             yield from page
 

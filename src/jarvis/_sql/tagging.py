@@ -32,7 +32,7 @@ UPDATE past_tags SET (instant, made) = (
 _NAME = "(SELECT name FROM names WHERE {{{{here}}}} AND id = {})"
 _STORED = f"""
 SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
-    {_NAME.format("entity_type")}, instant, {{}} FROM {{}} ORDER BY row
+    {_NAME.format("entity_type")}, instant, {{}} FROM {{}} WHERE {{{{here}}}} ORDER BY row
 """
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import operator
 import os
 import struct
 from typing import TYPE_CHECKING, Any
@@ -16,56 +15,81 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._disk import files
-from jarvis._sql import registry, tables
-from jarvis._sql.side_tables import described
+from jarvis._sql import registry, tables, verifying
 from jarvis._sqlite import cipher, creation, engine, schema
-from jarvis.model.record import Encoded, check_stored, creation_of
+from jarvis.errors import CorruptStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from jarvis._sql.side_tables import SideTable
+    from jarvis._sql.session import Session
 
-_NAME = "(SELECT name FROM names WHERE id = {})"
-_ROWS = f"""
-SELECT row, {_NAME.format("namespace")}, id, {_NAME.format("category")}, key, {_NAME.format("entity_type")}, entity_id,
-    instant, version, {{columns}}, body, checksum FROM {{table}} ORDER BY row
-"""
-_COMMITS = "SELECT first, last, moment FROM commits ORDER BY last"
-_EVENTS = "SELECT number, made, namespace, change, id, category, key, version, count, checksum FROM events"
+
 _FIRST_CLOCK = "checksum, commit_number, made, names_generation"
 _SECOND_CLOCK = f"{_FIRST_CLOCK}, begins, ahead, fed_from"
 _THIRD_CLOCK = f"{_SECOND_CLOCK}, erasing"
 _CLOCK = f"{_THIRD_CLOCK}, generation, copied"
-_CHANGES = "SELECT ended, made, change, change_checksum FROM revisions"
+_TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger' ORDER BY name"
+_MOST = 100
 _WAL_HEADER = struct.Struct(">8I")  # https://sqlite.org/fileformat2.html#the_write_ahead_log
 _WAL_FRAME = struct.Struct(">6I")
 _WAL_MAGIC = 0x377F0682
 
 
 def verify(connection: apsw.Connection, path: str, *, encrypted: bool) -> None:
-    """Read the whole store and verify all of it; see `_compare`.
+    """Read the whole store and verify all of it; see `findings`.
 
     Raises:
         CorruptStoreError: the store is damaged.
         apsw.Error: a page could not be read.
     """
-    try:
-        _compare(connection, path, cipher.RESERVED_BYTES if encrypted else engine.RESERVED_BYTES)
-    except UnicodeDecodeError:  # it carries stored text
-        raise engine.corrupt(path, "a text is no text") from None
+    for finding in findings(connection, encrypted=encrypted, looked_at=lambda: None, most=1):
+        raise engine.corrupt(path, finding)
 
 
-def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
+def findings(
+    connection: apsw.Connection, *, encrypted: bool, looked_at: Callable[[], object], most: int
+) -> Iterator[str]:
     """Compare structure and indexes with the rows, each row with its checksum, and the side tables with the bodies.
 
     O(store), about 15 µs an entry.
+
+    Args:
+        connection: of a store of any version, at one moment.
+        encrypted: whether the store is.
+        looked_at: is called for each state.
+        most: how many contradictions of tables and indexes are told, at most.
+
+    Raises:
+        apsw.Error: a page could not be read.
     """
+    try:
+        yield from _findings(connection, cipher.RESERVED_BYTES if encrypted else engine.RESERVED_BYTES, looked_at, most)
+    except UnicodeDecodeError:  # it carries stored text
+        yield "a text is no text"
+
+
+def all_findings(session: Session, looked_at: Callable[[], object]) -> Iterator[str]:
+    """Yield what `findings` yields, and what else other programs may have done, as long as pages can be read."""
+    driver: Any = session.driver
+    connection: apsw.Connection = driver.raw
+    with session.standing_still():
+        try:
+            is_sealed = connection.reserve_bytes() == cipher.RESERVED_BYTES
+            yield from findings(connection, encrypted=is_sealed, looked_at=looked_at, most=_MOST)
+            yield from verifying.chains(session, session.clock_seen().begins)
+            for (name,) in connection.execute(_TRIGGERS):
+                yield f"it has the trigger {name!r} of another program"
+        except (apsw.CorruptError, apsw.IOError, CorruptStoreError):
+            yield "a page fails its checksum or its structure is broken"
+
+
+def _findings(connection: apsw.Connection, reserved: int, looked_at: Callable[[], object], most: int) -> Iterator[str]:
     if connection.reserve_bytes() != reserved:
-        raise engine.corrupt(path, "its pages carry no checksums")
-    for (finding,) in connection.execute("PRAGMA integrity_check(1)").fetchall():
+        yield "its pages carry no checksums"
+    for (finding,) in connection.execute(f"PRAGMA integrity_check({most})").fetchall():
         if finding != "ok":
-            raise engine.corrupt(path, "its tables and indexes contradict each other")
+            yield "its tables and indexes contradict each other"
     version = schema.read_mark(connection)[1]
     has_past, has_expiry = version >= tables.FIRST_WITH_PAST, version >= schema.FIRST_WITH_EXPIRY
     since = (("expires", schema.FIRST_WITH_EXPIRY), ("packed", schema.FIRST_WITH_PACKED))
@@ -74,82 +98,22 @@ def _compare(connection: apsw.Connection, path: str, reserved: int) -> None:
         creation.tell(connection)
     columns = f"{columns}, {'created' if version >= schema.FIRST_WITH_CREATION else creation.COMPUTED}"
     sides = [side for side in registry.SIDE_TABLES if side.tables[0].since <= version]
-    _compare_states(connection, path, _ROWS.format(table="entries", columns=f"NULL, NULL, {columns}"), sides)
+
+    def each(sql: str) -> Iterator[Any]:
+        return connection.execute(engine.DIALECT.say(sql))
+
+    for table in ("entries", "revisions") if has_past else ("entries",):
+        is_past = table == "revisions"
+        sql = verifying.rows(table, columns, is_past=is_past)
+        yield from verifying.states(each, sql, sides, looked_at, is_past=is_past)
     if has_past:
-        of_past = _ROWS.format(table="revisions", columns=f"ended, made, {columns}")
-        _compare_states(connection, path, of_past, sides, is_past=True)
-        for ended, made, change, checksum in connection.execute(_CHANGES):
-            if tables.change_checksum(ended, made, change) != checksum:
-                raise engine.corrupt(path, "a change does not match its checksum")
-        _compare_commits(connection, path)
-        for *fields, checksum in connection.execute(_EVENTS):
-            if tables.event_checksum(tuple(fields)) != checksum:
-                raise engine.corrupt(path, "an event does not match its checksum")
+        yield from verifying.past(each, schema.last_commit(connection))
     earlier = _THIRD_CLOCK if has_expiry else _SECOND_CLOCK if has_past else _FIRST_CLOCK
     clock_columns = _CLOCK if version >= schema.FIRST_WITH_GENERATION else earlier
     clocks: list[Any] = connection.execute(f"SELECT {clock_columns} FROM clock").fetchall()
     for checksum, *clock in clocks:
         if tables.clock_checksum(tuple(clock)) != checksum:
-            raise engine.corrupt(path, "its clock does not match its checksum")
-
-
-def _compare_commits(connection: apsw.Connection, path: str) -> None:
-    before = moved = 0
-    for first, last, moment in connection.execute(_COMMITS):
-        if not before < first <= last or moment < moved:
-            raise engine.corrupt(path, "its transactions contradict each other")
-        before, moved = last, moment
-    if before > schema.last_commit(connection):
-        raise engine.corrupt(path, "its table of transactions has commits that are missing")
-
-
-def _compare_states(
-    connection: apsw.Connection, path: str, sql: str, sides: list[SideTable], *, is_past: bool = False
-) -> None:
-    statements = ((side, side.stored(is_past=is_past)) for side in sides)
-    stored = [
-        (side, _Grouped(connection.execute(engine.DIALECT.say(rows)))) for side, rows in statements if rows is not None
-    ]
-    for *fields, ended, made, expires, packed, created, body, checksum in connection.execute(sql):
-        content = (*fields, expires) if expires is not None else tuple(fields)
-        if tables.row_checksum(content, body, packed) != checksum:
-            raise engine.corrupt(path, "an entry does not match its checksum")
-        row, namespace, entry_id, category, key, entity_type, entity_id, instant, version = fields
-        try:
-            stored_body = check_stored(body, packed)
-        except ValueError:
-            raise engine.corrupt(path, "an entry cannot be decoded") from None
-        if created != creation_of(stored_body, instant):
-            raise engine.corrupt(path, "the moment of a creation is not the one of its entry")
-        entry = described(entry_id, category, key, stored_body.tags, entity_type, entity_id, version, (instant, row))
-        encoded = Encoded(body.encode(), packed, instant)
-        for side, rows in stored:
-            finding = side.verify(namespace, entry, encoded, (ended, made) if is_past else None, rows.of(row))
-            if finding is not None:
-                raise engine.corrupt(path, finding)
-    for side, rows in stored:
-        if not rows.is_over():
-            raise engine.corrupt(path, f"it has {side.tables[0].counted or side.tables[0].name} that no entry has")
-
-
-class _Grouped:
-    """Groups rows that have the same first column, by which they are ordered."""
-
-    def __init__(self, rows: Iterator[tuple[Any, ...]]) -> None:
-        self._groups = itertools.groupby(rows, operator.itemgetter(0))
-        self._next = next(self._groups, None)
-
-    def of(self, first: int) -> list[tuple[Any, ...]]:
-        """Return the next group if its first column has this value, else no rows."""
-        if self._next is None or self._next[0] != first:
-            return []
-        rows = list(self._next[1])
-        self._next = next(self._groups, None)
-        return rows
-
-    def is_over(self) -> bool:
-        """Tell whether there are no more."""
-        return self._next is None
+            yield verifying.BAD_CLOCK
 
 
 def seal(connection: apsw.Connection) -> None:

@@ -34,6 +34,18 @@ class Salvaged(NamedTuple):
     lost: list[LostMemory]
 
 
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verification found.
+
+    Attributes:
+        states: how many states of memories were read, present and past.
+        problems: what is wrong, each with the number of times; empty if the store is sound.
+    """
+
+    states: int
+    problems: dict[str, int]
+
+
 class RepairReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a repair brought back.
 

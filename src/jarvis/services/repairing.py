@@ -1,4 +1,4 @@
-"""Brings what is left of a damaged store into a new one."""
+"""Finds out whether a store is sound, and brings what is left of a damaged one into a new one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,38 @@ import contextlib
 import itertools
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from jarvis.backend_registry import ask
-from jarvis.capabilities import Salvages
+from jarvis.capabilities import Salvages, Verifies
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, StoreAccessError
 from jarvis.model.portable import WholeMemory
 from jarvis.model.recompression import Progress
-from jarvis.model.salvaged import LostMemory, RepairReport
+from jarvis.model.salvaged import LostMemory, RepairReport, Verification
 from jarvis.services import transferring
 from jarvis.services.bulk import without_collection
 from jarvis.storage_backend import StorageBackend
+
+
+def verify(backend: StorageBackend, progress: Progress | None) -> Verification:
+    """Return what is wrong with a store; see `Store.verify`."""
+    states = 0
+
+    def looked_at() -> None:
+        nonlocal states
+        states += 1
+        if progress is not None and states % transferring.AT_ONCE == 0:
+            progress(states, max(states, total))
+
+    store = ask(backend, Verifies)
+    parts = transferring.handles(backend, transferring.namespaces_of(backend))
+    total = 0 if progress is None else transferring.count(parts)
+    problems = dict(Counter(store.findings(looked_at)))
+    if progress is not None:
+        progress(states, states)
+    return Verification(states=states, problems=problems)
 
 
 def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> RepairReport:

@@ -22,7 +22,7 @@ from jarvis.model.options import AnySource, KeySources, checked, sources_of
 from jarvis.model.query import MemoryQuery, asked_limit
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
-from jarvis.model.salvaged import RepairReport
+from jarvis.model.salvaged import RepairReport, Verification
 from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
 from jarvis.services import backups, erasure, expiry, exporting, repairing, transferring
 from jarvis.services.bulk import ids_of
@@ -266,6 +266,33 @@ class Store:
             TransactionError: the calling thread has a transaction open.
         """
         return transferring.digest_of(exporting.parts_of(self.backend, None), checked("progress", progress))
+
+    def verify(self, *, progress: Progress | None = None) -> Verification:
+        """Read all of the store, and compare it with its checksums, its indexes, and what its history and feed say.
+
+        Opening a store does that when another program wrote to it; this verb does it whenever it is asked. What other
+        programs did with right checksums of pages is found as well: rows that were changed, added or deleted, and
+        triggers. But nothing tells of a row that another program deleted if it had no tag and was never changed.
+
+        Args:
+            progress: is called with (done, total) now and then.
+
+        Returns:
+            How much was read, and what is wrong. `repair` takes what is sound into a new store.
+
+        Raises:
+            CorruptStoreError: the store is too damaged to be opened.
+            TransactionError: the calling thread has a transaction open.
+            UnsupportedError: the backend verifies nothing.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> _ = memory.set_user_preference("theme", {"mode": "dark"})
+        >>> memory.store.verify()
+        Verification(states=1, problems={})
+        """
+        return repairing.verify(self.backend, checked("progress", progress))
 
     def repair(self, to: str | os.PathLike[str], *, progress: Progress | None = None) -> RepairReport:
         """Make a new store of all that can be read of this damaged one, which need not open and is not touched.
