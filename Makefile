@@ -20,7 +20,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $(READY)
 
-demo: $(READY)  ## learn this machine, remember it in another process, survive kill -9, share a server
+demo: $(READY)  ## learn this machine, remember it in another process, survive kill -9, move, share a server
 	$(BIN)/python examples/demo.py
 
 test: $(READY)  ## all tests, in minutes

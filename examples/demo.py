@@ -1,4 +1,4 @@
-"""The main job: learn this machine, remember it in another process, survive ``kill -9``, go back, forget, seal, share.
+"""The main job: learn this machine, remember it in another process, survive, go back, forget, move, seal, share.
 
 python examples/demo.py                everything, in a temporary directory
 python examples/demo.py learn STORE    the first chapter alone, in a directory or at a URL; then: remember STORE
@@ -19,14 +19,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from jarvis.errors import KeyUnavailableError, WrongKeyError
+from jarvis.errors import CorruptStoreError, KeyUnavailableError, WrongKeyError
 from jarvis.keys import EnvironmentKey, Passphrase, new_key
+from jarvis.moving import migrate, repair
 from jarvis.persistent_memory import MemoryModule
 
 TOOLS = ("python3", "git", "make", "gcc", "node", "ssh", "curl", "tar", "sqlite3", "docker", "rg", "vim")
@@ -189,8 +191,50 @@ def forget(directory: str) -> None:
             sys.exit("what was erased is still there")
 
 
+def move(directory: str) -> None:
+    """Chapter six: move the store through every backend and back, then damage a copy of it and repair that."""
+    with ExitStack() as stack:
+        there = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jarvis-demo-moved-")))
+        memory = stack.enter_context(MemoryModule(storage_dir=directory))
+        stations: list[MemoryModule] = [memory]
+        url = _a_server(stack)
+        if url is not None:
+            stations.append(MemoryModule(url))
+        stations.append(MemoryModule(storage_dir=there / "json", backend_type="json"))
+        stations.append(MemoryModule(storage_dir=there / "back"))
+        for one, other in pairwise(stations):
+            report = migrate(one, other)
+            console.print(
+                f"{one.backend.name} to {other.backend.name}: {report.memories} memories, {report.digest[:16]}…"
+            )
+            if report.digest != memory.store.digest():
+                sys.exit("something was changed on the way")
+        exports = [station.store.export(there / f"{number}.jsonl") for number, station in enumerate(stations)]
+        same = len({report.checksum for report in exports}) == 1
+        console.print(
+            f"their {len(exports)} exports are [bold]{'equal' if same else 'NOT equal'}[/bold], byte for byte"
+        )
+        memory.shutdown()
+        (there / "damaged").mkdir()
+        whole = Path(directory, "memory.db").read_bytes()
+        middle = len(whole) // 2 // 4096 * 4096
+        damaged = whole[:middle] + os.urandom(4096) + whole[middle + 4096 :]
+        (there / "damaged" / "memory.db").write_bytes(damaged)
+        (there / "damaged" / "memory.db").chmod(0o600)
+        try:
+            MemoryModule(storage_dir=there / "damaged").count_memories()
+        except CorruptStoreError as error:
+            console.print(f"a copy with a broken page: {type(error).__name__}")
+        repaired = repair(there / "damaged", there / "repaired")
+        known = memory.count_memories()
+        left = MemoryModule(storage_dir=there / "repaired").count_memories()
+        console.print(f"repaired: [bold]{left} of {known}[/bold] memories, and {len(repaired.lost)} named as lost")
+        if not same or left + len(repaired.lost) < known:
+            sys.exit("the store was not moved, or not repaired")
+
+
 def seal(directory: str) -> None:
-    """Chapter six: encrypt the store, search its bytes, try a wrong key, change the key, and open it again."""
+    """Chapter seven: encrypt the store, search its bytes, try a wrong key, change the key, and open it again."""
     os.environ["JARVIS_DEMO_KEY"] = new_key()
     store = Path(directory, "memory.db")
     with MemoryModule(storage_dir=directory) as memory:
@@ -225,17 +269,24 @@ def seal(directory: str) -> None:
 
 
 def share(_: str) -> None:
-    """Chapter seven: the same program on a PostgreSQL server, of which two processes write at once."""
+    """Chapter eight: the same program on a PostgreSQL server, of which two processes write at once."""
+    with ExitStack() as stack:
+        url = _a_server(stack)
+        if url is not None:
+            for chapter in ("learn", "remember"):
+                subprocess.run([sys.executable, __file__, chapter, url], check=True)
+            _kill_writers(url, 2)
+
+
+def _a_server(stack: ExitStack) -> str | None:
+    """Return the URL of an empty database, until the stack ends; None if no package has a server for this machine."""
     sys.path.insert(0, str(Path(__file__).parent.parent))
     from tests.postgresql import a_database, programs
 
     if programs() is None:
         console.print("skipped: there is no PostgreSQL server in a package for this machine")
-        return
-    with a_database(syncs=True) as url:
-        for chapter in ("learn", "remember"):
-            subprocess.run([sys.executable, __file__, chapter, url], check=True)
-        _kill_writers(url, 2)
+        return None
+    return stack.enter_context(a_database(syncs=True))
 
 
 def _digest(memory: MemoryModule) -> str:
@@ -342,6 +393,7 @@ CHAPTERS = {
     "survive": survive,
     "go-back": go_back,
     "forget": forget,
+    "move": move,
     "seal": seal,
     "share": share,
 }
@@ -353,7 +405,7 @@ def main() -> None:
         CHAPTERS[sys.argv[1]](sys.argv[2])
     elif len(sys.argv) == 1:
         with tempfile.TemporaryDirectory(prefix="jarvis-demo-") as directory:
-            chapters = ("learn", "remember", "survive", "go-back", "forget", "seal", "share")
+            chapters = ("learn", "remember", "survive", "go-back", "forget", "move", "seal", "share")
             for number, chapter in enumerate(chapters, start=1):
                 console.rule(f"{number}. {chapter}")
                 subprocess.run([sys.executable, __file__, chapter, directory], check=True)

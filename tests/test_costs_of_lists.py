@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,17 @@ def _made(memory: MemoryModule) -> str:
 def _within(memory: MemoryModule, namespaces: list[str]) -> None:
     with memory.transaction(namespaces=namespaces):
         memory.create_memory("made", "k", {}, "t")
+
+
+def _exported(memory: MemoryModule, **options: Any) -> Path:
+    assert isinstance(memory.backend, SQLiteBackend)
+    path = memory.backend.db_path.with_name("exported")
+    memory.store.export(path, overwrite=True, **options)
+    return path
+
+
+def _imported(memory: MemoryModule, namespaces: list[str]) -> None:
+    memory.store.import_(_exported(memory, category="made"), namespaces=namespaces, on_conflict="skip")
 
 
 def _of_each(verb: str, *others: str) -> list[Case]:
@@ -79,6 +91,11 @@ CASES: list[Case] = [
     ("create_memories items", 2_000, lambda memory, n: memory.create_memories(_ITEMS[:n])),
     ("upsert_memories items", 2_000, lambda memory, n: memory.upsert_memories(_ITEMS[:n])),
     ("transaction namespaces", 1_000, lambda memory, n: _within(memory, _KEYS[:n])),
+    ("export tags", MAX_TAGS, lambda memory, n: _exported(memory, tags=_TAGS[:n])),
+    ("export keys", MAX_NAMED, lambda memory, n: _exported(memory, keys=_KEYS[:n])),
+    ("export where", 5_000, lambda memory, n: _exported(memory, where={"n": {"$in": _NUMBERS[:n]}})),
+    ("export namespaces", 1_000, lambda memory, n: _exported(memory, namespaces=_KEYS[:n])),
+    ("import_ namespaces", 1_000, lambda memory, n: _imported(memory, _KEYS[:n])),
 ]
 
 

@@ -57,6 +57,17 @@ def test_the_demo_goes_back(tmp_path: Path) -> None:
     assert "create by settings_page, update by daylight_guesser, undo by settings_page" in shown
 
 
+def test_the_demo_moves_and_repairs(tmp_path: Path) -> None:
+    _run("demo.py", "learn", str(tmp_path))
+    shown = re.sub(r"\s+", " ", _run("demo.py", "move", str(tmp_path)))
+
+    assert "json to sqlite" in shown
+    assert "are equal, byte for byte" in shown
+    assert "a copy with a broken page: CorruptStoreError" in shown
+    assert re.search(r"repaired: \d+ of \d+ memories", shown)
+    assert programs() is None or "sqlite to postgresql" in shown
+
+
 def test_the_demo_forgets_for_good(tmp_path: Path) -> None:
     _run("demo.py", "go-back", str(tmp_path))
 

@@ -17,7 +17,6 @@ from jarvis._sql.reading import Clock
 from jarvis._sql.select import LIVE
 from jarvis._sql.session import Session
 from jarvis.capabilities import Compresses, Erases, Slides, Verifies
-from jarvis.errors import TransactionError
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Erased, Search
 from jarvis.model.options import Compression, Durability
@@ -167,8 +166,7 @@ class PostgreSQLBackend(SQLBackend):
         return sum(super(PostgreSQLBackend, handle).mend_dates(signature) for handle in handles)
 
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
-        if self._server.in_transaction():
-            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
+        self._check_outside()
         for name in self._namespaces():
             yield from self._server.at(name).iterate(partial(verifying.findings, looked_at=looked_at))
 

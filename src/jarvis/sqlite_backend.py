@@ -28,7 +28,6 @@ from jarvis.capabilities import (
     TellsVersion,
     Verifies,
 )
-from jarvis.errors import TransactionError
 from jarvis.keys import KeySource
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Search
@@ -153,8 +152,7 @@ class SQLiteBackend(SQLBackend):
         return backup.back_up(self._database, check_utf8(directory, "directory"))
 
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
-        if self._database.in_transaction():
-            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
+        self._check_outside()
         yield from self._database.iterate(partial(verification.all_findings, looked_at=looked_at))
 
     def salvage(self) -> Salvaged:

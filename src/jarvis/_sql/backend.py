@@ -340,8 +340,7 @@ class SQLBackend(SelectingBackend):
         return None if begins is None else datetime_of(begins)
 
     def whole_memories(self, *, past: bool) -> Iterator[WholeMemory]:
-        if self._lender.in_transaction():
-            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
+        self._check_outside()
         for page in self._lender.iterate(lambda session: transferring.pages(session, self.namespace, past=past)):
             yield from page
 
@@ -389,6 +388,10 @@ class SQLBackend(SelectingBackend):
             task_id=task_id,
             reason=reason,
         )
+
+    def _check_outside(self) -> None:
+        if self._lender.in_transaction():
+            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
 
     def _look_after(self, session: Session) -> None:
         """Maintain the store; called now and then, after a change in its transaction."""

@@ -23,11 +23,9 @@ from typing import NamedTuple
 import msgspec
 
 from jarvis._disk import files
-from jarvis.codec.instants import datetime_of
-from jarvis.codec.nesting import decoder_of
 from jarvis.errors import CorruptExportError, StoreAccessError, StoreTooNewError
 from jarvis.model.entry import check_namespace
-from jarvis.model.portable import WholeMemory, instant_at
+from jarvis.model.portable import WholeMemory, decode_whole, moment_at
 from jarvis.model.transfers import DamagedLine
 
 FORMAT = 1
@@ -36,7 +34,6 @@ _CRC = b',"crc":"'
 _CRC_BYTES = len(_CRC) + len('12345678"}')
 _END = b'{"memories":'
 _encode = msgspec.json.Encoder().encode
-_decode = decoder_of(WholeMemory)
 
 
 class Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,7 +52,7 @@ class Header(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def since(self) -> datetime | None:
         """The moment of `known_since`; raise ValueError if it is none."""
-        return None if self.known_since is None else datetime_of(instant_at(self.known_since))
+        return None if self.known_since is None else moment_at(self.known_since)
 
 
 class End(msgspec.Struct, forbid_unknown_fields=True):
@@ -208,7 +205,7 @@ def _is_edited(line: bytes) -> bool:
 
 def _decoded(text: bytes) -> WholeMemory:
     try:
-        whole = _decode(text)
+        whole = decode_whole(text)
     except UnicodeDecodeError:
         raise ValueError("is no UTF-8") from None
     check_namespace(whole.namespace)

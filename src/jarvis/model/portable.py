@@ -204,6 +204,9 @@ class WholeMemory(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
         return self.lost is not None if last is None else (last.expires or now + 1) <= now
 
 
+decode_whole = decoder_of(WholeMemory)
+"""Returns the memory in JSON; raises ValueError if it is malformed."""
+
 # --- from stored forms -------------------------------------------------------------------------------
 
 
@@ -276,6 +279,11 @@ def portable(entry: MemoryEntry) -> PortableEntry:
 def instant_at(text: str) -> int:
     """Return the instant of an ISO 8601 text; raise ValueError if it is none."""
     return instant_of(parse_moment(datetime, text))
+
+
+def moment_at(text: str) -> datetime:
+    """Return the moment of an ISO 8601 text, in UTC; raise ValueError if it is none."""
+    return datetime_of(instant_at(text))
 
 
 def text_at(instant: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jarvis.backend_registry import ask
 from jarvis.capabilities import Salvages, Verifies
-from jarvis.errors import DuplicateEntryError, InvalidEntryError, StoreAccessError
+from jarvis.errors import DuplicateEntryError, InvalidEntryError, StoreAccessError, translated
 from jarvis.model.portable import WholeMemory
 from jarvis.model.recompression import Progress
 from jarvis.model.salvaged import LostMemory, RepairReport, Verification
@@ -51,6 +51,10 @@ def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> Repa
         pass
     except NotADirectoryError:
         raise StoreAccessError(to, "is no directory") from None
+    except StoreAccessError:
+        raise
+    except OSError as error:
+        raise translated(to, error, "find the directory") from error
     salvaged = damaged.salvage()
     lost = {*salvaged.lost}
     part = to.with_name(f".{to.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
@@ -69,7 +73,10 @@ def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> Repa
                     if progress is not None:
                         progress(memories, len(salvaged.memories))
         target.shutdown()
-        os.rename(part, to)
+        try:
+            os.rename(part, to)
+        except OSError as error:
+            raise translated(to, error, "make the directory") from error
     except BaseException:
         with contextlib.suppress(Exception):
             target.shutdown()

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from jarvis._calls.arguments import plain_text as text_of
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
@@ -235,7 +236,7 @@ class Store:
             StoreTooNewError: a newer version wrote it.
             StoreFullError: the disk is full; call it again when there is room.
         """
-        if on_conflict not in get_args(OnConflict):
+        if text_of(on_conflict) not in get_args(OnConflict):
             raise InvalidSettingError(f"on_conflict: takes one of {', '.join(get_args(OnConflict))}")
         self._gates.here.check(self.backend)
         source: Path = checked("path", path)
