@@ -34,6 +34,7 @@ SECTIONS = {
     "compression": "Compression",
     "caching": "The cache",
     "postgresql": "PostgreSQL",
+    "moving": "Export, import, verification and repair",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")
 CHARTED_AT = 10_000

@@ -66,12 +66,12 @@ class Import:
             self._look(dry=dry)
         if not dry:
             done = 0
-            with without_collection():
-                for backend, batch in self._batches():
+            for backend, batch in self._batches():
+                with without_collection():
                     self._put(backend, batch)
-                    done += len(batch)
-                    if progress is not None:
-                        progress(done, self._checked.memories)
+                done += len(batch)
+                if progress is not None:
+                    progress(done, self._checked.memories)
         return ImportReport(**self._count, damaged=tuple(itertools.starmap(DamagedLine, sorted(self._damaged.items()))))
 
     def _taken_over(self) -> tuple[bool, datetime | None]:
