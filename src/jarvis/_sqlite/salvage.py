@@ -23,16 +23,15 @@ from jarvis.model.revision import REMOVALS, Signature
 from jarvis.model.salvaged import LostMemory, Salvaged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jarvis._sqlite.vault import Vault
     from jarvis.encryption.data_key import DataKey
 
 _LEAF, _INDEX_LEAF, _INDEX_INNER = 0x0D, 0x0A, 0x02
 _FIRST_PAGE_HEADER = 100
-_MOST_CELLS = 20_000
+_MOST_CELLS, _ENOUGH = 20_000, 3
 _ENTRY_COLUMNS, _REVISION_COLUMNS = 14, 18
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes by serial type
+_FLOAT, _RESERVED = 7, (10, 11)
 _CONSTANTS: dict[int, int | None] = {0: None, 8: 0, 9: 1}
 _decode_change = msgspec.json.Decoder(Signature).decode
 
@@ -170,7 +169,10 @@ class _Rows:
         return ("", entry_id), None
 
     def _read(self, number: int) -> None:
-        """Read the cells of a page that may be rows of a table or of the indexes of names and ids."""
+        """Read the cells of a page that may be rows of a table or of the indexes of names and ids.
+
+        A page belongs to one table or index: if its first cells are of another index, so are the others.
+        """
         try:
             page = self._pages.page(number)
         except _DamagedError:
@@ -179,18 +181,20 @@ class _Rows:
         kind = page[start]
         if kind not in (_LEAF, _INDEX_LEAF, _INDEX_INNER):
             return
-        head = start + (12 if kind == _INDEX_INNER else 8)
+        head, others = start + (12 if kind == _INDEX_INNER else 8), 0
         for cell in range(min(int.from_bytes(page[start + 3 : start + 5]), _MOST_CELLS)):
             at = int.from_bytes(page[head + 2 * cell : head + 2 * cell + 2])
             try:
                 if kind == _LEAF:
                     self._take_row(*self._record(page, at, is_table=True))
-                else:
-                    self._take_key(self._record(page, at + (4 if kind == _INDEX_INNER else 0), is_table=False)[1])
+                elif not self._take_key(self._record(page, at + (4 if kind == _INDEX_INNER else 0), is_table=False)[1]):
+                    others += 1
+                    if others == _ENOUGH:
+                        return
             except (_DamagedError, IndexError, UnicodeDecodeError):
                 continue
 
-    def _take_row(self, row: int, values: Row) -> None:
+    def _take_row(self, row: int, values: list[Any]) -> None:
         kinds = [type(value) for value in values]
         if len(values) == 2 and kinds[1] is str:
             self._names[row].add(values[1])
@@ -199,14 +203,17 @@ class _Rows:
         elif kinds[1:5] == [int, str, int, int] and 15 <= len(values) <= _REVISION_COLUMNS:
             self._revisions.append((row, (*values, *[None] * (_REVISION_COLUMNS - len(values)))))
 
-    def _take_key(self, values: Row) -> None:
+    def _take_key(self, values: list[Any]) -> bool:
         kinds = [type(value) for value in values]
         if kinds == [str, int]:  # the index of names
             self._names[values[1]].add(values[0])
         elif kinds == [int, str, int]:  # that of ids
             self._known.add((values[0], values[1], values[2]))
+        else:
+            return False
+        return True
 
-    def _record(self, page: bytes, at: int, *, is_table: bool) -> tuple[int, Row]:
+    def _record(self, page: bytes, at: int, *, is_table: bool) -> tuple[int, list[Any]]:
         """Return the number of a row, 0 in an index, and its values."""
         size, at = _varint(page, at)
         row = 0
@@ -223,7 +230,7 @@ class _Rows:
             payload = page[at : at + local] + self._overflow(page[at + local : at + local + 4], size - local)
         if len(payload) < size:
             raise _DamagedError
-        return row, tuple(_values(payload))
+        return row, _values(payload)
 
     def _overflow(self, pointer: bytes, size: int) -> bytes:
         """Return the rest of a value, which lies on pages of its own."""
@@ -251,24 +258,29 @@ def _ending(ended: int, made: int, change: str, checksum: int) -> Ending | None:
     return Ending(operation, text_at(made), *author)
 
 
-def _values(payload: bytes) -> Iterator[Any]:
-    """Yield the values of a record (https://sqlite.org/fileformat2.html#record_format)."""
+def _values(payload: bytes) -> list[Any]:
+    """Return the values of a record (https://sqlite.org/fileformat2.html#record_format)."""
     header, at = _varint(payload, 0)
     body = header
+    values: list[Any] = []
     while at < header:
-        kind, at = _varint(payload, at)
+        kind = payload[at]
+        at += 1
+        if kind >= 0x80:
+            kind, at = _varint(payload, at - 1)
         if kind in _CONSTANTS:
-            yield _CONSTANTS[kind]
+            values.append(_CONSTANTS[kind])
             continue
-        size = 8 if kind == 7 else _INTEGERS.get(kind, (kind - 12) // 2)
+        size = _INTEGERS[kind] if kind in _INTEGERS else 8 if kind == _FLOAT else (kind - 12) // 2
         part = payload[body : body + size]
-        if kind in (10, 11) or len(part) < size:
+        if kind in _RESERVED or len(part) < size:
             raise _DamagedError
         body += size
         if kind in _INTEGERS:
-            yield int.from_bytes(part, signed=True)
+            values.append(int.from_bytes(part, signed=True))
         else:
-            yield part.decode() if kind % 2 and kind != 7 else part
+            values.append(part.decode() if kind % 2 and kind != _FLOAT else part)
+    return values
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -67,9 +67,10 @@ def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> Repa
                 (into,) = transferring.handles(target, [name])
                 while batch := list(itertools.islice(group, transferring.AT_ONCE)):
                     stored = _put(into, batch)
-                    lost |= {LostMemory(name, whole.id) for whole in batch if whole not in stored}
+                    if len(stored) < len(batch):
+                        lost |= {LostMemory(name, each) for each in {whole.id for whole in batch} - stored}
                     memories += len(stored)
-                    past += sum(len(whole.past) for whole in stored)
+                    past += sum(len(whole.past) for whole in batch if whole.id in stored)
                     if progress is not None:
                         progress(memories, len(salvaged.memories))
         target.shutdown()
@@ -85,10 +86,10 @@ def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> Repa
     return RepairReport(path=to, memories=memories, past_states=past, lost=tuple(sorted(lost)))
 
 
-def _put(into: StorageBackend, batch: Sequence[WholeMemory]) -> Sequence[WholeMemory]:
-    """Store memories as new ones; return those that could be stored."""
+def _put(into: StorageBackend, batch: Sequence[WholeMemory]) -> set[str]:
+    """Store memories as new ones; return the ids of those that could be stored."""
     try:
         transferring.put(into, batch, None)
     except (DuplicateEntryError, InvalidEntryError):
-        return [whole for one in batch for whole in _put(into, [one])] if len(batch) > 1 else []
-    return batch
+        return set[str]().union(*(_put(into, [one]) for one in batch)) if len(batch) > 1 else set()
+    return {whole.id for whole in batch}
