@@ -284,11 +284,11 @@ def test_a_backup_of_what_is_damaged_is_not_acknowledged(tmp_path: Path, monkeyp
     memory = encrypted(tmp_path / "data")
     real = backup._verify
 
-    def damaged(database: Any, temporary: str, key: Any) -> None:
+    def damaged(database: Any, temporary: str, *rest: Any) -> None:
         with open(temporary, "r+b") as file:
             file.seek(-600, os.SEEK_END)
             file.write(b"\0" * 8)
-        real(database, temporary, key)
+        real(database, temporary, *rest)
 
     monkeypatch.setattr(backup, "_verify", damaged)
     with pytest.raises(CorruptStoreError):

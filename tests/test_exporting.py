@@ -23,6 +23,7 @@ from jarvis.errors import (
     InvalidSettingError,
     StoreAccessError,
     StoreError,
+    StoreFullError,
     StoreTooNewError,
     TransactionError,
 )
@@ -459,6 +460,29 @@ def test_an_import_that_breaks_off_goes_on(opens: Opens, exported: Path, monkeyp
     assert memory.store.import_(exported).unchanged == 2
     memory.store.export(exported.with_name("again.jsonl"))
     assert exported.read_bytes() == exported.with_name("again.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_an_import_onto_a_full_disk_goes_on_when_there_is_room(opens: Opens, tmp_path: Path, kind: str) -> None:
+    memory, other = opens("sqlite"), opens(kind)
+    memory.create_memories(
+        [{"category": "c", "key": str(n), "value": {"n": os.urandom(500).hex()}, "entity_type": ""} for n in range(900)]
+    )
+    memory.store.export(tmp_path / "all.jsonl")
+    other.bootstrap()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+    try:
+        with pytest.raises(StoreFullError):
+            other.store.import_(tmp_path / "all.jsonl")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    report = other.store.import_(tmp_path / "all.jsonl")
+
+    assert report.created + report.unchanged == 900
+    other.store.export(tmp_path / "again.jsonl")
+    assert (tmp_path / "all.jsonl").read_bytes() == (tmp_path / "again.jsonl").read_bytes()
 
 
 def test_a_store_that_keeps_no_history_takes_the_present(tmp_path: Path, exported: Path) -> None:

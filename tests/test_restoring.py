@@ -46,8 +46,15 @@ def test_a_backup_becomes_a_store_with_all_that_it_had(options: dict[str, Any], 
     before = content(tmp_path / "backup")
     memory.set_user_preference("later", {"n": 1})
 
-    path = restore_backup(tmp_path / "backup", tmp_path / "restored", keys=options.get("keys", ()))
+    told: list[tuple[int, int]] = []
+    path = restore_backup(
+        tmp_path / "backup",
+        tmp_path / "restored",
+        keys=options.get("keys", ()),
+        progress=lambda *numbers: told.append(numbers),
+    )
 
+    assert told[-1] == (5, 5)  # three memories and two past states
     assert path.parent == tmp_path / "restored"
     assert content(tmp_path / "backup") == before
     restored = MemoryModule(storage_dir=tmp_path / "restored", **options)

@@ -271,8 +271,10 @@ class BacksUp(Protocol):
     'memory.json'
     """
 
-    def back_up(self, directory: Path) -> Path:
+    def back_up(self, directory: Path, progress: Progress | None = None) -> Path:
         """Write the store into `directory`, and create that if it is absent; return the path of the copy.
+
+        `progress` is called with (done, total) now and then, while the copy is read again.
 
         Raises:
             StoreAccessError: the directory already has such a file.

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from jarvis.model.listing import Listing
     from jarvis.model.policies import CategoryPolicy
     from jarvis.model.portable import WholeMemory
+    from jarvis.model.recompression import Progress
     from jarvis.model.salvaged import Salvaged
 
 
@@ -388,9 +389,11 @@ class JSONBackend(SelectingBackend):
     def finish_erasing(self, ids: Collection[str]) -> Search | None:
         return self._store.finish_erasing(ids)
 
-    def back_up(self, directory: Path) -> Path:
+    def back_up(self, directory: Path, progress: Progress | None = None) -> Path:
         target = directory / self.file_path.name
-        self._store.copy(target)
+        count = self._store.copy(target)
+        if progress is not None:
+            progress(count, count)
         return target
 
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:

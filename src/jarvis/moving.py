@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jarvis.container import Container
 from jarvis.model.options import KeySources
+from jarvis.model.recompression import Progress
 from jarvis.model.salvaged import RepairReport
 from jarvis.model.transfers import MigrationReport
 from jarvis.persistent_memory import MemoryModule
@@ -27,7 +28,7 @@ def migrate(
     target: Place,
     *,
     plain_text: bool = False,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> MigrationReport:
     """Copy all memories of one store into another one, on any backends, and compare the two.
 
@@ -67,7 +68,9 @@ def migrate(
         return migrating.migrate(one.backend, other.backend, plain_text=plain_text, progress=progress)
 
 
-def restore_backup(path: str | Path, into: str | Path, *, keys: KeySources = ()) -> Path:
+def restore_backup(
+    path: str | Path, into: str | Path, *, keys: KeySources = (), progress: Progress | None = None
+) -> Path:
     """Make a store of a backup; return the path of its file.
 
     The whole backup is verified before, and the store is read again and compared. The backup is not changed. The store
@@ -77,6 +80,7 @@ def restore_backup(path: str | Path, into: str | Path, *, keys: KeySources = ())
         path: the directory of a backup that `store.back_up` made, or the one above its generations: then the newest.
         into: the directory of the store; it must hold none. To go back, move the damaged store away before.
         keys: key sources of an encrypted backup, besides those that its file of keys names.
+        progress: is called with (done, total) now and then.
 
     Raises:
         StoreMissingError: there is no backup.
@@ -101,16 +105,19 @@ def restore_backup(path: str | Path, into: str | Path, *, keys: KeySources = ())
     if newest:
         directory /= newest[0]
     with _in_directory(directory, create=False, read_only=True, keys=keys) as backup:
-        return backup.store.back_up(Path(into).expanduser())
+        return backup.store.back_up(Path(into).expanduser(), progress=progress)
 
 
-def repair(path: str | Path, to: str | Path, *, keys: KeySources = ()) -> RepairReport:
+def repair(
+    path: str | Path, to: str | Path, *, keys: KeySources = (), progress: Progress | None = None
+) -> RepairReport:
     """Make a new store of all that can be read of the damaged one in a directory: `Store.repair`, without opening it.
 
     Args:
         path: the directory of the damaged store.
         to: the directory of the new one: absent or empty.
         keys: key sources of an encrypted store, besides those that its file of keys names.
+        progress: is called with (done, total) now and then.
 
     Raises:
         StoreError: as `Store.repair`.
@@ -124,7 +131,7 @@ def repair(path: str | Path, to: str | Path, *, keys: KeySources = ()) -> Repair
     >>> repair(directory + "/store", directory + "/new").memories
     1
     """
-    return _in_directory(Path(path).expanduser(), keys=keys).store.repair(to)
+    return _in_directory(Path(path).expanduser(), keys=keys).store.repair(to, progress=progress)
 
 
 @contextlib.contextmanager

@@ -148,8 +148,8 @@ class SQLiteBackend(SQLBackend):
 
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 
-    def back_up(self, directory: Path) -> Path:
-        return backup.back_up(self._database, check_utf8(directory, "directory"))
+    def back_up(self, directory: Path, progress: Progress | None = None) -> Path:
+        return backup.back_up(self._database, check_utf8(directory, "directory"), progress)
 
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
         self._check_outside()

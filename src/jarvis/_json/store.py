@@ -204,16 +204,18 @@ class Store:
         finally:
             self._gates.here.call = None
 
-    def copy(self, target: Path) -> None:
+    def copy(self, target: Path) -> int:
         """Write the last commit to `target`, marked as a copy, and read it again before it gets that name.
+
+        Return how many states it has.
 
         Raises:
             StoreError: the store cannot be read, the copy cannot be written, or differs from what was written.
         """
         with place_for_copy(target, (), self._timeout):
-            self._write_copy(str(target))
+            return self._write_copy(str(target))
 
-    def _write_copy(self, target: str) -> None:
+    def _write_copy(self, target: str) -> int:
         committed, temporary = self._committed(), files.temporary_path(target)
         data = _rendered(committed, msgspec.structs.replace(committed.clock, copied=COPY))
         with explaining(target, "write the backup"):
@@ -224,6 +226,8 @@ class Store:
                 if written != data:
                     raise StoreAccessError(target, "differs from what was written; nothing was kept, check the disk")
                 put_copy(temporary, target)
+                present = sum(len(room.records) for room in committed.rooms.values())
+                return present + sum(len(archive.states) for archive in committed.archives.values())
             finally:
                 with contextlib.suppress(OSError):
                     files.system.unlink(temporary)

@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     from jarvis._sqlite.pool import Lease
     from jarvis.encryption.data_key import DataKey
     from jarvis.encryption.envelope import Envelope
+    from jarvis.model.recompression import Progress
 
 _MANY_TRIES = 20
+_STEP = 2_000
+_STATES = "SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM revisions)"
 
 
-def back_up(database: Database, directory: Path) -> Path:
+def back_up(database: Database, directory: Path, progress: Progress | None) -> Path:
     """Write the present state of the store to a file of the same name in a directory; return its path.
 
     Readers and writers continue. The copy is encrypted like the store and gets its file of keys. Before it gets its
     name it is read again and verified as a whole, O(store). Meanwhile other writers of a store at that path wait.
+    `progress` is called with (states that were verified, all states).
 
     Raises:
         StoreAccessError: the directory already has such a file.
@@ -43,7 +47,7 @@ def back_up(database: Database, directory: Path) -> Path:
     with place_for_copy(target, beside, database.busy_timeout_seconds):
         try:
             for _ in range(_MANY_TRIES):
-                if _copied(database, *temporaries):
+                if _copied(database, *temporaries, progress):
                     _put(temporaries, (str(target), str(keys)))
                     return target
             raise StoreBusyError(
@@ -82,14 +86,23 @@ def _key_of(database: Database, session: Lease) -> tuple[DataKey | None, Envelop
     return keys if database.file.identity() == session.identity else None
 
 
-def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
+def _verify(database: Database, temporary: str, key: DataKey | None, progress: Progress | None) -> None:
     """Read the copy from the disk and verify all of it."""
+    done = total = 0
+
+    def looked_at() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None and (done % _STEP == 0 or done == total):
+            progress(done, total)
+
     try:
         written = engine.connect_read_only(
             temporary, key=key, immutable=True, checksums=True, busy_timeout_seconds=0, views=lambda _: ""
         )
         try:
-            verification.verify(written, database.path, encrypted=key is not None)
+            total = int(str(written.execute(_STATES).fetchall()[0][0]))
+            verification.verify(written, database.path, encrypted=key is not None, looked_at=looked_at)
         finally:
             written.close()
     except apsw.Error as error:
@@ -98,7 +111,7 @@ def _verify(database: Database, temporary: str, key: DataKey | None) -> None:
         raise CorruptStoreError(database.path, f"cannot be backed up: {error.problem}") from None
 
 
-def _copied(database: Database, temporary: str, keys: str) -> bool:
+def _copied(database: Database, temporary: str, keys: str, progress: Progress | None) -> bool:
     """Write the copy and its keys; False if the store was meanwhile replaced, or written while read without locks."""
     with database.snapshot() as session, files.explaining(temporary, "write the backup"):
         own_keys = _key_of(database, session)
@@ -132,7 +145,7 @@ def _copied(database: Database, temporary: str, keys: str) -> bool:
             raise engine.translated(temporary, error, "write the backup") from error
         if database.pool.is_disturbed(session):
             return False
-        _verify(database, temporary, key)
+        _verify(database, temporary, key, progress)
         files.sync_file(temporary)
     if key is not None:
         from jarvis.encryption.envelope import with_only

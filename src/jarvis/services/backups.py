@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, MarksCursors
 from jarvis.errors import InvalidSettingError, StoreAccessError
+from jarvis.model.recompression import Progress
 from jarvis.storage_backend import StorageBackend
 
 _NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
@@ -20,27 +22,43 @@ _OF_STORE = "store.txt"
 _MOST = 10_000
 
 
-def back_up(
-    backend: StorageBackend, root: Path, now: datetime, *, keep_daily: int | None, keep_weekly: int | None
-) -> Path:
+class Kept(NamedTuple):
+    """For how many days and weeks that have a backup the newest one is kept."""
+
+    daily: int | None
+    weekly: int | None
+
+    def checked(self) -> Kept:
+        """Return this; raise `InvalidSettingError` if a number is out of range."""
+        for name, number in (("keep_daily", self.daily), ("keep_weekly", self.weekly)):
+            if number is not None and (type(number) is not int or not 0 < number <= _MOST):
+                raise InvalidSettingError(f"{name}: takes a number from 1 to {_MOST:,}")
+        return self
+
+
+def back_up_into(backend: StorageBackend, directory: Path, progress: Progress | None) -> Path:
+    """Write a backup into a directory; return its path."""
+    store = ask(backend, BacksUp)
+    return store.back_up(directory) if progress is None else store.back_up(directory, progress)
+
+
+def back_up(backend: StorageBackend, root: Path, now: datetime, policy: Kept, progress: Progress | None) -> Path:
     """Write a backup into a directory of its own below `root`, and remove those that the policy does not keep.
 
     Raises:
         InvalidSettingError: a number is out of range.
         StoreAccessError: `root` has the backups of another store, or a backup of this second.
     """
-    for name, number in (("keep_daily", keep_daily), ("keep_weekly", keep_weekly)):
-        if number is not None and (type(number) is not int or not 0 < number <= _MOST):
-            raise InvalidSettingError(f"{name}: takes a number from 1 to {_MOST:,}")
+    policy.checked()
     _check_own(backend, root)
     directory = root / now.astimezone(UTC).strftime(_FORMAT)
     try:
-        path = ask(backend, BacksUp).back_up(directory)
+        path = back_up_into(backend, directory, progress)
     except BaseException:
         with contextlib.suppress(OSError):  # if it is empty
             directory.rmdir()
         raise
-    for name in {*generations(root)} - kept(generations(root), keep_daily or 0, keep_weekly or 0):
+    for name in {*generations(root)} - kept(generations(root), policy.daily or 0, policy.weekly or 0):
         shutil.rmtree(root / name, ignore_errors=True)
     return path
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 from jarvis._calls.arguments import plain_text as text_of
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
-from jarvis.capabilities import BacksUp, Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
+from jarvis.capabilities import Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
 from jarvis.errors import InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import check_namespace
@@ -78,6 +78,7 @@ class Store:
         *,
         keep_daily: int | None = None,
         keep_weekly: int | None = None,
+        progress: Progress | None = None,
     ) -> Path:
         """Write a copy of the store as it is now into `directory`, durably; return the copy's path.
 
@@ -91,6 +92,7 @@ class Store:
             directory: made if it is absent; without a policy it must not hold a backup yet.
             keep_daily: for how many days that have a backup the newest one is kept.
             keep_weekly: the same for weeks.
+            progress: is called with (done, total) now and then.
 
         Raises:
             InvalidSettingError: `keep_daily` or `keep_weekly` is no number from 1 up.
@@ -110,9 +112,11 @@ class Store:
         {'theme': {'mode': 'dark'}}
         """
         path: Path = checked("directory", directory)
+        told = checked("progress", progress)
         if keep_daily is None and keep_weekly is None:
-            return ask(self.backend, BacksUp).back_up(path)
-        return backups.back_up(self.backend, path, self._now(), keep_daily=keep_daily, keep_weekly=keep_weekly)
+            return backups.back_up_into(self.backend, path, told)
+        days = backups.Kept(keep_daily, keep_weekly)
+        return backups.back_up(self.backend, path, self._now(), days, told)
 
     def export(
         self,
