@@ -98,7 +98,6 @@ _USUAL_DIRECTORY = "~/.jarvis/memory"
 _USUAL_HISTORY = HistoryPolicy()
 
 Result = TypeVar("Result")
-Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
@@ -178,7 +177,7 @@ class MemoryModule:
         create: bool = True,
         retention: Sequence[RetentionRule] = (),
         policies: Sequence[CategoryPolicy] = (),
-        clock: Clock = utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         check_namespace(namespace)
         options = StoreOptions(
@@ -238,7 +237,7 @@ class MemoryModule:
         compression: Compression = "auto",
         retention: Sequence[RetentionRule] = (),
         policies: Sequence[CategoryPolicy] = (),
-        clock: Clock = utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> MemoryModule:
         """Return a memory with every capability whose store ends with it, or with the process: for tests and notebooks.
 
@@ -2245,7 +2244,7 @@ def _written(entry: MemoryEntry) -> int:
     return entry.position[1] if entry.position else 0
 
 
-def _time_of(clock: Clock) -> datetime:
+def _time_of(clock: Callable[[], datetime]) -> datetime:
     now = clock()
     if type(now) is datetime and now.tzinfo is UTC:
         return now

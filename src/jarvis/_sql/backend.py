@@ -16,7 +16,7 @@ from jarvis._sql.listing import NAMESPACES
 from jarvis._sql.listing import names as listing_names
 from jarvis._sql.names import ErasedError
 from jarvis._sql.past import PastView
-from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, Reader, can_be_looked_up
+from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Reader, can_be_looked_up
 from jarvis._sql.select import count, select
 from jarvis._sql.session import Session
 from jarvis._sql.shape import decides
@@ -126,7 +126,7 @@ class SQLBackend(SelectingBackend):
 
     # --- handles ---------------------------------------------------------------------------------
 
-    def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
+    def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
         sibling = object.__new__(type(self))
         sibling.__dict__.update(self.__dict__)
         if namespace is not None:

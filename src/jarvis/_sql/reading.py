@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
-Clock = Callable[[], datetime]
 
 _LIVE = LIVE.replace(":now", "?")
 READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ? AND {_LIVE}"
@@ -53,7 +52,7 @@ class Reader:
     A `clock` of None is the system's.
     """
 
-    def __init__(self, lender: Lender, namespace: str, clock: Clock | None) -> None:
+    def __init__(self, lender: Lender, namespace: str, clock: Callable[[], datetime] | None) -> None:
         self.lender, self.namespace, self.clock = lender, namespace, clock
 
     def now(self) -> int:
