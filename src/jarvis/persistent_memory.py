@@ -2055,7 +2055,7 @@ class MemoryModule:
             return listing.names(self.backend.list_names(listing))
         return listing.names(listing.collected(self._past(as_of).iterate(listing.query)))
 
-    def _seen(self, as_of: datetime | None) -> Past:
+    def _seen(self, as_of: datetime | None) -> StorageBackend | Past:
         return self.backend if as_of is None else self._past(as_of)
 
     def _past(self, as_of: datetime) -> Past:
