@@ -342,7 +342,7 @@ class Connection:
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""
-        return CorruptStoreError(self.path, f"is damaged: {finding}; restore the database from a backup")
+        return failures.damaged(self.path, finding)
 
     def govern(self, make: Callable[[str, int, str], str], role: str, namespace: int) -> None:
         """Run what `make` returns for a role, the number of a namespace and the schema, in one transaction."""

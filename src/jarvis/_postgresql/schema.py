@@ -217,7 +217,9 @@ def _version_and_seed(raw: psycopg.Connection[Any], path: str, schema: str) -> t
         ((version, seed),) = raw.execute(f"SELECT version, seed FROM {schema}.store").fetchall()
     except (psycopg.errors.UndefinedColumn, ValueError):
         raise StoreAccessError(
-            path, f"has tables of another program in the schema {schema}; nothing was done"
+            path,
+            f"has tables in the schema {schema} that are another program's, or no whole store of jarvis; nothing was "
+            "done. Drop or rename that schema, or restore the database from a backup",
         ) from None
     return version, seed
 

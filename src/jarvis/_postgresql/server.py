@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._postgresql.failures import LostConnectionError
+from jarvis._postgresql.failures import LostConnectionError, damaged
 from jarvis._postgresql.leader import Leader
 from jarvis._postgresql.lease import TRIES, Lease
 from jarvis._postgresql.names import number_of
@@ -254,7 +254,7 @@ class Server(Lending[Lease]):
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""
-        return CorruptStoreError(self.path, f"is damaged: {finding}; restore the database from a backup")
+        return damaged(self.path, finding)
 
     # --- a call ----------------------------------------------------------------------------------
 

@@ -378,7 +378,7 @@ class SQLBackend(SelectingBackend):
         try:
             operation, module, task_id, reason = _DECODE_CHANGE(change)
         except ValueError:
-            raise self._reader.undecodable() from None
+            raise self._reader.undecodable(entry.id) from None
         return Revision(
             version=entry.version,
             entry=entry,
