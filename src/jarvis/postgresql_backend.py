@@ -16,7 +16,7 @@ from jarvis._sql.backend import SQLBackend
 from jarvis._sql.select import LIVE
 from jarvis._sql.session import Session
 from jarvis.capabilities import Compresses, Erases, Slides, Verifies
-from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
+from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry, check_namespace
 from jarvis.model.erasure import Erased, Search
 from jarvis.model.options import Compression, Durability
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
@@ -101,7 +101,7 @@ class PostgreSQLBackend(SQLBackend):
         self._address, self._options = Address(dsn), options
         self._reach = Reach(pool_size, partitions, transaction_pooling, listen_dsn).checked()
         pool = Pool(self._address.dsn, str(self._address), "jarvis", self._reach, options)
-        self._server = Server(pool, namespace, options)
+        self._server = Server(pool, check_namespace(namespace), options)
         super().__init__(self._server, namespace, options.compression)
 
     def __repr__(self) -> str:

@@ -139,6 +139,9 @@ SELECT row_security_active('{schema}.clock')
 ALL_NAMESPACES = -1
 """Stands for all namespaces in the table of roles: no namespace has this number."""
 
+_MOST_BYTES = 63
+"""The length at which a server cuts names off."""
+
 _ALL_RIGHTS, _READING = "SELECT, INSERT, UPDATE, DELETE", "SELECT"
 _LOCK = "SELECT pg_advisory_xact_lock(7267815403516901)"
 # Reads the catalogue: `to_regclass` answers from what its process remembered before it waited for others.
@@ -165,6 +168,14 @@ def _statements(schema: str, partitions: int) -> Iterator[str]:
             )
     for table in _OF_NAMESPACES:
         yield _WALL.format(schema=schema, table=table, all=ALL_NAMESPACES)
+
+
+def is_role(name: str) -> bool:
+    """Tell whether a role can have this name: a longer one would be cut short, and "public" means every role."""
+    try:
+        return 0 < len(name.encode()) <= _MOST_BYTES and "\0" not in name and name not in ("public", "none")
+    except UnicodeEncodeError:
+        return False
 
 
 def admit(role: str, namespace: int, schema: str, *, read_only: bool = False) -> str:

@@ -14,7 +14,7 @@ from jarvis._postgresql.leader import Leader
 from jarvis._postgresql.lease import TRIES, Lease
 from jarvis._postgresql.names import number_of
 from jarvis._postgresql.pool import Pool
-from jarvis._postgresql.schema import ALL_NAMESPACES
+from jarvis._postgresql.schema import ALL_NAMESPACES, is_role
 from jarvis._sql import lending
 from jarvis._sql.lending import Lending
 from jarvis.errors import CorruptStoreError, InvalidSettingError, ReadOnlyStoreError, StoreAccessError, TransactionError
@@ -224,8 +224,8 @@ class Server(Lending[Lease]):
             InvalidSettingError: the role is no text.
             StoreAccessError: there is no such role, or the caller may not do this.
         """
-        if type(role) is not str or not role or "\0" in role:
-            raise InvalidSettingError("role: takes the name of a role of the database")
+        if type(role) is not str or not is_role(role):
+            raise InvalidSettingError("role: takes the name of a role of the database, of at most 63 bytes in UTF-8")
         number = ALL_NAMESPACES if everywhere else number_of(self.namespace)
         self.read(lambda session: session.driver.govern(make, role, number))
 
