@@ -262,16 +262,13 @@ class SQLBackend(SelectingBackend):
     def prune(self, now: datetime, limit: int) -> int:
         instant = instant_of(now)
         with self._lender.changing() as session:
-            return pruning.prune(session, instant, limit)
+            return self._without_names(session, pruning.prune(session, instant, limit))
 
     # --- Expires ---------------------------------------------------------------------------------
 
     def purge_expired(self, limit: int) -> int:
         with self._lender.changing() as session:
-            purged = expiry.purge(session, self._reader.now(), limit)
-            if purged:
-                session.clock.release_names()
-            return purged
+            return self._without_names(session, expiry.purge(session, self._reader.now(), limit))
 
     # --- MendsDates ------------------------------------------------------------------------------
 
@@ -373,6 +370,13 @@ class SQLBackend(SelectingBackend):
             if expiry.purge(session, now, expiry.AT_ONCE):
                 pruning.prune(session, now, PRUNED_AT_ONCE)
         return result
+
+    def _without_names(self, session: Session, removed: int) -> int:
+        """Have the names that only removed states had removed, too; return how many states were."""
+        if removed:
+            session.clock.release_names()
+            self._look_after(session)
+        return removed
 
     def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:
         try:
