@@ -2019,7 +2019,8 @@ class MemoryModule:
     def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None, sliding: bool) -> Expiry | None:
         if ttl is None and expires_at is None and sliding is False:
             return None
-        ask(self.backend, Expires)
+        if ttl is not NEVER or expires_at is not None or sliding is not False:  # on every backend a memory may stay
+            ask(self.backend, Expires)
         return moment_of_expiry(self._now(), ttl, expires_at, sliding)
 
     def _slid(self, entry: MemoryEntry | None) -> MemoryEntry | None:
