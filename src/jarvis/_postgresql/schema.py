@@ -104,6 +104,8 @@ CREATE TABLE {{schema}}.gaps (
     made bigint NOT NULL, expires bigint, PRIMARY KEY (namespace, id));
 CREATE INDEX gaps_by_end ON {{schema}}.gaps (namespace, made);
 CREATE TABLE {{schema}}.roles (role name, namespace bigint, PRIMARY KEY (role, namespace));
+ALTER TABLE {{schema}}.roles ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_the_role ON {{schema}}.roles USING (role = current_user);
 CREATE FUNCTION {{schema}}.texts_in(list text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT ROWS 10 AS
     'SELECT jsonb_array_elements_text(list::jsonb) COLLATE "C"';
 CREATE FUNCTION {{schema}}.numbers_in(list text) RETURNS TABLE (value bigint) LANGUAGE sql IMMUTABLE STRICT ROWS 10 AS
@@ -132,6 +134,7 @@ GRANT {rights} ON {tables} TO {role};
 INSERT INTO {schema}.roles VALUES ({name}, {namespace}) ON CONFLICT DO NOTHING;
 """
 _EXPEL = "DELETE FROM {schema}.roles WHERE role = {name} AND namespace = {namespace}"
+HAS_WALLS = "SELECT row_security_active('{schema}.entries')"
 IS_WALLED = """
 SELECT row_security_active('{schema}.clock')
     AND NOT EXISTS (SELECT 1 FROM {schema}.roles WHERE role = current_user AND namespace = {all})
