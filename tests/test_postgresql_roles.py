@@ -104,10 +104,18 @@ def test_a_handle_on_another_namespace_is_empty_and_writes_nothing(tenant: Memor
         bob.set_user_preference("whose", {"name": "mallory"})
 
 
-def test_what_concerns_all_namespaces_names_the_missing_right(tenant: MemoryModule) -> None:
-    for call in (tenant.store.list_namespaces, tenant.store.recompress, tenant.store.mend_dates):
-        with pytest.raises(StoreAccessError, match="BYPASSRLS"):
+def test_what_concerns_all_namespaces_is_had_as_advised(tenant: MemoryModule, dsn: str) -> None:
+    owner = PostgreSQLBackend(dsn)
+    calls = (tenant.store.list_namespaces, tenant.store.recompress, tenant.store.mend_dates)
+    for call in calls:
+        with pytest.raises(StoreAccessError, match="a role that it admitted with all_namespaces=True"):
             call()
+    owner.admit(ROLE, all_namespaces=True)
+
+    for call in calls:
+        call()
+    owner.expel(ROLE, all_namespaces=True)
+    owner.shutdown()
 
 
 def test_a_role_that_was_expelled_sees_nothing(tenant: MemoryModule, dsn: str) -> None:

@@ -235,7 +235,7 @@ class Server(Lending[Lease]):
             raise StoreAccessError(
                 self.path,
                 "the role may see its own namespaces only; this verb concerns all of them, and needs the owner of the "
-                "tables or a role with BYPASSRLS",
+                "tables, or a role that it admitted with all_namespaces=True",
             )
 
     def shutdown(self) -> None:
