@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ from jarvis.keys import KeyFile
 from jarvis.persistent_memory import MemoryModule
 
 BACKENDS = ("sqlite", "json")
+Opened = Callable[..., MemoryModule]
+
+
+@pytest.fixture(params=(*BACKENDS, "postgresql"))
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    """Return what makes a memory in a new store."""
+    if request.param == "postgresql":
+        return partial(MemoryModule, request.getfixturevalue("dsn"))
+    return partial(MemoryModule, storage_dir=tmp_path, backend_type=request.param)
 
 
 def _run(program: str, *arguments: object, check: bool = True) -> str:
@@ -281,10 +292,9 @@ def test_a_library_that_cannot_be_loaded_when_it_is_needed_is_an_error_of_ours(t
 # --- the ends of time ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend_type", BACKENDS)
-def test_a_clock_at_the_end_of_the_calendar_is_refused_and_leaves_no_trace(tmp_path: Path, backend_type: str) -> None:
+def test_a_clock_at_the_end_of_the_calendar_is_refused_and_leaves_no_trace(opened: Opened) -> None:
     times = [datetime.max.replace(tzinfo=UTC)]
-    memory = MemoryModule(storage_dir=tmp_path, backend_type=backend_type, clock=lambda: times[-1])
+    memory = opened(clock=lambda: times[-1])
 
     for _ in range(2):
         with pytest.raises(InvalidSettingError, match="clock"):
@@ -297,11 +307,8 @@ def test_a_clock_at_the_end_of_the_calendar_is_refused_and_leaves_no_trace(tmp_p
     memory.shutdown()
 
 
-@pytest.mark.parametrize("backend_type", BACKENDS)
-def test_a_store_that_was_written_at_the_end_of_the_calendar_is_still_written_to(
-    tmp_path: Path, backend_type: str
-) -> None:
-    memory = MemoryModule(storage_dir=tmp_path, backend_type=backend_type)
+def test_a_store_that_was_written_at_the_end_of_the_calendar_is_still_written_to(opened: Opened) -> None:
+    memory = opened()
     backend = memory.backend
     with backend.transaction():  # type: ignore[attr-defined]  # both have it
         backend.moment(datetime.max.replace(tzinfo=UTC))  # type: ignore[attr-defined]  # both have it
@@ -316,9 +323,8 @@ def test_a_store_that_was_written_at_the_end_of_the_calendar_is_still_written_to
     memory.shutdown()
 
 
-@pytest.mark.parametrize("backend_type", BACKENDS)
-def test_an_expiry_at_the_end_of_the_calendar_is_kept_or_refused(tmp_path: Path, backend_type: str) -> None:
-    memory = MemoryModule(storage_dir=tmp_path, backend_type=backend_type)
+def test_an_expiry_at_the_end_of_the_calendar_is_kept_or_refused(opened: Opened) -> None:
+    memory = opened()
     last = datetime.max.replace(tzinfo=UTC)
     memory_id = memory.create_memory("c", "k", {}, "t", expires_at=last)
 

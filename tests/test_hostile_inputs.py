@@ -25,19 +25,25 @@ from typing import Any
 import pytest
 
 from jarvis.async_memory import AsyncMemoryModule, AsyncStore
+from jarvis.caching import CachedBackend
 from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
 from jarvis.conformance.values import exploding, nested
 from jarvis.container import Container
 from jarvis.errors import CorruptStoreError, JarvisError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile, KeyFunction
+from jarvis.model.cache_limits import CacheLimits
 from jarvis.model.entry import MemoryEntry
+from jarvis.model.postgresql_config import PostgreSQLConfig
 from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import CategoryPolicy, HistoryPolicy, MemoryModule, RetentionRule
+from jarvis.postgresql_backend import PostgreSQLBackend
 from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import StorageBackend
 from tests.test_former_names import MOVED_TO_STORE
+
+from .postgresql import a_database
 
 
 class _Colour(enum.Enum):
@@ -330,16 +336,28 @@ def _attempts(verb: str, memory_id: str) -> Iterator[tuple[str, Arguments]]:
         yield f"{parameter}: {name}", arguments
 
 
-BACKENDS: dict[str, Callable[[], StorageBackend]] = {
-    "sqlite": lambda: SQLiteBackend("memory.db", durability="normal"),
-    "json": lambda: JSONBackend("memory.json", durability="normal"),
-}
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with a_database() as dsn:
+        yield dsn
 
 
-@pytest.fixture(params=BACKENDS)
-def memory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryModule]:
+@pytest.fixture(params=["sqlite", "encrypted", "cached", "json", "postgresql"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageBackend:
     monkeypatch.chdir(tmp_path)
-    memory = MemoryModule(BACKENDS[request.param](), retention=[RetentionRule(category="none", max_entries=1)])
+    if request.param == "postgresql":
+        dsn = request.getfixturevalue("server")
+        return PostgreSQLBackend(dsn, durability="normal", namespace=tmp_path.name)
+    if request.param == "json":
+        return JSONBackend("memory.json", durability="normal")
+    keys: Any = {"encryption": "on", "keys": [lambda: bytes(32)]} if request.param == "encrypted" else {}
+    plain = SQLiteBackend("memory.db", durability="normal", **keys)
+    return CachedBackend(plain) if request.param == "cached" else plain
+
+
+@pytest.fixture
+def memory(backend: StorageBackend) -> Iterator[MemoryModule]:
+    memory = MemoryModule(backend, retention=[RetentionRule(category="none", max_entries=1)])
     memory.create_memory("tasks", "k", {"a": 1}, "task", "1", ["x"])
     yield memory
     memory.shutdown()
@@ -432,6 +450,11 @@ def test_an_awaited_verb_raises_nothing_but_our_errors(verb: str, memory: Memory
 # --- what makes a module, and what it is made of -------------------------------------------------
 
 MAKERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
+    "postgresql": (PostgreSQLBackend, lambda backend: (backend.list_all(), backend.shutdown())),
+    "server": (PostgreSQLConfig, repr),
+    "role": (lambda dsn, role: PostgreSQLBackend(dsn).admit(role), lambda _: None),
+    "former role": (lambda dsn, role: PostgreSQLBackend(dsn).expel(role), lambda _: None),
+    "cache": (CacheLimits, repr),
     "module": (MemoryModule, lambda memory: (memory.list_memories(), memory.shutdown())),
     "async module": (AsyncMemoryModule, lambda memory: asyncio.run(memory.list_memories())),
     "sqlite": (SQLiteBackend, lambda backend: (backend.list_all(), backend.shutdown())),
@@ -455,13 +478,15 @@ MAKERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
 @pytest.mark.filterwarnings("ignore::jarvis.errors.NoRecoveryWarning")
 @pytest.mark.parametrize("maker", MAKERS)
 def test_what_is_made_with_a_hostile_argument_raises_nothing_but_our_errors(
-    maker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    maker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     make, use = MAKERS[maker]
     parameters = list(inspect.signature({"rule": RetentionRule, "policy": CategoryPolicy}.get(maker, make)).parameters)
     first = {"sqlite": {"db_path": "memory.db"}, "json": {"file_path": "memory.json"}}.get(maker, {})
+    if "dsn" in parameters:
+        first = {"dsn": request.getfixturevalue("server"), **({"role": "pg_monitor"} if "role" in parameters else {})}
 
     foreign = []
     for parameter, (name, held) in itertools.product(parameters, ANYTHING.items()):
@@ -481,12 +506,7 @@ def _entry_with(field: str, held: Any) -> MemoryEntry:
     return entry
 
 
-@pytest.mark.parametrize("backend_type", BACKENDS)
-def test_an_entry_of_hostile_parts_raises_nothing_but_our_errors(
-    backend_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    backend = BACKENDS[backend_type]()
+def test_an_entry_of_hostile_parts_raises_nothing_but_our_errors(backend: StorageBackend) -> None:
     backend.create(MemoryEntry("kept", "c", "k", {}))
 
     foreign = []

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,16 @@ def test_a_dsn_that_is_none_is_refused_and_never_quoted(dsn: Any) -> None:
 
     assert str(caught.value).startswith("dsn: ")
     assert SECRET not in told(caught.value)
+
+
+@pytest.mark.parametrize("dsn", ["mysql://geheim7@host/db", " postgresql://geheim7@host/db", "geheim7", "host geheim7"])
+def test_a_dsn_that_is_no_url_is_told_which_one_is(dsn: str) -> None:
+    makers = {"dsn": partial(PostgreSQLBackend, dsn), "listen_dsn": partial(PostgreSQLBackend, "", listen_dsn=dsn)}
+    for name, make in makers.items():
+        with pytest.raises(InvalidSettingError, match=f"^{name}: is neither a URL such as postgresql://") as caught:
+            make()
+
+        assert SECRET not in told(caught.value)
 
 
 class Text(str):

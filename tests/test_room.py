@@ -1,13 +1,15 @@
-"""What SQLite stores take of memory and of the disk is bounded by what they hold, not by what they held."""
+"""What stores take of memory and of the disk is bounded by what they hold, not by what they held."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
+import psycopg
 import pytest
 
 from jarvis._disk import files
@@ -16,7 +18,9 @@ from jarvis._sqlite import cipher
 from jarvis.conformance.fixtures import FAR, FakeClock
 from jarvis.keys import KeyFunction
 from jarvis.persistent_memory import MemoryModule
+from jarvis.postgresql_backend import PostgreSQLBackend
 from jarvis.sqlite_backend import SQLiteBackend
+from jarvis.storage_backend import StorageBackend
 
 KEY = KeyFunction(lambda: b"k" * 32)
 SEALED: dict[str, Any] = {"encryption": "on", "keys": [KEY]}
@@ -80,6 +84,22 @@ def test_what_is_beside_the_store_meanwhile_is_for_its_owner_only_and_as_encrypt
     assert mode == 0o600 or os.name != "posix"
 
 
+class Place(NamedTuple):
+    """Where a store is: how it is opened, and which names are in it."""
+
+    opened: Callable[[], StorageBackend]
+    names: Callable[[], set[str]]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "postgresql":
+        dsn = request.getfixturevalue("dsn")
+        return Place(lambda: PostgreSQLBackend(dsn, durability="normal"), lambda: _names_on(dsn))
+    path = tmp_path / "memory.db"
+    return Place(lambda: SQLiteBackend(path, durability="normal"), lambda: _names(path))
+
+
 def _names(path: Path) -> set[str]:
     backend = SQLiteBackend(path, read_only=True)
     with backend._database.snapshot() as session:
@@ -88,19 +108,24 @@ def _names(path: Path) -> set[str]:
     return found
 
 
-def test_names_that_only_expired_memories_had_go_with_them(tmp_path: Path) -> None:
+def _names_on(dsn: str) -> set[str]:
+    with psycopg.connect(dsn) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM jarvis.names")}
+
+
+def test_names_that_only_expired_memories_had_go_with_them(place: Place) -> None:
     clock = FakeClock(FAR)
-    memory = MemoryModule(storage_backend=SQLiteBackend(tmp_path / "memory.db"), clock=clock)
+    memory = MemoryModule(storage_backend=place.opened(), clock=clock)
     for number in range(20):
         memory.create_memory("sessions", f"s{number}", {}, "session", tags=[f"of-{number}"], ttl=60)
     memory.create_memory("sessions", "stays", {}, "session", tags=["of-3", "mine"])
-    other = MemoryModule(storage_backend=SQLiteBackend(tmp_path / "memory.db"), clock=clock)
+    other = MemoryModule(storage_backend=place.opened(), clock=clock)
     assert len(other.get_memories_by_tags(["of-7", "of-3"])) == 3  # its names are known there from now on
     clock.now += timedelta(hours=1)
 
     assert memory.store.purge_expired() == 20
 
-    assert _names(tmp_path / "memory.db") == {"default", "sessions", "session", "of-3", "mine"}
+    assert place.names() == {"default", "sessions", "session", "of-3", "mine"}
     other.create_memory("sessions", "later", {}, "session", tags=["of-7", "mine"])
     assert [entry.key for entry in memory.get_memories_by_tags(["of-7"])] == ["later"]
     assert len(memory.get_memories_by_tags(["mine"])) == 2
@@ -108,9 +133,22 @@ def test_names_that_only_expired_memories_had_go_with_them(tmp_path: Path) -> No
     other.shutdown()
 
 
-def test_a_transaction_that_purges_and_uses_the_names_again_keeps_them(tmp_path: Path) -> None:
+def test_names_that_only_pruned_states_had_go_with_them(place: Place) -> None:
     clock = FakeClock(FAR)
-    memory = MemoryModule(storage_backend=SQLiteBackend(tmp_path / "memory.db"), clock=clock)
+    memory = MemoryModule(storage_backend=place.opened(), clock=clock)
+    memory_id = memory.create_memory("notes", "n", {}, "note", tags=["before"])
+    memory.update_memory(memory_id, {}, tags=["now"])
+    clock.now += timedelta(days=400)
+
+    assert memory.store.prune_history() == 1
+
+    assert place.names() == {"default", "notes", "note", "now"}
+    memory.shutdown()
+
+
+def test_a_transaction_that_purges_and_uses_the_names_again_keeps_them(place: Place) -> None:
+    clock = FakeClock(FAR)
+    memory = MemoryModule(storage_backend=place.opened(), clock=clock)
     memory.create_memory("sessions", "s", {}, "session", tags=["again", "gone"], ttl=60)
     clock.now += timedelta(hours=1)
 
@@ -120,7 +158,7 @@ def test_a_transaction_that_purges_and_uses_the_names_again_keeps_them(tmp_path:
 
     assert [entry.key for entry in memory.get_memories_by_tags(["again"])] == ["t"]
     memory.shutdown()
-    assert _names(tmp_path / "memory.db") == {"default", "sessions", "session", "again"}
+    assert place.names() == {"default", "sessions", "session", "again"}
 
 
 def test_names_go_also_beside_writes_where_nobody_purges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from jarvis.capabilities import Namespaced
+from jarvis.capabilities import Namespaced, Transactional
 from jarvis.conformance import BackendContract
 from jarvis.conformance.fixtures import OpenBackend
 from jarvis.errors import DuplicateEntryError, EntryNotFoundError, UnsupportedError
 from jarvis.model.record import decode_body, encode_body, make_entry
 from jarvis.persistent_memory import MemoryModule
+from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import DEFAULT_NAMESPACE, MemoryEntry, MemoryQuery, StorageBackend
 
 
@@ -130,3 +131,22 @@ def test_a_module_finds_the_namespaces_of_a_backend_that_knows_no_bind(tmp_path:
     assert MemoryModule(storage_backend=backend).for_namespace("alice").get_user_preferences() == {
         "theme": {"mode": "light"}
     }
+
+
+class OnlyTransactional(SQLiteBackend):
+    """Tells of transactions alone; nothing expires."""
+
+    capabilities = (Transactional,)
+
+
+def test_a_table_is_put_into_a_backend_on_which_nothing_expires(tmp_path: Path) -> None:
+    memory = MemoryModule(OnlyTransactional(tmp_path / "memory.db"))
+    table = memory.table("things")
+
+    table.put("a", {"n": 1})
+    table.put_many({"b": {"n": 2}})
+
+    assert table.items() == [("a", {"n": 1}), ("b", {"n": 2})]
+    with pytest.raises(UnsupportedError, match="has no expiry"):
+        table.put("a", {}, ttl=60)
+    memory.shutdown()

@@ -16,6 +16,7 @@ from jarvis.errors import StoreAccessError
 from jarvis.json_backend import JSONBackend
 from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
+from jarvis.postgresql_backend import PostgreSQLBackend
 from jarvis.sqlite_backend import SQLiteBackend
 
 
@@ -27,12 +28,14 @@ def elsewhere() -> ZoneInfo:
     return ZoneInfo.from_file(io.BytesIO(with_one_offset), key="Mars/Base")
 
 
-@pytest.mark.parametrize("make", [SQLiteBackend, JSONBackend])
+@pytest.mark.parametrize("make", [SQLiteBackend, JSONBackend, PostgreSQLBackend])
 @pytest.mark.parametrize("where_it_is", ["timestamp", "value"])
-def test_the_error_names_the_entry_which_can_be_removed(tmp_path: Path, make: Any, where_it_is: str) -> None:
+def test_the_error_names_the_entry_which_can_be_removed(
+    tmp_path: Path, make: Any, where_it_is: str, request: pytest.FixtureRequest
+) -> None:
     noon = datetime(2026, 3, 1, 12, tzinfo=elsewhere())
     held: dict[str, Any] = {"timestamp": noon} if where_it_is == "timestamp" else {"value": {"at": [noon]}}
-    backend = make(tmp_path / "store")
+    backend = make(request.getfixturevalue("dsn") if make is PostgreSQLBackend else tmp_path / "store")
     backend.create(an_entry("known"))
     backend.create(an_entry("far", **held))
     backend.update(an_entry("far", **held))

@@ -27,7 +27,6 @@ from jarvis.storage_backend import BackendWrapper, StorageBackend
 
 Answer = TypeVar("Answer")
 Arguments = ParamSpec("Arguments")
-Clock = Callable[[], datetime]
 
 _USUAL = CacheLimits()
 _SLOT_BYTES = 420  # what Python adds to the bytes of a key and of an answer
@@ -227,14 +226,14 @@ class CachedBackend(BackendWrapper):
             )
         super().__init__(wrapped)
         self._kept, self._told = _Kept(limits), _Told()
-        self._clock: Clock | None = None
+        self._clock: Callable[[], datetime] | None = None
         self._teller = self._teller_of(wrapped)
 
     @staticmethod
     def _teller_of(wrapped: StorageBackend) -> TellsVersion | None:
         return wrapped.capability(TellsVersion) if wrapped.has_capability(TellsVersion) else None
 
-    def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
+    def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
         bound = super().bind(namespace=namespace, clock=clock)
         bound._teller = self._teller_of(bound.wrapped)
         if clock is not None:

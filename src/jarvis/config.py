@@ -304,6 +304,8 @@ class ConfigLoader:
 
     def _yaml_settings(self, loader: SafeLoader, section: MappingNode) -> list[_Setting]:
         self._refuse_repeated([(name.value, name.start_mark.line + 1) for name, _ in section.value])
+        for name, value in section.value:
+            self._refuse_repeated_in(value, f"{SECTION}.{name.value}")
         loader.flatten_mapping(section)  # puts what `<<` names before the section's own keys
         settings = []
         for name, value in section.value:
@@ -314,6 +316,22 @@ class ConfigLoader:
                 self._refuse("storage holds a malformed date, number or other scalar", line)
             settings.append(setting)
         return settings
+
+    def _refuse_repeated_in(self, node: Node, place: str) -> None:
+        """Refuse a key that stands twice in a mapping anywhere in the value of a setting."""
+        import yaml
+
+        nodes, seen = [node], set[int]()
+        while nodes:
+            node = nodes.pop()
+            if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+                continue
+            seen.add(id(node))  # an alias may stand for what it is in
+            if isinstance(node, yaml.MappingNode):
+                self._refuse_repeated([(key.value, key.start_mark.line + 1) for key, _ in node.value], place)
+                nodes += [value for _, value in node.value]
+            else:
+                nodes += node.value
 
     def _read_json(self, text: str) -> _Contents:
         import json
@@ -343,11 +361,11 @@ class ConfigLoader:
         self._refuse_repeated([(name, None) for name, _ in sections[0].pairs])
         return tops, [_Setting(name, value, None) for name, value in sections[0].pairs]
 
-    def _refuse_repeated(self, keys: list[tuple[object, int | None]]) -> None:
+    def _refuse_repeated(self, keys: Sequence[tuple[object, int | None]], place: str = SECTION) -> None:
         seen: list[object] = []
         for key, line in keys:
             if key in seen:
-                self._refuse(f"storage has the key {key!r} twice", line)
+                self._refuse(f"{place} has the key {key!r} twice", line)
             seen.append(key)
 
 

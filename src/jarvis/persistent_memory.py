@@ -98,7 +98,6 @@ _USUAL_DIRECTORY = "~/.jarvis/memory"
 _USUAL_HISTORY = HistoryPolicy()
 
 Result = TypeVar("Result")
-Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
@@ -178,7 +177,7 @@ class MemoryModule:
         create: bool = True,
         retention: Sequence[RetentionRule] = (),
         policies: Sequence[CategoryPolicy] = (),
-        clock: Clock = utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         check_namespace(namespace)
         options = StoreOptions(
@@ -238,7 +237,7 @@ class MemoryModule:
         compression: Compression = "auto",
         retention: Sequence[RetentionRule] = (),
         policies: Sequence[CategoryPolicy] = (),
-        clock: Clock = utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> MemoryModule:
         """Return a memory with every capability whose store ends with it, or with the process: for tests and notebooks.
 
@@ -2020,7 +2019,8 @@ class MemoryModule:
     def _expiry(self, ttl: Lifetime | None, expires_at: datetime | None, sliding: bool) -> Expiry | None:
         if ttl is None and expires_at is None and sliding is False:
             return None
-        ask(self.backend, Expires)
+        if ttl is not NEVER or expires_at is not None or sliding is not False:  # on every backend a memory may stay
+            ask(self.backend, Expires)
         return moment_of_expiry(self._now(), ttl, expires_at, sliding)
 
     def _slid(self, entry: MemoryEntry | None) -> MemoryEntry | None:
@@ -2056,7 +2056,7 @@ class MemoryModule:
             return listing.names(self.backend.list_names(listing))
         return listing.names(listing.collected(self._past(as_of).iterate(listing.query)))
 
-    def _seen(self, as_of: datetime | None) -> Past:
+    def _seen(self, as_of: datetime | None) -> StorageBackend | Past:
         return self.backend if as_of is None else self._past(as_of)
 
     def _past(self, as_of: datetime) -> Past:
@@ -2245,7 +2245,7 @@ def _written(entry: MemoryEntry) -> int:
     return entry.position[1] if entry.position else 0
 
 
-def _time_of(clock: Clock) -> datetime:
+def _time_of(clock: Callable[[], datetime]) -> datetime:
     now = clock()
     if type(now) is datetime and now.tzinfo is UTC:
         return now

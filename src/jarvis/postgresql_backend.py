@@ -13,11 +13,10 @@ from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.server import Server
 from jarvis._sql import recompressing, sliding, verifying
 from jarvis._sql.backend import SQLBackend
-from jarvis._sql.reading import Clock
 from jarvis._sql.select import LIVE
 from jarvis._sql.session import Session
 from jarvis.capabilities import Compresses, Erases, Slides, Verifies
-from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
+from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry, check_namespace
 from jarvis.model.erasure import Erased, Search
 from jarvis.model.options import Compression, Durability
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
@@ -102,7 +101,7 @@ class PostgreSQLBackend(SQLBackend):
         self._address, self._options = Address(dsn), options
         self._reach = Reach(pool_size, partitions, transaction_pooling, listen_dsn).checked()
         pool = Pool(self._address.dsn, str(self._address), "jarvis", self._reach, options)
-        self._server = Server(pool, namespace, options)
+        self._server = Server(pool, check_namespace(namespace), options)
         super().__init__(self._server, namespace, options.compression)
 
     def __repr__(self) -> str:
@@ -112,7 +111,7 @@ class PostgreSQLBackend(SQLBackend):
         reopen = (type(self), self._address.dsn, self.namespace, self._options, self._reach, self._reader.clock)
         return _reopen, reopen
 
-    def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
+    def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
         if namespace is None or namespace == self.namespace:
             return super().bind(namespace=namespace, clock=clock)
         sibling = super().bind(namespace=namespace, clock=clock)
@@ -208,6 +207,11 @@ def _replace(session: Session, table: str, states: Sequence[recompressing.Again]
 
 
 def _reopen(
-    kind: type[PostgreSQLBackend], dsn: str, namespace: str, options: StoreOptions, reach: Reach, clock: Clock | None
+    kind: type[PostgreSQLBackend],
+    dsn: str,
+    namespace: str,
+    options: StoreOptions,
+    reach: Reach,
+    clock: Callable[[], datetime] | None,
 ) -> PostgreSQLBackend:
     return kind(dsn, namespace=namespace, **reach._asdict(), **options.given()).bind(clock=clock)

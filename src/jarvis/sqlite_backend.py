@@ -12,7 +12,6 @@ import msgspec
 
 from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
-from jarvis._sql.reading import Clock
 from jarvis._sql.session import Session
 from jarvis._sqlite import backup, recompress, salvage, traces, verification
 from jarvis._sqlite.database import Database
@@ -238,6 +237,10 @@ class InMemoryBackend(SQLiteBackend):
 
 
 def _reopen(
-    kind: type[SQLiteBackend], db_path: Path, namespace: str, options: StoreOptions, clock: Clock | None
+    kind: type[SQLiteBackend],
+    db_path: Path,
+    namespace: str,
+    options: StoreOptions,
+    clock: Callable[[], datetime] | None,
 ) -> SQLiteBackend:
     return kind(db_path, namespace=namespace, **options.given()).bind(clock=clock)

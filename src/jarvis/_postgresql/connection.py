@@ -111,6 +111,7 @@ class Connection:
         self._waiting.clear()
         self._is_torn = self._is_open = False
         self._clock: list[Any] | None = None  # what `begin` has read
+        self._is_checked: bool | None = None  # what `_has_walls` has found out
         self.doubt: Doubt | None = None
 
     # --- statements ------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class Connection:
     def many(self, sql: str, several: Sequence[Bindings]) -> None:
         """Run one statement that changes something once for each of these bindings."""
         into = _INSERT.fullmatch(translated(sql, self._store.schema).sql) if len(several) >= _MANY else None
-        if into is None:
+        if into is None or self._has_walls():
             self._waiting += [self._translated(sql, bindings) for bindings in several]
             return
         if self._waiting:
@@ -171,6 +172,13 @@ class Connection:
                     copy.write_row(self._translated(sql, bindings)[1])
         except psycopg.Error as error:
             raise self._failed(error, "write") from None
+
+    def _has_walls(self) -> bool:
+        """Tell whether the server checks each row that the role writes; then it refuses a COPY."""
+        if self._is_checked is None:
+            asked = schema.HAS_WALLS.format(schema=self._store.schema)
+            self._is_checked = bool(self._exchange("read", (asked, ()))[0][0][0])
+        return self._is_checked
 
     def put(self, sql: str, bindings: Bindings) -> bool:
         """Insert a row; False, and nothing done, if a unique index already has such a row."""
@@ -342,7 +350,7 @@ class Connection:
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""
-        return CorruptStoreError(self.path, f"is damaged: {finding}; restore the database from a backup")
+        return failures.damaged(self.path, finding)
 
     def govern(self, make: Callable[[str, int, str], str], role: str, namespace: int) -> None:
         """Run what `make` returns for a role, the number of a namespace and the schema, in one transaction."""

@@ -11,7 +11,9 @@ from psycopg import conninfo
 
 from jarvis._calls.arguments import plain_text
 from jarvis.errors import InvalidSettingError
+from jarvis.model.postgresql_config import MOST_CONNECTIONS, is_pool_size
 
+_MOST_PARTITIONS = 1_000  # of each table; a server of the usual settings runs out of locks for fewer
 _URLS = ("postgres://", "postgresql://")
 _PORTS = frozenset("0123456789,")
 _QUOTE = re.compile(r"[^\w\s/%-]")
@@ -39,13 +41,13 @@ class Reach(NamedTuple):
         Raises:
             InvalidSettingError: a value is out of range.
         """
-        if type(self.pool_size) is not int or self.pool_size < 1:
-            raise InvalidSettingError("pool_size: takes a whole number from 1 up")
-        if type(self.partitions) is not int or self.partitions < 0:
-            raise InvalidSettingError("partitions: takes a whole number from 1 up, or 0 for none")
+        if not is_pool_size(self.pool_size):
+            raise InvalidSettingError(f"pool_size: takes a whole number from 1 to {MOST_CONNECTIONS}")
+        if type(self.partitions) is not int or not 0 <= self.partitions <= _MOST_PARTITIONS:
+            raise InvalidSettingError(f"partitions: takes a whole number from 1 to {_MOST_PARTITIONS}, or 0 for none")
         if type(self.transaction_pooling) is not bool:
             raise InvalidSettingError("transaction_pooling: takes True or False")
-        return self if self.listen_dsn is None else self._replace(listen_dsn=Address(self.listen_dsn).dsn)
+        return self if self.listen_dsn is None else self._replace(listen_dsn=Address(self.listen_dsn, "listen_dsn").dsn)
 
 
 class Address:
@@ -53,6 +55,7 @@ class Address:
 
     Args:
         dsn: a URL or keywords, as libpq takes them.
+        argument: its name in messages.
 
     Attributes:
         dsn: the same.
@@ -61,19 +64,22 @@ class Address:
         InvalidSettingError: it is no such text.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, argument: str = "dsn") -> None:
         text = plain_text(dsn)
         if text is None:
             raise InvalidSettingError(
-                f"dsn: takes where a server is, such as postgresql://user@host/database, not {type(dsn).__name__}; "
-                "MemoryModule takes that URL first, settings under storage.postgresql.dsn"
+                f"{argument}: takes where a server is, such as postgresql://user@host/database, not "
+                f"{type(dsn).__name__}; MemoryModule takes that URL first, settings under storage.postgresql.dsn"
             )
         if "\0" in text:  # libpq would read no further
-            raise InvalidSettingError("dsn: holds a NUL character")
+            raise InvalidSettingError(f"{argument}: holds a NUL character")
         try:
             given = conninfo.conninfo_to_dict(text)
         except (psycopg.Error, UnicodeError) as error:
-            raise InvalidSettingError(f"dsn: {_without_values(str(error))}") from None
+            said = _without_values(str(error))
+            if not text.startswith(_URLS):
+                said = f"is neither a URL such as postgresql://user@host/database nor keywords such as host=h: {said}"
+            raise InvalidSettingError(f"{argument}: {said}") from None
         host = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost")
         port = str(given.get("port") or os.environ.get("PGPORT") or "")
         database = str(given.get("dbname") or os.environ.get("PGDATABASE") or given.get("user") or "")
@@ -81,8 +87,8 @@ class Address:
         # The end of a password with such signs would be read as one of these, and be named in messages.
         if "@" in written or any("@" in each[1:] for each in host.split(",")) or not set(port) <= _PORTS:
             raise InvalidSettingError(
-                "dsn: its host, port or database is none; in a URL write the signs @ : / % of a user or a password as "
-                "%40 %3A %2F %25"
+                f"{argument}: its host, port or database, or that of PGHOST, PGPORT or PGDATABASE, is none; in a "
+                "URL write the signs @ : / % of a user or a password as %40 %3A %2F %25"
             )
         self.dsn = text
         self._name = f"postgresql://{host}{port and ':'}{port}/{database}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import psycopg
 from psycopg import errors as sqlstates
 
@@ -14,8 +16,10 @@ from jarvis.errors import (
     StoreBusyError,
     StoreError,
     StoreFullError,
+    StoreMissingError,
     StoreTooNewError,
 )
+from jarvis.errors import translated as translated_from_system
 
 _BUSY = (
     sqlstates.LockNotAvailable,
@@ -48,7 +52,8 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
     if isinstance(error, _BUSY):
         return StoreBusyError(path, f"cannot {doing}: {_why_busy(error, said)}")
     if isinstance(error, (sqlstates.DiskFull, sqlstates.OutOfMemory)):
-        return StoreFullError(path, f"cannot {doing}: the server has no room ({said})")
+        hint = f"; {error.diag.message_hint}" if error.diag.message_hint else ""
+        return StoreFullError(path, f"cannot {doing}: the server has no room ({said}{hint})")
     if isinstance(error, sqlstates.UniqueViolation):
         return DuplicateEntryError(f"{path}: cannot {doing}: a row with this key is there")
     if isinstance(error, sqlstates.ReadOnlySqlTransaction):
@@ -56,6 +61,12 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
     if isinstance(error, sqlstates.InsufficientPrivilege):
         return StoreAccessError(path, f"cannot {doing}: a right is missing ({said})")
     if isinstance(error, (sqlstates.UndefinedTable, sqlstates.InvalidSchemaName)):
+        return StoreMissingError(
+            path,
+            f"cannot {doing}: its tables were removed ({said}); restore the database from a backup, or, for a new "
+            "store, drop what is left of the schema and call shutdown()",
+        )
+    if isinstance(error, sqlstates.UndefinedColumn):
         return StoreTooNewError(
             path,
             f"cannot {doing}: its tables are not those that this jarvis knows ({said}); pip install -U jarvis-memory",
@@ -72,10 +83,23 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
 
 def unreachable(path: str, error: psycopg.Error) -> StoreError:
     """Return our error for a connection that the driver could not make: it names hosts and roles, and no password."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as lack:  # of descriptors, of which libpq says nothing
+        return translated_from_system(path, lack, "connect to the server")
     said = " ".join(str(error).split()) or type(error).__name__
     if any(words in said for words in _CROWDED):
         return StoreBusyError(path, f"the server has no connection left ({said}); retry, or lower pool_size")
     return StoreAccessError(path, f"cannot be reached: {said}")
+
+
+def damaged(path: str, finding: str) -> CorruptStoreError:
+    """Return the error that says that the store is damaged, and what to do."""
+    return CorruptStoreError(
+        path,
+        f"is damaged: {finding}; other entries can be read. Restore the database from a backup, or delete the rows of "
+        "the damaged entry from the tables of the schema by its id",
+    )
 
 
 def exhausted(path: str, size: int, timeout_seconds: float) -> StoreBusyError:

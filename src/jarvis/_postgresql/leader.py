@@ -68,27 +68,13 @@ class Leader:
     def lead(self, own: Write) -> None:
         """Make `own` and the waiting writes in one transaction, or leave each to be made alone."""
         pool, shared, thread, commit = self._pool, self.shared, self._pool.threads.here, NO_COMMIT
-        call = thread.call
         session = pool.enter()
         try:
             session.go_to(self.namespace)
             session.driver.announce()  # before any write reads the time
             session.begin()
             commit = shared.join(own)
-            for write in commit.writes:
-                number = session.clock.commit_number
-                try:
-                    if write.lets_in:
-                        thread.call = None
-                        write.result = session.join(write.work, *write.args)
-                    else:
-                        write.result = session.join(write.work, session, *write.args)
-                except Exception as error:
-                    if len(commit.writes) == 1 or session.clock.commit_number != number:
-                        raise
-                    write.error = error  # it wrote nothing: its own thread raises the error
-                finally:
-                    thread.call = call
+            commit.make(session, thread)
             session.commit()
             commit.is_done = True
         except BaseException as error:

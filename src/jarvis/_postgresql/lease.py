@@ -217,6 +217,7 @@ class Lease(lending.Lease):
 
     def end(self) -> None:
         """Close the connection, and let there be another one in its place."""
+        self.driver.is_lost = True  # an iteration that was not finished would end its transaction when it is collected
         self.driver.raw.close()
         self.slot = None
 

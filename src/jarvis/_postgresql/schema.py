@@ -104,6 +104,8 @@ CREATE TABLE {{schema}}.gaps (
     made bigint NOT NULL, expires bigint, PRIMARY KEY (namespace, id));
 CREATE INDEX gaps_by_end ON {{schema}}.gaps (namespace, made);
 CREATE TABLE {{schema}}.roles (role name, namespace bigint, PRIMARY KEY (role, namespace));
+ALTER TABLE {{schema}}.roles ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_the_role ON {{schema}}.roles USING (role = current_user);
 CREATE FUNCTION {{schema}}.texts_in(list text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT ROWS 10 AS
     'SELECT jsonb_array_elements_text(list::jsonb) COLLATE "C"';
 CREATE FUNCTION {{schema}}.numbers_in(list text) RETURNS TABLE (value bigint) LANGUAGE sql IMMUTABLE STRICT ROWS 10 AS
@@ -132,12 +134,16 @@ GRANT {rights} ON {tables} TO {role};
 INSERT INTO {schema}.roles VALUES ({name}, {namespace}) ON CONFLICT DO NOTHING;
 """
 _EXPEL = "DELETE FROM {schema}.roles WHERE role = {name} AND namespace = {namespace}"
+HAS_WALLS = "SELECT row_security_active('{schema}.entries')"
 IS_WALLED = """
 SELECT row_security_active('{schema}.clock')
     AND NOT EXISTS (SELECT 1 FROM {schema}.roles WHERE role = current_user AND namespace = {all})
 """
 ALL_NAMESPACES = -1
 """Stands for all namespaces in the table of roles: no namespace has this number."""
+
+_MOST_BYTES = 63
+"""The length at which a server cuts names off."""
 
 _ALL_RIGHTS, _READING = "SELECT, INSERT, UPDATE, DELETE", "SELECT"
 _LOCK = "SELECT pg_advisory_xact_lock(7267815403516901)"
@@ -165,6 +171,14 @@ def _statements(schema: str, partitions: int) -> Iterator[str]:
             )
     for table in _OF_NAMESPACES:
         yield _WALL.format(schema=schema, table=table, all=ALL_NAMESPACES)
+
+
+def is_role(name: str) -> bool:
+    """Tell whether a role can have this name: a longer one would be cut short, and "public" means every role."""
+    try:
+        return 0 < len(name.encode()) <= _MOST_BYTES and "\0" not in name and name not in ("public", "none")
+    except UnicodeEncodeError:
+        return False
 
 
 def admit(role: str, namespace: int, schema: str, *, read_only: bool = False) -> str:
@@ -217,7 +231,9 @@ def _version_and_seed(raw: psycopg.Connection[Any], path: str, schema: str) -> t
         ((version, seed),) = raw.execute(f"SELECT version, seed FROM {schema}.store").fetchall()
     except (psycopg.errors.UndefinedColumn, ValueError):
         raise StoreAccessError(
-            path, f"has tables of another program in the schema {schema}; nothing was done"
+            path,
+            f"has tables in the schema {schema} that are another program's, or no whole store of jarvis; nothing was "
+            "done. Drop or rename that schema, or restore the database from a backup",
         ) from None
     return version, seed
 

@@ -9,12 +9,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._postgresql.failures import LostConnectionError
+from jarvis._postgresql.failures import LostConnectionError, damaged
 from jarvis._postgresql.leader import Leader
 from jarvis._postgresql.lease import TRIES, Lease
 from jarvis._postgresql.names import number_of
 from jarvis._postgresql.pool import Pool
-from jarvis._postgresql.schema import ALL_NAMESPACES
+from jarvis._postgresql.schema import ALL_NAMESPACES, is_role
 from jarvis._sql import lending
 from jarvis._sql.lending import Lending
 from jarvis.errors import CorruptStoreError, InvalidSettingError, ReadOnlyStoreError, StoreAccessError, TransactionError
@@ -224,8 +224,8 @@ class Server(Lending[Lease]):
             InvalidSettingError: the role is no text.
             StoreAccessError: there is no such role, or the caller may not do this.
         """
-        if type(role) is not str or not role or "\0" in role:
-            raise InvalidSettingError("role: takes the name of a role of the database")
+        if type(role) is not str or not is_role(role):
+            raise InvalidSettingError("role: takes the name of a role of the database, of at most 63 bytes in UTF-8")
         number = ALL_NAMESPACES if everywhere else number_of(self.namespace)
         self.read(lambda session: session.driver.govern(make, role, number))
 
@@ -235,7 +235,7 @@ class Server(Lending[Lease]):
             raise StoreAccessError(
                 self.path,
                 "the role may see its own namespaces only; this verb concerns all of them, and needs the owner of the "
-                "tables or a role with BYPASSRLS",
+                "tables, or a role that it admitted with all_namespaces=True",
             )
 
     def shutdown(self) -> None:
@@ -254,7 +254,7 @@ class Server(Lending[Lease]):
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""
-        return CorruptStoreError(self.path, f"is damaged: {finding}; restore the database from a backup")
+        return damaged(self.path, finding)
 
     # --- a call ----------------------------------------------------------------------------------
 

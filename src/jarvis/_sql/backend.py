@@ -16,7 +16,7 @@ from jarvis._sql.listing import NAMESPACES
 from jarvis._sql.listing import names as listing_names
 from jarvis._sql.names import ErasedError
 from jarvis._sql.past import PastView
-from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Clock, Reader, can_be_looked_up
+from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Reader, can_be_looked_up
 from jarvis._sql.select import count, select
 from jarvis._sql.session import Session
 from jarvis._sql.shape import decides
@@ -126,7 +126,7 @@ class SQLBackend(SelectingBackend):
 
     # --- handles ---------------------------------------------------------------------------------
 
-    def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
+    def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
         sibling = object.__new__(type(self))
         sibling.__dict__.update(self.__dict__)
         if namespace is not None:
@@ -262,16 +262,13 @@ class SQLBackend(SelectingBackend):
     def prune(self, now: datetime, limit: int) -> int:
         instant = instant_of(now)
         with self._lender.changing() as session:
-            return pruning.prune(session, instant, limit)
+            return self._without_names(session, pruning.prune(session, instant, limit))
 
     # --- Expires ---------------------------------------------------------------------------------
 
     def purge_expired(self, limit: int) -> int:
         with self._lender.changing() as session:
-            purged = expiry.purge(session, self._reader.now(), limit)
-            if purged:
-                session.clock.release_names()
-            return purged
+            return self._without_names(session, expiry.purge(session, self._reader.now(), limit))
 
     # --- MendsDates ------------------------------------------------------------------------------
 
@@ -374,11 +371,18 @@ class SQLBackend(SelectingBackend):
                 pruning.prune(session, now, PRUNED_AT_ONCE)
         return result
 
+    def _without_names(self, session: Session, removed: int) -> int:
+        """Have the names that only removed states had removed, too; return how many states were."""
+        if removed:
+            session.clock.release_names()
+            self._look_after(session)
+        return removed
+
     def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:
         try:
             operation, module, task_id, reason = _DECODE_CHANGE(change)
         except ValueError:
-            raise self._reader.undecodable() from None
+            raise self._reader.undecodable(entry.id) from None
         return Revision(
             version=entry.version,
             entry=entry,

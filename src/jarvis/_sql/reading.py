@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
-Clock = Callable[[], datetime]
 
 _LIVE = LIVE.replace(":now", "?")
 READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ? AND {_LIVE}"
@@ -53,7 +52,7 @@ class Reader:
     A `clock` of None is the system's.
     """
 
-    def __init__(self, lender: Lender, namespace: str, clock: Clock | None) -> None:
+    def __init__(self, lender: Lender, namespace: str, clock: Callable[[], datetime] | None) -> None:
         self.lender, self.namespace, self.clock = lender, namespace, clock
 
     def now(self) -> int:
@@ -65,14 +64,20 @@ class Reader:
         try:
             return self.lender.read(work, *args)
         except ErasedError:
+            return self._again(work, *args)
+
+    def _again(self, work: Callable[[Session, *Args], Result], *args: *Args) -> Result:
+        try:
             return self.lender.read(work, *args)
+        except ErasedError:  # with its entry the name would have gone
+            raise self._nameless() from None
 
     def one(self, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry that a statement selects; it is given namespace and `names` (as ids), `last` and now."""
         try:  # the lines of `reading`, without the cost of a call
             return self.lender.read(self.find, sql, names, last)
         except ErasedError:
-            return self.lender.read(self.find, sql, names, last)
+            return self._again(self.find, sql, names, last)
 
     def find(self, session: Session, sql: str, names: tuple[str, ...], last: str) -> MemoryEntry | None:
         """Return the entry of `one`, read on this session."""
@@ -117,8 +122,11 @@ class Reader:
 
     def sift(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[MemoryEntry]:
         """Yield the entries that match `query`, `where` included, from its offset up to its limit, row by row."""
-        for row in self.matching(session, query, now, seen):
-            yield self.entries(session, (row,))[0]
+        try:
+            for row in self.matching(session, query, now, seen):
+                yield self.entries(session, (row,))[0]
+        except ErasedError:  # while the statement holds one state of the store
+            raise self._nameless() from None
 
     def matching(self, session: Session, query: MemoryQuery, now: int, seen: Cutoff | None = None) -> Iterator[Any]:
         """Yield the rows of the entries that `sift` returns."""
@@ -206,7 +214,7 @@ class Reader:
         except InvalidMomentError as error:
             raise self._unknown_zone(entry_id, error) from None
         except (ValueError, TypeError, OverflowError):  # its message may hold stored values
-            raise self.undecodable() from None
+            raise self.undecodable(entry_id) from None
         finally:
             if pausing:
                 gc.enable()
@@ -219,14 +227,17 @@ class Reader:
         except InvalidMomentError as error:
             raise self._unknown_zone(entry_id, error) from None
         except (ValueError, TypeError, OverflowError):
-            raise self.undecodable() from None
+            raise self.undecodable(entry_id) from None
 
     def _unknown_zone(self, entry_id: str, error: InvalidMomentError) -> StoreAccessError:
         return StoreAccessError(self.lender.path, unknown_zone(entry_id, error))
 
-    def undecodable(self) -> CorruptStoreError:
-        """Return the error that says that a row cannot be decoded."""
-        return self.lender.corrupt("an entry cannot be decoded")
+    def undecodable(self, entry_id: str) -> CorruptStoreError:
+        """Return the error that says that a state of an entry cannot be decoded."""
+        return self.lender.corrupt(f"the entry {entry_id} cannot be decoded")
+
+    def _nameless(self) -> CorruptStoreError:
+        return self.lender.corrupt("an entry has a name that is not there")
 
 
 def _name(session: Session, name_id: int) -> str:

@@ -19,6 +19,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jarvis._calls.caller import Gate
+    from jarvis._sql.session import Session
     from jarvis.errors import StoreBusyError
 
 MOST = 128
@@ -33,6 +35,27 @@ class Commit(msgspec.Struct, eq=False):  # made in C: each write makes one, and 
 
     writes: list[Write]
     is_done: bool = False
+
+    def make(self, session: Session, gate: Gate) -> None:
+        """Make each write as a part of the session's transaction; the gate is that of the leader, the calling thread.
+
+        A write that wrote nothing and raised an exception fails alone; another one's exception is raised here.
+        """
+        call = gate.call
+        for write in self.writes:
+            number = session.clock.commit_number
+            try:
+                if write.lets_in:
+                    gate.call = None
+                    write.result = session.join(write.work, *write.args)
+                else:
+                    write.result = session.join(write.work, session, *write.args)
+            except Exception as error:
+                if len(self.writes) == 1 or session.clock.commit_number != number:
+                    raise
+                write.error = error  # it wrote nothing: its own thread raises the error
+            finally:
+                gate.call = call
 
 
 NO_COMMIT = Commit([])

@@ -65,7 +65,7 @@ class Leader:
         mine = thread.session
         if mine is None:
             return
-        session, commit, call = mine, NO_COMMIT, thread.call
+        session, commit = mine, NO_COMMIT
         try:
             try:
                 if shared.is_crowded and self._lock.is_mine():
@@ -83,20 +83,7 @@ class Leader:
                 session.begin()
                 commit = shared.join(own)
                 self._lock.announce()  # before any write reads the time
-                for write in commit.writes:
-                    number = session.clock.commit_number
-                    try:
-                        if write.lets_in:
-                            thread.call = None
-                            write.result = session.join(write.work, *write.args)
-                        else:
-                            write.result = session.join(write.work, session, *write.args)
-                    except Exception as error:
-                        if len(commit.writes) == 1 or session.clock.commit_number != number:
-                            raise
-                        write.error = error  # it wrote nothing: its own thread raises the error
-                    finally:
-                        thread.call = call
+                commit.make(session, thread)
                 self._commit(session, before)
                 commit.is_done = True
             except BaseException as error:

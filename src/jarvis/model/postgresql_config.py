@@ -10,6 +10,9 @@ from jarvis._calls.arguments import own_code, plain_text
 from jarvis._disk.paths import with_variables
 from jarvis.errors import InvalidSettingError
 
+MOST_CONNECTIONS = 262_143
+"""The most connections that a server can be told to allow."""
+
 _BACKEND = "postgresql"
 _UNSEEN = "…"
 
@@ -45,8 +48,8 @@ class PostgreSQLConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidSettingError("postgresql.dsn must be a text such as postgresql://user@host/database")
         msgspec.structs.force_setattr(self, "dsn", dsn)
         self.location()
-        if type(self.pool_size) is not int or self.pool_size < 1:
-            raise InvalidSettingError("postgresql.pool_size must be a whole number from 1 up")
+        if not is_pool_size(self.pool_size):
+            raise InvalidSettingError(f"postgresql.pool_size must be a whole number from 1 to {MOST_CONNECTIONS}")
         if type(self.transaction_pooling) is not bool:
             raise InvalidSettingError("postgresql.transaction_pooling must be true or false")
         if self.listen_dsn is not None and not plain_text(self.listen_dsn):
@@ -75,6 +78,11 @@ class PostgreSQLConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("dsn", _UNSEEN), ("pool_size", self.pool_size)]
+
+
+def is_pool_size(number: object) -> bool:
+    """Tell whether a process can have that many connections."""
+    return type(number) is int and 1 <= number <= MOST_CONNECTIONS
 
 
 def _expanded(dsn: str) -> str:

@@ -36,7 +36,7 @@ _FIRST_SURROGATE, _AFTER_SURROGATES = 0xD800, 0xE000
 Found = TypeVar("Found", bound=Placed)
 
 
-class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
+class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True, dict=True):  # for `test`
     """A question, as a value. `matches` is its meaning; a backend may be faster, never different.
 
     A filter left at None is no filter; ``""`` and ``[]`` are values. `exclude_tags`: the entry has none of these tags;
@@ -140,8 +140,13 @@ class MemoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def test(self) -> Test | None:
-        """`where` as a function of a value, or None."""
-        return None if self.where is None else compile_where(self.where)
+        """`where` as a function of a value, or None; compiled once."""
+        if self.where is None:
+            return None
+        test: Test | None = self.__dict__.get("test")
+        if test is None:
+            self.__dict__["test"] = test = compile_where(self.where)
+        return test
 
     @property
     def is_newest_first(self) -> bool:

@@ -14,7 +14,7 @@ from jarvis.backend_registry import ask
 from jarvis.capabilities import Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
 from jarvis.errors import InvalidSettingError
 from jarvis.model.author import Author
-from jarvis.model.entry import check_namespace
+from jarvis.model.entry import MOST_VERSIONS, check_namespace
 from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.listing import Page
@@ -455,7 +455,7 @@ class Store:
             NotEncryptedError: the store is plain.
             UnsupportedError: the backend does not encrypt.
         """
-        if type(slot_id) is not int:
+        if type(slot_id) is not int or not 0 <= slot_id < MOST_VERSIONS:
             raise InvalidSettingError("slot_id must be a number that key_slots() gives")
         ask(self.backend, Encrypts).remove_key_slot(slot_id)
 
