@@ -121,6 +121,18 @@ def test_filters_namespaces_and_the_past_choose_what_is_exported(opens: Opens, t
     assert exported(namespaces=["nobody"]) == []
 
 
+def test_a_small_namespace_of_a_large_store_is_exported_alone(opens: Opens, tmp_path: Path) -> None:
+    memory = filled(opens("sqlite"))
+    memory.create_memories([{"category": "c", "key": str(n), "value": {}, "entity_type": ""} for n in range(100)])
+    alice = memory.for_namespace("alice")
+    for number in range(3):
+        alice.set_user_preference(f"n{number}", {"n": number})
+
+    memory.store.export(tmp_path / "alice.jsonl", namespaces=["alice"])
+
+    assert [each["entry"]["key"] for each in lines_of(tmp_path / "alice.jsonl")[1:-1]] == ["a", "n0", "n1", "n2"]
+
+
 def test_expired_memories_are_left_out(tmp_path: Path) -> None:
     clock = FakeClock(datetime.now(UTC))
     memory = MemoryModule(storage_dir=tmp_path / "store", clock=clock)

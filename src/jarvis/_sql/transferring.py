@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 from array import array
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 _A_PAGE = 256
 """How many memories are read at once."""
 
+_SHARE = """
+SELECT (SELECT count(*) FROM entries WHERE namespace = ?), (SELECT count(*) FROM entries WHERE {here})
+"""
 _NUMBERS = "SELECT row FROM entries WHERE namespace = ? ORDER BY row"
+_NEXT_NUMBERS = "SELECT row FROM entries WHERE {unindexed}namespace = ? AND row > ? ORDER BY row LIMIT ?"
+_NUMBERS_AT_ONCE, _SMALL = 4_096, 16
 _REMOVED_AT = """
 SELECT r.ended FROM revisions AS r WHERE r.namespace = :namespace
     AND NOT EXISTS (SELECT 1 FROM revisions AS l WHERE l.namespace = :namespace AND l.id = r.id AND l.ended > r.ended)
@@ -87,32 +93,41 @@ def pages(session: Session, namespace: str, *, past: bool) -> Iterator[list[Whol
             return
         past = past and session.driver.keeps_past()
         reader = _Reader(session, namespace, number, past=past)
-        rows = array("q", (row for (row,) in session.each(_NUMBERS, (number,))))
         removed = array("q")
-        if past:
+        if reader.has_past:
             removed.extend(ended for (ended,) in session.each(_REMOVED_AT, {"namespace": number}))
-        for page in _paged(rows, removed):
-            yield reader.page(*page)
-        if past:
+        merged = heapq.merge(((row, True) for row in _rows(session, number)), ((ended, False) for ended in removed))
+        while page := list(itertools.islice(merged, _A_PAGE)):
+            yield reader.page([row for row, is_there in page if is_there], [n for n, is_there in page if not is_there])
+        if reader.has_gaps:
             yield from reader.lost()
 
 
-def _paged(rows: array[int], removed: array[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield pages of the two ascending lists, merged: the numbers of each list that lie in the page."""
-    row = end = 0
-    while row < len(rows) or end < len(removed):
-        ours, theirs = rows[row : row + _A_PAGE].tolist(), removed[end : end + _A_PAGE].tolist()
-        last = sorted(ours + theirs)[:_A_PAGE][-1]
-        ours, theirs = [n for n in ours if n <= last], [n for n in theirs if n <= last]
-        row, end = row + len(ours), end + len(theirs)
-        yield ours, theirs
+def _rows(session: Session, namespace: int) -> Iterator[int]:
+    """Yield the rows of a namespace, ascending, in memory that does not grow with their number.
+
+    Where rows are numbered throughout the store, those of a small namespace are collected and sorted; those of a large
+    one are found by looking at all.
+    """
+    ((own, of_all),) = session.rows(session.say(_SHARE), (namespace,))
+    if own * _SMALL < of_all:
+        yield from array("q", (row for (row,) in session.each(_NUMBERS, (namespace,))))
+        return
+    after = -1
+    while page := session.rows(session.say(_NEXT_NUMBERS), (namespace, after, _NUMBERS_AT_ONCE)):
+        after = page[-1][0]
+        yield from (row for (row,) in page)
 
 
 class _Reader:
     """Reads whole memories of one namespace on a session that stands still."""
 
     def __init__(self, session: Session, namespace: str, number: int, *, past: bool) -> None:
-        self._session, self._namespace, self._number, self._past = session, namespace, number, past
+        self._session, self._namespace, self._number = session, namespace, number
+        self.has_past, self.has_gaps = (
+            past and bool(session.rows(f"SELECT 1 FROM {table} WHERE namespace = ? LIMIT 1", (number,)))
+            for table in ("revisions", "gaps")
+        )
 
     def page(self, rows: list[int], removed: list[int]) -> list[WholeMemory]:
         """Return the memories with these present rows, and those that these changes removed, in their order."""
@@ -124,10 +139,11 @@ class _Reader:
             found.sort(key=lambda each: each[0])
         past: dict[str, list[PastEntry]] = {}
         lost: dict[str, Lost] = {}
-        if self._past:
-            ids = [entry_id for _, entry_id, _ in found]
+        ids = [entry_id for _, entry_id, _ in found]
+        if self.has_past:
             for made, change, entry_id, *state in self._rows(_PAST, ids):
                 past.setdefault(entry_id, []).append(self._ended(made, change, state))
+        if self.has_gaps:
             lost = {entry_id: self._lost(*fields) for entry_id, *fields in self._rows(_GAPS, ids)}
         return [
             WholeMemory(self._namespace, entry_id, entry, past.get(entry_id, []), lost.get(entry_id))
