@@ -34,6 +34,7 @@ SECTIONS = {
     "compression": "Compression",
     "caching": "The cache",
     "postgresql": "PostgreSQL",
+    "awaiting_a_server": "Awaiting PostgreSQL",
     "moving": "Export, import, verification and repair",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")

@@ -36,7 +36,7 @@ CREATE TABLE hand.past (LIKE hand.memories, ended bigint NOT NULL, PRIMARY KEY (
 CREATE INDEX ON hand.past (namespace, id, ended);
 """
 _COLUMNS = "m.id, m.category, m.key, m.value, m.tags, m.entity_type, m.time, m.author"
-_GET = f"SELECT {_COLUMNS} FROM hand.memories AS m WHERE namespace = %s AND id = %s"
+GET = f"SELECT {_COLUMNS} FROM hand.memories AS m WHERE namespace = %s AND id = %s"
 _BY_KEY = f"""
 SELECT {_COLUMNS} FROM hand.memories AS m WHERE namespace = %s AND key = %s ORDER BY time DESC, number DESC LIMIT 1
 """
@@ -49,9 +49,9 @@ SELECT {_COLUMNS} FROM hand.tags AS t
 JOIN hand.memories AS m ON m.namespace = t.namespace AND m.number = t.number
 WHERE t.namespace = %s AND t.tag = %s ORDER BY t.time DESC, t.number DESC LIMIT %s
 """
-_LOCK = "UPDATE hand.clock SET number = number + 1 WHERE namespace = %s RETURNING number"
-_INSERT = "INSERT INTO hand.memories VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-_TAG = "INSERT INTO hand.tags VALUES (%s, %s, %s, %s)"
+LOCK = "UPDATE hand.clock SET number = number + 1 WHERE namespace = %s RETURNING number"
+INSERT = "INSERT INTO hand.memories VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+TAG = "INSERT INTO hand.tags VALUES (%s, %s, %s, %s)"
 _FIND = """
 SELECT number, time, tags FROM hand.memories WHERE namespace = %s AND category = %s AND key = %s
 ORDER BY time DESC, number DESC LIMIT 1
@@ -61,8 +61,8 @@ _UPDATE = (
     "UPDATE hand.memories SET number = %s, value = %s, time = %s, author = %s WHERE namespace = %s AND number = %s"
 )
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class ByHand:
 
     def get(self, entry_id: str) -> Entry | None:
         """Return the memory with an id."""
-        rows = self._select(_GET, entry_id)
+        rows = self._select(GET, entry_id)
         return rows[0] if rows else None
 
     def by_key(self, key: str) -> Entry | None:
@@ -133,35 +133,35 @@ class ByHand:
             before, _, _ = found
             now = time.time_ns() // 1000
             self.raw.execute(_KEEP, (number, self.namespace, before))
-            author = _encode({"module": "m", "updated_at": now}).decode()
-            self.raw.execute(_UPDATE, (number, _encode(value).decode(), now, author, self.namespace, before))
+            author = encode({"module": "m", "updated_at": now}).decode()
+            self.raw.execute(_UPDATE, (number, encode(value).decode(), now, author, self.namespace, before))
 
     def copy(self, items: Iterable[dict[str, Any]]) -> None:
         """Store many memories without tags, as fast as the server takes them."""
         now = time.time_ns() // 1000
-        author = _encode({"module": "m", "created_at": now}).decode()
+        author = encode({"module": "m", "created_at": now}).decode()
         with self.raw.transaction(), self.raw.cursor() as cursor:
             number = self._number()
             with cursor.copy("COPY hand.memories FROM STDIN") as copy:
                 for number, item in enumerate(items, number):  # noqa: B020 - the numbers go on
-                    value = _encode(item["value"]).decode()
+                    value = encode(item["value"]).decode()
                     entry_id, kind = str(uuid.uuid4()), item["entity_type"]
                     fields: tuple[Any, ...] = (entry_id, item["category"], item["key"], value, [], kind, now, author)
                     copy.write_row((self.namespace, number, *fields))
             cursor.execute("UPDATE hand.clock SET number = %s WHERE namespace = %s", (number, self.namespace))
 
     def _number(self) -> int:
-        row = self.raw.execute(_LOCK, (self.namespace,)).fetchone()
+        row = self.raw.execute(LOCK, (self.namespace,)).fetchone()
         assert row is not None
         return int(row[0])
 
     def _insert(self, number: int, category: str, key: str, value: dict[str, Any], tags: Sequence[str]) -> str:
         entry_id, now = str(uuid.uuid4()), time.time_ns() // 1000
-        author = _encode({"module": "m", "created_at": now}).decode()
-        fields: tuple[Any, ...] = (entry_id, category, key, _encode(value).decode(), list(tags), "note", now, author)
-        self.raw.execute(_INSERT, (self.namespace, number, *fields))
+        author = encode({"module": "m", "created_at": now}).decode()
+        fields: tuple[Any, ...] = (entry_id, category, key, encode(value).decode(), list(tags), "note", now, author)
+        self.raw.execute(INSERT, (self.namespace, number, *fields))
         for tag in tags:
-            self.raw.execute(_TAG, (self.namespace, tag, now, number))
+            self.raw.execute(TAG, (self.namespace, tag, now, number))
         return entry_id
 
     def _select(self, sql: str, *bindings: Any) -> list[Entry]:
@@ -171,11 +171,11 @@ class ByHand:
                 entry_id,
                 category,
                 key,
-                _decode(value),
+                decode(value),
                 tags,
                 kind,
                 datetime.fromtimestamp(microseconds / 1_000_000, UTC),
-                _decode(author),
+                decode(author),
             )
             for entry_id, category, key, value, tags, kind, microseconds, author in rows
         ]
