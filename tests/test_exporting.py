@@ -160,7 +160,25 @@ def test_a_file_that_is_there_is_kept(opens: Opens, tmp_path: Path) -> None:
     with pytest.raises(StoreAccessError, match="overwrite=True"):
         opens("sqlite").store.export(tmp_path / "all.jsonl")
 
+    with pytest.raises(StoreAccessError, match="is no export"):
+        opens("sqlite").store.export(tmp_path / "all.jsonl", overwrite=True)
+
     assert (tmp_path / "all.jsonl").read_text() == "mine"
+
+
+def test_a_link_to_an_export_is_read(opens: Opens, tmp_path: Path) -> None:
+    filled(opens("sqlite")).store.export(tmp_path / "all.jsonl")
+    (tmp_path / "link").symlink_to(tmp_path / "all.jsonl")
+
+    assert opens("json").store.import_(tmp_path / "link").created == 4
+
+
+def test_an_export_that_an_editor_saved_with_other_line_ends_is_read(opens: Opens, tmp_path: Path) -> None:
+    filled(opens("sqlite")).store.export(tmp_path / "all.jsonl")
+    path = tmp_path / "windows.jsonl"
+    path.write_bytes((tmp_path / "all.jsonl").read_bytes().replace(b"\n", b"\r\n"))
+
+    assert opens("json").store.import_(path).created == 4
 
 
 def test_a_full_disk_leaves_nothing_of_an_export(opens: Opens, tmp_path: Path) -> None:

@@ -16,9 +16,16 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from jarvis.conformance.fixtures import FakeClock
-from jarvis.errors import InvalidSettingError, OtherStoreWarning, StoreBusyError, StoreMissingError, TargetNotEmptyError
+from jarvis.errors import (
+    InvalidSettingError,
+    JarvisError,
+    OtherStoreWarning,
+    StoreBusyError,
+    StoreMissingError,
+    TargetNotEmptyError,
+)
 from jarvis.keys import KeyFile
-from jarvis.moving import migrate
+from jarvis.moving import migrate, repair, restore_backup
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.services import transferring
 from tests.postgresql import a_database
@@ -225,3 +232,28 @@ def test_a_directory_with_a_store_of_another_backend_names_the_way(tmp_path: Pat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OtherStoreWarning)
         assert migrate(MemoryModule(storage_dir=tmp_path), MemoryModule(storage_dir=tmp_path, backend_type="json"))
+
+
+BAD: tuple[Any, ...] = (None, 5, b"x", object(), [], "a\0b", "x" * 5_000, "\ud800", "mongo://x")
+
+
+@pytest.mark.parametrize("which", range(len(BAD)))
+def test_a_place_that_is_none_is_named(tmp_path: Path, which: int, opens: Opens) -> None:
+    good, bad = filled(opens("sqlite")), BAD[which]
+    calls: list[Callable[[], object]] = [
+        lambda: migrate(bad, good),
+        lambda: migrate(good, bad),
+        lambda: restore_backup(bad, tmp_path / "into"),
+        lambda: repair(bad, tmp_path / "to"),
+    ]
+    for call in calls:
+        with pytest.raises(JarvisError):
+            call()
+
+
+def test_a_store_that_is_moved_into_itself_stays_as_it_is(tmp_path: Path) -> None:
+    memory = filled(MemoryModule(storage_dir=tmp_path / "one"))
+    digest = memory.store.digest()
+
+    assert migrate(tmp_path / "one", tmp_path / "one").resumed == 4
+    assert memory.store.digest() == digest

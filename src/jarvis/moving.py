@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jarvis.container import Container
-from jarvis.model.options import KeySources
+from jarvis.errors import InvalidSettingError
+from jarvis.model.options import KeySources, checked
 from jarvis.model.recompression import Progress
 from jarvis.model.salvaged import RepairReport
 from jarvis.model.transfers import MigrationReport
@@ -65,7 +66,8 @@ def migrate(
     {'theme': {'mode': 'dark'}}
     """
     with _opened(source, create=False) as one, _opened(target, create=True) as other:
-        return migrating.migrate(one.backend, other.backend, plain_text=plain_text, progress=progress)
+        told = checked("progress", progress)
+        return migrating.migrate(one.backend, other.backend, plain_text=plain_text is True, progress=told)
 
 
 def restore_backup(
@@ -100,12 +102,12 @@ def restore_backup(
     >>> MemoryModule(storage_dir=directory + "/restored").get_user_preferences()
     {'theme': {'mode': 'dark'}}
     """
-    directory = Path(path).expanduser()
+    directory: Path = checked("path", path)
     newest = generations(directory)
     if newest:
         directory /= newest[0]
     with _in_directory(directory, create=False, read_only=True, keys=keys) as backup:
-        return backup.store.back_up(Path(into).expanduser(), progress=progress)
+        return backup.store.back_up(into, progress=progress)
 
 
 def repair(
@@ -131,7 +133,7 @@ def repair(
     >>> repair(directory + "/store", directory + "/new").memories
     1
     """
-    return _in_directory(Path(path).expanduser(), keys=keys).store.repair(to, progress=progress)
+    return _in_directory(checked("path", path), keys=keys).store.repair(to, progress=progress)
 
 
 @contextlib.contextmanager
@@ -140,7 +142,10 @@ def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
     if isinstance(place, MemoryModule):
         yield place
         return
-    text = os.fspath(place)
+    if not isinstance(place, (str, Path)):
+        kind = type(place).__name__
+        raise InvalidSettingError(f"takes a MemoryModule, the directory of a store, or a URL, not {kind}")
+    text = str(place)
     if text.endswith((".yaml", ".yml")):
         container = Container()
         try:
@@ -148,11 +153,14 @@ def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
         finally:
             container.shutdown()
         return
-    with MemoryModule(text, create=create) if "://" in text else _in_directory(Path(text), create=create) as memory:
+    at_url = "://" in text
+    with (
+        MemoryModule(text, create=create) if at_url else _in_directory(checked("path", place), create=create) as memory
+    ):
         yield memory
 
 
 def _in_directory(directory: Path, **options: Any) -> MemoryModule:
     """Return a memory on the store in a directory; on a SQLite store if none is there."""
-    has_json = (directory / "memory.json").exists() and not (directory / "memory.db").exists()
+    has_json = os.path.exists(directory / "memory.json") and not os.path.exists(directory / "memory.db")
     return MemoryModule(storage_dir=directory, backend_type="json" if has_json else "sqlite", **options)

@@ -32,7 +32,7 @@ FORMAT = 1
 _AT_ONCE = 1 << 18  # bytes that are written at once
 _CRC = b',"crc":"'
 _CRC_BYTES = len(_CRC) + len('12345678"}')
-_END = b'{"memories":'
+_BEGIN, _END = b'{"jarvis_export":', b'{"memories":'
 _encode = msgspec.json.Encoder().encode
 
 
@@ -78,11 +78,14 @@ def write(path: Path, header: Header, memories: Iterable[WholeMemory], *, overwr
     """Write a file, whole or not at all.
 
     Raises:
-        StoreAccessError: something is there already, and `overwrite` is False.
+        StoreAccessError: something is there already, and `overwrite` is False, or it is no export.
         StoreError: it cannot be written, such as to a full disk; nothing is left of it.
     """
-    if not overwrite and files.is_there(path):
-        raise StoreAccessError(path, "is there already; give another path, or overwrite=True")
+    if files.is_there(path):
+        if not overwrite:
+            raise StoreAccessError(path, "is there already; give another path, or overwrite=True")
+        if next((line for _, line in _lines(path)), _BEGIN)[: len(_BEGIN)] != _BEGIN:
+            raise StoreAccessError(path, "is no export, and overwrite=True replaces nothing else; give another path")
     files.ensure_directory(path.parent)
     count = size = 0
     digest = hashlib.blake2b(digest_size=32)
@@ -213,8 +216,12 @@ def _decoded(text: bytes) -> WholeMemory:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with files.explaining(path, "read"), open(files.open_regular(str(path), os.O_RDONLY), "rb") as file:
-        yield from enumerate(file, 1)
+    with (
+        files.explaining(path, "read"),
+        open(files.open_regular(os.path.realpath(path), os.O_RDONLY), "rb") as file,
+    ):
+        for number, line in enumerate(file, 1):
+            yield number, (line[:-2] + b"\n" if line.endswith(b"\r\n") else line)  # an editor may have saved it so
 
 
 def _header(path: Path, line: bytes, *, incomplete: bool) -> Header:

@@ -152,13 +152,13 @@ class Store:
             category, entity_type, entity_id, tags, key, tags_match, since, until, where, keys, key_prefix,
                 category_prefix: as for `MemoryModule.search_memories`; of a deleted memory its last state must match.
             plain_text: write an encrypted store, though the file is not encrypted.
-            overwrite: replace a file that is there.
+            overwrite: replace an export that is there.
             progress: is called with (done, total) now and then.
 
         Raises:
             InvalidSettingError: the store is encrypted, and `plain_text` is False.
             InvalidQueryError: a filter is invalid.
-            StoreAccessError: a file is there, or it cannot be written.
+            StoreAccessError: a file is there, with `overwrite` one that is no export, or it cannot be written.
             StoreFullError: the disk is full. Nothing is left of the file.
             TransactionError: the calling thread has a transaction open.
 
