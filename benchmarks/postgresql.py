@@ -20,8 +20,10 @@ import psycopg
 from benchmarks import harness
 from benchmarks.harness import Goal
 from benchmarks.systems.on_psycopg import ByHand
+from jarvis.keys import KeyFunction
 from jarvis.persistent_memory import MemoryModule
 from jarvis.postgresql_backend import PostgreSQLBackend
+from jarvis.sealing import SealedBackend
 from tests.postgresql import DSN, Server, a_database
 
 TEXT = "some words that are the text of a memory, " * 4
@@ -141,6 +143,30 @@ def one_caller(stores: Both, rounds: int) -> dict[str, Any]:
     }
 
 
+def sealed(stores: Both, rounds: int) -> dict[str, Any]:
+    """Measure each call alone, of a sealed store and of a plain one in turn."""
+    with a_database(syncs=True) as dsn:
+        other: Any = object.__new__(Both)
+        other.__dict__.update(stores.__dict__)
+        other.ours = MemoryModule(SealedBackend(PostgreSQLBackend(dsn, compression="off"), keys=[KeyFunction(a_key)]))
+        other.our_ids = Both.fill(other.ours, stores.size)
+        analyse(dsn)
+        of_sealed, of_plain = other.calls(), stores.calls()
+        figures = {
+            name: dict(
+                zip(("sealed", "plain"), alternated((of_sealed[name][0], of_plain[name][0]), rounds, 20), strict=True)
+            )
+            for name in of_plain
+        }
+        other.ours.shutdown()
+    return figures
+
+
+def a_key() -> bytes:
+    """Return the key of the sealed store."""
+    return bytes(32)
+
+
 def bulk(stores: Both, count: int, rounds: int) -> dict[str, float]:
     """Measure many new memories at once, for each of them."""
     items = [item(number, count, tags=False) for number in range(count)]
@@ -238,6 +264,7 @@ def measure(size: int, many: int, rounds: int, seconds: float) -> dict[str, Any]
             "size": size,
             "many": many,
             "one caller": one_caller(stores, rounds),
+            "sealed": sealed(stores, rounds),
             "bulk": bulk(stores, size, min(rounds, 5)),
             "threads": threads(stores, min(rounds, 5), seconds),
             "processes": processes(stores.dsn, 3, seconds),
@@ -252,6 +279,10 @@ def goals(results: dict[str, Any]) -> list[Goal]:
     for name, each in results["one caller"].items():
         ours, hand = each["ours"], each["by hand"]
         wanted.append(Goal(name, size, ours, hand, "µs", round(ours / hand, 3), at_most=1.4, beside="by hand"))
+    for name, each in results["sealed"].items():
+        slower, most = round(each["sealed"] / each["plain"], 3), 4 if name in ("tag", "category") else 2
+        what = f"{name}, sealed"
+        wanted.append(Goal(what, size, each["sealed"], each["plain"], "µs", slower, at_most=most, beside="plain"))
     ours, copy = results["bulk"]["ours"], results["bulk"]["copy"]
     wanted.append(
         Goal("create in bulk, for each", size, ours, copy, "µs", round(ours / copy, 3), at_most=2, beside="COPY")

@@ -18,11 +18,13 @@ from jarvis.conformance.fixtures import OpenBackend
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFunction
 from jarvis.postgresql_backend import PostgreSQLBackend
+from jarvis.sealing import SealedBackend
 from jarvis.sqlite_backend import SQLiteBackend
-from jarvis.storage_backend import BackendWrapper
+from jarvis.storage_backend import BackendWrapper, StorageBackend
 
 from .plain_sqlite import PlainBackend
 from .postgresql import a_database
+from .sealable import SealableJSON, SealableSQLite
 
 PAGE: dict[str, Any] = {"__name__": "write_a_backend"}
 _TEXT = (Path(__file__).parent.parent / "docs" / "how-to" / "write-a-backend.md").read_text(encoding="utf-8")
@@ -56,10 +58,10 @@ class TestPostgreSQL(BackendContract):
 
     @pytest.fixture
     def open_backend(self) -> Iterator[OpenBackend]:
-        backends: list[PostgreSQLBackend] = []
+        backends: list[StorageBackend] = []
 
-        def open_it() -> PostgreSQLBackend:
-            backends.append(PostgreSQLBackend(dsn, durability="normal", partitions=self.partitions))
+        def open_it() -> StorageBackend:
+            backends.append(self.open_it(dsn))
             return backends[-1]
 
         with a_database() as dsn:
@@ -67,9 +69,18 @@ class TestPostgreSQL(BackendContract):
             for backend in backends:
                 backend.shutdown()
 
+    def open_it(self, dsn: str) -> StorageBackend:
+        return PostgreSQLBackend(dsn, durability="normal", partitions=self.partitions)
+
 
 class TestPostgreSQLPartitioned(TestPostgreSQL):
     partitions = 3
+
+
+class TestPostgreSQLSealed(TestPostgreSQL):
+    def open_it(self, dsn: str) -> StorageBackend:
+        keys = [KeyFunction(a_key)]
+        return SealedBackend(super().open_it(dsn), keys=keys)
 
 
 class TestJSON(BackendContract):
@@ -82,6 +93,20 @@ class TestWrapped(BackendContract):
     @pytest.fixture
     def open_backend(self, tmp_path: Path) -> OpenBackend:
         return lambda: BackendWrapper(SQLiteBackend(tmp_path / "memory.db", durability="normal"))
+
+
+class TestSealedSQLite(BackendContract):
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        keys = [KeyFunction(a_key)]
+        return lambda: SealedBackend(SealableSQLite(tmp_path / "memory.db", durability="normal"), keys=keys)
+
+
+class TestSealedJSON(BackendContract):
+    @pytest.fixture
+    def open_backend(self, tmp_path: Path) -> OpenBackend:
+        keys = [KeyFunction(a_key)]
+        return lambda: SealedBackend(SealableJSON(tmp_path / "memory.json", durability="normal"), keys=keys)
 
 
 class AskedTwice(CachedBackend):

@@ -18,16 +18,21 @@ import pytest
 
 from jarvis import errors
 from jarvis.backend_registry import load_backend
+from jarvis.capabilities import Encrypts
 from jarvis.config import ConfigLoader
 from jarvis.container import Container
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule, utc_now
+from jarvis.sealing import SealedBackend
 from jarvis.services.store import Store
 from tests.postgresql import a_database
 from tests.test_former_names import MOVED_TO_STORE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_SERVER = "postgresql://jarvis@db.example.com/memories"
+_DATABASES = ("memories", "sealed", "sealed_later")
+_SERVERS = {f"postgresql://jarvis@db.example.com/{name}": name for name in _DATABASES}
+"""By URL: the fixture that makes the database."""
+
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -42,12 +47,26 @@ def _own_environment() -> Iterator[None]:
 
 
 @pytest.fixture
-def database() -> Iterator[str]:
-    """Make the database whose URL the programs of a page find in the place of `_SERVER`."""
+def memories() -> Iterator[str]:
+    """Make the database whose URL the programs of a page find in the place of one of `_SERVERS`."""
     with a_database() as url, psycopg.connect(url, autocommit=True) as admin:
         for role in ("alice_app", "assistant", "reader"):
             with contextlib.suppress(psycopg.errors.DuplicateObject):
                 admin.execute(f"CREATE ROLE {role}")
+        yield url
+
+
+@pytest.fixture
+def sealed(memories: str) -> Iterator[str]:  # which has made the roles
+    """Make another such database."""
+    with a_database() as url:
+        yield url
+
+
+@pytest.fixture
+def sealed_later() -> Iterator[str]:
+    """Make another one."""
+    with a_database() as url:
         yield url
 
 
@@ -68,8 +87,9 @@ def test_the_programs_of_a_page_run_in_order(
     for block in _BLOCK.finditer(text):
         language, program = block.groups()
         line = text[: block.start()].count("\n") + 1
-        if _SERVER in program and language.startswith("py"):
-            program = program.replace(_SERVER, request.getfixturevalue("database"))
+        for url, fixture in _SERVERS.items():
+            if f'{url}"' in program and language.startswith("py"):
+                program = program.replace(f'{url}"', f'{request.getfixturevalue(fixture)}"')
         if language == "python":
             exec(compile("\n" * line + program, _name(page), "exec"), names)
         elif language == "pycon":
@@ -119,9 +139,10 @@ def test_the_table_of_capabilities_is_that_of_the_code() -> None:
 
     shown = {row[0].strip("`"): row[2:] for row in rows}
 
-    kinds = {name: load_backend(name).capabilities for name in header[2:]}
+    kinds = {name: load_backend(name).capabilities for name in header[2:5]}
+    kinds[header[5]] = (Encrypts, *(kind for kind in kinds["postgresql"] if kind in SealedBackend.capabilities))
     known = {kind.__name__: kind for each in kinds.values() for kind in each}
-    assert [*kinds] == ["sqlite", "json", "postgresql"]
+    assert [*kinds] == ["sqlite", "json", "postgresql", "postgresql, sealed"]
     assert shown == {name: ["yes" if kind in able else "no" for able in kinds.values()] for name, kind in known.items()}
 
 

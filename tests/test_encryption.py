@@ -396,7 +396,7 @@ def test_settings_encrypt_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert store.read_bytes()[:16] != cipher.PLAIN
     assert ConfigLoader(path).load().storage.encryption == "on"
     path.write_text("storage: {data_dir: data, backend: json, encryption: required, keys: [{environment: A_KEY}]}")
-    with pytest.raises(UnsupportedError, match="'json' has no option 'encryption', 'keys'; sqlite has"):
+    with pytest.raises(UnsupportedError, match="'json' has no option 'encryption', 'keys'; postgresql and sqlite have"):
         Container().get_memory_module(path)
 
 

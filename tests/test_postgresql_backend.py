@@ -35,9 +35,7 @@ from jarvis.errors import (
     StoreBusyError,
     StoreMissingError,
     UnknownBackendError,
-    UnsupportedError,
 )
-from jarvis.keys import new_key
 from jarvis.persistent_memory import CategoryPolicy, HistoryPolicy, MemoryModule
 from jarvis.postgresql_backend import PostgreSQLBackend
 
@@ -116,12 +114,6 @@ def test_keywords_are_taken_by_the_backend(url: str) -> None:
     with MemoryModule(PostgreSQLBackend(dsn, pool_size=2)) as memory:
         assert "application_name=jarvis" in dsn
         memory.set_user_preference("theme", {"mode": "dark"})
-
-
-@pytest.mark.parametrize(("option", "value"), [("encryption", "on"), ("keys", [lambda: new_key().encode()])])
-def test_what_the_backend_lacks_is_refused(option: str, value: Any) -> None:
-    with pytest.raises(UnsupportedError, match=rf"^the backend 'postgresql' has no option '{option}'; sqlite"):
-        MemoryModule("postgresql://localhost/memories", **{option: value})
 
 
 @pytest.mark.parametrize(
@@ -235,11 +227,6 @@ def test_a_pool_has_as_many_connections_as_the_settings_say(url: str, home: Path
             ["postgresql: {dsn: 'postgresql://u:geheim7%@host'}"],
             InvalidSettingError,
             "line 3: storage.postgresql: dsn: ",
-        ),
-        (
-            ["postgresql: {dsn: 'postgresql://u:geheim7@host'}", "encryption: required"],
-            UnsupportedError,
-            "line 2: storage.backend: the backend 'postgresql' has no option 'encryption'",
         ),
         (
             ["postgresql: {dsn: 'postgresql://u:geheim7@host'}", 'namespace: "a\\0b"'],

@@ -38,6 +38,11 @@ _EXTRAS = {"postgresql": "psycopg"}
 _SCHEMES = {"postgres": "postgresql", "postgresql": "postgresql"}
 """Backends whose stores lie where a URL says, by its scheme."""
 
+_SEALED = ("postgresql",)
+"""Backends that do not encrypt themselves: `jarvis.sealing` seals what they store."""
+
+_OF_SEALING = ("encryption", "keys")
+
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -131,18 +136,21 @@ def open_backend(
     cls = load_backend(name)
     make: Any = cls  # the contract leaves constructors free
     given = {**options.given(), **({} if namespace == DEFAULT_NAMESPACE else {"namespace": namespace}), **more}
+    seals = (plain_text(name) or "").lower() in _SEALED and not given.keys().isdisjoint(_OF_SEALING)
+    if seals:
+        given = {option: value for option, value in given.items() if option not in _OF_SEALING} | {"compression": "off"}
     try:
         backend: StorageBackend = make(location, **given)
     except TypeError:
         foreign = sorted(option for option in given if not _takes(cls, option))
         if not foreign:
             raise  # an error of the constructor itself
-        able = [other for other, backend in _installed() if all(_takes(backend, option) for option in foreign)]
+        able = [other for other, backend in _installed() if all(_has(other, backend, option) for option in foreign)]
         listed_able = " and ".join([", ".join(able[:-1]), able[-1]] if len(able) > 1 else able)
         way_out = f"; {listed_able} {'have' if len(able) > 1 else 'has'}" if able else ""
         listed = ", ".join(map(repr, foreign))
         raise UnsupportedError(f"the backend {name!r} has no option {listed}{way_out}") from None
-    return backend
+    return _sealed(backend, options) if seals else backend
 
 
 def open_in_memory(**options: Any) -> StorageBackend:
@@ -156,6 +164,14 @@ def cached(backend: StorageBackend, limits: CacheLimits) -> StorageBackend:
     """Return `backend` in a `jarvis.caching.CachedBackend` with these limits, which see for what it raises."""
     make: Any = import_module("jarvis.caching").CachedBackend
     around: StorageBackend = make(backend, **{name: getattr(limits, name) for name in limits.__struct_fields__})
+    return around
+
+
+def _sealed(backend: StorageBackend, options: StoreOptions) -> StorageBackend:
+    make: Any = import_module("jarvis.sealing").SealedBackend
+    around: StorageBackend = make(
+        backend, encryption=options.encryption, keys=options.keys, compression=options.compression
+    )
     return around
 
 
@@ -205,6 +221,10 @@ def _loaded(point: EntryPoint) -> type[StorageBackend]:
     if not (isinstance(loaded, type) and issubclass(loaded, StorageBackend)):
         raise UnknownBackendError(f"{described} is no subclass of jarvis.storage_backend.StorageBackend")
     return loaded
+
+
+def _has(name: str, cls: type[StorageBackend], option: str) -> bool:
+    return _takes(cls, option) or (name in _SEALED and option in _OF_SEALING)
 
 
 def _takes(cls: type[StorageBackend], option: str) -> bool:

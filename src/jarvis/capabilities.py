@@ -14,12 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from jarvis.keys import KeySource
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.erasure import Erased, Search
+from jarvis.model.erasure import Erased, Judge, Look, Search
 from jarvis.model.explanation import Explanation
 from jarvis.model.key_slot import SlotInfo
+from jarvis.model.mending import Entries
+from jarvis.model.options import KeySource
 from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recompression import Progress, Recompression
@@ -241,21 +242,29 @@ class Erases(Protocol):
     0
     """
 
-    def erase(self, which: str | MemoryQuery | None) -> Erased:
+    def erase(self, which: str | MemoryQuery | None, judge: Judge | None = None) -> Erased:
         """Remove memories of the namespace and every row that names them; return ids and counts.
 
         Args:
             which: an id; or a query that matches the memories, deleted and expired ones too, in their present or a
                 kept past state; or None for all. `limit` and `after` of a query are ignored.
+            judge: decides which of the states match that the query matches; for a wrapper that knows more of them. It
+                may change the entry that it gets. A memory of which no state is stored then only matches a query if
+                it has no state.
 
         Raises:
             TransactionError: no transaction is open in this thread.
         """
 
-    def finish_erasing(self, ids: Collection[str]) -> Search | None:
+    def finish_erasing(self, ids: Collection[str], look: Look | None = None) -> Search | None:
         """Remove erased data from the files, and search every byte of them for `ids`; None if that has to wait.
 
         Compressed values are searched too. Ids shorter than 16 bytes are not searched for: they may occur anywhere.
+
+        Args:
+            ids: to search for.
+            look: returns how often it finds something in all states of the namespace, which is added to what was
+                found; for a wrapper that stores them in a form of its own.
         """
 
 
@@ -420,8 +429,13 @@ class MendsDates(Protocol):
     def last_moment(self) -> datetime | None:
         """Return the last moment that was given to a change of the store; None if there was none."""
 
-    def mend_dates(self, signature: Signature) -> int:
+    def mend_dates(self, signature: Signature, entries: Callable[[str], Entries] | None = None) -> int:
         """Date no change later than now; return how many entries changed.
+
+        Args:
+            signature: of the changes.
+            entries: reads and updates the entries of the namespace with a name; for a wrapper that stores them in a
+                form of its own. None: the backend itself does.
 
         Raises:
             TransactionError: a transaction is open in this thread.

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jarvis._json import mending, salvage, sliding, transferring
+from jarvis._json import erasing, mending, salvage, sliding, transferring
 from jarvis._json.answer import Answers, Then
 from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
@@ -60,9 +60,10 @@ if TYPE_CHECKING:
     from jarvis._json.room import LiveRoom
     from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
-    from jarvis.model.erasure import Erased, Search
+    from jarvis.model.erasure import Erased, Judge, Look, Search
     from jarvis.model.explanation import Explanation
     from jarvis.model.listing import Listing
+    from jarvis.model.mending import Entries
     from jarvis.model.policies import CategoryPolicy
     from jarvis.model.portable import WholeMemory
     from jarvis.model.recompression import Progress
@@ -323,14 +324,14 @@ class JSONBackend(SelectingBackend):
         made = self._store.seen().clock.made
         return None if made is None else datetime_of(made)
 
-    def mend_dates(self, signature: Signature) -> int:
+    def mend_dates(self, signature: Signature, entries: Callable[[str], Entries] | None = None) -> int:
         with self._store.transaction(self._now), self._answers.decoding():
             transaction = self._store.own_transaction()
             if transaction.depth:
                 raise TransactionError("mend_dates() is for the outside of transactions: it makes one of its own")
             self._store.announce()
             self.sign(signature)
-            return mending.mend(transaction, self.for_namespace, self._now())
+            return mending.mend(transaction, entries or self.for_namespace, self._now())
 
     def changes(self, after: int, limit: int) -> list[Change]:
         seen = self._store.seen()
@@ -379,15 +380,17 @@ class JSONBackend(SelectingBackend):
         now = self._now()
         return sorted(n for n, room in self._store.seen().rooms.items() if len(room.records) > len(room.expired(now)))
 
-    def erase(self, which: str | MemoryQuery | None) -> Erased:
+    def erase(self, which: str | MemoryQuery | None, judge: Judge | None = None) -> Erased:
         self._store.own_transaction()
         if isinstance(which, MemoryQuery):
             which = which.whole()
         with self._store.changing(self._now) as transaction, self._answers.decoding():
-            return transaction.erase(self.namespace, which)
+            return transaction.erase(self.namespace, which, judge)
 
-    def finish_erasing(self, ids: Collection[str]) -> Search | None:
-        return self._store.finish_erasing(ids)
+    def finish_erasing(self, ids: Collection[str], look: Look | None = None) -> Search | None:
+        searched = self._store.finish_erasing(ids)
+        with self._answers.decoding():
+            return erasing.looked_through(searched, look, self._store.seen(), self.namespace)
 
     def back_up(self, directory: Path, progress: Progress | None = None) -> Path:
         target = directory / self.file_path.name

@@ -135,7 +135,7 @@ class MemoryModule:
         busy_timeout_seconds: how long a write waits for other writers before `StoreBusyError`.
         history: how much of the past is kept, see `HistoryPolicy`.
         encryption: ``"on"`` encrypts a store that is created; ``"required"`` also refuses a plain store. An encrypted
-            store is opened with its keys, whatever this says.
+            store is opened with its keys, whatever this says; one on a server needs ``"on"``, ``"required"`` or `keys`.
         keys: the key sources of an encrypted store, see `jarvis.keys`.
         compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as
             possible, at 80 times the cost; ``"off"``, as they are. Values with any compression can be read. See also

@@ -9,15 +9,18 @@ from typing import Any, ClassVar, Self
 
 from jarvis._postgresql import schema, traces
 from jarvis._postgresql.dsn import Address, Reach
+from jarvis._postgresql.key_table import KeyTable
 from jarvis._postgresql.pool import Pool
 from jarvis._postgresql.server import Server
 from jarvis._sql import recompressing, sliding, verifying
 from jarvis._sql.backend import SQLBackend
+from jarvis._sql.erasing import look_through
 from jarvis._sql.select import LIVE
 from jarvis._sql.session import Session
 from jarvis.capabilities import Compresses, Erases, Slides, Verifies
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry, check_namespace
-from jarvis.model.erasure import Erased, Search
+from jarvis.model.erasure import Erased, Judge, Look, Search
+from jarvis.model.mending import Entries
 from jarvis.model.options import Compression, Durability
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.query import MemoryQuery
@@ -119,18 +122,25 @@ class PostgreSQLBackend(SQLBackend):
         sibling._lender = sibling._reader.lender = sibling._server
         return sibling
 
+    @property
+    def key_place(self) -> KeyTable:
+        """Where the keys of the store lie if `jarvis.sealing.SealedBackend` seals it."""
+        return KeyTable(self._server)
+
     def slide(self, entry_id: str, expires_at: datetime) -> bool:
         return sliding.try_to(self._server, self.namespace, entry_id, check_expiry(expires_at), self._reader.now())
 
-    def erase(self, which: str | MemoryQuery | None) -> Erased:
-        erased = super().erase(which)
+    def erase(self, which: str | MemoryQuery | None, judge: Judge | None = None) -> Erased:
+        erased = super().erase(which, judge)
         self._server.within(traces.remove_unused_names)
         return erased
 
-    def finish_erasing(self, ids: Collection[str]) -> Search | None:
+    def finish_erasing(self, ids: Collection[str], look: Look | None = None) -> Search | None:
         if self._server.in_transaction():
             return None
-        return self._server.read(traces.search, ids)
+        found = 0 if look is None else self._server.read(look_through, self._reader, look)
+        searched = self._server.read(traces.search, ids)
+        return searched._replace(found=searched.found + found)
 
     def recompress(self, progress: Progress | None) -> Recompression:
         if self._server.read_only:
@@ -160,9 +170,9 @@ class PostgreSQLBackend(SQLBackend):
     def all_namespaces(self) -> list[str]:
         return self._namespaces()
 
-    def mend_dates(self, signature: Signature) -> int:
+    def mend_dates(self, signature: Signature, entries: Callable[[str], Entries] | None = None) -> int:
         handles = map(self.for_namespace, self._namespaces())
-        return sum(super(PostgreSQLBackend, handle).mend_dates(signature) for handle in handles)
+        return sum(super(PostgreSQLBackend, handle).mend_dates(signature, entries) for handle in handles)
 
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
         self._check_outside()

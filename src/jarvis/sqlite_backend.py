@@ -12,6 +12,7 @@ import msgspec
 
 from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
+from jarvis._sql.erasing import look_through
 from jarvis._sql.session import Session
 from jarvis._sqlite import backup, recompress, salvage, traces, verification
 from jarvis._sqlite.database import Database
@@ -27,11 +28,10 @@ from jarvis.capabilities import (
     TellsVersion,
     Verifies,
 )
-from jarvis.keys import KeySource
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
-from jarvis.model.erasure import Search
+from jarvis.model.erasure import Look, Search
 from jarvis.model.key_slot import SlotInfo
-from jarvis.model.options import Compression, Durability, Encryption, KeySources, check_utf8, checked
+from jarvis.model.options import Compression, Durability, Encryption, KeySource, KeySources, check_utf8, checked
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
@@ -137,10 +137,12 @@ class SQLiteBackend(SQLBackend):
         until = check_expiry(expires_at)
         return sliding.try_to(self._database, self.namespace, entry_id, until, self._reader.now())
 
-    def finish_erasing(self, ids: Collection[str]) -> Search | None:
+    def finish_erasing(self, ids: Collection[str], look: Look | None = None) -> Search | None:
         if not self._database.finish_erasing(self._database.busy_timeout_seconds):
             return None
-        return traces.search(self._database, ids)
+        found = 0 if look is None else self._database.read(look_through, self._reader, look)
+        searched = traces.search(self._database, ids)
+        return searched._replace(found=searched.found + found)
 
     def version(self) -> object:
         return self._database.version(self._reader.now())

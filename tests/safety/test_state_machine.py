@@ -12,7 +12,9 @@ from jarvis.config import HistoryPolicy
 from jarvis.conformance import BackendMachine, machine
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFunction
+from jarvis.sealing import SealedBackend
 from jarvis.sqlite_backend import SQLiteBackend
+from tests.sealable import SealableSQLite
 from tests.test_contract import DictBackend, a_key
 
 from .conftest import Figures
@@ -41,13 +43,26 @@ SEALED = machine(
     ),
     name="sqlite, encrypted",
 )
+WRAPPED = machine(
+    lambda directory: SealedBackend(
+        SealableSQLite(directory / "memory.db", durability="normal"), keys=[KeyFunction(a_key)]
+    ),
+    name="sqlite, sealed",
+)
 DICT = machine(lambda directory: DictBackend(directory / "store"), name="dict")
 
 
 @pytest.mark.parametrize(
     ("kind", "steps"),
-    [(SQLITE, 20_000), (JSON, 20_000), *((kind, 8_000) for kind in PRUNED), (SEALED, 6_000), (DICT, 2_000)],
-    ids=["sqlite", "json", "sqlite pruned", "json pruned", "sqlite encrypted", "dict"],
+    [
+        (SQLITE, 20_000),
+        (JSON, 20_000),
+        *((kind, 8_000) for kind in PRUNED),
+        (SEALED, 6_000),
+        (WRAPPED, 6_000),
+        (DICT, 2_000),
+    ],
+    ids=["sqlite", "json", "sqlite pruned", "json pruned", "sqlite encrypted", "sqlite sealed", "dict"],
 )
 def test_random_steps_never_tell_a_backend_from_a_dict(
     kind: type[BackendMachine], steps: int, soak: bool, figures: Figures, capsys: pytest.CaptureFixture[str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from jarvis._json.past import noted_ids
@@ -15,15 +14,22 @@ if TYPE_CHECKING:
     from jarvis._json.past import Archive
     from jarvis._json.record import Record
     from jarvis._json.room import Room
+    from jarvis._json.seen import Seen
+    from jarvis.model.erasure import Judge, Look, Search
 
-_id = attrgetter("id")
 
-
-def ids_of(which: str | MemoryQuery | None, room: Room, archive: Archive, events: Sequence[Event]) -> set[str]:
+def ids_of(
+    which: str | MemoryQuery | None,
+    room: Room,
+    archive: Archive,
+    events: Sequence[Event],
+    judge: Judge | None,
+) -> set[str]:
     """Return the ids in a namespace that `which` names; see `jarvis.capabilities.Erases`."""
     if isinstance(which, MemoryQuery):
-        found = set(map(_id, filter(which.predicate(), (*room.records.values(), *archive.states))))
-        return found | noted_ids(which, room, archive, events)
+        found = filter(which.predicate(), (*room.records.values(), *archive.states))
+        ids = {state.id for state in found if judge is None or judge(state.entry())}
+        return ids | noted_ids(which, room, archive, events, has_judge=judge is not None)
     ids = {*room.records, *archive.of_id, *archive.gaps}
     ids |= {event.id for event in events if event.id is not None}
     return ids if which is None else ids & {which}
@@ -40,3 +46,11 @@ def counted(ids: set[str], records: Sequence[Record], before: Archive, left: Arc
         "changes": len(before.events) - len(left.events),
     }
     return {name: count for name, count in removed.items() if count}
+
+
+def looked_through(searched: Search | None, look: Look | None, seen: Seen, namespace: str) -> Search | None:
+    """Return a search with what `look` finds in every state of a namespace, present or past, expired or not."""
+    if searched is None or look is None:
+        return searched
+    states = (*seen.room(namespace).records.values(), *seen.archive(namespace).states)
+    return searched._replace(found=searched.found + look(state.entry() for state in states))

@@ -406,10 +406,12 @@ def expired_since(room: Room, archive: Archive, seen: Cutoff, now: int, asked: M
     return max((record.expires for record in expired if record.expires is not None), default=None)
 
 
-def noted_ids(query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Event]) -> set[str]:
+def noted_ids(
+    query: MemoryQuery, room: Room, archive: Archive, events: Iterable[Event], *, has_judge: bool
+) -> set[str]:
     """Return the ids in gaps and events whose category, key and entity match a query.
 
-    If the query asks more than that, the ids of entries that have a state are left out: the states decide.
+    If the query asks more than that, or has a judge, ids of entries that have a state are left out: the states decide.
     """
     given = rules.exact_filters(query)
     if not given:
@@ -418,7 +420,7 @@ def noted_ids(query: MemoryQuery, room: Room, archive: Archive, events: Iterable
     if given.keys() <= {"category", "key"}:
         notes += events
     ids = {note.id for note in notes if all(getattr(note, name) == text for name, text in given.items())}
-    judged = {*room.records, *archive.of_id} if rules.asks_for_more(query) else set()
+    judged = {*room.records, *archive.of_id} if has_judge or rules.asks_for_more(query) else set()
     return {entry_id for entry_id in ids - judged if entry_id is not None}
 
 

@@ -20,7 +20,7 @@ from jarvis._json.seen import NO_PAST, Seen, Snapshot
 from jarvis.codec import instant_of
 from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE
-from jarvis.model.erasure import Erased
+from jarvis.model.erasure import Erased, Judge
 from jarvis.model.revision import Operation, Signature
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Transaction(Seen):
             self.prune(self._dated(), rules.PRUNED_AT_ONCE)
         return len(records)
 
-    def erase(self, namespace: str, which: str | MemoryQuery | None) -> Erased:
+    def erase(self, namespace: str, which: str | MemoryQuery | None, judge: Judge | None) -> Erased:
         """Remove what `which` names, and its past; see `jarvis.capabilities.Erases`.
 
         One event tells of that, in place of all that named what was erased.
@@ -210,7 +210,7 @@ class Transaction(Seen):
         """
         room, archive = self.room(namespace), self.archive(namespace)
         events = [(stored.event(), stored) for stored in archive.events]
-        ids = erasing.ids_of(which, room, archive, [event for event, _ in events])
+        ids = erasing.ids_of(which, room, archive, [event for event, _ in events], judge)
         self.erases = True
         if namespace == DEFAULT_NAMESPACE and not self.erasing:  # all that the first life had
             self._undo.append(partial(setattr, self, "erasing", False))

@@ -18,7 +18,7 @@ from jarvis._postgresql.dialect import DIALECT, translated
 from jarvis._postgresql.notices import CHANNEL
 from jarvis._postgresql.wire import Wire
 from jarvis._sql.tables import READ_CLOCK
-from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreTooNewError, torn_transaction
+from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreAccessError, StoreTooNewError, torn_transaction
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings
@@ -31,7 +31,7 @@ RUN = "concat_ws(' ', pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_rese
 """Names the present run of the server: a crash of one of its processes sets its statistics back."""
 
 _LOCK = f"""
-SELECT s.version, CAST(pg_current_xact_id() AS text), {RUN} FROM clock AS c CROSS JOIN {{schema}}.store AS s
+SELECT s.version, s.seed, CAST(pg_current_xact_id() AS text), {RUN} FROM clock AS c CROSS JOIN {{schema}}.store AS s
 WHERE c.namespace = :here_ FOR UPDATE OF c{{how}}
 """
 _LOCK_AND_ANNOUNCE = f"SELECT locked.*, pg_advisory_xact_lock(:here_) FROM ({_LOCK}) AS locked"
@@ -240,13 +240,19 @@ class Connection:
         versions, clock = self._exchange("write", locking, self._translated(_READ_CLOCK, ()))
         if not versions:
             return False
-        if versions[0][0] != schema.CURRENT_VERSION:
+        if versions[0][0] > schema.CURRENT_VERSION:
             raise StoreTooNewError(
                 self.path,
                 f"has store version {versions[0][0]}, this jarvis knows up to {schema.CURRENT_VERSION}: "
                 "pip install -U jarvis-memory",
             )
-        self._clock, self._transaction = clock, Doubt(*versions[0][1:3])
+        if versions[0][1] != self._store.seed:
+            raise StoreAccessError(
+                self.path,
+                "is another store than the one that was opened: somebody has removed that and created it again; call "
+                "shutdown() to open this one",
+            )
+        self._clock, self._transaction = clock, Doubt(*versions[0][2:4])
         return True
 
     def _new_clock(self) -> tuple[str, Bindings]:
@@ -364,6 +370,19 @@ class Connection:
         """Tell whether the server shows the role only some namespaces."""
         asked = schema.IS_WALLED.format(schema=self._store.schema, all=schema.ALL_NAMESPACES)
         return bool(self._exchange("read", (asked, ()))[0][0][0])
+
+    def keys(self) -> str | None:
+        """Return the content of the file of keys, None if the store is plain."""
+        if self._store.version <= schema.WITHOUT_KEYS:
+            return None
+        rows = self._exchange("read", (schema.READ_KEYS.format(schema=self._store.schema), ()))[0]
+        return str(rows[0][0]) if rows else None
+
+    def replace_keys(self, old: str, new: str) -> bool:
+        """Put another content of the file of keys in the place of `old`; return whether that was still there."""
+        update = f"UPDATE {self._store.schema}.keys SET content = $1 WHERE content = $2"
+        self._exchange("write", (update, (new, old)))
+        return self._last == "UPDATE 1"
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from jarvis._sql.names import NameBook
 from jarvis._sql.tables import ClockRow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jarvis.model.policies import Histories
 
 TRIES = 3
@@ -43,6 +45,7 @@ class Place(NamedTuple):
     number: int
     clock: Clock
     names: HashedNames
+    history: Histories
 
 
 class Lease(lending.Lease):
@@ -55,7 +58,7 @@ class Lease(lending.Lease):
         raw: the connection.
         connector: makes another connection.
         store: what tells the store from others.
-        history: how much of the past is kept.
+        histories: returns how much of the past is kept in a namespace.
         texts: see `HashedNames`.
         notices: tells other processes of commits.
 
@@ -72,11 +75,13 @@ class Lease(lending.Lease):
         raw: Raw,
         connector: Connector,
         store: schema.Store,
-        history: Histories,
+        histories: Callable[[str], Histories],
         texts: dict[int, str],
         notices: Notices,
     ) -> None:
-        super().__init__(Connection(raw, connector.path, store), NameBook(), history, registry.SIDE_TABLES)
+        nowhere = histories("")
+        super().__init__(Connection(raw, connector.path, store), NameBook(), nowhere, registry.SIDE_TABLES)
+        self._histories = histories
         self.slot: Slot | None = slot
         self._connector, self._texts, self._store, self._notices = connector, texts, store, notices
         self._places: dict[str, Place] = {}
@@ -94,11 +99,12 @@ class Lease(lending.Lease):
             if place is None:
                 if len(self._places) >= _MOST_PLACES and not self.depth:
                     self._places.clear()
-                clock = Clock(self.driver, keeps_history=self.history.keep_any)
-                place = Place(namespace, number_of(namespace), clock, HashedNames(self.driver, self._texts))
+                history = self._histories(namespace)
+                clock = Clock(self.driver, keeps_history=history.keep_any)
+                place = Place(namespace, number_of(namespace), clock, HashedNames(self.driver, self._texts), history)
                 self._places[namespace] = place
             self._place, self.driver.here = place, place.number
-            self.clock, self.names = place.clock, place.names
+            self.clock, self.names, self.history = place.clock, place.names, place.history
         if self.depth and place not in self._inside:
             self.driver.lock()
             self._begin_at(place)

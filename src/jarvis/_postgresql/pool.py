@@ -19,9 +19,11 @@ from jarvis._postgresql.dsn import Reach
 from jarvis._postgresql.lease import Lease, Slot
 from jarvis._postgresql.notices import Notices
 from jarvis._sql import lending
-from jarvis.errors import TransactionError
+from jarvis.errors import KeyUnavailableError, TransactionError
 
 if TYPE_CHECKING:
+    from jarvis._postgresql.connection import Raw
+    from jarvis.model.policies import Histories
     from jarvis.model.store_options import StoreOptions
 
 _PATIENCE_SECONDS = 0.05  # how long a call waits for a free connection before it looks whether there may be one more
@@ -67,6 +69,23 @@ class Inherited(Protocol):
         """Forget the threads of the parent."""
 
 
+class Sealing(Protocol):
+    """Who seals the entries of a store; see `jarvis.sealing.keys.Sealing`."""
+
+    def new_keys(self) -> bytes | None:
+        """Return the keys of a store that is being created, None for a plain store."""
+
+    def accept(self, keys: bytes | None) -> None:
+        """Raise if a store that was opened again has other keys than before."""
+
+    def histories(self, namespace: str, usual: Histories) -> Histories:
+        """Return how much of the past is kept in a namespace: `usual`, for the names that categories have there."""
+
+
+def _no_keys() -> None:
+    """Return the keys of a plain store."""
+
+
 class Pool:
     """The connections to one store.
 
@@ -82,11 +101,13 @@ class Pool:
         notices: what other processes tell of their commits.
         pid: of this process.
         inherited: what a forked child begins again, too.
+        sealing: who seals the entries, or None.
     """
 
     def __init__(self, dsn: str, path: str, schema_name: str, reach: Reach, options: StoreOptions) -> None:
         self.path = path
-        self._schema, self._options = schema_name, options
+        self._schema, self._options, self._histories = schema_name, options, options.histories
+        self.sealing: Sealing | None = None
         self._size, self._partitions, is_pooled, listen_dsn = reach
         self._connector = Connector(dsn, path, options, transaction_pooling=is_pooled)
         self.threads = _Threads()
@@ -192,19 +213,38 @@ class Pool:
         raw = self._connector.connect()
         if opened.store is None:
             try:
-                may_create = self._options.create and not self._options.read_only
-                opened.store = schema.prepared(
-                    raw, self.path, self._schema, may_create=may_create, partitions=self._partitions
-                )
+                opened.store = self._prepared(raw)
             except BaseException as error:
                 is_lost = raw.closed
                 raw.close()
                 if not isinstance(error, psycopg.Error):
                     raise
                 raise failures.translated(self.path, error, "open the store", is_lost=is_lost) from None
-        session = Lease(slot, raw, self._connector, opened.store, self._options.histories, self._texts, self.notices)
+        session = Lease(slot, raw, self._connector, opened.store, self._histories_in, self._texts, self.notices)
         slot.lease = weakref.ref(session)
         return session
+
+    def _prepared(self, raw: Raw) -> schema.Store:
+        may_write, sealing = not self._options.read_only, self.sealing
+        store = schema.prepared(
+            raw,
+            self.path,
+            self._schema,
+            may_create=self._options.create and may_write,
+            may_write=may_write,
+            partitions=self._partitions,
+            new_keys=_no_keys if sealing is None else sealing.new_keys,
+        )
+        if sealing is not None:
+            sealing.accept(store.keys)
+        elif store.keys is not None:
+            raise KeyUnavailableError(
+                self.path, "is sealed; open it with encryption='on', and with keys= unless the store names its source"
+            )
+        return store
+
+    def _histories_in(self, namespace: str) -> Histories:
+        return self._histories if self.sealing is None else self.sealing.histories(namespace, self._histories)
 
     # --- forks -----------------------------------------------------------------------------------
 

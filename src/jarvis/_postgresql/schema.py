@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import psycopg
@@ -20,8 +20,10 @@ from jarvis._sql.tables import CLEARED, REMOVED, ClockRow, clock_checksum
 from jarvis.errors import StoreAccessError, StoreMissingError, StoreTooNewError
 from jarvis.model.change import generation_from
 
-CURRENT_VERSION = 1
+CURRENT_VERSION = 2
 OLDEST_SERVER = 150_000
+WITHOUT_KEYS = 1
+"""The last version that has no place for the keys of a sealed store."""
 
 _STATE = """
     namespace bigint NOT NULL,
@@ -46,6 +48,14 @@ _TAG = """
     category bigint NOT NULL,
     entity_type bigint NOT NULL,
 """
+_WALL_OF_ROLES = """ALTER TABLE {schema}.roles ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_the_role ON {schema}.roles USING (role = current_user);
+"""
+_KEYS = """
+CREATE TABLE {schema}.keys (is_this boolean PRIMARY KEY CHECK (is_this), content text NOT NULL);
+"""
+"""Creates the place of the file of keys; the store is plain if it has no row."""
+
 TABLES = f"""
 CREATE TABLE {{schema}}.store (
     is_this boolean PRIMARY KEY CHECK (is_this), version bigint NOT NULL, seed bigint NOT NULL);
@@ -104,8 +114,7 @@ CREATE TABLE {{schema}}.gaps (
     made bigint NOT NULL, expires bigint, PRIMARY KEY (namespace, id));
 CREATE INDEX gaps_by_end ON {{schema}}.gaps (namespace, made);
 CREATE TABLE {{schema}}.roles (role name, namespace bigint, PRIMARY KEY (role, namespace));
-ALTER TABLE {{schema}}.roles ENABLE ROW LEVEL SECURITY;
-CREATE POLICY of_the_role ON {{schema}}.roles USING (role = current_user);
+{_WALL_OF_ROLES}
 CREATE FUNCTION {{schema}}.texts_in(list text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT ROWS 10 AS
     'SELECT jsonb_array_elements_text(list::jsonb) COLLATE "C"';
 CREATE FUNCTION {{schema}}.numbers_in(list text) RETURNS TABLE (value bigint) LANGUAGE sql IMMUTABLE STRICT ROWS 10 AS
@@ -114,7 +123,7 @@ CREATE FUNCTION {{schema}}.looked_at(number bigint) RETURNS boolean LANGUAGE sql
     $$SELECT set_config('jarvis.looks',
         (coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')::bigint + 1)::text, false) IS NOT NULL$$;
 INSERT INTO {{schema}}.store VALUES (true, {CURRENT_VERSION}, {{seed}});
-"""
+{_KEYS}"""
 _OF_NAMESPACES = tuple(table.name for table in registry.tables())
 _WALL = """
 ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY;
@@ -129,7 +138,7 @@ The array and what stands behind OR are made once for a statement, so that the i
 
 _ADMIT = """
 GRANT USAGE ON SCHEMA {schema} TO {role};
-GRANT SELECT ON {schema}.store, {schema}.roles TO {role};
+GRANT SELECT ON {schema}.store, {schema}.roles, {schema}.keys TO {role};
 GRANT {rights} ON {tables} TO {role};
 INSERT INTO {schema}.roles VALUES ({name}, {namespace}) ON CONFLICT DO NOTHING;
 """
@@ -141,6 +150,28 @@ SELECT row_security_active('{schema}.clock')
 """
 ALL_NAMESPACES = -1
 """Stands for all namespaces in the table of roles: no namespace has this number."""
+
+READ_KEYS = "SELECT content FROM {schema}.keys"
+_MIGRATIONS = {
+    2: f"""{_KEYS}
+DROP POLICY IF EXISTS of_the_role ON {{schema}}.roles;
+{_WALL_OF_ROLES}
+DO $$
+DECLARE admitted name;
+BEGIN
+    EXECUTE (SELECT format('ALTER TABLE {{schema}}.keys OWNER TO %I', pg_get_userbyid(relowner))
+        FROM pg_catalog.pg_class WHERE oid = '{{schema}}.store'::regclass);
+    FOR admitted IN SELECT DISTINCT role FROM {{schema}}.roles LOOP
+        EXECUTE format('GRANT SELECT ON {{schema}}.keys TO %I', admitted);
+    END LOOP;
+END $$;
+"""
+}
+"""By version: the statements that make a store of it from one of the version before."""
+
+_MAY_MIGRATE = """
+SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = '{schema}.store'::regclass
+"""
 
 _MOST_BYTES = 63
 """The length at which a server cuts names off."""
@@ -200,10 +231,14 @@ class Store(NamedTuple):
     Attributes:
         schema: the schema of its tables, quoted.
         seed: a random number.
+        keys: the content of its file of keys when it was opened; None if it is plain.
+        version: of its tables: an older one than is current if this process may not migrate it.
     """
 
     schema: str
     seed: int = 0
+    keys: bytes | None = None
+    version: int = CURRENT_VERSION
 
     def generation_of(self, namespace: int) -> int:
         """Return the number in each cursor of a namespace: no cursor of another one, or of another store, has it."""
@@ -238,8 +273,26 @@ def _version_and_seed(raw: psycopg.Connection[Any], path: str, schema: str) -> t
     return version, seed
 
 
-def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create: bool, partitions: int) -> Store:
+def prepared(
+    raw: psycopg.Connection[Any],
+    path: str,
+    schema: str,
+    *,
+    may_create: bool,
+    may_write: bool,
+    partitions: int,
+    new_keys: Callable[[], bytes | None],
+) -> Store:
     """Return the store in a schema, after it was created or migrated if need be.
+
+    Args:
+        raw: a connection.
+        path: names the store in messages.
+        schema: the schema of its tables, quoted.
+        may_create: create the store if it is absent.
+        may_write: migrate it if this role has the rights of the owner of its tables.
+        partitions: of a new store.
+        new_keys: returns the keys of a new store, None for a plain one.
 
     Raises:
         StoreMissingError: there is no store, and none may be created.
@@ -263,6 +316,9 @@ def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create
                 raw.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 for statement in _statements(schema, partitions):
                     raw.execute(statement)
+                keys = new_keys()
+                if keys is not None:
+                    raw.execute(f"INSERT INTO {schema}.keys VALUES (true, %s)", (keys.decode(),))
         found = _version_and_seed(raw, path, schema)
         assert found is not None  # noqa: S101 - it was just made
     version, seed = found
@@ -271,4 +327,21 @@ def prepared(raw: psycopg.Connection[Any], path: str, schema: str, *, may_create
             path,
             f"has store version {version}, this jarvis knows up to {CURRENT_VERSION}: pip install -U jarvis-memory",
         )
-    return Store(schema, seed)
+    if version < CURRENT_VERSION and may_write:
+        version = _migrated(raw, schema, version)
+    kept = raw.execute(READ_KEYS.format(schema=schema)).fetchall() if version > WITHOUT_KEYS else []
+    return Store(schema, seed, kept[0][0].encode() if kept else None, version)
+
+
+def _migrated(raw: psycopg.Connection[Any], schema: str, version: int) -> int:
+    """Migrate a store to the current version, if this role may; return its version."""
+    ((may_migrate,),) = raw.execute(_MAY_MIGRATE.format(schema=schema)).fetchall()
+    if not may_migrate:
+        return version
+    with raw.transaction():
+        raw.execute(_LOCK)
+        ((version,),) = raw.execute(f"SELECT version FROM {schema}.store").fetchall()  # another process may be faster
+        for number in range(version + 1, CURRENT_VERSION + 1):
+            raw.execute(_MIGRATIONS[number].replace("{schema}", schema))
+        raw.execute(f"UPDATE {schema}.store SET version = {CURRENT_VERSION}")
+    return CURRENT_VERSION

@@ -39,9 +39,10 @@ from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.errors import InvalidEntryError, TransactionError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
-from jarvis.model.erasure import Erased
+from jarvis.model.erasure import Erased, Judge
 from jarvis.model.explanation import Explanation
 from jarvis.model.listing import Listing
+from jarvis.model.mending import Entries
 from jarvis.model.options import Compression
 from jarvis.model.policies import CategoryPolicy
 from jarvis.model.portable import WholeMemory
@@ -277,13 +278,13 @@ class SQLBackend(SelectingBackend):
         made = self._lender.read(lambda session: session.clock_seen().made)
         return datetime_of(made) if made else None
 
-    def mend_dates(self, signature: Signature) -> int:
+    def mend_dates(self, signature: Signature, entries: Callable[[str], Entries] | None = None) -> int:
         if self._lender.in_transaction():
             raise TransactionError("mend_dates() is for the outside of transactions: it makes one of its own")
 
         def mend() -> int:
             self.sign(signature)
-            return mending.mend(self._lender.own_session(), self.for_namespace, self._reader.now())
+            return mending.mend(self._lender.own_session(), entries or self.for_namespace, self._reader.now())
 
         with self._lender.transaction():
             self._lender.announce()
@@ -351,8 +352,8 @@ class SQLBackend(SelectingBackend):
 
     # --- Erases ----------------------------------------------------------------------------------
 
-    def erase(self, which: str | MemoryQuery | None) -> Erased:
-        return self._lender.within(lambda session: erasing.erase(session, self._reader, which))
+    def erase(self, which: str | MemoryQuery | None, judge: Judge | None = None) -> Erased:
+        return self._lender.within(lambda session: erasing.erase(session, self._reader, which, judge))
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from jarvis._sql.tables import COMPACTING, COPIES, FOLDING
 from jarvis.codec.compression import decompress
 from jarvis.model import rules
 from jarvis.model.entry import DEFAULT_NAMESPACE
-from jarvis.model.erasure import Erased, Wanted
+from jarvis.model.erasure import Erased, Judge, Look, Wanted
 from jarvis.model.query import MemoryQuery
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ TEXTS = {
 """By table: its columns with texts of memories, and the one with compressed text."""
 
 
-def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> Erased:
+def erase(session: Session, reader: Reader, which: str | MemoryQuery | None, judge: Judge | None) -> Erased:
     """Remove memories, their past and every row that names them; see `jarvis.capabilities.Erases.erase`."""
     namespace = reader.namespace
     # Also if no row is left: the file may hold bytes of entries that were deleted without history.
@@ -57,7 +57,7 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None) -> 
         is_known = can_be_looked_up(which) and session.rows(_KNOWN, {"namespace": namespace_id, "id": which})
         ids = (which,) if is_known else ()
     else:
-        ids = _matching(session, reader, which)
+        ids = _matching(session, reader, which, judge)
     if not ids:
         return Erased((), {})
     session.clock.next_commit()
@@ -85,27 +85,37 @@ def mentions(session: Session, wanted: Wanted) -> tuple[int, int]:
     return size, found
 
 
-def _matching(session: Session, reader: Reader, query: MemoryQuery) -> tuple[str, ...]:
-    """Return the ids of the memories of which `query` matches any stored state.
+def look_through(session: Session, reader: Reader, look: Look) -> int:
+    """Return what `look` finds in every state of the namespace, present or past, expired or not."""
+    statement = every_state(MemoryQuery(), reader.namespace, session.names.id_of, session.dialect)
+    rows = iter(()) if statement is None else session.each(*statement)
+    return look(reader.entries(session, (row,))[0] for row in rows)
+
+
+def _matching(session: Session, reader: Reader, query: MemoryQuery, judge: Judge | None) -> tuple[str, ...]:
+    """Return the ids of the memories of which `query` matches any stored state, and `judge` agrees.
 
     Of pruned and expired states only category, key and entity are known: they match if the given ones do.
-    If the query has other filters too, only memories without any stored state are matched that way.
+    If the query has other filters too, or a judge, only memories without any stored state are matched that way.
     """
     statement = every_state(query, reader.namespace, session.names.id_of, session.dialect)
     test, has_tags = query.test, tags_test(query)
     ids: dict[str, None] = {}
     if statement is not None:
-        for entry_id, body, packed in session.each(*statement):
+        for row in session.each(*statement):
+            _, entry_id, *_, body, packed = row
             if entry_id in ids or not (has_tags is None or has_tags(session.body(body))):
                 continue
-            if test is None or test(reader.value(entry_id, body, packed)):
+            if test is not None and not test(reader.value(entry_id, body, packed)):
+                continue
+            if judge is None or judge(reader.entries(session, (row,))[0]):
                 ids[entry_id] = None
     given = rules.exact_filters(query)
     for name in {"category", "entity_type"} & given.keys():
         given[name] = session.names.id_of(given[name])
     if given:
         same = " AND ".join(f"{name} = :{name}" for name in given)  # NULL, for none or several, is no match
-        if rules.asks_for_more(query):
+        if rules.asks_for_more(query) or judge is not None:
             same += f" AND {_NO_STATE}"
         sql = f"SELECT id FROM gaps AS n WHERE namespace = :namespace AND {same}"
         if given.keys() <= {"category", "key"}:

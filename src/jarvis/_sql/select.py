@@ -105,13 +105,13 @@ def count(
 def every_state(
     query: MemoryQuery, namespace: str, name_id: Callable[[str], int | None], dialect: Dialect
 ) -> Statement | None:
-    """Return the statement that selects id and `VALUE` of every state, present or past, expired or not, that matches
+    """Return the statement that selects `COLUMNS` of every state, present or past, expired or not, that matches
     `query` without `where`, page by page or not; or None if nothing can match.
     """
     bound = bind(query.whole(), namespace, name_id, dialect, now=0, limited=False, cutoff=None)
     if bound is None:
         return None
-    parts = (_in_era(bound[0], f"e.id, {VALUE}", era, is_live=False)[0] for era in (_PRESENT, _PAST))
+    parts = (_in_era(bound[0], COLUMNS, era, is_live=False)[0] for era in (_PRESENT, _PAST))
     return Statement(dialect.say(" UNION ALL ".join(parts)), bound[1])
 
 

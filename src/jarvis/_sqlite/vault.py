@@ -13,7 +13,6 @@ from jarvis.errors import (
     WAY_OUT,
     CorruptStoreError,
     KeyUnavailableError,
-    NoRecoveryWarning,
     NotEncryptedError,
     StoreAccessError,
     StoreMissingError,
@@ -194,7 +193,7 @@ class Vault:
         """
         from jarvis.encryption import envelope
 
-        return envelope.make(self.opener, self.sources or _usual_sources(), change)[0]
+        return envelope.make(self.opener, self.sources or envelope.usual_sources(), change)[0]
 
     def keep(self, envelope: Envelope, *, keep_existing: bool = False) -> None:
         """Write the file of keys durably, and remove leftovers of killed processes. Needs the writers' lock."""
@@ -242,19 +241,7 @@ class Vault:
         return True
 
     def suggest_recovery(self, envelope: Envelope) -> None:
-        """Warn if only a keyring opens the store: a keyring is lost with its machine or account."""
-        if {slot.source for slot in envelope.slots} == {"keyring"}:
-            import warnings
+        """Warn if only a keyring opens the store."""
+        from jarvis.encryption.envelope import suggest_recovery
 
-            warnings.warn(
-                f"{self.path}: only the keyring of this machine opens the store; "
-                "add a way back: store.add_key_slot(Passphrase(...)), and keep the passphrase elsewhere",
-                NoRecoveryWarning,
-                stacklevel=2,
-            )
-
-
-def _usual_sources() -> list[KeySource]:
-    from jarvis.keys import EnvironmentKey
-
-    return [EnvironmentKey()]
+        suggest_recovery(self.path, envelope)

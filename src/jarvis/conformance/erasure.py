@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -270,6 +270,34 @@ class ErasurePromises(Promises):
         assert all(each.memory_id != story.ids["expired"] for each in story.told())
         assert story.memory.get_memory(story.ids["expired"]) is None
 
+    def test_a_judge_decides_of_every_state(self, story: Story) -> None:
+        store, query, judged = story.memory.backend.capability(Erases), MemoryQuery(entity_type="person"), list[str]()
+
+        def judge(entry: MemoryEntry) -> bool:
+            judged.append(entry.key)
+            wanted, entry.key = entry.key == "changed", "a judge may change what it gets"
+            return wanted
+
+        with story.memory.transaction():
+            erased = store.erase(query, judge)
+
+        assert sorted(judged) == sorted(SECRETS)
+        assert erased.ids == (story.ids["changed"],)
+        assert story.memory.get_history(story.ids["deleted"])[0].entry.key == "deleted"
+
+    def test_a_judge_decides_alone_where_a_state_is_left(self, story: Story) -> None:
+        self.need(story.memory.backend, Expires)
+        while story.memory.store.purge_expired():
+            pass
+        store = story.memory.backend.capability(Erases)
+        story.memory.backend.create(MemoryEntry(story.ids["expired"], "people", "again", {}))
+
+        with story.memory.transaction():
+            assert store.erase(MemoryQuery(category="people"), lambda _: False).ids == ()
+            assert store.erase(MemoryQuery(category="people"), lambda entry: entry.key == "again").ids == (
+                story.ids["expired"],
+            )
+
     @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
     def test_an_erasure_can_be_taken_back_with_its_transaction(self, story: Story, kind: Kind) -> None:
         told, memories = story.told(), story.memory.list_memories()
@@ -376,6 +404,20 @@ class ErasurePromises(Promises):
 
         assert searched is not None
         assert searched.found == 1
+
+    def test_a_search_lets_a_wrapper_look_at_every_state(self, story: Story) -> None:
+        states = list[tuple[str, int]]()
+
+        def look(found: Iterator[MemoryEntry]) -> int:
+            states.extend((entry.id, entry.version) for entry in found)
+            return 5
+
+        searched = story.memory.backend.capability(Erases).finish_erasing(["an id that nothing has"], look)
+
+        assert searched is not None
+        assert searched.found == 5
+        versions = {"there": [1], "changed": [1, 2], "deleted": [1], "expired": [1], "other": [1, 2]}
+        assert sorted(states) == sorted((story.ids[key], n) for key, several in versions.items() for n in several)
 
     def test_inside_a_transaction_finishing_has_to_wait(self, story: Story) -> None:
         backend = story.memory.backend.capability(Erases)

@@ -322,6 +322,9 @@ class HistoryPromises(Promises):
             past.get_memory(memory_id, as_of=FAR - timedelta(days=1))
 
         assert caught.value.earliest == FAR
+        for filters in ({}, {"where": {"n": 1}}, {"key_prefix": "k"}, {"order": "key"}):
+            with pytest.raises(HistoryUnavailableError):
+                past.search_memories(limit=0, as_of=FAR - timedelta(days=1), **filters)
 
     @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
     def test_the_ends_of_the_calendar_are_the_first_moment_and_the_present(

@@ -15,8 +15,8 @@ from typing import Literal
 import msgspec
 
 from jarvis.encryption.data_key import NONCE_BYTES, SALT_BYTES, DataKey, cipher, missing, stretched
-from jarvis.errors import InvalidSettingError, KeyUnavailableError, WrongKeyError
-from jarvis.keys import KEY_BYTES, KeySource, SecretUnavailableError, source_at
+from jarvis.errors import InvalidSettingError, KeyUnavailableError, NoRecoveryWarning, WrongKeyError
+from jarvis.keys import KEY_BYTES, EnvironmentKey, KeySource, SecretUnavailableError, source_at
 
 FORMAT = 1
 _PASSPHRASE_COST = (65_536, 3, 4)
@@ -273,6 +273,24 @@ def _derived(derivation: Derivation, secret: bytes, slot: int) -> bytes:
 def _bound(store: str, slot: Slot, number: int) -> bytes:
     """Return the data that is authenticated with a wrapped key: all facts that belong to it."""
     return _encode(["jarvis slot", FORMAT, store, slot.id, number, slot.source, slot.hint, slot.derivation])
+
+
+def usual_sources() -> tuple[KeySource, ...]:
+    """Return the sources of a new key if none were given."""
+    return (EnvironmentKey(),)
+
+
+def suggest_recovery(path: str, envelope: Envelope) -> None:
+    """Warn if only a keyring opens the store: a keyring is lost with its machine or account."""
+    if {slot.source for slot in envelope.slots} == {"keyring"}:
+        import warnings
+
+        warnings.warn(
+            f"{path}: only the keyring of this machine opens the store; "
+            "add a way back: store.add_key_slot(Passphrase(...)), and keep the passphrase elsewhere",
+            NoRecoveryWarning,
+            stacklevel=2,
+        )
 
 
 # --- making and changing -------------------------------------------------------------------------

@@ -48,6 +48,16 @@ def read(path: str) -> Envelope | None:
             data = files.read_regular(os.path.realpath(path), _MOST_BYTES + 2)
         except FileNotFoundError:
             return None
+    return envelope_in(data, path)
+
+
+def envelope_in(data: bytes, path: str) -> Envelope:
+    """Return the envelope in the content of a file of keys; raise as `read` does.
+
+    Args:
+        data: the content.
+        path: names the file in messages.
+    """
     try:
         file_ = _decode_file(data)
         if file_.format > FORMAT:
@@ -69,8 +79,22 @@ def write(path: str, envelope: Envelope, *, store: str | None = None, keep_exist
     """Write the file durably; at any moment the old or the new one is there whole. Needs the writers' lock.
 
     Raises:
-        InvalidSettingError: it could not be read again, such as with a hint that is no text.
+        InvalidSettingError: as for `content_of`.
         StoreError: it cannot be written; the old file is untouched.
+    """
+    content = content_of(envelope, path)
+    files.write_whole(path, (content, b"\n"), beside=store, keep_existing=keep_existing, strict=True)
+
+
+def content_of(envelope: Envelope, path: str) -> bytes:
+    """Return the content of a file of keys.
+
+    Args:
+        envelope: what it holds.
+        path: names the file in messages.
+
+    Raises:
+        InvalidSettingError: it could not be read again, such as with a hint that is no text.
     """
     try:
         encoded = _encode(envelope)
@@ -89,7 +113,7 @@ def write(path: str, envelope: Envelope, *, store: str | None = None, keep_exist
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         why = error if type(error) is ValueError else "a source has a kind or a hint that is no text"
         raise InvalidSettingError(f"{path} cannot hold that: {why}; nothing was written") from None
-    files.write_whole(path, (content, b"\n"), beside=store, keep_existing=keep_existing, strict=True)
+    return content
 
 
 def _checksum(envelope: bytes | msgspec.Raw) -> str:

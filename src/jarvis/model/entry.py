@@ -28,6 +28,12 @@ MOST_VERSIONS = 2**63
 MAX_NAME_BYTES = 2_000
 """Longest id, namespace, category, key, tag, entity type or entity id, in UTF-8 bytes. Every backend can index it."""
 
+LONG_SEALED, _MAX_SEALED_BYTES = "\x01", 2_536
+"""What a sealed name begins with that is longer than `MAX_NAME_BYTES`, and how long such a name may be.
+
+That is the length of a sealed name of `MAX_NAME_BYTES`; an index of PostgreSQL takes 2,704 bytes.
+"""
+
 __getattr__ = former_names(__name__, "jarvis.model.query")  # where what is asked stood here, too
 
 _UNCHANGEABLE = frozenset((str, int, float, bool, type(None)))
@@ -176,7 +182,7 @@ def check_name(field: str, name: object) -> str:
         return name  # as most are
     text = check_text(field, name)
     size = len(text) if text.isascii() else len(text.encode())
-    if size > MAX_NAME_BYTES:
+    if size > MAX_NAME_BYTES and not (size <= _MAX_SEALED_BYTES and text.startswith(LONG_SEALED)):
         raise InvalidEntryError(field, f"is {size:,} bytes long, the limit is {MAX_NAME_BYTES:,}")
     if "\0" in text:
         raise InvalidEntryError(field, "holds a NUL character, which cannot be looked up everywhere")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from jarvis._disk.traces import UNREACHABLE, Search, Wanted
+from jarvis.model.entry import MemoryEntry
 
-__all__ = ["MOST_SEARCHED", "UNREACHABLE", "Erased", "ErasureReceipt", "Search", "Wanted"]
+__all__ = ["MOST_SEARCHED", "UNREACHABLE", "Erased", "ErasureReceipt", "Judge", "Look", "Search", "Wanted"]
+
+Judge = Callable[[MemoryEntry], bool]
+"""Decides of a state whether it is to be erased with its memory; see `jarvis.capabilities.Erases`."""
+
+Look = Callable[[Iterator[MemoryEntry]], int]
+"""Looks through all states of a namespace, and returns how often it found something."""
 
 MOST_SEARCHED = 10_000
 """The most ids of one erasure that are searched for in files."""

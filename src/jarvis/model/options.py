@@ -18,7 +18,8 @@ from jarvis._calls.arguments import own_code
 from jarvis._disk.paths import given_path
 from jarvis.codec.compression import Mode
 from jarvis.errors import InvalidSettingError, kind_of, nearest
-from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, KeySource, Passphrase, check_text
+from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, Passphrase, check_text
+from jarvis.keys import KeySource as KeySource  # for those who take options, too
 from jarvis.model.cache_limits import CacheLimits
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy, RetentionRule
 from jarvis.model.postgresql_config import PostgreSQLConfig

@@ -6,6 +6,7 @@ The text is ``+instant:commit:creation:length of the id:``, then id and key. Ear
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
 from jarvis.errors import nearest
@@ -63,6 +64,16 @@ def place_of(order: Order, cursor: str) -> tuple[Any, ...]:
     if order == "changed":
         return place
     return (_number(creation) if order == "created" else rest[size:], *place)
+
+
+def renamed(cursor: str, rename: Callable[[str, str], tuple[str, str]]) -> str:
+    """Return a cursor that names a place, with id and key as `rename` returns them."""
+    if not cursor.startswith(_LATER):
+        instant, commit, entry_id = cursor.split(":", 2)
+        return f"{instant}:{commit}:{rename(entry_id, '')[0]}"
+    *numbers, length, rest = cursor[1:].split(":", 4)
+    entry_id, key = rename(rest[: int(length)], rest[int(length) :])
+    return f"{_LATER}{':'.join(numbers)}:{len(entry_id)}:{entry_id}{key}"
 
 
 def _number(text: str, least: int = 1 - _LIMIT) -> int:

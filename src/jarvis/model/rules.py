@@ -27,6 +27,7 @@ WAS_ERASED = "something was erased"
 HAS_EXPIRED = "what was there then has expired"
 WAS_PURGED = f"{HAS_EXPIRED} and was purged"
 
+_EXPIRED_AT = "expired at "
 _ALONE = ("erase", "expire", "renew")
 
 
@@ -77,7 +78,12 @@ def signed(
 def signed_expiry(signature: Signature | None, expires: int) -> tuple[str, str | None, str | None, str]:
     """Return how, by whom and why an entry is purged: because it expired, unless another reason is given."""
     operation, module, task_id, reason = signed(signature, "expire")
-    return operation, module, task_id, reason or f"expired at {datetime_of(expires).isoformat()}"
+    return operation, module, task_id, reason or f"{_EXPIRED_AT}{datetime_of(expires).isoformat()}"
+
+
+def is_reason_of_expiry(reason: str) -> bool:
+    """Tell whether `signed_expiry` gave this reason, and nobody else."""
+    return reason.startswith(_EXPIRED_AT)
 
 
 def version_after(operation: str, version: int) -> int:

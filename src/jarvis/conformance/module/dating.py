@@ -11,6 +11,7 @@ from jarvis.capabilities import FeedsChanges, KeepsHistory, MendsDates, Namespac
 from jarvis.conformance.fixtures import FakeClock, OpenBackend, Promises, an_entry
 from jarvis.errors import ClockBehindWarning, HistoryUnavailableError, TransactionError
 from jarvis.model.entry import MemoryEntry
+from jarvis.model.revision import Signature
 from jarvis.persistent_memory import MemoryModule, RetentionRule
 from jarvis.storage_backend import StorageBackend
 
@@ -168,6 +169,28 @@ class DatingPromises(Promises):
         assert [each.provenance["created_at"] for each in entries] == [each.timestamp.isoformat() for each in entries]
         assert memory.get_memories_by_tags(["x"]) == [entries[2]]
         assert memory.store.mend_dates() == 0
+
+    @pytest.mark.usefixtures("blip")
+    def test_mending_goes_through_a_wrapper(self, backend: StorageBackend, memory: MemoryModule) -> None:
+        self.need(backend, MendsDates)
+        asked = []
+
+        class Wrapped:
+            def read(self, entry_id: str) -> MemoryEntry | None:
+                return backend.read(entry_id)
+
+            def update(self, entry: MemoryEntry) -> None:
+                entry.tags.append("mended")
+                backend.update(entry)
+
+        def entries(namespace: str) -> Wrapped:
+            asked.append(namespace)
+            return Wrapped()
+
+        assert backend.capability(MendsDates).mend_dates(Signature("update"), entries) == 2
+
+        assert set(asked) == {backend.namespace}
+        assert [each.key for each in memory.get_memories_by_tags(["mended"])] == ["second", "first"]
 
     @pytest.mark.usefixtures("blip")
     def test_behind_a_mending_the_clock_dates_and_nothing_warns(
