@@ -17,6 +17,7 @@ from jarvis._calls.lanes import THREADS
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.errors import InvalidEntryError
 from jarvis.persistent_memory import MemoryModule
+from jarvis.postgresql_backend import PostgreSQLBackend
 
 Result = TypeVar("Result")
 
@@ -308,3 +309,20 @@ def test_a_cancelled_function_still_runs_to_its_end(tmp_path: Path, backend_type
             assert (await memory.get_user_preferences()).keys() == {"one", "two", "three"}
 
     told(story)
+
+
+def test_iterations_go_on_while_others_wait_for_a_connection(dsn: str) -> None:
+    memory = AsyncMemoryModule(PostgreSQLBackend(dsn, pool_size=2, busy_timeout_seconds=5))
+
+    async def story() -> list[int]:
+        items = [{"category": "c", "key": str(n), "value": {}, "entity_type": "t"} for n in range(300)]
+        await memory.create_memories(items)
+
+        async def count() -> int:
+            return len([entry async for entry in memory.iter_memories()])
+
+        counts = await asyncio.gather(*(count() for _ in range(2 * THREADS["read"])))
+        await memory.shutdown()
+        return counts
+
+    assert told(story) == [300] * 2 * THREADS["read"]

@@ -310,10 +310,11 @@ class AsyncMemoryModule(_Face[MemoryModule]):
         entries = self._inner.iter_memories(*args, **kwargs)
         activity = self._inner._ongoing.begin()
         fetch: asyncio.Future[list[MemoryEntry]] | None = None
+        lane: Lane = "read"  # which may wait for a connection; from then on the iteration has one
         try:
             while True:
-                fetch = asyncio.ensure_future(self._called("read", lambda: list(itertools.islice(entries, _BATCH))))
-                batch = await asyncio.shield(fetch)
+                fetch = asyncio.ensure_future(self._called(lane, lambda: list(itertools.islice(entries, _BATCH))))
+                batch, lane = await asyncio.shield(fetch), "step"
                 if not batch:
                     return
                 for entry in batch:
@@ -324,7 +325,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
             if fetch is not None and not fetch.done():  # cancelled, and the thread is still reading
                 with contextlib.suppress(Exception, asyncio.CancelledError):
                     await _settled(fetch)
-            await _settled(asyncio.ensure_future(self._called("read", _close, entries)))
+            await _settled(asyncio.ensure_future(self._called("step", _close, entries)))
 
     @like(MemoryModule.watch)
     def watch(self, since: str | None = None, *, idle_seconds: float | None = None) -> AsyncIterator[Change]:

@@ -1,7 +1,7 @@
 """Runs the calls of an event loop in a few threads, with few hops: one hop costs more than a read.
 
-Each call is in one of three lanes with threads of their own: a call that may wait for the store's writers, or takes
-long, never makes a read wait.
+Each call is in one of four lanes with threads of their own: a call that may wait for the store's writers, or takes
+long, never makes a read wait. Nor do reads that wait for a connection keep an iteration from going on, which has one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Literal
 
-Lane = Literal["read", "change", "long"]
+Lane = Literal["read", "step", "change", "long"]
 
-THREADS: dict[Lane, int] = {"read": 4, "change": 4, "long": 16}
+THREADS: dict[Lane, int] = {"read": 4, "step": 4, "change": 4, "long": 16}
 """The most threads of one memory. Reads overlap; changes queue at the store's lock anyway. Each long call has a thread,
 up to a number for which a process has enough files: a connection to a SQLite store takes three."""
 
