@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -102,3 +103,25 @@ def test_without_a_listener_a_watcher_asks_each_time(
     threading.Timer(0.3, writing.create_memory, ("c", "unheard", {}, "t")).start()
 
     assert next(watcher).key == "unheard"
+
+
+def test_a_listener_that_gets_no_answer_is_told_and_keeps_no_watcher_waiting(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))  # it takes connections, and says nothing
+    address = f"postgresql://u:geheim@127.0.0.1:{silent.getsockname()[1]}/d"
+    watching, writing = MemoryModule(PostgreSQLBackend(dsn, listen_dsn=address)), MemoryModule(dsn)
+    writing.bootstrap()
+    watcher = watching.watch(idle_seconds=20)
+    threading.Timer(0.3, writing.create_memory, ("c", "unheard", {}, "t")).start()
+    began = time.monotonic()
+
+    assert next(watcher).key == "unheard"
+
+    assert time.monotonic() - began < 8
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "jarvis.postgresql"]
+    assert told.startswith("cannot listen for notices, so watchers ask each time: ")
+    assert "geheim" not in told
+    for memory in (watching, writing):
+        memory.shutdown()
+    silent.close()
