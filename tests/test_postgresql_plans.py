@@ -82,13 +82,33 @@ ASKED: dict[str, tuple[str, Ask]] = {
 }
 
 
+def test_a_key_leads_before_the_server_has_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_database() as dsn:
+        memory = MemoryModule(PostgreSQLBackend(dsn, durability="normal"))
+        memory.bootstrap()
+        items = [{"category": "c", "key": str(n), "value": {}, "entity_type": "t"} for n in range(3_000)]
+        memory.create_memories(items)
+        for ask in (
+            lambda: memory.get_memory_by_key("7", "c"),
+            lambda: memory.search_memories("c", "t", key="7"),
+            lambda: memory.backend.last_written("c", "7"),  # as an upsert does
+        ):
+            memory.shutdown()  # a new connection is asked
+            _check_led_by("entries_by_key", memory, ask, monkeypatch)
+        memory.shutdown()
+
+
 @pytest.mark.parametrize("asked", ASKED)
 def test_a_question_is_led_by_its_index(memory: MemoryModule, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     index, ask = ASKED[asked]
+    _check_led_by(index, memory, lambda: ask(memory), monkeypatch)
+
+
+def _check_led_by(index: str, memory: MemoryModule, ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, Any]] = []
     for name in ("rows", "each"):
         monkeypatch.setattr(Connection, name, _noting(seen, getattr(Connection, name)))
-    ask(memory)
+    ask()
     monkeypatch.undo()
 
     server = memory.backend._server  # type: ignore[attr-defined]  # PostgreSQL's

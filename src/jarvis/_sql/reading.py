@@ -33,10 +33,14 @@ Args = TypeVarTuple("Args")
 _LIVE = LIVE.replace(":now", "?")
 READ = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id = ? AND {_LIVE}"
 _READ_MANY = f"SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.id IN ({{members}}(?)) AND {_LIVE}"
+# The index of the key leads: a planner that has no figures yet, as on a server before its first ANALYZE, may choose the
+# index of the category, which all entries may have. No index serves a condition that IS TRUE.
 LAST_WRITTEN = f"""
 SELECT {COLUMNS} FROM entries AS e
 WHERE e.namespace = ?1
-    AND e.row = (SELECT max(row) FROM entries AS e WHERE namespace = ?1 AND category = ? AND key = ? AND {_LIVE})
+    AND e.row = (
+        SELECT max(row) FROM entries AS e WHERE namespace = ?1 AND (category = ?) IS TRUE AND key = ? AND {_LIVE}
+    )
 """
 NEWEST_OF_KEY = f"""
 SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = ? AND e.key = ? AND {_LIVE}

@@ -300,10 +300,8 @@ def _common(shape: Shape, table: str, era: _Era, categories: str) -> list[str]:
     conditions = [f"{table}.namespace = :namespace"]
     if shape.more.watched:  # before all that may leave a row out
         conditions.append(f"looked_at({table}.row)")
-    if shape.category:
-        conditions.append(f"{table}.category = :category")
-    if shape.entity_type:
-        conditions.append(f"{table}.entity_type = :entity_type")
+    names = [f"{table}.{name} = :{name}" for name in ("category", "entity_type") if getattr(shape, name)]
+    conditions += [f"({name}) IS TRUE" for name in names] if shape.key else names  # see `LAST_WRITTEN`
     if shape.since:
         conditions.append(f"{table}.instant >= :since")
     if shape.until:
