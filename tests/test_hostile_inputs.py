@@ -25,7 +25,6 @@ from typing import Any
 import pytest
 
 from jarvis.async_memory import AsyncMemoryModule, AsyncStore
-from jarvis.caching import CachedBackend
 from jarvis.config import ConfigLoader, JarvisConfig, StorageConfig
 from jarvis.conformance.values import exploding, nested
 from jarvis.container import Container
@@ -38,6 +37,7 @@ from jarvis.model.postgresql_config import PostgreSQLConfig
 from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import CategoryPolicy, HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.postgresql_backend import PostgreSQLBackend
+from jarvis.sealing import SealedBackend
 from jarvis.services.store import Store
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import StorageBackend
@@ -342,17 +342,17 @@ def server() -> Iterator[str]:
         yield dsn
 
 
-@pytest.fixture(params=["sqlite", "encrypted", "cached", "json", "postgresql"])
+@pytest.fixture(params=["sqlite", "encrypted", "json", "postgresql", "sealed"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageBackend:
     monkeypatch.chdir(tmp_path)
-    if request.param == "postgresql":
-        dsn = request.getfixturevalue("server")
-        return PostgreSQLBackend(dsn, durability="normal", namespace=tmp_path.name)
+    if request.param in ("postgresql", "sealed"):
+        dsn = request.getfixturevalue("server" if request.param == "postgresql" else "dsn")
+        plain = PostgreSQLBackend(dsn, durability="normal", namespace=tmp_path.name)
+        return plain if request.param == "postgresql" else SealedBackend(plain, keys=[lambda: bytes(32)])
     if request.param == "json":
         return JSONBackend("memory.json", durability="normal")
     keys: Any = {"encryption": "on", "keys": [lambda: bytes(32)]} if request.param == "encrypted" else {}
-    plain = SQLiteBackend("memory.db", durability="normal", **keys)
-    return CachedBackend(plain) if request.param == "cached" else plain
+    return SQLiteBackend("memory.db", durability="normal", **keys)
 
 
 @pytest.fixture
@@ -455,6 +455,10 @@ MAKERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
     "role": (lambda dsn, role: PostgreSQLBackend(dsn).admit(role), lambda _: None),
     "former role": (lambda dsn, role: PostgreSQLBackend(dsn).expel(role), lambda _: None),
     "cache": (CacheLimits, repr),
+    "sealed": (
+        partial(SealedBackend, SQLiteBackend("sealed.db", durability="normal"), keys=[lambda: bytes(32)]),
+        lambda backend: (backend.list_all(), backend.shutdown()),
+    ),
     "module": (MemoryModule, lambda memory: (memory.list_memories(), memory.shutdown())),
     "async module": (AsyncMemoryModule, lambda memory: asyncio.run(memory.list_memories())),
     "sqlite": (SQLiteBackend, lambda backend: (backend.list_all(), backend.shutdown())),

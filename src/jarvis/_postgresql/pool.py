@@ -239,7 +239,9 @@ class Pool:
             sealing.accept(store.keys)
         elif store.keys is not None:
             raise KeyUnavailableError(
-                self.path, "is sealed; open it with encryption='on', and with keys= unless the store names its source"
+                self.path,
+                "is sealed; open it with encryption='on', and with keys= unless the store names its source: a "
+                "MemoryModule takes them, and around a PostgreSQLBackend goes a jarvis.sealing.SealedBackend that does",
             )
         return store
 
