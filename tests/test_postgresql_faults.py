@@ -545,6 +545,17 @@ def test_a_restart_is_waited_for(own_server: Server) -> None:
     assert keys(memory)["before"] == 1
 
 
+@pytest.mark.parametrize(("given", "seconds"), [({}, "30"), ({"keepalives_idle": 5}, "5")])
+def test_a_machine_that_vanishes_is_noticed_by_the_system(dsn: str, given: dict[str, int], seconds: str) -> None:
+    backend = PostgreSQLBackend(conninfo.make_conninfo(dsn, **given))
+    with backend._server.snapshot() as session:
+        used = session.driver.raw.info.get_parameters()
+
+    assert (used["keepalives_idle"], used["keepalives_interval"], used["keepalives_count"]) == (seconds, "10", "3")
+    assert used["tcp_user_timeout"] == "60000"
+    backend.shutdown()
+
+
 def test_a_server_that_is_down_is_waited_for_once(own_server: Server) -> None:
     memory = opened(own_server.dsn, busy_timeout_seconds=0.5)
     own_server.stop()

@@ -18,6 +18,12 @@ _RESTART_SECONDS = 5.0
 """How long calls wait in all for a server that was there before, from the first one that misses it."""
 
 _PAUSE_SECONDS = 0.05
+_VANISHED = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+"""Ends a connection, in about a minute, to a machine that is not there any more and has not said so.
+
+Else a call waits for its answer for two hours: https://www.postgresql.org/docs/current/libpq-connect.html
+"""
+
 _NOT_SYNCED = "SET synchronous_commit = off"
 _SYNCED = """
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
@@ -54,7 +60,8 @@ class Connector:
             synced = "off" if options.durability == "normal" else "on"
             self._local = f"SET LOCAL lock_timeout = {milliseconds}", f"SET LOCAL synchronous_commit = {synced}"
         given = conninfo.conninfo_to_dict(dsn)
-        self._more: dict[str, Any] = {"client_encoding": "UTF8"}  # `Wire` writes it, whatever the environment says
+        self._more: dict[str, Any] = {name: value for name, value in _VANISHED.items() if name not in given}
+        self._more["client_encoding"] = "UTF8"  # `Wire` writes it, whatever the environment says
         if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
             self._more["connect_timeout"] = max(math.ceil(self.timeout_seconds), 2)
         self._was_there = False
