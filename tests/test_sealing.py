@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -18,8 +19,8 @@ import pytest
 from psycopg import conninfo
 
 from jarvis._postgresql import schema
-from jarvis.capabilities import Encrypts, Erases, KeepsHistory, Transactional
-from jarvis.conformance.fixtures import NOON, an_entry
+from jarvis.capabilities import Encrypts, Erases, KeepsHistory, Transactional, Transfers
+from jarvis.conformance.fixtures import FAR, NOON, an_entry
 from jarvis.container import Container
 from jarvis.errors import (
     CorruptStoreError,
@@ -313,7 +314,7 @@ def test_who_only_reads_needs_the_key_and_writes_nothing(sealed: Open, dsn: str)
             sealed(**options).list_all()
     assert run(dsn, "SELECT 1 FROM pg_namespace WHERE nspname = 'jarvis'") == []
     sealed().create(an_entry())
-    reader = sealed(read_only=True)
+    reader = sealed(read_only=True, transaction_pooling=True)  # then the server does not know that
 
     assert reader.read("1") == an_entry()
     for write in (lambda: reader.create(an_entry("2")), lambda: reader.add_key_slot(KeyFunction(another_key))):
@@ -490,6 +491,29 @@ def test_updates_at_once_are_versions_one_after_the_other(sealed: Open) -> None:
     assert present.version == 81
 
 
+def test_what_another_compression_wrote_is_unchanged(sealed: Open) -> None:
+    entry = an_entry(value={"text": " ".join(map(str, range(2_000)))})
+    sealed(compression="max").create(entry)
+    backend = sealed()
+
+    assert backend.update_if_changed(entry, renews=False) is False
+    assert backend.update_if_changed(entry, renews=True) is True
+    assert backend.read("1") == entry
+    assert backend.update_if_changed(an_entry(), renews=False) is True
+    assert backend.read("1") == an_entry(version=2)
+
+
+def test_what_expires_while_it_comes_back_comes_back_whole(sealed: Open) -> None:
+    backend = sealed()
+    backend.create(an_entry(expires_at=FAR))
+    backend.delete("1")
+    moments = [FAR - timedelta(seconds=1)]
+
+    backend.bind(clock=lambda: moments.pop() if moments else FAR).recreate(an_entry())
+
+    assert backend.read("1") == an_entry(version=2)
+
+
 def test_what_is_judged_here_is_erased_in_every_state(sealed: Open) -> None:
     backend = sealed()
     memory = MemoryModule(backend)
@@ -564,10 +588,26 @@ def test_a_large_value_is_compressed_before_it_is_sealed(sealed: Open, dsn: str)
 # --- whole stores --------------------------------------------------------------------------------
 
 
+def live_through_the_past(memory: MemoryModule) -> None:
+    """Leave memories of several versions, removed ones, a renewed one, and some of which only a gap is left."""
+    changed, gone = (memory.create_memory("notes", key, {"n": 1}, "note", module="canary_module") for key in "ab")
+    for number in range(3):
+        memory.update_memory(changed, {"n": number}, module="canary_module", reason="canary_reason")
+    memory.delete_memory(gone, task_id="canary_task")
+    for number in range(6):
+        memory.create_memory("canary_gone", f"canary_gone {number}", {}, "canary_gone", str(number), ttl=0.01)
+    time.sleep(0.02)
+    assert memory.store.purge_expired() == 6
+    entry = memory.get_memory(changed)
+    assert entry is not None
+    assert memory.backend.update_if_changed(entry, renews=True)
+
+
 def test_a_store_becomes_sealed_gets_another_key_and_becomes_plain_by_migration(sealed: Open, tmp_path: Path) -> None:
     with a_database() as first, a_database() as second:
         plain = MemoryModule(storage_dir=tmp_path / "plain")
         live_through_everything(plain.backend)
+        live_through_the_past(plain)
         words = plain.store.digest()
 
         one = MemoryModule(sealed(first))
@@ -580,6 +620,8 @@ def test_a_store_becomes_sealed_gets_another_key_and_becomes_plain_by_migration(
 
         again = MemoryModule(storage_dir=tmp_path / "again")
         assert again.store.digest() == words
+        wholes = one.backend.capability(Transfers).whole_memories(past=True)
+        assert sum(whole.entry is None and not whole.past for whole in wholes) == 6
         for name in ("default", "canary_space"):
             there = [memory.for_namespace(name).list_memories() for memory in (plain, one, other, again)]
             assert there == [there[0]] * 4

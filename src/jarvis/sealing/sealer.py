@@ -219,21 +219,14 @@ class Sealer:
     def query(self, query: MemoryQuery) -> MemoryQuery:
         """Return the part of a query that the backend below can decide, sealed.
 
-        If that is all of it (see `decides`), the answer has its order and its page; else it has all that matches, or
-        nothing if nothing is wanted.
+        If that is all of it (see `decides`), the answer has its order and its page; else it has all that matches.
         """
         entity_id = query.entity_id
         page: dict[str, Any] = {"after": None if query.after is None else self._cursor(query.after)}
         if query.order == "key":
             page = {"after": None, "order": "changed"}
         if not decides(query):
-            page |= {
-                "limit": None if query.limit else query.limit,
-                "offset": 0,
-                "where": None,
-                "key_prefix": None,
-                "category_prefix": None,
-            }
+            page |= {"limit": None, "offset": 0, "where": None, "key_prefix": None, "category_prefix": None}
         return msgspec.structs.replace(
             query,
             category=self._asked("category", query.category),
