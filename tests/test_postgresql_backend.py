@@ -36,6 +36,7 @@ from jarvis.errors import (
     StoreMissingError,
     UnknownBackendError,
 )
+from jarvis.moving import migrate
 from jarvis.persistent_memory import CategoryPolicy, HistoryPolicy, MemoryModule
 from jarvis.postgresql_backend import PostgreSQLBackend
 
@@ -642,8 +643,6 @@ def test_a_dump_restores_the_store_with_its_past(url: str, tmp_path: Path) -> No
 
 
 def test_a_sqlite_store_moves_as_it_is(url: str, tmp_path: Path) -> None:
-    page: dict[str, Any] = {}
-    exec(blocks("python", "def move")[0], page)
     noon = Still(datetime.now(UTC))
 
     def wait(seconds: float) -> None:
@@ -660,15 +659,15 @@ def test_a_sqlite_store_moves_as_it_is(url: str, tmp_path: Path) -> None:
 
     with MemoryModule(url, clock=noon) as target:
         for _ in range(2):
-            page["move"](source, target)
+            migrate(source, target)
 
             assert target.store.list_namespaces() == ["alice", "default"]
             for name in ("alice", "default"):
                 old, new = source.for_namespace(name), target.for_namespace(name)
                 for order in ("changed", "created", "key"):
                     arrived, left = new.list_memories(order=order), old.list_memories(order=order)
-                    assert [page["copied"](entry) for entry in arrived] == [page["copied"](entry) for entry in left]
-                    assert [page["author"](entry) for entry in arrived] == [page["author"](entry) for entry in left]
+                    assert arrived == left
+                    assert [entry.provenance for entry in arrived] == [entry.provenance for entry in left]
             for memory in (source, target):
                 assert memory.backend.last_written("notes", "old").value == {"n": 2}  # type: ignore[union-attr]  # there is one
 
