@@ -151,7 +151,7 @@ def main() -> None:
     chosen = harness.options(__doc__)
     machine = harness.machine()
     results = measure(*((64, 1) if chosen.quick else (400, 7)))
-    versions = {"psycopg": {"psycopg": psycopg.__version__}}
+    versions = {"jarvis": {"psycopg": psycopg.__version__}}
     harness.publish("awaiting_a_server", machine, versions, results, goals(results), write=chosen.write)
 
 
