@@ -147,6 +147,18 @@ def test_the_past_is_answered_as_before(opens: Opens, kind: str, into: str) -> N
         assert ours == theirs
 
 
+@pytest.mark.parametrize("into", KINDS)
+def test_what_has_expired_comes_along_from_every_namespace(opens: Opens, into: str) -> None:
+    memory, target = opens("sqlite"), opens(into)
+    memory.create_memory("notes", "tea", {"n": 1}, "note", ttl=timedelta(seconds=1))
+    memory.for_namespace("other").create_memory("notes", "milk", {"n": 1}, "note")
+    later = datetime.now(UTC) + timedelta(days=1)
+
+    target.backend = target.backend.bind(clock=lambda: later)
+
+    assert migrate(memory, target).digest == memory.store.digest()
+
+
 def test_a_target_with_other_memories_is_left_alone(opens: Opens) -> None:
     source = filled(opens("sqlite"))
     for name in ("default", "carol"):

@@ -238,6 +238,14 @@ def test_a_namespace_whose_name_is_damaged_is_not_given_to_another(tmp_path: Pat
     assert report.memories == len(after) + 1  # and a deleted one
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_a_namespace_may_be_called_like_an_unknown_one(kind: str, tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type=kind, namespace="?") as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+
+    assert repair(tmp_path / "store", tmp_path / "new").memories == 1
+
+
 def test_a_json_store_of_one_line_is_repaired_too(tmp_path: Path) -> None:
     with MemoryModule(storage_dir=tmp_path / "store", backend_type="json") as memory:
         before = filled(memory, 40)
