@@ -342,6 +342,43 @@ def test_memories_that_come_into_a_store_with_others_are_new_there(opens: Opens,
     assert {("create", "tea"), ("update", "tea"), ("create", "long"), ("delete", "milk")} <= {*told}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_that_comes_back_into_the_store_that_made_the_file_is_new_there(
+    opens: Opens, tmp_path: Path, kind: str
+) -> None:
+    memory = filled(opens(kind))
+    (tea,) = memory.get_memories_by_category("notes")
+    memory.store.export(tmp_path / "all.jsonl")
+    memory.erase_memory(tea.id)
+    memory.set_user_preference("after", {"n": 1})
+    before = datetime.now(UTC)
+
+    assert memory.store.import_(tmp_path / "all.jsonl").created == 1
+
+    assert memory.get_memory(tea.id) is not None
+    assert memory.get_memory(tea.id, as_of=before) is None
+
+
+@pytest.mark.parametrize("on_conflict", ["error", "skip", "replace", "newer"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_that_has_expired_here_is_in_no_ones_way(
+    opens: Opens, tmp_path: Path, kind: str, on_conflict: Any
+) -> None:
+    memory, other = opens("sqlite"), opens(kind)
+    tea = memory.create_memory("notes", "tea", {"n": 1}, "note", ttl=timedelta(hours=1))
+    memory.store.export(tmp_path / "early.jsonl")
+    memory.touch_memory(tea, ttl=timedelta(days=9))
+    memory.store.export(tmp_path / "late.jsonl")
+    other.store.import_(tmp_path / "early.jsonl")
+    later = datetime.now(UTC) + timedelta(days=1)
+    other = MemoryModule(other.backend, clock=lambda: later)
+
+    report = other.store.import_(tmp_path / "late.jsonl", on_conflict=on_conflict)
+
+    assert (report.created, report.skipped) == (1, 0)
+    assert other.get_memory(tea) is not None
+
+
 def test_a_damaged_line_is_named_and_loses_no_other_one(opens: Opens, exported: Path) -> None:
     whole = exported.read_bytes()
     lines = whole.splitlines(keepends=True)
