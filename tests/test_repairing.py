@@ -97,6 +97,21 @@ def test_of_a_store_with_any_one_damaged_page_nearly_all_comes_back(kind: str, t
         assert path.read_bytes() == damaged
 
 
+def test_a_row_whose_types_are_damaged_costs_no_other_one(tmp_path: Path) -> None:
+    path = tmp_path / "store" / "memory.db"
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        damaged = memory.create_memory("notes", "one", {"n": 1}, "note")
+        memory.create_memory("notes", "two", {"n": 2}, "note")
+    whole = path.read_bytes()
+    of_row = whole.rindex(damaged.encode(), 0, whole.index(b'[{"n":1}'))  # its types stand before it
+    for at in range(of_row - 15, of_row):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :])
+
+        repair(tmp_path / "store", tmp_path / f"new {at}")
+
+        assert MemoryModule(storage_dir=tmp_path / f"new {at}").get_memory_by_key("two", "notes") is not None
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_of_a_sound_store_all_comes_back(kind: str, tmp_path: Path) -> None:
     options = options_of(kind, tmp_path)
