@@ -221,6 +221,17 @@ def test_an_encrypted_store_becomes_plain_only_if_told_so(opens: Opens, tmp_path
     assert migrate(source, sealed).memories == migrate(source, target, plain_text=True).memories == 4
 
 
+@pytest.mark.parametrize("encryption", ["on", "required"])
+def test_an_encrypted_store_goes_into_an_absent_one_that_is_to_be_encrypted(tmp_path: Path, encryption: Any) -> None:
+    keys = [KeyFile.create(tmp_path / "key")]
+    source = filled(MemoryModule(storage_dir=tmp_path / "one", encryption="on", keys=keys))
+    target = MemoryModule(storage_dir=tmp_path / "other", encryption=encryption, keys=keys)
+    with a_database() as address, MemoryModule(address, encryption=encryption, keys=keys) as on_server:
+        assert migrate(source, target).digest == migrate(source, on_server).digest
+        assert target.store.key_slots()
+        assert on_server.store.key_slots()
+
+
 def test_places_are_opened_and_closed(tmp_path: Path, dsn: str) -> None:
     with MemoryModule(storage_dir=tmp_path / "one") as memory:
         memory.set_user_preference("theme", {"mode": "dark"})
