@@ -134,6 +134,24 @@ def test_a_damaged_note_of_whose_backups_there_are_is_no_riddle(tmp_path: Path, 
             memory.store.back_up(tmp_path / "all", keep_daily=1)
 
 
+def test_what_a_killed_process_left_of_a_backup_is_removed_a_day_later(tmp_path: Path) -> None:
+    clock = FakeClock(MONDAY)
+    memory = MemoryModule(storage_dir=tmp_path / "store", clock=clock)
+    left = tmp_path / "all" / "2026-03-02T08-00-00Z"
+    left.mkdir(parents=True)
+    (left / ".memory.db.77-0123abcd.tmp").write_bytes(b"most of a copy")
+    (left / ".memory.db.saving.lock").touch()
+    for _ in range(2):
+        memory.store.back_up(tmp_path / "all", keep_daily=9)
+        assert left.exists()
+        clock.step(hours=12)
+
+    memory.store.back_up(tmp_path / "all", keep_daily=9)
+
+    assert not left.exists()
+    assert len(generations(tmp_path / "all")) == 2
+
+
 def test_nothing_but_backups_is_removed(tmp_path: Path) -> None:
     clock = FakeClock(MONDAY)
     memory = MemoryModule(storage_dir=tmp_path / "store", clock=clock)

@@ -6,7 +6,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ _FORMAT = "%Y-%m-%dT%H-%M-%SZ"
 _OF_STORE = "store.txt"
 _USUAL_FILES = ("memory.db", "memory.json")
 _MOST = 10_000
+_LONG = timedelta(days=1)  # no backup takes longer
 
 
 class Kept(NamedTuple):
@@ -64,7 +65,18 @@ def back_up(backend: StorageBackend, root: Path, now: datetime, policy: Kept, pr
     # The clock may have been ahead at an earlier one: what was just made stays, whatever its name says.
     for name in {*there} - kept(there, policy.daily or 0, policy.weekly or 0) - {directory.name}:
         shutil.rmtree(root / name, ignore_errors=True)
+    _remove_leftovers(root, path.name, now - _LONG)
     return path
+
+
+def _remove_leftovers(root: Path, copy: str, before: datetime) -> None:
+    """Remove what killed processes left of backups that they began before a moment: temporary files alone."""
+    with contextlib.suppress(OSError):
+        for each in root.iterdir():
+            if _NAME.fullmatch(each.name) and each.name < before.astimezone(UTC).strftime(_FORMAT):
+                content = [*each.iterdir()]
+                if content and all(file.name.startswith(f".{copy}.") for file in content):
+                    shutil.rmtree(each, ignore_errors=True)
 
 
 def generations(root: Path, copies: Collection[str] = _USUAL_FILES) -> list[str]:
