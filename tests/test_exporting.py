@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -164,6 +165,38 @@ def test_a_file_that_is_there_is_kept(opens: Opens, tmp_path: Path) -> None:
         opens("sqlite").store.export(tmp_path / "all.jsonl", overwrite=True)
 
     assert (tmp_path / "all.jsonl").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_of_an_export_is_removed_by_the_next_one(opens: Opens, tmp_path: Path) -> None:
+    (tmp_path / ".all.jsonl.77-0123abcd.tmp").write_text("secrets")
+
+    filled(opens("sqlite")).store.export(tmp_path / "all.jsonl")
+
+    assert [each.name for each in tmp_path.glob("*all.jsonl*")] == ["all.jsonl"]
+
+
+def test_of_two_exports_to_one_file_one_is_told_that_it_is_there(opens: Opens, tmp_path: Path) -> None:
+    memory, other = filled(opens("sqlite")), filled(opens("json"))
+    others: list[Any] = []
+
+    def export_too() -> None:
+        try:
+            others.append(other.store.export(tmp_path / "all.jsonl"))
+        except StoreAccessError as error:
+            others.append(error)
+
+    thread = threading.Thread(target=export_too)
+
+    def begin(done: int, total: int) -> None:
+        if not thread.ident:
+            thread.start()
+            thread.join(0.3)
+
+    report = memory.store.export(tmp_path / "all.jsonl", progress=begin)
+    thread.join()
+
+    assert isinstance(others[0], StoreAccessError)
+    assert memory.store.import_(tmp_path / "all.jsonl").unchanged == report.memories
 
 
 def test_a_link_to_an_export_is_read(opens: Opens, tmp_path: Path) -> None:
