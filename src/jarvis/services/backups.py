@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterable
@@ -10,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from jarvis._disk import files
 from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, MarksCursors
 from jarvis.errors import InvalidSettingError, StoreAccessError, translated
@@ -112,13 +112,22 @@ def _check_own(backend: StorageBackend, root: Path) -> None:
     mark = root / _OF_STORE
     try:
         there = mark.read_text(errors="replace") if mark.exists() else ""
+        if name and not there:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_whole(mark, name)
+            there = name
     except OSError as error:
         raise translated(root, error, "use the directory for backups") from error
-    if name and not there:
-        files.ensure_directory(root)
-        files.write_whole(str(mark), [name.encode()], private=True)
-        there = name
     if there != name:
         raise StoreAccessError(
             root, "has the backups of another store, or of this one before it was restored; give another directory"
         )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
