@@ -26,6 +26,7 @@ from jarvis.services.backups import generations, kept
 from jarvis.sqlite_backend import SQLiteBackend
 from tests.test_exporting import filled
 
+STORES = Path(__file__).parent / "stores"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 
@@ -150,6 +151,18 @@ def test_what_a_killed_process_left_of_a_backup_is_removed_a_day_later(tmp_path:
 
     assert not left.exists()
     assert len(generations(tmp_path / "all")) == 2
+
+
+@pytest.mark.parametrize("version", range(1, 7))
+def test_backups_of_earlier_versions_are_verified_and_restored(version: int, tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+    shutil.copy(STORES / f"version-{version}.db", tmp_path / "backup" / "memory.db")
+
+    restore_backup(tmp_path / "backup", tmp_path / "restored")
+
+    backup = MemoryModule(storage_dir=tmp_path / "backup", read_only=True)
+    assert backup.store.verify().problems == {}
+    assert backup.store.digest() == MemoryModule(storage_dir=tmp_path / "restored").store.digest()
 
 
 def test_nothing_but_backups_is_removed(tmp_path: Path) -> None:
