@@ -280,6 +280,19 @@ def test_a_json_store_of_one_line_is_repaired_too(tmp_path: Path) -> None:
 # --- bad input -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_a_module_that_writes_nothing_repairs_as_well(kind: str, tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type=kind) as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+    without: list[dict[str, Any]] = [{"read_only": True}, {"create": False}]
+    for options in without:
+        reader = MemoryModule(storage_dir=tmp_path / "store", backend_type=kind, **options)
+        new = tmp_path / f"new {options}"
+
+        assert reader.store.repair(new).memories == 1
+        assert MemoryModule(storage_dir=new, backend_type=kind).get_user_preferences() == {"theme": {"mode": "dark"}}
+
+
 def test_a_directory_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     with MemoryModule(storage_dir=tmp_path / "store") as memory:
         memory.set_user_preference("theme", {"mode": "dark"})
