@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -164,6 +165,38 @@ def test_a_file_that_is_there_is_kept(opens: Opens, tmp_path: Path) -> None:
         opens("sqlite").store.export(tmp_path / "all.jsonl", overwrite=True)
 
     assert (tmp_path / "all.jsonl").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_of_an_export_is_removed_by_the_next_one(opens: Opens, tmp_path: Path) -> None:
+    (tmp_path / ".all.jsonl.77-0123abcd.tmp").write_text("secrets")
+
+    filled(opens("sqlite")).store.export(tmp_path / "all.jsonl")
+
+    assert [each.name for each in tmp_path.glob("*all.jsonl*")] == ["all.jsonl"]
+
+
+def test_of_two_exports_to_one_file_one_is_told_that_it_is_there(opens: Opens, tmp_path: Path) -> None:
+    memory, other = filled(opens("sqlite")), filled(opens("json"))
+    others: list[Any] = []
+
+    def export_too() -> None:
+        try:
+            others.append(other.store.export(tmp_path / "all.jsonl"))
+        except StoreAccessError as error:
+            others.append(error)
+
+    thread = threading.Thread(target=export_too)
+
+    def begin(done: int, total: int) -> None:
+        if not thread.ident:
+            thread.start()
+            thread.join(0.3)
+
+    report = memory.store.export(tmp_path / "all.jsonl", progress=begin)
+    thread.join()
+
+    assert isinstance(others[0], StoreAccessError)
+    assert memory.store.import_(tmp_path / "all.jsonl").unchanged == report.memories
 
 
 def test_a_link_to_an_export_is_read(opens: Opens, tmp_path: Path) -> None:
@@ -340,6 +373,43 @@ def test_memories_that_come_into_a_store_with_others_are_new_there(opens: Opens,
     assert [entry.key for entry in memory.search_memories(as_of=then)] == ["mine"]
     told = [(change.operation, change.key) for change in memory.changes(cursor)]
     assert {("create", "tea"), ("update", "tea"), ("create", "long"), ("delete", "milk")} <= {*told}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_that_comes_back_into_the_store_that_made_the_file_is_new_there(
+    opens: Opens, tmp_path: Path, kind: str
+) -> None:
+    memory = filled(opens(kind))
+    (tea,) = memory.get_memories_by_category("notes")
+    memory.store.export(tmp_path / "all.jsonl")
+    memory.erase_memory(tea.id)
+    memory.set_user_preference("after", {"n": 1})
+    before = datetime.now(UTC)
+
+    assert memory.store.import_(tmp_path / "all.jsonl").created == 1
+
+    assert memory.get_memory(tea.id) is not None
+    assert memory.get_memory(tea.id, as_of=before) is None
+
+
+@pytest.mark.parametrize("on_conflict", ["error", "skip", "replace", "newer"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_that_has_expired_here_is_in_no_ones_way(
+    opens: Opens, tmp_path: Path, kind: str, on_conflict: Any
+) -> None:
+    memory, other = opens("sqlite"), opens(kind)
+    tea = memory.create_memory("notes", "tea", {"n": 1}, "note", ttl=timedelta(hours=1))
+    memory.store.export(tmp_path / "early.jsonl")
+    memory.touch_memory(tea, ttl=timedelta(days=9))
+    memory.store.export(tmp_path / "late.jsonl")
+    other.store.import_(tmp_path / "early.jsonl")
+    later = datetime.now(UTC) + timedelta(days=1)
+    other = MemoryModule(other.backend, clock=lambda: later)
+
+    report = other.store.import_(tmp_path / "late.jsonl", on_conflict=on_conflict)
+
+    assert (report.created, report.skipped) == (1, 0)
+    assert other.get_memory(tea) is not None
 
 
 def test_a_damaged_line_is_named_and_loses_no_other_one(opens: Opens, exported: Path) -> None:

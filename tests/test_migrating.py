@@ -147,6 +147,18 @@ def test_the_past_is_answered_as_before(opens: Opens, kind: str, into: str) -> N
         assert ours == theirs
 
 
+@pytest.mark.parametrize("into", KINDS)
+def test_what_has_expired_comes_along_from_every_namespace(opens: Opens, into: str) -> None:
+    memory, target = opens("sqlite"), opens(into)
+    memory.create_memory("notes", "tea", {"n": 1}, "note", ttl=timedelta(seconds=1))
+    memory.for_namespace("other").create_memory("notes", "milk", {"n": 1}, "note")
+    later = datetime.now(UTC) + timedelta(days=1)
+
+    target.backend = target.backend.bind(clock=lambda: later)
+
+    assert migrate(memory, target).digest == memory.store.digest()
+
+
 def test_a_target_with_other_memories_is_left_alone(opens: Opens) -> None:
     source = filled(opens("sqlite"))
     for name in ("default", "carol"):
@@ -207,6 +219,17 @@ def test_an_encrypted_store_becomes_plain_only_if_told_so(opens: Opens, tmp_path
     sealed = MemoryModule(storage_dir=tmp_path / "two", encryption="on", keys=keys)
     sealed.bootstrap()
     assert migrate(source, sealed).memories == migrate(source, target, plain_text=True).memories == 4
+
+
+@pytest.mark.parametrize("encryption", ["on", "required"])
+def test_an_encrypted_store_goes_into_an_absent_one_that_is_to_be_encrypted(tmp_path: Path, encryption: Any) -> None:
+    keys = [KeyFile.create(tmp_path / "key")]
+    source = filled(MemoryModule(storage_dir=tmp_path / "one", encryption="on", keys=keys))
+    target = MemoryModule(storage_dir=tmp_path / "other", encryption=encryption, keys=keys)
+    with a_database() as address, MemoryModule(address, encryption=encryption, keys=keys) as on_server:
+        assert migrate(source, target).digest == migrate(source, on_server).digest
+        assert target.store.key_slots()
+        assert on_server.store.key_slots()
 
 
 def test_places_are_opened_and_closed(tmp_path: Path, dsn: str) -> None:

@@ -97,6 +97,21 @@ def test_of_a_store_with_any_one_damaged_page_nearly_all_comes_back(kind: str, t
         assert path.read_bytes() == damaged
 
 
+def test_a_row_whose_types_are_damaged_costs_no_other_one(tmp_path: Path) -> None:
+    path = tmp_path / "store" / "memory.db"
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        damaged = memory.create_memory("notes", "one", {"n": 1}, "note")
+        memory.create_memory("notes", "two", {"n": 2}, "note")
+    whole = path.read_bytes()
+    of_row = whole.rindex(damaged.encode(), 0, whole.index(b'[{"n":1}'))  # its types stand before it
+    for at in range(of_row - 15, of_row):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :])
+
+        repair(tmp_path / "store", tmp_path / f"new {at}")
+
+        assert MemoryModule(storage_dir=tmp_path / f"new {at}").get_memory_by_key("two", "notes") is not None
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_of_a_sound_store_all_comes_back(kind: str, tmp_path: Path) -> None:
     options = options_of(kind, tmp_path)
@@ -238,6 +253,14 @@ def test_a_namespace_whose_name_is_damaged_is_not_given_to_another(tmp_path: Pat
     assert report.memories == len(after) + 1  # and a deleted one
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_a_namespace_may_be_called_like_an_unknown_one(kind: str, tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type=kind, namespace="?") as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+
+    assert repair(tmp_path / "store", tmp_path / "new").memories == 1
+
+
 def test_a_json_store_of_one_line_is_repaired_too(tmp_path: Path) -> None:
     with MemoryModule(storage_dir=tmp_path / "store", backend_type="json") as memory:
         before = filled(memory, 40)
@@ -255,6 +278,19 @@ def test_a_json_store_of_one_line_is_repaired_too(tmp_path: Path) -> None:
 
 
 # --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_a_module_that_writes_nothing_repairs_as_well(kind: str, tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type=kind) as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+    without: list[dict[str, Any]] = [{"read_only": True}, {"create": False}]
+    for options in without:
+        reader = MemoryModule(storage_dir=tmp_path / "store", backend_type=kind, **options)
+        new = tmp_path / f"new {options}"
+
+        assert reader.store.repair(new).memories == 1
+        assert MemoryModule(storage_dir=new, backend_type=kind).get_user_preferences() == {"theme": {"mode": "dark"}}
 
 
 def test_a_directory_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:

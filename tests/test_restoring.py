@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from jarvis.keys import KeyFile, Passphrase
 from jarvis.moving import restore_backup
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services.backups import generations, kept
+from jarvis.sqlite_backend import SQLiteBackend
 from tests.test_exporting import filled
 
+STORES = Path(__file__).parent / "stores"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 
@@ -79,6 +82,87 @@ def test_backups_in_generations_are_thinned_out(options: dict[str, Any], tmp_pat
     restore_backup(tmp_path / "all", tmp_path / "restored", keys=options.get("keys", ()))
     restored = MemoryModule(storage_dir=tmp_path / "restored", **options)
     assert restored.store.digest() == memory.store.digest()
+
+
+def test_a_new_backup_stays_though_the_clock_was_ahead_at_an_earlier_one(tmp_path: Path) -> None:
+    clock = FakeClock(MONDAY + timedelta(days=9))
+    memory = MemoryModule(storage_dir=tmp_path / "store", clock=clock)
+    memory.store.back_up(tmp_path / "all", keep_daily=1)
+    clock.now = MONDAY
+
+    path = memory.store.back_up(tmp_path / "all", keep_daily=1)
+
+    assert path.exists()
+
+
+def test_backups_of_a_file_with_a_name_of_its_own_are_thinned_out(tmp_path: Path) -> None:
+    clock = FakeClock(MONDAY)
+    memory = MemoryModule(SQLiteBackend(tmp_path / "notes.db"), clock=clock)
+    for _ in range(3):
+        path = memory.store.back_up(tmp_path / "all", keep_daily=1)
+        clock.step(hours=1)
+
+    assert [*(tmp_path / "all").rglob("notes.db")] == [path]
+
+
+def test_keys_without_a_copy_which_a_killed_process_left_are_no_backup(tmp_path: Path) -> None:
+    key = KeyFile.create(tmp_path / "key")
+    memory = MemoryModule(storage_dir=tmp_path / "store", encryption="on", keys=[key])
+    memory.set_user_preference("n", {"n": 1})
+    copy = memory.store.back_up(tmp_path / "all", keep_daily=1)
+    later = tmp_path / "all" / "2999-01-01T00-00-00Z"
+    later.mkdir()
+    shutil.copy(copy.with_name("memory.keys"), later)
+
+    restore_backup(tmp_path / "all", tmp_path / "restored", keys=[key])
+
+    restored = MemoryModule(storage_dir=tmp_path / "restored", encryption="on", keys=[key])
+    assert restored.get_user_preferences() == {"n": {"n": 1}}
+
+
+@pytest.mark.parametrize(("mark", "is_taken"), [(b"", True), (b"\xff", False)])
+def test_a_damaged_note_of_whose_backups_there_are_is_no_riddle(tmp_path: Path, mark: bytes, is_taken: bool) -> None:
+    memory = MemoryModule(storage_dir=tmp_path / "store")
+    memory.set_user_preference("n", {"n": 1})
+    memory.store.back_up(tmp_path / "all", keep_daily=1)
+    (tmp_path / "all" / "store.txt").write_bytes(mark)
+    shutil.rmtree(next((tmp_path / "all").glob("2*")))
+
+    if is_taken:
+        assert memory.store.back_up(tmp_path / "all", keep_daily=1).exists()
+    else:
+        with pytest.raises(StoreAccessError, match="another store"):
+            memory.store.back_up(tmp_path / "all", keep_daily=1)
+
+
+def test_what_a_killed_process_left_of_a_backup_is_removed_a_day_later(tmp_path: Path) -> None:
+    clock = FakeClock(MONDAY)
+    memory = MemoryModule(storage_dir=tmp_path / "store", clock=clock)
+    left = tmp_path / "all" / "2026-03-02T08-00-00Z"
+    left.mkdir(parents=True)
+    (left / ".memory.db.77-0123abcd.tmp").write_bytes(b"most of a copy")
+    (left / ".memory.db.saving.lock").touch()
+    for _ in range(2):
+        memory.store.back_up(tmp_path / "all", keep_daily=9)
+        assert left.exists()
+        clock.step(hours=12)
+
+    memory.store.back_up(tmp_path / "all", keep_daily=9)
+
+    assert not left.exists()
+    assert len(generations(tmp_path / "all")) == 2
+
+
+@pytest.mark.parametrize("version", range(1, 7))
+def test_backups_of_earlier_versions_are_verified_and_restored(version: int, tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+    shutil.copy(STORES / f"version-{version}.db", tmp_path / "backup" / "memory.db")
+
+    restore_backup(tmp_path / "backup", tmp_path / "restored")
+
+    backup = MemoryModule(storage_dir=tmp_path / "backup", read_only=True)
+    assert backup.store.verify().problems == {}
+    assert backup.store.digest() == MemoryModule(storage_dir=tmp_path / "restored").store.digest()
 
 
 def test_nothing_but_backups_is_removed(tmp_path: Path) -> None:

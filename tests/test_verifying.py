@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -137,6 +138,22 @@ def test_a_damaged_page_is_found_in_a_store_that_is_open(tmp_path: Path) -> None
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     assert memory.store.verify().problems == {"a page fails its checksum or its structure is broken": 1}
+
+
+def test_a_damaged_page_of_any_table_is_found_by_a_reader_without_locks(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path)
+    memory.create_memory("notes", "tea", {"n": 1}, "note", tags=["hot"])
+    memory.shutdown()
+    path = tmp_path / "memory.db"
+    whole, status = path.read_bytes(), path.stat()
+    for page in range(1, len(whole) // 4096):
+        at = page * 4096 + 2_937
+        with path.open("r+b") as file:
+            file.write(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+        with contextlib.suppress(CorruptStoreError), MemoryModule(storage_dir=tmp_path, read_only=True) as reader:
+            assert len(reader.store.verify().problems) <= 1  # and no other error
 
 
 @pytest.mark.parametrize(

@@ -407,7 +407,7 @@ class JSONBackend(SelectingBackend):
         return salvage.salvage(str(self.file_path))
 
     def empty_at(self, directory: Path) -> Self:
-        return type(self)(directory / self.file_name, **self._options.given())
+        return type(self)(directory / self.file_name, **{**self._options.given(), "read_only": False, "create": True})
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -67,6 +67,8 @@ def migrate(
     """
     with _opened(source, create=False) as one, _opened(target, create=True) as other:
         told = checked("progress", progress)
+        if (isinstance(target, MemoryModule) or _is_settings(target)) and migrating.is_encrypted(one.backend):
+            other.bootstrap()  # an absent one that is to be encrypted has no keys yet
         return migrating.migrate(one.backend, other.backend, plain_text=plain_text is True, progress=told)
 
 
@@ -146,7 +148,7 @@ def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
         kind = type(place).__name__
         raise InvalidSettingError(f"takes a MemoryModule, the directory of a store, or a URL, not {kind}")
     text = str(place)
-    if text.endswith((".yaml", ".yml")):
+    if _is_settings(place):
         container = Container()
         try:
             yield container.get_memory_module(text)
@@ -158,6 +160,10 @@ def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
         MemoryModule(text, create=create) if at_url else _in_directory(checked("path", place), create=create) as memory
     ):
         yield memory
+
+
+def _is_settings(place: str | Path) -> bool:
+    return str(place).endswith((".yaml", ".yml"))
 
 
 def _in_directory(directory: Path, **options: Any) -> MemoryModule:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from jarvis._json.record import Stored
 
-_UNKNOWN = "?"
+_UNKNOWN = ""  # no namespace has this name
 _NAMED = re.compile(rb'( *)("(?:[^"\\]|\\.)*"): ([{\[])\Z')
 _SECTIONS = (b'"entries"', b'"history"')
 _TOP, _BELOW = 4, 8  # the indents of what the default namespace and the others have
@@ -92,7 +92,8 @@ def salvage(path: str) -> Salvaged:
         memories.append(WholeMemory(*place, entry, states))
         if entry is None and states[-1].ended.operation not in REMOVALS:
             lost.add(LostMemory(*place))
-    return Salvaged([whole for whole in memories if whole.namespace != _UNKNOWN], sorted(lost))
+    named = {LostMemory(each.namespace or "?", each.id) for each in lost}
+    return Salvaged([whole for whole in memories if whole.namespace != _UNKNOWN], sorted(named))
 
 
 def _checked(namespace: str, label: str | None, text: bytes) -> Stored:

@@ -80,6 +80,7 @@ def load(
     since: int | None,
 ) -> None:
     """Store memories with their states; see `jarvis.capabilities.Transfers.load`."""
+    transaction.purge(0, 0)  # and nothing else beside this: a store that is copied has what has expired as well
     for whole, states in several:
         if transaction.room(namespace).get(whole.id) is not None or transaction.archive(namespace).of_id.get(whole.id):
             raise DuplicateEntryError(f"the id is taken, or has a past, in namespace {namespace!r}")

@@ -11,6 +11,7 @@ import apsw
 
 from jarvis._disk import files
 from jarvis._disk.copies import place_for_copy, put_copy
+from jarvis._sql import tables
 from jarvis._sqlite import cipher, engine, schema, verification
 from jarvis._sqlite.replace import touched_rows
 from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _MANY_TRIES = 20
 _STEP = 2_000
-_STATES = "SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM revisions)"
+_COUNT = "SELECT count(*) FROM {}"
 
 
 def back_up(database: Database, directory: Path, progress: Progress | None) -> Path:
@@ -101,7 +102,9 @@ def _verify(database: Database, temporary: str, key: DataKey | None, progress: P
             temporary, key=key, immutable=True, checksums=True, busy_timeout_seconds=0, views=lambda _: ""
         )
         try:
-            total = int(str(written.execute(_STATES).fetchall()[0][0]))
+            has_past = schema.read_mark(written)[1] >= tables.FIRST_WITH_PAST
+            for table in ("entries", "revisions") if has_past else ("entries",):
+                total += int(str(written.execute(_COUNT.format(table)).fetchall()[0][0]))
             verification.verify(written, database.path, encrypted=key is not None, looked_at=looked_at)
         finally:
             written.close()

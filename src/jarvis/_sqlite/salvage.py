@@ -155,6 +155,8 @@ class _Rows:
             expires,
             packed,
         ) = values[:12]
+        if not isinstance(body, str) or not isinstance(packed, bytes | None):  # damage changes types as well
+            return ("", entry_id), None
         names = (self._names[number] for number in (namespace, category, entity_type))
         for in_namespace, in_category, of_type in itertools.product(*names):
             end = (version,) if expires is None else (version, expires)

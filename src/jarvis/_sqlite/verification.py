@@ -79,7 +79,8 @@ def all_findings(session: Session, looked_at: Callable[[], object]) -> Iterator[
         try:
             is_sealed = connection.reserve_bytes() == cipher.RESERVED_BYTES
             yield from findings(connection, encrypted=is_sealed, looked_at=looked_at, most=_MOST)
-            yield from verifying.chains(session, session.clock_seen().begins)
+            if schema.read_mark(connection)[1] >= tables.FIRST_WITH_PAST:
+                yield from verifying.chains(session, session.clock_seen().begins)
             for (name,) in connection.execute(_TRIGGERS):
                 yield f"it has the trigger {name!r} of another program"
         except (apsw.CorruptError, apsw.IOError, CorruptStoreError):

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from jarvis._disk import files
+from jarvis._disk.locks import held_for_once
 from jarvis.errors import CorruptExportError, StoreAccessError, StoreTooNewError
 from jarvis.model.entry import check_namespace
 from jarvis.model.portable import WholeMemory, decode_whole, moment_at
@@ -32,6 +33,7 @@ FORMAT = 1
 _AT_ONCE = 1 << 18  # bytes that are written at once
 _CRC = b',"crc":"'
 _CRC_BYTES = len(_CRC) + len('12345678"}')
+_PATIENCE_SECONDS = 30.0
 _BEGIN, _END = b'{"jarvis_export":', b'{"memories":'
 _encode = msgspec.json.Encoder().encode
 
@@ -79,13 +81,10 @@ def write(path: Path, header: Header, memories: Iterable[WholeMemory], *, overwr
 
     Raises:
         StoreAccessError: something is there already, and `overwrite` is False, or it is no export.
+        StoreBusyError: another process wrote there for longer than 30 s.
         StoreError: it cannot be written, such as to a full disk; nothing is left of it.
     """
-    if files.is_there(path):
-        if not overwrite:
-            raise StoreAccessError(path, "is there already; give another path, or overwrite=True")
-        if next((line for _, line in _lines(path)), _BEGIN)[: len(_BEGIN)] != _BEGIN:
-            raise StoreAccessError(path, "is no export, and overwrite=True replaces nothing else; give another path")
+    _check_free(path, overwrite=overwrite)
     files.ensure_directory(path.parent)
     count = size = 0
     digest = hashlib.blake2b(digest_size=32)
@@ -105,8 +104,20 @@ def write(path: Path, header: Header, memories: Iterable[WholeMemory], *, overwr
         size += len(waiting)
         yield bytes(waiting)
 
-    files.write_whole(str(path), parts(), private=True, keep_existing=not overwrite)
+    lock = str(path.with_name(f".{path.name}.saving.lock"))
+    with files.explaining(path, "write"), held_for_once(lock, str(path), _PATIENCE_SECONDS):
+        _check_free(path, overwrite=overwrite)  # another process may have written one meanwhile
+        files.remove_leftovers(str(path))  # of killed ones: they are plain text
+        files.write_whole(str(path), parts(), private=True, keep_existing=not overwrite)
     return Written(count, size, f"blake2b:{digest.hexdigest()}")
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    if files.is_there(path):
+        if not overwrite:
+            raise StoreAccessError(path, "is there already; give another path, or overwrite=True")
+        if next((line for _, line in _lines(path)), _BEGIN)[: len(_BEGIN)] != _BEGIN:
+            raise StoreAccessError(path, "is no export, and overwrite=True replaces nothing else; give another path")
 
 
 def line_of(whole: WholeMemory) -> bytes:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, MarksCursors
-from jarvis.errors import InvalidSettingError, StoreAccessError
+from jarvis.errors import InvalidSettingError, StoreAccessError, translated
 from jarvis.model.recompression import Progress
 from jarvis.storage_backend import StorageBackend
 
 _NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
 _FORMAT = "%Y-%m-%dT%H-%M-%SZ"
 _OF_STORE = "store.txt"
+_USUAL_FILES = ("memory.db", "memory.json")
 _MOST = 10_000
+_LONG = timedelta(days=1)  # no backup takes longer
 
 
 class Kept(NamedTuple):
@@ -58,16 +61,32 @@ def back_up(backend: StorageBackend, root: Path, now: datetime, policy: Kept, pr
         with contextlib.suppress(OSError):  # if it is empty
             directory.rmdir()
         raise
-    for name in {*generations(root)} - kept(generations(root), policy.daily or 0, policy.weekly or 0):
+    there = generations(root, (path.name,))
+    # The clock may have been ahead at an earlier one: what was just made stays, whatever its name says.
+    for name in {*there} - kept(there, policy.daily or 0, policy.weekly or 0) - {directory.name}:
         shutil.rmtree(root / name, ignore_errors=True)
+    _remove_leftovers(root, path.name, now - _LONG)
     return path
 
 
-def generations(root: Path) -> list[str]:
-    """Return the names of the backups below a directory, the newest first; none if it has none."""
+def _remove_leftovers(root: Path, copy: str, before: datetime) -> None:
+    """Remove what killed processes left of backups that they began before a moment: temporary files alone."""
+    with contextlib.suppress(OSError):
+        for each in root.iterdir():
+            if _NAME.fullmatch(each.name) and each.name < before.astimezone(UTC).strftime(_FORMAT):
+                content = [*each.iterdir()]
+                if content and all(file.name.startswith(f".{copy}.") for file in content):
+                    shutil.rmtree(each, ignore_errors=True)
+
+
+def generations(root: Path, copies: Collection[str] = _USUAL_FILES) -> list[str]:
+    """Return the names of the backups below a directory, the newest first; none if it has none.
+
+    One of `copies` is in each: a directory that has only a file of keys was left by a killed process.
+    """
     with contextlib.suppress(OSError):
         found = (each for each in root.iterdir() if _NAME.fullmatch(each.name))
-        return sorted((each.name for each in found if any(each.glob("memory.*"))), reverse=True)
+        return sorted((each.name for each in found if any((each / copy).exists() for copy in copies)), reverse=True)
     return []
 
 
@@ -90,16 +109,25 @@ def kept(names: Iterable[str], daily: int, weekly: int) -> set[str]:
 def _check_own(backend: StorageBackend, root: Path) -> None:
     """Note in `root` whose backups it has; raise `StoreAccessError` if they are another store's."""
     name = ask(backend, MarksCursors).newest_cursor().partition(".")[2]  # empty if it was never written to
-    mark, there = root / _OF_STORE, name
+    mark = root / _OF_STORE
     try:
-        if mark.exists():
-            there = mark.read_text()
-        elif name:
+        there = mark.read_text(errors="replace") if mark.exists() else ""
+        if name and not there:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            mark.write_text(name)
+            _write_whole(mark, name)
+            there = name
     except OSError as error:
-        raise StoreAccessError(root, f"cannot be used for backups: {error.strerror}") from error
+        raise translated(root, error, "use the directory for backups") from error
     if there != name:
         raise StoreAccessError(
             root, "has the backups of another store, or of this one before it was restored; give another directory"
         )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

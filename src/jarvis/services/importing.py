@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from datetime import datetime
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from jarvis.capabilities import KeepsHistory
+from jarvis.capabilities import Expires, FeedsChanges, KeepsHistory
 from jarvis.codec.instants import instant_of
-from jarvis.errors import DuplicateEntryError, InvalidEntryError
+from jarvis.errors import CursorExpiredError, DuplicateEntryError, InvalidEntryError
 from jarvis.exports import lines
 from jarvis.model.author import Author
 from jarvis.model.portable import PortableEntry, WholeMemory, portable
@@ -77,12 +78,14 @@ class Import:
     def _taken_over(self) -> tuple[bool, datetime | None]:
         """Return whether the store is empty; and since when the past of the file is known, if it is taken over.
 
-        It is if the store is empty, or an import of this file that was broken off has begun to fill it.
+        It is if the store is empty, or an import of this file that was broken off has begun to fill it: the feed has
+        told of nothing then. The store that made the file, and one restored from its backup, have told of changes.
         """
         since = self._checked.header.since if self._checked.header.history else None
         parts = transferring.handles(self._backend, transferring.namespaces_of(self._backend))
         is_empty = not any(True for part in parts for _ in itertools.islice(transferring.wholes(part, past=True), 1))
-        return is_empty, since if is_empty or transferring.known_since(parts) == since else None
+        takes_over = is_empty or (transferring.known_since(parts) == since and not _has_told(self._backend))
+        return is_empty, since if takes_over else None
 
     def _batches(self) -> Iterator[tuple[StorageBackend, list[Numbered]]]:
         """Yield the memories to import in groups of one namespace, each with a handle of it."""
@@ -116,6 +119,7 @@ class Import:
         judged = list(self._judged(backend, batch))
         new = [whole for whole, verdict in judged if verdict == "created"]
         if new and not self._try(backend, new):
+            _purge_expired(backend)  # they may have the ids, though nobody sees them any more
             for whole in new:  # one of them stands twice in the file, or another writer has just made it
                 self._count["skipped"] += not self._try(backend, [whole])
         changed = [whole for whole, verdict in judged if verdict == "replaced"]
@@ -168,6 +172,22 @@ class Import:
             is_newer = instant_of(whole.entry.named(whole.id).timestamp) > instant_of(changed)
             return "replaced" if is_newer else "skipped"
         return {"skip": "skipped", "replace": "replaced", "error": "error"}[self._on_conflict]
+
+
+def _purge_expired(backend: StorageBackend) -> None:
+    if backend.has_capability(Expires):
+        while backend.capability(Expires).purge_expired(transferring.AT_ONCE):
+            pass
+
+
+def _has_told(backend: StorageBackend) -> bool:
+    """Tell whether the feed of a store knows a change."""
+    if not backend.has_capability(FeedsChanges):
+        return False
+    feed = backend.capability(FeedsChanges)
+    with contextlib.suppress(CursorExpiredError):
+        return feed.first_position() < feed.last_position()
+    return False
 
 
 def _replace(backend: StorageBackend, whole: WholeMemory) -> None:

@@ -20,7 +20,7 @@ def migrate(
     source: StorageBackend, target: StorageBackend, *, plain_text: bool, progress: Progress | None
 ) -> MigrationReport:
     """Copy the memories of `source` into `target`; see `jarvis.moving.migrate`."""
-    if not plain_text and _is_encrypted(source) and not _is_encrypted(target):
+    if not plain_text and is_encrypted(source) and not is_encrypted(target):
         raise InvalidSettingError(
             "plain_text: the source is encrypted, and the target is not: pass plain_text=True, or encrypt the target"
         )
@@ -89,7 +89,8 @@ def _digest_of(backend: StorageBackend) -> str:
     return transferring.digest_of(transferring.handles(backend, transferring.namespaces_of(backend)))
 
 
-def _is_encrypted(backend: StorageBackend) -> bool:
+def is_encrypted(backend: StorageBackend) -> bool:
+    """Tell whether a store is encrypted; one that is absent is not."""
     return backend.has_capability(Encrypts) and bool(backend.capability(Encrypts).key_slots())
 
 

@@ -32,8 +32,9 @@ def verify(backend: StorageBackend, progress: Progress | None) -> Verification:
             progress(states, max(states, total))
 
     store = ask(backend, Verifies)
-    parts = transferring.handles(backend, transferring.namespaces_of(backend))
-    total = 0 if progress is None else transferring.count(parts)
+    total = 0
+    if progress is not None:  # else nothing is read before the findings, which tell of pages that cannot be
+        total = transferring.count(transferring.handles(backend, transferring.namespaces_of(backend)))
     problems = dict(Counter(store.findings(looked_at)))
     if progress is not None:
         progress(states, states)
