@@ -1,4 +1,4 @@
-"""What does awaiting over threads cost on a PostgreSQL server, beside psycopg's own async connections?
+"""How fast are awaited calls on a PostgreSQL server, beside psycopg's own async connections?
 
 Reads by id and durable creates of one task, and of sixteen tasks at once; both sides have ten connections.
 

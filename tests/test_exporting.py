@@ -460,7 +460,7 @@ def test_a_file_that_is_not_whole_is_refused(opens: Opens, exported: Path) -> No
         b"[" * 5_000,
     ):
         exported.write_bytes(content)
-        with pytest.raises(CorruptExportError, match=r"all\.jsonl"):
+        with pytest.raises(CorruptExportError, match=r"all\.jsonl.*incomplete=True"):
             memory.store.import_(exported)
     assert memory.store.list_namespaces() == []
 

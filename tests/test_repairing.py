@@ -326,8 +326,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     sealed = MemoryModule(storage_dir=tmp_path / "sealed", encryption="on", keys=[Passphrase("a passphrase")])
     sealed.set_user_preference("theme", {"mode": "dark"})
     sealed.shutdown()
+    (tmp_path / "new").mkdir()
     with pytest.raises(KeyUnavailableError):
         repair(tmp_path / "sealed", tmp_path / "new")
+    (tmp_path / "new").rmdir()  # it is still there
     with pytest.raises(UnsupportedError, match="json, sqlite"):
         MemoryModule(FormerBackend(str(tmp_path))).store.repair(tmp_path / "new")
     assert not (tmp_path / "new").exists()

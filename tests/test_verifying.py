@@ -160,7 +160,7 @@ def test_a_damaged_page_of_any_table_is_found_by_a_reader_without_locks(tmp_path
     ("change", "expected"),
     [
         (lambda document, _: document["entries"].popitem(), "its checksum does not match"),
-        (lambda document, gone: document["entries"].pop(gone), "nothing in its past removed it"),
+        (lambda document, gone: document["entries"].pop(gone), "its past has no deletion"),
         (lambda document, gone: document["entries"][gone].update(zone="No/Where"), "entry number 1"),
         (lambda document, gone: document["entries"][gone].update(position=[1, 1]), "is not older than"),
     ],

@@ -1,4 +1,4 @@
-"""What an erasure removes, and how much that was."""
+"""Finds what an erasure removes, and counts it."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def findings(path: str, looked_at: Callable[[], object]) -> Iterator[str]:
                 yield "the past of a memory is not older than the memory"
             is_known = contents.clock.begins is not None and last.made >= contents.clock.begins
             if is_known and entry_id not in records and last.change.operation not in REMOVALS:
-                yield "a memory is gone, though nothing in its past removed it: somebody deleted it"
+                yield "a memory is missing, and its past has no deletion: somebody removed it by hand"
 
 
 def salvage(path: str) -> Salvaged:

@@ -126,7 +126,7 @@ def chains(session: Session, begins: int | None) -> Iterator[str]:
     if session.rows(session.say(_OUT_OF_ORDER)):
         yield "the past of a memory is not older than the memory"
     if begins is not None and (vanished := session.rows(session.say(_VANISHED), (begins,))[0][0]):
-        yield f"{vanished:,} memories are gone, though nothing in their past removed them: another program deleted them"
+        yield f"{vanished:,} memories are missing, and their past has no deletion: another program deleted them"
 
 
 class _Grouped:

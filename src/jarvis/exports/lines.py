@@ -34,6 +34,7 @@ _AT_ONCE = 1 << 18  # bytes that are written at once
 _CRC = b',"crc":"'
 _CRC_BYTES = len(_CRC) + len('12345678"}')
 _PATIENCE_SECONDS = 30.0
+_WAY_OUT = "export again, or import what is there with incomplete=True"
 _BEGIN, _END = b'{"jarvis_export":', b'{"memories":'
 _encode = msgspec.json.Encoder().encode
 
@@ -172,13 +173,13 @@ def check(path: Path, *, incomplete: bool) -> Checked:
     if incomplete:
         return Checked(header, sound, damaged)
     if end is None:
-        raise CorruptExportError(path, "was cut short, or its last line is damaged: what is there can be imported")
+        raise CorruptExportError(path, f"was cut short, or its last line is damaged; {_WAY_OUT}")
     if end.memories != sound + len(damaged):
         raise CorruptExportError(
-            path, f"has {sound + len(damaged):,} memories, and {end.memories:,} according to its last line"
+            path, f"has {sound + len(damaged):,} memories, and {end.memories:,} according to its last line; {_WAY_OUT}"
         )
     if checksum != end.checksum and not (damaged or edited):
-        raise CorruptExportError(path, "has other lines than were written, or in another order")
+        raise CorruptExportError(path, f"has other lines than were written, or in another order; {_WAY_OUT}")
     return Checked(header, sound, damaged)
 
 
@@ -249,7 +250,7 @@ def _header(path: Path, line: bytes, *, incomplete: bool) -> Header:
     except (ValueError, RecursionError):
         if incomplete:
             return Header(FORMAT)
-        raise CorruptExportError(path, "is no export of jarvis, or its first line is damaged") from None
+        raise CorruptExportError(path, f"is no export of jarvis, or its first line is damaged; {_WAY_OUT}") from None
 
 
 def _end(line: bytes) -> End | None:

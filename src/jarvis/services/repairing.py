@@ -47,7 +47,6 @@ def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> Repa
     try:
         if any(to.iterdir()):
             raise StoreAccessError(to, "is not empty: give a directory that is, or that is not there yet")
-        to.rmdir()
     except FileNotFoundError:
         pass
     except NotADirectoryError:
