@@ -29,6 +29,17 @@ DURABILITIES: tuple[str, ...] = get_args(Durability)
 Encryption = Literal["off", "on", "required"]
 ENCRYPTIONS: tuple[str, ...] = get_args(Encryption)
 Compression = Mode
+Language = Literal[
+    "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "estonian", "finnish", "french", "german",
+    "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian", "portuguese",
+    "romanian", "russian", "serbian", "spanish", "swedish", "tamil", "turkish", "yiddish", "plain",
+]  # fmt: skip
+"""The languages whose endings the text index cuts (https://snowballstem.org); ``plain``: words stay whole."""
+
+TextIndex = Language | Literal["off"]
+TEXT_INDEXES: tuple[str, ...] = (*get_args(Language), "off")
+PLAIN: Language = "plain"
+
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 _Readers = Mapping[str, Callable[[object], object]]
 Fields = TypeVar("Fields", bound=msgspec.Struct)

@@ -1,0 +1,128 @@
+"""`Analyser`: makes the words that are indexed and asked for, the same on every backend."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+
+from jarvis.model.options import PLAIN
+
+VERSION = 1
+"""Changes whenever the analyser makes other words of a text: each store is then indexed again."""
+
+_MOST_STEMS = 200_000
+_LONGEST = 40
+"""How many signs of a word count."""
+
+_WORD = re.compile(r"[^\W_]+")
+_MARKS = re.compile("[\u0300-\u036f]")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]+"
+)
+"""Signs of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+
+_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "ı": "i", "ð": "d", "þ": "th"})
+"""Letters with a stroke and the like, which Unicode does not take apart."""
+
+_ENGLISH = frozenset(
+    _WORD.findall(
+        """
+        a about above after again ain all also am an and any are aren as at be because been before being below
+        between both but by can couldn could d did didn do does doesn doing don down during each few for from
+        further get got had hadn has hasn have haven having he hello her here hers herself hey hi him himself his
+        how i if in into is isn it its itself just ll m ma may me might mightn more most must mustn my myself needn
+        no nor not now o of off oh on only or other our ours ourselves out over own re really s same shall shan she
+        should shouldn so some such t than that the their theirs them themselves then there these they this those
+        through to too under until up ve very was wasn we were weren what when where which while who whom whose why
+        will with won would wouldn y yeah yes you your yours yourself yourselves
+        """
+    )
+)
+
+
+def folded(text: str) -> str:
+    """Return a text in small letters without accents.
+
+    >>> from jarvis.text.analysis import folded
+    >>> folded("Ærø, São João")
+    'aero, sao joao'
+    """
+    if text.isascii():
+        return text.lower()
+    apart = _MARKS.sub("", unicodedata.normalize("NFKD", text.casefold()))
+    return unicodedata.normalize("NFC", apart).translate(_LETTERS)
+
+
+class Analyser:
+    """Makes words of texts in one language.
+
+    1. Letters are folded; everything but letters and digits separates words.
+    2. Words that every text has are left out (of English only), and endings are cut: ``moves`` and ``moving`` are one
+       word.
+    3. Where a script has no spaces, each two neighbouring signs are a word, and the last sign is one.
+    4. A word has at most 40 signs.
+
+    >>> from jarvis.text.analysis import analyser
+    >>> analyser("english").words("Maria's moving to Lisbon in May.")
+    ['maria', 'move', 'lisbon']
+    """
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._stems = _Stems(language)
+
+    def words(self, text: str) -> list[str]:
+        """Return the words of a text in their order."""
+        stems = self._stems
+        if text.isascii():
+            return [stem for word in _WORD.findall(text.lower()) if (stem := stems[word])]
+        text = folded(text)
+        if _UNSPACED.search(text):
+            return [stem for word in _WORD.findall(text) for part in _parts(word) if (stem := stems[part])]
+        return [stem for word in _WORD.findall(text) if (stem := stems[word])]
+
+    @property
+    def name(self) -> str:
+        """Identifies the words it makes: a store that was indexed by another name is indexed again."""
+        return f"{self.language} {VERSION}"
+
+
+@functools.cache
+def analyser(language: str) -> Analyser:
+    """Return the analyser of a language: see `jarvis.model.options.Language`."""
+    return Analyser(language)
+
+
+class _Stems(dict[str, str]):
+    """The stems of words, as they are needed; an empty one for a word that is left out."""
+
+    def __init__(self, language: str) -> None:
+        super().__init__()
+        self._left_out = _ENGLISH if language == "english" else frozenset[str]()
+        self._stem = str
+        if language != PLAIN:
+            import snowballstemmer  # type: ignore[import-untyped]  # it has no types
+
+            self._stem = snowballstemmer.stemmer(language).stemWord
+
+    def __missing__(self, word: str) -> str:
+        if len(self) >= _MOST_STEMS:
+            self.clear()
+        stem = "" if word in self._left_out else self._stem(word[:_LONGEST])
+        self[word] = stem
+        return stem
+
+
+def _parts(word: str) -> list[str]:
+    """Return a word, or the pairs of signs of its parts in scripts without spaces."""
+    parts, end = [], 0
+    for run in _UNSPACED.finditer(word):
+        if run.start() > end:
+            parts.append(word[end : run.start()])
+        signs, end = run.group(), run.end()
+        parts += [signs[index : index + 2] for index in range(len(signs))]
+    if end < len(word):
+        parts.append(word[end:])
+    return parts

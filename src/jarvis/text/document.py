@@ -1,0 +1,122 @@
+"""The words of a memory: what is searched, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from jarvis.model.entry import MemoryEntry
+    from jarvis.text.analysis import Analyser
+
+TEXT, SPEAKER = "text", "speaker"
+"""The fields of a value that hold its main text, and who said it."""
+
+MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
+DAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+TIME_MARK = "_"
+"""Begins the words of a time: no word of a text has this sign."""
+
+_MONTHS, _DAYS = [TIME_MARK + name for name in MONTHS], [TIME_MARK + name for name in DAYS]
+_MOST_BITS = 200
+"""Longer numbers are not searched."""
+
+
+class Document(NamedTuple):
+    """A memory as its words, field by field.
+
+    Attributes:
+        text: the main text: the field ``text`` of the value, or all texts of the value.
+        words: its words in order.
+        names: the words of key, tags, and the other texts of the value.
+        about: the words of the entity and of the speaker.
+        fields: the words of the names of fields.
+        times: month, day of the week, and year of its timestamp, each behind `TIME_MARK`.
+    """
+
+    text: str
+    words: list[str]
+    names: list[str]
+    about: list[str]
+    fields: list[str]
+    times: list[str]
+
+    @property
+    def sequence(self) -> list[str]:
+        """The words in which a quoted phrase is looked for."""
+        return [*self.words, "", *self.names, "", *self.about]
+
+
+def document_of(entry: MemoryEntry, analyser: Analyser) -> Document:
+    """Return the words of a memory, field by field."""
+    main, names, about, fields = _texts(entry)
+    words = analyser.words
+    return Document(main, words(main), words(names), words(about), words(fields), list(_times(entry.timestamp)))
+
+
+def words_of(entry: MemoryEntry, analyser: Analyser) -> set[str]:
+    """Return the words under which a memory is indexed: all of its `Document`, each once."""
+    words = set(analyser.words(" ".join(_texts(entry))))
+    words.update(_times(entry.timestamp))
+    return words
+
+
+def _texts(entry: MemoryEntry) -> tuple[str, str, str, str]:
+    """Return the texts of words, names, about and fields of a `Document`."""
+    leaves: list[str] = []
+    fields: list[str] = []
+    speaker, main = "", None
+    for name, leaf in entry.value.items():
+        if type(leaf) is str:
+            if name == TEXT:
+                main = leaf
+            elif name == SPEAKER:
+                speaker = leaf
+            else:
+                fields.append(name)
+                leaves.append(leaf)
+        else:
+            fields.append(name)
+            _gather(leaf, leaves, fields)
+    others = [entry.key, *entry.tags]
+    if main is None:
+        main = " ".join(leaves)
+    else:
+        others += leaves
+    return main, " ".join(others), f"{entry.entity_type} {entry.entity_id or ''} {speaker}", " ".join(fields)
+
+
+def _gather(value: object, leaves: list[str], fields: list[str]) -> None:
+    """Add the texts and whole numbers in a value, and the names of its fields, in their order."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            leaves.append(item)
+        elif isinstance(item, Mapping):
+            fields += item
+            stack += reversed(list(item.values()))
+        elif isinstance(item, list | tuple):
+            stack += reversed(item)
+        elif isinstance(item, set | frozenset):
+            stack += sorted((each for each in item if isinstance(each, str)), reverse=True)  # sets have no order
+        elif isinstance(item, int) and not isinstance(item, bool):
+            leaves.append(format(item, "d") if item.bit_length() < _MOST_BITS else "")
+
+
+def _times(moment: datetime) -> tuple[str, str, str]:
+    return _MONTHS[moment.month - 1], _DAYS[moment.weekday()], f"{TIME_MARK}{moment.year}"

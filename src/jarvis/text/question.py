@@ -1,0 +1,86 @@
+"""`Question`: what a user typed, taken apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+from jarvis.text.analysis import Analyser, folded
+from jarvis.text.document import DAYS, MONTHS, TIME_MARK
+
+MOST_SIGNS, MOST_WORDS = 10_000, 64
+"""How much of a question is read."""
+
+_PART = re.compile(r'(?:(?<=\s)|^)(-?)"([^"]*)"|(?:(?<=\s)|^)-(?=\w)(\S+)|(\S+)')
+_PREFIX = re.compile(r"(\w{2,})\*\W*")
+_SIGNS = re.compile(r"\w+")
+_TIMES = frozenset((*MONTHS, *DAYS))
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+class Term(NamedTuple):
+    """A word to look up in an index, or the beginning of words.
+
+    Attributes:
+        text: the word as the analyser makes it, or the folded beginning.
+        is_prefix: all words that begin with it are meant.
+    """
+
+    text: str
+    is_prefix: bool = False
+
+    def is_in(self, words: Collection[str]) -> bool:
+        """Tell whether it means one of some words."""
+        return any(word.startswith(self.text) for word in words) if self.is_prefix else self.text in words
+
+
+class Question(NamedTuple):
+    """A question in words.
+
+    Attributes:
+        text: as it was typed.
+        terms: what is looked up, each once, in order; a memory should have some of them.
+        phrases: words that must stand side by side.
+        excluded: words, or words side by side, that must not be there.
+    """
+
+    text: str
+    terms: tuple[Term, ...]
+    phrases: tuple[tuple[str, ...], ...] = ()
+    excluded: tuple[tuple[str, ...], ...] = ()
+
+
+def question_of(text: str, analyser: Analyser) -> Question:
+    """Take a question apart: words, ``"phrases in quotes"``, ``begin*`` and ``-without``.
+
+    Every text is a question. Signs that mean nothing separate words.
+
+    >>> from jarvis.text.analysis import analyser
+    >>> from jarvis.text.question import question_of
+    >>> question = question_of('trips "to Lisbon" plan* -work', analyser("english"))
+    >>> [term.text for term in question.terms], question.phrases, question.excluded
+    (['trip', 'lisbon', 'plan'], (('lisbon',),), (('work',),))
+    """
+    text = text[:MOST_SIGNS]
+    terms: dict[Term, None] = {}
+    phrases, excluded = [], []
+    for minus, phrase, unwanted, plain in _PART.findall(text):
+        if phrase or unwanted:
+            words = tuple(analyser.words(phrase or unwanted))
+            if not words:
+                continue
+            if minus or unwanted:
+                excluded.append(words)
+                continue
+            phrases.append(words)
+            terms.update((Term(word), None) for word in words)
+            continue
+        prefix = _PREFIX.fullmatch(plain)
+        if prefix:
+            terms[Term(folded(prefix[1]), is_prefix=True)] = None
+        terms.update((Term(word), None) for word in analyser.words(plain))
+        for word in _SIGNS.findall(folded(plain)):
+            if word in _TIMES or _YEAR.fullmatch(word):
+                terms[Term(TIME_MARK + word)] = None
+    return Question(text, tuple(terms)[:MOST_WORDS], tuple(phrases), tuple(excluded))
