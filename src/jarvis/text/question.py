@@ -60,7 +60,7 @@ def question_of(text: str, analyser: Analyser) -> Question:
     >>> from jarvis.text.question import question_of
     >>> question = question_of('trips "to Lisbon" plan* -work', analyser("english"))
     >>> [term.text for term in question.terms], question.phrases, question.excluded
-    (['trip', 'lisbon', 'plan'], (('lisbon',),), (('work',),))
+    (['trip', 'lisbon', 'plan', 'plan'], (('lisbon',),), (('work',),))
     """
     text = text[:MOST_SIGNS]
     terms: dict[Term, None] = {}
