@@ -42,6 +42,7 @@ from jarvis.conformance.module.many import ManyPromises
 from jarvis.conformance.module.policies import PolicyPromises
 from jarvis.conformance.module.renewals import RenewalPromises
 from jarvis.conformance.module.retention import RetentionPromises
+from jarvis.conformance.module.searching import SearchingPromises
 from jarvis.conformance.module.shutdown import ShutdownPromises
 from jarvis.conformance.module.table import TablePromises
 from jarvis.conformance.module.verbs import ModulePromises
@@ -86,6 +87,7 @@ class BackendContract(
     RetentionPromises,
     PolicyPromises,
     ShutdownPromises,
+    SearchingPromises,
     TablePromises,
 ):
     """Tests every promise. A subclass provides the fixture `open_backend`."""

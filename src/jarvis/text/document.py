@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from jarvis.model.turn import SPEAKER, TEXT
+
 if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
     from jarvis.text.analysis import Analyser
-
-TEXT, SPEAKER = "text", "speaker"
-"""The fields of a value that hold its main text, and who said it."""
 
 MONTHS = [
     "january",
