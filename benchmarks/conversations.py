@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
-from jarvis.search.parts import scored
+from jarvis.search.parts import parts_of
 from jarvis.search.weights import FACT, UTTERANCE
 from jarvis.services.searching import gathered
 
@@ -89,10 +89,9 @@ def asked_of(conversation: Conversation, kind: str) -> list[Asked]:
             count = sum(map(bool, right.values()))
         if not count:
             continue
-        each = scored(*gathered(memory.backend, question.text, MemoryQuery()))
-        rows = [[one.parts.get(name, 0.0) for name in names] for one in each]
-        holds = [right[one.entry.id] for one in each]
-        features = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+        parts = parts_of(*gathered(memory.backend, question.text, MemoryQuery()))
+        holds = [right[entry.id] for entry in parts.entries]
+        features = np.array([parts.columns[name] for name in names], dtype=np.float64).T
         answers.append(Asked(question.category, names, features, np.array(holds, dtype=bool), holds, count))
     return answers
 

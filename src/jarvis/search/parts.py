@@ -37,165 +37,196 @@ _NUMBER = re.compile(
 )
 
 
-class Scored(NamedTuple):
-    """A candidate and the parts of its score, each from 0 to 1 (`around`: to 7).
+class Parts(NamedTuple):
+    """The candidates of a question, and the parts of their scores, each from 0 to 1 (`around`: to 7).
 
     Attributes:
-        entry: the memory.
-        is_turn: it is an utterance of a conversation, with neighbours.
-        parts: by name; `jarvis.search.weights` has the names.
-        share: how much of the question it has, or one of its neighbours, in rarity.
+        entries: the candidates.
+        are_turns: whether each is an utterance of a conversation, with neighbours.
+        columns: a number for each candidate, by the name of the part; `jarvis.search.weights` has the names.
+        shares: how much of the question each has, or one of its neighbours, in rarity.
     """
 
-    entry: MemoryEntry
-    is_turn: bool
-    parts: dict[str, float]
-    share: float
+    entries: list[MemoryEntry]
+    are_turns: list[bool]
+    columns: dict[str, list[float]]
+    shares: list[float]
 
 
-def scored(question: Question, candidates: Candidates, analyser: Analyser) -> list[Scored]:
+Counts = dict[int, float]
+"""How often a document has words of the question, by the index of the word; only those that it has."""
+
+
+def parts_of(question: Question, candidates: Candidates, analyser: Analyser) -> Parts:
     """Return the parts of the score of each candidate, in the order of the candidates."""
-    return _Scoring(question, candidates, analyser).answer()
+    entries = candidates.entries
+    documents = [document_of(entry, analyser) for entry in entries]
+    weighed = [
+        (term, rarity(count, candidates.total)) for term, count in zip(question.terms, candidates.counts, strict=True)
+    ]
+    words = [each for each in weighed if not each[0].text.startswith(TIME_MARK)]
+    weights = [weight for _, weight in words]
+    shared = [
+        [index for index, (term, _) in enumerate(words) if term.is_in(document.vocabulary)] for document in documents
+    ]
+    counts = [_counts(words, some, document) for some, document in zip(shared, documents, strict=True)]
+    matches = [_match(count, weights, document) for count, document in zip(counts, documents, strict=True)]
+    abouts = [
+        [index for index in some if words[index][0].is_in(document.about)]
+        for some, document in zip(shared, documents, strict=True)
+    ]
+    times = _shares([each for each in weighed if each[0].text.startswith(TIME_MARK)], documents)
+    known = {term for term, count in zip(question.terms, candidates.counts, strict=True) if count}
+    places = [place_of_turn(entry) for entry in entries]
+    own = _scaled(matches)
+    shares = [sum([weights[index] for index in some]) for some in shared]
+    columns = {
+        "words": own,
+        "coverage": _divided(
+            [sum([weights[index] for index in count]) for count in counts],
+            sum(weight for term, weight in words if term in known),
+        ),
+        "session": _sessions(entries, places, counts, documents, len(words)),
+        "about": _divided(
+            [sum([weights[index] for index in about]) for about in abouts],
+            sum(weights[index] for index in set().union(*abouts)),
+        ),
+        "length": [math.log1p(len(document.words)) / 4 for document in documents],
+        "is_question": [float(_asks(document)) for document in documents],
+        "time": _divided(times, sum(weight for term, weight in weighed if term.text.startswith(TIME_MARK))),
+        **_forms(folded(question.text), documents),
+        **_around(places, own, documents),
+    }
+    whole = sum(weight for _, weight in weighed) or 1.0
+    shares = _nearby(places, [(share + time) / whole for share, time in zip(shares, times, strict=True)])
+    return Parts(entries, [place is not None for place in places], columns, shares)
 
 
-class _Scoring:
-    """The state of the scoring of one question."""
-
-    def __init__(self, question: Question, candidates: Candidates, analyser: Analyser) -> None:
-        self._entries = candidates.entries
-        self._documents = [document_of(entry, analyser) for entry in candidates.entries]
-        weights = [
-            (term, rarity(count, candidates.total), count)
-            for term, count in zip(question.terms, candidates.counts, strict=True)
-        ]
-        self._words = [(term, weight) for term, weight, _ in weights if not _is_time(term)]
-        self._times = [(term, weight) for term, weight, _ in weights if _is_time(term)]
-        self._all = sum(weight for _, weight, _ in weights) or 1.0
-        self._known = sum(weight for term, weight, count in weights if count and not _is_time(term)) or 1.0
-        text = folded(question.text)
-        self._when = bool(_ASKS_WHEN.match(text))
-        self._how_many = bool(_ASKS_HOW_MANY.match(text))
-
-    def answer(self) -> list[Scored]:
-        """Return the candidates and their parts."""
-        counts = [self._counts(document) for document in self._documents]
-        matches = [self._match(count, document) for count, document in zip(counts, self._documents, strict=True)]
-        best = max((match for match, _ in matches), default=0.0) or 1.0
-        words = [match / best for match, _ in matches]
-        turns = [place_of_turn(entry) for entry in self._entries]
-        index_of = {turn: index for index, turn in enumerate(turns) if turn is not None}
-        sessions = self._sessions(counts, turns)
-        shares = [self._share(count, document) for count, document in zip(counts, self._documents, strict=True)]
-        abouts = self._about()
-        answer = []
-        for index, (entry, document) in enumerate(zip(self._entries, self._documents, strict=True)):
-            text = folded(document.text)
-            share = shares[index]
-            parts = {
-                "words": words[index],
-                "coverage": matches[index][1] / self._known,
-                "session": sessions[index],
-                "about": abouts[index],
-                "length": math.log1p(len(document.words)) / 4,
-                "tells_when": float(self._when and _TIME_WORD.search(text) is not None),
-                "tells_how_many": float(self._how_many and _NUMBER.search(text) is not None),
-                "is_question": float(text.rstrip().endswith("?")),
-                "time": self._time(document),
-            }
-            turn = turns[index]
-            if turn is not None:
-                session, position = turn
-                near = {
-                    step: other
-                    for step in range(-_REACH, _REACH + 1)
-                    if (other := index_of.get((session, position + step))) is not None
-                }
-                before = near.get(-1)
-                parts["asked_before"] = (
-                    words[before] if before is not None and self._documents[before].text.rstrip().endswith("?") else 0.0
-                )
-                parts["before_2"] = words[near[-2]] if -2 in near else 0.0
-                parts["around"] = sum(words[other] for other in near.values())
-                share = max(shares[other] for other in near.values())
-            answer.append(Scored(entry, turn is not None, parts, share))
-        return answer
-
-    def _counts(self, document: Document) -> list[float]:
-        """Return how often each word of the question is in a document; names and fields count less."""
-        counts = []
-        for term, _ in self._words:
-            count = _often(term, document.words) + _NAME_WEIGHT * _often(term, document.names)
-            counts.append(count + _FIELD_WEIGHT * _often(term, document.fields))
-        return counts
-
-    def _match(self, counts: Sequence[float], document: Document) -> tuple[float, float]:
-        """Return the score of a document by BM25, and the rarity of the words that it shares."""
-        length = len(document.words) + _NAME_WEIGHT * len(document.names)
-        norm = _SATURATION * (1 - _LENGTH_SHARE + _LENGTH_SHARE * length / _USUAL_WORDS)
-        match = share = 0.0
-        for count, (_, weight) in zip(counts, self._words, strict=True):
-            if count:
-                match += weight * count * (_SATURATION + 1) / (count + norm)
-                share += weight
-        return match, share
-
-    def _share(self, counts: Sequence[float], document: Document) -> float:
-        """Return how much of the question a document has anywhere, in rarity."""
-        share = sum(
-            weight
-            for count, (term, weight) in zip(counts, self._words, strict=True)
-            if count or _often(term, document.about)
-        )
-        return (share + sum(weight for term, weight in self._times if term.text in document.times)) / self._all
-
-    def _sessions(self, counts: Sequence[Sequence[float]], turns: Sequence[tuple[str, int] | None]) -> list[float]:
-        """Return the score of the session of each candidate, of which the best has 1.
-
-        The session of a memory that is no utterance is its day.
-        """
-        keys: list[object] = [
-            turn[0] if turn is not None else entry.timestamp.date()
-            for entry, turn in zip(self._entries, turns, strict=True)
-        ]
-        sums: defaultdict[object, list[float]] = defaultdict(lambda: [0.0] * len(self._words))
-        lengths: defaultdict[object, int] = defaultdict(int)
-        for key, count, document in zip(keys, counts, self._documents, strict=True):
-            sums[key] = [total + each for total, each in zip(sums[key], count, strict=True)]
-            lengths[key] += len(document.words)
-        weights = [
-            rarity(sum(1 for total in sums.values() if total[index]), len(sums)) for index in range(len(self._words))
-        ]
-        scores = {}
-        for key, total in sums.items():
-            norm = _SATURATION * (1 - _LENGTH_SHARE + _LENGTH_SHARE * lengths[key] / _USUAL_SESSION_WORDS)
-            scores[key] = sum(
-                weight * count * (_SATURATION + 1) / (count + norm)
-                for weight, count in zip(weights, total, strict=True)
-                if count
-            )
-        best = max(scores.values(), default=0.0) or 1.0
-        return [scores[key] / best for key in keys]
-
-    def _about(self) -> list[float]:
-        """Return how much of the names in the question each memory is about, or was said by."""
-        shares = [
-            {index for index, (term, _) in enumerate(self._words) if _often(term, document.about)}
-            for document in self._documents
-        ]
-        whole = sum(self._words[index][1] for index in set().union(*shares)) or 1.0
-        return [sum(self._words[index][1] for index in share) / whole for share in shares]
-
-    def _time(self, document: Document) -> float:
-        """Return how much of the months, days and years in the question the time of a memory has."""
-        whole = sum(weight for _, weight in self._times) or 1.0
-        return sum(weight for term, weight in self._times if term.text in document.times) / whole
+def _counts(words: Sequence[tuple[Term, float]], shared: Sequence[int], document: Document) -> Counts:
+    """Return how often a document has each word of the question; names and fields count less."""
+    counts = {}
+    for index in shared:
+        term = words[index][0]
+        count = _often(term, document.words) + _NAME_WEIGHT * _often(term, document.names)
+        count += _FIELD_WEIGHT * _often(term, document.fields)
+        if count:
+            counts[index] = count
+    return counts
 
 
-def _is_time(term: Term) -> bool:
-    return term.text.startswith(TIME_MARK)
-
-
-def _often(term: Term, words: list[str]) -> int:
+def _often(term: Term, words: Sequence[str]) -> int:
     if term.is_prefix:
         return sum(1 for word in words if word.startswith(term.text))
     return words.count(term.text)
+
+
+def _match(counts: Counts, weights: Sequence[float], document: Document) -> float:
+    """Return the score of a document by BM25."""
+    if not counts:
+        return 0.0
+    return _bm25(counts, weights, len(document.words) + _NAME_WEIGHT * len(document.names), _USUAL_WORDS)
+
+
+def _bm25(counts: Counts, weights: Sequence[float], length: float, usual: int) -> float:
+    norm = _SATURATION * (1 - _LENGTH_SHARE + _LENGTH_SHARE * length / usual)
+    return sum(weights[index] * count * (_SATURATION + 1) / (count + norm) for index, count in counts.items())
+
+
+def _shares(times: Sequence[tuple[Term, float]], documents: Sequence[Document]) -> list[float]:
+    """Return how many of the months, days and years in the question the time of each document has, in rarity."""
+    if not times:
+        return [0.0] * len(documents)
+    return [sum(weight for term, weight in times if term.text in document.times) for document in documents]
+
+
+def _sessions(
+    entries: Sequence[MemoryEntry],
+    places: Sequence[tuple[str, int] | None],
+    counts: Sequence[Counts],
+    documents: Sequence[Document],
+    size: int,
+) -> list[float]:
+    """Return the score of the session of each candidate; the best has 1.
+
+    The session of a memory that is no utterance is its day.
+    """
+    keys: list[object] = [
+        entry.timestamp.date() if place is None else place[0] for entry, place in zip(entries, places, strict=True)
+    ]
+    sums: defaultdict[object, Counts] = defaultdict(dict)
+    lengths: defaultdict[object, int] = defaultdict(int)
+    for key, count, document in zip(keys, counts, documents, strict=True):
+        total = sums[key]
+        for index, number in count.items():
+            total[index] = total.get(index, 0.0) + number
+        lengths[key] += len(document.words)
+    having = [0] * size
+    for total in sums.values():
+        for index in total:
+            having[index] += 1
+    weights = [rarity(number, len(sums)) for number in having]
+    scores = {key: _bm25(total, weights, lengths[key], _USUAL_SESSION_WORDS) for key, total in sums.items()}
+    return _scaled([scores[key] for key in keys])
+
+
+def _forms(question: str, documents: Sequence[Document]) -> dict[str, list[float]]:
+    """Return whether each document has a word of time, or a number, if the question asks for it."""
+    nothing = [0.0] * len(documents)
+    asked = {
+        "tells_when": _TIME_WORD if _ASKS_WHEN.match(question) else None,
+        "tells_how_many": _NUMBER if _ASKS_HOW_MANY.match(question) else None,
+    }
+    return {
+        name: nothing
+        if form is None
+        else [float(form.search(folded(document.text)) is not None) for document in documents]
+        for name, form in asked.items()
+    }
+
+
+def _asks(document: Document) -> bool:
+    return document.text.rstrip().endswith("?")
+
+
+def _around(
+    places: Sequence[tuple[str, int] | None], own: Sequence[float], documents: Sequence[Document]
+) -> dict[str, list[float]]:
+    """Return what the neighbours of each utterance share with the question."""
+    asked, second, around = ([0.0] * len(own) for _ in range(3))
+    index_of = {place: index for index, place in enumerate(places) if place is not None}
+    for index, place in enumerate(places):
+        if place is None or not own[index]:
+            continue
+        session, position = place
+        for step in range(-_REACH, _REACH + 1):
+            other = index_of.get((session, position + step))
+            if other is not None:
+                around[other] += own[index]
+                if step == 1 and _asks(documents[index]):
+                    asked[other] = own[index]
+                elif step == 2:
+                    second[other] = own[index]
+    return {"asked_before": asked, "before_2": second, "around": around}
+
+
+def _nearby(places: Sequence[tuple[str, int] | None], shares: Sequence[float]) -> list[float]:
+    """Return for each candidate the greatest share of itself and its neighbours."""
+    greatest = list(shares)
+    index_of = {place: index for index, place in enumerate(places) if place is not None}
+    for index, place in enumerate(places):
+        if place is not None and shares[index]:
+            session, position = place
+            for step in range(-_REACH, _REACH + 1):
+                other = index_of.get((session, position + step))
+                if other is not None and greatest[other] < shares[index]:
+                    greatest[other] = shares[index]
+    return greatest
+
+
+def _scaled(numbers: list[float]) -> list[float]:
+    """Return numbers divided by the greatest."""
+    return _divided(numbers, max(numbers, default=0.0))
+
+
+def _divided(numbers: list[float], whole: float) -> list[float]:
+    return [number / whole for number in numbers] if whole else numbers

@@ -44,8 +44,8 @@ def search(
 ) -> list[Recalled]:
     """Return the memories that answer a question best, of those that match a query."""
     question, candidates, words = gathered(backend, text, query, limit)
-    ranked = rank(question, candidates, words, half_life=half_life, now=now)
-    return [recalled for recalled in ranked[:limit] if recalled.score > 0 and recalled.score >= min_score]
+    ranked = rank(question, candidates, words, limit, half_life=half_life, now=now)
+    return [recalled for recalled in ranked if recalled.score >= min_score]
 
 
 def gathered(

@@ -66,22 +66,22 @@ class Analyser:
 
     >>> from jarvis.text.analysis import analyser
     >>> analyser("english").words("Maria's moving to Lisbon in May.")
-    ['maria', 'move', 'lisbon', 'may']
+    ('maria', 'move', 'lisbon', 'may')
     """
 
     def __init__(self, language: str) -> None:
         self.language = language
         self._stems = _Stems(language)
 
-    def words(self, text: str) -> list[str]:
+    def words(self, text: str) -> tuple[str, ...]:
         """Return the words of a text in their order."""
         stems = self._stems
         if text.isascii():
-            return [stem for word in _WORD.findall(text.lower()) if (stem := stems[word])]
+            return tuple([stem for word in _WORD.findall(text.lower()) if (stem := stems[word])])
         text = folded(text)
         if _UNSPACED.search(text):
-            return [stem for word in _WORD.findall(text) for part in _parts(word) if (stem := stems[part])]
-        return [stem for word in _WORD.findall(text) if (stem := stems[word])]
+            return tuple([stem for word in _WORD.findall(text) for part in _parts(word) if (stem := stems[part])])
+        return tuple([stem for word in _WORD.findall(text) if (stem := stems[word])])
 
     @property
     def name(self) -> str:
