@@ -283,7 +283,7 @@ class BacksUp(Protocol):
     def back_up(self, directory: Path, progress: Progress | None = None) -> Path:
         """Write the store into `directory`, and create that if it is absent; return the path of the copy.
 
-        `progress` is called with (done, total) now and then, while the copy is read again.
+        `progress` is called with (done, total) now and then.
 
         Raises:
             StoreAccessError: the directory already has such a file.
