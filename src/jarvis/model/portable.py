@@ -18,7 +18,15 @@ from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.nesting import decoder_of
 from jarvis.errors import InvalidEntryError
 from jarvis.model.entry import MemoryEntry, check_expiry
-from jarvis.model.record import LastingBody, Lifetime, encode_body, is_named, make_entry, may_hold_typed_forms
+from jarvis.model.record import (
+    LastingBody,
+    Lifetime,
+    check_stored,
+    encode_body,
+    is_named,
+    make_entry,
+    may_hold_typed_forms,
+)
 from jarvis.model.revision import Operation, Signature
 
 _UTC = "+00:00"
@@ -233,6 +241,17 @@ class _RawNamedBody(msgspec.Struct):
 
 _decode_raw = decoder_of(_RawBody)
 _decode_raw_named = decoder_of(_RawNamedBody)
+
+
+def check_form(body: bytes | str, packed: bytes | None) -> LastingBody | _RawBody:
+    """Return the body of a stored entry whose JSON is well-formed; raise ValueError if not. Its value may be raw."""
+    if packed is not None or is_named(body):
+        return check_stored(body, packed)
+    raw = _decode_raw(body)
+    if bytes(raw.value)[:1] != b"{":
+        raise ValueError("it has no value")
+    return raw
+
 
 Names = tuple[str, str, str, str | None]
 """Category, key, entity type and entity id."""
