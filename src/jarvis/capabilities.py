@@ -636,7 +636,7 @@ class Salvages(Protocol):
     >>> path = Path(tempfile.mkdtemp()) / "memory.json"
     >>> _ = path.write_text("no store at all")
     >>> JSONBackend(path).salvage()
-    Salvaged(memories=[], lost=[])
+    Salvaged(total=0, memories=[], lost=[])
     """
 
     def salvage(self) -> Salvaged:

@@ -93,7 +93,8 @@ def salvage(path: str) -> Salvaged:
         if entry is None and states[-1].ended.operation not in REMOVALS:
             lost.add(LostMemory(*place))
     named = {LostMemory(each.namespace or "?", each.id) for each in lost}
-    return Salvaged([whole for whole in memories if whole.namespace != _UNKNOWN], sorted(named))
+    memories = [whole for whole in memories if whole.namespace != _UNKNOWN]
+    return Salvaged(len(memories), memories, sorted(named))
 
 
 def _checked(namespace: str, label: str | None, text: bytes) -> Stored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +27,13 @@ class Salvaged(NamedTuple):
     """What a damaged store still has.
 
     Attributes:
-        memories: every memory with a sound state, in the order in which they were written.
-        lost: the ids that are known, and whose last state is not.
+        total: about how many memories there are.
+        memories: every memory with a sound state, those of a namespace in the order in which they were written.
+        lost: the ids that are known, and whose last state is not; filled when all memories were taken.
     """
 
-    memories: list[WholeMemory]
+    total: int
+    memories: Iterable[WholeMemory]
     lost: list[LostMemory]
 
 
