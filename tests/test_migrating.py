@@ -20,14 +20,17 @@ from jarvis.errors import (
     InvalidSettingError,
     JarvisError,
     OtherStoreWarning,
+    StoreAccessError,
     StoreBusyError,
     StoreMissingError,
     TargetNotEmptyError,
 )
+from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile
 from jarvis.moving import migrate, repair, restore_backup
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.services import transferring
+from jarvis.sqlite_backend import SQLiteBackend
 from tests.postgresql import a_database
 from tests.test_exporting import KINDS, Opens, filled
 from tests.test_exporting import opens as opens  # a fixture
@@ -244,6 +247,70 @@ def test_places_are_opened_and_closed(tmp_path: Path, dsn: str) -> None:
         migrate(tmp_path / "absent", tmp_path / "four")
     assert not (tmp_path / "absent").exists()
     assert not (tmp_path / "four").exists()
+
+
+@pytest.mark.parametrize("file", ["notes.db", "notes.json", "notes", "notes.sqlite"])
+def test_a_store_whose_file_has_a_name_of_its_own_is_found(tmp_path: Path, file: str) -> None:
+    of_file = JSONBackend if file.endswith(".json") else SQLiteBackend
+    memory = filled(MemoryModule(of_file(tmp_path / "store" / file)))
+    digest = memory.store.digest()
+    copy = memory.store.back_up(tmp_path / "backup")
+    newest = memory.store.back_up(tmp_path / "all", keep_daily=2)
+    memory.shutdown()
+    (tmp_path / "backup" / ".hidden").touch()
+
+    restored = [
+        restore_backup(tmp_path / "backup", tmp_path / "from a directory"),
+        restore_backup(copy, tmp_path / "from a file"),
+        restore_backup(tmp_path / "all", tmp_path / "from generations"),
+        restore_backup(newest, tmp_path / "from the newest"),
+    ]
+
+    assert {path.name for path in restored} == {file}
+    assert {MemoryModule(of_file(path)).store.digest() for path in restored} == {digest}
+    assert migrate(tmp_path / "store", tmp_path / "plain").digest == digest
+    assert migrate(tmp_path / "store" / file, tmp_path / "plain too").digest == digest
+    MemoryModule(of_file(tmp_path / "into" / file)).bootstrap()
+    assert migrate(memory, tmp_path / "into" / file).digest == digest
+    assert repair(tmp_path / "store", tmp_path / "repaired").memories == 4
+    assert repair(tmp_path / "store" / file, tmp_path / "repaired too").memories == 4
+
+
+def test_an_encrypted_store_with_a_name_of_its_own_is_restored_with_its_keys(tmp_path: Path) -> None:
+    keys = [KeyFile.create(tmp_path / "key")]
+    memory = filled(MemoryModule(SQLiteBackend(tmp_path / "store" / "notes.db", encryption="on", keys=keys)))
+    memory.store.back_up(tmp_path / "backup")
+
+    path = restore_backup(tmp_path / "backup", tmp_path / "restored", keys=keys)
+
+    assert sorted(each.name for each in path.parent.iterdir()) == ["notes.db", "notes.keys"]
+    assert MemoryModule(SQLiteBackend(path, keys=keys)).store.digest() == memory.store.digest()
+
+
+def test_a_directory_with_several_stores_asks_for_one(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        filled(MemoryModule(SQLiteBackend(tmp_path / "store" / f"{name}.db"))).shutdown()
+    calls: list[Callable[[], object]] = [
+        lambda: migrate(tmp_path / "store", tmp_path / "to"),
+        lambda: restore_backup(tmp_path / "store", tmp_path / "to"),
+        lambda: repair(tmp_path / "store", tmp_path / "to"),
+    ]
+    for call in calls:
+        with pytest.raises(StoreAccessError, match=r"one\.db, two\.db.*give the path of one of them"):
+            call()
+    assert not (tmp_path / "to").exists()
+    assert migrate(tmp_path / "store" / "two.db", tmp_path / "to").memories == 4
+
+
+def test_a_target_with_other_files_gets_a_store_beside_them(tmp_path: Path) -> None:
+    source = filled(MemoryModule(storage_dir=tmp_path / "one"))
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "readme.db").write_text("mine")
+
+    migrate(source, tmp_path / "two")
+
+    assert MemoryModule(storage_dir=tmp_path / "two").store.digest() == source.store.digest()
+    assert (tmp_path / "two" / "readme.db").read_text() == "mine"
 
 
 def test_a_directory_with_a_store_of_another_backend_names_the_way(tmp_path: Path) -> None:
