@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from jarvis.async_memory import AsyncMemoryModule
 from jarvis.conformance.fixtures import FakeClock
 from jarvis.errors import (
     InvalidSettingError,
@@ -27,7 +30,7 @@ from jarvis.errors import (
 )
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile
-from jarvis.moving import migrate, repair, restore_backup
+from jarvis.moving import migrate, migrate_async, repair, repair_async, restore_backup, restore_backup_async
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.services import transferring
 from jarvis.sqlite_backend import SQLiteBackend
@@ -247,6 +250,26 @@ def test_places_are_opened_and_closed(tmp_path: Path, dsn: str) -> None:
         migrate(tmp_path / "absent", tmp_path / "four")
     assert not (tmp_path / "absent").exists()
     assert not (tmp_path / "four").exists()
+
+
+def test_stores_are_moved_in_async_code_beside_other_tasks(tmp_path: Path) -> None:
+    async def moved() -> AsyncMemoryModule:
+        threads: set[int] = set()
+        source = AsyncMemoryModule(storage_dir=tmp_path / "one")
+        target = AsyncMemoryModule(storage_dir=tmp_path / "two", backend_type="json")
+        await source.set_user_preference("theme", {"mode": "dark"})
+        copy = await source.store.back_up(tmp_path / "backup")
+        assert (await migrate_async(source, target, progress=lambda *_: threads.add(threading.get_ident()))).memories
+        await restore_backup_async(copy, tmp_path / "three")
+        assert (await repair_async(tmp_path / "three", tmp_path / "four")).memories == 1
+        assert threads
+        assert threading.get_ident() not in threads
+        assert await target.get_user_preferences() == {"theme": {"mode": "dark"}}
+        await target.set_user_preference("still", {"open": True})
+        return source
+
+    asyncio.run(moved())
+    assert MemoryModule(storage_dir=tmp_path / "four").get_user_preferences() == {"theme": {"mode": "dark"}}
 
 
 @pytest.mark.parametrize("file", ["notes.db", "notes.json", "notes", "notes.sqlite"])

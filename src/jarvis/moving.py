@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
+from jarvis.async_memory import AsyncMemoryModule
 from jarvis.container import Container
 from jarvis.model.options import KeySources, checked
 from jarvis.model.recompression import Progress
@@ -17,10 +21,13 @@ from jarvis.services import migrating
 from jarvis.services.backups import generations
 from jarvis.services.places import backend_at, no_place
 
-__all__ = ["migrate", "repair", "restore_backup"]
+__all__ = ["migrate", "migrate_async", "repair", "repair_async", "restore_backup", "restore_backup_async"]
 
-Place = MemoryModule | str | Path
+Place = MemoryModule | AsyncMemoryModule | str | Path
 """A memory; or the URL of a store on a server, the directory or the file of a store, or a YAML file of settings."""
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 def migrate(
@@ -37,7 +44,7 @@ def migrate(
     the same stores, and it goes on where it was. Cursors of the source's feed do not work with the target.
 
     Args:
-        source: a `MemoryModule` on the store, or a place where one is opened: see `Place`.
+        source: a `MemoryModule` or `AsyncMemoryModule` on the store, or a place where one is opened: see `Place`.
         target: the same, of a store that is absent or empty.
         plain_text: copy an encrypted store into one that is not.
         progress: is called with (done, total) now and then.
@@ -138,11 +145,30 @@ def repair(
     return _at(checked("path", path), StoreOptions(create=False, keys=keys)).store.repair(to, progress=progress)
 
 
+def _awaitable(function: Callable[P, Result]) -> Callable[P, Coroutine[Any, Any, Result]]:
+    """Return a function that calls `function` in a thread, with its signature and docstring."""
+
+    @functools.wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    call.__name__ = call.__qualname__ = f"{function.__name__}_async"
+    return call
+
+
+migrate_async = _awaitable(migrate)
+restore_backup_async = _awaitable(restore_backup)
+repair_async = _awaitable(repair)
+
+
 @contextlib.contextmanager
 def _opened(argument: str, place: Place) -> Iterator[MemoryModule]:
     """Lend the memory at a place, and close it at the end if it was opened for this; only a target is created."""
     if isinstance(place, MemoryModule):
         yield place
+        return
+    if isinstance(place, AsyncMemoryModule):
+        yield MemoryModule(place.backend)
         return
     if not isinstance(place, (str, Path)):
         raise no_place(argument, place)

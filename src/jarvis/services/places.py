@@ -54,7 +54,8 @@ def store_file(path: Path, *, any_name: bool = True) -> Path | None:
 def no_place(argument: str, value: object) -> InvalidSettingError:
     """Return the error for an argument that names no store."""
     return InvalidSettingError(
-        f"{argument}: takes a MemoryModule, the directory or the file of a store, or a URL, not {type(value).__name__}"
+        f"{argument}: takes a MemoryModule, an AsyncMemoryModule, the directory or the file of a store, or a URL, not "
+        f"{type(value).__name__}"
     )
 
 
