@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import resource
 import shutil
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from jarvis._sqlite import engine
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.conformance.fixtures import FakeClock
 from jarvis.errors import (
+    CorruptStoreError,
     KeyUnavailableError,
     StoreAccessError,
     StoreError,
@@ -29,6 +32,7 @@ from jarvis.errors import (
 from jarvis.keys import KeyFile, Passphrase
 from jarvis.moving import repair
 from jarvis.persistent_memory import MemoryModule
+from tests.safety import model
 from tests.test_migrating import START, generated
 from tests.test_third_party import FormerBackend
 
@@ -301,7 +305,7 @@ def test_a_json_store_that_was_cut_short_gives_what_is_there(tmp_path: Path) -> 
         before = filled(memory, 40)
     path = tmp_path / "store" / "memory.json"
     whole = path.read_bytes()
-    for share in (0, 0.2, 0.5, 0.9, 0.999):
+    for share in (0.2, 0.5, 0.9, 0.999):
         path.write_bytes(whole[: int(len(whole) * share)])
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
         report = repair(tmp_path / "store", tmp_path / "new")
@@ -404,9 +408,63 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="json, sqlite"):
         MemoryModule(FormerBackend(str(tmp_path))).store.repair(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    (tmp_path / "junk").mkdir()
-    (tmp_path / "junk" / "memory.db").write_bytes(random.Random(2).randbytes(50_000))
-    assert repair(tmp_path / "junk", tmp_path / "new").memories == 0
+
+
+@pytest.mark.parametrize("name", ["memory.db", "memory.json", "picture.jpg"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"some text\n" * 900,
+        b"\xff\xd8\xff\xe0" + random.Random(2).randbytes(50_000),
+        b'{"a": 1}',
+        b"[1, 2]",
+        b"SQLite format 3\0" + b"\0" * 9_000,
+    ],
+)
+def test_what_is_no_store_is_refused_by_its_path(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / name).write_bytes(content)
+    for path in (tmp_path / "store", tmp_path / "store" / name):
+        with pytest.raises(CorruptStoreError, match=rf"store/{name}: is no store of jarvis, or nothing of one is left"):
+            repair(path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_sqlite_file_of_another_program_is_no_store(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT)")
+        other.execute("INSERT INTO names VALUES (1, 'a')")
+        other.commit()
+
+    with pytest.raises(CorruptStoreError, match="is no store of jarvis"):
+        repair(tmp_path / "other.db", tmp_path / "new")
+
+
+def test_an_empty_directory_has_no_store(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(StoreMissingError, match="empty"):
+        repair(tmp_path / "empty", tmp_path / "new")
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_store_without_memories_is_repaired(kind: str, tmp_path: Path) -> None:
+    options = options_of(kind, tmp_path)
+    MemoryModule(storage_dir=tmp_path / "store", **options).bootstrap()
+
+    assert repair(tmp_path / "store", tmp_path / "new", keys=options.get("keys", ())).memories == 0
+    assert MemoryModule(storage_dir=tmp_path / "new", **options).list_memories() == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_a_store_of_the_first_life_is_not_taken_for_an_empty_one(kind: str, tmp_path: Path) -> None:
+    model.first_life_store(tmp_path, kind, 5)
+
+    with pytest.raises(CorruptStoreError, match="open it with MemoryModule, which migrates it"):
+        repair(tmp_path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert len(MemoryModule(storage_dir=tmp_path, backend_type=kind).list_memories()) == 5
 
 
 def test_pages_that_point_at_each_other_end(tmp_path: Path) -> None:

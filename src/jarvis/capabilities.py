@@ -634,7 +634,7 @@ class Salvages(Protocol):
 
     >>> import tempfile; from pathlib import Path; from jarvis.json_backend import JSONBackend
     >>> path = Path(tempfile.mkdtemp()) / "memory.json"
-    >>> _ = path.write_text("no store at all")
+    >>> JSONBackend(path).bootstrap()
     >>> JSONBackend(path).salvage()
     Salvaged(total=0, memories=[], lost=[])
     """
@@ -644,6 +644,7 @@ class Salvages(Protocol):
 
         Raises:
             StoreMissingError: there is no file.
+            CorruptStoreError: it is no store, or nothing is left of one.
             KeyUnavailableError, WrongKeyError: it is encrypted, and no key opens it.
         """
 

@@ -18,11 +18,12 @@ import msgspec
 
 from jarvis._disk import files
 from jarvis._sql.tables import change_checksum, row_checksum
-from jarvis._sqlite import cipher
+from jarvis._sqlite import cipher, schema
 from jarvis._sqlite.cells import Cells, DamagedError, Pages, Record
+from jarvis.errors import CorruptStoreError
 from jarvis.model.portable import Ending, PastEntry, SoundEntry, WholeMemory, fields_of, text_at
 from jarvis.model.revision import REMOVALS, Signature
-from jarvis.model.salvaged import LostMemory, Salvaged
+from jarvis.model.salvaged import FIRST_LIFE, NO_STORE, LostMemory, Salvaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from jarvis._sqlite.vault import Vault
 
 _ENOUGH = 3
+_MARK = slice(68, 72)  # https://sqlite.org/fileformat2.html#application_id
+_FIRST_LIFE_TABLE = b"CREATE TABLE memories"
 _ENTRY_COLUMNS, _REVISION_COLUMNS = 14, 18
 _CELL_BITS, _PAGE_BITS, _ROW_BITS = 16, 32, 64
 _decode_change = msgspec.json.Decoder(Signature).decode
@@ -42,6 +45,7 @@ def salvage(path: str, vault: Vault) -> Salvaged:
     """Return what is left of the store at a path.
 
     Raises:
+        CorruptStoreError: it is none, or nothing of it is left.
         StoreError: the file cannot be read.
         KeyUnavailableError, WrongKeyError: it is encrypted, and no key opens it.
     """
@@ -52,7 +56,12 @@ def salvage(path: str, vault: Vault) -> Salvaged:
     if envelope is not None:
         number = envelope.key_with(beginning)
         key = vault.opener.open(envelope, envelope.newest if number is None else number)
-    return _Rows(Pages(path, key)).found()
+    rows = _Rows(Pages(path, key))
+    found = rows.found()
+    problem = rows.problem()
+    if problem is not None:
+        raise CorruptStoreError(path, problem)
+    return found
 
 
 class _Rows:
@@ -76,6 +85,19 @@ class _Rows:
         self._entries.sort()
         lost: list[LostMemory] = []
         return Salvaged(len(self._entries), self._memories(lost), lost)
+
+    def problem(self) -> str | None:
+        """Return why nothing can be taken; None if a page has a row of a store, or the first one its mark."""
+        if self._entries or self._past:
+            return None
+        try:
+            with self._pages:
+                first = self._pages.page(1)
+        except DamagedError:
+            return NO_STORE
+        if first[_MARK] == schema.APPLICATION_ID.to_bytes(4):
+            return None
+        return FIRST_LIFE if _FIRST_LIFE_TABLE in first else NO_STORE
 
     def _read_all(self) -> None:
         """Find the rows and the names on all pages.

@@ -10,6 +10,16 @@ import msgspec
 
 from jarvis.model.portable import WholeMemory
 
+NO_STORE = (
+    "is no store of jarvis, or nothing of one is left in it; give the path of a store, or restore a backup. "
+    "Nothing was written"
+)
+FIRST_LIFE = (
+    "is a store of the first version of jarvis, which is not repaired: open it with MemoryModule, which migrates it, "
+    "or restore a backup. Nothing was written"
+)
+"""What is wrong with a file out of which nothing can be taken."""
+
 
 class LostMemory(NamedTuple):
     """A memory that is known by its id, but whose last state could not be read.

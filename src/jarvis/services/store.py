@@ -318,6 +318,7 @@ class Store:
 
         Raises:
             StoreMissingError: there is no file to read.
+            CorruptStoreError: the file is no store, or nothing is left of one.
             StoreAccessError: `to` is not empty.
             KeyUnavailableError, WrongKeyError: the store is encrypted, and no key opens it.
             StoreFullError: the disk is full; nothing is left of the new store.
