@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.model.turn import SPEAKER, TEXT
+from jarvis.model.turn import POSITION, SPEAKER, TEXT, TURNS
 
 if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
@@ -75,7 +75,9 @@ def document_of(entry: MemoryEntry, analyser: Analyser) -> Document:
 
 def _made(analyser: Analyser, main: str, names: str, about: str, fields: str) -> Document:
     words = analyser.words
-    parts = words(main), words(names), words(about), words(fields)
+    own = words(main)
+    more = tuple([word for word in words(names) if word not in own])  # the key of a fact is its first words
+    parts = own, more, words(about), words(fields)
     return Document(main, *parts, frozenset().union(*parts))
 
 
@@ -103,9 +105,11 @@ def _texts(entry: MemoryEntry) -> tuple[str, str, str, str]:
             else:
                 fields.append(name)
                 leaves.append(leaf)
-        else:
+        elif name != POSITION or entry.category != TURNS:
             fields.append(name)
             _gather(leaf, leaves, fields)
+    if entry.category == TURNS:  # nobody asks for its key and its position
+        return main or "", " ".join([*entry.tags, *leaves]), speaker, " ".join(fields)
     others = [entry.key, *entry.tags]
     if main is None:
         main = " ".join(leaves)
