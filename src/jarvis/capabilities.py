@@ -20,13 +20,14 @@ from jarvis.model.erasure import Erased, Judge, Look, Search
 from jarvis.model.explanation import Explanation
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.mending import Entries
-from jarvis.model.options import KeySource
+from jarvis.model.options import KeySource, TextIndex
 from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
+from jarvis.model.words import Candidates, Term
 
 Result = TypeVar("Result")
 
@@ -651,6 +652,68 @@ class Salvages(Protocol):
         """Return a backend of a store in another directory; nothing is opened or created."""
 
 
+class SearchesText(Protocol):
+    """an index of words: the memories that share words with a question are found without reading the others.
+
+    1. `candidates` answers as `jarvis.text.candidates.choose` does with all memories of the namespace that have not
+       expired: the counts are of all of them, and only those that match the query are candidates. One difference is
+       allowed: of a word that more than 20,000 memories have, only the newest 20,000 need be looked at for candidates.
+    2. A change is found by the next call, in any process, and inside its transaction by its owner. What was deleted,
+       erased, or belongs to another namespace, is neither found nor counted.
+    3. The words are those that the analyser of `text_language` makes: see `jarvis.text`.
+    4. The index is made of the entries. It can be made again at any time, and no answer depends on when it was made.
+
+    >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend
+    >>> from jarvis.model.entry import MemoryEntry; from jarvis.model.query import MemoryQuery
+    >>> from jarvis.model.words import Term
+    >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
+    >>> backend.create(MemoryEntry("1", "facts", "move", {"text": "Maria moves to Lisbon"}))
+    >>> found = backend.candidates([Term("lisbon"), Term("paris")], MemoryQuery(), 10)
+    >>> [entry.id for entry in found.entries], found.counts, found.total
+    (['1'], [1, 0], 1)
+    """
+
+    def text_language(self) -> TextIndex:
+        """Return the language of the store's index; ``"off"`` if it has none, or this handle is not to use it.
+
+        Raises:
+            InvalidSettingError: this handle was opened with another language than the store has.
+        """
+
+    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int) -> Candidates:
+        """Return the entries that share the rarest words with a question, the best first, at most `most`.
+
+        Raises:
+            UnsupportedError: the store has no index.
+        """
+
+    def vocabulary(self, beginning: str) -> list[str]:
+        """Return the words of the memories of the namespace that begin so, sorted.
+
+        Words of memories that were changed or removed, but not erased, may be among them for a while.
+        """
+
+    def rebuild_index(self, language: TextIndex | None, progress: Progress | None) -> None:
+        """Make the index of the whole store again, in small transactions beside other writers.
+
+        Args:
+            language: of the texts; None for the one that the index has, ``"off"`` to have none from here on.
+            progress: is called with how much is done, and how much there is.
+
+        Raises:
+            TransactionError: the caller has a transaction open.
+        """
+
+    def index_findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
+        """Compare the index of the whole store with its memories; yield what is wrong, without content.
+
+        `looked_at` is called for each memory. `Verifies.findings` compares only numbers.
+
+        Raises:
+            TransactionError: the caller has a transaction open.
+        """
+
+
 class Namespaced(Protocol):
     """namespaces: several memories in one store that never see each other.
 
@@ -692,6 +755,7 @@ CAPABILITIES: tuple[type, ...] = (
     Transfers,
     Verifies,
     Salvages,
+    SearchesText,
     Namespaced,
 )
 """All capabilities."""

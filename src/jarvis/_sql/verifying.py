@@ -6,7 +6,7 @@ import itertools
 import operator
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sql import registry, tables
+from jarvis._sql import registry, tables, word_check
 from jarvis._sql.side_tables import described
 from jarvis.model.record import Encoded, check_stored, creation_of
 
@@ -70,6 +70,7 @@ def findings(session: Session, looked_at: Callable[[], object]) -> Iterator[str]
     clock = session.clock_seen()
     yield from past(each, clock.commit_number)
     yield from chains(session, clock.begins)
+    yield from word_check.findings(session)
 
 
 def states(

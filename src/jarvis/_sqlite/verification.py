@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._disk import files
-from jarvis._sql import registry, tables, verifying
-from jarvis._sqlite import cipher, creation, engine, schema
+from jarvis._sql import registry, tables, verifying, word_check
+from jarvis._sqlite import cipher, creation, engine, schema, word_tables
 from jarvis.errors import CorruptStoreError
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def all_findings(session: Session, looked_at: Callable[[], object]) -> Iterator[
             yield from findings(connection, encrypted=is_sealed, looked_at=looked_at, most=_MOST)
             if schema.read_mark(connection)[1] >= tables.FIRST_WITH_PAST:
                 yield from verifying.chains(session, session.clock_seen().begins)
+            if schema.read_mark(connection)[1] >= tables.FIRST_WITH_WORDS:
+                yield from word_tables.findings(connection) or word_check.findings(session)
             for (name,) in connection.execute(_TRIGGERS):
                 yield f"it has the trigger {name!r} of another program"
         except (apsw.CorruptError, apsw.IOError, CorruptStoreError):
@@ -90,8 +92,8 @@ def all_findings(session: Session, looked_at: Callable[[], object]) -> Iterator[
 def _findings(connection: apsw.Connection, reserved: int, looked_at: Callable[[], object], most: int) -> Iterator[str]:
     if connection.reserve_bytes() != reserved:
         yield "its pages carry no checksums"
-    for (finding,) in connection.execute(f"PRAGMA integrity_check({most})").fetchall():
-        if finding != "ok":
+    for (finding,) in connection.execute(f"PRAGMA integrity_check({most + 1})").fetchall():
+        if finding != "ok" and not word_tables.is_of_index(str(finding)):  # which is derived: see `all_findings`
             yield "its tables and indexes contradict each other"
     version = schema.read_mark(connection)[1]
     has_past, has_expiry = version >= tables.FIRST_WITH_PAST, version >= schema.FIRST_WITH_EXPIRY

@@ -46,6 +46,7 @@ from jarvis.conformance.module.shutdown import ShutdownPromises
 from jarvis.conformance.module.table import TablePromises
 from jarvis.conformance.module.verbs import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
+from jarvis.conformance.searching import SearchingPromises
 from jarvis.conformance.sliding import SlidingPromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
 from jarvis.conformance.transferring import TransferPromises
@@ -77,6 +78,7 @@ class BackendContract(
     CompressionPromises,
     FeedPromises,
     VersionPromises,
+    SearchingPromises,
     ModulePromises,
     CreatingPromises,
     ManyPromises,

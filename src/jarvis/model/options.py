@@ -37,8 +37,12 @@ Language = Literal[
 """The languages whose endings the text index cuts (https://snowballstem.org); ``plain``: words stay whole."""
 
 TextIndex = Language | Literal["off"]
-TEXT_INDEXES: tuple[str, ...] = (*get_args(Language), "off")
 PLAIN: Language = "plain"
+ENGLISH: Language = "english"
+"""The language of a store of which nothing else is said."""
+
+NO_INDEX: TextIndex = "off"
+TEXT_INDEXES: tuple[str, ...] = (*get_args(Language), NO_INDEX)
 
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 _Readers = Mapping[str, Callable[[object], object]]
@@ -216,6 +220,12 @@ def _compression(value: object) -> str:
     return "off" if value is False else _one_of(value, COMPRESSIONS)  # YAML reads off without quotes as False
 
 
+def _text_index(value: object) -> str | None:
+    if value is None:
+        return None
+    return NO_INDEX if value is False else _one_of(value, TEXT_INDEXES)  # YAML reads off without quotes as False
+
+
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
         raise _UnfitError(f"must be true or false, not {kind_of(value)}")
@@ -355,5 +365,6 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "postgresql": _postgresql,
     "encryption": _encryption,
     "keys": _keys,
+    "text_index": _text_index,
     "progress": _progress,
 }

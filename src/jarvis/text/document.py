@@ -70,7 +70,7 @@ def document_of(entry: MemoryEntry, analyser: Analyser) -> Document:
 
 def words_of(entry: MemoryEntry, analyser: Analyser) -> set[str]:
     """Return the words under which a memory is indexed: all of its `Document`, each once."""
-    words = set(analyser.words(" ".join(_texts(entry))))
+    words = analyser.word_set(" ".join(_texts(entry)))
     words.update(_times(entry.timestamp))
     return words
 
