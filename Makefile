@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -p jarvis.conformance.plugin
 QUESTIONS := one_caller cold_start many_threads many_processes growth json_file awaiting asking looking_back forgetting sweeping compression encryption caching postgresql awaiting_a_server moving
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types soak bench bench-quick profile docs clean
+.PHONY: help demo test check lint types soak bench bench-quick bench-retrieval profile docs clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,9 @@ bench: $(READY)  ## measure everything, in about a quarter of an hour; writes th
 
 bench-quick: $(READY)  ## measure a little of everything, in about two minutes; writes nothing
 	set -e; for question in $(QUESTIONS); do $(BIN)/python -m benchmarks.$$question --quick; done
+
+bench-retrieval: $(READY)  ## how well it finds memories, in the conversations of a file: make bench-retrieval DATA=locomo10.json
+	$(BIN)/python -m benchmarks.retrieval $(DATA)
 
 profile: $(READY)  ## where the time of one create and of one get goes; writes what is checked in
 	$(BIN)/python -m benchmarks.profiles --write

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chart
+from benchmarks import chart, retrieval
 from benchmarks.harness import RESULTS, ROOT, Goal, amount
 from benchmarks.one_caller import CLAIMED
 from benchmarks.systems import SYSTEMS
@@ -36,6 +36,7 @@ SECTIONS = {
     "postgresql": "PostgreSQL",
     "awaiting_a_server": "Awaiting PostgreSQL",
     "moving": "Export, import, verification and repair",
+    "retrieval": "Finding the right memory",
 }
 PEERS = ("diskcache", "langgraph", "tinydb")
 CHARTED_AT = 10_000
@@ -184,6 +185,7 @@ def _table_of_levels(found: dict[str, Any]) -> str:
 
 
 DETAILS = {
+    "retrieval": retrieval.table,
     "many_threads": _table_of_threads,
     "many_processes": _table_of_processes,
     "compression": _table_of_levels,

@@ -111,7 +111,8 @@ def test_a_backup_of_a_damaged_store_advises_on_the_store_and_not_on_the_copy(tm
     memory = MemoryModule(storage_dir=tmp_path / "store")
     assert memory.count_memories() == 60
     raw = engine.opened(str(path), None)  # with right checksums of pages, so that only the comparison finds it
-    raw.execute("UPDATE entries SET checksum = checksum + 1 WHERE key = 'key-30'")
+    raw.execute("PRAGMA writable_schema = ON")
+    raw.execute("UPDATE sqlite_schema SET rootpage = 0 + rootpage - 1 WHERE name = 'entries_by_time'")
     raw.close(True)
 
     with pytest.raises(CorruptStoreError) as caught:

@@ -6,10 +6,12 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from jarvis import moving
 from jarvis.async_memory import AsyncMemoryModule, AsyncStore, AsyncTable
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services.store import Store
@@ -40,6 +42,16 @@ def test_an_awaitable_verb_has_the_signature_and_the_docstring_of_its_own(face: 
             assert inspect.getdoc(awaited) == inspect.getdoc(verb), name
         assert inspect.iscoroutinefunction(awaited) != (name in AT_ONCE), name
     assert inspect.signature(AsyncMemoryModule) == inspect.signature(MemoryModule)
+
+
+@pytest.mark.parametrize("function", [moving.migrate, moving.restore_backup, moving.repair])
+def test_each_function_that_moves_a_store_has_an_awaitable_one(function: Callable[..., object]) -> None:
+    awaited = getattr(moving, f"{function.__name__}_async")
+
+    assert awaited.__qualname__ == f"{function.__name__}_async"
+    assert inspect.iscoroutinefunction(awaited)
+    assert inspect.signature(awaited) == inspect.signature(function)
+    assert inspect.getdoc(awaited) == inspect.getdoc(function)
 
 
 PROGRAM = """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from jarvis.encryption import key_file
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError
 from jarvis.persistent_memory import MemoryModule
 from tests.safety import model
-from tests.test_encryption import KEYS, encrypted, filled
+from tests.test_encryption import CANARY, KEYS, encrypted, filled
 from tests.test_keys_changed_at_once import broken_off, once_before
 
 
@@ -282,16 +284,62 @@ def test_every_page_of_a_backup_has_its_checksum(is_pending: bool, tmp_path: Pat
 def test_a_backup_of_what_is_damaged_is_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path / "data")
     memory = encrypted(tmp_path / "data")
-    real = backup._verify
+    real = backup._check
 
-    def damaged(database: Any, temporary: str, *rest: Any) -> None:
+    def damaged(database: Any, temporary: str, *rest: Any, **options: Any) -> None:
         with open(temporary, "r+b") as file:
             file.seek(-600, os.SEEK_END)
             file.write(b"\0" * 8)
-        real(database, temporary, *rest)
+        real(database, temporary, *rest, **options)
 
-    monkeypatch.setattr(backup, "_verify", damaged)
+    monkeypatch.setattr(backup, "_check", damaged)
     with pytest.raises(CorruptStoreError):
         memory.store.back_up(tmp_path / "saved")
 
     assert list((tmp_path / "saved").iterdir()) == []
+
+
+@pytest.mark.parametrize("encryption", ["off", "on"])
+def test_a_flipped_bit_on_any_page_of_the_store_is_in_no_backup(tmp_path: Path, encryption: str) -> None:
+    filled(tmp_path / "data", encryption=encryption)
+    whole = (tmp_path / "data" / "memory.db").read_bytes()
+    refused = 0
+    for at in range(700, len(whole), 4096):
+        directory = tmp_path / str(at)
+        shutil.copytree(tmp_path / "data", directory)
+        with encrypted(directory, encryption=encryption) as memory:
+            digest = memory.store.digest()
+            path = directory / "memory.db"
+            data, status = path.read_bytes(), path.stat()
+            path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+            try:
+                memory.store.back_up(directory / "saved")
+            except CorruptStoreError:
+                refused += 1
+                assert list((directory / "saved").iterdir()) == []
+                continue
+        with encrypted(directory / "saved", encryption=encryption) as copy:  # the byte was in no row
+            assert copy.store.digest() == digest
+            assert copy.store.verify().problems == {}
+    assert refused > 5
+
+
+def test_pages_without_checksums_are_in_no_backup_before_their_content_was_compared(tmp_path: Path) -> None:
+    filled(tmp_path / "data", encryption="off")
+    path = tmp_path / "data" / "memory.db"
+    with sqlite3.connect(path) as other:  # which writes no checksums
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("VACUUM")
+    other.close()
+    reading = encrypted(tmp_path / "data", encryption="off", read_only=True)
+    assert reading.count_memories() == 40
+    assert reading.store.back_up(tmp_path / "good").exists()
+    data, status = path.read_bytes(), path.stat()
+    at = data.index((CANARY * 9).encode())
+    path.write_bytes(data[:at] + b"#" + data[at + 1 :])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    with pytest.raises(CorruptStoreError, match=r"cannot be backed up: .* an entry does not match its checksum"):
+        reading.store.back_up(tmp_path / "bad")

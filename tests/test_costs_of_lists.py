@@ -47,6 +47,11 @@ def _exported(memory: MemoryModule, **options: Any) -> Path:
     return path
 
 
+def _doubled(memory: MemoryModule, tags: list[str]) -> object:
+    with memory.transaction():  # else it has a connection of its own
+        return memory.find_duplicates(tags=tags)
+
+
 def _imported(memory: MemoryModule, namespaces: list[str]) -> None:
     memory.store.import_(_exported(memory, category="made"), namespaces=namespaces, on_conflict="skip")
 
@@ -84,6 +89,11 @@ CASES: list[Case] = [
     ("search_memories tags limit", MAX_TAGS, lambda memory, n: memory.search_memories(tags=_TAGS[:n], limit=5)),
     *_of_each("count_memories"),
     *_of_each("iter_memories"),
+    *_of_each("recall", "absent"),
+    *_of_each("search_text", "absent"),
+    ("find_duplicates tags", MAX_TAGS, lambda memory, n: _doubled(memory, _TAGS[:n])),
+    ("remember tags", MAX_TAGS, lambda memory, n: memory.remember(f"text {n}", tags=_TAGS[:n])),
+    ("record_turn tags", MAX_TAGS, lambda memory, n: memory.record_turn("s", "a", "b", tags=_TAGS[:n])),
     *_of_each("erase_memories", "absent"),
     *_of_each("delete_memories", "absent"),
     *_of_each("pop_memory", "absent"),

@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("encryption",),
     ("model",),
     ("text",),
-    ("capabilities",),
+    ("capabilities", "search"),
     ("config", "exports", "storage_backend", "memory_entry", "entry_record", "value_filter"),
     ("_sql",),
     ("_sqlite", "_postgresql", "_json"),

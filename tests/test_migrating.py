@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -15,19 +17,23 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from jarvis.async_memory import AsyncMemoryModule
 from jarvis.conformance.fixtures import FakeClock
 from jarvis.errors import (
     InvalidSettingError,
     JarvisError,
     OtherStoreWarning,
+    StoreAccessError,
     StoreBusyError,
     StoreMissingError,
     TargetNotEmptyError,
 )
+from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFile
-from jarvis.moving import migrate, repair, restore_backup
+from jarvis.moving import migrate, migrate_async, repair, repair_async, restore_backup, restore_backup_async
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule
 from jarvis.services import transferring
+from jarvis.sqlite_backend import SQLiteBackend
 from tests.postgresql import a_database
 from tests.test_exporting import KINDS, Opens, filled
 from tests.test_exporting import opens as opens  # a fixture
@@ -244,6 +250,90 @@ def test_places_are_opened_and_closed(tmp_path: Path, dsn: str) -> None:
         migrate(tmp_path / "absent", tmp_path / "four")
     assert not (tmp_path / "absent").exists()
     assert not (tmp_path / "four").exists()
+
+
+def test_stores_are_moved_in_async_code_beside_other_tasks(tmp_path: Path) -> None:
+    async def moved() -> AsyncMemoryModule:
+        threads: set[int] = set()
+        source = AsyncMemoryModule(storage_dir=tmp_path / "one")
+        target = AsyncMemoryModule(storage_dir=tmp_path / "two", backend_type="json")
+        await source.set_user_preference("theme", {"mode": "dark"})
+        copy = await source.store.back_up(tmp_path / "backup")
+        assert (await migrate_async(source, target, progress=lambda *_: threads.add(threading.get_ident()))).memories
+        await restore_backup_async(copy, tmp_path / "three")
+        assert (await repair_async(tmp_path / "three", tmp_path / "four")).memories == 1
+        assert threads
+        assert threading.get_ident() not in threads
+        assert await target.get_user_preferences() == {"theme": {"mode": "dark"}}
+        await target.set_user_preference("still", {"open": True})
+        return source
+
+    asyncio.run(moved())
+    assert MemoryModule(storage_dir=tmp_path / "four").get_user_preferences() == {"theme": {"mode": "dark"}}
+
+
+@pytest.mark.parametrize("file", ["notes.db", "notes.json", "notes", "notes.sqlite"])
+def test_a_store_whose_file_has_a_name_of_its_own_is_found(tmp_path: Path, file: str) -> None:
+    of_file = JSONBackend if file.endswith(".json") else SQLiteBackend
+    memory = filled(MemoryModule(of_file(tmp_path / "store" / file)))
+    digest = memory.store.digest()
+    copy = memory.store.back_up(tmp_path / "backup")
+    newest = memory.store.back_up(tmp_path / "all", keep_daily=2)
+    memory.shutdown()
+    (tmp_path / "backup" / ".hidden").touch()
+
+    restored = [
+        restore_backup(tmp_path / "backup", tmp_path / "from a directory"),
+        restore_backup(copy, tmp_path / "from a file"),
+        restore_backup(tmp_path / "all", tmp_path / "from generations"),
+        restore_backup(newest, tmp_path / "from the newest"),
+    ]
+
+    assert {path.name for path in restored} == {file}
+    assert {MemoryModule(of_file(path)).store.digest() for path in restored} == {digest}
+    assert migrate(tmp_path / "store", tmp_path / "plain").digest == digest
+    assert migrate(tmp_path / "store" / file, tmp_path / "plain too").digest == digest
+    MemoryModule(of_file(tmp_path / "into" / file)).bootstrap()
+    assert migrate(memory, tmp_path / "into" / file).digest == digest
+    assert repair(tmp_path / "store", tmp_path / "repaired").memories == 4
+    assert repair(tmp_path / "store" / file, tmp_path / "repaired too").memories == 4
+
+
+def test_an_encrypted_store_with_a_name_of_its_own_is_restored_with_its_keys(tmp_path: Path) -> None:
+    keys = [KeyFile.create(tmp_path / "key")]
+    memory = filled(MemoryModule(SQLiteBackend(tmp_path / "store" / "notes.db", encryption="on", keys=keys)))
+    memory.store.back_up(tmp_path / "backup")
+
+    path = restore_backup(tmp_path / "backup", tmp_path / "restored", keys=keys)
+
+    assert sorted(each.name for each in path.parent.iterdir()) == ["notes.db", "notes.keys"]
+    assert MemoryModule(SQLiteBackend(path, keys=keys)).store.digest() == memory.store.digest()
+
+
+def test_a_directory_with_several_stores_asks_for_one(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        filled(MemoryModule(SQLiteBackend(tmp_path / "store" / f"{name}.db"))).shutdown()
+    calls: list[Callable[[], object]] = [
+        lambda: migrate(tmp_path / "store", tmp_path / "to"),
+        lambda: restore_backup(tmp_path / "store", tmp_path / "to"),
+        lambda: repair(tmp_path / "store", tmp_path / "to"),
+    ]
+    for call in calls:
+        with pytest.raises(StoreAccessError, match=r"one\.db, two\.db.*give the path of one of them"):
+            call()
+    assert not (tmp_path / "to").exists()
+    assert migrate(tmp_path / "store" / "two.db", tmp_path / "to").memories == 4
+
+
+def test_a_target_with_other_files_gets_a_store_beside_them(tmp_path: Path) -> None:
+    source = filled(MemoryModule(storage_dir=tmp_path / "one"))
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "readme.db").write_text("mine")
+
+    migrate(source, tmp_path / "two")
+
+    assert MemoryModule(storage_dir=tmp_path / "two").store.digest() == source.store.digest()
+    assert (tmp_path / "two" / "readme.db").read_text() == "mine"
 
 
 def test_a_directory_with_a_store_of_another_backend_names_the_way(tmp_path: Path) -> None:

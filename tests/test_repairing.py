@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import resource
 import shutil
+import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from jarvis._sqlite import engine
 from jarvis.async_memory import AsyncMemoryModule
+from jarvis.conformance.fixtures import FakeClock
 from jarvis.errors import (
+    CorruptStoreError,
     KeyUnavailableError,
     StoreAccessError,
     StoreError,
@@ -25,6 +32,8 @@ from jarvis.errors import (
 from jarvis.keys import KeyFile, Passphrase
 from jarvis.moving import repair
 from jarvis.persistent_memory import MemoryModule
+from tests.safety import model
+from tests.test_migrating import START, generated
 from tests.test_third_party import FormerBackend
 
 FILES = {"sqlite": "memory.db", "sealed": "memory.db", "json": "memory.json"}
@@ -127,6 +136,70 @@ def test_of_a_sound_store_all_comes_back(kind: str, tmp_path: Path) -> None:
     assert (report.memories, report.past_states, report.lost) == (62 - 2, 10, ())
 
 
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("compression", ["auto", "off"])
+def test_each_state_comes_back_as_it_was_and_in_the_form_of_today(kind: str, compression: Any, tmp_path: Path) -> None:
+    clock = FakeClock(START)
+    options = {**options_of(kind, tmp_path), "compression": compression, "clock": clock}
+    memory = MemoryModule(storage_dir=tmp_path / "store", **options)
+    generated(memory, clock, 300)
+    memory.create_memory("c", "large", {"text": "large " * 2_000}, "note", timestamp=datetime(1999, 1, 1, tzinfo=UTC))
+    for hours in range(3):
+        memory.set_user_preference("renewed", {"n": 1})
+        clock.step(hours=2 + hours)
+
+    memory.store.repair(tmp_path / "new")
+
+    new = MemoryModule(storage_dir=tmp_path / "new", **options)
+    assert wholes_of(new) == wholes_of(memory)
+    assert new.store.verify().problems == {}
+    if kind == "sqlite":
+        assert bodies_in(tmp_path / "new") == bodies_in(tmp_path / "store")
+
+
+def bodies_in(directory: Path) -> list[str]:
+    connection = engine.opened(str(directory / "memory.db"), None)
+    bodies = sorted(body for (body,) in connection.execute("SELECT body FROM entries"))
+    connection.close()
+    return bodies
+
+
+def wholes_of(memory: MemoryModule) -> dict[tuple[str, str], bytes]:
+    """Return what is known of each memory, but for what is missing in its past."""
+    parts: list[Any] = [memory.for_namespace(name).backend for name in memory.store.list_namespaces()]
+    return {
+        (whole.namespace, whole.id): msgspec.json.encode(msgspec.structs.replace(whole, lost=None))
+        for part in parts
+        for whole in part.whole_memories(past=True)
+        if whole.entry or whole.past
+    }
+
+
+def test_the_newer_one_of_two_rows_of_a_memory_comes_back(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path / "store", durability="normal")
+    ids = memory.create_memories(
+        [{"category": "c", "key": f"{n}", "value": {"text": "old" * 300}, "entity_type": "t"} for n in range(40)]
+    )
+    memory.shutdown()
+    path = tmp_path / "store" / "memory.db"
+    old = path.read_bytes()
+    tables = [at for at in range(0, len(old), 4096) if old[at] == 13 and ids[0].encode() in old[at : at + 4096]]
+    memory.update_memory(ids[0], value={"text": "new" * 300})
+    memory.shutdown()
+    data = bytearray(path.read_bytes())
+    for at in tables:  # as if the disk had not written that page
+        data[at : at + 4096] = old[at : at + 4096]
+    path.write_bytes(data)
+
+    report = repair(tmp_path / "store", tmp_path / "new")
+
+    new = MemoryModule(storage_dir=tmp_path / "new")
+    entry = new.get_memory(ids[0])
+    assert entry is not None
+    assert entry.value == {"text": "new" * 300}
+    assert (report.memories, report.lost) == (40, ())
+
+
 def test_what_was_erased_does_not_come_back(tmp_path: Path) -> None:
     with MemoryModule(storage_dir=tmp_path / "store") as memory:
         filled(memory, 100)
@@ -185,6 +258,8 @@ def test_stores_of_earlier_versions_are_repaired(version: int, tmp_path: Path) -
         place: what[:2] for place, what in contents(old).items()
     }
     assert report.lost == ()
+    assert new.store.verify().problems == {}
+    assert all(body.startswith("[") for body in bodies_in(tmp_path / "new"))
 
 
 # --- a JSON store --------------------------------------------------------------------------------
@@ -230,7 +305,7 @@ def test_a_json_store_that_was_cut_short_gives_what_is_there(tmp_path: Path) -> 
         before = filled(memory, 40)
     path = tmp_path / "store" / "memory.json"
     whole = path.read_bytes()
-    for share in (0, 0.2, 0.5, 0.9, 0.999):
+    for share in (0.2, 0.5, 0.9, 0.999):
         path.write_bytes(whole[: int(len(whole) * share)])
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
         report = repair(tmp_path / "store", tmp_path / "new")
@@ -333,9 +408,63 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="json, sqlite"):
         MemoryModule(FormerBackend(str(tmp_path))).store.repair(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    (tmp_path / "junk").mkdir()
-    (tmp_path / "junk" / "memory.db").write_bytes(random.Random(2).randbytes(50_000))
-    assert repair(tmp_path / "junk", tmp_path / "new").memories == 0
+
+
+@pytest.mark.parametrize("name", ["memory.db", "memory.json", "picture.jpg"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"some text\n" * 900,
+        b"\xff\xd8\xff\xe0" + random.Random(2).randbytes(50_000),
+        b'{"a": 1}',
+        b"[1, 2]",
+        b"SQLite format 3\0" + b"\0" * 9_000,
+    ],
+)
+def test_what_is_no_store_is_refused_by_its_path(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / name).write_bytes(content)
+    for path in (tmp_path / "store", tmp_path / "store" / name):
+        with pytest.raises(CorruptStoreError, match=rf"store/{name}: is no store of jarvis, or nothing of one is left"):
+            repair(path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_sqlite_file_of_another_program_is_no_store(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT)")
+        other.execute("INSERT INTO names VALUES (1, 'a')")
+        other.commit()
+
+    with pytest.raises(CorruptStoreError, match="is no store of jarvis"):
+        repair(tmp_path / "other.db", tmp_path / "new")
+
+
+def test_an_empty_directory_has_no_store(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(StoreMissingError, match="empty"):
+        repair(tmp_path / "empty", tmp_path / "new")
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_store_without_memories_is_repaired(kind: str, tmp_path: Path) -> None:
+    options = options_of(kind, tmp_path)
+    MemoryModule(storage_dir=tmp_path / "store", **options).bootstrap()
+
+    assert repair(tmp_path / "store", tmp_path / "new", keys=options.get("keys", ())).memories == 0
+    assert MemoryModule(storage_dir=tmp_path / "new", **options).list_memories() == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_a_store_of_the_first_life_is_not_taken_for_an_empty_one(kind: str, tmp_path: Path) -> None:
+    model.first_life_store(tmp_path, kind, 5)
+
+    with pytest.raises(CorruptStoreError, match="open it with MemoryModule, which migrates it"):
+        repair(tmp_path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert len(MemoryModule(storage_dir=tmp_path, backend_type=kind).list_memories()) == 5
 
 
 def test_pages_that_point_at_each_other_end(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from jarvis._sql import verifying
+from jarvis._sql.side_tables import SideTable
+from jarvis._sql.tagging import Tags
 from jarvis._sqlite import engine
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.conformance.fixtures import FakeClock
@@ -85,6 +88,11 @@ BY_HAND: dict[str, tuple[str, str]] = {
     "a changed signature": ("UPDATE revisions SET change = replace(change, 'cold', 'warm')", "a change does not match"),
     "a changed clock": ("UPDATE clock SET ahead = ahead + 1", "its clock does not match its checksum"),
     "a present that is older than its past": ("UPDATE revisions SET ended = ended + 1000", "is not older than"),
+    "a tag of another entry": ("UPDATE tags SET row = row + 1000", "the tags of an entry are not those"),
+    "a changed column beside a tag": (
+        "UPDATE tags SET category = category + 1000",
+        "a tag does not match its entry",
+    ),
     "a changed creation": ("UPDATE entries SET created = 5", "the moment of a creation"),
 }
 
@@ -94,21 +102,53 @@ BY_HAND: dict[str, tuple[str, str]] = {
 def test_what_another_program_did_is_found(opens: Opens, kind: str, what: str) -> None:
     memory = filled(opens(kind))
     statement, expected = BY_HAND[what]
-    backend: Any = memory.backend
-    if kind == "postgresql":
-        with psycopg.connect(backend._address.dsn, autocommit=True) as connection:
-            connection.execute("SET search_path TO jarvis")
-            changed = connection.execute(statement).rowcount
-    else:
-        raw = engine.opened(str(backend.db_path), None)  # with right checksums of pages, so that the store opens
-        raw.execute(statement)
-        changed = raw.changes()
-        raw.close(True)
-    assert changed
+    assert changed_by_hand(memory, kind, statement)
 
     found = memory.store.verify()
 
     assert any(expected in problem for problem in found.problems), found
+
+
+def changed_by_hand(memory: MemoryModule, kind: str, statement: str) -> int:
+    """Run a statement as another program; return how many rows it changed."""
+    backend: Any = memory.backend
+    if kind == "postgresql":
+        with psycopg.connect(backend._address.dsn, autocommit=True) as connection:
+            connection.execute("SET search_path TO jarvis")
+            return connection.execute(statement).rowcount
+    raw = engine.opened(str(backend.db_path), None)  # with right checksums of pages, so that the store opens
+    raw.execute(statement)
+    changed = raw.changes()
+    raw.close(True)
+    return changed
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("many", [50_000, 2])
+def test_adding_side_tables_up_finds_what_comparing_them_row_by_row_finds(
+    opens: Opens, kind: str, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "_MANY", many)  # names that are known at once
+    clock = FakeClock(START)
+    memory = MemoryModule(opens(kind).backend, clock=clock)
+    generated(memory, clock, 100)
+    by_hand = (
+        "UPDATE {} SET category = category + 1000 WHERE row IN (SELECT max(row) FROM {})",
+        "DELETE FROM {} WHERE tag IN (SELECT min(tag) FROM {})",
+        "UPDATE {} SET row = row + 100000 WHERE tag IN (SELECT min(tag) FROM {})",
+    )
+    statements = ("", *(text.replace("{}", table) for table in ("tags", "past_tags") for text in by_hand))
+    for statement in statements:
+        assert not statement or changed_by_hand(memory, kind, statement)
+        short = memory.store.verify()
+        with monkeypatch.context() as patch:
+            patch.setattr(Tags, "summed", SideTable.summed)
+            assert memory.store.verify() == short
+            assert bool(short.problems) is bool(statement)
+        if not statement:
+            with monkeypatch.context() as patch:
+                patch.setattr(Tags, "stored", lambda *_, **__: pytest.fail("the sums of a sound store are equal"))
+                memory.store.verify()
 
 
 def test_a_trigger_of_another_program_is_found(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from jarvis._sql import indexing, searching
 from jarvis._sql.session import Session
 from jarvis.conformance.fixtures import an_entry
-from jarvis.conformance.searching import check, entries
+from jarvis.conformance.words import check, entries
 from jarvis.errors import InvalidSettingError, UnsupportedError
 from jarvis.keys import KeyFile
 from jarvis.model.options import TEXT_INDEXES

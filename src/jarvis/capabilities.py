@@ -284,7 +284,7 @@ class BacksUp(Protocol):
     def back_up(self, directory: Path, progress: Progress | None = None) -> Path:
         """Write the store into `directory`, and create that if it is absent; return the path of the copy.
 
-        `progress` is called with (done, total) now and then, while the copy is read again.
+        `progress` is called with (done, total) now and then.
 
         Raises:
             StoreAccessError: the directory already has such a file.
@@ -635,9 +635,9 @@ class Salvages(Protocol):
 
     >>> import tempfile; from pathlib import Path; from jarvis.json_backend import JSONBackend
     >>> path = Path(tempfile.mkdtemp()) / "memory.json"
-    >>> _ = path.write_text("no store at all")
+    >>> JSONBackend(path).bootstrap()
     >>> JSONBackend(path).salvage()
-    Salvaged(memories=[], lost=[])
+    Salvaged(total=0, memories=[], lost=[])
     """
 
     def salvage(self) -> Salvaged:
@@ -645,6 +645,7 @@ class Salvages(Protocol):
 
         Raises:
             StoreMissingError: there is no file.
+            CorruptStoreError: it is no store, or nothing is left of one.
             KeyUnavailableError, WrongKeyError: it is encrypted, and no key opens it.
         """
 

@@ -112,6 +112,27 @@ class ConflictError(JarvisError, RuntimeError):
         return f"the memory {now}, the change was meant for version {self.expected}; read it again and retry"
 
 
+class AmbiguousError(JarvisError, LookupError):
+    """A text is to name one memory, but none has it, or several have. Nothing was changed.
+
+    Attributes:
+        candidates: the ids of the memories that have the text, or of those that come near; at most 5.
+        count: how many have it.
+    """
+
+    def __init__(self, candidates: list[str], count: int) -> None:
+        super().__init__(candidates, count)
+        self.candidates = candidates
+        self.count = count
+
+    def __str__(self) -> str:
+        ids = ", ".join(self.candidates)
+        if self.count:
+            return f"{self.count} memories have this text, nothing was changed; give the id of one of them: {ids}"
+        near = f"; these come near, give the id of one of them: {ids}" if ids else ""
+        return f"no memory has this text, nothing was changed{near}"
+
+
 class RevisionNotFoundError(JarvisError, LookupError):
     """No such version of the memory is known; the message lists those that are."""
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from jarvis.async_memory import AsyncMemoryModule
 from jarvis.container import Container
-from jarvis.errors import InvalidSettingError
 from jarvis.model.options import KeySources, checked
 from jarvis.model.recompression import Progress
 from jarvis.model.salvaged import RepairReport
+from jarvis.model.store_options import StoreOptions
 from jarvis.model.transfers import MigrationReport
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services import migrating
 from jarvis.services.backups import generations
+from jarvis.services.places import backend_at, no_place
 
-__all__ = ["migrate", "repair", "restore_backup"]
+__all__ = ["migrate", "migrate_async", "repair", "repair_async", "restore_backup", "restore_backup_async"]
 
-Place = MemoryModule | str | Path
-"""A memory; or the URL of a store on a server, the directory of a store, or a YAML file of settings."""
+Place = MemoryModule | AsyncMemoryModule | str | Path
+"""A memory; or the URL of a store on a server, the directory or the file of a store, or a YAML file of settings."""
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 def migrate(
@@ -38,7 +44,7 @@ def migrate(
     the same stores, and it goes on where it was. Cursors of the source's feed do not work with the target.
 
     Args:
-        source: a `MemoryModule` on the store, or a place where one is opened: see `Place`.
+        source: a `MemoryModule` or `AsyncMemoryModule` on the store, or a place where one is opened: see `Place`.
         target: the same, of a store that is absent or empty.
         plain_text: copy an encrypted store into one that is not.
         progress: is called with (done, total) now and then.
@@ -65,9 +71,9 @@ def migrate(
     >>> readable.get_user_preferences()
     {'theme': {'mode': 'dark'}}
     """
-    with _opened(source, create=False) as one, _opened(target, create=True) as other:
+    with _opened("source", source) as one, _opened("target", target) as other:
         told = checked("progress", progress)
-        if (isinstance(target, MemoryModule) or _is_settings(target)) and migrating.is_encrypted(one.backend):
+        if (not isinstance(target, (str, Path)) or _is_settings(target)) and migrating.is_encrypted(one.backend):
             other.bootstrap()  # an absent one that is to be encrypted has no keys yet
         return migrating.migrate(one.backend, other.backend, plain_text=plain_text is True, progress=told)
 
@@ -81,7 +87,8 @@ def restore_backup(
     is a new one for whoever follows its changes: an earlier cursor is an error there, because changes are missing.
 
     Args:
-        path: the directory of a backup that `store.back_up` made, or the one above its generations: then the newest.
+        path: of a backup that `store.back_up` made, or its directory; or the directory above its generations: then the
+            newest is taken.
         into: the directory of the store; it must hold none. To go back, move the damaged store away before.
         keys: key sources of an encrypted backup, besides those that its file of keys names.
         progress: is called with (done, total) now and then.
@@ -89,7 +96,7 @@ def restore_backup(
     Raises:
         StoreMissingError: there is no backup.
         CorruptStoreError: the backup is damaged.
-        StoreAccessError: there is a store, or a part of one, in `into`.
+        StoreAccessError: there is a store, or a part of one, in `into`; or there are several at `path`.
         KeyUnavailableError, WrongKeyError: the backup is encrypted, and no key opens it.
 
     >>> import tempfile
@@ -108,7 +115,7 @@ def restore_backup(
     newest = generations(directory)
     if newest:
         directory /= newest[0]
-    with _in_directory(directory, create=False, read_only=True, keys=keys) as backup:
+    with _at(directory, StoreOptions(create=False, read_only=True, keys=keys)) as backup:
         return backup.store.back_up(into, progress=progress)
 
 
@@ -118,7 +125,7 @@ def repair(
     """Make a new store of all that can be read of the damaged one in a directory: `Store.repair`, without opening it.
 
     Args:
-        path: the directory of the damaged store.
+        path: the directory of the damaged store, or its file.
         to: the directory of the new one: absent or empty.
         keys: key sources of an encrypted store, besides those that its file of keys names.
         progress: is called with (done, total) now and then.
@@ -135,19 +142,37 @@ def repair(
     >>> repair(directory + "/store", directory + "/new").memories
     1
     """
-    return _in_directory(checked("path", path), keys=keys).store.repair(to, progress=progress)
+    return _at(checked("path", path), StoreOptions(create=False, keys=keys)).store.repair(to, progress=progress)
+
+
+def _awaitable(function: Callable[P, Result]) -> Callable[P, Coroutine[Any, Any, Result]]:
+    """Return a function that calls `function` in a thread, with its signature and docstring."""
+
+    @functools.wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    call.__name__ = call.__qualname__ = f"{function.__name__}_async"
+    return call
+
+
+migrate_async = _awaitable(migrate)
+restore_backup_async = _awaitable(restore_backup)
+repair_async = _awaitable(repair)
 
 
 @contextlib.contextmanager
-def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
-    """Lend the memory at a place, and close it at the end if it was opened for this."""
+def _opened(argument: str, place: Place) -> Iterator[MemoryModule]:
+    """Lend the memory at a place, and close it at the end if it was opened for this; only a target is created."""
     if isinstance(place, MemoryModule):
         yield place
         return
+    if isinstance(place, AsyncMemoryModule):
+        yield MemoryModule(place.backend)
+        return
     if not isinstance(place, (str, Path)):
-        kind = type(place).__name__
-        raise InvalidSettingError(f"takes a MemoryModule, the directory of a store, or a URL, not {kind}")
-    text = str(place)
+        raise no_place(argument, place)
+    text, create = str(place), argument == "target"
     if _is_settings(place):
         container = Container()
         try:
@@ -157,7 +182,9 @@ def _opened(place: Place, *, create: bool) -> Iterator[MemoryModule]:
         return
     at_url = "://" in text
     with (
-        MemoryModule(text, create=create) if at_url else _in_directory(checked("path", place), create=create) as memory
+        MemoryModule(text, create=create)
+        if at_url
+        else _at(checked("path", place), StoreOptions(create=create)) as memory
     ):
         yield memory
 
@@ -166,7 +193,5 @@ def _is_settings(place: str | Path) -> bool:
     return str(place).endswith((".yaml", ".yml"))
 
 
-def _in_directory(directory: Path, **options: Any) -> MemoryModule:
-    """Return a memory on the store in a directory; on a SQLite store if none is there."""
-    has_json = os.path.exists(directory / "memory.json") and not os.path.exists(directory / "memory.db")
-    return MemoryModule(storage_dir=directory, backend_type="json" if has_json else "sqlite", **options)
+def _at(path: Path, options: StoreOptions) -> MemoryModule:
+    return MemoryModule(backend_at(path, options))

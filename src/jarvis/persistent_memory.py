@@ -9,7 +9,7 @@ from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import msgspec
 
@@ -49,13 +49,24 @@ from jarvis.model.explanation import Explanation
 from jarvis.model.identifiers import new_id
 from jarvis.model.listing import Listing, Names
 from jarvis.model.marks import ABSENT, NEVER, Absent
-from jarvis.model.options import Compression, Encryption, KeySources, TextIndex, checked
+from jarvis.model.options import (
+    KEEP,
+    Compression,
+    Encryption,
+    KeySources,
+    OnDuplicate,
+    TextIndex,
+    checked,
+    chosen_duplicate,
+)
 from jarvis.model.place import Order
 from jarvis.model.policies import ARCHIVED, CategoryPolicy, HistoryPolicy, Policies, RetentionRule
 from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
+from jarvis.model.recalled import Recalled
 from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
+from jarvis.model.turn import FACTS, POSITION, SESSION, TEXT, TURNS, key_of_turn
 from jarvis.services import bulk, erasure, expiry, retention, timeline
 from jarvis.services.bounds import Bounds
 from jarvis.services.bulk import ids_of, items_of
@@ -71,6 +82,9 @@ from jarvis.services.unstorable import storable
 from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import StorageBackend
 
+if TYPE_CHECKING:  # searching is imported where it is used: most programs begin without it
+    from jarvis.services.duplicates import Duplicates
+
 __all__ = [
     "ABSENT",
     "NEVER",
@@ -83,6 +97,7 @@ __all__ = [
     "MemoryEntry",
     "MemoryModule",
     "MemoryQuery",
+    "Recalled",
     "RetentionPlan",
     "RetentionRule",
     "Revision",
@@ -343,6 +358,7 @@ class MemoryModule:
         expires_at: datetime | None = None,
         sliding: bool = False,
         if_absent: bool = False,
+        on_duplicate: OnDuplicate = KEEP,
         timestamp: datetime | None = None,
         created_at: datetime | None = None,
         reason: str | None = None,
@@ -357,6 +373,11 @@ class MemoryModule:
         With ``if_absent=True``, if there is a memory of (category, key), nothing is stored, and the id of the one that
         was written last is returned. Atomic, as `upsert_memory` is.
 
+        `on_duplicate` says what happens if memories of the same category and entity say the same already: ``"keep"``
+        stores one more, ``"return_existing"`` stores nothing and returns the id of the newest of them, and
+        ``"supersede"`` deletes them, which `undo` can take back. They say the same if their values are equal; of the
+        field ``text``, case, accents, spaces and punctuation do not count. Atomic, too.
+
         An import gives `timestamp`, which orders lists and is kept as it is, and `created_at` (both: naive means local
         time). Without `created_at` the memory was created at the timestamp, or now if that is earlier. Other changes
         are dated by the clock all the same; as of a moment, the memory is there from this call on.
@@ -364,11 +385,11 @@ class MemoryModule:
         Raises:
             InvalidEntryError: a field cannot be stored exactly, or `created_at` is later than the timestamp or now;
                 nothing was stored.
-            UnsupportedError: `if_absent` is given, and the backend has no transactions.
+            UnsupportedError: `if_absent` or `on_duplicate` is given, and the backend has no transactions.
         """
         author, tags = self._author(module, task_id, reason), tag_list(tags)
         until = self._expiry(ttl, expires_at, sliding)
-        value = self.backend.prepare(value)
+        given, value = value, self.backend.prepare(value)
         create = partial(self._create, category, key, value, entity_type, entity_id, tags, until, author)
         if timestamp is not None or created_at is not None:
             create = partial(create, times=times_of_import(timestamp, created_at, self._now()))
@@ -377,7 +398,34 @@ class MemoryModule:
             check_name("category", category)
             check_name("key", key)
             return self._change(partial(self._create_if_absent, category, key, create))
+        if on_duplicate is not KEEP and (wanted := chosen_duplicate(on_duplicate)) != KEEP:
+            ask(self.backend, Transactional)
+            check_name("category", category)
+            place = (category, given, entity_type, entity_id, author)
+            return self._change(partial(self._create_unless_known, wanted == "supersede", *place, create))
         return self._change(create)
+
+    def _create_unless_known(
+        self,
+        supersedes: bool,
+        category: str,
+        value: dict[str, Any],
+        entity_type: str,
+        entity_id: str | None,
+        author: Author,
+        create: Callable[[datetime], str],
+        moment: datetime,
+    ) -> str:
+        from jarvis.services.duplicates import equal_to
+
+        with own_code(InvalidEntryError, "value"):
+            known = equal_to(self.backend, category, value, entity_type, entity_id)
+        if known and not supersedes:
+            return known[0].id
+        for entry in known:
+            sign(self.backend, author, "delete")
+            self.backend.discard(entry.id)
+        return create(moment)
 
     def _create_if_absent(self, category: str, key: str, create: Callable[[datetime], str], moment: datetime) -> str:
         entry = self.backend.last_written(category, key)
@@ -1149,6 +1197,305 @@ class MemoryModule:
             ),
             as_of,
         )
+
+    # --- in plain words --------------------------------------------------------------------------
+
+    def remember(
+        self,
+        text: str,
+        *,
+        about: tuple[str, str] | None = None,
+        tags: Collection[str] | None = None,
+        category: str = FACTS,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
+        timestamp: datetime | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> str:
+        """Store a fact in plain words, unless it is known already; return its id.
+
+        The memory has the value ``{"text": text}`` and its first words as key. A fact that is there already, of the
+        same category and about the same entity, is left as it is, and its id is returned: case, accents, spaces and
+        punctuation do not matter.
+
+        Args:
+            text: the fact.
+            about: type and id of what it is about, such as ``("person", "maria")``.
+            tags, category, ttl, expires_at, timestamp: as for `create_memory`.
+            module, task_id, reason: the author, and why.
+
+        Raises:
+            InvalidEntryError: an argument cannot be stored exactly; nothing was stored.
+            UnsupportedError: the backend has no transactions.
+
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule.in_memory()
+        >>> fact = memory.remember("Maria moves to Lisbon in May", about=("person", "maria"))
+        >>> memory.remember("Maria moves to Lisbon, in May.", about=("person", "maria")) == fact
+        True
+        >>> [recalled.entry.value["text"] for recalled in memory.recall("where does Maria move?")]
+        ['Maria moves to Lisbon in May']
+        >>> memory.forget(text="maria moves to lisbon in may")
+        True
+        """
+        from jarvis.services.remembering import checked_text, entity_of, key_of
+
+        text = checked_text(text)
+        entity_type, entity_id = entity_of(about)
+        return self.create_memory(
+            category,
+            key_of(text),
+            {TEXT: text},
+            entity_type,
+            entity_id,
+            tags,
+            module,
+            task_id,
+            ttl=ttl,
+            expires_at=expires_at,
+            timestamp=timestamp,
+            reason=reason,
+            on_duplicate="return_existing",
+        )
+
+    def recall(
+        self,
+        question: str,
+        *,
+        limit: int = 5,
+        min_score: float = 0.0,
+        half_life: timedelta | None = None,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        include_archived: bool = False,
+    ) -> list[Recalled]:
+        """Return the memories that answer a question best, the best first, with their scores and what those consist of.
+
+        The front door of searching: it uses the best that the installation offers. That is `search_text`.
+
+        Args:
+            question: in plain words; see `search_text`.
+            limit: return at most this many.
+            min_score: leave out memories with a lower score, from 0 to 1.
+            half_life: prefer newer memories: the share of recency in the score halves in this time.
+            category, entity_type, entity_id, tags, key, tags_match, since, until, where, keys, key_prefix,
+                category_prefix, include_archived: as for `search_memories`.
+
+        Raises:
+            InvalidQueryError: an argument is invalid; the message says what it takes.
+        """
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+            exclude_tags=self._hidden(include_archived, tags),
+        )
+        return self._searched(question, query, limit, min_score, half_life)
+
+    def search_text(
+        self,
+        question: str,
+        *,
+        limit: int = 10,
+        min_score: float = 0.0,
+        explain: bool = False,
+        category: str | None = None,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        key: str | None = None,
+        tags_match: Literal["any", "all"] = "any",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Mapping[Any, Any] | None = None,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        category_prefix: str | None = None,
+        include_archived: bool = False,
+    ) -> list[Recalled]:
+        """Return the memories that share words with a question, the best first.
+
+        Key, tags, entity, and all texts and whole numbers in the value are searched, and the months and days of
+        timestamps. Words match in all their forms (``moves``, ``moving``), without regard to case and accents. A
+        ``"phrase in quotes"`` must be there as it is, ``begin*`` finds all words that begin so, and what has a
+        ``-word`` is left out. Any text is a valid question. A word that no memory has finds those spelt nearly so.
+
+        Args:
+            question: what to look for.
+            limit: return at most this many.
+            min_score: leave out memories with a lower score, from 0 to 1.
+            explain: also return what each score consists of, as `Recalled.parts`.
+            category, entity_type, entity_id, tags, key, tags_match, since, until, where, keys, key_prefix,
+                category_prefix, include_archived: as for `search_memories`.
+
+        Raises:
+            InvalidQueryError: an argument is invalid; the message says what it takes.
+        """
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            key=key,
+            tags_match=tags_match,
+            since=since,
+            until=until,
+            where=where,
+            keys=keys,
+            key_prefix=key_prefix,
+            category_prefix=category_prefix,
+            exclude_tags=self._hidden(include_archived, tags),
+        )
+        answer = self._searched(question, query, limit, min_score, None)
+        return answer if is_on("explain", explain) else [recalled._replace(parts={}) for recalled in answer]
+
+    def forget(
+        self,
+        id: str | None = None,  # noqa: A002  the word that users have
+        *,
+        text: str | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Delete the memory with an id, or the one that has a text; return whether there was one.
+
+        It stays in the history: `undo` brings it back. `erase_memory` leaves no trace.
+
+        Raises:
+            AmbiguousError: no memory has the text, or several have; nothing was deleted, the error has their ids.
+            InvalidQueryError: neither id nor text is given, or both are.
+        """
+        if (id is None) == (text is None):
+            raise InvalidQueryError("forget: takes an id or a text")
+        if id is not None:
+            return self.delete_memory(id, module=module, task_id=task_id, reason=reason)
+        from jarvis.services.remembering import meant
+
+        text = asked_text("text", text)
+        author = self._author(module, task_id, reason)
+
+        def forget(_: datetime) -> bool:
+            memory_id = meant(self.backend, text)
+            sign(self.backend, author, "delete")
+            return self.backend.discard(memory_id)
+
+        return self._change(forget)
+
+    def record_turn(
+        self,
+        session_id: str,
+        speaker: str,
+        text: str,
+        timestamp: datetime | None = None,
+        *,
+        details: Mapping[str, Any] | None = None,
+        tags: Collection[str] | None = None,
+        ttl: Lifetime | None = None,
+        expires_at: datetime | None = None,
+        module: str | None = None,
+        task_id: str | None = None,
+    ) -> str:
+        """Store what somebody said as the next turn of a conversation; return its id.
+
+        A turn is a memory of the category ``turns`` about the entity ``("session", session_id)``. Its value has
+        ``text``, ``speaker`` and ``position``, counted from 1. `recall` looks at the turns before and after it, too.
+
+        Args:
+            session_id: names the conversation.
+            speaker: who said it.
+            text: what was said.
+            timestamp: when it was said; None means now, naive local time.
+            details: more fields of the value.
+            tags, ttl, expires_at: as for `create_memory`.
+            module, task_id: the author of the memory.
+
+        Raises:
+            InvalidEntryError: an argument cannot be stored exactly; nothing was stored.
+        """
+        from jarvis.services.turns import next_position, value_of
+
+        author, tags = self._author(module, task_id), tag_list(tags)
+        until = self._expiry(ttl, expires_at, sliding=False)
+        value = value_of(speaker, text, details)
+        check_name("session_id", session_id)
+        times = None if timestamp is None else times_of_import(timestamp, None, self._now())
+
+        def record(moment: datetime) -> str:
+            position = next_position(self.backend, session_id)
+            key, placed = key_of_turn(session_id, position), self.backend.prepare({**value, POSITION: position})
+            return self._create(TURNS, key, placed, SESSION, session_id, tags, until, author, moment, times)
+
+        return self._change(record)
+
+    def get_conversation(
+        self, session_id: str, *, limit: int | None = None, include_archived: bool = False
+    ) -> list[MemoryEntry]:
+        """Return the turns of a conversation in their order; with `limit`, the last ones.
+
+        Raises:
+            InvalidQueryError: an argument is invalid.
+        """
+        from jarvis.services.turns import turns_of
+
+        session_id = asked_name("session_id", session_id)
+        limit = None if limit is None else asked_limit(limit)
+        return turns_of(self.backend, session_id, limit, self._hidden(include_archived))
+
+    def find_duplicates(
+        self,
+        category: str | None = None,
+        *,
+        threshold: float = 0.8,
+        entity_type: str | None = None,
+        entity_id: str | Absent | None = None,
+        tags: Collection[str] | None = None,
+        include_archived: bool = False,
+    ) -> list[Duplicates]:
+        """Return groups of memories of one category with equal or nearly equal texts, the largest groups first.
+
+        All memories that match are read. Nothing is changed.
+
+        Args:
+            threshold: how alike two texts are at least, from 0 to 1: the share of their runs of three words that both
+                have. 1 finds only texts with the same words in the same order.
+            category, entity_type, entity_id, tags, include_archived: as for `search_memories`.
+
+        Raises:
+            InvalidQueryError: an argument is invalid.
+        """
+        from jarvis.services.duplicates import groups
+        from jarvis.services.searching import checked_share
+
+        query = MemoryQuery(
+            category=category,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            tags=tags,
+            exclude_tags=self._hidden(include_archived, tags),
+        )
+        return groups(self.backend.iterate(query), checked_share("threshold", threshold))
 
     # --- changing and deleting -------------------------------------------------------------------
 
@@ -2230,6 +2577,16 @@ class MemoryModule:
         return sweep(
             self.backend, self.retention, self._now(), batch=batch, change=self._change, author=author, is_over=is_over
         )
+
+    def _searched(
+        self, question: str, query: MemoryQuery, limit: int, min_score: float, half_life: timedelta | None
+    ) -> list[Recalled]:
+        from jarvis.services.searching import checked_half_life, checked_share, search
+
+        text, limit = asked_text("question", question), asked_limit(limit)
+        share, half_life = checked_share("min_score", min_score), checked_half_life(half_life)
+        now = None if half_life is None else self._now()
+        return search(self.backend, text, query, limit, min_score=share, half_life=half_life, now=now)
 
     def _hides_archived(self) -> bool:
         for rule in self.retention:  # noqa: SIM110  most have none, and `any` would make a generator

@@ -19,7 +19,7 @@ from jarvis.errors import CorruptStoreError, JarvisError
 from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.portable import PastEntry, PortableEntry, WholeMemory
 from jarvis.model.revision import REMOVALS
-from jarvis.model.salvaged import LostMemory, Salvaged
+from jarvis.model.salvaged import FIRST_LIFE, NO_STORE, LostMemory, Salvaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN = ""  # no namespace has this name
 _NAMED = re.compile(rb'( *)("(?:[^"\\]|\\.)*"): ([{\[])\Z')
+_FORMAT = b'"format"'
 _SECTIONS = (b'"entries"', b'"history"')
 _TOP, _BELOW = 4, 8  # the indents of what the default namespace and the others have
 _ENDS = (b"}", b"},", b"]", b"],")
@@ -64,7 +65,12 @@ def findings(path: str, looked_at: Callable[[], object]) -> Iterator[str]:
 
 
 def salvage(path: str) -> Salvaged:
-    """Return what is left of the store at a path; raise `StoreError` if it cannot be read."""
+    """Return what is left of the store at a path.
+
+    Raises:
+        CorruptStoreError: it is none, or nothing of it is left.
+        StoreError: the file cannot be read.
+    """
     with files.explaining(path, "read"):
         data = files.read_regular(path)
     try:
@@ -93,7 +99,10 @@ def salvage(path: str) -> Salvaged:
         if entry is None and states[-1].ended.operation not in REMOVALS:
             lost.add(LostMemory(*place))
     named = {LostMemory(each.namespace or "?", each.id) for each in lost}
-    return Salvaged([whole for whole in memories if whole.namespace != _UNKNOWN], sorted(named))
+    memories = [whole for whole in memories if whole.namespace != _UNKNOWN]
+    if not memories and not (_SECTIONS[0] in data and _FORMAT in data):
+        raise CorruptStoreError(path, FIRST_LIFE if _SECTIONS[0] in data else NO_STORE)
+    return Salvaged(len(memories), memories, sorted(named))
 
 
 def _checked(namespace: str, label: str | None, text: bytes) -> Stored:

@@ -346,12 +346,16 @@ class SQLBackend(SelectingBackend):
             yield from page
 
     def load(self, several: Sequence[WholeMemory], since: datetime | None) -> None:
+        packs = self._compression
         encoded = [
-            (whole, [(step, encode_entry(step.entry, self._compression)) for step in whole.steps(self._compression)])
+            (whole, [(step, step.stored or encode_entry(step.entry, packs)) for step in whole.steps(packs)])
             for whole in several
         ]
         instant = None if since is None else instant_of(since)
-        self._lender.change(transferring.load, self.namespace, encoded, instant)
+        try:
+            self._lender.change(transferring.load, self.namespace, encoded, instant)
+        finally:
+            encoded.clear()  # the write and its commit keep each other, and this, until the garbage collector runs
 
     # --- SearchesText ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from jarvis.model.entry import MemoryEntry
 from jarvis.model.record import Encoded, decode_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from jarvis._sql.driver import Driver
     from jarvis._sql.names import Names
@@ -131,6 +131,25 @@ class SideTable(ABC):
 
         Its first column is the row of the state, which orders the answer.
         """
+
+    def summed(self, *, is_past: bool) -> str | None:  # noqa: ARG002  for those that have one
+        """Return the statement that reads all rows of present or past states in any order, for `rows_of`.
+
+        None, as here: the rows of each state are compared by `verify`.
+        """
+        return None
+
+    def rows_of(
+        self, place: tuple[int, int, int, int, int], tags: Sequence[int | None], end: End | tuple[()]
+    ) -> Iterable[tuple[int | None, ...]]:
+        """Return the rows of a state that the statement of `summed` reads.
+
+        Args:
+            place: as for `put`.
+            tags: the ids of the names of its tags, each once; None for a name that has no id.
+            end: the end of a past state, empty for a present one.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def verify(

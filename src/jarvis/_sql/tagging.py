@@ -34,6 +34,7 @@ _STORED = f"""
 SELECT row, {_NAME.format("tag")}, {_NAME.format("namespace")}, {_NAME.format("category")},
     {_NAME.format("entity_type")}, instant, {{}} FROM {{}} WHERE {{{{here}}}} ORDER BY row
 """
+_SUMMED = "SELECT tag, namespace, instant, row, category, entity_type{} FROM {} WHERE {{here}}"
 
 
 class Tags(SideTable):
@@ -97,6 +98,16 @@ class Tags(SideTable):
     def stored(self, *, is_past: bool) -> str:
         """Return the statement that reads all tags and the columns of their states beside them."""
         return _STORED.format("ended, made" if is_past else "NULL, NULL", self.tables[is_past].name)
+
+    def summed(self, *, is_past: bool) -> str:
+        """Return the statement that reads all tags with the ids of their names."""
+        return _SUMMED.format(", ended, made" if is_past else "", self.tables[is_past].name)
+
+    def rows_of(
+        self, place: tuple[int, int, int, int, int], tags: Sequence[int | None], end: End | tuple[()]
+    ) -> list[tuple[int | None, ...]]:
+        """Return the rows of the tags of a state."""
+        return [(tag, *place, *end) for tag in tags]
 
     def verify(
         self,

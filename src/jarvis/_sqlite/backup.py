@@ -11,7 +11,6 @@ import apsw
 
 from jarvis._disk import files
 from jarvis._disk.copies import place_for_copy, put_copy
-from jarvis._sql import tables
 from jarvis._sqlite import cipher, engine, schema, verification
 from jarvis._sqlite.replace import touched_rows
 from jarvis.errors import CorruptStoreError, StoreBusyError, StoreError
@@ -24,16 +23,15 @@ if TYPE_CHECKING:
     from jarvis.model.recompression import Progress
 
 _MANY_TRIES = 20
-_STEP = 2_000
-_COUNT = "SELECT count(*) FROM {}"
+_PAGES_AT_ONCE = 4_000
 
 
 def back_up(database: Database, directory: Path, progress: Progress | None) -> Path:
     """Write the present state of the store to a file of the same name in a directory; return its path.
 
     Readers and writers continue. The copy is encrypted like the store and gets its file of keys. Before it gets its
-    name it is read again and verified as a whole, O(store). Meanwhile other writers of a store at that path wait.
-    `progress` is called with (states that were verified, all states).
+    name every page of it is read again, see `_check`. Meanwhile other writers of a store at that path wait.
+    `progress` is called with (pages that were copied, all pages).
 
     Raises:
         StoreAccessError: the directory already has such a file.
@@ -87,25 +85,18 @@ def _key_of(database: Database, session: Lease) -> tuple[DataKey | None, Envelop
     return keys if database.file.identity() == session.identity else None
 
 
-def _verify(database: Database, temporary: str, key: DataKey | None, progress: Progress | None) -> None:
-    """Read the copy from the disk and verify all of it."""
-    done = total = 0
+def _check(database: Database, temporary: str, key: DataKey | None, *, whole: bool) -> None:
+    """Read all pages of the copy again, and compare its tables and indexes with each other; with `whole` all content.
 
-    def looked_at() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None and (done % _STEP == 0 or done == total):
-            progress(done, total)
-
+    Pages that were read with their checksums have the content that this library wrote.
+    """
     try:
         written = engine.connect_read_only(
             temporary, key=key, immutable=True, checksums=True, busy_timeout_seconds=0, views=lambda _: ""
         )
         try:
-            has_past = schema.read_mark(written)[1] >= tables.FIRST_WITH_PAST
-            for table in ("entries", "revisions") if has_past else ("entries",):
-                total += int(str(written.execute(_COUNT.format(table)).fetchall()[0][0]))
-            verification.verify(written, database.path, encrypted=key is not None, looked_at=looked_at)
+            check = verification.verify if whole else verification.check_structure
+            check(written, database.path, encrypted=key is not None)
         finally:
             written.close()
     except apsw.Error as error:
@@ -121,6 +112,7 @@ def _copied(database: Database, temporary: str, keys: str, progress: Progress | 
         if own_keys is None:
             return False
         key, envelope = own_keys
+        is_unsealed = database.file.is_unsealed
         with contextlib.suppress(FileNotFoundError):  # of the previous try
             files.system.unlink(temporary)
         os.close(files.create(temporary))
@@ -133,8 +125,12 @@ def _copied(database: Database, temporary: str, keys: str, progress: Progress | 
                     # that page last, and others earlier, when its cache of 2 MB is full.
                     copy.reserve_bytes(reserve=engine.RESERVED_BYTES)
                     copy.execute("CREATE TABLE first (page); DROP TABLE first").fetchall()
-                with copy.backup("main", session.raw, "main") as backup:
-                    backup.step(-1)
+                with session.standing_still(), copy.backup("main", session.raw, "main") as backup:
+                    while not backup.step(_PAGES_AT_ONCE):
+                        if progress is not None:
+                            progress(backup.page_count - backup.remaining, backup.page_count)
+                    if progress is not None:
+                        progress(backup.page_count, backup.page_count)
                 for sql in touched_rows.ending(touched_rows.of(copy)):  # the move is not the copy's
                     copy.execute(sql).fetchall()
                 schema.mark_copied(copy)
@@ -148,7 +144,7 @@ def _copied(database: Database, temporary: str, keys: str, progress: Progress | 
             raise engine.translated(temporary, error, "write the backup") from error
         if database.pool.is_disturbed(session):
             return False
-        _verify(database, temporary, key, progress)
+        _check(database, temporary, key, whole=is_unsealed)
         files.sync_file(temporary)
     if key is not None:
         from jarvis.encryption.envelope import with_only

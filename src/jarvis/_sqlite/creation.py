@@ -21,7 +21,7 @@ def tell(connection: apsw.Connection) -> None:
     def created(*state: Any) -> int | None:
         body, instant = state
         try:
-            return creation_of(decode_body(body), instant)
+            return creation_of(decode_body(body).provenance, instant)
         except ValueError:  # damage, which is found when the entry is read
             return None
 

@@ -1,15 +1,16 @@
 """Reads what is left of a damaged store: every page for itself, and each row only if it matches its checksum.
 
 SQLite gives up at the first damaged page that a statement needs. Rows of the tables `entries` and `revisions` have
-checksums of all their content, so they can be trusted wherever they are found
-(https://sqlite.org/fileformat2.html#b_tree_pages). Deleted rows are not found: SQLite overwrites them with zeros here.
-Nothing is written, and no lock is taken.
+checksums of all their content, so they can be trusted wherever they are found. Deleted rows are not found: SQLite
+overwrites them with zeros here. Memory holds where each row is, and not the row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import struct
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,35 +18,34 @@ import msgspec
 
 from jarvis._disk import files
 from jarvis._sql.tables import change_checksum, row_checksum
-from jarvis._sqlite import cipher, engine, verification
-from jarvis.model.portable import Ending, PastEntry, PortableEntry, WholeMemory, fields_of, text_at
+from jarvis._sqlite import cipher, schema
+from jarvis._sqlite.cells import Cells, DamagedError, Pages, Record
+from jarvis.errors import CorruptStoreError
+from jarvis.model.portable import Ending, PastEntry, SoundEntry, WholeMemory, fields_of, text_at
 from jarvis.model.revision import REMOVALS, Signature
-from jarvis.model.salvaged import LostMemory, Salvaged
+from jarvis.model.salvaged import FIRST_LIFE, NO_STORE, LostMemory, Salvaged
 
 if TYPE_CHECKING:
-    from jarvis._sqlite.vault import Vault
-    from jarvis.encryption.data_key import DataKey
+    from collections.abc import Iterator, Sequence
 
-_LEAF, _INDEX_LEAF, _INDEX_INNER = 0x0D, 0x0A, 0x02
-_FIRST_PAGE_HEADER = 100
-_MOST_CELLS, _ENOUGH = 20_000, 3
+    from jarvis._sqlite.vault import Vault
+
+_ENOUGH = 3
+_MARK = slice(68, 72)  # https://sqlite.org/fileformat2.html#application_id
+_FIRST_LIFE_TABLE = b"CREATE TABLE memories"
 _ENTRY_COLUMNS, _REVISION_COLUMNS = 14, 18
-_INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes by serial type
-_FLOAT, _RESERVED = 7, (10, 11)
-_CONSTANTS: dict[int, int | None] = {0: None, 8: 0, 9: 1}
+_CELL_BITS, _PAGE_BITS, _ROW_BITS = 16, 32, 64
 _decode_change = msgspec.json.Decoder(Signature).decode
 
-Row = tuple[Any, ...]
-
-
-class _DamagedError(Exception):
-    """A cell cannot be read."""
+Place = tuple[str, str]
+"""Namespace and id."""
 
 
 def salvage(path: str, vault: Vault) -> Salvaged:
     """Return what is left of the store at a path.
 
     Raises:
+        CorruptStoreError: it is none, or nothing of it is left.
         StoreError: the file cannot be read.
         KeyUnavailableError, WrongKeyError: it is encrypted, and no key opens it.
     """
@@ -56,90 +56,156 @@ def salvage(path: str, vault: Vault) -> Salvaged:
     if envelope is not None:
         number = envelope.key_with(beginning)
         key = vault.opener.open(envelope, envelope.newest if number is None else number)
-    return _Rows(_Pages(path, key)).found()
-
-
-class _Pages:
-    """The pages of a store, those in its log included, decrypted, each without its checksum."""
-
-    def __init__(self, path: str, key: DataKey | None) -> None:
-        self._key = key
-        self._size = cipher.PLAIN_PAGE_BYTES if key is None else cipher.PAGE_BYTES
-        self.usable = self._size - (engine.RESERVED_BYTES if key is None else cipher.RESERVED_BYTES)
-        self._file = files.open_regular(path, os.O_RDONLY)
-        self._logged: dict[int, bytes] = {}
-        for frame in verification.frames(path):
-            number = int.from_bytes(frame[:4])
-            self._logged[number] = frame[-self._size :]
-        self.count = max(os.fstat(self._file).st_size // self._size, *self._logged, 0)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
-
-    def page(self, number: int) -> bytes:
-        """Return the content of a page; raise `_DamagedError` if there is none."""
-        if not 0 < number <= self.count:
-            raise _DamagedError
-        data = self._logged.get(number) or os.pread(self._file, self._size, (number - 1) * self._size)
-        if len(data) < self._size:
-            raise _DamagedError
-        if self._key is not None:
-            data = cipher.decrypted(data, self._key, is_first=number == 1)
-        return data[: self.usable]
+    rows = _Rows(Pages(path, key))
+    found = rows.found()
+    problem = rows.problem()
+    if problem is not None:
+        raise CorruptStoreError(path, problem)
+    return found
 
 
 class _Rows:
     """The rows on the pages of a store that are what they were."""
 
-    def __init__(self, pages: _Pages) -> None:
-        self._pages = pages
+    def __init__(self, pages: Pages) -> None:
+        self._pages, self._cells = pages, Cells(pages)
         self._names: defaultdict[int, set[str]] = defaultdict(set)
-        self._entries: list[tuple[int, Row]] = []
-        self._revisions: list[tuple[int, Row]] = []
-        self._known: set[tuple[int, str, int]] = set()  # namespace, id and number, as an index names them
+        self._entries: list[int] = []  # namespace, row, page and place there, in one number
+        self._twice: set[int] = set()  # hashes of the namespaces and ids that have two rows
+        self._past: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)  # of namespace and id, as `_entries`
+        self._indexes: list[int] = []  # the pages that have keys of ids
+        self._rows: dict[int, int] = {}  # the row of each sound entry by the hash of its place
+        self._sound: set[int] = set()
+        self._lost: set[LostMemory] = set()
 
     def found(self) -> Salvaged:
         """Read all pages, and return what they have."""
+        with self._pages:
+            self._read_all()
+        self._entries.sort()
+        lost: list[LostMemory] = []
+        return Salvaged(len(self._entries), self._memories(lost), lost)
+
+    def problem(self) -> str | None:
+        """Return why nothing can be taken; None if a page has a row of a store, or the first one its mark."""
+        if self._entries or self._past:
+            return None
         try:
-            for number in range(1, self._pages.count + 1):
-                self._read(number)
-        finally:
-            self._pages.close()
-        present: dict[tuple[str, str], tuple[int, PortableEntry]] = {}
-        past: defaultdict[tuple[str, str], list[tuple[int, PastEntry]]] = defaultdict(list)
-        sound: set[int] = set()
-        for row, values in self._entries:
-            place, fields = self._state(row, values[1:])
-            if fields is not None and row > present.get(place, (0, None))[0]:
-                present[place] = row, PortableEntry(*fields)
-                sound.add(row)
-        for ended, values in self._revisions:
-            place, fields = self._state(values[4], values[5:])
-            ending = _ending(ended, *values[1:4])
-            if fields is not None and ending is not None:
-                past[place].append((ended, PastEntry(*fields, ended=ending)))
-                sound.add(ended)
-        memories, lost = [], self._lost(present, sound)
-        for place in sorted({*present, *past}, key=lambda each: (each[0], present.get(each, (0, None))[0])):
-            row, entry = present.get(place, (0, None))
-            states = [state for ended, state in sorted(past[place], key=lambda each: each[0])]
-            memories.append(WholeMemory(*place, entry, states))
-            if entry is None and states[-1].ended.operation not in REMOVALS:
-                lost.add(LostMemory(*place))
-        return Salvaged(memories, sorted(lost))
+            with self._pages:
+                first = self._pages.page(1)
+        except DamagedError:
+            return NO_STORE
+        if first[_MARK] == schema.APPLICATION_ID.to_bytes(4):
+            return None
+        return FIRST_LIFE if _FIRST_LIFE_TABLE in first else NO_STORE
 
-    def _lost(self, present: dict[tuple[str, str], tuple[int, PortableEntry]], sound: set[int]) -> set[LostMemory]:
-        lost = set()
-        for namespace, entry_id, number in self._known:
-            if number in sound:
-                continue
-            for name in self._names[namespace] or {"?"}:
-                if present.get((name, entry_id), (0, None))[0] < number:
-                    lost.add(LostMemory(name, entry_id))
-        return lost
+    def _read_all(self) -> None:
+        """Find the rows and the names on all pages.
 
-    def _state(self, row: int, values: Row) -> tuple[tuple[str, str], tuple[Any, ...] | None]:
+        A page belongs to one table or index: if its first records are of another index, so are the others.
+        """
+        seen: set[int] = set()
+        for number in range(1, self._pages.count + 1):
+            others = 0
+            for record in self._cells.on(number):
+                kind = record.kind
+                if kind == "entry":
+                    place = record.place()
+                    if place[0] >= 0:
+                        self._entries.append(_code(place[0], record.row, number, record.at))
+                        known = hash(place)
+                        (self._twice if known in seen else seen).add(known)
+                elif kind == "revision":
+                    self._past[record.place()].append(_code(0, record.row, number, record.at))
+                elif kind in ("name", "key of a name"):
+                    self._take_name(record)
+                elif not record.row:
+                    if kind and not (self._indexes and self._indexes[-1] == number):
+                        self._indexes.append(number)
+                    others += 1
+                    if others == _ENOUGH:
+                        break
+
+    def _take_name(self, record: Record) -> None:
+        with contextlib.suppress(ValueError, struct.error):
+            one, other = record.values()
+            if record.kind == "name":
+                self._names[record.row].add(other)
+            else:
+                self._names[other].add(one)
+
+    def _memories(self, lost: list[LostMemory]) -> Iterator[WholeMemory]:
+        """Yield what is sound, and then fill the list of what is lost."""
+        of_twice: dict[Place, tuple[int, WholeMemory]] = {}
+        left: defaultdict[Place, list[PastEntry]] = defaultdict(list)
+        with self._pages:
+            for code in self._entries:
+                row, values = self._values(code)
+                place, fields = self._state(row, values[1:]) if values else (("", ""), None)
+                if fields is None:
+                    continue
+                self._sound.add(row)
+                self._rows[hash(place)] = row
+                stored = (values[9], values[12], values[7])  # body, packed, instant
+                whole = WholeMemory(*place, SoundEntry(*fields, stored=stored))
+                key = (values[1], place[1].encode())
+                if self._twice and hash(key) in self._twice:
+                    of_twice[place] = values[1], whole  # the newest row comes last
+                else:
+                    yield self._with_past(whole, key, left)
+            for number, whole in of_twice.values():
+                yield self._with_past(whole, (number, whole.id.encode()), left)
+            for key in [*self._past]:
+                self._take_past(key, left)
+            for place, states in left.items():
+                yield WholeMemory(*place, None, states)
+                if states[-1].ended.operation not in REMOVALS:
+                    self._lost.add(LostMemory(*place))
+            self._find_lost()
+        lost.extend(sorted(self._lost))
+
+    def _with_past(
+        self, whole: WholeMemory, key: tuple[int, bytes], left: defaultdict[Place, list[PastEntry]]
+    ) -> WholeMemory:
+        if key in self._past:
+            self._take_past(key, left)
+            whole.past = left.pop((whole.namespace, whole.id), [])
+        return whole
+
+    def _take_past(self, key: tuple[int, bytes], left: defaultdict[Place, list[PastEntry]]) -> None:
+        """Add the sound past states with a number of a namespace and an id to `left`, the oldest first."""
+        for code in sorted(self._past.pop(key)):
+            ended, values = self._values(code)
+            if values:
+                place, fields = self._state(values[4], values[5:])
+                ending = _ending(ended, *values[1:4])
+                if fields is not None and ending is not None:
+                    left[place].append(PastEntry(*fields, ended=ending))
+                    self._sound.add(ended)
+
+    def _find_lost(self) -> None:
+        """Find the ids whose newest row is not there, or not sound, by the index of ids."""
+        for page in self._indexes:
+            for record in self._cells.on(page):
+                if record.kind == "key of an id" and record.number() not in self._sound:
+                    with contextlib.suppress(ValueError, struct.error):
+                        namespace, entry_id, number = record.values()
+                        for name in () if number in self._sound else self._names[namespace] or {"?"}:
+                            if self._rows.get(hash((name, entry_id)), 0) < number:
+                                self._lost.add(LostMemory(name, entry_id))
+
+    def _values(self, code: int) -> tuple[int, tuple[Any, ...]]:
+        """Return the number of a row, and its values with those of columns that its version lacked; none if damaged."""
+        at, page, row = code & _mask(_CELL_BITS), code >> _CELL_BITS, code >> _CELL_BITS + _PAGE_BITS
+        try:
+            record = self._cells.at(page & _mask(_PAGE_BITS), at)
+            columns = _ENTRY_COLUMNS if record.kind == "entry" else _REVISION_COLUMNS
+            values = record.values()
+        except (DamagedError, ValueError, struct.error):
+            values, columns = (), 0
+        return row & _mask(_ROW_BITS), values + (None,) * (columns - len(values))
+
+    def _state(self, row: int, values: Sequence[Any]) -> tuple[Place, tuple[Any, ...] | None]:
         """Return namespace and id of a state, and its fields, None if they are not what was stored."""
         (
             namespace,
@@ -155,8 +221,6 @@ class _Rows:
             expires,
             packed,
         ) = values[:12]
-        if not isinstance(body, str) or not isinstance(packed, bytes | None):  # damage changes types as well
-            return ("", entry_id), None
         names = (self._names[number] for number in (namespace, category, entity_type))
         for in_namespace, in_category, of_type in itertools.product(*names):
             end = (version,) if expires is None else (version, expires)
@@ -170,83 +234,13 @@ class _Rows:
                     break
         return ("", entry_id), None
 
-    def _read(self, number: int) -> None:
-        """Read the cells of a page that may be rows of a table or of the indexes of names and ids.
 
-        A page belongs to one table or index: if its first cells are of another index, so are the others.
-        """
-        try:
-            page = self._pages.page(number)
-        except _DamagedError:
-            return
-        start = _FIRST_PAGE_HEADER if number == 1 else 0
-        kind = page[start]
-        if kind not in (_LEAF, _INDEX_LEAF, _INDEX_INNER):
-            return
-        head, others = start + (12 if kind == _INDEX_INNER else 8), 0
-        for cell in range(min(int.from_bytes(page[start + 3 : start + 5]), _MOST_CELLS)):
-            at = int.from_bytes(page[head + 2 * cell : head + 2 * cell + 2])
-            try:
-                if kind == _LEAF:
-                    self._take_row(*self._record(page, at, is_table=True))
-                elif not self._take_key(self._record(page, at + (4 if kind == _INDEX_INNER else 0), is_table=False)[1]):
-                    others += 1
-                    if others == _ENOUGH:
-                        return
-            except (_DamagedError, IndexError, UnicodeDecodeError):
-                continue
+def _code(namespace: int, row: int, page: int, at: int) -> int:
+    return ((namespace << _ROW_BITS | row) << _PAGE_BITS | page) << _CELL_BITS | at
 
-    def _take_row(self, row: int, values: list[Any]) -> None:
-        kinds = [type(value) for value in values]
-        if len(values) == 2 and kinds[1] is str:
-            self._names[row].add(values[1])
-        elif kinds[:3] == [type(None), int, str] and 11 <= len(values) <= _ENTRY_COLUMNS:
-            self._entries.append((row, (*values, *[None] * (_ENTRY_COLUMNS - len(values)))))
-        elif kinds[1:5] == [int, str, int, int] and 15 <= len(values) <= _REVISION_COLUMNS:
-            self._revisions.append((row, (*values, *[None] * (_REVISION_COLUMNS - len(values)))))
 
-    def _take_key(self, values: list[Any]) -> bool:
-        kinds = [type(value) for value in values]
-        if kinds == [str, int]:  # the index of names
-            self._names[values[1]].add(values[0])
-        elif kinds == [int, str, int]:  # that of ids
-            self._known.add((values[0], values[1], values[2]))
-        else:
-            return False
-        return True
-
-    def _record(self, page: bytes, at: int, *, is_table: bool) -> tuple[int, list[Any]]:
-        """Return the number of a row, 0 in an index, and its values."""
-        size, at = _varint(page, at)
-        row = 0
-        if is_table:
-            row, at = _varint(page, at)
-        usable = self._pages.usable
-        most = usable - 35 if is_table else (usable - 12) * 64 // 255 - 23
-        if size <= most:
-            payload = page[at : at + size]
-        else:
-            least = (usable - 12) * 32 // 255 - 23
-            local = least + (size - least) % (usable - 4)
-            local = local if local <= most else least
-            payload = page[at : at + local] + self._overflow(page[at + local : at + local + 4], size - local)
-        if len(payload) < size:
-            raise _DamagedError
-        return row, _values(payload)
-
-    def _overflow(self, pointer: bytes, size: int) -> bytes:
-        """Return the rest of a value, which lies on pages of its own."""
-        parts: list[bytes] = []
-        seen = set[bytes]()
-        while size > 0:
-            if pointer in seen:
-                raise _DamagedError
-            seen.add(pointer)
-            page = self._pages.page(int.from_bytes(pointer))
-            parts.append(page[4 : 4 + size])
-            size -= len(parts[-1])
-            pointer = page[:4]
-        return b"".join(parts)
+def _mask(bits: int) -> int:
+    return (1 << bits) - 1
 
 
 def _ending(ended: int, made: int, change: str, checksum: int) -> Ending | None:
@@ -258,39 +252,3 @@ def _ending(ended: int, made: int, change: str, checksum: int) -> Ending | None:
     except ValueError:
         return None
     return Ending(operation, text_at(made), *author)
-
-
-def _values(payload: bytes) -> list[Any]:
-    """Return the values of a record (https://sqlite.org/fileformat2.html#record_format)."""
-    header, at = _varint(payload, 0)
-    body = header
-    values: list[Any] = []
-    while at < header:
-        kind = payload[at]
-        at += 1
-        if kind >= 0x80:
-            kind, at = _varint(payload, at - 1)
-        if kind in _CONSTANTS:
-            values.append(_CONSTANTS[kind])
-            continue
-        size = _INTEGERS[kind] if kind in _INTEGERS else 8 if kind == _FLOAT else (kind - 12) // 2
-        part = payload[body : body + size]
-        if kind in _RESERVED or len(part) < size:
-            raise _DamagedError
-        body += size
-        if kind in _INTEGERS:
-            values.append(int.from_bytes(part, signed=True))
-        else:
-            values.append(part.decode() if kind % 2 and kind != _FLOAT else part)
-    return values
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number of variable length, and where it ends."""
-    value = 0
-    for length in range(8):
-        byte = data[at + length]
-        value = value << 7 | byte & 0x7F
-        if byte < 0x80:
-            return value, at + length + 1
-    return value << 8 | data[at + 8], at + 9

@@ -42,11 +42,11 @@ from jarvis.conformance.module.many import ManyPromises
 from jarvis.conformance.module.policies import PolicyPromises
 from jarvis.conformance.module.renewals import RenewalPromises
 from jarvis.conformance.module.retention import RetentionPromises
+from jarvis.conformance.module.searching import SearchingPromises
 from jarvis.conformance.module.shutdown import ShutdownPromises
 from jarvis.conformance.module.table import TablePromises
 from jarvis.conformance.module.verbs import ModulePromises
 from jarvis.conformance.namespaces import NamespacePromises
-from jarvis.conformance.searching import SearchingPromises
 from jarvis.conformance.sliding import SlidingPromises
 from jarvis.conformance.transactions import SharedCommitPromises, TransactionPromises
 from jarvis.conformance.transferring import TransferPromises
@@ -54,6 +54,7 @@ from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
 from jarvis.conformance.versions import VersionPromises
+from jarvis.conformance.words import WordPromises
 
 __all__ = ["BackendContract", "BackendMachine", "machine"]
 
@@ -78,7 +79,7 @@ class BackendContract(
     CompressionPromises,
     FeedPromises,
     VersionPromises,
-    SearchingPromises,
+    WordPromises,
     ModulePromises,
     CreatingPromises,
     ManyPromises,
@@ -88,6 +89,7 @@ class BackendContract(
     RetentionPromises,
     PolicyPromises,
     ShutdownPromises,
+    SearchingPromises,
     TablePromises,
 ):
     """Tests every promise. A subclass provides the fixture `open_backend`."""

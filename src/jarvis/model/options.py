@@ -14,10 +14,10 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
-from jarvis._calls.arguments import own_code
+from jarvis._calls.arguments import own_code, plain_text
 from jarvis._disk.paths import given_path
 from jarvis.codec.compression import Mode
-from jarvis.errors import InvalidSettingError, kind_of, nearest
+from jarvis.errors import InvalidEntryError, InvalidSettingError, kind_of, nearest
 from jarvis.keys import EnvironmentKey, KeyFile, KeyFunction, KeyringKey, Passphrase, check_text
 from jarvis.keys import KeySource as KeySource  # for those who take options, too
 from jarvis.model.cache_limits import CacheLimits
@@ -44,6 +44,8 @@ ENGLISH: Language = "english"
 NO_INDEX: TextIndex = "off"
 TEXT_INDEXES: tuple[str, ...] = (*get_args(Language), NO_INDEX)
 
+OnDuplicate = Literal["keep", "return_existing", "supersede"]
+KEEP: Literal["keep"] = "keep"
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 _Readers = Mapping[str, Callable[[object], object]]
 Fields = TypeVar("Fields", bound=msgspec.Struct)
@@ -83,6 +85,18 @@ def checked(key: str, value: object, *, base: Path | None = None) -> Any:
             return _CHECKS[key](value)
         except _UnfitError as unfit:
             raise InvalidSettingError(f"{key} {unfit}") from None
+
+
+def chosen_duplicate(on_duplicate: object) -> str:
+    """Return what is to happen to a new memory that says the same as another one.
+
+    Raises:
+        InvalidEntryError: it is none of `OnDuplicate`.
+    """
+    name, names = plain_text(on_duplicate), get_args(OnDuplicate)
+    if name is None or name not in names:
+        raise InvalidEntryError("on_duplicate", f"takes one of {', '.join(names)}")
+    return name
 
 
 class Pairs:

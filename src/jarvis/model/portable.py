@@ -7,7 +7,7 @@ changes itself: the order of the memories tells which was changed last.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -18,10 +18,22 @@ from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.codec.nesting import decoder_of
 from jarvis.errors import InvalidEntryError
 from jarvis.model.entry import MemoryEntry, check_expiry
-from jarvis.model.record import LastingBody, Lifetime, encode_body, is_named, make_entry, may_hold_typed_forms
+from jarvis.model.record import (
+    Encoded,
+    LastingBody,
+    Lifetime,
+    check_stored,
+    creation_of,
+    encode_body,
+    is_named,
+    is_renewed,
+    make_entry,
+    may_hold_typed_forms,
+)
 from jarvis.model.revision import Operation, Signature
 
 _UTC = "+00:00"
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
 _decode_value = decoder_of(dict[str, Any])
 _encode = msgspec.json.Encoder().encode
 _Version = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
@@ -70,6 +82,10 @@ class PortableEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tr
         entry.value = Prepared(json, compress(json, compression))
         return entry
 
+    def last_step(self, entry_id: str, compression: Mode, *, renews: bool) -> Step:
+        """Return the present state as a `Step`; raise as `prepared`."""
+        return Step(self.prepared(entry_id, compression), renews, None, None)
+
     def _made(self, entry_id: str, value: dict[str, Any]) -> MemoryEntry:
         life = 0 if self.ttl_microseconds is None else Lifetime(self.ttl_microseconds, self.sliding)
         expires = self.expires
@@ -85,6 +101,38 @@ class PortableEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tr
             None if expires is None else datetime_of(expires),
             plain=not may_hold_typed_forms(bytes(self.value)),
         )
+
+
+class SoundEntry(PortableEntry, kw_only=True):
+    """A present state that is stored elsewhere as it was here, without a look at its value: its checksum was right.
+
+    Attributes:
+        stored: its body and its compressed value as they were stored, and the instant of its timestamp.
+    """
+
+    stored: tuple[bytes, bytes | None, int]
+
+    def last_step(self, entry_id: str, compression: Mode, *, renews: bool) -> Step:
+        """Return the state as a `Step` with its stored form, if that is the form of today."""
+        body, packed, instant = self.stored
+        if is_named(body) or is_renewed(body[-9:].decode(errors="replace")):
+            return super().last_step(entry_id, compression, renews=renews)
+        author, until = self.provenance, self.expires
+        created = None if author.get("created_at") == self.timestamp else creation_of(author, instant)
+        entry = MemoryEntry(
+            entry_id,
+            self.category,
+            self.key,
+            {},
+            self.tags,
+            self.entity_type,
+            self.entity_id,
+            _NO_TIME,
+            author,
+            self.version,
+            expires_at=None if until is None else datetime_of(until),
+        )
+        return Step(entry, renews, None, None, Encoded(body, packed, instant, created))
 
 
 class Ending(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -142,16 +190,18 @@ class Step(NamedTuple):
     """One state of a memory, read and checked.
 
     Attributes:
-        entry: the state; its value is a `jarvis.codec.Prepared`.
+        entry: the state; its value is a `jarvis.codec.Prepared`, or not there if it has `stored`.
         renews: it renewed the one before.
         made: the instant of the change that ended it, None for the present state.
         signature: who made that change, how and why.
+        stored: the state as it is to be stored, if that need not be made of the entry.
     """
 
     entry: MemoryEntry
     renews: bool
     made: int | None
     signature: Signature | None
+    stored: Encoded | None = None
 
 
 class WholeMemory(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -185,7 +235,7 @@ class WholeMemory(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
                 steps.append(Step(state.prepared(self.id, compression), renews, ended, signature))
                 renews = signature.operation == "renew"
             if self.entry is not None:
-                steps.append(Step(self.entry.prepared(self.id, compression), renews, None, None))
+                steps.append(self.entry.last_step(self.id, compression, renews=renews))
         except InvalidEntryError:
             raise
         except (ValueError, OverflowError) as error:
@@ -234,11 +284,24 @@ class _RawNamedBody(msgspec.Struct):
 _decode_raw = decoder_of(_RawBody)
 _decode_raw_named = decoder_of(_RawNamedBody)
 
+
+def check_form(body: bytes | str, packed: bytes | None) -> LastingBody | _RawBody:
+    """Return the body of a stored entry whose JSON is well-formed; raise ValueError if not. Its value may be raw."""
+    if packed is not None or is_named(body):
+        return check_stored(body, packed)
+    raw = _decode_raw(body)
+    if bytes(raw.value)[:1] != b"{":
+        raise ValueError("it has no value")
+    return raw
+
+
 Names = tuple[str, str, str, str | None]
 """Category, key, entity type and entity id."""
 
 
-def fields_of(names: Names, version: int, expires: int | None, body: str, packed: bytes | None) -> tuple[Any, ...]:
+def fields_of(
+    names: Names, version: int, expires: int | None, body: bytes | str, packed: bytes | None
+) -> tuple[Any, ...]:
     """Return the fields of a `PortableEntry` for a stored entry, whose value is not decoded.
 
     Raises:

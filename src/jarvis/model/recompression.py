@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 Progress = Callable[[int, int], object]
-"""Is called with (states looked at, all states); both are equal in the last call."""
+"""Is called with (states or pages looked at, all of them); both are equal in the last call."""
 
 
 class Recompression(msgspec.Struct, frozen=True, kw_only=True):

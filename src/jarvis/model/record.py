@@ -174,7 +174,7 @@ def encode_entry(entry: MemoryEntry, compression: Mode) -> Encoded:
     The size limit holds before compression, so it depends neither on the text nor on a setting.
     """
     body, instant = make_body(entry)
-    encoded, created = _encode(body), None if type(body.provenance) is tuple else creation_of(body, instant)
+    encoded, created = _encode(body), None if type(body.provenance) is tuple else creation_of(body.provenance, instant)
     if len(encoded) < THRESHOLD_BYTES or compression == "off":
         return tuple.__new__(Encoded, (encoded, None, instant, created))  # no call, see `jarvis._disk.files.Stamp`
     without = _without_value(body)
@@ -192,9 +192,8 @@ def _chosen(encoded: bytes, without: bytes, packed: bytes | None, instant: int, 
     return Encoded(without, packed, instant, created)
 
 
-def creation_of(body: Body, instant: int) -> int | None:
-    """Return the instant of creation that a body tells; None if it tells none, or `instant`, that of the timestamp."""
-    author = body.provenance
+def creation_of(author: dict[str, str] | tuple[str, str], instant: int) -> int | None:
+    """Return the instant of creation that the provenance in a body tells; None if it tells none, or `instant`."""
     moment = None if isinstance(author, tuple) else moment_in(author, "created_at")
     created = instant if moment is None else nearest_instant(moment)
     return None if created == instant else created

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from jarvis.model.portable import WholeMemory
+
+NO_STORE = (
+    "is no store of jarvis, or nothing of one is left in it; give the path of a store, or restore a backup. "
+    "Nothing was written"
+)
+FIRST_LIFE = (
+    "is a store of the first version of jarvis, which is not repaired: open it with MemoryModule, which migrates it, "
+    "or restore a backup. Nothing was written"
+)
+"""What is wrong with a file out of which nothing can be taken."""
 
 
 class LostMemory(NamedTuple):
@@ -26,11 +37,13 @@ class Salvaged(NamedTuple):
     """What a damaged store still has.
 
     Attributes:
-        memories: every memory with a sound state, in the order in which they were written.
-        lost: the ids that are known, and whose last state is not.
+        total: about how many memories there are.
+        memories: every memory with a sound state, those of a namespace in the order in which they were written.
+        lost: the ids that are known, and whose last state is not; filled when all memories were taken.
     """
 
-    memories: list[WholeMemory]
+    total: int
+    memories: Iterable[WholeMemory]
     lost: list[LostMemory]
 
 

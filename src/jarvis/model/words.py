@@ -21,7 +21,8 @@ class Term(NamedTuple):
 
     def is_in(self, words: Collection[str]) -> bool:
         """Tell whether it means one of some words."""
-        return any(word.startswith(self.text) for word in words) if self.is_prefix else self.text in words
+        text = self.text
+        return any(word.startswith(text) for word in words) if self.is_prefix else text in words
 
 
 class Candidates(NamedTuple):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, MarksCursors
 from jarvis.errors import InvalidSettingError, StoreAccessError, translated
 from jarvis.model.recompression import Progress
+from jarvis.services.places import store_file
 from jarvis.storage_backend import StorageBackend
 
 _NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
 _FORMAT = "%Y-%m-%dT%H-%M-%SZ"
 _OF_STORE = "store.txt"
-_USUAL_FILES = ("memory.db", "memory.json")
 _MOST = 10_000
 _LONG = timedelta(days=1)  # no backup takes longer
 
@@ -61,7 +61,7 @@ def back_up(backend: StorageBackend, root: Path, now: datetime, policy: Kept, pr
         with contextlib.suppress(OSError):  # if it is empty
             directory.rmdir()
         raise
-    there = generations(root, (path.name,))
+    there = generations(root, path.name)
     # The clock may have been ahead at an earlier one: what was just made stays, whatever its name says.
     for name in {*there} - kept(there, policy.daily or 0, policy.weekly or 0) - {directory.name}:
         shutil.rmtree(root / name, ignore_errors=True)
@@ -79,15 +79,24 @@ def _remove_leftovers(root: Path, copy: str, before: datetime) -> None:
                     shutil.rmtree(each, ignore_errors=True)
 
 
-def generations(root: Path, copies: Collection[str] = _USUAL_FILES) -> list[str]:
+def generations(root: Path, copy: str | None = None) -> list[str]:
     """Return the names of the backups below a directory, the newest first; none if it has none.
 
-    One of `copies` is in each: a directory that has only a file of keys was left by a killed process.
+    `copy`, or the file of a store, is in each: a directory that has only a file of keys was left by a killed process.
     """
     with contextlib.suppress(OSError):
         found = (each for each in root.iterdir() if _NAME.fullmatch(each.name))
-        return sorted((each.name for each in found if any((each / copy).exists() for copy in copies)), reverse=True)
+        return sorted((each.name for each in found if _has_store(each, copy)), reverse=True)
     return []
+
+
+def _has_store(directory: Path, copy: str | None) -> bool:
+    if copy is not None:
+        return (directory / copy).exists()
+    try:
+        return store_file(directory) is not None
+    except StoreAccessError:  # several, and who restores it is told so
+        return True
 
 
 def kept(names: Iterable[str], daily: int, weekly: int) -> set[str]:

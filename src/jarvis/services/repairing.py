@@ -20,6 +20,9 @@ from jarvis.services import transferring
 from jarvis.services.bulk import without_collection
 from jarvis.storage_backend import StorageBackend
 
+_AT_ONCE = 8_000
+"""How many memories one transaction stores: fewer make more work, and nobody waits for the new store meanwhile."""
+
 
 def verify(backend: StorageBackend, progress: Progress | None) -> Verification:
     """Return what is wrong with a store; see `Store.verify`."""
@@ -56,7 +59,7 @@ def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> Repa
     except OSError as error:
         raise translated(to, error, "find the directory") from error
     salvaged = damaged.salvage()
-    lost = {*salvaged.lost}
+    lost: set[LostMemory] = set()
     part = to.with_name(f".{to.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     target: StorageBackend = damaged.empty_at(part)
     memories = past = 0
@@ -65,14 +68,15 @@ def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> Repa
         with without_collection():
             for name, group in itertools.groupby(salvaged.memories, lambda whole: whole.namespace):
                 (into,) = transferring.handles(target, [name])
-                while batch := list(itertools.islice(group, transferring.AT_ONCE)):
+                while batch := list(itertools.islice(group, _AT_ONCE)):
                     stored = _put(into, batch)
                     if len(stored) < len(batch):
                         lost |= {LostMemory(name, each) for each in {whole.id for whole in batch} - stored}
                     memories += len(stored)
                     past += sum(len(whole.past) for whole in batch if whole.id in stored)
                     if progress is not None:
-                        progress(memories, len(salvaged.memories))
+                        progress(memories, max(memories, salvaged.total))
+        lost.update(salvaged.lost)
         target.shutdown()
         try:
             os.rename(part, to)
@@ -91,5 +95,6 @@ def _put(into: StorageBackend, batch: Sequence[WholeMemory]) -> set[str]:
     try:
         transferring.put(into, batch, None)
     except (DuplicateEntryError, InvalidEntryError):
-        return set[str]().union(*(_put(into, [one]) for one in batch)) if len(batch) > 1 else set()
+        half = len(batch) // 2
+        return _put(into, batch[:half]) | _put(into, batch[half:]) if half else set()
     return {whole.id for whole in batch}

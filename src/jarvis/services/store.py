@@ -83,7 +83,8 @@ class Store:
         """Write a copy of the store as it is now into `directory`, durably; return the copy's path.
 
         Readers and writers go on meanwhile. A copy of an encrypted store is encrypted, and its file of keys is copied,
-        too: any of its sources opens it. To go back: `jarvis.moving.restore_backup`.
+        too: any of its sources opens it. To go back: `jarvis.moving.restore_backup`. The pages of store and copy are
+        compared with their checksums; whether the memories in them are sound is for `verify`.
 
         With `keep_daily` or `keep_weekly` the copy gets a directory of its own below `directory`, named by the moment,
         and older copies there are removed, but for the newest of each kept day and week.
@@ -92,11 +93,12 @@ class Store:
             directory: made if it is absent; without a policy it must not hold a backup yet.
             keep_daily: for how many days that have a backup the newest one is kept.
             keep_weekly: the same for weeks.
-            progress: is called with (done, total) now and then.
+            progress: is called with (done, total) now and then: pages of a SQLite store, else memories.
 
         Raises:
             InvalidSettingError: `keep_daily` or `keep_weekly` is no number from 1 up.
             StoreAccessError: it holds a backup, or a log of one, already; or the backups of another store.
+            CorruptStoreError: a page of the store is damaged, or its structure. Nothing was kept of the copy.
             StoreBusyError: a read-only module reads without locks, and writers keep changing the store; call it again.
             UnsupportedError: the backend makes no backups.
 
@@ -316,6 +318,7 @@ class Store:
 
         Raises:
             StoreMissingError: there is no file to read.
+            CorruptStoreError: the file is no store, or nothing is left of one.
             StoreAccessError: `to` is not empty.
             KeyUnavailableError, WrongKeyError: the store is encrypted, and no key opens it.
             StoreFullError: the disk is full; nothing is left of the new store.

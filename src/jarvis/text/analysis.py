@@ -34,7 +34,7 @@ _ENGLISH = frozenset(
         a about above after again ain all also am an and any are aren as at be because been before being below
         between both but by can couldn could d did didn do does doesn doing don down during each few for from
         further get got had hadn has hasn have haven having he hello her here hers herself hey hi him himself his
-        how i if in into is isn it its itself just ll m ma may me might mightn more most must mustn my myself needn
+        how i if in into is isn it its itself just ll m ma me might mightn more most must mustn my myself needn
         no nor not now o of off oh on only or other our ours ourselves out over own re really s same shall shan she
         should shouldn so some such t than that the their theirs them themselves then there these they this those
         through to too under until up ve very was wasn we were weren what when where which while who whom whose why
@@ -68,16 +68,16 @@ class Analyser:
 
     >>> from jarvis.text.analysis import analyser
     >>> analyser("english").words("Maria's moving to Lisbon in May.")
-    ['maria', 'move', 'lisbon']
+    ('maria', 'move', 'lisbon', 'may')
     """
 
     def __init__(self, language: str) -> None:
         self.language = language
         self._stems = _Stems(language)
 
-    def words(self, text: str) -> list[str]:
+    def words(self, text: str) -> tuple[str, ...]:
         """Return the words of a text in their order."""
-        return list(filter(None, map(self._stems.__getitem__, _apart(text))))
+        return tuple(filter(None, map(self._stems.__getitem__, _apart(text))))
 
     def word_set(self, text: str) -> set[str]:
         """Return the words of a text, each once."""

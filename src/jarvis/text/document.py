@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from jarvis.model.turn import SPEAKER, TEXT
+
 if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
     from jarvis.text.analysis import Analyser
-
-TEXT, SPEAKER = "text", "speaker"
-"""The fields of a value that hold its main text, and who said it."""
 
 MONTHS = [
     "january",
@@ -32,6 +32,9 @@ TIME_MARK = "_"
 """Begins the words of a time: no word of a text has this sign."""
 
 _MONTHS, _DAYS = [TIME_MARK + name for name in MONTHS], [TIME_MARK + name for name in DAYS]
+_REMEMBERED, _MOST_REMEMBERED = 20_000, 500
+"""Of how many memories the words are remembered, and how many signs these have at most: some 20 MB."""
+
 _MOST_BITS = 200
 """Longer numbers are not searched."""
 
@@ -45,15 +48,17 @@ class Document(NamedTuple):
         names: the words of key, tags, and the other texts of the value.
         about: the words of the entity and of the speaker.
         fields: the words of the names of fields.
+        vocabulary: all of these, each once.
         times: month, day of the week, and year of its timestamp, each behind `TIME_MARK`.
     """
 
     text: str
-    words: list[str]
-    names: list[str]
-    about: list[str]
-    fields: list[str]
-    times: list[str]
+    words: tuple[str, ...]
+    names: tuple[str, ...]
+    about: tuple[str, ...]
+    fields: tuple[str, ...]
+    vocabulary: frozenset[str]
+    times: tuple[str, ...] = ()
 
     @property
     def sequence(self) -> list[str]:
@@ -62,10 +67,19 @@ class Document(NamedTuple):
 
 
 def document_of(entry: MemoryEntry, analyser: Analyser) -> Document:
-    """Return the words of a memory, field by field."""
-    main, names, about, fields = _texts(entry)
+    """Return the words of a memory, field by field; those of short memories are remembered for the next question."""
+    texts = _texts(entry)
+    make = _remembered if sum(map(len, texts)) <= _MOST_REMEMBERED else _made
+    return make(analyser, *texts)._replace(times=_times(entry.timestamp))
+
+
+def _made(analyser: Analyser, main: str, names: str, about: str, fields: str) -> Document:
     words = analyser.words
-    return Document(main, words(main), words(names), words(about), words(fields), list(_times(entry.timestamp)))
+    parts = words(main), words(names), words(about), words(fields)
+    return Document(main, *parts, frozenset().union(*parts))
+
+
+_remembered = functools.lru_cache(_REMEMBERED)(_made)
 
 
 def words_of(entry: MemoryEntry, analyser: Analyser) -> set[str]:

@@ -62,7 +62,12 @@ def question_of(text: str, analyser: Analyser) -> Question:
             continue
         prefix = _PREFIX.fullmatch(plain)
         if prefix:
-            terms[Term(folded(prefix[1]), is_prefix=True)] = None
+            beginning = folded(prefix[1])
+            stems = analyser.words(beginning)  # of moving* it is move: what both begin with is looked up
+            while stems and not stems[0].startswith(beginning):
+                beginning = beginning[:-1]
+            terms[Term(beginning, is_prefix=True)] = None
+            continue
         terms.update((Term(word), None) for word in analyser.words(plain))
         for word in _SIGNS.findall(folded(plain)):
             if word in _TIMES or _YEAR.fullmatch(word):

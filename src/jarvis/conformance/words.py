@@ -70,7 +70,7 @@ def check(backend: StorageBackend, *, most: tuple[int, ...] = (1, 7, 1_000)) -> 
         assert all(word.startswith(beginning) for word in found)
 
 
-class SearchingPromises(Promises):
+class WordPromises(Promises):
     """Texts are found as they are now."""
 
     @pytest.fixture

@@ -1,0 +1,27 @@
+"""Facts and utterances: their categories, their fields, and the place of an utterance in its conversation."""
+
+from __future__ import annotations
+
+from jarvis.model.entry import MemoryEntry
+
+FACTS = "facts"
+"""The category of facts in plain words."""
+
+TEXT, SPEAKER = "text", "speaker"
+"""The fields of a value that hold its main text, and who said it."""
+
+TURNS, SESSION, POSITION = "turns", "session", "position"
+"""The category of utterances, the type of the entity that they are about, and the field with their place."""
+
+
+def place_of_turn(entry: MemoryEntry) -> tuple[str, int] | None:
+    """Return session and position of an utterance; None for any other memory."""
+    if entry.category != TURNS or entry.entity_id is None:
+        return None
+    position = entry.value.get(POSITION)
+    return (entry.entity_id, position) if type(position) is int else None
+
+
+def key_of_turn(session_id: str, position: int) -> str:
+    """Return the key of an utterance."""
+    return f"{session_id} {position}"

@@ -1,0 +1,172 @@
+"""Searches memories by words: candidates of the backend, their neighbours, and the ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from jarvis.capabilities import SearchesText
+from jarvis.errors import InvalidQueryError
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.options import ENGLISH, NO_INDEX
+from jarvis.model.query import MemoryQuery
+from jarvis.model.recalled import Recalled
+from jarvis.model.turn import TURNS, key_of_turn, place_of_turn
+from jarvis.search.ranking import rank
+from jarvis.storage_backend import StorageBackend
+from jarvis.text.analysis import Analyser, analyser
+from jarvis.text.candidates import Candidates, choose
+from jarvis.text.document import document_of, words_of
+from jarvis.text.question import Question, Term, question_of
+
+MOST_CANDIDATES, MOST_NARROWED = 200, 5_000
+"""How many candidates are ranked if no more are wanted, and how many are looked at for phrases and exclusions."""
+
+_WITH_NEIGHBOURS = 100
+"""Of how many candidates the neighbours in their conversation are ranked, too."""
+
+_NEIGHBOURS = (-1, 1, 2)
+_MOST_RESPELT, _LIKENESS = 3, 0.8
+"""How many words stand in for one that no memory has, and how like it they are, see `difflib.get_close_matches`."""
+
+_SHORTEST_RESPELT = 4
+
+
+def search(
+    backend: StorageBackend,
+    text: str,
+    query: MemoryQuery,
+    limit: int,
+    *,
+    min_score: float = 0.0,
+    half_life: timedelta | None = None,
+    now: datetime | None = None,
+) -> list[Recalled]:
+    """Return the memories that answer a question best, of those that match a query."""
+    question, candidates, words = gathered(backend, text, query, limit)
+    ranked = rank(question, candidates, words, limit, half_life=half_life, now=now)
+    return [recalled for recalled in ranked if recalled.score >= min_score]
+
+
+def gathered(
+    backend: StorageBackend, text: str, query: MemoryQuery, limit: int = 0
+) -> tuple[Question, Candidates, Analyser]:
+    """Return a question, the memories that are to be ranked for it, and the analyser of their words.
+
+    There are `MOST_CANDIDATES` and their neighbours at most, or `limit` if that is more.
+    """
+    words = analyser_of(backend)
+    question = question_of(text, words)
+    if not question.terms:
+        return question, Candidates([], [], 0), words
+    narrowed = bool(question.phrases or question.excluded)
+    ranked = max(MOST_CANDIDATES, limit)
+    most = max(MOST_NARROWED, limit) if narrowed else ranked
+    candidates = candidates_of(backend, question.terms, query, most)
+    if 0 in candidates.counts:
+        respelt = _respelt(backend, question, candidates.counts)
+        if respelt != question:
+            question = respelt
+            candidates = candidates_of(backend, question.terms, query, most)
+    if narrowed:
+        entries = [entry for entry in candidates.entries if _fits(entry, question, words)][:ranked]
+        return question, candidates._replace(entries=entries), words
+    neighbours = _neighbours(backend, candidates.entries, query)
+    return question, candidates._replace(entries=candidates.entries + neighbours), words
+
+
+def candidates_of(
+    backend: StorageBackend, terms: Iterable[Term], query: MemoryQuery, most: int = MOST_CANDIDATES
+) -> Candidates:
+    """Return the candidates for some words, from the index, or from all memories where there is none."""
+    terms = tuple(terms)
+    if _has_index(backend):
+        return backend.capability(SearchesText).candidates(terms, query, most)
+    words, matches = analyser_of(backend), query.matches
+    entries = backend.select(MemoryQuery())
+    wanted = [entry.id for entry in entries if matches(entry)]
+    return choose(((entry, words_of(entry, words)) for entry in entries), terms, wanted, most)
+
+
+def checked_share(name: str, number: float) -> float:
+    """Return a number from 0 to 1 that a caller gave.
+
+    Raises:
+        InvalidQueryError: it is no such number.
+    """
+    if type(number) not in (int, float) or not 0 <= number <= 1:
+        raise InvalidQueryError(f"{name}: takes a number from 0 to 1")
+    return float(number)
+
+
+def checked_half_life(half_life: timedelta | None) -> timedelta | None:
+    """Return the half-life that a caller gave.
+
+    Raises:
+        InvalidQueryError: it is no timedelta above 0.
+    """
+    if half_life is not None and (type(half_life) is not timedelta or half_life <= timedelta(0)):
+        raise InvalidQueryError("half_life: takes a timedelta above 0, such as timedelta(days=30)")
+    return half_life
+
+
+def _has_index(backend: StorageBackend) -> bool:
+    return backend.has_capability(SearchesText) and backend.capability(SearchesText).text_language() != NO_INDEX
+
+
+def analyser_of(backend: StorageBackend) -> Analyser:
+    """Return the analyser of the words under which the memories of a backend are found."""
+    return analyser(backend.capability(SearchesText).text_language() if _has_index(backend) else ENGLISH)
+
+
+def _neighbours(backend: StorageBackend, entries: list[MemoryEntry], query: MemoryQuery) -> list[MemoryEntry]:
+    """Return the utterances beside some candidates that are no candidates themselves."""
+    places = [place_of_turn(entry) for entry in entries]
+    near = [place for place in places[:_WITH_NEIGHBOURS] if place is not None]
+    missing = {(session, position + step) for session, position in near for step in _NEIGHBOURS}.difference(places)
+    if not missing:
+        return []
+    keys = [key_of_turn(session, position) for session, position in sorted(missing) if position > 0]
+    turns = backend.select(MemoryQuery(category=TURNS, keys=keys))
+    return [turn for turn in turns if place_of_turn(turn) in missing and query.matches(turn)]
+
+
+def _fits(entry: MemoryEntry, question: Question, words: Analyser) -> bool:
+    """Tell whether a memory has all phrases of a question, and nothing that it excludes."""
+    sequence = document_of(entry, words).sequence
+    return all(_has(sequence, phrase) for phrase in question.phrases) and not any(
+        _has(sequence, phrase) for phrase in question.excluded
+    )
+
+
+def _has(sequence: list[str], phrase: tuple[str, ...]) -> bool:
+    size = len(phrase)
+    return any(tuple(sequence[start : start + size]) == phrase for start in range(len(sequence) - size + 1))
+
+
+def _respelt(backend: StorageBackend, question: Question, counts: list[int]) -> Question:
+    """Return a question with the words that are most like those which no memory has."""
+    import difflib  # for few questions
+
+    vocabulary: dict[str, list[str]] = {}
+    terms: dict[Term, None] = {}
+    for term, count in zip(question.terms, counts, strict=True):
+        text = term.text
+        if count or term.is_prefix or len(text) < _SHORTEST_RESPELT or not text.isalpha():  # a number means itself
+            terms[term] = None
+            continue
+        first = text[0]
+        if first not in vocabulary:
+            vocabulary[first] = _vocabulary(backend, first)
+        alike = [word for word in vocabulary[first] if abs(len(word) - len(text)) <= 2]
+        close = difflib.get_close_matches(text, alike, _MOST_RESPELT, _LIKENESS)
+        terms.update((Term(word), None) for word in close or [text])
+    return question._replace(terms=tuple(terms))
+
+
+def _vocabulary(backend: StorageBackend, beginning: str) -> list[str]:
+    if _has_index(backend):
+        return backend.capability(SearchesText).vocabulary(beginning)
+    words = analyser_of(backend)
+    everything: set[str] = set().union(*(words_of(entry, words) for entry in backend.select(MemoryQuery())))
+    return sorted(word for word in everything if word.startswith(beginning))
