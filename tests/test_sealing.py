@@ -652,12 +652,18 @@ def test_a_verification_finds_what_is_not_what_was_sealed(sealed: Open, dsn: str
 # --- stores of the version before ----------------------------------------------------------------
 
 
+NO_WORDS = (
+    "DROP TABLE jarvis.text_stale, jarvis.text_counts, jarvis.text_mark, jarvis.text_index, jarvis.text_vocabulary; "
+    "ALTER TABLE jarvis.store DROP COLUMN language"
+)
+
+
 def a_store_of_version_1(dsn: str, role: str) -> None:
     plain = PostgreSQLBackend(dsn)
     plain.create(an_entry())
     plain.admit(role, all_namespaces=True)
     plain.shutdown()
-    run(dsn, "DROP TABLE jarvis.keys; DROP POLICY of_the_role ON jarvis.roles")
+    run(dsn, f"{NO_WORDS}; DROP TABLE jarvis.keys; DROP POLICY of_the_role ON jarvis.roles")
     run(dsn, "ALTER TABLE jarvis.roles DISABLE ROW LEVEL SECURITY; UPDATE jarvis.store SET version = 1")
 
 
@@ -697,7 +703,7 @@ def test_a_migrated_store_has_the_tables_of_a_new_one(dsn: str) -> None:
     PostgreSQLBackend(dsn).bootstrap()
     new = shape()
     a_store = PostgreSQLBackend(dsn)
-    run(dsn, "DROP TABLE jarvis.keys")
+    run(dsn, f"{NO_WORDS}; DROP TABLE jarvis.keys")
     run(dsn, "UPDATE jarvis.store SET version = 1")
     a_store.bootstrap()
 

@@ -29,6 +29,7 @@ GIVEN: dict[str, Any] = {
     "encryption": "on",
     "keys": (EnvironmentKey("A_KEY"),),
     "compression": "off",
+    "text_index": "german",
     "policies": (CategoryPolicy("c", history=HistoryPolicy(max_revisions=1)),),
     "create": False,
 }

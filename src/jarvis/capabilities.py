@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
@@ -27,10 +27,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
-
-if TYPE_CHECKING:
-    from jarvis.text.candidates import Candidates
-    from jarvis.text.question import Term
+from jarvis.model.words import Candidates, Term
 
 Result = TypeVar("Result")
 
@@ -669,7 +666,7 @@ class SearchesText(Protocol):
 
     >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend
     >>> from jarvis.model.entry import MemoryEntry; from jarvis.model.query import MemoryQuery
-    >>> from jarvis.text.question import Term
+    >>> from jarvis.model.words import Term
     >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
     >>> backend.create(MemoryEntry("1", "facts", "move", {"text": "Maria moves to Lisbon"}))
     >>> found = backend.candidates([Term("lisbon"), Term("paris")], MemoryQuery(), 10)
@@ -703,6 +700,15 @@ class SearchesText(Protocol):
         Args:
             language: of the texts; None for the one that the index has, ``"off"`` to have none from here on.
             progress: is called with how much is done, and how much there is.
+
+        Raises:
+            TransactionError: the caller has a transaction open.
+        """
+
+    def index_findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
+        """Compare the index of the whole store with its memories; yield what is wrong, without content.
+
+        `looked_at` is called for each memory. `Verifies.findings` compares only numbers.
 
         Raises:
             TransactionError: the caller has a transaction open.

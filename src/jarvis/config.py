@@ -18,7 +18,7 @@ import msgspec
 from jarvis._disk.encodings import encoding_of
 from jarvis.errors import InvalidSettingError, MisplacedSettingWarning, kind_of, nearest
 from jarvis.model.cache_limits import CacheLimits
-from jarvis.model.options import AnySource, Compression, Durability, Encryption, Keys, Pairs, checked
+from jarvis.model.options import AnySource, Compression, Durability, Encryption, Keys, Pairs, TextIndex, checked
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy, RetentionRule
 from jarvis.model.postgresql_config import PostgreSQLConfig, check_server
 from jarvis.model.sections import SECTION, Top, demands_encryption, misplaced, misspelt_section
@@ -58,6 +58,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
         history: how much of the past is kept; may be a mapping of the fields of `HistoryPolicy`.
         compression: how values from 1 KiB up are written: ``auto``, compressed fast; ``max``, as small as it gets;
             ``off``, as they are.
+        text_index: the language of the texts, for a new store; ``off``: no index of words is kept. None: as the store
+            is; a new one gets ``english``.
         policies: how the memories of some categories are kept; a policy may be a mapping of the fields of
             `CategoryPolicy`.
         retention: the rules of cleaning up; a rule may be a mapping of the fields of `RetentionRule`.
@@ -94,6 +96,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     encryption: Encryption = "off"
     keys: Keys = ()
     compression: Compression = "auto"
+    text_index: TextIndex | None = None
     policies: tuple[CategoryPolicy, ...] = ()
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
@@ -117,6 +120,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             encryption: Encryption | bool = ...,
             keys: Sequence[AnySource | Mapping[str, str]] = ...,
             compression: Compression = ...,
+            text_index: TextIndex | None = ...,
             policies: Sequence[CategoryPolicy | Mapping[str, Any]] = ...,
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,

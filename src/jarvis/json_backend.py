@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jarvis._json import erasing, mending, salvage, sliding, transferring
+from jarvis._json import erasing, mending, salvage, sliding, transferring, writing
 from jarvis._json.answer import Answers, Then
 from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
 from jarvis._json.seen import Snapshot
 from jarvis._json.store import Store
+from jarvis._json.words import Words
 from jarvis.capabilities import (
     BacksUp,
     Erases,
@@ -27,6 +28,7 @@ from jarvis.capabilities import (
     Namespaced,
     Past,
     Salvages,
+    SearchesText,
     Settles,
     Slides,
     TellsVersion,
@@ -36,14 +38,9 @@ from jarvis.capabilities import (
 )
 from jarvis.codec import instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
-from jarvis.errors import (
-    DuplicateEntryError,
-    EntryNotFoundError,
-    TransactionError,
-    UnsupportedError,
-)
+from jarvis.errors import TransactionError, UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry, check_namespace, check_text
-from jarvis.model.options import Compression, Durability, checked
+from jarvis.model.options import ENGLISH, Compression, Durability, TextIndex, checked
 from jarvis.model.policies import HistoryPolicy
 from jarvis.model.query import MemoryQuery, asked_as_of
 from jarvis.model.record import is_small, prepare
@@ -58,7 +55,6 @@ if TYPE_CHECKING:
 
     from jarvis._json.answer import Answering
     from jarvis._json.room import LiveRoom
-    from jarvis._json.transaction import Transaction
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Judge, Look, Search
     from jarvis.model.explanation import Explanation
@@ -68,6 +64,7 @@ if TYPE_CHECKING:
     from jarvis.model.portable import WholeMemory
     from jarvis.model.recompression import Progress
     from jarvis.model.salvaged import Salvaged
+    from jarvis.model.words import Candidates, Term
 
 
 class JSONBackend(SelectingBackend):
@@ -86,6 +83,7 @@ class JSONBackend(SelectingBackend):
         compression: ``"auto"`` and ``"off"``: none, because people read the file. ``"max"`` is refused.
         policies: of which `CategoryPolicy.history` holds here, for what history says of all categories.
         create: make a store that is not there; if False, the first call raises `StoreMissingError`.
+        text_index: the language of the index of words, which is in memory; None: ``"english"``; ``"off"``: none.
 
     Raises:
         UnsupportedError: `compression` is ``"max"``.
@@ -122,6 +120,7 @@ class JSONBackend(SelectingBackend):
         Transfers,
         Verifies,
         Salvages,
+        SearchesText,
     )
 
     def __init__(
@@ -136,6 +135,7 @@ class JSONBackend(SelectingBackend):
         compression: Compression = "auto",
         policies: Sequence[CategoryPolicy] = (),
         create: bool = True,
+        text_index: TextIndex | None = None,
     ) -> None:
         if checked("compression", compression) == "max":
             raise UnsupportedError("the backend 'json' has no compression, because people read its file; sqlite has it")
@@ -148,8 +148,10 @@ class JSONBackend(SelectingBackend):
             compression=compression,
             policies=policies,
             create=create,
+            text_index=text_index,
         )
         self._store = Store(checked("file_path", file_path), self._options)
+        self._words = Words(self.text_language())
         self._answers = Answers(self.file_path)
         self._clock: Callable[[], datetime] | None = None  # the system's
         verbs = type(self).create, type(self).update  # those of a subclass get the value itself
@@ -177,21 +179,18 @@ class JSONBackend(SelectingBackend):
         self._store.seen()
 
     def create(self, entry: MemoryEntry) -> None:
-        draft = Draft(entry)
-        with self._store.changing(self._now) as transaction:
-            self._make_room(transaction, entry.id)
-            transaction.put(self.namespace, draft.record(self.namespace, 1, transaction.next_commit()))
+        writing.create(self._store, self.namespace, self._now, entry)
 
     def read(self, entry_id: str) -> MemoryEntry | None:
         return self._answers.entry(self._room().get(entry_id))
 
     def update(self, entry: MemoryEntry) -> None:
-        self._update(entry, is_change=True)
+        writing.update(self._store, self.namespace, self._now, entry, is_change=True)
 
     def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
         if not self._takes_prepared:
             return super().update_if_changed(entry, renews=renews)
-        return self._update(entry, is_change=False, renews=renews)
+        return writing.update(self._store, self.namespace, self._now, entry, is_change=False, renews=renews)
 
     def shutdown(self) -> None:
         self._store.shut_down()
@@ -295,15 +294,7 @@ class JSONBackend(SelectingBackend):
             ]
 
     def recreate(self, entry: MemoryEntry) -> None:
-        draft = Draft(entry)
-        with self._store.changing(self._now) as transaction:
-            self._make_room(transaction, entry.id)
-            states = transaction.archive(self.namespace).of_id.get(entry.id)
-            version = states[-1].version + 1 if states else 1
-            record = draft.record(self.namespace, version, transaction.next_commit())
-            transaction.put(self.namespace, record)
-            if version > 1:  # else the record tells
-                transaction.tell_again(self.namespace, record)
+        writing.recreate(self._store, self.namespace, self._now, entry)
 
     def as_of(self, moment: datetime) -> Past:
         return Then(self._answers, partial(self._room_at, max(asked_as_of(moment), FIRST_INSTANT)))
@@ -376,6 +367,31 @@ class JSONBackend(SelectingBackend):
         with self._store.changing(self._now) as transaction:
             transferring.load(transaction, self.namespace, drafts, instant)
 
+    def text_language(self) -> TextIndex:
+        return self._options.text_index or ENGLISH
+
+    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int) -> Candidates:
+        room = self._store.seen().room(self.namespace)
+        with self._answers.decoding(), self._words.of(self.namespace, room) as words:
+            return words.candidates(terms, query, most, self._now())
+
+    def vocabulary(self, beginning: str) -> list[str]:
+        room = self._store.seen().room(self.namespace)
+        with self._answers.decoding(), self._words.of(self.namespace, room) as words:
+            return words.vocabulary(beginning)
+
+    def rebuild_index(self, language: TextIndex | None, progress: Progress | None) -> None:
+        self._committed()
+        if language not in (None, self.text_language()):
+            raise UnsupportedError(f"the file of a JSON store names no language: open it with text_index={language!r}")
+        self._words.clear()
+        if progress is not None:
+            progress(1, 1)
+
+    def index_findings(self, looked_at: Callable[[], object]) -> Iterator[str]:  # noqa: ARG002  nothing is stored
+        self._committed()
+        return iter(())
+
     def list_namespaces(self) -> list[str]:
         now = self._now()
         return sorted(n for n, room in self._store.seen().rooms.items() if len(room.records) > len(room.expired(now)))
@@ -419,26 +435,6 @@ class JSONBackend(SelectingBackend):
 
     def _now(self) -> int:
         return time.time_ns() // 1000 if self._clock is None else instant_of(self._clock())
-
-    def _update(self, entry: MemoryEntry, *, is_change: bool, renews: bool = True) -> bool:
-        draft = Draft(entry)
-        with self._store.changing(self._now) as transaction:
-            before = transaction.room(self.namespace).get(entry.id)
-            if before is None or before.has_expired(self._now()):
-                raise EntryNotFoundError(f"no entry with this id is in namespace {self.namespace!r}")
-            is_same = not is_change and draft.is_in(before)
-            if is_same and not renews:
-                transaction.found = True
-                return False
-            version, commit = before.version + (not is_same), transaction.next_commit()
-            transaction.put(self.namespace, draft.record(self.namespace, version, commit, renewed=is_same))
-            return True
-
-    def _make_room(self, transaction: Transaction, entry_id: str) -> None:
-        """Purge the entry with this id if it has expired; raise `DuplicateEntryError` if it has not."""
-        transaction.purge_entry(self.namespace, entry_id, self._now())
-        if transaction.room(self.namespace).get(entry_id) is not None:
-            raise DuplicateEntryError(f"an entry with this id is already in namespace {self.namespace!r}")
 
     def _room(self) -> Room | LiveRoom:
         return self._store.seen().room(self.namespace).live(self._now())

@@ -49,7 +49,16 @@ from jarvis.model.explanation import Explanation
 from jarvis.model.identifiers import new_id
 from jarvis.model.listing import Listing, Names
 from jarvis.model.marks import ABSENT, NEVER, Absent
-from jarvis.model.options import KEEP, Compression, Encryption, KeySources, OnDuplicate, checked, chosen_duplicate
+from jarvis.model.options import (
+    KEEP,
+    Compression,
+    Encryption,
+    KeySources,
+    OnDuplicate,
+    TextIndex,
+    checked,
+    chosen_duplicate,
+)
 from jarvis.model.place import Order
 from jarvis.model.policies import ARCHIVED, CategoryPolicy, HistoryPolicy, Policies, RetentionRule
 from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
@@ -147,6 +156,8 @@ class MemoryModule:
             possible, at 80 times the cost; ``"off"``, as they are. Values with any compression can be read. See also
             `Store.recompress`.
         create: create an absent store; False: raise `StoreMissingError` at the first call, and create nothing.
+        text_index: the language of the texts, such as ``"german"``, for the index of words of a new store; ``"plain"``
+            for any other language, ``"off"`` to keep no index. None: as the store is; a new one gets ``"english"``.
         retention: the rules of `sweep`, see `RetentionRule`.
         policies: how the memories of some categories are kept, see `CategoryPolicy`.
         clock: returns the present time, aware; for tests.
@@ -181,6 +192,7 @@ class MemoryModule:
         keys: KeySources = (),
         compression: Compression = "auto",
         create: bool = True,
+        text_index: TextIndex | None = None,
         retention: Sequence[RetentionRule] = (),
         policies: Sequence[CategoryPolicy] = (),
         clock: Callable[[], datetime] = utc_now,
@@ -196,6 +208,7 @@ class MemoryModule:
             compression=compression,
             policies=policies,
             create=create,
+            text_index=text_index,
         )
         if not callable(clock):
             raise InvalidSettingError(f"clock: takes a function, not {type(clock).__name__}")

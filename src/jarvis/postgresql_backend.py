@@ -21,7 +21,7 @@ from jarvis.capabilities import Compresses, Erases, Slides, Verifies
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry, check_namespace
 from jarvis.model.erasure import Erased, Judge, Look, Search
 from jarvis.model.mending import Entries
-from jarvis.model.options import Compression, Durability
+from jarvis.model.options import Compression, Durability, TextIndex
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recompression import Progress, Recompression
@@ -59,6 +59,7 @@ class PostgreSQLBackend(SQLBackend):
         history: how much of the past is kept.
         compression: how values from 1 KiB up are written, as for `jarvis.sqlite_backend.SQLiteBackend`.
         create: create the tables if they are absent; False: raise `StoreMissingError` at the first call.
+        text_index: the language of the index of words, as for `jarvis.sqlite_backend.SQLiteBackend`.
         pool_size: how many connections this process opens at most.
         partitions: in how many partitions by namespace a new store has its tables, for an administrator who wants to
             move some of them; 0: in none. A store that is there stays as it is.
@@ -87,6 +88,7 @@ class PostgreSQLBackend(SQLBackend):
         compression: Compression = "auto",
         policies: Sequence[CategoryPolicy] = (),
         create: bool = True,
+        text_index: TextIndex | None = None,
         pool_size: int = 10,
         partitions: int = 0,
         transaction_pooling: bool = False,
@@ -100,12 +102,13 @@ class PostgreSQLBackend(SQLBackend):
             compression=compression,
             policies=policies,
             create=create,
+            text_index=text_index,
         )
         self._address, self._options = Address(dsn), options
         self._reach = Reach(pool_size, partitions, transaction_pooling, listen_dsn).checked()
         pool = Pool(self._address.dsn, str(self._address), "jarvis", self._reach, options)
         self._server = Server(pool, check_namespace(namespace), options)
-        super().__init__(self._server, namespace, options.compression)
+        super().__init__(self._server, namespace, options.compression, options.text_index)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._address)!r}, namespace={self.namespace!r})"
@@ -173,6 +176,10 @@ class PostgreSQLBackend(SQLBackend):
     def mend_dates(self, signature: Signature, entries: Callable[[str], Entries] | None = None) -> int:
         handles = map(self.for_namespace, self._namespaces())
         return sum(super(PostgreSQLBackend, handle).mend_dates(signature, entries) for handle in handles)
+
+    def rebuild_index(self, language: TextIndex | None, progress: Progress | None) -> None:
+        for name in self._namespaces() or [self.namespace]:
+            super(PostgreSQLBackend, self.for_namespace(name)).rebuild_index(language, progress)
 
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
         self._check_outside()

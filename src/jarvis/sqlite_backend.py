@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 
@@ -31,7 +31,17 @@ from jarvis.capabilities import (
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Look, Search
 from jarvis.model.key_slot import SlotInfo
-from jarvis.model.options import Compression, Durability, Encryption, KeySource, KeySources, check_utf8, checked
+from jarvis.model.options import (
+    NO_INDEX,
+    Compression,
+    Durability,
+    Encryption,
+    KeySource,
+    KeySources,
+    TextIndex,
+    check_utf8,
+    checked,
+)
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
@@ -39,6 +49,7 @@ from jarvis.model.salvaged import Salvaged
 from jarvis.model.store_options import StoreOptions
 
 _USUAL_HISTORY = HistoryPolicy()
+Moved = TypeVar("Moved", Rewritten, Rewritten | None)
 
 
 class SQLiteBackend(SQLBackend):
@@ -63,6 +74,8 @@ class SQLiteBackend(SQLBackend):
         compression: how values from 1 KiB up are written: ``"auto"``, compressed fast; ``"max"``, as small as
             possible; ``"off"``, as they are, for other tools to read. Values with any compression can be read.
         create: create an absent store; False: raise `StoreMissingError` at the first call, and create nothing.
+        text_index: the language of the index of words of a new store; ``"off"``: this handle keeps no index and uses
+            none. None: as the store is; a new one gets ``"english"``.
 
     Raises:
         InvalidSettingError: an argument is out of range.
@@ -108,6 +121,7 @@ class SQLiteBackend(SQLBackend):
         compression: Compression = "auto",
         policies: Sequence[CategoryPolicy] = (),
         create: bool = True,
+        text_index: TextIndex | None = None,
     ) -> None:
         self.db_path: Path = check_utf8(checked("db_path", db_path), "db_path")
         options = StoreOptions(
@@ -120,9 +134,10 @@ class SQLiteBackend(SQLBackend):
             compression=compression,
             policies=policies,
             create=create,
+            text_index=text_index,
         )
         self._database = Database(self.db_path, options)
-        super().__init__(self._database, namespace, options.compression)
+        super().__init__(self._database, namespace, options.compression, options.text_index)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.db_path)!r}, namespace={self.namespace!r})"
@@ -177,13 +192,21 @@ class SQLiteBackend(SQLBackend):
     def encrypt(
         self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None
     ) -> Rewritten | None:
-        return rekey.encrypt(self._database, sources, progress)
+        return self._indexed(rekey.encrypt(self._database, sources, progress))
 
     def decrypt(self, progress: Callable[[RewriteProgress], None] | None) -> Rewritten | None:
-        return rekey.decrypt(self._database, progress)
+        return self._indexed(rekey.decrypt(self._database, progress))
 
     def rotate(self, sources: Sequence[KeySource], progress: Callable[[RewriteProgress], None] | None) -> Rewritten:
-        return rekey.rotate(self._database, sources, progress)
+        return self._indexed(rekey.rotate(self._database, sources, progress))
+
+    def _indexed(self, rewritten: Moved) -> Moved:
+        """Index the texts of a store that was just moved, which copied no index; return the argument."""
+        if rewritten is not None and self._text_index != NO_INDEX:
+            from jarvis._sql import searching
+
+            searching.try_to_catch_up(self._reader)
+        return rewritten
 
     # --- Compresses ------------------------------------------------------------------------------
 

@@ -189,10 +189,7 @@ class StorageBackend(ABC):
         return len(self.select(query))
 
     def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:  # noqa: ARG002 - alike here
-        """Answer a query as `select` does, or with `counting` as `count` does; return how it was answered.
-
-        This default says that every entry was read.
-        """
+        """Answer a query as `select` or `count` does; return how. This default says that every entry was read."""
         return without_index(self.name, query, len(self.list_all()), len(self.select(query)))
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
@@ -209,10 +206,7 @@ class StorageBackend(ABC):
         return entries[0] if entries else None
 
     def last_written(self, category: str, key: str) -> MemoryEntry | None:
-        """Return the entry of (category, key) that was written last, or None.
-
-        This may not be the newest by timestamp: a caller may have given a later one.
-        """
+        """Return the entry of (category, key) that was written last, or None: perhaps not the newest by timestamp."""
         return max(self.query(category=category, key=key), key=written, default=None)
 
     def size_of(self, entry: MemoryEntry) -> int:
@@ -337,7 +331,8 @@ class BackendWrapper(StorageBackend):
 
     1. Each verb calls only the same verb of `wrapped`. A subclass that changes how entries are read overrides
        every verb that reads: `read`, `read_many`, `select`, `query`, `list_all`, `count`, `explain`, `iterate`,
-       `beyond`, `list_names`, `newest_of_key`, `last_written` and `KeepsHistory.as_of`. So do those that write.
+       `beyond`, `list_names`, `newest_of_key`, `last_written`, `KeepsHistory.as_of` and those of `SearchesText`. So do
+       those that write.
     2. `capabilities` names the capabilities that the wrapper passes on. `capability` returns the wrapper for those of
        them that `wrapped` has, and hides all others. A subclass that does not know what a capability changes leaves it
        out.
@@ -447,4 +442,9 @@ class BackendWrapper(StorageBackend):
     findings = _forwarded(protocols.Verifies.findings)
     salvage = _forwarded(protocols.Salvages.salvage)
     empty_at = _forwarded(protocols.Salvages.empty_at)
+    text_language = _forwarded(protocols.SearchesText.text_language)
+    candidates = _forwarded(protocols.SearchesText.candidates)
+    vocabulary = _forwarded(protocols.SearchesText.vocabulary)
+    rebuild_index = _forwarded(protocols.SearchesText.rebuild_index)
+    index_findings = _forwarded(protocols.SearchesText.index_findings)
     list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)

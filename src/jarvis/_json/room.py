@@ -23,6 +23,7 @@ class Room:
 
     def __init__(self, records: dict[str, Record]) -> None:
         self.records = records
+        self.changes = 0  # how often `set` was called
         self._ordered: list[Record] | None = None
         self._born: list[Record] | None = None
         self._mortal: list[Record] | None = None
@@ -58,6 +59,7 @@ class Room:
     def set(self, entry_id: str, record: Record | None) -> Record | None:
         """Replace the record with this id, or remove it for None; return the record from before."""
         self._born = None
+        self.changes += 1
         before = self.records.pop(entry_id, None) if record is None else self.records.get(entry_id)
         if before is not None:
             for records in self._lists_of(before):

@@ -17,11 +17,13 @@ from jarvis._postgresql import failures, schema
 from jarvis._postgresql.dialect import DIALECT, translated
 from jarvis._postgresql.notices import CHANNEL
 from jarvis._postgresql.wire import Wire
+from jarvis._postgresql.word_tables import TSVectorIndex
 from jarvis._sql.tables import READ_CLOCK
 from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreAccessError, StoreTooNewError, torn_transaction
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings
+    from jarvis._sql.word_index import WordIndex
 
 _FIRST_PAGE, _MOST_ROWS = 64, 4_096
 _MANY = 20  # rows from which on a COPY is worth its round trips
@@ -93,10 +95,11 @@ class Connection:
     """
 
     dialect = DIALECT
+    words: WordIndex = TSVectorIndex()
 
     def __init__(self, raw: Raw, path: str, store: schema.Store) -> None:
         self.path, self.here = path, 0
-        self._store = store
+        self._store, self._version = store, store.version
         self._waiting: list[tuple[str, Sequence[Any]]] = []
         self._is_announcing = False
         self._transaction: Doubt | None = None
@@ -252,6 +255,7 @@ class Connection:
                 "is another store than the one that was opened: somebody has removed that and created it again; call "
                 "shutdown() to open this one",
             )
+        self._version = versions[0][0]  # somebody may have migrated it since it was opened
         self._clock, self._transaction = clock, Doubt(*versions[0][2:4])
         return True
 
@@ -353,6 +357,14 @@ class Connection:
     def keeps_past(self) -> bool:
         """Tell that every store has the tables of the past."""
         return True
+
+    def has_words(self) -> bool:
+        """Tell whether the store has the tables of an index of words, as far as this connection has seen."""
+        return self._version >= schema.FIRST_WITH_WORDS
+
+    def in_schema(self, sql: str) -> str:
+        """Return a statement with the name of the schema in it."""
+        return sql.replace("{schema}", self._store.schema)
 
     def corrupt(self, finding: str) -> CorruptStoreError:
         """Return the error that says that the store is damaged, and what to do."""

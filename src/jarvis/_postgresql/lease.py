@@ -111,9 +111,17 @@ class Lease(lending.Lease):
             self._inside.append(place)
 
     def _begin_at(self, place: Place) -> None:
+        self._suit()
         place.clock.forget()
         place.clock.begin()
         place.names.begin(place.clock.generation)
+
+    def _suit(self) -> None:
+        """Write the side tables that the store has."""
+        if not self.driver.has_words():
+            self.side_tables = tuple(side for side in registry.SIDE_TABLES if not side.lags)
+        elif self.side_tables is not registry.SIDE_TABLES:
+            self.side_tables = registry.SIDE_TABLES
 
     def begin(self) -> None:
         """Begin a transaction in the namespace, or a savepoint."""
@@ -124,6 +132,7 @@ class Lease(lending.Lease):
         for tried in range(1, TRIES + 1):
             try:
                 super().begin()
+                self._suit()
             except LostConnectionError:  # nothing was written yet
                 if tried == TRIES:
                     raise

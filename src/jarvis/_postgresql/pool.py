@@ -20,6 +20,7 @@ from jarvis._postgresql.lease import Lease, Slot
 from jarvis._postgresql.notices import Notices
 from jarvis._sql import lending
 from jarvis.errors import KeyUnavailableError, TransactionError
+from jarvis.model.options import ENGLISH
 
 if TYPE_CHECKING:
     from jarvis._postgresql.connection import Raw
@@ -234,6 +235,7 @@ class Pool:
             may_write=may_write,
             partitions=self._partitions,
             new_keys=_no_keys if sealing is None else sealing.new_keys,
+            language=self._options.text_index or ENGLISH,
         )
         if sealing is not None:
             sealing.accept(store.keys)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
+from jarvis._postgresql import word_tables
 from jarvis._sql import registry
 from jarvis._sql.tables import CLEARED, REMOVED, ClockRow, clock_checksum
 from jarvis.errors import StoreAccessError, StoreMissingError, StoreTooNewError
 from jarvis.model.change import generation_from
 
-CURRENT_VERSION = 2
+CURRENT_VERSION = 3
 OLDEST_SERVER = 150_000
 WITHOUT_KEYS = 1
 """The last version that has no place for the keys of a sealed store."""
+
+FIRST_WITH_WORDS = 3
+"""The first version that has an index of words."""
 
 _STATE = """
     namespace bigint NOT NULL,
@@ -123,7 +127,8 @@ CREATE FUNCTION {{schema}}.looked_at(number bigint) RETURNS boolean LANGUAGE sql
     $$SELECT set_config('jarvis.looks',
         (coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')::bigint + 1)::text, false) IS NOT NULL$$;
 INSERT INTO {{schema}}.store VALUES (true, {CURRENT_VERSION}, {{seed}});
-{_KEYS}"""
+{word_tables.LANGUAGE}
+{_KEYS}{word_tables.CREATE}"""
 _OF_NAMESPACES = tuple(table.name for table in registry.tables())
 _WALL = """
 ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY;
@@ -165,7 +170,8 @@ BEGIN
         EXECUTE format('GRANT SELECT ON {{schema}}.keys TO %I', admitted);
     END LOOP;
 END $$;
-"""
+""",
+    3: word_tables.LANGUAGE,
 }
 """By version: the statements that make a store of it from one of the version before."""
 
@@ -173,6 +179,8 @@ _MAY_MIGRATE = """
 SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = '{schema}.store'::regclass
 """
 
+_PARTITIONS = "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = '{schema}.entries'::regclass"
+_SET_LANGUAGE = "UPDATE {schema}.store SET language = %s"
 _MOST_BYTES = 63
 """The length at which a server cuts names off."""
 
@@ -188,8 +196,17 @@ SELECT EXISTS (
 
 def _statements(schema: str, partitions: int) -> Iterator[str]:
     """Yield what creates the tables of a store, each in this many partitions by namespace if that is not 0."""
-    text = TABLES.replace("{schema}", schema).replace("{seed}", str(secrets.randbits(62)))
-    for statement in filter(str.strip, text.split(";\n")):
+    yield from _creating(TABLES.replace("{seed}", str(secrets.randbits(62))), schema, partitions)
+    yield from _walls(schema, _OF_NAMESPACES)
+
+
+def _walls(schema: str, tables: Iterable[str]) -> Iterator[str]:
+    for table in tables:
+        yield _WALL.format(schema=schema, table=table, all=ALL_NAMESPACES)
+
+
+def _creating(text: str, schema: str, partitions: int) -> Iterator[str]:
+    for statement in filter(str.strip, text.replace("{schema}", schema).split(";\n")):
         made = re.match(r"\s*CREATE TABLE \S+\.(\w+)", statement)
         if made is None or made[1] not in _OF_NAMESPACES or not partitions:
             yield statement
@@ -200,8 +217,6 @@ def _statements(schema: str, partitions: int) -> Iterator[str]:
                 f"CREATE TABLE {schema}.{made[1]}_{number} PARTITION OF {schema}.{made[1]} "
                 f"FOR VALUES WITH (MODULUS {partitions}, REMAINDER {number})"
             )
-    for table in _OF_NAMESPACES:
-        yield _WALL.format(schema=schema, table=table, all=ALL_NAMESPACES)
 
 
 def is_role(name: str) -> bool:
@@ -282,6 +297,7 @@ def prepared(
     may_write: bool,
     partitions: int,
     new_keys: Callable[[], bytes | None],
+    language: str,
 ) -> Store:
     """Return the store in a schema, after it was created or migrated if need be.
 
@@ -293,6 +309,7 @@ def prepared(
         may_write: migrate it if this role has the rights of the owner of its tables.
         partitions: of a new store.
         new_keys: returns the keys of a new store, None for a plain one.
+        language: in which the texts of a new or migrated store are to be indexed.
 
     Raises:
         StoreMissingError: there is no store, and none may be created.
@@ -316,6 +333,7 @@ def prepared(
                 raw.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 for statement in _statements(schema, partitions):
                     raw.execute(statement)
+                raw.execute(_SET_LANGUAGE.format(schema=schema), (language,))
                 keys = new_keys()
                 if keys is not None:
                     raw.execute(f"INSERT INTO {schema}.keys VALUES (true, %s)", (keys.decode(),))
@@ -328,12 +346,12 @@ def prepared(
             f"has store version {version}, this jarvis knows up to {CURRENT_VERSION}: pip install -U jarvis-memory",
         )
     if version < CURRENT_VERSION and may_write:
-        version = _migrated(raw, schema, version)
+        version = _migrated(raw, schema, version, language)
     kept = raw.execute(READ_KEYS.format(schema=schema)).fetchall() if version > WITHOUT_KEYS else []
     return Store(schema, seed, kept[0][0].encode() if kept else None, version)
 
 
-def _migrated(raw: psycopg.Connection[Any], schema: str, version: int) -> int:
+def _migrated(raw: psycopg.Connection[Any], schema: str, version: int, language: str) -> int:
     """Migrate a store to the current version, if this role may; return its version."""
     ((may_migrate,),) = raw.execute(_MAY_MIGRATE.format(schema=schema)).fetchall()
     if not may_migrate:
@@ -343,5 +361,15 @@ def _migrated(raw: psycopg.Connection[Any], schema: str, version: int) -> int:
         ((version,),) = raw.execute(f"SELECT version FROM {schema}.store").fetchall()  # another process may be faster
         for number in range(version + 1, CURRENT_VERSION + 1):
             raw.execute(_MIGRATIONS[number].replace("{schema}", schema))
+        if version < FIRST_WITH_WORDS:
+            ((partitions,),) = raw.execute(_PARTITIONS.format(schema=schema)).fetchall()
+            added = [table.name for side in registry.SIDE_TABLES if side.lags for table in side.tables]
+            for statement in (
+                *_creating(word_tables.CREATE, schema, partitions),
+                *_walls(schema, added),
+                word_tables.ADMIT_AGAIN.replace("{schema}", schema),
+            ):
+                raw.execute(statement)
+            raw.execute(_SET_LANGUAGE.format(schema=schema), (language,))
         raw.execute(f"UPDATE {schema}.store SET version = {CURRENT_VERSION}")
     return CURRENT_VERSION

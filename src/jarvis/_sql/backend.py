@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVarTuple
 
-import msgspec
-
-from jarvis._sql import bounds, entries, erasing, expiry, feed, history, mending, pruning, transferring
+from jarvis._sql import (
+    bounds,
+    entries,
+    erasing,
+    expiry,
+    feed,
+    history,
+    indexing,
+    mending,
+    pruning,
+    searching,
+    transferring,
+)
 from jarvis._sql.lender import Lender
 from jarvis._sql.listing import NAMESPACES
 from jarvis._sql.listing import names as listing_names
@@ -29,6 +38,7 @@ from jarvis.capabilities import (
     Namespaced,
     Past,
     Result,
+    SearchesText,
     Settles,
     SharesCommits,
     Transactional,
@@ -43,16 +53,17 @@ from jarvis.model.erasure import Erased, Judge
 from jarvis.model.explanation import Explanation
 from jarvis.model.listing import Listing
 from jarvis.model.mending import Entries
-from jarvis.model.options import Compression
+from jarvis.model.options import NO_INDEX, Compression, TextIndex
 from jarvis.model.policies import CategoryPolicy
 from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery, asked_as_of
+from jarvis.model.recompression import Progress
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
+from jarvis.model.words import Candidates, Term
 from jarvis.storage_backend import SelectingBackend
 
-_DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
 Args = TypeVarTuple("Args")
 Work = Callable[[Session, Callable[[], int], str, *Args], Result]
 
@@ -66,6 +77,7 @@ class SQLBackend(SelectingBackend):
         lender: lends sessions of the store.
         namespace: the part of the store that this handle sees.
         compression: the compression of values from 1 KiB up.
+        text_index: the language of the index of words, None for the one that the store has.
     """
 
     capabilities: ClassVar[tuple[type, ...]] = (
@@ -80,11 +92,14 @@ class SQLBackend(SelectingBackend):
         WakesWatchers,
         Settles,
         Transfers,
+        SearchesText,
     )
 
-    def __init__(self, lender: Lender, namespace: str, compression: Compression) -> None:
+    def __init__(
+        self, lender: Lender, namespace: str, compression: Compression, text_index: TextIndex | None = None
+    ) -> None:
         self.namespace = check_namespace(namespace)
-        self._lender, self._compression = lender, compression
+        self._lender, self._compression, self._text_index = lender, compression, text_index
         self._reader = Reader(lender, self.namespace, None)
         kind = type(self)  # the verb of a subclass gets the value itself
         self._takes_prepared = kind.create is SQLBackend.create and kind.update is SQLBackend.update
@@ -240,19 +255,7 @@ class SQLBackend(SelectingBackend):
         if not can_be_looked_up(entry_id):
             return []
 
-        def find(session: Session) -> list[Revision]:
-            if self._lender.read_only and not session.driver.keeps_past():
-                return []
-            namespace, now = session.names.fresh_id_of(self.namespace), self._reader.now()
-            with session.standing_still():
-                if session.rows(history.HAS_EXPIRED, (namespace, entry_id, now)):
-                    return []
-                rows = session.rows(history.OF_ENTRY, (namespace, entry_id))
-            states = self._reader.entries(session, [row[2:] for row in rows])
-            revisions = [self._revision(row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
-            return list(itertools.takewhile(lambda revision: not _has_expired(revision, now), revisions))
-
-        return self._reader.reading(find)
+        return self._reader.reading(history.revisions, self._reader, entry_id)
 
     def recreate(self, entry: MemoryEntry) -> None:
         self._write(entries.recreate, entry, encode_entry(entry, self._compression))
@@ -354,6 +357,32 @@ class SQLBackend(SelectingBackend):
         finally:
             encoded.clear()  # the write and its commit keep each other, and this, until the garbage collector runs
 
+    # --- SearchesText ----------------------------------------------------------------------------
+
+    def text_language(self) -> TextIndex:
+        return searching.language(self._reader, self._text_index)
+
+    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int) -> Candidates:
+        may_index = self._text_index != NO_INDEX
+        return searching.candidates(self._reader, terms, query, most, may_index=may_index)
+
+    def vocabulary(self, beginning: str) -> list[str]:
+        return self._reader.reading(searching.vocabulary, self._reader, beginning)
+
+    def rebuild_index(self, language: TextIndex | None, progress: Progress | None) -> None:
+        searching.rebuild(self._reader, language, progress)
+
+    def index_findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
+        self._check_outside()
+        for name in self.all_namespaces():
+            yield from searching.findings(self.for_namespace(name)._reader, looked_at)
+
+    def unindexed(self) -> Self:
+        """Return a handle like this one that neither keeps nor uses the index of words."""
+        sibling = self.bind()
+        sibling._text_index = NO_INDEX
+        return sibling
+
     # --- Erases ----------------------------------------------------------------------------------
 
     def erase(self, which: str | MemoryQuery | None, judge: Judge | None = None) -> Erased:
@@ -366,8 +395,11 @@ class SQLBackend(SelectingBackend):
         return self._lender.change(self._write_and_tidy, work, args)
 
     def _write_and_tidy(self, session: Session, work: Work[*Args, Result], args: tuple[*Args]) -> Result:
+        before = session.clock.commit_number
         result = work(session, self._reader.now, self.namespace, *args)
         if session.clock.commit_number % PRUNED_EVERY == 0 and result is not False:
+            if session.clock.commit_number - before < PRUNED_EVERY and self._text_index != NO_INDEX:
+                indexing.keep_up(session, self._reader)
             expiry.release_names(session)
             if session.clock.commit_number - session.clock.began <= PRUNED_EVERY:  # else this transaction fills the log
                 self._look_after(session)
@@ -383,30 +415,9 @@ class SQLBackend(SelectingBackend):
             self._look_after(session)
         return removed
 
-    def _revision(self, made: int, change: str, entry: MemoryEntry) -> Revision:
-        try:
-            operation, module, task_id, reason = _DECODE_CHANGE(change)
-        except ValueError:
-            raise self._reader.undecodable(entry.id) from None
-        return Revision(
-            version=entry.version,
-            entry=entry,
-            operation=operation,
-            timestamp=datetime_of(made),
-            module=module,
-            task_id=task_id,
-            reason=reason,
-        )
-
     def _check_outside(self) -> None:
         if self._lender.in_transaction():
             raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
 
     def _look_after(self, session: Session) -> None:
         """Maintain the store; called now and then, after a change in its transaction."""
-
-
-def _has_expired(revision: Revision, now: int) -> bool:
-    """Tell whether a past state is the last one of an entry that was deleted and has expired."""
-    expires_at = revision.entry.expires_at
-    return expires_at is not None and revision.is_removal and instant_of(expires_at) <= now

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jarvis._sql.dialect import Dialect
 from jarvis.errors import CorruptStoreError
+
+if TYPE_CHECKING:
+    from jarvis._sql.word_index import WordIndex
 
 Bindings = Sequence[Any] | dict[str, Any]
 
@@ -23,10 +26,12 @@ class Driver(Protocol):
     Attributes:
         path: names the store in messages.
         dialect: the words of the database.
+        words: the index of words of the database.
     """
 
     path: str
     dialect: Dialect
+    words: WordIndex
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[Any]:
         """Run one statement and return all its rows."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jarvis._sql import feed, registry, side_tables
+from jarvis._sql import feed, indexing, registry, side_tables
 from jarvis._sql.reading import can_be_looked_up
 from jarvis._sql.select import every_state
 from jarvis._sql.shape import tags_test
@@ -62,6 +62,7 @@ def erase(session: Session, reader: Reader, which: str | MemoryQuery | None, jud
         return Erased((), {})
     session.clock.next_commit()
     removed = _remove_all(session, namespace_id) if which is None else _remove(session, namespace_id, ids)
+    indexing.forget_erased(session)
     feed.keep_erasure(session, namespace, len(ids))
     return Erased(ids, {what: count for what, count in removed.items() if what and count})
 

@@ -7,21 +7,27 @@ revision and no revision without its change. The tables are `revisions`, `commit
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from jarvis._sql import feed, pruning, side_tables, tables
 from jarvis._sql.pruning import NO_MORE
 from jarvis._sql.select import COLUMNS, LIVE, made_until, visible
 from jarvis._sql.tables import change_checksum
+from jarvis.codec.instants import datetime_of, instant_of
 from jarvis.model import rules
 from jarvis.model.dating import DATED_BACK
-from jarvis.model.revision import Cutoff
+from jarvis.model.revision import Cutoff, Revision, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jarvis._sql.reading import Reader
     from jarvis._sql.session import Session
+    from jarvis.model.entry import MemoryEntry
     from jarvis.model.revision import Operation
 
 _CONTENT = "id, category, key, entity_type, entity_id, instant, version, body, checksum, expires, packed, created"
@@ -76,6 +82,9 @@ _WAS_KNOWN = """
 SELECT 1 FROM entries WHERE namespace = :namespace AND id = :id AND row < :number UNION ALL
 SELECT 1 FROM revisions WHERE namespace = :namespace AND id = :id AND row < :number
 """
+
+
+_DECODE_CHANGE = msgspec.json.Decoder(Signature).decode
 
 
 class LookBack(NamedTuple):
@@ -165,6 +174,42 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
+def revisions(session: Session, reader: Reader, entry_id: str) -> list[Revision]:
+    """Return the kept past states of the entry that has or had this id, newest first."""
+    if reader.lender.read_only and not session.driver.keeps_past():
+        return []
+    namespace, now = session.names.fresh_id_of(reader.namespace), reader.now()
+    with session.standing_still():
+        if session.rows(HAS_EXPIRED, (namespace, entry_id, now)):
+            return []
+        rows = session.rows(OF_ENTRY, (namespace, entry_id))
+    states = reader.entries(session, [row[2:] for row in rows])
+    found = [_revision(reader, row[0], row[1], state) for row, state in zip(rows, states, strict=True)]
+    return list(itertools.takewhile(lambda revision: not _has_expired(revision, now), found))
+
+
+def _revision(reader: Reader, made: int, change: str, entry: MemoryEntry) -> Revision:
+    try:
+        operation, module, task_id, reason = _DECODE_CHANGE(change)
+    except ValueError:
+        raise reader.undecodable(entry.id) from None
+    return Revision(
+        version=entry.version,
+        entry=entry,
+        operation=operation,
+        timestamp=datetime_of(made),
+        module=module,
+        task_id=task_id,
+        reason=reason,
+    )
+
+
+def _has_expired(revision: Revision, now: int) -> bool:
+    """Tell whether a past state is the last one of an entry that was deleted and has expired."""
+    expires_at = revision.entry.expires_at
+    return expires_at is not None and revision.is_removal and instant_of(expires_at) <= now
 
 
 def seen_from(session: Session, instant: int) -> LookBack:

@@ -6,10 +6,11 @@ A new table is declared here. Each database has its own statements that create i
 from __future__ import annotations
 
 from jarvis._sql.side_tables import SideTable
+from jarvis._sql.stale_words import Words
 from jarvis._sql.tables import FIRST_WITH_PAST, Table
 from jarvis._sql.tagging import Tags
 
-SIDE_TABLES: tuple[SideTable, ...] = (Tags(),)
+SIDE_TABLES: tuple[SideTable, ...] = (Tags(), Words())
 """The side tables, in the order in which they are written."""
 
 _OF_A_STATE = ("namespace", "category", "entity_type")

@@ -61,10 +61,12 @@ class SideTable(ABC):
     Attributes:
         tables: the tables that hold its rows, the one of the present first.
         needs_tags: only states with tags have rows; the methods are not called for others.
+        lags: its rows are made later, from the entries: a move only creates its tables.
     """
 
     tables: ClassVar[tuple[Table, ...]]
     needs_tags: ClassVar[bool] = False
+    lags: ClassVar[bool] = False
 
     @abstractmethod
     def put(self, session: Lent, place: tuple[int, int, int, int, int], entry: MemoryEntry, encoded: Encoded) -> None:

@@ -36,6 +36,9 @@ WRITE_CLOCK = (
 FIRST_WITH_PAST = 3
 """The first version of stores that has tables of the past."""
 
+FIRST_WITH_WORDS = 8
+"""The first version of stores that has an index of words."""
+
 
 class Table(NamedTuple):
     """A table of a store; see `jarvis._sql.registry`.

@@ -7,7 +7,7 @@ import itertools
 import operator
 from typing import TYPE_CHECKING, Any
 
-from jarvis._sql import registry, tables
+from jarvis._sql import registry, tables, word_check
 from jarvis._sql.side_tables import described
 from jarvis.model.portable import check_form
 from jarvis.model.record import Encoded, creation_of
@@ -72,6 +72,7 @@ def findings(session: Session, looked_at: Callable[[], object]) -> Iterator[str]
     clock = session.clock_seen()
     yield from past(each, clock.commit_number)
     yield from chains(session, clock.begins)
+    yield from word_check.findings(session)
 
 
 class States:

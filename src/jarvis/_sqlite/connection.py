@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from jarvis._sql import tables
-from jarvis._sqlite import engine, schema
+from jarvis._sqlite import engine, schema, word_tables
 from jarvis.errors import CorruptStoreError, ReadOnlyStoreError, StoreTooNewError, torn_transaction
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings
+    from jarvis._sql.word_index import WordIndex
 
 _MANY_LOOKS = 100  # by a reader at an index that a writer is changing
 
@@ -27,6 +28,7 @@ class Connection:
     """
 
     dialect = engine.DIALECT
+    words: WordIndex = word_tables.FTS5Index()
 
     def __init__(self, raw: apsw.Connection, path: str) -> None:
         self.raw, self.path = raw, path

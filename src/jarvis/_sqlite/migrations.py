@@ -7,7 +7,7 @@ from typing import Any
 import apsw
 
 from jarvis._sql import registry, tables
-from jarvis._sqlite import creation, engine, schema
+from jarvis._sqlite import creation, engine, schema, word_tables
 from jarvis.errors import CorruptStoreError
 
 _TO_VERSION_2 = """
@@ -50,10 +50,10 @@ ALTER TABLE revisions ADD COLUMN created INTEGER;
 _HISTORY_TO_VERSION_5 = "ALTER TABLE revisions ADD COLUMN packed BLOB;"
 
 
-def migrate(connection: apsw.Connection) -> None:
+def migrate(connection: apsw.Connection, language: str) -> None:
     """Migrate an undamaged store of an earlier version to the current one, in one transaction that changes no entry.
 
-    Needs the writers' lock. No-op on a current store.
+    Needs the writers' lock. No-op on a current store. Its texts are to be indexed in `language`: searches do it.
     """
     version = schema.read_mark(connection)[1]
     if version == schema.CURRENT_VERSION:
@@ -76,12 +76,16 @@ def migrate(connection: apsw.Connection) -> None:
             connection.execute(_TO_VERSION_5).fetchall()
         if version < schema.FIRST_WITH_GENERATION:
             connection.execute(_TO_VERSION_6).fetchall()
-        creation.tell(connection)
-        connection.execute(_TO_VERSION_7).fetchall()
+        if version < schema.FIRST_WITH_CREATION:
+            creation.tell(connection)
+            connection.execute(_TO_VERSION_7).fetchall()
+        connection.execute(word_tables.CREATE).fetchall()
+        word_tables.set_language(connection, language)
         if version < tables.FIRST_WITH_PAST:
             schema.begin_history(connection, commit, made, generation)
         else:
-            connection.execute(_HISTORY_TO_VERSION_7).fetchall()
+            if version < schema.FIRST_WITH_CREATION:
+                connection.execute(_HISTORY_TO_VERSION_7).fetchall()
             if version < schema.FIRST_WITH_GENERATION:
                 schema.begin_generation(connection)
         schema.mark(connection, schema.CURRENT_VERSION)
@@ -113,6 +117,8 @@ def views_for_reading(connection: apsw.Connection) -> str:
     version = schema.read_mark(connection)[1]
     if not 0 < version < schema.CURRENT_VERSION:
         return ""
+    if version == schema.FIRST_WITH_CREATION:
+        return word_tables.BEFORE
     creation.tell(connection)
     made_up = dict.fromkeys(("entries", "revisions"), f"{creation.COMPUTED} AS created")
     if version < schema.FIRST_WITH_PACKED:
@@ -123,7 +129,7 @@ def views_for_reading(connection: apsw.Connection) -> str:
         made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items() if table != "clock"}
         made_up.update(gaps="NULL AS expires", clock="0 AS erasing, 0 AS generation, 0 AS copied")
     existing = {table.name for table in registry.tables() if table.since <= version}
-    return "".join(
+    return word_tables.BEFORE + "".join(
         f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};"
         for table, column in made_up.items()
         if table in existing

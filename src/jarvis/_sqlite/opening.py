@@ -15,7 +15,7 @@ import apsw
 from jarvis._disk import files, location
 from jarvis._disk.files import Stamp
 from jarvis._disk.lock_file import Note
-from jarvis._sqlite import engine, migrations, schema
+from jarvis._sqlite import engine, migrations, schema, word_tables
 from jarvis._sqlite.connection import too_new
 from jarvis._sqlite.replace import copy_file
 from jarvis._sqlite.store_file import MAX_TRIES, NOTHING, StoreFile, end_notes
@@ -138,7 +138,7 @@ class Opening:
                 self._remove_leftovers()
             if not os.path.exists(self._path):
                 key = self._file.vault.key_to_create(was_there=self._was_there())
-                schema.create_store(self._path, key)
+                schema.create_store(self._path, key, self._file.new_language)
                 if key is not None:
                     self._file.vault.settle([engine.beginning_of(self._path)])
                 self._file.lock.write_note(Note(Stamp.of(self._file.status()), 0))
@@ -188,6 +188,7 @@ class Opening:
                 from jarvis._sqlite import first_life
 
                 first_life.migrate(connection, self._path)
+                word_tables.set_language(connection, self._file.new_language)
             elif schema.read_mark(connection)[1] == schema.MIGRATING:
                 from jarvis._sqlite import first_life
 
@@ -217,7 +218,7 @@ class Opening:
             end_notes(connection)
         if not is_current:
             copy_file.remove(self._path)
-            migrations.migrate(connection)
+            migrations.migrate(connection, self._file.new_language)
 
     def _finish_erasing_at_opening(self, connection: apsw.Connection, identity: tuple[int, int]) -> None:
         try:

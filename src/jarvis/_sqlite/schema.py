@@ -16,6 +16,7 @@ from jarvis._sql.tables import (
     CLOCK_COLUMNS,
     COPY,
     FIRST_WITH_PAST,
+    FIRST_WITH_WORDS,
     READ_FIRST_CLOCK,
     REMOVED,
     RESTORED,
@@ -24,14 +25,14 @@ from jarvis._sql.tables import (
     clock_checksum,
     clock_row,
 )
-from jarvis._sqlite import cipher, engine
+from jarvis._sqlite import cipher, engine, word_tables
 from jarvis.model.change import new_generation
 
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
 
 APPLICATION_ID = 0x4A525653  # "JRVS": `file` and other tools can recognise it
-CURRENT_VERSION = 7
+CURRENT_VERSION = 8
 FIRST_WITH_EXPIRY = 4
 """The first version whose entries may expire, and whose stores know of unfinished erasures."""
 
@@ -61,7 +62,7 @@ FIRST_LIFE_COLUMNS = (
 )
 """The columns of its one table, ``memories``; the earliest stores lack the last one."""
 
-READABLE_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8)
 """The versions that can be read as they are; only writes, and the past, need `CURRENT_VERSION`."""
 
 
@@ -75,6 +76,7 @@ READABLE_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
 # category and key: few entries share a key. Version 3 has `HISTORY`. In version 4 entries may expire: `expires` is
 # NULL for most, which its index leaves out. In version 5 the value of an entry may be compressed: then the body has
 # null in its place, which earlier versions refuse to decode. Version 7 has `created`, by which lists can be ordered.
+# Version 8 has an index of words.
 TABLES = """
 CREATE TABLE names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -273,9 +275,9 @@ A compressed value is NULL there.
 
 CURRENT = f"""{TABLES}
 INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0, 0, 0))}, NULL, 0, 0, 0, 0, 0);
-{HISTORY}{VIEW}"""
+{HISTORY}{word_tables.CREATE}{VIEW}"""
 
-_IS_VIRTUAL = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND name = ? AND type = 'virtual'"
+_IS_FTS5 = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND name = ? || '_config' AND type = 'shadow'"
 _NEWEST = "SELECT max(instant) FROM entries"
 
 
@@ -346,7 +348,7 @@ def remove_unused_names(connection: apsw.Connection) -> None:
 def merge_indexes(connection: apsw.Connection) -> None:
     """Merge each derived FTS5 table into one piece, without the words of deleted rows. Needs the writers' lock."""
     for table in registry.tables():
-        if table.is_derived and connection.execute(_IS_VIRTUAL, (table.name,)).fetchall():
+        if table.is_derived and connection.execute(_IS_FTS5, (table.name,)).fetchall():
             connection.execute(f"INSERT INTO {table.name} ({table.name}) VALUES ('optimize')").fetchall()
 
 
@@ -356,8 +358,10 @@ def _change_clock(connection: apsw.Connection, **changes: int) -> None:
     connection.execute(engine.DIALECT.say(WRITE_CLOCK), (*fields, clock_checksum(fields)))
 
 
-def create_store(path: str, key: DataKey | None) -> None:
+def create_store(path: str, key: DataKey | None, language: str) -> None:
     """Create an empty store at `path`, encrypted if a key is given, in one step; no-op if a file is there.
+
+    Its texts are to be indexed in this language.
 
     Needs the writers' lock.
 
@@ -374,6 +378,7 @@ def create_store(path: str, key: DataKey | None) -> None:
                 if key is None:
                     connection.reserve_bytes(reserve=engine.RESERVED_BYTES)
                 connection.execute(f"BEGIN; {CURRENT}").fetchall()
+                word_tables.set_language(connection, language)
                 begin_generation(connection)
                 mark(connection, CURRENT_VERSION)
                 connection.execute("COMMIT")
@@ -415,6 +420,8 @@ def columns_of(connection: apsw.Connection, table: str) -> set[str]:
 
 def version_of_tables(connection: apsw.Connection) -> int:
     """Return the version of a store's tables, whatever its header says."""
+    if columns_of(connection, "text_mark"):
+        return FIRST_WITH_WORDS
     if "created" in columns_of(connection, "entries"):
         return FIRST_WITH_CREATION
     if "generation" in columns_of(connection, "clock"):

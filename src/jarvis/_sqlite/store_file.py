@@ -27,6 +27,7 @@ from jarvis.errors import (
     StoreError,
     StoreMissingError,
 )
+from jarvis.model.options import ENGLISH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,7 @@ class StoreFile:
         self.path = os.path.realpath(self.given)
         self.read_only = options.read_only
         self.may_create = options.create
+        self.new_language = options.text_index or ENGLISH
         self.durability = options.durability
         self.busy_timeout_seconds = options.busy_timeout_seconds
         self.lock = WriterLock(f"{self.path}.lock", self.path)

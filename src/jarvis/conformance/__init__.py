@@ -54,6 +54,7 @@ from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
 from jarvis.conformance.verbs import VerbPromises
 from jarvis.conformance.versions import VersionPromises
+from jarvis.conformance.words import WordPromises
 
 __all__ = ["BackendContract", "BackendMachine", "machine"]
 
@@ -78,6 +79,7 @@ class BackendContract(
     CompressionPromises,
     FeedPromises,
     VersionPromises,
+    WordPromises,
     ModulePromises,
     CreatingPromises,
     ManyPromises,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jarvis.model.options import Compression, Durability, Encryption, Keys, KeySources, checked
+from jarvis.model.options import Compression, Durability, Encryption, Keys, KeySources, TextIndex, checked
 from jarvis.model.policies import CategoryPolicy, Histories, HistoryPolicy
 
 
@@ -33,6 +33,7 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     compression: Compression = "auto"
     policies: tuple[CategoryPolicy, ...] = ()
     create: bool = True
+    text_index: TextIndex | None = None
 
     if TYPE_CHECKING:  # the arguments may have more types than the fields
 
@@ -48,6 +49,7 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
             compression: Compression = ...,
             policies: Sequence[CategoryPolicy] = ...,
             create: bool = ...,
+            text_index: TextIndex | None = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:

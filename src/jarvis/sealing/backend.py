@@ -21,6 +21,7 @@ from jarvis.capabilities import (
     Past,
     Result,
     Salvages,
+    SearchesText,
     SharesCommits,
     Slides,
     Transactional,
@@ -56,8 +57,9 @@ Answer = TypeVar("Answer")
 Arguments = ParamSpec("Arguments")
 Clock = Callable[[], datetime]
 
-_NOT_PASSED_ON = (BacksUp, Compresses, Salvages)
-"""A copy would lack the keys, what is sealed does not get smaller, and a new store would not be sealed."""
+_NOT_PASSED_ON = (BacksUp, Compresses, Salvages, SearchesText)
+"""A copy would lack the keys, what is sealed does not get smaller, a new store would not be sealed, and an index would
+show words."""
 
 
 def _if_sealed(verb: Callable[Concatenate[Any, Arguments], Answer]) -> Callable[Concatenate[Any, Arguments], Answer]:
@@ -139,7 +141,8 @@ class SealedBackend(BackendWrapper, SelectingBackend):
         if seal is not None and self._base.has_capability(Namespaced):
             namespace = sealed_namespace(seal, namespace)
         sealer = None if seal is None else Sealer(seal, self.namespace, self._keys.path)
-        self._opened = sealer, self._base.bind(namespace=namespace, clock=self._clock)
+        base = self._base.bind(namespace=namespace, clock=self._clock)
+        self._opened = sealer, base if seal is None else getattr(base, "unindexed", lambda: base)()
         return self._opened
 
     @property

@@ -16,6 +16,8 @@ _LONGEST = 40
 """How many signs of a word count."""
 
 _WORD = re.compile(r"[^\W_]+")
+_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
+"""Makes small letters of ASCII, and spaces of what separates words: twice as fast as `_WORD`."""
 _MARKS = re.compile("[\u0300-\u036f]")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -75,13 +77,13 @@ class Analyser:
 
     def words(self, text: str) -> tuple[str, ...]:
         """Return the words of a text in their order."""
-        stems = self._stems
-        if text.isascii():
-            return tuple([stem for word in _WORD.findall(text.lower()) if (stem := stems[word])])
-        text = folded(text)
-        if _UNSPACED.search(text):
-            return tuple([stem for word in _WORD.findall(text) for part in _parts(word) if (stem := stems[part])])
-        return tuple([stem for word in _WORD.findall(text) if (stem := stems[word])])
+        return tuple(filter(None, map(self._stems.__getitem__, _apart(text))))
+
+    def word_set(self, text: str) -> set[str]:
+        """Return the words of a text, each once."""
+        words = set(map(self._stems.__getitem__, _apart(text)))
+        words.discard("")
+        return words
 
     @property
     def name(self) -> str:
@@ -113,6 +115,16 @@ class _Stems(dict[str, str]):
         stem = "" if word in self._left_out else self._stem(word[:_LONGEST])
         self[word] = stem
         return stem
+
+
+def _apart(text: str) -> list[str]:
+    """Return the words of a text with their endings."""
+    if text.isascii():
+        return text.translate(_ASCII).split()
+    text = folded(text)
+    if _UNSPACED.search(text):
+        return [part for word in _WORD.findall(text) for part in _parts(word)]
+    return _WORD.findall(text)
 
 
 def _parts(word: str) -> list[str]:

@@ -1,28 +1,14 @@
-"""`Candidates`: the memories that share words with a question, before they are ranked."""
+"""What the candidates of a question are: the memories that share words with it, before they are ranked."""
 
 from __future__ import annotations
 
 import heapq
 import math
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
 
 from jarvis.model.entry import MemoryEntry
-from jarvis.text.question import Term
-
-
-class Candidates(NamedTuple):
-    """The memories that a question may mean.
-
-    Attributes:
-        entries: those that share the rarest words with the question, the best first.
-        counts: in how many memories of the namespace each term is.
-        total: how many memories the namespace has.
-    """
-
-    entries: list[MemoryEntry]
-    counts: list[int]
-    total: int
+from jarvis.model.words import Candidates as Candidates
+from jarvis.model.words import Term
 
 
 def rarity(count: int, total: int) -> float:

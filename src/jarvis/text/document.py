@@ -86,7 +86,7 @@ _remembered = functools.lru_cache(_REMEMBERED)(_made)
 
 def words_of(entry: MemoryEntry, analyser: Analyser) -> set[str]:
     """Return the words under which a memory is indexed: all of its `Document`, each once."""
-    words = set(analyser.words(" ".join(_texts(entry))))
+    words = analyser.word_set(" ".join(_texts(entry)))
     words.update(_times(entry.timestamp))
     return words
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from typing import NamedTuple
 
+from jarvis.model.words import Term as Term
 from jarvis.text.analysis import Analyser, folded
 from jarvis.text.document import DAYS, MONTHS, TIME_MARK
 
@@ -17,23 +17,6 @@ _PREFIX = re.compile(r"(\w{2,})\*\W*")
 _SIGNS = re.compile(r"\w+")
 _TIMES = frozenset((*MONTHS, *DAYS))
 _YEAR = re.compile(r"(?:19|20)\d\d")
-
-
-class Term(NamedTuple):
-    """A word to look up in an index, or the beginning of words.
-
-    Attributes:
-        text: the word as the analyser makes it, or the folded beginning.
-        is_prefix: all words that begin with it are meant.
-    """
-
-    text: str
-    is_prefix: bool = False
-
-    def is_in(self, words: Collection[str]) -> bool:
-        """Tell whether it means one of some words."""
-        text = self.text
-        return any(word.startswith(text) for word in words) if self.is_prefix else text in words
 
 
 class Question(NamedTuple):

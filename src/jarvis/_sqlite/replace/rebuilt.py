@@ -3,7 +3,7 @@
 For each kind of table:
 
 - A derived table of ours is made from the entries and past states of the copy, beside writers. The rows of a noted
-  state are removed and put again.
+  state are removed and put again. The index of words is only created, empty: it is filled after the move.
 - An FTS5 table of somebody else with its own content: its rows are copied beside writers, 7 µs a row of ten words, and
   all of them are compared once more while writers wait, 3 µs a row.
 - An FTS5 table with its content in another table: it is created empty, and its own ``rebuild`` fills it from the copy
@@ -24,6 +24,7 @@ from jarvis._sql import registry, side_tables
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
 from jarvis._sql.side_tables import Stored
+from jarvis._sqlite import word_tables
 from jarvis._sqlite.connection import Connection
 from jarvis._sqlite.replace import touched_rows
 from jarvis._sqlite.replace.touched_rows import Key, Row, Table, quoted
@@ -55,14 +56,14 @@ class Rebuilt(NamedTuple):
         name: its name.
         sql: the statement that creates it.
         settings: the settings of an FTS5 table, which are not in that statement.
-        content: the source of its rows: ``states`` of entries, its ``rows`` in the store, another ``table``, or
-            ``nothing``.
+        content: the source of its rows: ``states`` of entries, at once or ``later``, its ``rows`` in the store, another
+            ``table``, or ``nothing``.
     """
 
     name: str
     sql: str
     settings: list[tuple[str, Any]]
-    content: Literal["states", "rows", "table", "nothing"]
+    content: Literal["states", "later", "rows", "table", "nothing"]
 
 
 def needed(session: Session) -> list[Rebuilt]:
@@ -71,13 +72,18 @@ def needed(session: Session) -> list[Rebuilt]:
     Raises:
         StoreAccessError: one of them cannot be rebuilt.
     """
-    derived = {table.name for table in registry.tables() if table.is_derived}
+    derived: dict[str, Literal["states", "later"]] = {
+        table.name: "later" if side.lags else "states"
+        for side in registry.SIDE_TABLES
+        for table in side.tables
+        if table.is_derived
+    }
     shadows = {name for (name,) in session.rows(_SHADOWS)}
     tables: list[Rebuilt] = []
     for name, kind, sql in session.rows(_FOUND):
         if kind == "table" and name not in derived:
             continue
-        content = "states" if name in derived else _content(name, sql)
+        content = derived.get(name) or _content(name, sql)
         try:
             session.rows(f"SELECT * FROM {quoted(name)} LIMIT 1")  # its content may be in a table that does not exist
         except StoreAccessError:
@@ -90,6 +96,8 @@ def needed(session: Session) -> list[Rebuilt]:
             )
         config = f"{name}_config"
         settings = session.rows(_SETTINGS.format(quoted(config))) if config in shadows else []
+        if name == "text_mark":
+            sql = f"{sql}; {word_tables.begin(session.driver.words.mark(session.driver).language)}"
         tables.append(Rebuilt(name, sql, settings, content))
     return tables
 
@@ -126,8 +134,9 @@ class Rebuilder:
     def create(self, tables: list[Rebuilt]) -> None:
         """Create the tables that do not exist yet; empty derived ones, which an earlier run may have filled."""
         self._tables, self._is_filled = tables, False
-        derived = {table.name for table in tables if table.content == "states"}
-        self._derived = tuple(side for side in registry.SIDE_TABLES if side.tables[0].name in derived)
+        derived = {table.name for table in tables if table.content in ("states", "later")}
+        filled = {table.name for table in tables if table.content == "states"}
+        self._derived = tuple(side for side in registry.SIDE_TABLES if side.tables[0].name in filled)
         with self._copy.used() as copy, copy:
             existing = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
             for name, sql, settings, _ in tables:
