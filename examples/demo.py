@@ -1,4 +1,4 @@
-"""The main job: learn this machine, remember it in another process, survive, go back, forget, recall, move, seal, share.
+"""The main job: learn this machine, remember it elsewhere, survive, go back, forget, recall, move, seal, share.
 
 python examples/demo.py                everything, in a temporary directory
 python examples/demo.py learn STORE    the first chapter alone, in a directory or at a URL; then: remember STORE
