@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 import unicodedata
 
@@ -16,10 +17,14 @@ _MOST_STEMS = 200_000
 _LONGEST = 40
 """How many signs of a word count."""
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile("(?:[^\\W_]|[\u0900-\u0963\u0966-\u0eff\u1000-\u109f\u1780-\u17ff])+")
+"""Letters and digits; and the signs of vowels in scripts of India and its neighbours, which are no letters."""
+
 _ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 """Makes small letters of ASCII, and spaces of what separates words: twice as fast as `_WORD`."""
-_MARKS = re.compile("[\u0300-\u036f]")
+_MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]")
+"""Accents, and the signs of vowels that Hebrew and Arabic may leave out."""
+
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff]+"
@@ -93,14 +98,18 @@ class _Stems(dict[str, str]):
         self._bases = english.BASE_OF if is_english else dict[str, str]()
         self._stem = str
         if language != PLAIN:
-            import snowballstemmer  # type: ignore[import-untyped]  # it has no types
-
-            self._stem = snowballstemmer.stemmer(language).stemWord
+            rules = importlib.import_module(f"snowballstemmer.{language}_stemmer")  # never C code of another version
+            self._stem = getattr(rules, f"{language.title()}Stemmer")().stemWord
 
     def __missing__(self, word: str) -> str:
         if len(self) >= _MOST_STEMS:
             self.clear()
-        stem = "" if word in self._left_out else self._stem(self._bases.get(word, word[:_LONGEST]))
+        if word in self._left_out:
+            stem = ""
+        elif word.isascii() and not word.isalpha():  # a number, or a name with digits
+            stem = word[:_LONGEST]
+        else:
+            stem = self._stem(self._bases.get(word, word[:_LONGEST]))
         self[word] = stem
         return stem
 
