@@ -57,7 +57,7 @@ def words_of_namespace(session: Session, reader: Reader, looked_at: Callable[[],
         try:
             for word in {*index.words(driver, namespace, ""), *expected}:
                 term = Term(word)
-                number = index.count(driver, namespace, term)
+                (number,) = index.counts(driver, namespace, [term])
                 if number != expected[word]:
                     number -= len(index.among(driver, namespace, term, stale))
                 if number != expected[word]:

@@ -134,8 +134,11 @@ class FTS5Index(WordIndex):
         found = driver.rows(_ROWS, (asked,)) if most is None else driver.rows(_NEWEST, (asked, most))
         return _decode(found[0][0])
 
-    def count(self, driver: Statements, namespace: int, word: Term) -> int:
-        """Return how many rows have a word."""
+    def counts(self, driver: Statements, namespace: int, words: Sequence[Term]) -> list[int]:
+        """Return how many rows have each of some words."""
+        return [self._count(driver, namespace, word) for word in words]
+
+    def _count(self, driver: Statements, namespace: int, word: Term) -> int:
         if word.is_prefix:
             return int(driver.rows(_COUNT_BEGINNING, (_match(namespace, word),))[0][0])
         return sum(count for (count,) in driver.rows(_COUNT, (f"{namespace}_{word.text}",)))

@@ -497,8 +497,8 @@ class Store:
     def rebuild_index(self, *, language: TextIndex | None = None, progress: Progress | None = None) -> None:
         """Make the index of words again, by which texts are found, from the memories of all namespaces.
 
-        Call it for another language, for a damaged index, or after a large import, so that no search has to do it. Others may read and write meanwhile; their searches take longer. If it is interrupted, the next search
-        goes on.
+        Call it for another language, for a damaged index, or after a large import, so that no search has to do it.
+        Others may read and write meanwhile; their searches take longer. If it is interrupted, the next search goes on.
 
         Args:
             language: of the texts, see `MemoryModule`; None for the one that the index has, ``"off"`` to have none.
