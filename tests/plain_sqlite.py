@@ -64,6 +64,10 @@ class PlainWords(WordIndex):  # the index of words, in a plain table
     def among(self, driver: Statements, namespace: int, word: Term, rows: Sequence[int]) -> list[int]:
         return list({*self.rows(driver, namespace, word, None)}.intersection(rows))
 
+    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:
+        text = "SELECT word, count(*) FROM text_index WHERE namespace = ? GROUP BY word"
+        return [dict(driver.rows(text, (namespace,)))]
+
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:
         return [
             word

@@ -95,6 +95,10 @@ _COUNTS = """
 SELECT word, entries FROM text_vocabulary WHERE namespace = :here_ AND word IN (SELECT value FROM texts_in(:words))
 """
 _COUNT_BEGINNING = f"SELECT count(DISTINCT row) FROM text_index WHERE {_HAVE}"
+_COUNT_LEXEMES = """
+SELECT lexeme, count(*) FROM text_index, unnest(words) WHERE namespace = :here_ GROUP BY lexeme
+"""
+_COUNT_ALL = "SELECT word, entries FROM text_vocabulary WHERE namespace = :here_"
 _WORDS = "SELECT word FROM text_vocabulary WHERE namespace = :here_ AND word >= :beginning"
 _MOST_WORDS = 2_000  # of 40 signs each, in a part
 _decode = msgspec.json.Decoder(list[int]).decode
@@ -161,6 +165,13 @@ class TSVectorIndex(WordIndex):
         """Return those of some rows that have a word: 3 µs a row."""
         asked = {"match": _match(namespace, word), "rows": as_json(rows)}
         return [row for (row,) in driver.rows(_AMONG, asked)]
+
+    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:  # noqa: ARG002
+        """Return how many rows have each word, as the rows say, and as was counted."""
+        return [
+            {lexeme[_MARK_SIGNS:]: count for lexeme, count in driver.rows(_COUNT_LEXEMES, {})},
+            dict(driver.rows(_COUNT_ALL, {})),
+        ]
 
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:  # noqa: ARG002  the driver knows it
         """Return the words that begin so."""

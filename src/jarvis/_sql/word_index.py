@@ -76,6 +76,10 @@ class WordIndex(ABC):
         """Return those of these rows that have a word; in any order."""
 
     @abstractmethod
+    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:
+        """Return how many rows have each word, as each of its tables tells that."""
+
+    @abstractmethod
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:
         """Return the words that begin so, in any order."""
 

@@ -72,6 +72,7 @@ _COUNT_BEGINNING = "SELECT count(*) FROM text_index WHERE text_index MATCH ?"
 _AMONG = """
 SELECT j.value FROM json_each(?) AS j CROSS JOIN text_index ON text_index.rowid = j.value WHERE text_index MATCH ?
 """
+_COUNTS = "SELECT term, doc FROM text_vocabulary WHERE term >= ? AND term < ?"
 _TOKENS = "SELECT term FROM text_vocabulary WHERE term >= ? AND term < ?"
 _FEW = 100
 _LAST_SIGN = "\U0010ffff"
@@ -148,6 +149,11 @@ class FTS5Index(WordIndex):
         if len(rows) <= _FEW:
             return [row for (row,) in driver.rows(_AMONG, (as_json(rows), _match(namespace, word)))]
         return list(set(rows).intersection(self.rows(driver, namespace, word, None)))
+
+    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:
+        """Return how many rows have each word."""
+        own = f"{namespace}_"
+        return [{term[len(own) :]: count for term, count in driver.rows(_COUNTS, (own, own + _LAST_SIGN))}]
 
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:
         """Return the words that begin so."""
