@@ -58,11 +58,15 @@ class PlainWords(WordIndex):  # the index of words, in a plain table
         text = f"SELECT DISTINCT row FROM text_index WHERE namespace = ?1 AND {is_word} ORDER BY row DESC LIMIT ?3"
         return [row for (row,) in driver.rows(text, (namespace, word.text, -1 if most is None else most))]
 
-    def count(self, driver: Statements, namespace: int, word: Term) -> int:
-        return len(self.rows(driver, namespace, word, None))
+    def counts(self, driver: Statements, namespace: int, words: Sequence[Term]) -> list[int]:
+        return [len(self.rows(driver, namespace, word, None)) for word in words]
 
     def among(self, driver: Statements, namespace: int, word: Term, rows: Sequence[int]) -> list[int]:
         return list({*self.rows(driver, namespace, word, None)}.intersection(rows))
+
+    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:
+        text = "SELECT word, count(*) FROM text_index WHERE namespace = ? GROUP BY word"
+        return [dict(driver.rows(text, (namespace,)))]
 
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:
         return [

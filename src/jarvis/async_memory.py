@@ -142,6 +142,7 @@ class AsyncStore(_Face[Store]):
     add_key_slot = awaitable(Store.add_key_slot, "change")
     remove_key_slot = awaitable(Store.remove_key_slot, "change")
     recompress = awaitable(Store.recompress, "long")
+    rebuild_index = awaitable(Store.rebuild_index, "long")
     prune_history = awaitable(Store.prune_history, "change")
     purge_expired = awaitable(Store.purge_expired, "change")
     mend_dates = awaitable(Store.mend_dates, "change")

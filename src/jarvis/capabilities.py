@@ -708,7 +708,7 @@ class SearchesText(Protocol):
     def index_findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
         """Compare the index of the whole store with its memories; yield what is wrong, without content.
 
-        `looked_at` is called for each memory. `Verifies.findings` compares only numbers.
+        `looked_at` is called for each memory. `Verifies.findings` only compares numbers.
 
         Raises:
             TransactionError: the caller has a transaction open.

@@ -87,11 +87,18 @@ _CLEAR = ("DELETE FROM text_index WHERE namespace = :here_", "DELETE FROM text_v
 _HAVE = "namespace = :here_ AND words @@ CAST(CAST(:match AS text) AS tsquery)"
 _ROWS = f"""
 SELECT CAST(coalesce(json_agg(row), '[]') AS text)
-FROM (SELECT {{}} FROM text_index WHERE {_HAVE} ORDER BY row DESC LIMIT :most) AS found
+FROM (SELECT {{}} FROM text_index WHERE {_HAVE}{{}}) AS found
 """
+_NEWEST = " ORDER BY row DESC LIMIT :most"
 _AMONG = f"SELECT DISTINCT row FROM text_index WHERE {_AMONG_ROWS} AND {_HAVE}"
-_COUNT = "SELECT entries FROM text_vocabulary WHERE namespace = :here_ AND word = :word"
+_COUNTS = """
+SELECT word, entries FROM text_vocabulary WHERE namespace = :here_ AND word IN (SELECT value FROM texts_in(:words))
+"""
 _COUNT_BEGINNING = f"SELECT count(DISTINCT row) FROM text_index WHERE {_HAVE}"
+_COUNT_LEXEMES = """
+SELECT lexeme, count(*) FROM text_index, unnest(words) WHERE namespace = :here_ GROUP BY lexeme
+"""
+_COUNT_ALL = "SELECT word, entries FROM text_vocabulary WHERE namespace = :here_"
 _WORDS = "SELECT word FROM text_vocabulary WHERE namespace = :here_ AND word >= :beginning"
 _MOST_WORDS = 2_000  # of 40 signs each, in a part
 _decode = msgspec.json.Decoder(list[int]).decode
@@ -141,19 +148,30 @@ class TSVectorIndex(WordIndex):
 
     def rows(self, driver: Statements, namespace: int, word: Term, most: int | None) -> list[int]:
         """Return the rows with a word."""
-        sql = _ROWS.format("DISTINCT row" if word.is_prefix else "row")
+        sql = _ROWS.format("DISTINCT row" if word.is_prefix else "row", "" if most is None else _NEWEST)
         return _decode(driver.rows(sql, {"match": _match(namespace, word), "most": most})[0][0])
 
-    def count(self, driver: Statements, namespace: int, word: Term) -> int:
-        """Return how many rows have a word."""
-        if word.is_prefix:
-            return int(driver.rows(_COUNT_BEGINNING, {"match": _match(namespace, word)})[0][0])
-        return sum(number for (number,) in driver.rows(_COUNT, {"word": word.text}))
+    def counts(self, driver: Statements, namespace: int, words: Sequence[Term]) -> list[int]:
+        """Return how many rows have each of some words: a look at a table for whole words, and slow for others."""
+        known = dict(driver.rows(_COUNTS, {"words": as_json([word.text for word in words if not word.is_prefix])}))
+        return [
+            int(driver.rows(_COUNT_BEGINNING, {"match": _match(namespace, word)})[0][0])
+            if word.is_prefix
+            else known.get(word.text, 0)
+            for word in words
+        ]
 
     def among(self, driver: Statements, namespace: int, word: Term, rows: Sequence[int]) -> list[int]:
-        """Return those of some rows that have a word."""
+        """Return those of some rows that have a word: 3 µs a row."""
         asked = {"match": _match(namespace, word), "rows": as_json(rows)}
         return [row for (row,) in driver.rows(_AMONG, asked)]
+
+    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:  # noqa: ARG002
+        """Return how many rows have each word, as the rows say, and as was counted."""
+        return [
+            {lexeme[_MARK_SIGNS:]: count for lexeme, count in driver.rows(_COUNT_LEXEMES, {})},
+            dict(driver.rows(_COUNT_ALL, {})),
+        ]
 
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:  # noqa: ARG002  the driver knows it
         """Return the words that begin so."""

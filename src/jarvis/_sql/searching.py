@@ -49,15 +49,18 @@ MOST_ROWS = 20_000
 _MOST_BEHIND = 2 * PRUNED_EVERY
 """A search that finds more to do indexes it first."""
 
-_AT_ONCE, _SCANNED_FOR_ONE = 1_000, 8
+_AT_ONCE, _SCANNED_FOR_ONE, _SEEKING = 1_000, 8, 3
+_EPSILON = 1e-9  # sums of floats depend on their order
 _BEGINNING = re.compile(r"_?[^\W_]*")  # no word has other signs
 _BEHIND = """
 SELECT (SELECT count(*) FROM (SELECT 1 FROM entries WHERE {here} AND row > ?1 LIMIT ?2) AS tail)
     + (SELECT count(*) FROM (SELECT 1 FROM text_stale WHERE {here} LIMIT ?2) AS gone)
 """
 _COUNTED = "SELECT entries FROM text_counts WHERE namespace = ?"
-_STALE = "SELECT row FROM text_stale WHERE namespace = ?"
-_EXPIRED = "SELECT row FROM entries WHERE {unindexed}namespace = ? AND expires <= ?"
+_GONE = """
+SELECT row FROM text_stale WHERE namespace = ?1
+UNION SELECT row FROM entries WHERE {unindexed}namespace = ?1 AND expires <= ?2
+"""
 _TAIL = f"SELECT {COLUMNS} FROM entries AS e WHERE {{unindexed}}e.namespace = ? AND e.row > ? AND {LIVE}".replace(
     ":now", "?"
 )
@@ -209,8 +212,9 @@ def findings(reader: Reader, looked_at: Callable[[], object]) -> Iterator[str]:
 
 def _words_of_tail(session: Session, reader: Reader, namespace: int, mark: Mark) -> Iterator[tuple[int, set[str]]]:
     """Yield the entries that the index lacks: row and words of each."""
-    upto = mark.upto if mark.fits else 0
-    for row in session.each(session.say(_TAIL), (namespace, upto, reader.now())):
+    asked = namespace, mark.upto if mark.fits else 0, reader.now()
+    some = session.rows(f"{session.say(_TAIL)} LIMIT {_MOST_BEHIND + 1}", asked)  # mostly all; a cursor takes longer
+    for row in some if len(some) <= _MOST_BEHIND else session.each(session.say(_TAIL), asked):
         yield row[0], indexing.words_in(session, reader, (row,), mark.analyser)[0]
 
 
@@ -247,21 +251,18 @@ class _Search:
         asked.sort(key=lambda word: -weights[word.place])
         masks = self._masks(asked, weights, gone, most if is_open else None)
         masks.update(tail)
-        scores = {mask: sum(weights[number] for number in _bits(mask)) for mask in set(masks.values())}
+        scores = {mask: _score(mask, weights) for mask in set(masks.values())}
         return Candidates(self._best(masks, scores, query, most, is_open=is_open), counts, self._total)
 
     def _gone(self) -> set[int]:
         """Return the rows of the index that are stale or have expired."""
-        rows = self._session.rows(_STALE, (self._namespace,))
-        rows += self._session.rows(self._session.say(_EXPIRED), (self._namespace, self._now))
+        rows = self._session.rows(self._session.say(_GONE), (self._namespace, self._now))
         return {row for (row,) in rows if row <= self._mark.upto}
 
     def _words(self) -> list[_Word]:
-        return [
-            _Word(place, term, self._index.count(self._session.driver, self._namespace, term))
-            for place, term in enumerate(self._terms)
-            if term.text and _BEGINNING.fullmatch(term.text)
-        ]
+        places = [place for place, term in enumerate(self._terms) if term.text and _BEGINNING.fullmatch(term.text)]
+        terms = [self._terms[place] for place in places]
+        return list(map(_Word, places, terms, self._index.counts(self._session.driver, self._namespace, terms)))
 
     def _count(self, word: _Word, gone: set[int]) -> int:
         """Return how many rows have a word that are not gone."""
@@ -288,17 +289,15 @@ class _Search:
         for place, word in enumerate(words):
             if not word.number:
                 continue
-            rest = sum(weights[each.place] for each in words[place:])
-            if most is not None and not is_enough and len(masks) >= most:
-                kinds = Counter(masks.values())
-                better = sum(
-                    number
-                    for mask, number in kinds.items()
-                    if sum(weights[bit] for bit in _bits(mask)) > rest * (1 + 1e-9)
-                )
-                is_enough = better - len(gone) >= most
+            rest = sum(weights[each.place] for each in words[place:]) * (1 + _EPSILON)  # what no row can get more of
+            if most is not None and len(masks) > most + len(gone):
+                least = _least(masks, weights, most + len(gone))
+                is_enough = is_enough or least > rest
+                if is_enough:  # others would have to become better than those that are
+                    kinds = {mask for mask in set(masks.values()) if _score(mask, weights) + rest >= least}
+                    masks = {row: mask for row, mask in masks.items() if mask in kinds}
             bit = 1 << word.place
-            if is_enough and self._index.seeks:
+            if is_enough and self._index.seeks and _SEEKING * len(masks) < word.number:
                 rows = self._among(word, masks)
             else:
                 limit = MOST_ROWS if word.number > MOST_ROWS else None
@@ -389,6 +388,22 @@ class _Search:
             rows = list(asked.difference(newest))
         older = self._session.rows(self._session.say(_NEWEST_OF), (self._namespace, as_json(rows), most - len(newest)))
         return newest + [row for (row,) in older]
+
+
+def _score(mask: int, weights: Sequence[float]) -> float:
+    """Return the sum of the weights of a mask, added up in the order of the terms."""
+    return sum(weights[number] for number in _bits(mask))
+
+
+def _least(masks: dict[int, int], weights: Sequence[float], most: int) -> float:
+    """Return the score that `most` of the rows have at least."""
+    reached = 0
+    numbers = Counter(masks.values())
+    for score, number in sorted(((_score(mask, weights), number) for mask, number in numbers.items()), reverse=True):
+        reached += number
+        if reached >= most:
+            return score
+    return 0.0
 
 
 def _bits(mask: int) -> Iterator[int]:

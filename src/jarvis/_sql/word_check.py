@@ -55,12 +55,12 @@ def words_of_namespace(session: Session, reader: Reader, looked_at: Callable[[],
             expected.update(indexing.words_in(session, reader, (row,), mark.analyser)[0])
         stale = [row for (row,) in session.rows(_STALE, (namespace,))]
         try:
-            for word in {*index.words(driver, namespace, ""), *expected}:
-                term = Term(word)
-                number = index.count(driver, namespace, term)
-                if number != expected[word]:
-                    number -= len(index.among(driver, namespace, term, stale))
-                if number != expected[word]:
+            for counts in index.all_counts(driver, namespace):
+                unequal = [word for word in counts.keys() | expected.keys() if counts.get(word, 0) != expected[word]]
+                if not all(
+                    counts.get(word, 0) - len(index.among(driver, namespace, Term(word), stale)) == expected[word]
+                    for word in unequal
+                ):
                     yield DAMAGED
                     return
         except CorruptStoreError:

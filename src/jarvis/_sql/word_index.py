@@ -68,12 +68,16 @@ class WordIndex(ABC):
         """Return all rows that have a word, or the greatest `most`; in any order."""
 
     @abstractmethod
-    def count(self, driver: Statements, namespace: int, word: Term) -> int:
-        """Return how many rows have a word."""
+    def counts(self, driver: Statements, namespace: int, words: Sequence[Term]) -> list[int]:
+        """Return how many rows have each of some words."""
 
     @abstractmethod
     def among(self, driver: Statements, namespace: int, word: Term, rows: Sequence[int]) -> list[int]:
         """Return those of these rows that have a word; in any order."""
+
+    @abstractmethod
+    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:
+        """Return how many rows have each word, as each of its tables tells that."""
 
     @abstractmethod
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:

@@ -72,6 +72,7 @@ _COUNT_BEGINNING = "SELECT count(*) FROM text_index WHERE text_index MATCH ?"
 _AMONG = """
 SELECT j.value FROM json_each(?) AS j CROSS JOIN text_index ON text_index.rowid = j.value WHERE text_index MATCH ?
 """
+_COUNTS = "SELECT term, doc FROM text_vocabulary WHERE term >= ? AND term < ?"
 _TOKENS = "SELECT term FROM text_vocabulary WHERE term >= ? AND term < ?"
 _FEW = 100
 _LAST_SIGN = "\U0010ffff"
@@ -134,8 +135,11 @@ class FTS5Index(WordIndex):
         found = driver.rows(_ROWS, (asked,)) if most is None else driver.rows(_NEWEST, (asked, most))
         return _decode(found[0][0])
 
-    def count(self, driver: Statements, namespace: int, word: Term) -> int:
-        """Return how many rows have a word."""
+    def counts(self, driver: Statements, namespace: int, words: Sequence[Term]) -> list[int]:
+        """Return how many rows have each of some words."""
+        return [self._count(driver, namespace, word) for word in words]
+
+    def _count(self, driver: Statements, namespace: int, word: Term) -> int:
         if word.is_prefix:
             return int(driver.rows(_COUNT_BEGINNING, (_match(namespace, word),))[0][0])
         return sum(count for (count,) in driver.rows(_COUNT, (f"{namespace}_{word.text}",)))
@@ -145,6 +149,11 @@ class FTS5Index(WordIndex):
         if len(rows) <= _FEW:
             return [row for (row,) in driver.rows(_AMONG, (as_json(rows), _match(namespace, word)))]
         return list(set(rows).intersection(self.rows(driver, namespace, word, None)))
+
+    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:
+        """Return how many rows have each word."""
+        own = f"{namespace}_"
+        return [{term[len(own) :]: count for term, count in driver.rows(_COUNTS, (own, own + _LAST_SIGN))}]
 
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:
         """Return the words that begin so."""

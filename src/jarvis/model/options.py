@@ -380,5 +380,6 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "encryption": _encryption,
     "keys": _keys,
     "text_index": _text_index,
+    "index": _switch,
     "progress": _progress,
 }

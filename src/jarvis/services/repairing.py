@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jarvis.backend_registry import ask
-from jarvis.capabilities import Salvages, Verifies
+from jarvis.capabilities import Salvages, SearchesText, Verifies
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, StoreAccessError, translated
 from jarvis.model.portable import WholeMemory
 from jarvis.model.recompression import Progress
@@ -24,7 +24,7 @@ _AT_ONCE = 8_000
 """How many memories one transaction stores: fewer make more work, and nobody waits for the new store meanwhile."""
 
 
-def verify(backend: StorageBackend, progress: Progress | None) -> Verification:
+def verify(backend: StorageBackend, progress: Progress | None, *, index: bool = False) -> Verification:
     """Return what is wrong with a store; see `Store.verify`."""
     states = 0
 
@@ -39,6 +39,8 @@ def verify(backend: StorageBackend, progress: Progress | None) -> Verification:
     if progress is not None:  # else nothing is read before the findings, which tell of pages that cannot be
         total = transferring.count(transferring.handles(backend, transferring.namespaces_of(backend)))
     problems = dict(Counter(store.findings(looked_at)))
+    if index:
+        problems.update(Counter(ask(backend, SearchesText).index_findings(lambda: None)))
     if progress is not None:
         progress(states, states)
     return Verification(states=states, problems=problems)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 from jarvis._calls.arguments import plain_text as text_of
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
-from jarvis.capabilities import Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced
+from jarvis.capabilities import Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced, SearchesText
 from jarvis.errors import InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import MOST_VERSIONS, check_namespace
@@ -19,7 +19,7 @@ from jarvis.model.erasure import ErasureReceipt
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.listing import Page
 from jarvis.model.marks import Absent
-from jarvis.model.options import AnySource, KeySources, checked, sources_of
+from jarvis.model.options import AnySource, KeySources, TextIndex, checked, sources_of
 from jarvis.model.query import MemoryQuery, asked_limit
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
@@ -274,7 +274,7 @@ class Store:
         """
         return transferring.digest_of(exporting.parts_of(self.backend, None), checked("progress", progress))
 
-    def verify(self, *, progress: Progress | None = None) -> Verification:
+    def verify(self, *, index: bool = False, progress: Progress | None = None) -> Verification:
         """Read all of the store, and compare it with its checksums, its indexes, and what its history and feed say.
 
         Opening a store does that when another program wrote to it; this verb does it whenever it is asked. What other
@@ -282,10 +282,13 @@ class Store:
         triggers. But nothing tells of a row that another program deleted if it had no tag and was never changed.
 
         Args:
+            index: make the words of each memory again, too, and compare them with the index of words, which takes twice
+                as long. Else only numbers are compared: a word that is missing there is not found.
             progress: is called with (done, total) now and then.
 
         Returns:
-            How much was read, and what is wrong. `repair` takes what is sound into a new store.
+            How much was read, and what is wrong. `repair` takes what is sound into a new store; for the index of words
+            there is `rebuild_index`.
 
         Raises:
             CorruptStoreError: the store is too damaged to be opened.
@@ -299,7 +302,7 @@ class Store:
         >>> memory.store.verify()
         Verification(states=1, problems={})
         """
-        return repairing.verify(self.backend, checked("progress", progress))
+        return repairing.verify(self.backend, checked("progress", progress), index=checked("index", index))
 
     def repair(self, to: str | os.PathLike[str], *, progress: Progress | None = None) -> RepairReport:
         """Make a new store of all that can be read of this damaged one, which need not open and is not touched.
@@ -490,6 +493,32 @@ class Store:
         (1, True)
         """
         return ask(self.backend, Compresses).recompress(checked("progress", progress))
+
+    def rebuild_index(self, *, language: TextIndex | None = None, progress: Progress | None = None) -> None:
+        """Make the index of words again, by which texts are found, from the memories of all namespaces.
+
+        Call it for another language, for a damaged index, or after a large import, so that no search has to do it.
+        Others may read and write meanwhile; their searches take longer. If it is interrupted, the next search goes on.
+
+        Args:
+            language: of the texts, see `MemoryModule`; None for the one that the index has, ``"off"`` to have none.
+            progress: is called with (done, total) after each step.
+
+        Raises:
+            InvalidSettingError: there is no such language.
+            UnsupportedError: the backend has no index of words.
+            TransactionError: the calling thread has a transaction open.
+
+        >>> import tempfile
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule(storage_dir=tempfile.mkdtemp())
+        >>> _ = memory.remember("Die Häuser stehen in Lissabon")
+        >>> memory.store.rebuild_index(language="german")
+        >>> [entry.value["text"] for entry, *_ in memory.recall("Haus")]
+        ['Die Häuser stehen in Lissabon']
+        """
+        index = ask(self.backend, SearchesText)
+        index.rebuild_index(checked("text_index", language), checked("progress", progress))
 
     def prune_history(self, *, limit: int = 1_000) -> int:
         """Remove at most `limit` past states that the policy has no room for; return how many.
