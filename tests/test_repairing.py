@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import random
@@ -107,6 +108,25 @@ def test_of_a_store_with_any_one_damaged_page_nearly_all_comes_back(kind: str, t
         assert missing <= {*report.lost}, page
         assert all(after[place][:2] == before[place][:2] for place in after), page
         assert path.read_bytes() == damaged
+
+
+def test_a_page_that_the_disk_cannot_read_costs_no_other_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        before = filled(memory)
+    read, bad = os.pread, (tmp_path / "store" / "memory.db").stat().st_size // 4096 // 2 * 4096
+
+    def failing(descriptor: int, size: int, offset: int) -> bytes:
+        if size == 4096 and offset == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    report = repair(tmp_path / "store", tmp_path / "new")
+
+    monkeypatch.undo()
+    after = contents(MemoryModule(storage_dir=tmp_path / "new"))
+    assert 0.95 * len(before) <= len(after)
+    assert {*before} - {*after} <= {*report.lost}
 
 
 def test_a_row_whose_types_are_damaged_costs_no_other_one(tmp_path: Path) -> None:
