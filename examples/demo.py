@@ -1,4 +1,4 @@
-"""The main job: learn this machine, remember it in another process, survive, go back, forget, move, seal, share.
+"""The main job: learn this machine, remember it elsewhere, survive, go back, forget, recall, move, seal, share.
 
 python examples/demo.py                everything, in a temporary directory
 python examples/demo.py learn STORE    the first chapter alone, in a directory or at a URL; then: remember STORE
@@ -191,8 +191,55 @@ def forget(directory: str) -> None:
             sys.exit("what was erased is still there")
 
 
+def recall(directory: str) -> None:
+    """Chapter six: two people talk for weeks; the memory answers questions about it, and says why."""
+    with MemoryModule(storage_dir=directory) as memory:
+        for heading, lines in _conversation():
+            moment = datetime.fromisoformat(heading.split()[0]).replace(hour=18, tzinfo=UTC)
+            with memory.transaction():
+                for minute, (speaker, text) in enumerate(lines):
+                    memory.record_turn(heading, speaker, text, moment + timedelta(minutes=minute))
+        memory.remember("Leo is Sam's son", about=("person", "leo"))
+        questions = (
+            "What can Leo not eat?",
+            "When can Sam move in?",
+            "How much is the rent?",
+            "Where does Nora's brother live?",
+            "What was said about bread in April?",
+            "Who won the world cup?",
+        )
+        rows = []
+        for question in questions:
+            began = time.perf_counter()
+            found = memory.recall(question, limit=1, min_score=0.1)
+            spent = f"{1000 * (time.perf_counter() - began):.0f} ms"
+            rows.append([question, found[0].entry.value["text"] if found else "[dim]nothing fits[/dim]", spent])
+        _show("recalled", ["question", "best memory", "in"], rows)
+        best = memory.search_text(questions[1], limit=2, explain=True)
+        parts = [[each.entry.value["text"], f"{each.score:.2f}", _listed(each.parts)] for each in best]
+        _show(f"why: {questions[1]}", ["memory", "score", "its parts"], parts)
+        if not best or rows[0][1] == rows[-1][1]:
+            sys.exit("the memory recalls nothing")
+
+
+def _conversation() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the sessions of the conversation: a heading, and who said what."""
+    sessions: list[tuple[str, list[tuple[str, str]]]] = []
+    for line in Path(__file__).with_name("conversation.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            sessions.append((line[2:], []))
+        else:
+            speaker, _, text = line.partition(": ")
+            sessions[-1][1].append((speaker, text))
+    return sessions
+
+
+def _listed(parts: dict[str, float]) -> str:
+    return ", ".join(f"{name} {part:.2f}" for name, part in sorted(parts.items(), key=lambda each: -each[1]))
+
+
 def move(directory: str) -> None:
-    """Chapter six: move the store through every backend and back, then damage a copy of it and repair that."""
+    """Chapter seven: move the store through every backend and back, then damage a copy of it and repair that."""
     with ExitStack() as stack:
         there = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jarvis-demo-moved-")))
         memory = stack.enter_context(MemoryModule(storage_dir=directory))
@@ -234,7 +281,7 @@ def move(directory: str) -> None:
 
 
 def seal(directory: str) -> None:
-    """Chapter seven: encrypt the store, search its bytes, try a wrong key, change the key, and open it again."""
+    """Chapter eight: encrypt the store, search its bytes, try a wrong key, change the key, and open it again."""
     os.environ["JARVIS_DEMO_KEY"] = new_key()
     store = Path(directory, "memory.db")
     with MemoryModule(storage_dir=directory) as memory:
@@ -269,7 +316,7 @@ def seal(directory: str) -> None:
 
 
 def share(_: str) -> None:
-    """Chapter eight: the same program on a PostgreSQL server, of which two processes write at once."""
+    """Chapter nine: the same program on a PostgreSQL server, of which two processes write at once."""
     with ExitStack() as stack:
         url = _a_server(stack)
         if url is not None:
@@ -393,6 +440,7 @@ CHAPTERS = {
     "survive": survive,
     "go-back": go_back,
     "forget": forget,
+    "recall": recall,
     "move": move,
     "seal": seal,
     "share": share,
@@ -405,7 +453,7 @@ def main() -> None:
         CHAPTERS[sys.argv[1]](sys.argv[2])
     elif len(sys.argv) == 1:
         with tempfile.TemporaryDirectory(prefix="jarvis-demo-") as directory:
-            chapters = ("learn", "remember", "survive", "go-back", "forget", "move", "seal", "share")
+            chapters = ("learn", "remember", "survive", "go-back", "forget", "recall", "move", "seal", "share")
             for number, chapter in enumerate(chapters, start=1):
                 console.rule(f"{number}. {chapter}")
                 subprocess.run([sys.executable, __file__, chapter, directory], check=True)

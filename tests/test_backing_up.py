@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from jarvis._disk import files
 from jarvis._sqlite import backup, engine, verification
 from jarvis.encryption import key_file
-from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError
+from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, StoreFullError
 from jarvis.persistent_memory import MemoryModule
 from tests.safety import model
 from tests.test_encryption import CANARY, KEYS, encrypted, filled
@@ -145,6 +146,29 @@ def test_a_backup_that_fails_at_the_end_leaves_nothing_and_can_be_made_again(
 
     assert list((tmp_path / "saved").iterdir()) == []
     assert memory.store.back_up(tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("options", [{"encryption": "off"}, {"encryption": "on"}, {"backend_type": "json"}], ids=str)
+@pytest.mark.parametrize("policy", [{}, {"keep_daily": 1}], ids=str)
+@pytest.mark.parametrize("limit", [1_000, 60_000, 2_100_000])
+def test_a_backup_that_has_no_room_says_so_and_leaves_nothing(
+    tmp_path: Path, options: dict[str, Any], policy: dict[str, Any], limit: int
+) -> None:
+    with_keys = options if "backend_type" in options else {**options, "keys": KEYS}
+    memory = MemoryModule(storage_dir=tmp_path / "data", durability="normal", **with_keys)
+    memory.create_memories(
+        [{"category": "c", "key": str(n), "value": {"t": "x" * 800}, "entity_type": "t"} for n in range(3_000)]
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(StoreFullError, match="free some space"):
+            memory.store.back_up(tmp_path / "saved", **policy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert {path.name for path in (tmp_path / "saved").rglob("*")} <= {"store.txt"}
+    assert memory.store.back_up(tmp_path / "saved", **policy).exists()
 
 
 class Order(files.System):

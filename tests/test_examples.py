@@ -57,6 +57,15 @@ def test_the_demo_goes_back(tmp_path: Path) -> None:
     assert "create by settings_page, update by daylight_guesser, undo by settings_page" in shown
 
 
+def test_the_demo_recalls_what_was_said(tmp_path: Path) -> None:
+    shown = re.sub(r"[\s│]+", " ", _run("demo.py", "recall", str(tmp_path)))
+
+    assert re.search(r"What can Leo not eat\?[^?]*Leo cannot eat hazelnuts", shown)
+    assert re.search(r"When can Sam move in\?[^?]*first week of June", shown)
+    assert re.search(r"Who won the world cup\? nothing fits", shown)
+    assert re.search(r"asked_before 0\.\d\d", shown)
+
+
 def test_the_demo_moves_and_repairs(tmp_path: Path) -> None:
     _run("demo.py", "learn", str(tmp_path))
     shown = re.sub(r"\s+", " ", _run("demo.py", "move", str(tmp_path)))

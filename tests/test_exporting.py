@@ -505,6 +505,46 @@ def test_a_line_with_content_that_cannot_be_stored_is_named(
     assert report.created == 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gone", [{"entry": None}, {}], ids=["null", "left out"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_memory_that_was_removed_by_hand_but_not_by_its_last_change_is_named(
+    opens: Opens, exported: Path, kind: str, gone: dict[str, None], dry_run: bool
+) -> None:
+    lines = exported.read_bytes().splitlines(keepends=True)
+    number = next(number for number, line in enumerate(lines) if b'"tea"' in line)
+    changed = json.loads(lines[number])
+    assert changed["past"][-1]["ended"]["operation"] == "update"
+    del changed["crc"], changed["entry"]
+    changed |= gone
+    exported.write_bytes(b"".join([*lines[:number], json.dumps(changed).encode() + b"\n", *lines[number + 1 :]]))
+
+    report = opens(kind).store.import_(exported, dry_run=dry_run)
+
+    assert [(each.line, each.problem) for each in report.damaged] == [
+        (number + 1, 'has no "entry", although its last change is no removal')
+    ]
+    assert report.created == 3
+
+
+def test_a_memory_that_a_repair_brought_back_without_its_last_state_is_exported_and_imported(
+    opens: Opens, tmp_path: Path
+) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        memory_id = memory.create_memory("notes", "tea", {"n": "first state"}, "note")
+        memory.update_memory(memory_id, value={"n": "second state"})
+    path = tmp_path / "store" / "memory.db"
+    path.write_bytes(path.read_bytes().replace(b"second state", b"sacond state"))
+    memory.store.repair(tmp_path / "new")
+
+    MemoryModule(storage_dir=tmp_path / "new").store.export(tmp_path / "all.jsonl")
+    other = opens("json")
+    report = other.store.import_(tmp_path / "all.jsonl")
+
+    assert (report.created, report.damaged) == (1, ())
+    assert [each.entry.value for each in other.get_history(memory_id)] == [{"n": "first state"}]
+
+
 def test_an_id_that_stands_twice_is_taken_once(opens: Opens, exported: Path) -> None:
     first, one, *others, _ = exported.read_bytes().splitlines(keepends=True)
     exported.write_bytes(b"".join([first, one, one, *others]))

@@ -34,7 +34,7 @@ SHORT = CategoryPolicy("short", ttl=HOUR)
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({}, "a policy needs a history, a max_entries, a max_bytes or a ttl"),
+        ({}, "a policy needs a history, a max_entries, a max_bytes, a ttl or text_fields"),
         ({"max_entries": 0}, "max_entries must be a whole number from 1 up"),
         ({"max_entries": True}, "max_entries must be a whole number from 1 up"),
         ({"max_bytes": 1.5}, "max_bytes must be a whole number from 1 up"),
@@ -43,6 +43,8 @@ SHORT = CategoryPolicy("short", ttl=HOUR)
         ({"max_bytes": 9, "keep_tags": [str(n) for n in range(101)]}, "keep_tags must be at most 100 tags"),
         ({"ttl": HOUR, "keep_tags": ["pin"]}, "keep_tags need a max_entries or a max_bytes"),
         ({"ttl": HOUR, "history": HistoryPolicy(max_events=5)}, "max_events is of the whole store; set it in"),
+        ({"text_fields": "title"}, "text_fields must be names of fields, such as"),
+        ({"text_fields": [5]}, "text_fields must be names of fields, such as"),
         ({"category": 5, "ttl": HOUR}, "category must be a text"),
         ({"category": "\ud800", "ttl": HOUR}, "category must be a text"),
         ({"ttl": timedelta(0)}, "ttl must be a timedelta above 0, up to 100 years"),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import random
 import resource
 import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,6 +108,25 @@ def test_of_a_store_with_any_one_damaged_page_nearly_all_comes_back(kind: str, t
         assert missing <= {*report.lost}, page
         assert all(after[place][:2] == before[place][:2] for place in after), page
         assert path.read_bytes() == damaged
+
+
+def test_a_page_that_the_disk_cannot_read_costs_no_other_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        before = filled(memory)
+    read, bad = os.pread, (tmp_path / "store" / "memory.db").stat().st_size // 4096 // 2 * 4096
+
+    def failing(descriptor: int, size: int, offset: int) -> bytes:
+        if size == 4096 and offset == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    report = repair(tmp_path / "store", tmp_path / "new")
+
+    monkeypatch.undo()
+    after = contents(MemoryModule(storage_dir=tmp_path / "new"))
+    assert 0.95 * len(before) <= len(after)
+    assert {*before} - {*after} <= {*report.lost}
 
 
 def test_a_row_whose_types_are_damaged_costs_no_other_one(tmp_path: Path) -> None:
@@ -380,6 +403,69 @@ def test_a_directory_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
                 memory.store.repair(target)
         assert memory.store.repair(tmp_path / "empty").memories == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "mine", "store"]
+
+
+_KILLED = """
+import os, signal, sys
+from jarvis.moving import repair
+repair(sys.argv[1], sys.argv[2], progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_what_a_killed_repair_left_is_removed_by_the_next_one(kind: str, tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store", backend_type=kind) as memory:
+        before = filled(memory, 40)
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", _KILLED, tmp_path / "store", tmp_path / "new"], check=False)
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left[0].startswith(".new.")
+        assert any(name.endswith(".part") for name in left)
+    (tmp_path / ".newer.1-01234567.part").mkdir()  # of another target
+
+    repair(tmp_path / "store", tmp_path / "new")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".newer.1-01234567.part", "new", "store"]
+    assert contents(MemoryModule(storage_dir=tmp_path / "new", backend_type=kind)) == before
+
+
+def test_of_two_repairs_into_one_directory_the_later_one_waits_and_is_refused(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path / "store")
+    before = filled(memory, 40)
+    late: list[StoreAccessError] = []
+
+    def repair_too() -> None:
+        try:
+            memory.store.repair(tmp_path / "new")
+        except StoreAccessError as error:
+            late.append(error)
+
+    thread = threading.Thread(target=repair_too)
+
+    def overtaken(*_: int) -> None:
+        if thread.ident is None:
+            thread.start()
+            thread.join(timeout=0.2)
+            assert thread.is_alive()
+
+    repair(tmp_path / "store", tmp_path / "new", progress=overtaken)
+    thread.join()
+
+    assert "is not empty" in str(late[0])
+    assert contents(MemoryModule(storage_dir=tmp_path / "new")) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "store"]
+
+
+def test_an_error_of_a_progress_function_leaves_nothing_and_stays_as_it_is(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path / "store") as memory:
+        filled(memory, 40)
+
+    def broken(*_: int) -> None:
+        raise ConnectionError("of the caller")
+
+    with pytest.raises(ConnectionError, match=r"^of the caller$"):
+        repair(tmp_path / "store", tmp_path / "below" / "new", progress=broken)
+    assert list((tmp_path / "below").iterdir()) == []
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:

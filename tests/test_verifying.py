@@ -160,8 +160,13 @@ def test_a_trigger_of_another_program_is_found(tmp_path: Path) -> None:
     assert memory.store.verify().problems == {"it has the trigger 'spy' of another program": 1}
 
 
-def test_a_damaged_page_is_found_in_a_store_that_is_open(tmp_path: Path) -> None:
-    memory = MemoryModule(storage_dir=tmp_path)
+@pytest.mark.parametrize("kind", ["plain", "encrypted"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_damaged_page_is_found_in_a_store_that_is_open(tmp_path: Path, kind: str, read_only: bool) -> None:
+    options: dict[str, Any] = {}
+    if kind == "encrypted":
+        options = {"encryption": "on", "keys": [KeyFile.create(tmp_path / "key")]}
+    memory = MemoryModule(storage_dir=tmp_path, **options)
     memory.create_memories(
         [
             {"category": "c", "key": str(number), "value": {"t": os.urandom(300).hex()}, "entity_type": "note"}
@@ -169,6 +174,7 @@ def test_a_damaged_page_is_found_in_a_store_that_is_open(tmp_path: Path) -> None
         ]
     )
     memory.shutdown()
+    memory = MemoryModule(storage_dir=tmp_path, read_only=read_only, **options)
     assert memory.count_memories() == 300
     path = tmp_path / "memory.db"
     data, status = bytearray(path.read_bytes()), path.stat()
@@ -178,6 +184,20 @@ def test_a_damaged_page_is_found_in_a_store_that_is_open(tmp_path: Path) -> None
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     assert memory.store.verify().problems == {"a page fails its checksum or its structure is broken": 1}
+    calls: list[Callable[[], object]] = [
+        memory.list_memories,
+        lambda: list(memory.iter_memories()),
+        memory.store.digest,
+        lambda: memory.store.export(tmp_path / "export.jsonl", plain_text=True),
+        lambda: memory.store.back_up(tmp_path / "backup"),
+        lambda: memory.store.back_up(tmp_path / "backups", keep_daily=1),
+    ]
+    for call in calls:
+        with pytest.raises(CorruptStoreError) as caught:
+            call()
+        assert str(caught.value).startswith(str(path))
+    assert not (tmp_path / "export.jsonl").exists()
+    assert list(tmp_path.rglob("memory.db")) == [path]
 
 
 def test_a_damaged_page_of_any_table_is_found_by_a_reader_without_locks(tmp_path: Path) -> None:

@@ -2586,7 +2586,10 @@ class MemoryModule:
         text, limit = asked_text("question", question), asked_limit(limit)
         share, half_life = checked_share("min_score", min_score), checked_half_life(half_life)
         now = None if half_life is None else self._now()
-        return search(self.backend, text, query, limit, min_score=share, half_life=half_life, now=now)
+        fields = self.policies.text_fields
+        return search(
+            self.backend, text, query, limit, min_score=share, half_life=half_life, now=now, text_fields=fields
+        )
 
     def _hides_archived(self) -> bool:
         for rule in self.retention:  # noqa: SIM110  most have none, and `any` would make a generator

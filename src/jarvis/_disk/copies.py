@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from jarvis._disk import files
@@ -13,6 +14,8 @@ from jarvis.errors import StoreAccessError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+_PART = ".part"
 
 
 @contextlib.contextmanager
@@ -34,6 +37,34 @@ def place_for_copy(target: Path, beside: Sequence[Path], timeout_seconds: float)
         for path in (target, *beside):
             files.remove_leftovers(str(path))
         yield
+
+
+@contextlib.contextmanager
+def place_for_directory(target: Path, timeout_seconds: float) -> Iterator[Path]:
+    """Lend the path for a directory, which gets the name `target` after the block; if that raises, it is removed.
+
+    What killed processes left of others for the same target is removed, too.
+
+    Raises:
+        StoreBusyError: another process makes one there for longer than `timeout_seconds`.
+        StoreError: the directory cannot be made.
+    """
+    files.ensure_directory(target.parent)
+    lock = str(target.with_name(f".{target.name}.saving.lock"))
+    with held_for_once(lock, str(target), timeout_seconds):
+        with files.explaining(target, "make the directory"):
+            for name in os.listdir(target.parent):
+                if name.startswith(f".{target.name}.") and name.endswith(_PART):
+                    shutil.rmtree(target.with_name(name))
+        part = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}{_PART}")
+        try:
+            yield part
+            with files.explaining(target, "make the directory"):
+                os.rename(part, target)
+                files.sync_directory(str(target.parent))
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
 
 
 def put_copy(temporary: str, target: str) -> None:

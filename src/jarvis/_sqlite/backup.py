@@ -116,6 +116,7 @@ def _copied(database: Database, temporary: str, keys: str, progress: Progress | 
         with contextlib.suppress(FileNotFoundError):  # of the previous try
             files.system.unlink(temporary)
         os.close(files.create(temporary))
+        lack = 0
         try:
             copy = engine.opened(temporary, key)
             try:
@@ -137,11 +138,13 @@ def _copied(database: Database, temporary: str, keys: str, progress: Progress | 
                 if key is not None:
                     cipher.check(copy, engine.beginning_of(temporary), key, temporary)
             finally:
+                lack = copy.system_errno
                 copy.close()
         except apsw.Error as error:
             if database.pool.is_disturbed(session):
                 return False
-            raise engine.translated(temporary, error, "write the backup") from error
+            told = engine.translated(temporary, error, "write the backup", lack)
+            raise (engine.corrupt(database.path) if isinstance(told, CorruptStoreError) else told) from error
         if database.pool.is_disturbed(session):
             return False
         _check(database, temporary, key, whole=is_unsealed)

@@ -61,7 +61,8 @@ class Pages:
         self.count = max(os.stat(path).st_size // self._size, *self._logged, 0)
 
     def __enter__(self) -> None:
-        self._file = files.open_regular(self._path, os.O_RDONLY)
+        with files.explaining(self._path, "read"):
+            self._file = files.open_regular(self._path, os.O_RDONLY)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
@@ -70,7 +71,10 @@ class Pages:
         """Return the content of a page; raise `DamagedError` if there is none."""
         if not 0 < number <= self.count:
             raise DamagedError
-        data = self._logged.get(number) or os.pread(self._file, self._size, (number - 1) * self._size)
+        try:
+            data = self._logged.get(number) or os.pread(self._file, self._size, (number - 1) * self._size)
+        except OSError:  # of the disk
+            raise DamagedError from None
         if len(data) < self._size:
             raise DamagedError
         if self._key is not None:

@@ -107,7 +107,7 @@ class Database(Lending[Lease]):
                         return result
                     session.drop()  # a writer came: reads without locks may be torn, so read again
                 except CorruptStoreError:
-                    if session.depth or (attempt and session.immutable is None):
+                    if session.depth or (attempt and not self.pool.is_disturbed(session)):
                         raise
                     self.pool.distrust()  # another program may have written: verify the file again, once
                 finally:

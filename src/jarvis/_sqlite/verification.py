@@ -82,8 +82,8 @@ def all_findings(session: Session, looked_at: Callable[[], object]) -> Iterator[
     """Yield what `findings` yields, and what else other programs may have done, as long as pages can be read."""
     driver: Any = session.driver
     connection: apsw.Connection = driver.raw
-    with session.standing_still():
-        try:
+    try:
+        with session.standing_still():  # whose end fails on an encrypted store, too
             is_sealed = connection.reserve_bytes() == cipher.RESERVED_BYTES
             yield from findings(connection, encrypted=is_sealed, looked_at=looked_at, most=_MOST)
             if schema.read_mark(connection)[1] >= tables.FIRST_WITH_PAST:
@@ -92,8 +92,8 @@ def all_findings(session: Session, looked_at: Callable[[], object]) -> Iterator[
                 yield from word_tables.findings(connection) or word_check.findings(session)
             for (name,) in connection.execute(_TRIGGERS):
                 yield f"it has the trigger {name!r} of another program"
-        except (apsw.CorruptError, apsw.IOError, CorruptStoreError):
-            yield "a page fails its checksum or its structure is broken"
+    except (apsw.CorruptError, apsw.IOError, CorruptStoreError):
+        yield "a page fails its checksum or its structure is broken"
 
 
 def _reserved(*, encrypted: bool) -> int:

@@ -17,10 +17,12 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from jarvis.codec import MAX_DEPTH
 from jarvis.conformance.fixtures import NOON, OpenBackend, Promises, an_entry
 from jarvis.errors import InvalidEntryError
 from jarvis.storage_backend import StorageBackend
+
+_LEVELS = 100
+"""How deep a value may be nested, see the page of limits."""
 
 
 def identical(one: Any, other: Any) -> bool:
@@ -261,13 +263,13 @@ class ValuePromises(Promises):
 
     def test_a_value_may_be_nested_to_the_documented_depth_and_no_deeper(self, backend: StorageBackend) -> None:
         for kind in (dict, list, tuple):
-            backend.create(an_entry(kind.__name__, value=nested(MAX_DEPTH, kind=kind)))
+            backend.create(an_entry(kind.__name__, value=nested(_LEVELS, kind=kind)))
             with pytest.raises(InvalidEntryError, match="nested deeper"):
-                backend.create(an_entry("deeper", value=nested(MAX_DEPTH + 1, kind=kind)))
+                backend.create(an_entry("deeper", value=nested(_LEVELS + 1, kind=kind)))
 
             entry = backend.read(kind.__name__)
             assert entry is not None
-            assert identical(entry.value, nested(MAX_DEPTH, kind=kind))
+            assert identical(entry.value, nested(_LEVELS, kind=kind))
 
     def test_a_value_that_contains_itself_is_refused(self, backend: StorageBackend) -> None:
         endless: dict[str, Any] = {}

@@ -27,6 +27,7 @@ from jarvis._disk.locks import held_for_once
 from jarvis.errors import CorruptExportError, StoreAccessError, StoreTooNewError
 from jarvis.model.entry import check_namespace
 from jarvis.model.portable import WholeMemory, decode_whole, moment_at
+from jarvis.model.revision import REMOVALS
 from jarvis.model.transfers import DamagedLine
 
 FORMAT = 1
@@ -211,7 +212,9 @@ def _is_edited(line: bytes) -> bool:
     """Tell whether a line has no checksum; raise ValueError if it is damaged."""
     text, checksum = _split(line)
     if checksum is None:
-        _decoded(text)
+        whole = _decoded(text)
+        if whole.entry is None and whole.past and whole.past[-1].ended.operation not in REMOVALS:
+            raise ValueError('has no "entry", although its last change is no removal')
         return True
     if checksum != b"%08x" % binascii.crc32(text[:-1]):
         raise ValueError('does not match its "crc"; if you changed it on purpose, remove that member')

@@ -124,11 +124,19 @@ def _check_number(name: str, number: object) -> None:
 
 
 def _tags(setting: str, tags: object) -> tuple[str, ...]:
-    if not isinstance(tags, tuple | list | set | frozenset) or not all(map(_is_name, tags)):
+    names = _names(tags)
+    if names is None:
         raise InvalidSettingError(f'{setting}: keep_tags must be tags, such as ("important",)')
-    if len(tags) > _MANY_KEPT_TAGS:
+    if len(names) > _MANY_KEPT_TAGS:
         raise InvalidSettingError(f"{setting}: keep_tags must be at most {_MANY_KEPT_TAGS} tags")
-    return tuple(tags)
+    return names
+
+
+def _names(names: object) -> tuple[str, ...] | None:
+    """Return texts that a store can hold as a tuple; None if they are none."""
+    if not isinstance(names, tuple | list | set | frozenset):
+        return None
+    return tuple(names) if all(map(_is_name, names)) else None
 
 
 ALL_CATEGORIES = "*"
@@ -154,18 +162,20 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
             alone is larger is refused.
         keep_tags: a memory with one of these tags is pinned: the two limits neither delete nor count it.
         ttl: how long a new memory lives that is given neither a ttl nor a moment of expiry.
+        text_fields: the fields of the value that hold the main text of a memory, for the ranking of searches; the
+            others count less. Without it that is the field ``text``, or all of them if there is none.
 
     Raises:
-        InvalidSettingError: a value has the wrong type or is out of range, or nothing is limited.
+        InvalidSettingError: a value has the wrong type or is out of range, or the policy says nothing.
 
     >>> from datetime import timedelta
     >>> from jarvis.model.policies import CategoryPolicy
     >>> CategoryPolicy("sessions", ttl=timedelta(hours=12)).category
     'sessions'
-    >>> CategoryPolicy("sessions")
+    >>> CategoryPolicy("sessions", ttl=timedelta(0))
     Traceback (most recent call last):
     ...
-    jarvis.errors.InvalidSettingError: policies: a policy needs a history, a max_entries, a max_bytes or a ttl
+    jarvis.errors.InvalidSettingError: policies: ttl must be a timedelta above 0, up to 100 years
     """
 
     history: HistoryPolicy | None = None
@@ -173,14 +183,21 @@ class CategoryPolicy(_OfCategory, frozen=True, kw_only=True):
     max_bytes: int | None = None
     keep_tags: tuple[str, ...] = ()
     ttl: timedelta | None = None
+    text_fields: tuple[str, ...] = ()
 
     @own_code(InvalidSettingError, "policies")
     def __post_init__(self) -> None:
         """Check every field."""
         if not _is_name(self.category):
             raise InvalidSettingError("policies: category must be a text")
-        if not self.is_bound and self.ttl is None and self.history is None:
-            raise InvalidSettingError("policies: a policy needs a history, a max_entries, a max_bytes or a ttl")
+        fields = _names(self.text_fields)
+        if fields is None:
+            raise InvalidSettingError('policies: text_fields must be names of fields, such as ("title", "body")')
+        msgspec.structs.force_setattr(self, "text_fields", fields)
+        if not self.is_bound and self.ttl is None and self.history is None and not self.text_fields:
+            raise InvalidSettingError(
+                "policies: a policy needs a history, a max_entries, a max_bytes, a ttl or text_fields"
+            )
         if self.history is not None and type(self.history) is not HistoryPolicy:
             raise InvalidSettingError("policies: history must be a HistoryPolicy")
         if self.history is not None and self.history.max_events != HistoryPolicy().max_events:
@@ -261,6 +278,11 @@ class Policies:
     def of(self, category: str) -> CategoryPolicy | None:
         """Return the policy of a category, or None; None for what is no name, which the backend refuses."""
         return self._named.get(category, self._usual) if type(category) is str else None
+
+    def text_fields(self, category: str) -> tuple[str, ...]:
+        """Return the fields of the values of a category that hold the main text."""
+        policy = self.of(category)
+        return () if policy is None else policy.text_fields
 
 
 def _is_name(name: object) -> bool:

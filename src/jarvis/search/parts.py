@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jarvis.model.entry import MemoryEntry
@@ -53,14 +53,25 @@ class Parts(NamedTuple):
     shares: list[float]
 
 
+TextFields = Callable[[str], tuple[str, ...]]
+"""Returns the fields of the values of a category that hold the main text; see `jarvis.text.document.document_of`."""
+
+
+def no_fields(_: str) -> tuple[str, ...]:
+    """Return no field, for any category."""
+    return ()
+
+
 Counts = dict[int, float]
 """How often a document has words of the question, by the index of the word; only those that it has."""
 
 
-def parts_of(question: Question, candidates: Candidates, analyser: Analyser) -> Parts:
+def parts_of(
+    question: Question, candidates: Candidates, analyser: Analyser, text_fields: TextFields = no_fields
+) -> Parts:
     """Return the parts of the score of each candidate, in the order of the candidates."""
     entries = candidates.entries
-    documents = [document_of(entry, analyser) for entry in entries]
+    documents = [document_of(entry, analyser, text_fields(entry.category)) for entry in entries]
     weighed = [
         (term, rarity(count, candidates.total)) for term, count in zip(question.terms, candidates.counts, strict=True)
     ]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jarvis.model.recalled import Recalled
-from jarvis.search.parts import Parts, parts_of
+from jarvis.search.parts import Parts, TextFields, no_fields, parts_of
 from jarvis.search.weights import FACT, UTTERANCE
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ def rank(
     *,
     half_life: timedelta | None = None,
     now: datetime | None = None,
+    text_fields: TextFields = no_fields,
 ) -> list[Recalled]:
     """Return the candidates with the highest scores, the best first; equal ones the newest first."""
-    parts = parts_of(question, candidates, analyser)
+    parts = parts_of(question, candidates, analyser, text_fields)
     recency = _RECENCY if half_life is not None and now is not None else 0.0
     if half_life is not None and now is not None:
         ages = [max(now - entry.timestamp.astimezone(now.tzinfo), timedelta(0)) for entry in parts.entries]

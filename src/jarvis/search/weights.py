@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 UTTERANCE = {
-    "words": 1.84,
-    "coverage": 1.88,
+    "words": 1.73,
+    "coverage": 2.04,
     "before_2": 0.99,
-    "asked_before": 1.93,
-    "around": 0.42,
-    "session": 3.46,
-    "about": 2.67,
-    "is_question": -0.55,
-    "length": 2.7,
-    "tells_when": 2.75,
-    "tells_how_many": 0.67,
-    "time": 4.55,
+    "asked_before": 1.92,
+    "around": 0.46,
+    "session": 3.33,
+    "about": 2.84,
+    "is_question": -0.53,
+    "length": 2.62,
+    "tells_when": 2.7,
+    "tells_how_many": 0.65,
+    "time": 4.09,
 }
 """Weights of the parts of the score of an utterance."""
 
 FACT = {
-    "words": 2.85,
-    "coverage": 1.47,
-    "session": 2.86,
-    "about": 2.77,
-    "length": 1.02,
+    "words": 2.68,
+    "coverage": 1.66,
+    "session": 2.85,
+    "about": 2.79,
+    "length": 0.89,
     "tells_when": 1.49,
-    "time": 3.86,
+    "time": 3.72,
 }
 """Weights of the parts of the score of any other memory."""

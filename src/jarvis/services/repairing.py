@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from jarvis._disk.copies import place_for_directory
 from jarvis.backend_registry import ask
 from jarvis.capabilities import Salvages, SearchesText, Verifies
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, StoreAccessError, translated
@@ -20,6 +19,7 @@ from jarvis.services import transferring
 from jarvis.services.bulk import without_collection
 from jarvis.storage_backend import StorageBackend
 
+_PATIENCE_SECONDS = 30.0
 _AT_ONCE = 8_000
 """How many memories one transaction stores: fewer make more work, and nobody waits for the new store meanwhile."""
 
@@ -49,6 +49,37 @@ def verify(backend: StorageBackend, progress: Progress | None, *, index: bool = 
 def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> RepairReport:
     """Make a store in the directory `to` of what is left of a damaged one; see `Store.repair`."""
     damaged = ask(backend, Salvages)
+    _check_free(to)
+    salvaged = damaged.salvage()
+    memories = past = 0
+    lost: set[LostMemory] = set()
+    with place_for_directory(to, _PATIENCE_SECONDS) as part:
+        _check_free(to)  # another process may have repaired into it meanwhile
+        target: StorageBackend = damaged.empty_at(part)
+        try:
+            target.bootstrap()
+            with without_collection():
+                for name, group in itertools.groupby(salvaged.memories, lambda whole: whole.namespace):
+                    (into,) = transferring.handles(target, [name])
+                    while batch := list(itertools.islice(group, _AT_ONCE)):
+                        stored = _put(into, batch)
+                        if len(stored) < len(batch):
+                            lost |= {LostMemory(name, each) for each in {whole.id for whole in batch} - stored}
+                        memories += len(stored)
+                        past += sum(len(whole.past) for whole in batch if whole.id in stored)
+                        if progress is not None:
+                            progress(memories, max(memories, salvaged.total))
+            lost.update(salvaged.lost)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                target.shutdown()
+            raise
+        target.shutdown()
+    return RepairReport(path=to, memories=memories, past_states=past, lost=tuple(sorted(lost)))
+
+
+def _check_free(to: Path) -> None:
+    """Raise `StoreAccessError` if there is something else than an empty directory."""
     try:
         if any(to.iterdir()):
             raise StoreAccessError(to, "is not empty: give a directory that is, or that is not there yet")
@@ -60,36 +91,6 @@ def repair(backend: StorageBackend, to: Path, progress: Progress | None) -> Repa
         raise
     except OSError as error:
         raise translated(to, error, "find the directory") from error
-    salvaged = damaged.salvage()
-    lost: set[LostMemory] = set()
-    part = to.with_name(f".{to.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
-    target: StorageBackend = damaged.empty_at(part)
-    memories = past = 0
-    try:
-        target.bootstrap()
-        with without_collection():
-            for name, group in itertools.groupby(salvaged.memories, lambda whole: whole.namespace):
-                (into,) = transferring.handles(target, [name])
-                while batch := list(itertools.islice(group, _AT_ONCE)):
-                    stored = _put(into, batch)
-                    if len(stored) < len(batch):
-                        lost |= {LostMemory(name, each) for each in {whole.id for whole in batch} - stored}
-                    memories += len(stored)
-                    past += sum(len(whole.past) for whole in batch if whole.id in stored)
-                    if progress is not None:
-                        progress(memories, max(memories, salvaged.total))
-        lost.update(salvaged.lost)
-        target.shutdown()
-        try:
-            os.rename(part, to)
-        except OSError as error:
-            raise translated(to, error, "make the directory") from error
-    except BaseException:
-        with contextlib.suppress(Exception):
-            target.shutdown()
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return RepairReport(path=to, memories=memories, past_states=past, lost=tuple(sorted(lost)))
 
 
 def _put(into: StorageBackend, batch: Sequence[WholeMemory]) -> set[str]:

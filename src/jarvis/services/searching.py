@@ -12,6 +12,7 @@ from jarvis.model.options import ENGLISH, NO_INDEX
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recalled import Recalled
 from jarvis.model.turn import TURNS, key_of_turn, place_of_turn
+from jarvis.search.parts import TextFields, no_fields
 from jarvis.search.ranking import rank
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.analysis import Analyser, analyser
@@ -41,10 +42,11 @@ def search(
     min_score: float = 0.0,
     half_life: timedelta | None = None,
     now: datetime | None = None,
+    text_fields: TextFields = no_fields,
 ) -> list[Recalled]:
     """Return the memories that answer a question best, of those that match a query."""
     question, candidates, words = gathered(backend, text, query, limit)
-    ranked = rank(question, candidates, words, limit, half_life=half_life, now=now)
+    ranked = rank(question, candidates, words, limit, half_life=half_life, now=now, text_fields=text_fields)
     return [recalled for recalled in ranked if recalled.score >= min_score]
 
 

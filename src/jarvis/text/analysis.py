@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 import unicodedata
 
 from jarvis.model.options import PLAIN
+from jarvis.text import english
 
 VERSION = 1
 """Changes whenever the analyser makes other words of a text: each store is then indexed again."""
@@ -15,10 +17,14 @@ _MOST_STEMS = 200_000
 _LONGEST = 40
 """How many signs of a word count."""
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile("(?:[^\\W_]|[\u0900-\u0963\u0966-\u0eff\u1000-\u109f\u1780-\u17ff])+")
+"""Letters and digits; and the signs of vowels in scripts of India and its neighbours, which are no letters."""
+
 _ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 """Makes small letters of ASCII, and spaces of what separates words: twice as fast as `_WORD`."""
-_MARKS = re.compile("[\u0300-\u036f]")
+_MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]")
+"""Accents, and the signs of vowels that Hebrew and Arabic may leave out."""
+
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff]+"
@@ -27,21 +33,6 @@ _UNSPACED = re.compile(
 
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "ı": "i", "ð": "d", "þ": "th"})
 """Letters with a stroke and the like, which Unicode does not take apart."""
-
-_ENGLISH = frozenset(
-    _WORD.findall(
-        """
-        a about above after again ain all also am an and any are aren as at be because been before being below
-        between both but by can couldn could d did didn do does doesn doing don down during each few for from
-        further get got had hadn has hasn have haven having he hello her here hers herself hey hi him himself his
-        how i if in into is isn it its itself just ll m ma me might mightn more most must mustn my myself needn
-        no nor not now o of off oh on only or other our ours ourselves out over own re really s same shall shan she
-        should shouldn so some such t than that the their theirs them themselves then there these they this those
-        through to too under until up ve very was wasn we were weren what when where which while who whom whose why
-        will with won would wouldn y yeah yes you your yours yourself yourselves
-        """
-    )
-)
 
 
 def folded(text: str) -> str:
@@ -61,8 +52,8 @@ class Analyser:
     """Makes words of texts in one language.
 
     1. Letters are folded; everything but letters and digits separates words.
-    2. Words that every text has are left out (of English only), and endings are cut: ``moves`` and ``moving`` are one
-       word.
+    2. Endings are cut: ``moves`` and ``moving`` are one word. Of English, words that every text has are left out, and
+       irregular forms become their base: ``went`` is ``go``.
     3. Where a script has no spaces, each two neighbouring signs are a word, and the last sign is one.
     4. A word has at most 40 signs.
 
@@ -102,17 +93,23 @@ class _Stems(dict[str, str]):
 
     def __init__(self, language: str) -> None:
         super().__init__()
-        self._left_out = _ENGLISH if language == "english" else frozenset[str]()
+        is_english = language == "english"
+        self._left_out = english.COMMON if is_english else frozenset[str]()
+        self._bases = english.BASE_OF if is_english else dict[str, str]()
         self._stem = str
         if language != PLAIN:
-            import snowballstemmer  # type: ignore[import-untyped]  # it has no types
-
-            self._stem = snowballstemmer.stemmer(language).stemWord
+            rules = importlib.import_module(f"snowballstemmer.{language}_stemmer")  # never C code of another version
+            self._stem = getattr(rules, f"{language.title()}Stemmer")().stemWord
 
     def __missing__(self, word: str) -> str:
         if len(self) >= _MOST_STEMS:
             self.clear()
-        stem = "" if word in self._left_out else self._stem(word[:_LONGEST])
+        if word in self._left_out:
+            stem = ""
+        elif word.isascii() and not word.isalpha():  # a number, or a name with digits
+            stem = word[:_LONGEST]
+        else:
+            stem = self._stem(self._bases.get(word, word[:_LONGEST]))
         self[word] = stem
         return stem
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.model.turn import SPEAKER, TEXT
+from jarvis.model.turn import POSITION, SPEAKER, TEXT, TURNS
 
 if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
@@ -35,6 +35,7 @@ _MONTHS, _DAYS = [TIME_MARK + name for name in MONTHS], [TIME_MARK + name for na
 _REMEMBERED, _MOST_REMEMBERED = 20_000, 500
 """Of how many memories the words are remembered, and how many signs these have at most: some 20 MB."""
 
+_MAIN = (TEXT,)
 _MOST_BITS = 200
 """Longer numbers are not searched."""
 
@@ -66,16 +67,24 @@ class Document(NamedTuple):
         return [*self.words, "", *self.names, "", *self.about]
 
 
-def document_of(entry: MemoryEntry, analyser: Analyser) -> Document:
-    """Return the words of a memory, field by field; those of short memories are remembered for the next question."""
-    texts = _texts(entry)
+def document_of(entry: MemoryEntry, analyser: Analyser, text_fields: tuple[str, ...] = ()) -> Document:
+    """Return the words of a memory, field by field; those of short memories are remembered for the next question.
+
+    Args:
+        entry: the memory.
+        analyser: makes the words.
+        text_fields: the fields of the value that hold the main text; without them ``text``, or all if there is none.
+    """
+    texts = _texts(entry, text_fields or _MAIN)
     make = _remembered if sum(map(len, texts)) <= _MOST_REMEMBERED else _made
     return make(analyser, *texts)._replace(times=_times(entry.timestamp))
 
 
 def _made(analyser: Analyser, main: str, names: str, about: str, fields: str) -> Document:
     words = analyser.words
-    parts = words(main), words(names), words(about), words(fields)
+    own = words(main)
+    more = tuple([word for word in words(names) if word not in own])  # the key of a fact is its first words
+    parts = own, more, words(about), words(fields)
     return Document(main, *parts, frozenset().union(*parts))
 
 
@@ -84,34 +93,36 @@ _remembered = functools.lru_cache(_REMEMBERED)(_made)
 
 def words_of(entry: MemoryEntry, analyser: Analyser) -> set[str]:
     """Return the words under which a memory is indexed: all of its `Document`, each once."""
-    words = analyser.word_set(" ".join(_texts(entry)))
+    words = analyser.word_set(" ".join(_texts(entry, _MAIN)))
     words.update(_times(entry.timestamp))
     return words
 
 
-def _texts(entry: MemoryEntry) -> tuple[str, str, str, str]:
+def _texts(entry: MemoryEntry, text_fields: tuple[str, ...]) -> tuple[str, str, str, str]:
     """Return the texts of words, names, about and fields of a `Document`."""
-    leaves: list[str] = []
+    main: list[str] = []
+    others: list[str] = []
     fields: list[str] = []
-    speaker, main = "", None
-    for name, leaf in entry.value.items():
-        if type(leaf) is str:
-            if name == TEXT:
-                main = leaf
-            elif name == SPEAKER:
-                speaker = leaf
-            else:
+    speaker = ""
+    for name, part in entry.value.items():
+        leaves = main if name in text_fields else others
+        if type(part) is not str:
+            if name != POSITION or entry.category != TURNS:
                 fields.append(name)
-                leaves.append(leaf)
+                _gather(part, leaves, fields)
+        elif name == SPEAKER and leaves is others:
+            speaker = part
         else:
-            fields.append(name)
-            _gather(leaf, leaves, fields)
-    others = [entry.key, *entry.tags]
-    if main is None:
-        main = " ".join(leaves)
-    else:
-        others += leaves
-    return main, " ".join(others), f"{entry.entity_type} {entry.entity_id or ''} {speaker}", " ".join(fields)
+            leaves.append(part)
+            if name != TEXT:
+                fields.append(name)
+    if not main:
+        main, others = others, []
+    texts = " ".join(main), " ".join(fields)
+    if entry.category == TURNS:  # nobody asks for its key, and for the name of its session
+        return texts[0], " ".join([*entry.tags, *others]), speaker, texts[1]
+    names = " ".join([entry.key, *entry.tags, *others])
+    return texts[0], names, f"{entry.entity_type} {entry.entity_id or ''} {speaker}", texts[1]
 
 
 def _gather(value: object, leaves: list[str], fields: list[str]) -> None:
