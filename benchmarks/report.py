@@ -35,6 +35,7 @@ SECTIONS = {
     "caching": "The cache",
     "postgresql": "PostgreSQL",
     "awaiting_a_server": "Awaiting PostgreSQL",
+    "text_search": "Finding by words",
     "moving": "Export, import, verification and repair",
     "retrieval": "Finding the right memory",
 }

@@ -3,6 +3,8 @@
 A tsvector holds less than 1 MB, so the words of an entry may be in several *parts*; each word is in one of them. To
 count the rows of a word is slow, so the numbers are kept. Each word stands behind a mark of its namespace: so one index
 serves all, and the rows that it returns are mostly of one namespace, which a condition makes certain.
+
+GIN keeps what was added last in a list that each search reads: 3 ms a word at its usual limit of 4 MB, 0.4 at ours.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ CREATE TABLE {schema}.text_mark (namespace bigint PRIMARY KEY, analyser text NOT
 CREATE TABLE {schema}.text_index (
     namespace bigint NOT NULL, row bigint NOT NULL, part bigint NOT NULL, words tsvector NOT NULL,
     PRIMARY KEY (namespace, row, part));
-CREATE INDEX text_index_by_word ON {schema}.text_index USING gin (words);
+CREATE INDEX text_index_by_word ON {schema}.text_index USING gin (words) WITH (gin_pending_list_limit = 512);
 CREATE TABLE {schema}.text_vocabulary (
     namespace bigint NOT NULL, word text COLLATE "C" NOT NULL, entries bigint NOT NULL, PRIMARY KEY (namespace, word));
 """
