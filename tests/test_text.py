@@ -18,7 +18,7 @@ from .postgresql import a_database
 
 ENGLISH = analyser("english")
 _TYPED = (
-    'tea "tea" "tea -tea te* * " \' \\ AND OR NOT NEAR NEAR( ) ( { } [ ] ^ + - -- : key: & | ! <-> :* % _ __ ; $1 ? NULL '
+    'tea "tea" "tea -tea te* * " \' \\ AND OR NOT NEAR NEAR( ) ( { } [ ] ^ + - -- : key: & | ! <-> :* % _ __  ; ? NULL '
     "💡 é 東京 1e9 -1 0x00 /* */ <b> &amp; a\u0301 ﬁ Ǆ the of"
 )
 """What people, and programs, type: signs that mean something to FTS5, PostgreSQL or SQL, and to no user."""
