@@ -51,7 +51,7 @@ _MOST_BEHIND = 2 * PRUNED_EVERY
 
 _AT_ONCE, _SCANNED_FOR_ONE, _SEEKING = 1_000, 8, 3
 _EPSILON = 1e-9  # sums of floats depend on their order
-_BEGINNING = re.compile(r"_?[^\W_]*")  # no word has other signs
+_BEGINNING = re.compile("_?[0-9A-Za-z\x80-\U0010ffff]*")  # no word has other signs of ASCII, which may be operators
 _BEHIND = """
 SELECT (SELECT count(*) FROM (SELECT 1 FROM entries WHERE {here} AND row > ?1 LIMIT ?2) AS tail)
     + (SELECT count(*) FROM (SELECT 1 FROM text_stale WHERE {here} LIMIT ?2) AS gone)
