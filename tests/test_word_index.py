@@ -417,6 +417,43 @@ def test_a_broken_index_makes_nothing_unreadable(tmp_path: Path, caplog: pytest.
     memory.shutdown()
 
 
+def test_a_backup_and_a_repaired_store_find_the_same(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path / "store")
+    memory.backend.create_many(entries(500))
+    memory.for_namespace("other").backend.create_many(entries(100, 1))
+    memory.store.rebuild_index()
+    memory.store.back_up(tmp_path / "backup")
+    memory.shutdown()
+    backup = SQLiteBackend(tmp_path / "backup" / "memory.db")
+    assert behind(backup) == 0
+    check(backup)
+    check(backup.for_namespace("other"))
+    backup.shutdown()
+
+    report = memory.store.repair(tmp_path / "repaired")
+
+    assert report.memories == 600
+    repaired = MemoryModule(storage_dir=tmp_path / "repaired")
+    check(repaired.backend)
+    check(repaired.for_namespace("other").backend)
+    assert repaired.store.verify(index=True).problems == {}
+    repaired.shutdown()
+
+
+def test_a_namespace_that_is_gone_leaves_no_number(backend: SQLiteBackend) -> None:
+    other = backend.for_namespace("other")
+    other.create_many(entries(200))
+    backend.create_many(entries(10))
+    backend.rebuild_index(None, None)
+    assert sorted(rows(backend, "SELECT entries FROM text_counts")) == [(10,), (200,)]
+
+    other.clear()
+    check(other)
+
+    assert rows(backend, "SELECT entries FROM text_counts") == [(10,)]
+    assert rows(backend, "SELECT count(*) FROM text_stale") == [(0,)]
+
+
 def test_a_step_of_a_search_is_bounded(backend: SQLiteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "AT_ONCE", 100)
     backend.create_many(entries(1_050))
