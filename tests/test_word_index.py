@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,28 @@ def test_a_write_of_many_leaves_them_to_the_next_search(
     assert [record.message for record in caplog.records] == [
         f"indexing the texts of {backend.db_path}: 2500 changes behind"
     ]
+
+
+def test_a_search_waits_for_no_writer(backend: SQLiteBackend) -> None:
+    backend.create_many(entries(500))
+    inside, over = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with backend.transaction():
+            inside.set()
+            over.wait(30)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    inside.wait(30)
+    check(backend)
+    assert behind(backend) == 500
+    over.set()
+    writer.join()
+
+    check(backend)
+
+    assert behind(backend) == 0
 
 
 def test_few_that_are_left_are_read_by_each_search(backend: SQLiteBackend) -> None:
