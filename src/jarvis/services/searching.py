@@ -30,7 +30,11 @@ _NEIGHBOURS = (-1, 1, 2)
 _MOST_RESPELT, _LIKENESS = 3, 0.8
 """How many words stand in for one that no memory has, and how like it they are, see `difflib.get_close_matches`."""
 
-_SHORTEST_RESPELT = 4
+_SHORTEST_RESPELT, _FAR = 4, 2
+"""How many letters such a word has at least, and by how many its length and its letters differ at most."""
+
+_FEW = 20_000
+"""In a namespace of so many memories, the second letter of a misspelt word may be wrong, too."""
 
 
 def search(
@@ -66,7 +70,7 @@ def gathered(
     most = max(MOST_NARROWED, limit) if narrowed else ranked
     candidates = candidates_of(backend, question.terms, query, most)
     if 0 in candidates.counts:
-        respelt = _respelt(backend, question, candidates.counts)
+        respelt = _respelt(backend, question, candidates)
         if respelt != question:
             question = respelt
             candidates = candidates_of(backend, question.terms, query, most)
@@ -146,24 +150,32 @@ def _has(sequence: list[str], phrase: tuple[str, ...]) -> bool:
     return any(tuple(sequence[start : start + size]) == phrase for start in range(len(sequence) - size + 1))
 
 
-def _respelt(backend: StorageBackend, question: Question, counts: list[int]) -> Question:
+def _respelt(backend: StorageBackend, question: Question, candidates: Candidates) -> Question:
     """Return a question with the words that are most like those which no memory has."""
-    import difflib  # for few questions
-
-    vocabulary: dict[str, list[str]] = {}
     terms: dict[Term, None] = {}
-    for term, count in zip(question.terms, counts, strict=True):
+    for term, count in zip(question.terms, candidates.counts, strict=True):
         text = term.text
         if count or term.is_prefix or len(text) < _SHORTEST_RESPELT or not text.isalpha():  # a number means itself
             terms[term] = None
             continue
-        first = text[0]
-        if first not in vocabulary:
-            vocabulary[first] = _vocabulary(backend, first)
-        alike = [word for word in vocabulary[first] if abs(len(word) - len(text)) <= 2]
-        close = difflib.get_close_matches(text, alike, _MOST_RESPELT, _LIKENESS)
-        terms.update((Term(word), None) for word in close or [text])
+        alike = _alike(text, _vocabulary(backend, text[:2]))
+        if not alike and candidates.total <= _FEW:
+            alike = _alike(text, _vocabulary(backend, text[0]))
+        terms.update((Term(word), None) for word in alike or [text])
     return question._replace(terms=tuple(terms))
+
+
+def _alike(text: str, words: list[str]) -> list[str]:
+    """Return the words that are most like a text."""
+    import difflib  # for few questions
+
+    letters = set(text)
+    near = [
+        word
+        for word in words
+        if -_FAR <= len(word) - len(text) <= _FAR and len(letters.difference(word)) <= _FAR and word.isalpha()
+    ]
+    return difflib.get_close_matches(text, near, _MOST_RESPELT, _LIKENESS)
 
 
 def _vocabulary(backend: StorageBackend, beginning: str) -> list[str]:
