@@ -289,6 +289,9 @@ class PlainPool:
 
         return self.within(join)
 
+    def change_at_once(self, work: Callable[[Session], Result]) -> Result:
+        return self.change(work)
+
     def change_as_one(self, work: Callable[[], Result]) -> Result:
         def letting_in(_: Session) -> Result:
             here = self._threads.here

@@ -178,7 +178,8 @@ def test_a_damaged_page_is_found_in_a_store_that_is_open(tmp_path: Path, kind: s
     assert memory.count_memories() == 300
     path = tmp_path / "memory.db"
     data, status = bytearray(path.read_bytes()), path.stat()
-    data[len(data) // 2] ^= 1
+    for at in range(len(data) // 3, 2 * len(data) // 3, 4096):  # pages of memories are among them
+        data[at] ^= 1
     with path.open("r+b") as file:
         file.write(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

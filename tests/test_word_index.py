@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,28 @@ def test_a_write_of_many_leaves_them_to_the_next_search(
     assert [record.message for record in caplog.records] == [
         f"indexing the texts of {backend.db_path}: 2500 changes behind"
     ]
+
+
+def test_a_search_waits_for_no_writer(backend: SQLiteBackend) -> None:
+    backend.create_many(entries(500))
+    inside, over = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with backend.transaction():
+            inside.set()
+            over.wait(30)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    inside.wait(30)
+    check(backend)
+    assert behind(backend) == 500
+    over.set()
+    writer.join()
+
+    check(backend)
+
+    assert behind(backend) == 0
 
 
 def test_few_that_are_left_are_read_by_each_search(backend: SQLiteBackend) -> None:
@@ -415,6 +438,43 @@ def test_a_broken_index_makes_nothing_unreadable(tmp_path: Path, caplog: pytest.
     assert memory.store.verify().problems == {}
     check(backend)
     memory.shutdown()
+
+
+def test_a_backup_and_a_repaired_store_find_the_same(tmp_path: Path) -> None:
+    memory = MemoryModule(storage_dir=tmp_path / "store")
+    memory.backend.create_many(entries(500))
+    memory.for_namespace("other").backend.create_many(entries(100, 1))
+    memory.store.rebuild_index()
+    memory.store.back_up(tmp_path / "backup")
+    memory.shutdown()
+    backup = SQLiteBackend(tmp_path / "backup" / "memory.db")
+    assert behind(backup) == 0
+    check(backup)
+    check(backup.for_namespace("other"))
+    backup.shutdown()
+
+    report = memory.store.repair(tmp_path / "repaired")
+
+    assert report.memories == 600
+    repaired = MemoryModule(storage_dir=tmp_path / "repaired")
+    check(repaired.backend)
+    check(repaired.for_namespace("other").backend)
+    assert repaired.store.verify(index=True).problems == {}
+    repaired.shutdown()
+
+
+def test_a_namespace_that_is_gone_leaves_no_number(backend: SQLiteBackend) -> None:
+    other = backend.for_namespace("other")
+    other.create_many(entries(200))
+    backend.create_many(entries(10))
+    backend.rebuild_index(None, None)
+    assert sorted(rows(backend, "SELECT entries FROM text_counts")) == [(10,), (200,)]
+
+    other.clear()
+    check(other)
+
+    assert rows(backend, "SELECT entries FROM text_counts") == [(10,)]
+    assert rows(backend, "SELECT count(*) FROM text_stale") == [(0,)]
 
 
 def test_a_step_of_a_search_is_bounded(backend: SQLiteBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ _COUNT = """
 INSERT INTO text_counts (namespace, entries) VALUES (?, ?)
 ON CONFLICT (namespace) DO UPDATE SET entries = text_counts.entries + excluded.entries
 """
+_COUNT_NO_MORE = "DELETE FROM text_counts WHERE {here} AND entries = 0"
 _COUNT_NONE = "DELETE FROM text_counts WHERE {here}"
 _STALE = "SELECT row, namespace FROM text_stale WHERE {here} ORDER BY row LIMIT ?"
 _FORGET = "DELETE FROM text_stale WHERE {here} AND row <= ?"
@@ -51,6 +52,7 @@ def forget_stale(session: Session, most: int | None = None) -> bool:
             left -= len(stale)
             if not left:
                 return False
+        session.run(session.say(_COUNT_NO_MORE))
     return True
 
 

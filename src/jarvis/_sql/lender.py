@@ -46,6 +46,13 @@ class Lender(Protocol):
         `work` may be called twice, and in another thread.
         """
 
+    def change_at_once(self, work: Callable[[Session], Result]) -> Result:
+        """Run `work` in a transaction of its own that is not synced; inside one of the caller's as a part of that.
+
+        Raises:
+            StoreBusyError: another writer is writing; it was not waited for.
+        """
+
     def change_as_one(self, work: Callable[[], Result]) -> Result:
         """Run `work` as `change` does; the verbs that it calls take part in the change."""
 

@@ -115,6 +115,7 @@ class WordPromises(Promises):
             "日本語のテキスト",
             "it's O'Neill's -- \"quoted\" * AND OR NOT",
             "x" * 5_000,
+            "हिन्दी สวัสดี",
             "\0 \x7f ½ ⑴⑵ ǅ",
         ]
         for number, text in enumerate(texts):
