@@ -649,6 +649,17 @@ def test_a_verification_finds_what_is_not_what_was_sealed(sealed: Open, dsn: str
         memory.store.verify()
 
 
+def test_the_words_of_what_is_sealed_are_not_indexed(sealed: Open, dsn: str) -> None:
+    backend = sealed()
+    memory = MemoryModule(backend)
+    for number in range(130):
+        memory.create_memory("notes", f"key-{number}", {"text": "secretive words"}, "note")
+
+    assert [entry.value for entry, *_ in memory.recall("secretive", limit=1)] == [{"text": "secretive words"}]
+    assert run(dsn, "SELECT count(*) FROM jarvis.text_index") == [(0,)]
+    assert run(dsn, "SELECT count(*) FROM jarvis.text_vocabulary") == [(0,)]
+
+
 # --- stores of the version before ----------------------------------------------------------------
 
 

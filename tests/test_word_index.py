@@ -434,6 +434,9 @@ def test_a_broken_index_makes_nothing_unreadable(tmp_path: Path, caplog: pytest.
     for entry in entries(130, 1, "more"):
         backend.create(entry)
     check(backend)
+    assert memory.erase_memory("e-1").state == "done"  # it leaves nothing in a broken index, either
+    assert rows(backend, "SELECT analyser FROM text_mark") == [("",)]
+    check(backend)
     backend.rebuild_index(None, None)
     assert memory.store.verify().problems == {}
     check(backend)

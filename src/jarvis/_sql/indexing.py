@@ -62,7 +62,10 @@ def _count(session: Session, sign: int, namespaces: Iterable[int]) -> None:
 
 def forget_erased(session: Session) -> None:
     """Remove all stale rows from the index, if there is one; a damaged index begins again."""
-    if session.driver.words.mark(session.driver).upto:
+    made_by = session.driver.words.mark(session.driver).made_by
+    if made_by == _DAMAGED:
+        start_again(session)
+    elif made_by:
         try:
             forget_stale(session)
         except CorruptStoreError:

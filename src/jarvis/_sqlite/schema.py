@@ -277,7 +277,6 @@ CURRENT = f"""{TABLES}
 INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0, 0, 0))}, NULL, 0, 0, 0, 0, 0);
 {HISTORY}{word_tables.CREATE}{VIEW}"""
 
-_IS_FTS5 = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND name = ? || '_config' AND type = 'shadow'"
 _NEWEST = "SELECT max(instant) FROM entries"
 
 
@@ -343,13 +342,6 @@ def remove_unused_names(connection: apsw.Connection) -> None:
         if connection.changes():
             rows: Any = connection.execute("SELECT names_generation FROM clock").fetchall()
             _change_clock(connection, names_generation=rows[0][0] + 1)
-
-
-def merge_indexes(connection: apsw.Connection) -> None:
-    """Merge each derived FTS5 table into one piece, without the words of deleted rows. Needs the writers' lock."""
-    for table in registry.tables():
-        if table.is_derived and connection.execute(_IS_FTS5, (table.name,)).fetchall():
-            connection.execute(f"INSERT INTO {table.name} ({table.name}) VALUES ('optimize')").fetchall()
 
 
 def _change_clock(connection: apsw.Connection, **changes: int) -> None:

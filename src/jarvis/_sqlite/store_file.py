@@ -17,7 +17,7 @@ from jarvis._disk.files import Stamp
 from jarvis._disk.lock_file import Note
 from jarvis._disk.locks import WriterLock, held_for_once
 from jarvis._sql import tables
-from jarvis._sqlite import cipher, engine, migrations, schema
+from jarvis._sqlite import cipher, engine, migrations, schema, word_tables
 from jarvis._sqlite.log_watch import LogWatch
 from jarvis._sqlite.replace import compact, copy_file, touched_rows
 from jarvis._sqlite.vault import Vault
@@ -287,7 +287,7 @@ class StoreFile:
             return False  # the copy in progress may have erased data; it removes that when it is the store
         if left & tables.COMPACTING:
             schema.remove_unused_names(connection)
-            schema.merge_indexes(connection)
+            word_tables.merge(connection)
             with files.explaining(self.path, "clean up beside the store"):
                 files.remove_leftovers(self.path)  # those of a killed process hold erased data
             compact.compact(connection, self.path, self.key())

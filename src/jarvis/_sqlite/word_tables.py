@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import apsw
 import msgspec
 
-from jarvis._sql import word_check
+from jarvis._sql import registry, word_check
 from jarvis._sql.shape import as_json
 from jarvis._sql.word_index import Mark, WordIndex
 from jarvis.model.options import ENGLISH
@@ -57,6 +57,8 @@ CREATE TEMP VIEW text_stale AS SELECT 0 AS namespace, 0 AS row WHERE FALSE;
 """
 """Makes a store of an earlier version one whose index is empty, for a reader."""
 
+_IS_FTS5 = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND name = ? || '_config' AND type = 'shadow'"
+_BEGIN_AGAIN = "DELETE FROM text_stale; DELETE FROM text_counts; UPDATE text_mark SET analyser = '', upto = 0"
 _SET = "UPDATE text_mark SET language = ?"
 _MARK = "SELECT language, analyser, upto FROM text_mark"
 _MOVE = "UPDATE text_mark SET analyser = ?, upto = ?"
@@ -82,6 +84,22 @@ _decode = msgspec.json.Decoder(list[int]).decode
 def set_language(connection: apsw.Connection, language: str) -> None:
     """Let the texts of a store be indexed in this language, if none are yet."""
     connection.execute(_SET, (language,))
+
+
+def merge(connection: apsw.Connection) -> None:
+    """Merge each derived FTS5 table into one piece, without the words of deleted rows. Needs the writers' lock.
+
+    The index of words is emptied if it is too damaged for that.
+    """
+    for table in registry.tables():
+        if table.is_derived and connection.execute(_IS_FTS5, (table.name,)).fetchall():
+            try:
+                connection.execute(f"INSERT INTO {table.name} ({table.name}) VALUES ('optimize')").fetchall()
+            except apsw.CorruptError:
+                if table.name != "text_index":
+                    raise
+                with connection:
+                    connection.execute(f"{_CLEAR}; {_BEGIN_AGAIN}").fetchall()
 
 
 def is_of_index(finding: str) -> bool:

@@ -192,10 +192,10 @@ class WordPromises(Promises):
             change()
         check(searched)
         with store.transaction():
-            searched.create(an_entry("kept", value={"text": "kept"}))
+            searched.create(an_entry("zebra", value={"text": "zebra"}))
         check(searched)
         check(other)
-        assert other.capability(SearchesText).candidates([Term("kept")], MemoryQuery(), 1).counts == [1]
+        assert other.capability(SearchesText).candidates([Term("zebra")], MemoryQuery(), 1).counts == [1]
         other.shutdown()
 
     def test_what_was_undone_is_found_as_it_was(self, searched: StorageBackend) -> None:
