@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.options import PLAIN
 from jarvis.model.query import MemoryQuery
+from jarvis.model.record import prepare
 from jarvis.model.turn import TEXT
 from jarvis.services.searching import MOST_NARROWED, analyser_of, candidates_of
 from jarvis.storage_backend import StorageBackend
@@ -42,10 +43,18 @@ def said(text: str) -> object:
     return tuple(analyser(PLAIN).words(text)) or text.strip()
 
 
-def wording(value: dict[str, Any]) -> object:
-    """Return what two values have in common that say the same: what is said in the field ``text``, and the rest."""
+def wording(value: dict[str, Any]) -> tuple[object, bytes]:
+    """Return what two values have in common that say the same: what is said in the field ``text``, and all else.
+
+    All else is compared as it is stored, so that 1, 1.0 and True differ.
+
+    Raises:
+        InvalidEntryError: the value cannot be stored.
+    """
     text = value.get(TEXT)
-    return value if not isinstance(text, str) else {**value, TEXT: said(text)}
+    if not isinstance(text, str):
+        return None, prepare(dict(sorted(value.items())), "off").json
+    return said(text), prepare({name: value[name] for name in sorted(value) if name != TEXT}, "off").json
 
 
 def equal_to(
