@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def scores(questions: Sequence[Asked], weights: dict[str, float]) -> list[tuple[
 
 def summary(scored: Sequence[tuple[int, Score]]) -> dict[str, Any]:
     """Return means over categories 1 to 4 with intervals, over all five, and of each category."""
-    usual = [score for category, score in scored if category != 5]
+    usual = _usual(scored)
     draw = random.Random(1)
     samples = [np.mean([draw.choice(usual) for _ in usual], axis=0) for _ in range(SAMPLES)]
     low, high = np.percentile(samples, [2.5, 97.5], axis=0)
@@ -80,22 +79,39 @@ def _named(mean: Any) -> dict[str, float]:
 def measure(path: Path) -> dict[str, Any]:
     """Return the summaries, by kind and by weights."""
     conversations = conversations_of(path)
-    results: dict[str, Any] = {"conversations": [each.name for each in conversations]}
+    results: dict[str, Any] = {}
     for kind in KINDS:
-        began = time.perf_counter()
         asked = [asked_of(each, kind) for each in conversations]
-        seconds = time.perf_counter() - began
         results[f"{kind}, weights of the library"] = summary(
             [score for questions in asked for score in scores(questions, SHIPPED[kind])]
         )
-        results[f"{kind}, milliseconds a question"] = 1_000 * seconds / sum(map(len, asked))
         if len(asked) > 1:
-            left_out = []
-            for index, questions in enumerate(asked):
-                others = [question for other, each in enumerate(asked) if other != index for question in each]
-                left_out += scores(questions, fit(others))
-            results[f"{kind}, weights of the other conversations"] = summary(left_out)
+            results[f"{kind}, weights of the other conversations"] = summary(_left_out(asked))
+            results[f"{kind} without"] = {
+                part: _named(np.mean(_usual(_left_out([_without(part, each) for each in asked])), axis=0))
+                for part in KINDS[kind]
+            }
     return results
+
+
+def _left_out(asked: Sequence[Sequence[Asked]]) -> list[tuple[int, Score]]:
+    """Return the scores of all questions, each conversation with weights that were learned from the others."""
+    result = []
+    for index, questions in enumerate(asked):
+        others = [question for other, each in enumerate(asked) if other != index for question in each]
+        result += scores(questions, fit(others))
+    return result
+
+
+def _without(part: str, questions: Sequence[Asked]) -> list[Asked]:
+    """Return questions as if the ranking did not know a part of the score."""
+    kept = [index for index, name in enumerate(questions[0].parts) if name != part]
+    names = tuple(questions[0].parts[index] for index in kept)
+    return [asked._replace(parts=names, features=asked.features[:, kept]) for asked in questions]
+
+
+def _usual(scored: Sequence[tuple[int, Score]]) -> list[Score]:
+    return [score for category, score in scored if category != 5]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -105,7 +121,7 @@ def table(results: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, found in results.items():
-        if not isinstance(found, dict):
+        if "categories" not in found:
             continue
         interval = f"{found['found']:.3f} ({found['found from']:.3f} to {found['found to']:.3f})"
         rank = f"{found['rank']:.3f} ({found['rank from']:.3f} to {found['rank to']:.3f})"
@@ -117,6 +133,13 @@ def table(results: dict[str, Any]) -> str:
                 f"| | {category} | {each['questions']} | {each['found']:.3f} | {each['rank']:.3f} "
                 f"| {each['among candidates']:.3f} |"
             )
+    for kind in KINDS:
+        if f"{kind} without" in results:
+            lines += ["", f"| {kind}, the ranking without | found in {AT} | rank |", "| --- | --- | --- |"]
+            lines += [
+                f"| `{part}` | {each['found']:.3f} | {each['rank']:.3f} |"
+                for part, each in results[f"{kind} without"].items()
+            ]
     return "\n".join(lines)
 
 

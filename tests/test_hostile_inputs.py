@@ -254,6 +254,7 @@ GOOD: dict[str, Any] = {
     "history": True,
     "id": None,
     "incomplete": False,
+    "index": False,
     "interval": 60,
     "items": [{"category": "tasks", "key": "k", "value": {"a": 1}, "entity_type": "task"}],
     "key": "k",
@@ -261,6 +262,7 @@ GOOD: dict[str, Any] = {
     "keep_daily": None,
     "keep_weekly": None,
     "keys": (),
+    "language": None,
     "limit": 10,
     "min_score": 0.0,
     "memory_id": "absent",  # or one that is there, see `_call`

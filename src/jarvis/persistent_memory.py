@@ -401,17 +401,14 @@ class MemoryModule:
         if on_duplicate is not KEEP and (wanted := chosen_duplicate(on_duplicate)) != KEEP:
             ask(self.backend, Transactional)
             check_name("category", category)
-            place = (category, given, entity_type, entity_id, author)
-            return self._change(partial(self._create_unless_known, wanted == "supersede", *place, create))
+            place = (category, given, entity_type, entity_id, None)
+            return self._change(partial(self._create_unless_known, wanted == "supersede", place, author, create))
         return self._change(create)
 
     def _create_unless_known(
         self,
         supersedes: bool,
-        category: str,
-        value: dict[str, Any],
-        entity_type: str,
-        entity_id: str | None,
+        place: tuple[str, dict[str, Any], str, str | None, str | None],
         author: Author,
         create: Callable[[datetime], str],
         moment: datetime,
@@ -419,7 +416,7 @@ class MemoryModule:
         from jarvis.services.duplicates import equal_to
 
         with own_code(InvalidEntryError, "value"):
-            known = equal_to(self.backend, category, value, entity_type, entity_id)
+            known = equal_to(self.backend, *place)
         if known and not supersedes:
             return known[0].id
         for entry in known:
@@ -1216,9 +1213,9 @@ class MemoryModule:
     ) -> str:
         """Store a fact in plain words, unless it is known already; return its id.
 
-        The memory has the value ``{"text": text}`` and its first words as key. A fact that is there already, of the
-        same category and about the same entity, is left as it is, and its id is returned: case, accents, spaces and
-        punctuation do not matter.
+        The memory has the value ``{"text": text}`` and its first words as key. A fact that was remembered already, of
+        the same category and about the same entity, is left as it is, and its id is returned: case, accents, spaces
+        and punctuation do not matter.
 
         Args:
             text: the fact.
@@ -1244,21 +1241,17 @@ class MemoryModule:
 
         text = checked_text(text)
         entity_type, entity_id = entity_of(about)
-        return self.create_memory(
-            category,
-            key_of(text),
-            {TEXT: text},
-            entity_type,
-            entity_id,
-            tags,
-            module,
-            task_id,
-            ttl=ttl,
-            expires_at=expires_at,
-            timestamp=timestamp,
-            reason=reason,
-            on_duplicate="return_existing",
+        check_name("category", category)
+        ask(self.backend, Transactional)
+        author, tags = self._author(module, task_id, reason), tag_list(tags)
+        until, key, value = self._expiry(ttl, expires_at, sliding=False), key_of(text), {TEXT: text}
+        times = None if timestamp is None else times_of_import(timestamp, None, self._now())
+        prepared = self.backend.prepare(value)
+        create = partial(
+            self._create, category, key, prepared, entity_type, entity_id, tags, until, author, times=times
         )
+        place = (category, value, entity_type, entity_id, key)
+        return self._change(partial(self._create_unless_known, False, place, author, create))
 
     def recall(
         self,

@@ -9,15 +9,21 @@ from typing import Any, NamedTuple
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.options import PLAIN
 from jarvis.model.query import MemoryQuery
+from jarvis.model.record import prepare
 from jarvis.model.turn import TEXT
 from jarvis.services.searching import MOST_NARROWED, analyser_of, candidates_of
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.analysis import analyser
-from jarvis.text.document import document_of
+from jarvis.text.document import document_of, words_of
 from jarvis.text.question import question_of
 
 _SHINGLE = 3
 """How many words stand side by side in a shingle: https://en.wikipedia.org/wiki/W-shingling."""
+
+
+_ENOUGH, _USUALLY_ALL = 3, 50
+"""How many of the longest words of a text, which are mostly rare, are looked up, and how many memories rarely have all
+of them."""
 
 
 class Duplicates(NamedTuple):
@@ -37,22 +43,51 @@ def said(text: str) -> object:
     return tuple(analyser(PLAIN).words(text)) or text.strip()
 
 
-def wording(value: dict[str, Any]) -> object:
-    """Return what two values have in common that say the same: what is said in the field ``text``, and the rest."""
+def wording(value: dict[str, Any]) -> tuple[object, bytes]:
+    """Return what two values have in common that say the same: what is said in the field ``text``, and all else.
+
+    All else is compared as it is stored, so that 1, 1.0 and True differ.
+
+    Raises:
+        InvalidEntryError: the value cannot be stored.
+    """
     text = value.get(TEXT)
-    return value if not isinstance(text, str) else {**value, TEXT: said(text)}
+    if not isinstance(text, str):
+        return None, prepare(dict(sorted(value.items())), "off").json
+    return said(text), prepare({name: value[name] for name in sorted(value) if name != TEXT}, "off").json
 
 
 def equal_to(
-    backend: StorageBackend, category: str, value: dict[str, Any], entity_type: str, entity_id: str | None
+    backend: StorageBackend,
+    category: str,
+    value: dict[str, Any],
+    entity_type: str,
+    entity_id: str | None,
+    key: str | None = None,
 ) -> list[MemoryEntry]:
-    """Return the memories of a category that say the same of the same entity, the newest first."""
-    query = MemoryQuery(category=category, entity_type=entity_type)
+    """Return the memories of a category that say the same of the same entity, the newest first.
+
+    With `key`, only those with this key: that takes no search.
+    """
+    query = MemoryQuery(category=category, entity_type=entity_type, key=key)
     text, same = value.get(TEXT), wording(value)
-    terms = question_of(text, analyser_of(backend)).terms if isinstance(text, str) else ()
-    entries = candidates_of(backend, terms, query, MOST_NARROWED).entries if terms else backend.select(query)
+    by_words = key is None and isinstance(text, str)
+    entries = having_all(backend, str(text), query) if by_words else backend.select(query)
     alike = [entry for entry in entries if entry.entity_id == entity_id and wording(entry.value) == same]
     return sorted(alike, key=lambda entry: entry.order, reverse=True)
+
+
+def having_all(backend: StorageBackend, text: str, query: MemoryQuery) -> list[MemoryEntry]:
+    """Return memories that share words with a text, those that have all of its words first, and all of these."""
+    words = analyser_of(backend)
+    terms = question_of(text, words).terms
+    if not terms:
+        return backend.select(query)
+    rare = sorted(terms, key=lambda term: -len(term.text))[:_ENOUGH]
+    entries = candidates_of(backend, rare, query, _USUALLY_ALL).entries
+    if len(entries) < _USUALLY_ALL or not all(term.is_in(words_of(entries[-1], words)) for term in rare):
+        return entries
+    return candidates_of(backend, terms, query, MOST_NARROWED).entries
 
 
 def groups(entries: Iterable[MemoryEntry], threshold: float) -> list[Duplicates]:

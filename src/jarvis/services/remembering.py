@@ -7,11 +7,9 @@ from jarvis.errors import AmbiguousError, InvalidEntryError
 from jarvis.model.options import PLAIN
 from jarvis.model.query import MemoryQuery
 from jarvis.model.turn import TEXT
-from jarvis.services.duplicates import said
-from jarvis.services.searching import MOST_NARROWED, analyser_of, candidates_of
+from jarvis.services.duplicates import having_all, said
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.analysis import analyser
-from jarvis.text.question import question_of
 
 _KEY_SIGNS = 80
 _MOST_NAMED = 5
@@ -61,10 +59,7 @@ def meant(backend: StorageBackend, text: str) -> str:
     Raises:
         AmbiguousError: no memory has it, or several have.
     """
-    terms = question_of(text, analyser_of(backend)).terms
-    everything = MemoryQuery()
-    near = candidates_of(backend, terms, everything, MOST_NARROWED).entries if terms else backend.select(everything)
-    same = said(text)
+    near, same = having_all(backend, text, MemoryQuery()), said(text)
     equal = [entry for entry in near if isinstance(own := entry.value.get(TEXT), str) and said(own) == same]
     if len(equal) != 1:
         raise AmbiguousError([entry.id for entry in (equal or near)[:_MOST_NAMED]], len(equal))

@@ -259,6 +259,13 @@ class SearchingPromises(Promises):
         made = [memory.create_memory(*other, on_duplicate="return_existing") for other in others]
         assert len({first, *made}) == 5
         assert memory.create_memory("notes", "c", {"cups": 2}, "plan", "1", on_duplicate="return_existing") == made[3]
+        like_one = [
+            memory.create_memory("numbers", "n", {"n": n}, "", on_duplicate="return_existing")
+            for n in (1, 1.0, True, "1", 1)
+        ]
+        assert like_one[4] == like_one[0]
+        assert len(set(like_one)) == 4
+        memory.delete_memories(ids=like_one)
         kept = memory.create_memory("notes", "b", same, "plan", "1", on_duplicate="keep")
         newest = memory.create_memory("notes", "d", same, "plan", "1", on_duplicate="supersede")
         assert memory.get_memories([first, kept]) == []
