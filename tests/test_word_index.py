@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,8 @@ from jarvis.model.words import Term
 from jarvis.persistent_memory import MemoryModule
 from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.text.analysis import analyser
+from jarvis.text.candidates import choose
+from jarvis.text.document import words_of
 
 STORES = sorted((Path(__file__).parent / "stores").glob("version-*.db"))
 
@@ -153,6 +156,26 @@ def test_the_newest_of_many_equal_ones_are_found_either_way(
         monkeypatch.setattr(searching, "_SCANNED_FOR_ONE", scanned)
         monkeypatch.setattr(searching, "_AT_ONCE", 10)
         check(backend, most=(1, 20, 300))
+
+
+def test_words_that_are_looked_up_last_still_tell_rows_apart(backend: SQLiteBackend) -> None:
+    chance = random.Random(9)
+    words, chances = [f"wort{place}" for place in range(300)], [1 / (place + 1) for place in range(300)]
+    backend.create_many(
+        [
+            an_entry(str(number), value={"text": " ".join(chance.choices(words, chances, k=8))})
+            for number in range(3_000)
+        ]
+    )
+    for number in range(0, 400, 7):
+        backend.delete(str(number))
+    every = backend.list_all()
+    documents, ids = [(entry, words_of(entry, analyser("english"))) for entry in every], [entry.id for entry in every]
+
+    for _ in range(60):
+        terms = [Term(word) for word in dict.fromkeys(chance.choices(words, chances, k=chance.randint(2, 8)))]
+        most = chance.choice([1, 5, 20, 100, 300])
+        assert backend.candidates(terms, MemoryQuery(), most) == choose(documents, terms, ids, most)
 
 
 # --- other processes, and the end of one ----------------------------------------------------------------

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from jarvis._json.record import by_order
+from jarvis.model.query import MemoryQuery
 from jarvis.model.words import Candidates
 
 if TYPE_CHECKING:
@@ -14,7 +17,6 @@ if TYPE_CHECKING:
 
     from jarvis._json.record import Record
     from jarvis._json.room import Room
-    from jarvis.model.query import MemoryQuery
     from jarvis.model.words import Term
 
 
@@ -99,7 +101,8 @@ class _Index:
         masks: dict[str, int] = {}  # by id: a bit for each term
         counts = [0] * len(terms)
         for place, term in enumerate(terms):
-            having = self._all_having(term) - expired
+            having = self._all_having(term)
+            having = having - expired if expired else having
             counts[place], bit = len(having), 1 << place
             fresh = dict.fromkeys(having, bit)
             for entry_id in masks.keys() & having:
@@ -108,19 +111,40 @@ class _Index:
             masks = fresh
         total = len(records) - len(expired)
         weights = [rarity(count, total) for count in counts]
-        scores = {
-            mask: sum(weight for place, weight in enumerate(weights) if mask >> place & 1)
-            for mask in Counter(masks.values())
-        }
         best: list[Record] = []
-        matches: Any = query.predicate()
-        for score in sorted(set(scores.values()), reverse=True):
-            equal = [records[entry_id] for entry_id, mask in masks.items() if scores[mask] == score]
-            equal.sort(key=lambda record: record.order, reverse=True)
-            best += filter(matches, equal)
-            if len(best) >= most:
-                break
+        if query == MemoryQuery():
+            for equal in self._ranked(masks, weights, most):
+                best += equal
+        else:
+            matches: Any = query.predicate()
+            for equal in self._ranked(masks, weights, None):
+                best += filter(matches, equal)
+                if len(best) >= most:
+                    break
         return Candidates([record.entry() for record in best[:most]], counts, total)
+
+    def _ranked(self, masks: dict[str, int], weights: list[float], most: int | None) -> Iterator[list[Record]]:
+        """Yield the records of equal scores, the newest first, those with the greatest score first.
+
+        With `most`, no more scores than have as many records.
+        """
+        numbers: Counter[float] = Counter()
+        score_of: dict[int, float] = {}
+        for mask, number in Counter(masks.values()).items():
+            score_of[mask] = score = sum(weight for place, weight in enumerate(weights) if mask >> place & 1)
+            numbers[score] += number
+        scores = sorted(numbers, reverse=True)
+        if most is not None:
+            reached = itertools.accumulate(numbers[score] for score in scores)
+            scores = scores[: 1 + next((place for place, count in enumerate(reached) if count >= most), len(scores))]
+        ranked: dict[float, list[Record]] = {score: [] for score in scores}
+        lists = {mask: ranked[score] for mask, score in score_of.items() if score in ranked}
+        for entry_id, mask in masks.items():
+            if mask in lists:
+                lists[mask].append(self._records[entry_id])
+        for equal in ranked.values():
+            equal.sort(key=by_order, reverse=True)
+            yield equal
 
     def _all_having(self, term: Term) -> set[str]:
         if not term.is_prefix:
