@@ -136,15 +136,20 @@ def test_writes_index_what_no_search_does(backend: SQLiteBackend) -> None:
 def test_of_a_word_that_many_have_the_newest_are_candidates(
     backend: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "MOST_ROWS", 10)
+    monkeypatch.setattr(searching, "MOST_ROWS", 20)
     for number in range(40):
-        backend.create(an_entry(str(number), value={"text": "frequent" + " rare" * (number < 3)}))
+        key = "old" if number == 4 else "new"
+        backend.create(an_entry(str(number), key=key, value={"text": "frequent" + " rare" * (number < 3)}))
     backend.rebuild_index(None, None)
 
-    found = backend.candidates([Term("frequent"), Term("rare")], MemoryQuery(), 100)
+    terms = [Term("frequent"), Term("rare")]
 
-    assert found.counts == [40, 3]
-    assert [entry.id for entry in found.entries] == [*"210", *(str(number) for number in range(39, 29, -1))]
+    old = backend.candidates(terms, MemoryQuery(key="old"), 20)
+    assert (old.counts, [entry.id for entry in old.entries]) == ([40, 3], ["4"])
+    found = backend.candidates(terms, MemoryQuery(), 20)
+    assert [entry.id for entry in found.entries] == [*"210", *(str(number) for number in range(39, 22, -1))]
+    everything = backend.candidates(terms, MemoryQuery(), 100)
+    assert [entry.id for entry in everything.entries] == [*"210", *(str(number) for number in range(39, 2, -1))]
 
 
 def test_the_newest_of_many_equal_ones_are_found_either_way(

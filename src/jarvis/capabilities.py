@@ -654,7 +654,7 @@ class Salvages(Protocol):
 
 
 class SearchesText(Protocol):
-    """an index of words: the memories that share words with a question are found without reading the others.
+    """text search: an index of words, by which memories are found without reading the others.
 
     1. `candidates` answers as `jarvis.text.candidates.choose` does with all memories of the namespace that have not
        expired: the counts are of all of them, and only those that match the query are candidates. One difference is

@@ -376,7 +376,8 @@ class MemoryModule:
         `on_duplicate` says what happens if memories of the same category and entity say the same already: ``"keep"``
         stores one more, ``"return_existing"`` stores nothing and returns the id of the newest of them, and
         ``"supersede"`` deletes them, which `undo` can take back. They say the same if their values are equal; of the
-        field ``text``, case, accents, spaces and punctuation do not count. Atomic, too.
+        field ``text``, case, spaces and punctuation do not count. Memories that expire, and archived ones, do not
+        count. Atomic, too; other writers wait while memories with the same words are read.
 
         An import gives `timestamp`, which orders lists and is kept as it is, and `created_at` (both: naive means local
         time). Without `created_at` the memory was created at the timestamp, or now if that is earlier. Other changes
@@ -393,22 +394,30 @@ class MemoryModule:
         create = partial(self._create, category, key, value, entity_type, entity_id, tags, until, author)
         if timestamp is not None or created_at is not None:
             create = partial(create, times=times_of_import(timestamp, created_at, self._now()))
+        wanted = KEEP if on_duplicate is KEEP else chosen_duplicate(on_duplicate)
         if if_absent is not False and is_on("if_absent", if_absent):
+            if wanted != KEEP:
+                raise InvalidEntryError("on_duplicate", "is of no use with if_absent: leave out one of them")
             ask(self.backend, Transactional)
             check_name("category", category)
             check_name("key", key)
             return self._change(partial(self._create_if_absent, category, key, create))
-        if on_duplicate is not KEEP and (wanted := chosen_duplicate(on_duplicate)) != KEEP:
+        if wanted != KEEP:
             ask(self.backend, Transactional)
             check_name("category", category)
-            place = (category, given, entity_type, entity_id, None)
-            return self._change(partial(self._create_unless_known, wanted == "supersede", place, author, create))
+            query = MemoryQuery(
+                category=category, entity_type=entity_type, exclude_tags=self._hidden(include_archived=False)
+            )
+            same = (query, given, entity_id, author, create)
+            return self._change(partial(self._create_unless_known, wanted == "supersede", *same))
         return self._change(create)
 
     def _create_unless_known(
         self,
         supersedes: bool,
-        place: tuple[str, dict[str, Any], str, str | None, str | None],
+        query: MemoryQuery,
+        value: dict[str, Any],
+        entity_id: str | None,
         author: Author,
         create: Callable[[datetime], str],
         moment: datetime,
@@ -416,7 +425,7 @@ class MemoryModule:
         from jarvis.services.duplicates import equal_to
 
         with own_code(InvalidEntryError, "value"):
-            known = equal_to(self.backend, *place)
+            known = equal_to(self.backend, query, value, entity_id)
         if known and not supersedes:
             return known[0].id
         for entry in known:
@@ -1014,7 +1023,9 @@ class MemoryModule:
         >>> memory.get_user_preference("theme", {"mode": "light"})
         {'mode': 'light'}
         """
-        query = MemoryQuery(category=PREFERENCES, key=asked_name("key", key), exclude_tags=self._hidden(False))
+        query = MemoryQuery(
+            category=PREFERENCES, key=asked_name("key", key), exclude_tags=self._hidden(include_archived=False)
+        )
         entries = self._seen(as_of).select(query)
         if not entries:
             return default
@@ -1213,9 +1224,10 @@ class MemoryModule:
     ) -> str:
         """Store a fact in plain words, unless it is known already; return its id.
 
-        The memory has the value ``{"text": text}`` and its first words as key. A fact that was remembered already, of
-        the same category and about the same entity, is left as it is, and its id is returned: case, accents, spaces
-        and punctuation do not matter.
+        The memory has the value ``{"text": text}`` and its first words as key. If a memory of the same category and
+        about the same entity has the text already, and nothing else, its id is returned, and it only gets the `tags`
+        that it lacks. Case, spaces and punctuation do not matter. One that expires earlier than the new fact would, or
+        is archived, does not count.
 
         Args:
             text: the fact.
@@ -1237,6 +1249,7 @@ class MemoryModule:
         >>> memory.forget(text="maria moves to lisbon in may")
         True
         """
+        from jarvis.services.duplicates import equal_to, wording
         from jarvis.services.remembering import checked_text, entity_of, key_of
 
         text = checked_text(text)
@@ -1250,8 +1263,24 @@ class MemoryModule:
         create = partial(
             self._create, category, key, prepared, entity_type, entity_id, tags, until, author, times=times
         )
-        place = (category, value, entity_type, entity_id, key)
-        return self._change(partial(self._create_unless_known, False, place, author, create))
+        query = MemoryQuery(
+            category=category, entity_type=entity_type, exclude_tags=self._hidden(include_archived=False)
+        )
+        life = None if until is None else until[0]
+        known = equal_to(self.backend, query, value, entity_id, life)  # no writer waits for the search
+
+        def remember(moment: datetime) -> str:
+            same = [entry for each in known if (entry := self.backend.read(each.id)) is not None]
+            same = [entry for entry in same if wording(entry.value) == wording(value)]
+            same = same or equal_to(self.backend, msgspec.structs.replace(query, key=key), value, entity_id, life)
+            if not same:
+                return create(moment)
+            if not set(tags).issubset(same[0].tags):
+                more = [*same[0].tags, *(tag for tag in tags if tag not in same[0].tags)]
+                self._update(same[0], same[0].value, more, None, author, None, moment)
+            return same[0].id
+
+        return self._change(remember)
 
     def recall(
         self,
@@ -1276,7 +1305,8 @@ class MemoryModule:
     ) -> list[Recalled]:
         """Return the memories that answer a question best, the best first, with their scores and what those consist of.
 
-        The front door of searching: it uses the best that the installation offers. That is `search_text`.
+        The front door of searching: it uses the best that the installation offers. That is `search_text`, but if
+        nothing has a phrase in quotes, its words are looked up.
 
         Args:
             question: in plain words; see `search_text`.
@@ -1304,7 +1334,7 @@ class MemoryModule:
             category_prefix=category_prefix,
             exclude_tags=self._hidden(include_archived, tags),
         )
-        return self._searched(question, query, limit, min_score, half_life)
+        return self._searched(question, query, limit, min_score, half_life, is_plain=True)
 
     def search_text(
         self,
@@ -1386,11 +1416,11 @@ class MemoryModule:
             return self.delete_memory(id, module=module, task_id=task_id, reason=reason)
         from jarvis.services.remembering import meant
 
-        text = asked_text("text", text)
+        text, hidden = asked_text("text", text), self._hidden(include_archived=False)
         author = self._author(module, task_id, reason)
 
         def forget(_: datetime) -> bool:
-            memory_id = meant(self.backend, text)
+            memory_id = meant(self.backend, text, hidden)
             sign(self.backend, author, "delete")
             return self.backend.discard(memory_id)
 
@@ -2572,7 +2602,14 @@ class MemoryModule:
         )
 
     def _searched(
-        self, question: str, query: MemoryQuery, limit: int, min_score: float, half_life: timedelta | None
+        self,
+        question: str,
+        query: MemoryQuery,
+        limit: int,
+        min_score: float,
+        half_life: timedelta | None,
+        *,
+        is_plain: bool = False,
     ) -> list[Recalled]:
         from jarvis.services.searching import checked_half_life, checked_share, search
 
@@ -2580,9 +2617,11 @@ class MemoryModule:
         share, half_life = checked_share("min_score", min_score), checked_half_life(half_life)
         now = None if half_life is None else self._now()
         fields = self.policies.text_fields
-        return search(
-            self.backend, text, query, limit, min_score=share, half_life=half_life, now=now, text_fields=fields
-        )
+        find = partial(search, self.backend, min_score=share, half_life=half_life, now=now, text_fields=fields)
+        answer = find(text, query, limit)
+        if not answer and is_plain and '"' in text:  # somebody's words, with a quotation among them
+            answer = find(text.replace('"', " "), query, limit)
+        return answer
 
     def _hides_archived(self) -> bool:
         for rule in self.retention:  # noqa: SIM110  most have none, and `any` would make a generator

@@ -300,7 +300,7 @@ class _Search:
             if is_enough and self._index.seeks and _SEEKING * len(masks) < word.number:
                 rows = self._among(word, masks)
             else:
-                limit = MOST_ROWS if word.number > MOST_ROWS else None
+                limit = MOST_ROWS if most is not None and most <= MOST_ROWS < word.number else None
                 rows = self._index.rows(self._session.driver, self._namespace, word.term, limit)
             both = masks.keys() & rows
             if is_enough:

@@ -14,14 +14,17 @@ TURNS, SESSION, POSITION = "turns", "session", "position"
 """The category of utterances, the type of the entity that they are about, and the field with their place."""
 
 
+_DIGITS = 9
+
+
 def place_of_turn(entry: MemoryEntry) -> tuple[str, int] | None:
     """Return session and position of an utterance; None for any other memory."""
     if entry.category != TURNS or entry.entity_id is None:
         return None
-    position = entry.value.get(POSITION)
-    return (entry.entity_id, position) if type(position) is int else None
+    session, _, position = entry.key.rpartition(" ")
+    return (session, int(position)) if session == entry.entity_id and position.isdecimal() else None
 
 
 def key_of_turn(session_id: str, position: int) -> str:
-    """Return the key of an utterance."""
-    return f"{session_id} {position}"
+    """Return the key of an utterance; keys of a session are in the order of their positions."""
+    return f"{session_id} {position:0{_DIGITS}}"

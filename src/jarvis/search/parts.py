@@ -38,13 +38,13 @@ _NUMBER = re.compile(
 
 
 class Parts(NamedTuple):
-    """The candidates of a question, and the parts of their scores, each from 0 to 1 (`around`: to 7).
+    """The candidates of a question, and the parts of their scores, each from 0 to 1.
 
     Attributes:
         entries: the candidates.
         are_turns: whether each is an utterance of a conversation, with neighbours.
         columns: a number for each candidate, by the name of the part; `jarvis.search.weights` has the names.
-        shares: how much of the question each has, or one of its neighbours, in rarity.
+        shares: how many of the words of the question each has, or one of its neighbours, from 0 to 1.
     """
 
     entries: list[MemoryEntry]
@@ -90,7 +90,6 @@ def parts_of(
     known = {term for term, count in zip(question.terms, candidates.counts, strict=True) if count}
     places = [place_of_turn(entry) for entry in entries]
     own = _scaled(matches)
-    shares = [sum([weights[index] for index in some]) for some in shared]
     columns = {
         "words": own,
         "coverage": _divided(
@@ -102,14 +101,15 @@ def parts_of(
             [sum([weights[index] for index in about]) for about in abouts],
             sum(weights[index] for index in set().union(*abouts)),
         ),
-        "length": [math.log1p(len(document.words)) / 4 for document in documents],
+        "length": [min(1.0, math.log1p(len(document.words)) / 4) for document in documents],
         "is_question": [float(_asks(document)) for document in documents],
         "time": _divided(times, sum(weight for term, weight in weighed if term.text.startswith(TIME_MARK))),
         **_forms(folded(question.text), documents),
         **_around(places, own, documents),
     }
-    whole = sum(weight for _, weight in weighed) or 1.0
-    shares = _nearby(places, [(share + time) / whole for share, time in zip(shares, times, strict=True)])
+    dated = [sum(1 for term in question.terms if term.text in document.times) for document in documents]
+    asked = len(question.terms) or 1
+    shares = _nearby(places, [(len(some) + more) / asked for some, more in zip(shared, dated, strict=True)])
     return Parts(entries, [place is not None for place in places], columns, shares)
 
 
@@ -212,7 +212,7 @@ def _around(
         for step in range(-_REACH, _REACH + 1):
             other = index_of.get((session, position + step))
             if other is not None:
-                around[other] += own[index]
+                around[other] += own[index] / (2 * _REACH + 1)
                 if step == 1 and _asks(documents[index]):
                     asked[other] = own[index]
                 elif step == 2:

@@ -37,7 +37,11 @@ def rank(
         parts.columns["recency"] = [0.5 ** (age / half_life) for age in ages]
     tables = [{**weights, "recency": recency} for weights in (FACT, UTTERANCE)]
     match = max(parts.shares, default=0.0)
-    factors = [match / sum(weight for weight in weights.values() if weight > 0) for weights in tables]
+    told = {name for name, column in parts.columns.items() if any(column)}  # what the question asks for
+    factors = [
+        match / (sum(weight for name, weight in weights.items() if weight > 0 and name in told) or 1.0)
+        for weights in tables
+    ]
     scores = [0.0] * len(parts.entries)
     for name, column in parts.columns.items():
         fact, turn = (factor * weights.get(name, 0.0) for factor, weights in zip(factors, tables, strict=True))

@@ -53,13 +53,15 @@ def entity_of(about: object) -> tuple[str, str | None]:
     raise InvalidEntryError("about", 'takes the type and the id of an entity, such as ("person", "maria")')
 
 
-def meant(backend: StorageBackend, text: str) -> str:
-    """Return the id of the one memory that has a text; case, accents, spaces and punctuation do not matter.
+def meant(backend: StorageBackend, text: str, hidden: tuple[str, ...] | None) -> str:
+    """Return the id of the one memory that has a text, of those without `hidden` tags.
+
+    Case, spaces and punctuation do not matter.
 
     Raises:
         AmbiguousError: no memory has it, or several have.
     """
-    near, same = having_all(backend, text, MemoryQuery()), said(text)
+    near, same = having_all(backend, text, MemoryQuery(exclude_tags=hidden)), said(text)
     equal = [entry for entry in near if isinstance(own := entry.value.get(TEXT), str) and said(own) == same]
     if len(equal) != 1:
         raise AmbiguousError([entry.id for entry in (equal or near)[:_MOST_NAMED]], len(equal))

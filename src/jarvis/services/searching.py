@@ -17,11 +17,12 @@ from jarvis.search.ranking import rank
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.analysis import Analyser, analyser
 from jarvis.text.candidates import Candidates, choose
-from jarvis.text.document import document_of, words_of
+from jarvis.text.document import passages_of, words_of
 from jarvis.text.question import Question, Term, question_of
 
-MOST_CANDIDATES, MOST_NARROWED = 200, 5_000
-"""How many candidates are ranked if no more are wanted, and how many are looked at for phrases and exclusions."""
+MOST_CANDIDATES, _MORE = 200, 10
+"""How many candidates are ranked if no more are wanted; and how many times as many are looked at next, until enough of
+them have the phrases of a question."""
 
 _WITH_NEIGHBOURS = 100
 """Of how many candidates the neighbours in their conversation are ranked, too."""
@@ -65,18 +66,15 @@ def gathered(
     question = question_of(text, words)
     if not question.terms:
         return question, Candidates([], [], 0), words
-    narrowed = bool(question.phrases or question.excluded)
     ranked = max(MOST_CANDIDATES, limit)
-    most = max(MOST_NARROWED, limit) if narrowed else ranked
-    candidates = candidates_of(backend, question.terms, query, most)
+    candidates = candidates_of(backend, question.terms, query, ranked)
     if 0 in candidates.counts:
         respelt = _respelt(backend, question, candidates)
         if respelt != question:
             question = respelt
-            candidates = candidates_of(backend, question.terms, query, most)
-    if narrowed:
-        entries = [entry for entry in candidates.entries if _fits(entry, question, words)][:ranked]
-        return question, candidates._replace(entries=entries), words
+            candidates = candidates_of(backend, question.terms, query, ranked)
+    if question.phrases or question.excluded:
+        return question, _narrowed(backend, question, query, candidates, ranked, words), words
     neighbours = _neighbours(backend, candidates.entries, query)
     return question, candidates._replace(entries=candidates.entries + neighbours), words
 
@@ -137,17 +135,37 @@ def _neighbours(backend: StorageBackend, entries: list[MemoryEntry], query: Memo
     return [turn for turn in turns if place_of_turn(turn) in missing and query.matches(turn)]
 
 
+def _narrowed(
+    backend: StorageBackend,
+    question: Question,
+    query: MemoryQuery,
+    candidates: Candidates,
+    ranked: int,
+    words: Analyser,
+) -> Candidates:
+    """Return the candidates that have all phrases of a question, and nothing that it excludes."""
+    most = ranked
+    while True:
+        entries = [entry for entry in candidates.entries if _fits(entry, question, words)]
+        if len(entries) >= ranked or len(candidates.entries) < most:
+            return candidates._replace(entries=entries[:ranked])
+        most *= _MORE
+        candidates = candidates_of(backend, question.terms, query, most)
+
+
 def _fits(entry: MemoryEntry, question: Question, words: Analyser) -> bool:
     """Tell whether a memory has all phrases of a question, and nothing that it excludes."""
-    sequence = document_of(entry, words).sequence
-    return all(_has(sequence, phrase) for phrase in question.phrases) and not any(
-        _has(sequence, phrase) for phrase in question.excluded
+    passages = passages_of(entry, words)
+    return all(_has(passages, phrase) for phrase in question.phrases) and not any(
+        _has(passages, phrase) for phrase in question.excluded
     )
 
 
-def _has(sequence: list[str], phrase: tuple[str, ...]) -> bool:
+def _has(passages: list[tuple[str, ...]], phrase: tuple[str, ...]) -> bool:
     size = len(phrase)
-    return any(tuple(sequence[start : start + size]) == phrase for start in range(len(sequence) - size + 1))
+    return any(
+        passage[start : start + size] == phrase for passage in passages for start in range(len(passage) - size + 1)
+    )
 
 
 def _respelt(backend: StorageBackend, question: Question, candidates: Candidates) -> Question:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from jarvis._calls.arguments import own_code
 from jarvis.errors import InvalidEntryError
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.model.turn import POSITION, SESSION, SPEAKER, TEXT, TURNS, key_of_turn, place_of_turn
 from jarvis.storage_backend import StorageBackend
+
+_COUNTED = 8
+"""How many digits of a position count: a hundred million turns; the keys of all of them begin with the same zero."""
 
 
 def value_of(speaker: str, text: str, details: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -37,19 +42,23 @@ def value_of(speaker: str, text: str, details: Mapping[str, Any] | None) -> dict
 
 def next_position(backend: StorageBackend, session_id: str) -> int:
     """Return the position after the last turn of a session; the first one is 1."""
-    turns = MemoryQuery(category=TURNS, entity_type=SESSION, entity_id=session_id, order="created", limit=1)
-    last = [place_of_turn(entry) for entry in backend.select(turns)]
-    position = 1 + max([backend.count(turns), *(place[1] for place in last if place is not None)])
-    while backend.last_written(TURNS, key_of_turn(session_id, position)) is not None:  # it was not created last
-        position += 1
-    return position
+    last = [place for entry in turns_of(backend, session_id, 1, None) if (place := place_of_turn(entry)) is not None]
+    return 1 + max((position for _, position in last), default=0)
 
 
 def turns_of(
     backend: StorageBackend, session_id: str, limit: int | None, hidden: tuple[str, ...] | None
 ) -> list[MemoryEntry]:
     """Return the turns of a session in their order; with a limit, the last ones."""
-    query = MemoryQuery(category=TURNS, entity_type=SESSION, entity_id=session_id, exclude_tags=hidden)
-    placed = [(place[1], entry.order, entry) for entry in backend.select(query) if (place := place_of_turn(entry))]
-    turns = [entry for *_, entry in sorted(placed, key=lambda each: each[:2])]
-    return turns if limit is None else turns[-limit:]
+    query = MemoryQuery(
+        category=TURNS,
+        key_prefix=key_of_turn(session_id, 0)[:-_COUNTED],
+        exclude_tags=hidden,
+        order="key",
+        ascending=False,
+        limit=limit,
+    )
+    turns = backend.select(query)
+    if not all(turn.entity_id == session_id for turn in turns):  # the name of another session begins so
+        turns = backend.select(msgspec.structs.replace(query, entity_type=SESSION, entity_id=session_id))
+    return turns[::-1]

@@ -64,11 +64,12 @@ class Analyser:
 
     def __init__(self, language: str) -> None:
         self.language = language
-        self._stems = _Stems(language)
+        self._stems, self._stems_of_names = _Stems(language), _Stems(language, keeps_common=True)
 
-    def words(self, text: str) -> tuple[str, ...]:
-        """Return the words of a text in their order."""
-        return tuple(filter(None, map(self._stems.__getitem__, _apart(text))))
+    def words(self, text: str, *, names: bool = False) -> tuple[str, ...]:
+        """Return the words of a text in their order; of names also those that texts have in common, such as Will."""
+        stems = self._stems_of_names if names else self._stems
+        return tuple(filter(None, map(stems.__getitem__, _apart(text))))
 
     def word_set(self, text: str) -> set[str]:
         """Return the words of a text, each once."""
@@ -91,10 +92,10 @@ def analyser(language: str) -> Analyser:
 class _Stems(dict[str, str]):
     """The stems of words, as they are needed; an empty one for a word that is left out."""
 
-    def __init__(self, language: str) -> None:
+    def __init__(self, language: str, *, keeps_common: bool = False) -> None:
         super().__init__()
         is_english = language == "english"
-        self._left_out = english.COMMON if is_english else frozenset[str]()
+        self._left_out = english.COMMON if is_english and not keeps_common else frozenset[str]()
         self._bases = english.BASE_OF if is_english else dict[str, str]()
         self._stem = str
         if language != PLAIN:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.model.turn import POSITION, SPEAKER, TEXT, TURNS
+from jarvis.model.turn import FACTS, POSITION, SPEAKER, TEXT, TURNS
 
 if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
@@ -61,11 +61,6 @@ class Document(NamedTuple):
     vocabulary: frozenset[str]
     times: tuple[str, ...] = ()
 
-    @property
-    def sequence(self) -> list[str]:
-        """The words in which a quoted phrase is looked for."""
-        return [*self.words, "", *self.names, "", *self.about]
-
 
 def document_of(entry: MemoryEntry, analyser: Analyser, text_fields: tuple[str, ...] = ()) -> Document:
     """Return the words of a memory, field by field; those of short memories are remembered for the next question.
@@ -83,8 +78,8 @@ def document_of(entry: MemoryEntry, analyser: Analyser, text_fields: tuple[str, 
 def _made(analyser: Analyser, main: str, names: str, about: str, fields: str) -> Document:
     words = analyser.words
     own = words(main)
-    more = tuple([word for word in words(names) if word not in own])  # the key of a fact is its first words
-    parts = own, more, words(about), words(fields)
+    more = tuple([word for word in words(names) if word not in own])
+    parts = own, more, words(about, names=True), words(fields)
     return Document(main, *parts, frozenset().union(*parts))
 
 
@@ -93,17 +88,30 @@ _remembered = functools.lru_cache(_REMEMBERED)(_made)
 
 def words_of(entry: MemoryEntry, analyser: Analyser) -> set[str]:
     """Return the words under which a memory is indexed: all of its `Document`, each once."""
-    words = analyser.word_set(" ".join(_texts(entry, _MAIN)))
-    words.update(_times(entry.timestamp))
+    main, names, about, fields = _texts(entry, _MAIN)
+    words = analyser.word_set(f"{main} {names} {fields}")
+    words.update(analyser.words(about, names=True), _times(entry.timestamp))
     return words
+
+
+def passages_of(entry: MemoryEntry, analyser: Analyser) -> list[tuple[str, ...]]:
+    """Return the words of each text of a memory apart: a phrase lies in one of them."""
+    main, names, about, _ = _leaves(entry, _MAIN)
+    return [analyser.words(text) for text in (*main, *names, *about)]
 
 
 def _texts(entry: MemoryEntry, text_fields: tuple[str, ...]) -> tuple[str, str, str, str]:
     """Return the texts of words, names, about and fields of a `Document`."""
+    main, names, about, fields = _leaves(entry, text_fields)
+    return " ".join(main), " ".join(names), " ".join(about), " ".join(fields)
+
+
+def _leaves(entry: MemoryEntry, text_fields: tuple[str, ...]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return the texts of words, names and about of a `Document`, and its fields."""
     main: list[str] = []
     others: list[str] = []
     fields: list[str] = []
-    speaker = ""
+    about: list[str] = []
     for name, part in entry.value.items():
         leaves = main if name in text_fields else others
         if type(part) is not str:
@@ -111,18 +119,18 @@ def _texts(entry: MemoryEntry, text_fields: tuple[str, ...]) -> tuple[str, str, 
                 fields.append(name)
                 _gather(part, leaves, fields)
         elif name == SPEAKER and leaves is others:
-            speaker = part
+            about.append(part)
         else:
             leaves.append(part)
             if name != TEXT:
                 fields.append(name)
     if not main:
         main, others = others, []
-    texts = " ".join(main), " ".join(fields)
-    if entry.category == TURNS:  # nobody asks for its key, and for the name of its session
-        return texts[0], " ".join([*entry.tags, *others]), speaker, texts[1]
-    names = " ".join([entry.key, *entry.tags, *others])
-    return texts[0], names, f"{entry.entity_type} {entry.entity_id or ''} {speaker}", texts[1]
+    if entry.category == TURNS:  # nobody asks for the keys of turns, and for the names of their sessions
+        return main, [*entry.tags, *others], about, fields
+    about += [entry.entity_type, entry.entity_id or ""]
+    keys = [] if entry.category == FACTS else [entry.key]  # the key of a fact is what its text was at first
+    return main, [*keys, *entry.tags, *others], about, fields
 
 
 def _gather(value: object, leaves: list[str], fields: list[str]) -> None:

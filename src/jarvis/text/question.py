@@ -12,6 +12,7 @@ from jarvis.text.document import DAYS, MONTHS, TIME_MARK
 MOST_SIGNS, MOST_WORDS = 10_000, 64
 """How much of a question is read."""
 
+_SHORTEST, _LONGEST_ENDING = 2, 4
 _PART = re.compile(r'(?:(?<=\s)|^)(-?)"([^"]*)"|(?:(?<=\s)|^)-(?=\w)(\S+)|(\S+)')
 _PREFIX = re.compile(r"(\w{2,})\*\W*")
 _SIGNS = re.compile(r"\w+")
@@ -62,14 +63,21 @@ def question_of(text: str, analyser: Analyser) -> Question:
             continue
         prefix = _PREFIX.fullmatch(plain)
         if prefix:
-            beginning = folded(prefix[1])
-            stems = analyser.words(beginning)  # of moving* it is move: what both begin with is looked up
-            while stems and not stems[0].startswith(beginning):
-                beginning = beginning[:-1]
-            terms[Term(beginning, is_prefix=True)] = None
+            terms[Term(_beginning(folded(prefix[1]), analyser), is_prefix=True)] = None
             continue
-        terms.update((Term(word), None) for word in analyser.words(plain))
+        is_name = plain[:1].isupper() and len(plain) > 1 and bool(terms or phrases)  # a capital inside a question
+        terms.update((Term(word), None) for word in analyser.words(plain, names=is_name))
         for word in _SIGNS.findall(folded(plain)):
             if word in _TIMES or _YEAR.fullmatch(word):
                 terms[Term(TIME_MARK + word)] = None
+    if not terms and not excluded:  # Who is Will?
+        terms = {Term(word): None for word in analyser.words(text, names=True)}
     return Question(text, tuple(terms)[:MOST_WORDS], tuple(phrases), tuple(excluded))
+
+
+def _beginning(typed: str, analyser: Analyser) -> str:
+    """Return what the words begin with that a user means by a beginning: of ``moving*`` it is ``mov``, as of move."""
+    stems, kept = analyser.words(typed), typed
+    while stems and not stems[0].startswith(kept):
+        kept = kept[:-1]
+    return kept if len(kept) >= max(_SHORTEST, len(typed) - _LONGEST_ENDING) else typed

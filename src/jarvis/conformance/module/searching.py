@@ -40,6 +40,7 @@ class SearchingPromises(Promises):
         ]
         entry = memory.get_memory(fact)
         assert entry is not None
+        assert memory.recall("who lives in Lisbon?", min_score=0.99) == []
         assert (entry.category, entry.key, entry.value) == (
             "facts",
             "maria moves to lisbon in may",
@@ -49,6 +50,33 @@ class SearchingPromises(Promises):
         assert best.entry.value["text"] == "John likes strong coffee"
         assert 0 < best.score <= 1
         assert sum(best.parts.values()) == pytest.approx(best.score)
+
+    def test_a_fact_is_known_by_its_text_tags_and_life(self, memory: MemoryModule) -> None:
+        self.need(memory.backend, Transactional)
+        first = memory.remember("Rita lives in Porto", about=("person", "ana"), tags=["a"])
+        memory.update_memory(first, {"text": "Rita lives in Braga"})
+        assert memory.remember("Rita lives in Braga", about=("person", "ana"), tags=["b"]) == first
+        entry = memory.get_memory(first)
+        assert entry is not None
+        assert entry.tags == ["a", "b"]
+        assert memory.recall("Porto") == []
+        pairs = (
+            ("C++", "C#"),
+            ("👍", "👎"),
+            ("x > 5", "x < 5"),
+            ("-5", "5"),
+            ("1.5", "15"),
+            ("año", "ano"),
+            ("½", "1 2"),
+        )
+        for one, other in (*pairs, ("x" * 41, "x" * 40 + "y")):
+            assert memory.remember(f"it was {one}") != memory.remember(f"it was {other}")
+        assert memory.remember("Will lives in Oslo", about=("person", "will"))
+        assert texts(memory.recall("Who is Will?")) == ["Will lives in Oslo"]
+        if memory.backend.has_capability(Expires):
+            short = memory.remember("The code is 4711", ttl=60)
+            assert memory.remember("The code is 4711", ttl=30) == short
+            assert memory.remember("The code is 4711") != short
 
     def test_what_has_none_of_the_words_is_not_found(self, memory: MemoryModule) -> None:
         memory.create_memory("facts", "a", {"text": "tea in the garden"}, "")
@@ -137,6 +165,18 @@ class SearchingPromises(Promises):
         assert texts(memory.search_text("musli")) == texts(memory.search_text("MÜSLI")) == ["Müsli"]
         assert texts(memory.search_text("京都")) == ["東京都に住む"]
         assert "coffee that is strong" in texts(memory.search_text("coffea"))
+        assert texts(memory.search_text("went*")) == texts(memory.search_text('"coffee black"')) == []
+        assert len(memory.recall('"coffee black"')) == len(memory.recall("coffee black")) > 0
+        memory.create_memory(
+            "notes", "apart", {"text": "white milk", "more": ["tea", "cups"]}, "", tags=["red", "wine"]
+        )
+        assert (
+            memory.search_text('"tea cups"')
+            == memory.search_text('"red wine"')
+            == memory.search_text('"milk tea"')
+            == []
+        )
+        assert texts(memory.search_text('"white milk"')) == ["white milk"]
 
     def test_key_tags_entity_fields_and_time_are_searched(self, memory: MemoryModule) -> None:
         memory.create_memory(
@@ -234,6 +274,8 @@ class SearchingPromises(Promises):
             (*turn, position) for position, turn in enumerate(said, 1)
         ]
         assert memory.get_conversation("monday", limit=2) == turns[1:]
+        memory.record_turn("monday 0", "John", "Another session, whose name begins so")
+        assert memory.get_conversation("monday") == turns
         assert memory.get_conversation("sunday") == []
         assert "As soon as it is painted." in texts(memory.recall("when does she move?"))
         memory.delete_memory(turns[0].id)
