@@ -1496,9 +1496,10 @@ class MemoryModule:
         tags: Collection[str] | None = None,
         include_archived: bool = False,
     ) -> list[Duplicates]:
-        """Return groups of memories of one category with equal or nearly equal texts, the largest groups first.
+        """Return groups of memories with equal or nearly equal texts, the largest groups first.
 
-        All memories that match are read. Nothing is changed.
+        A group is of one category, and about one entity. All memories that match are read, and each main text is
+        compared with at most 50 earlier ones for each run of words that they share. Nothing is changed.
 
         Args:
             threshold: how alike two texts are at least, from 0 to 1: the share of their runs of three words that both
