@@ -6,6 +6,7 @@ python -m safety.children PROGRAM ARGUMENT…
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -211,6 +212,7 @@ def no_descriptors(directory: str, backend: str) -> None:
     MemoryModule(storage_dir=directory, backend_type=backend_type, keys=keys).list_memories()  # imports are over
     for left in range(30):
         memory = MemoryModule(storage_dir=directory, backend_type=backend_type, keys=keys)
+        gc.collect()  # or what the last failure left behind is closed in the middle of the next write
         taken: list[int] = []
         try:
             with contextlib.suppress(OSError):
