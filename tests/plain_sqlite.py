@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,66 +19,21 @@ from jarvis._sql.dialect import Dialect
 from jarvis._sql.driver import Bindings
 from jarvis._sql.names import NameBook
 from jarvis._sql.session import Session
-from jarvis._sql.word_index import Mark, Statements, WordIndex
 from jarvis._sqlite import engine, schema, word_tables
 from jarvis.config import CategoryPolicy, HistoryPolicy
 from jarvis.errors import CorruptStoreError, StoreAccessError, StoreBusyError, TransactionError, torn_transaction
-from jarvis.model.options import TextIndex
 from jarvis.model.policies import Histories
-from jarvis.model.words import Term
+
+from .plain_words import TABLE, WORDS
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 _USUAL = HistoryPolicy()
 
 
-class PlainWords(WordIndex):  # the index of words, in a plain table
-    def mark(self, driver: Statements) -> Mark:
-        return Mark(*driver.rows("SELECT language, analyser, upto FROM text_mark")[0])
-
-    def move(self, driver: Statements, analyser: str, upto: int) -> None:
-        driver.run("UPDATE text_mark SET analyser = ?, upto = ?", (analyser, upto))
-
-    def set_language(self, driver: Statements, language: TextIndex) -> None:
-        driver.run("UPDATE text_mark SET language = ?", (language,))
-
-    def add(self, driver: Statements, documents: Sequence[tuple[int, int, Iterable[str]]]) -> None:
-        driver.many(
-            "INSERT INTO text_index VALUES (?, ?, ?)", [(here, word, row) for row, here, of in documents for word in of]
-        )
-
-    def remove(self, driver: Statements, rows: Sequence[int]) -> None:
-        driver.many("DELETE FROM text_index WHERE row = ?", [(row,) for row in rows])
-
-    def clear(self, driver: Statements) -> None:
-        driver.run("DELETE FROM text_index")
-
-    def rows(self, driver: Statements, namespace: int, word: Term, most: int | None) -> list[int]:
-        is_word = "substr(word, 1, length(?2)) = ?2" if word.is_prefix else "word = ?2"
-        text = f"SELECT DISTINCT row FROM text_index WHERE namespace = ?1 AND {is_word} ORDER BY row DESC LIMIT ?3"
-        return [row for (row,) in driver.rows(text, (namespace, word.text, -1 if most is None else most))]
-
-    def counts(self, driver: Statements, namespace: int, words: Sequence[Term]) -> list[int]:
-        return [len(self.rows(driver, namespace, word, None)) for word in words]
-
-    def among(self, driver: Statements, namespace: int, word: Term, rows: Sequence[int]) -> list[int]:
-        return list({*self.rows(driver, namespace, word, None)}.intersection(rows))
-
-    def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:
-        text = "SELECT word, count(*) FROM text_index WHERE namespace = ? GROUP BY word"
-        return [dict(driver.rows(text, (namespace,)))]
-
-    def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:
-        return [
-            word
-            for (word,) in driver.rows("SELECT DISTINCT word FROM text_index WHERE namespace = ?", (namespace,))
-            if word.startswith(beginning)
-        ]
-
-
 class PlainDriver:  # one connection of the standard library, in the plainest words
     dialect = Dialect(**{**engine.WORDS, "here": "1", "unindexed": "", "join_in_order": "JOIN"})
-    words: WordIndex = PlainWords()
+    words = WORDS
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -172,9 +127,7 @@ class PlainDriver:  # one connection of the standard library, in the plainest wo
         return CorruptStoreError(self.path, finding)
 
     def create(self) -> None:
-        tables = schema.CURRENT.replace(
-            word_tables.WORDS, "CREATE TABLE text_index (namespace INTEGER, word TEXT, row INTEGER);"
-        )
+        tables = schema.CURRENT.replace(word_tables.WORDS, TABLE)
         self._raw.executescript(f"PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; {tables}")
         schema.begin_generation(self._raw)
         schema.mark(self._raw, schema.CURRENT_VERSION)

@@ -1273,11 +1273,12 @@ class MemoryModule:
             same = [entry for each in known if (entry := self.backend.read(each.id)) is not None]
             same = [entry for entry in same if wording(entry.value) == wording(value)]
             same = same or equal_to(self.backend, msgspec.structs.replace(query, key=key), value, entity_id, life)
-            if not same:
+            names = [plain_text(tag) for tag in tags]
+            if not same or None in names:  # which storing it refuses
                 return create(moment)
-            if not set(tags).issubset(same[0].tags):
-                more = [*same[0].tags, *(tag for tag in tags if tag not in same[0].tags)]
-                self._update(same[0], same[0].value, more, None, author, None, moment)
+            more = [tag for tag in names if tag is not None and tag not in same[0].tags]
+            if more:
+                self._update(same[0], same[0].value, same[0].tags + more, None, author, None, moment)
             return same[0].id
 
         return self._change(remember)

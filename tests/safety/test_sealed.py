@@ -421,7 +421,10 @@ def test_a_full_disk_in_a_change_of_keys_loses_nothing(
         if hook.failed is None:
             break
         failures += 1
-        assert failed or not lasting or "lock" in hook.failed.path, hook.failed
+        name = Path(
+            hook.failed.path
+        ).name  # behind the change the index of words is made: the next search does it again
+        assert failed or not lasting or "lock" in name or name in ("memory.db", "memory.db-wal"), hook.failed
         _look_at_what_is_left(directory, verb, template, expected)
         shutil.rmtree(directory)
         number += 1 if soak else max(number // 2, 1)
