@@ -19,7 +19,7 @@ from jarvis.search.weights import FACT, UTTERANCE
 from jarvis.services.searching import gathered
 
 KINDS = {"turns": tuple(UTTERANCE), "facts": tuple(FACT)}
-"""What is searched, and the parts of its score."""
+"""The kinds of memories that are searched, and the parts of their scores."""
 
 _DATE = "%I:%M %p on %d %B, %Y"
 _TURN = re.compile(r"D\d+:\d+")

@@ -32,7 +32,7 @@ SHIPPED = {"turns": UTTERANCE, "facts": FACT}
 SAMPLES = 1_000
 
 Score = tuple[float, float, float]
-"""Of one question: share of the right ones among the first ten, reciprocal rank, share among all candidates."""
+"""Three figures of a question: the share found in the first ten, the reciprocal rank, the share in all candidates."""
 
 
 def scores(questions: Sequence[Asked], weights: dict[str, float]) -> list[tuple[int, Score]]:

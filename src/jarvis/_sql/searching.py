@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 MOST_ROWS = 20_000
-"""Of a word that more entries have, only the newest so many are looked at for candidates."""
+"""How many entries of a word a search without filters looks at: the newest ones."""
 
 _MOST_BEHIND = 2 * PRUNED_EVERY
 """A search that finds more to do indexes it first."""

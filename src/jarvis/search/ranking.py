@@ -33,8 +33,8 @@ def rank(
     parts = parts_of(question, candidates, analyser, text_fields)
     recency = _RECENCY if half_life is not None and now is not None else 0.0
     if half_life is not None and now is not None:
-        ages = [max(now - entry.timestamp.astimezone(now.tzinfo), timedelta(0)) for entry in parts.entries]
-        parts.columns["recency"] = [0.5 ** (age / half_life) for age in ages]
+        seconds = [max(0.0, now.timestamp() - entry.order[0] / 1_000_000) for entry in parts.entries]
+        parts.columns["recency"] = [0.5 ** (age / half_life.total_seconds()) for age in seconds]
     tables = [{**weights, "recency": recency} for weights in (FACT, UTTERANCE)]
     match = max(parts.shares, default=0.0)
     told = {name for name, column in parts.columns.items() if any(column)}  # what the question asks for

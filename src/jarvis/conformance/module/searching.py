@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
 
 from jarvis.capabilities import Expires, KeepsHistory, Namespaced, Transactional
-from jarvis.conformance.fixtures import NOON, FakeClock, Promises
+from jarvis.conformance.fixtures import FIRST, LAST, NOON, FakeClock, Promises
 from jarvis.errors import AmbiguousError, InvalidEntryError, InvalidQueryError
 from jarvis.persistent_memory import MemoryModule, Recalled
 
@@ -238,6 +238,9 @@ class SearchingPromises(Promises):
         recent = memory.recall("blue tea", half_life=timedelta(days=10))
         assert {each.entry.key: "recency" in each.parts for each in recent} == {"new": True, "old": True}
         assert recent[0].parts["recency"] != recent[1].parts["recency"]
+        for moment in (FIRST, LAST):
+            memory.create_memory("notes", "end", {"text": "blue sky"}, "", timestamp=moment.replace(tzinfo=UTC))
+        assert len(memory.recall("sky", half_life=timedelta(microseconds=1))) == 2
 
     def test_forget_takes_one_memory_or_none(self, memory: MemoryModule) -> None:
         self.need(memory.backend, Transactional)
