@@ -409,11 +409,18 @@ def test_a_model_that_works_again_goes_on_where_it_failed(memory: MemoryModule) 
     assert [done for done, _ in told] == [64, 128, 176]
 
 
-def test_another_model_finds_by_words_until_it_has_vectors(memory: MemoryModule) -> None:
+def test_another_model_finds_by_words_until_it_has_vectors(
+    memory: MemoryModule, caplog: pytest.LogCaptureFixture
+) -> None:
     memory.store.index_pending()
     other = MemoryModule(memory.backend, embedder=Thesaurus("another", dim=50))
-    assert other.recall("pets") == []
-    assert texts(other.recall("puppies")) == [FACTS[0]]
+    with caplog.at_level(logging.WARNING, "jarvis"):
+        assert other.recall("pets") == []
+        assert texts(other.recall("puppies")) == [FACTS[0]]
+    assert [record.message for record in caplog.records] == [
+        "memories are found by their words alone for a while: the vectors are of another embedder than 'another': "
+        "call memory.store.index_pending()"
+    ]
 
     assert other.store.index_pending() == 4
 

@@ -97,7 +97,9 @@ class Meaning:
     # --- the search ------------------------------------------------------------------------------
 
     def asked(self, backend: StorageBackend, text: str, names: Collection[str]) -> Asked | None:
-        """Return a question as vector; None if the store has no vectors, or the model fails, which is logged.
+        """Return a question as vector; None if the store has no vectors, or none of this model, or it fails.
+
+        The latter is logged, and then the model is left alone for a while.
 
         Args:
             backend: of the namespace that is searched.
@@ -110,9 +112,11 @@ class Meaning:
         try:
             if not store.count_vectors(None, most=1):  # looked at first: it costs less than to find a model
                 return None
-            embedder = self._embedder()
-            if embedder is None or not store.count_vectors(embedder.name, most=1):
-                return None
+            embedder = self._needed()
+            if not store.count_vectors(embedder.name, most=1):
+                raise UnsupportedError(
+                    f"the vectors are of another embedder than {embedder.name!r}: call memory.store.index_pending()"
+                )
             stripped = without_names(text, names, analyser_of(backend))
             (vector,) = _vectors_of(embedder, lambda: [embedder.embed_query(stripped)], 1)
         except (EmbedderError, UnsupportedError) as error:
@@ -133,8 +137,6 @@ class Meaning:
         return self._volatile.setdefault(backend.namespace, VolatileVectors(backend))
 
     def _embedder(self) -> Embedder | None:
-        if self._given == OFF:
-            return None
         if self._given is not None and not isinstance(self._given, str):
             return self._given
         if self._found is None:
@@ -164,6 +166,7 @@ class Meaning:
                     progress(done, max(done, total))
                 if self._is_over.is_set():
                     return done
+        self._again_at = 0.0
         return done
 
     def index_behind(self, backend: StorageBackend) -> None:
