@@ -161,6 +161,27 @@ def test_a_memory_that_changed_is_found_as_it_is_now(memory: MemoryModule) -> No
     assert "My favourite songs" not in texts(memory.recall("music"))
 
 
+@pytest.mark.parametrize("backend_type", ["sqlite", "json"])
+def test_what_a_transaction_took_back_is_found_again(tmp_path: Path, backend_type: str) -> None:
+    memory = MemoryModule(storage_dir=tmp_path, backend_type=backend_type, embedder=Thesaurus())
+    for text in FACTS:
+        memory.remember(text)
+    memory.store.index_pending()
+    (puppies, *_) = memory.recall("pets")
+
+    def change() -> None:
+        with memory.transaction():
+            memory.update_memory(puppies.entry.id, {"text": "My favourite songs"})
+            assert FACTS[0] not in texts(memory.recall("pets"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        change()
+
+    assert texts(memory.recall("pets", limit=1)) == [FACTS[0]]
+    memory.shutdown()
+
+
 def test_names_are_not_for_the_model(tmp_path: Path) -> None:
     embedder = Thesaurus()
     memory = MemoryModule(storage_dir=tmp_path, embedder=embedder)
