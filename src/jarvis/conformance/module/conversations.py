@@ -361,3 +361,20 @@ class ConversationPromises(Promises):
         assert [each.timestamp for each in exchange.execution_history] == [ran, then]
         assert [turn.timestamp for turn in memory.get_conversation("default")] == [then, then]
         assert {each.description for each in memory.get_recent_executions(2)} == {"not dated", "earlier"}
+
+    def test_turns_stay_in_the_order_in_which_they_were_recorded(self, memory: MemoryModule, clock: FakeClock) -> None:
+        self.need(memory.backend, KeepsHistory)
+        for text in ("first", "second"):
+            last = memory.record_turn("monday", "Maria", text)
+            clock.step(seconds=1)
+        memory.delete_memory(last)
+        third = memory.record_turn("monday", "Maria", "third")
+        clock.step(seconds=1)
+        memory.undo(last)
+        clock.step(seconds=1)
+        memory.update_memory(third, tags=["seen"])
+        memory.record_turn("monday", "Maria", "fourth")
+
+        turns = memory.get_conversation("monday")
+        assert [turn.value["text"] for turn in turns] == ["first", "second", "third", "fourth"]
+        assert memory.get_conversation("monday", limit=3) == turns[1:]
