@@ -108,6 +108,8 @@ CASES: list[Case] = [
         MAX_NAMED,
         lambda memory, n: memory.save_conversation_turn("a", "b", execution_run_ids=_KEYS[:n]),
     ),
+    ("build_context include", 100, lambda memory, n: memory.build_context(include=["preferences"] * n)),
+    ("build_context exclude_ids", MAX_NAMED, lambda memory, n: memory.build_context("made", exclude_ids=_KEYS[:n])),
     *_of_each("erase_memories", "absent"),
     *_of_each("delete_memories", "absent"),
     *_of_each("pop_memory", "absent"),

@@ -280,6 +280,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     search_by_description = awaitable(MemoryModule.search_by_description, "read")
     get_executions_by_tag = awaitable(MemoryModule.get_executions_by_tag, "read")
     get_file_locations = awaitable(MemoryModule.get_file_locations, "read")
+    build_context = awaitable(MemoryModule.build_context, "read")
     find_duplicates = awaitable(MemoryModule.find_duplicates, "long")
     list_memories = awaitable(MemoryModule.list_memories, "read")
     get_user_preferences = awaitable(MemoryModule.get_user_preferences, "read")

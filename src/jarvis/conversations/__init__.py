@@ -1,1 +1,1 @@
-"""Conversations as memories: executions, exchanges, and what they are as text; no statements, no verbs."""
+"""Conversations as memories: executions, exchanges, and the text of a context; no statements, no verbs."""
