@@ -1638,7 +1638,7 @@ class MemoryModule:
         """
         from jarvis.services.conversing import exchanges_of, text_of
 
-        if type(num_turns) is not int:
+        if type(num_turns) is not int or num_turns < 0:
             raise InvalidQueryError("num_turns: takes a whole number from 0 up")
         session = None if session_id is None else asked_name("session_id", session_id)
         return text_of(exchanges_of(self.backend, num_turns, session, self._hidden(include_archived=False)))

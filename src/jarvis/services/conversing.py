@@ -46,6 +46,9 @@ from jarvis.storage_backend import StorageBackend
 _MOST_READ = MOST_LINKED
 """How many ids or keys are read at once."""
 
+_IS_EXCHANGE = {"user_message": {"$exists": True}}
+"""Is so of an exchange of the first life, and not of a whole conversation that was imported."""
+
 _AS_GOOD = 0.75
 """How good the score of an execution must be, as a share of the best score, so that its files are meant, too."""
 
@@ -164,7 +167,7 @@ def exchanges_of(
     former = MemoryQuery(
         category=CONVERSATIONS,
         entity_type=CONVERSATION,
-        where=None if session_id is None else {"session_id": session_id},
+        where=_IS_EXCHANGE if session_id is None else {**_IS_EXCHANGE, "session_id": session_id},
         limit=limit,
         exclude_tags=hidden,
     )

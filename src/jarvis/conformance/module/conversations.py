@@ -226,6 +226,7 @@ class ConversationPromises(Promises):
         }
         old = memory.create_memory("conversations", "conversation_2025", said, "conversation", "t-1", ["io"])
         memory.create_memory("conversations", "broken", {"user_message": 3}, "conversation", "t-2")
+        memory.create_memory("conversations", "imported", {"messages": ["Hello"]}, "conversation", "t-3")
         memory.create_memory("executions", "execution_2025_old-1", ran, "execution", "old-1", ["io"])
         clock.step(seconds=1)
         memory.save_conversation_turn("New", "Yes", session_id="old")
@@ -285,8 +286,9 @@ class ConversationPromises(Promises):
             memory.save_execution("a", None)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(InvalidQueryError, match="limit"):
             memory.search_by_description("x", limit=0)
-        with pytest.raises(InvalidQueryError, match="num_turns"):
-            memory.get_recent_context(1.5)  # type: ignore[arg-type]  # wrong on purpose
+        for number in (1.5, -1, True):
+            with pytest.raises(InvalidQueryError, match="num_turns"):
+                memory.get_recent_context(number)  # type: ignore[arg-type]  # wrong on purpose
         assert memory.count_memories() == 0
 
     def test_parts_of_an_exchange_are_memories_that_can_be_deleted_and_brought_back(self, memory: MemoryModule) -> None:
