@@ -1,8 +1,11 @@
 """Fills a context: which memories go into it, and how much of each, so that it has at most so many tokens.
 
 1. Each section gets its share of the room, and takes memories from its stream until that is full.
-2. What is left goes to the memories that wait, section by section; then to those that were cut.
+2. What is left goes to the memories that wait, section by section, and to those that were cut.
 3. The last that waits is cut to the room that is left.
+
+What does not depend on the question stands first, and is the same for every question: memories of these sections that
+only got room because few answer the question stand at the end.
 
 The tokens of a line are counted alone at first. In the end the whole text counts, and a line goes if that is too long.
 """
@@ -31,6 +34,9 @@ _LEAST_SHOWN = 12
 _NEAR, _SLACK = 32, 2
 """How near a guess is mostly, as a share of it; and how many signs a memory may be shorter than it could be."""
 
+_ENOUGH = 0.05
+"""How much of the room may be left if filling it changed what does not depend on the question."""
+
 _TRIED, _ROUNDS, _MOST_LINES = 8, 6, 10_000
 """How many memories that are too long are passed over for shorter ones; how often all is counted; lines at most."""
 
@@ -56,6 +62,7 @@ class _Line:
         self.said = " ".join(self.content.casefold().split())  # what two memories have in common that say the same
         self.size, self.short_id, self.cost = len(self.content), "", 0
         self.costs: dict[int, int] = {}  # of so many signs
+        self.is_extra = False  # it is there because the question left room
 
     def text(self, size: int | None = None) -> str:
         shown = cut(self.content, self.size if size is None else size)
@@ -69,6 +76,7 @@ class _Line:
     def place(self) -> tuple[Any, ...]:
         """Where the line stands: what changes least comes first, and new tasks and facts come last."""
         entry, order = self.candidate.entry, SECTIONS.index(self.section)
+        order += len(SECTIONS) * self.is_extra
         if self.section == "preferences":
             return order, entry.key, entry.id
         if self.section == "recalled" and self.candidate.score is not None:
@@ -117,6 +125,7 @@ class Filling:
         self._waiting: dict[Section, list[_Line]] = {section: [] for section in streams}
         self._rank = 0
         self._longest = min(_LONGEST, _SIGNS_A_TOKEN * room)
+        self._is_shared_out = False
 
     def context(self) -> Context:
         """Return the filled context."""
@@ -143,6 +152,7 @@ class Filling:
             if section in self._streams:
                 share = int(room * _SHARES[section] / whole)
                 self._take(section, share, int(share * _MOST_OF_A_SHARE))
+        self._is_shared_out = True
 
     def _use_the_rest(self) -> None:
         """Give the room that is left to the memories that wait, and count again, until nothing changes."""
@@ -205,10 +215,11 @@ class Filling:
                 self._withdraw(line)
 
     def _extend(self) -> None:
-        """Show more of the lines that were cut, and as much as fits of the first that wait."""
-        for line in sorted(self._lines, key=lambda line: (_LEFT_OVER.index(line.section), line.rank)):
-            if line.size < len(line.content):
-                self._stretch(line, line.size)
+        """Show more of the lines that were cut, and as much as fits of the first that wait.
+
+        Those that do not depend on the question come last: what they show changes if they are stretched.
+        """
+        self._stretch_cut(lambda line: line.section == "recalled" or line.is_extra)
         left = self._room - self._count(self._whole())
         for section in _LEFT_OVER:
             for line in self._waiting.get(section, [])[:_TRIED]:
@@ -224,6 +235,13 @@ class Filling:
                 else:
                     self._lines.remove(line)
                     self._withdraw(line)
+        if left > _ENOUGH * self._room:
+            self._stretch_cut(lambda _: True)
+
+    def _stretch_cut(self, which: Callable[[_Line], bool]) -> None:
+        cut_short = [line for line in self._lines if line.size < len(line.content) and which(line)]
+        for line in sorted(cut_short, key=lambda line: (_LEFT_OVER.index(line.section), line.rank)):
+            self._stretch(line, line.size)
 
     def _stretch(self, line: _Line, size: int) -> None:
         """Show as much of a line as fits into the whole; `size` signs of it fit."""
@@ -261,6 +279,7 @@ class Filling:
 
     def _admit(self, line: _Line) -> None:
         line.short_id = short_id_of(line.candidate.entry.id, self._short_ids)
+        line.is_extra = self._is_shared_out and line.section != "recalled" and "recalled" in self._streams
         self._lines.append(line)
         self._ids.add(line.candidate.entry.id)
         self._said.add(line.said)

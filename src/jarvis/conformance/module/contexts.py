@@ -116,6 +116,23 @@ class ContextPromises(Promises):
         assert tea != coffee
         assert tea.split("\n")[:-2] == coffee.split("\n")[:-2]
 
+    def test_the_beginning_is_the_same_for_every_question_also_where_room_is_scarce(self, memory: MemoryModule) -> None:
+        for number in range(60):
+            memory.create_memory("preferences", f"key {number}", {"n": number}, "")
+            memory.record_task(str(number), {"n": number})
+            memory.create_memory("facts", str(number), {"text": f"coffee with guest {number}"}, "")
+        memory.create_memory("devices", "device_info", {"text": "word " * 500}, "device")
+        memory.create_memory("facts", "tea", {"text": "tea at five"}, "")
+
+        def beginning(question: str) -> list[str]:
+            lines = memory.build_context(question, max_tokens=2_500).lines
+            kinds = [line.section for line in lines]
+            return [line.text for line in lines[: kinds.index("recalled") if "recalled" in kinds else None]]
+
+        assert len(beginning("coffee")) >= 10
+        assert beginning("tea") == beginning("coffee")
+        assert beginning("zebra")[: len(beginning("tea"))] == beginning("tea")
+
     def test_no_budget_is_exceeded_and_most_of_it_is_used(self, memory: MemoryModule) -> None:
         for number in range(60):
             memory.create_memory("facts", str(number), {"text": f"tea {number} " + "word " * (number % 30)}, "")
@@ -187,6 +204,7 @@ class ContextPromises(Promises):
         assert sum(line.section == "device" for line in context.lines) == 1
         newest = [line.entry.key for line in context.lines if line.section == "recent_tasks"]
         assert newest == [f"task_{number}" for number in range(300 - len(newest), 300)]
+        assert [line.section for line in context.lines][-1] == "recalled"
 
     def test_no_memory_and_no_wording_is_there_twice(self, memory: MemoryModule) -> None:
         memory.create_memory("preferences", "tea", {"text": "tea, black"}, "")
