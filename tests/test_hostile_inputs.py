@@ -275,6 +275,7 @@ GOOD: dict[str, Any] = {
     "key_prefix": None,
     "keys": (),
     "language": None,
+    "background": False,
     "limit": 10,
     "max_tokens": 500,
     "memory_id": "absent",  # or one that is there, see `_call`

@@ -358,9 +358,10 @@ class Connection:
         """Tell that every store has the tables of the past."""
         return True
 
-    def has_words(self) -> bool:
-        """Tell whether the store has the tables of an index of words, as far as this connection has seen."""
-        return self._version >= schema.FIRST_WITH_WORDS
+    @property
+    def version(self) -> int:
+        """The version of the store's tables, as far as this connection has seen."""
+        return self._version
 
     def in_schema(self, sql: str) -> str:
         """Return a statement with the name of the schema in it."""

@@ -15,6 +15,7 @@ from jarvis.capabilities import (
     Erases,
     FeedsChanges,
     KeepsHistory,
+    KeepsVectors,
     MarksCursors,
     MendsDates,
     Namespaced,
@@ -57,7 +58,7 @@ Answer = TypeVar("Answer")
 Arguments = ParamSpec("Arguments")
 Clock = Callable[[], datetime]
 
-_NOT_PASSED_ON = (BacksUp, Compresses, Salvages, SearchesText)
+_NOT_PASSED_ON = (BacksUp, Compresses, KeepsVectors, Salvages, SearchesText)
 """A copy would lack the keys, what is sealed does not get smaller, a new store would not be sealed, and an index would
 show words."""
 
