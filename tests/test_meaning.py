@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 from jarvis.capabilities import KeepsVectors
-from jarvis.conformance.fixtures import FakeClock
+from jarvis.conformance.fixtures import FakeClock, an_entry
 from jarvis.embedding.finding import load_embedder
 from jarvis.errors import (
     EmbedderError,
@@ -27,12 +27,14 @@ from jarvis.errors import (
     TransactionError,
     UnsupportedError,
 )
-from jarvis.keys import EnvironmentKey
+from jarvis.keys import EnvironmentKey, KeyFunction
+from jarvis.model.entry import MemoryEntry
 from jarvis.model.recalled import Recalled
 from jarvis.model.vectors import Embedder, VectorMark
 from jarvis.persistent_memory import MemoryModule
 from jarvis.search import vectors
 from jarvis.services import meaning
+from jarvis.storage_backend import StorageBackend
 from tests.postgresql import a_database
 
 STORES = Path(__file__).parent / "stores"
@@ -416,11 +418,18 @@ def test_a_model_that_works_again_goes_on_where_it_failed(memory: MemoryModule) 
     assert [done for done, _ in told] == [64, 128, 176]
 
 
-def test_another_model_finds_by_words_until_it_has_vectors(memory: MemoryModule) -> None:
+def test_another_model_finds_by_words_until_it_has_vectors(
+    memory: MemoryModule, caplog: pytest.LogCaptureFixture
+) -> None:
     memory.store.index_pending()
     other = MemoryModule(memory.backend, embedder=Thesaurus("another", dim=50))
-    assert other.recall("pets") == []
-    assert texts(other.recall("puppies")) == [FACTS[0]]
+    with caplog.at_level(logging.WARNING, "jarvis"):
+        assert other.recall("pets") == []
+        assert texts(other.recall("puppies")) == [FACTS[0]]
+    assert [record.message for record in caplog.records] == [
+        "memories are found by their words alone for a while: the vectors are of another embedder than 'another': "
+        "call memory.store.index_pending()"
+    ]
 
     assert other.store.index_pending() == 4
 
@@ -552,35 +561,84 @@ def test_a_memory_with_a_model_can_be_pickled(tmp_path: Path) -> None:
 def test_a_forked_process_has_its_own(memory: MemoryModule) -> None:
     memory.store.index_pending()
     memory.recall("pets")
-    memory._meaning()._using.acquire()
+    lock = memory._meaning()._nearest["default"]._lock
+    lock.acquire()  # as another thread may hold it
     child = os.fork()
     if not child:
         os._exit(texts(memory.recall("pets", limit=1)) != [FACTS[0]])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    memory._meaning()._using.release()
+    lock.release()
 
 
-def test_backends_without_vectors_say_so(tmp_path: Path) -> None:
+def test_a_backend_that_keeps_no_vectors_has_them_in_memory(tmp_path: Path) -> None:
     memory = MemoryModule(storage_dir=tmp_path, backend_type="json", embedder=Thesaurus())
-    memory.remember(FACTS[0])
+    for text in FACTS:
+        memory.remember(text)
+    memory.for_namespace("bob").remember("My cat is called Ada")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert memory.store.index_pending() == 5
+    assert memory.store.index_pending() == 0
+
+    assert texts(memory.recall("pets", limit=1)) == [FACTS[0]]
+    assert texts(memory.for_namespace("bob").recall("pets")) == ["My cat is called Ada"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (puppies, *_) = memory.recall("pets")
+    memory.update_memory(puppies.entry.id, {"text": "My favourite songs"})
+    assert FACTS[0] not in texts(memory.recall("pets"))
+    assert memory.store.index_pending() == 1
+    assert set(texts(memory.recall("music", limit=2))) == {"My favourite songs", FACTS[2]}
+    memory.erase_memory(puppies.entry.id)
+    assert texts(memory.recall("music", limit=1)) == [FACTS[2]]
+    other = MemoryModule(storage_dir=tmp_path, backend_type="json", embedder=Thesaurus())
+    assert other.recall("pets") == []
+    other.shutdown()
+    memory.shutdown()
+
+
+def test_a_backend_that_tells_no_order_of_changes_has_none() -> None:
+    class Plain(StorageBackend):
+        capabilities = ()
+        entry = an_entry(value={"text": FACTS[0]})
+
+        def bootstrap(self) -> None: ...
+        def create(self, entry: MemoryEntry) -> None: ...
+        def read(self, entry_id: str) -> MemoryEntry | None:
+            return self.entry
+
+        def update(self, entry: MemoryEntry) -> None: ...
+        def delete(self, entry_id: str) -> None: ...
+        def list_all(self) -> list[MemoryEntry]:
+            return [self.entry]
+
+        def query(self, *filters: Any, **more: Any) -> list[MemoryEntry]:
+            return [self.entry]
+
+        def shutdown(self) -> None: ...
+
+    memory = MemoryModule(Plain(), embedder=Thesaurus())
+
+    assert memory.store.index_pending() == 0
     assert texts(memory.recall("puppies")) == [FACTS[0]]
-
-    with pytest.raises(UnsupportedError, match="vectors"):
-        memory.store.index_pending()
+    assert memory.recall("pets") == []
 
 
-def test_a_server_gives_the_same_answers(memory: MemoryModule) -> None:
+def test_every_backend_gives_the_same_answers(memory: MemoryModule, tmp_path: Path) -> None:
     for number in range(100):
         memory.remember(f"{'tea' if number % 3 else 'jazz'} number {number}")
     memory.store.index_pending()
     questions = ("pets", "a drink", "music 7", "landlord", "number 14")
-    with a_database() as dsn:
-        server = MemoryModule(dsn, embedder=Thesaurus())
-        for entry in reversed(memory.list_memories()):
-            server.backend.create(entry)
-        assert server.store.index_pending() == 104
+    keys = [KeyFunction(lambda: bytes(32))]
+    with a_database() as dsn, a_database() as other_dsn:
+        others = [
+            MemoryModule(dsn, embedder=Thesaurus()),
+            MemoryModule(other_dsn, embedder=Thesaurus(), encryption="required", keys=keys),
+            MemoryModule(storage_dir=tmp_path / "json", backend_type="json", embedder=Thesaurus()),
+        ]
+        for other in others:
+            other.backend.create_many(memory.list_memories()[::-1])
+            assert other.store.index_pending() == 104
 
-        for question in questions:
-            here, there = memory.recall(question, limit=20), server.recall(question, limit=20)
-            assert [(each.entry.id, each.score) for each in there] == [(each.entry.id, each.score) for each in here]
-        server.shutdown()
+            for question in questions:
+                here, there = memory.recall(question, limit=20), other.recall(question, limit=20)
+                assert [(each.entry.id, each.score) for each in there] == [(each.entry.id, each.score) for each in here]
+            other.shutdown()

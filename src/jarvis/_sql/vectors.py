@@ -5,11 +5,11 @@ They come later, in transactions of their own: see `jarvis.services.meaning`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from jarvis._sql.later_table import LaterTable
 from jarvis._sql.select import COLUMNS, LIVE
 from jarvis._sql.shape import as_json
-from jarvis._sql.side_tables import SideTable
 from jarvis._sql.tables import FIRST_WITH_VECTORS, Table
 from jarvis.model.vectors import StoredVector, VectorMark
 
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from jarvis._sql.reading import Reader
     from jarvis._sql.session import Session
-    from jarvis._sql.side_tables import End, Lent, Place
+    from jarvis._sql.side_tables import Lent, Place
     from jarvis.model.entry import MemoryEntry
-    from jarvis.model.record import Encoded
 
 _AT_ONCE_OF_COMMIT = 1 << 28
 """So many vectors are stored between two changes of entries at most: their numbers begin with that of the change.
@@ -56,18 +55,10 @@ SELECT {COLUMNS} FROM entries AS e WHERE e.namespace = :namespace AND e.row IN (
 """
 
 
-class Vectors(SideTable):
+class Vectors(LaterTable):
     """Removes the vector of a state that is no longer the present one."""
 
     tables = (Table("vectors", since=FIRST_WITH_VECTORS),)
-
-    def put(self, session: Lent, place: tuple[int, int, int, int, int], entry: MemoryEntry, encoded: Encoded) -> None:
-        """Do nothing: vectors come later."""
-
-    def put_all(
-        self, session: Lent, states: Sequence[tuple[tuple[int, int, int, int, int], MemoryEntry, Encoded]]
-    ) -> None:
-        """Do nothing."""
 
     def take(self, session: Lent, place: Place, tags: Sequence[str]) -> int:  # noqa: ARG002
         """Remove the vector of a state, if it has one; receipts do not count it."""
@@ -75,33 +66,9 @@ class Vectors(SideTable):
         session.driver.run(_TAKE, (namespace, row))
         return 0
 
-    def keep(self, session: Lent, place: Place, tags: Sequence[str], end: End) -> None:  # noqa: ARG002
-        """Remove the vector of a state: past states have none."""
-        self.take(session, place, tags)
-
-    def take_past(self, session: Lent, place: Place, tags: Sequence[str]) -> int:  # noqa: ARG002
-        """Do nothing: past states have no vectors."""
-        return 0
-
     def take_all(self, session: Lent, namespace: int) -> None:
         """Remove the vectors of a namespace."""
         session.driver.run(_TAKE_ALL, (namespace,))
-
-    def keep_all(self, session: Lent, namespace: int, before: int, made: int) -> None:  # noqa: ARG002
-        """Remove the vectors of a namespace."""
-        self.take_all(session, namespace)
-
-    def date_past(self, session: Lent, now: int) -> None:
-        """Do nothing: past states have no vectors."""
-
-    def stored(self, *, is_past: bool) -> None:  # noqa: ARG002
-        """Return None: a vector is made of its entry, and a wrong one only changes an order."""
-        return
-
-    def verify(
-        self, namespace: str, entry: MemoryEntry, encoded: Encoded, end: End | None, rows: Sequence[tuple[Any, ...]]
-    ) -> str | None:
-        """Do nothing."""
 
 
 def _namespace(session: Session, reader: Reader) -> int | None:

@@ -18,7 +18,7 @@ class Embedder(Protocol):
 
     1. A vector has `dim` finite numbers. Its length does not matter.
     2. `name` identifies the vectors. A model that makes others must have another name.
-    3. Methods are called from any thread, one at a time for each memory. They may be slow, and they may raise.
+    3. Methods are called from any thread, several at once. They may be slow, and they may raise.
     4. `name` and `dim` are read before the model is needed: load it at the first text.
 
     A package offers one with an entry point of the group ``jarvis.embedders``: its value is a class, or a function,

@@ -19,8 +19,8 @@ from jarvis.model.vectors import StoredVector, VectorMark
 EXACT = 50_000
 """A question is compared with all of so many vectors; of more, with those whose signs are most like its own."""
 
-RESCORED = 1_000
-"""With how many of these."""
+RESCORED, _ONE_IN = 1_000, 500
+"""With how many of these, or one in how many of all, if that is more."""
 
 _GREATEST, _EXACT_SUMS = 127, 1 << 24
 _AT_ONCE, _HEAD = 20_000, 4
@@ -107,7 +107,7 @@ class Nearest:
             far = np.zeros(len(changes), np.uint16)
             for word, bits in zip(question.signs, signs, strict=True):
                 far += np.bitwise_count(bits ^ word)
-            nearest = _first(far, RESCORED + len(gone))
+            nearest = _first(far, max(RESCORED, len(far) // _ONE_IN) + len(gone))
             found = self.similarities(store, question, [int(change) for change in changes[nearest]])
         else:
             similar = question.similarities(codes[: len(changes)], lengths)

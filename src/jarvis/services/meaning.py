@@ -1,5 +1,7 @@
 """Searches memories by what they mean: a model makes vectors of them, behind their writes, and one of a question.
 
+Backends with the capability `KeepsVectors` store them. For others they are in memory, and end with the process.
+
 Whatever the model does, memories are found by their words, and a write neither waits for it nor fails with it.
 """
 
@@ -20,6 +22,7 @@ from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.model.turn import SPEAKER, TURNS, key_of_turn, place_of_turn
 from jarvis.model.vectors import Embedder
+from jarvis.services.volatile_vectors import VolatileVectors
 from jarvis.services.words import analyser_of
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.document import meaning_of, without_names
@@ -86,7 +89,7 @@ class Meaning:
         self.process = os.getpid()
         self._found: Embedder | None = None
         self._nearest: dict[str, Nearest] = {}
-        self._using = threading.Lock()
+        self._volatile: dict[str, VolatileVectors] = {}
         self._again_at = 0.0
         self._indexing: threading.Thread | None = None
         self._is_over = threading.Event()
@@ -94,25 +97,28 @@ class Meaning:
     # --- the search ------------------------------------------------------------------------------
 
     def asked(self, backend: StorageBackend, text: str, names: Collection[str]) -> Asked | None:
-        """Return a question as vector; None if the store has no vectors, or the model fails, which is logged.
+        """Return a question as vector; None if the store has no vectors, or none of this model, or it fails.
+
+        The latter is logged, and then the model is left alone for a while.
 
         Args:
             backend: of the namespace that is searched.
             text: the question.
             names: the names in it, which the model does not get.
         """
-        if self._given == OFF or not backend.has_capability(KeepsVectors) or time.monotonic() < self._again_at:
+        if self._given == OFF or time.monotonic() < self._again_at:
             return None
+        store = self._store(backend)
         try:
-            store = backend.capability(KeepsVectors)
             if not store.count_vectors(None, most=1):  # looked at first: it costs less than to find a model
                 return None
-            embedder = self._embedder()
-            if embedder is None or not store.count_vectors(embedder.name, most=1):
-                return None
+            embedder = self._needed()
+            if not store.count_vectors(embedder.name, most=1):
+                raise UnsupportedError(
+                    f"the vectors are of another embedder than {embedder.name!r}: call memory.store.index_pending()"
+                )
             stripped = without_names(text, names, analyser_of(backend))
-            with self._using:
-                (vector,) = _vectors_of(embedder, lambda: [embedder.embed_query(stripped)], 1)
+            (vector,) = _vectors_of(embedder, lambda: [embedder.embed_query(stripped)], 1)
         except (EmbedderError, UnsupportedError) as error:
             self._again_at = time.monotonic() + _PAUSE_SECONDS
             log.warning("memories are found by their words alone for a while: %s", error)
@@ -122,11 +128,15 @@ class Meaning:
         nearest = self._nearest.get(backend.namespace)
         if nearest is None or nearest.model != embedder.name:
             nearest = self._nearest[backend.namespace] = Nearest(embedder.name, embedder.dim)
-        return Asked(backend, nearest, Question(vector))
+        return Asked(store, nearest, Question(vector))
+
+    def _store(self, backend: StorageBackend) -> KeepsVectors:
+        """Return what keeps the vectors of a namespace: its backend, or this process."""
+        if backend.has_capability(KeepsVectors):
+            return backend.capability(KeepsVectors)
+        return self._volatile.setdefault(backend.namespace, VolatileVectors(backend))
 
     def _embedder(self) -> Embedder | None:
-        if self._given == OFF:
-            return None
         if self._given is not None and not isinstance(self._given, str):
             return self._given
         if self._found is None:
@@ -140,13 +150,15 @@ class Meaning:
         """Make the vectors that memories lack, in every namespace; return how many.
 
         Raises:
-            UnsupportedError: the backend keeps no vectors, or no model is installed.
+            UnsupportedError: no model is installed, or the backend tells no order of changes.
             InvalidSettingError: the embedder is switched off.
             EmbedderError: the model failed. What was done stays.
         """
-        embedder, done = self._needed(backend), 0
-        spaces = [backend.bind(namespace=name) for name in backend.capability(Transfers).all_namespaces()]
-        total = sum(_missing(each, embedder) for each in spaces)
+        embedder, done, spaces = self._needed(), 0, [backend]
+        if backend.has_capability(Transfers):
+            spaces = [backend.bind(namespace=name) for name in backend.capability(Transfers).all_namespaces()]
+        counts = [(each.count(MemoryQuery()), self._store(each).count_vectors(embedder.name)) for each in spaces]
+        total = sum(max(0, memories - vectors) for memories, vectors in counts)
         for space in spaces:
             for count in self._index(space, embedder):
                 done += count
@@ -154,6 +166,7 @@ class Meaning:
                     progress(done, max(done, total))
                 if self._is_over.is_set():
                     return done
+        self._again_at = 0.0
         return done
 
     def index_behind(self, backend: StorageBackend) -> None:
@@ -162,7 +175,7 @@ class Meaning:
         Raises:
             UnsupportedError, InvalidSettingError: as for `index`.
         """
-        self._needed(backend)
+        self._needed()
         if self._indexing is None or not self._indexing.is_alive():
             self._is_over.clear()
             self._indexing = threading.Thread(target=self._run, args=(backend,), name="jarvis-embedder", daemon=True)
@@ -184,8 +197,7 @@ class Meaning:
         except JarvisError as error:
             log.warning("not all memories have vectors: %s: %s", type(error).__name__, error)
 
-    def _needed(self, backend: StorageBackend) -> Embedder:
-        backend.capability(KeepsVectors)
+    def _needed(self) -> Embedder:
         if self._given == OFF:
             raise InvalidSettingError("embedder: it is 'off' here; leave it out, or name one")
         embedder = self._embedder()
@@ -199,13 +211,12 @@ class Meaning:
         """Make the vectors that a namespace lacks; yield how many, after each step."""
         from jarvis.search.vectors import coded
 
-        store, words = space.capability(KeepsVectors), analyser_of(space)
+        store, words = self._store(space), analyser_of(space)
         after: int | None = None
         while entries := store.pending(embedder.name, after, _AT_ONCE):
             others = _others(space, entries)
             texts = [meaning_of(entry, words, others.get(entry.id, ())) for entry in entries]
-            with self._using:
-                vectors = _vectors_of(embedder, lambda: embedder.embed_documents(texts), len(texts))  # noqa: B023  called here
+            vectors = _vectors_of(embedder, lambda: embedder.embed_documents(texts), len(texts))  # noqa: B023  called here
             changes = [_change(entry) for entry in entries]
             yield store.put_vectors(embedder.name, coded(vectors, changes))
             after = changes[-1]
@@ -214,9 +225,8 @@ class Meaning:
 class Asked:
     """A question as vector, put to one namespace."""
 
-    def __init__(self, backend: StorageBackend, nearest: Nearest, question: Question) -> None:
-        self._store, self._backend = backend.capability(KeepsVectors), backend
-        self._nearest, self._question = nearest, question
+    def __init__(self, store: KeepsVectors, nearest: Nearest, question: Question) -> None:
+        self._store, self._nearest, self._question = store, nearest, question
 
     def candidates(self, query: MemoryQuery) -> list[MemoryEntry]:
         """Return the memories that match a query and mean most nearly what the question means."""
@@ -255,13 +265,8 @@ def _others(space: StorageBackend, entries: Sequence[MemoryEntry]) -> dict[str, 
     }
 
 
-def _missing(space: StorageBackend, embedder: Embedder) -> int:
-    return max(0, space.count(MemoryQuery()) - space.capability(KeepsVectors).count_vectors(embedder.name))
-
-
 def _change(entry: MemoryEntry) -> int:
-    assert entry.position is not None  # noqa: S101  stored entries have one
-    return entry.position[1]
+    return entry.position[1] if entry.position else -1
 
 
 def _vectors_of(embedder: Embedder, make: Callable[[], Any], count: int) -> npt.NDArray[np.float32]:

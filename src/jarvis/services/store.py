@@ -531,6 +531,7 @@ class Store:
         From then on `MemoryModule.recall` finds memories that mean what a question means, in other words. Call it after
         writes, and again whenever you like: it makes what is missing. Others may read and write meanwhile; what changes
         while the model is at it stays without a vector until the next call. If it is interrupted, what was made stays.
+        Of a JSON store, and of a sealed one on a server, vectors are in memory and end with the process.
         After a change of the embedder all vectors are made again, and memories are found by their words until then.
 
         Args:
@@ -539,7 +540,7 @@ class Store:
             progress: is called with (done, total) after each step; not in the background.
 
         Raises:
-            UnsupportedError: the backend keeps no vectors, or no embedder is installed.
+            UnsupportedError: no embedder is installed.
             InvalidSettingError: the embedder is ``"off"``.
             EmbedderError: the model failed.
             TransactionError: the calling thread has a transaction open.
