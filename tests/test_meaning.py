@@ -123,6 +123,15 @@ def test_a_memory_is_found_by_other_words(memory: MemoryModule) -> None:
     assert memory.store.index_pending() == 0
 
 
+def test_contexts_and_executions_are_found_by_meaning_too(memory: MemoryModule) -> None:
+    made = memory.save_execution("x", "a program that sorts songs", file_locations=["sort.py"])
+    memory.store.index_pending()
+
+    assert memory.build_context("pets").lines[0].entry.value == {"text": FACTS[0]}
+    assert [each.id for each in memory.search_by_description("jazz")] == [made]
+    assert memory.get_file_locations("jazz") == ["sort.py"]
+
+
 def test_nothing_that_is_like_the_question_is_nothing(memory: MemoryModule) -> None:
     memory.store.index_pending()
 
