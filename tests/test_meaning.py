@@ -286,11 +286,14 @@ class _Stored:
         return [(change, self.several[change - 1].codes) for change in changes]
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-305, 1e-42, 1e-30, 1.0, 1e30, 1e300])
 def test_the_length_of_a_vector_does_not_matter(tmp_path: Path, scale: float) -> None:
     class Scaled(Thesaurus):
         def embed_documents(self, texts: Sequence[str]) -> Any:
             return np.array(super().embed_documents(texts)) * scale
+
+        def embed_query(self, text: str) -> Any:
+            return self.embed_documents([text])[0]
 
     memory = MemoryModule(storage_dir=tmp_path, embedder=Scaled())
     for text in [*FACTS, "", "   "]:
@@ -298,6 +301,36 @@ def test_the_length_of_a_vector_does_not_matter(tmp_path: Path, scale: float) ->
     memory.store.index_pending()
 
     assert texts(memory.recall("pets", limit=1)) == [FACTS[0]]
+
+
+def test_an_array_of_the_model_stays_as_it_is(tmp_path: Path) -> None:
+    made: list[npt.NDArray[np.float32]] = []
+
+    class Protected(Thesaurus):
+        def embed_documents(self, texts: Sequence[str]) -> Any:
+            made.append(np.zeros((len(texts), self.dim), np.float32))
+            made[-1].setflags(write=len(made) == 1)
+            return made[-1]
+
+    memory = MemoryModule(storage_dir=tmp_path, embedder=Protected())
+    for text in FACTS[:2]:
+        memory.remember(text)
+        assert memory.store.index_pending() == 1
+
+    assert len(made) == 2
+    assert not any(array.any() for array in made)
+
+
+@pytest.mark.parametrize("backend_type", ["sqlite", "json"])
+def test_a_model_that_makes_other_vectors_under_its_name_fails_no_search(tmp_path: Path, backend_type: str) -> None:
+    memory = MemoryModule(storage_dir=tmp_path, backend_type=backend_type, embedder=Thesaurus(dim=40))
+    memory.remember(FACTS[0])
+    memory.store.index_pending()
+    smaller = Thesaurus(dim=36)  # its signs have as many bytes
+    changed = MemoryModule(memory.backend, embedder=smaller)
+
+    assert changed.recall("pets") == []
+    assert texts(changed.recall("puppies")) == [FACTS[0]]
 
 
 def test_nothing_is_left_of_an_erased_vector(memory: MemoryModule, tmp_path: Path) -> None:

@@ -141,9 +141,13 @@ class Nearest:
                 self._forget()
                 continue
             self._mark = mark
-            self._add([row for row in rows if len(row.signs) == -(-self._dim // 8)])
+            self._add([row for row in rows if self._is_of_size(row)])
             if len(rows) < _AT_ONCE:
                 return
+
+    def _is_of_size(self, row: StoredVector) -> bool:
+        """Tell whether a vector has as many numbers as those of the model: it may have changed but for its name."""
+        return len(row.signs) == -(-self._dim // 8) and len(row.codes) in (0, self._dim + _HEAD)
 
     def _add(self, rows: Sequence[StoredVector]) -> None:
         start, self._size = self._size, self._size + len(rows)

@@ -43,6 +43,9 @@ _BEFORE = (1, 2)
 _LEAST = 0.25
 """If no memory is so similar to a question, none is a candidate by its meaning: any two texts are somewhat similar."""
 
+_USUAL_SIZE = 1e30
+"""Vectors with greater numbers, or only with ones below the inverse, are scaled: a float32 has room for some more."""
+
 _PAUSE_SECONDS = 60.0
 """How long a model that failed is left alone."""
 
@@ -288,7 +291,7 @@ def _vectors_of(embedder: Embedder, make: Callable[[], Any], count: int) -> npt.
     import numpy as np
 
     try:
-        vectors = np.asarray(make(), np.float32)
+        vectors = np.array(make(), np.float64)  # a copy: it may return an array that is its own, or read-only
     except UnsupportedError:
         raise
     except Exception as error:  # somebody's model: anything may happen in it
@@ -298,4 +301,7 @@ def _vectors_of(embedder: Embedder, make: Callable[[], Any], count: int) -> npt.
     if not np.isfinite(vectors).all():
         raise EmbedderError(embedder.name, "returned a vector with a number that is not finite")
     vectors[~vectors.any(axis=1), 0] = 1e-3  # a text without meaning is like no other
-    return vectors
+    greatest = np.abs(vectors).max(axis=1, keepdims=True)
+    is_usual = (greatest > 1 / _USUAL_SIZE) & (greatest < _USUAL_SIZE)
+    scaled: npt.NDArray[np.float32] = (vectors / np.where(is_usual, 1.0, greatest)).astype(np.float32)
+    return scaled
