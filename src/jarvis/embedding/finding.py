@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jarvis.errors import InvalidSettingError, UnsupportedError, nearest
+from jarvis.errors import InvalidSettingError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,16 +51,6 @@ def load_embedder(name: str) -> Any:
         raise InvalidSettingError(f"embedder: none is named {name!r}; known: {', '.join(known)}{nearest(name, known)}")
     make: Any = points[0].load()
     return make()
-
-
-def installed_embedder() -> Any:
-    """Return the embedder that is used if none was named: the installed one, of several the first by name; or None."""
-    for name in known_embedders():
-        try:
-            return load_embedder(name)
-        except UnsupportedError:
-            continue
-    return None
 
 
 def _entry_points() -> Iterable[EntryPoint]:

@@ -11,12 +11,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jarvis._calls.arguments import own_code, plain_text
 from jarvis.capabilities import FeedsChanges, KeepsVectors, Transfers
-from jarvis.embedding.finding import installed_embedder, load_embedder
+from jarvis.embedding.finding import known_embedders, load_embedder
 from jarvis.errors import EmbedderError, InvalidSettingError, JarvisError, TransactionError, UnsupportedError
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
@@ -72,6 +72,33 @@ def checked_embedder(embedder: object) -> Embedder:
     return embedder
 
 
+def named_embedder(name: str) -> Embedder:
+    """Return the embedder of this name.
+
+    Raises:
+        InvalidSettingError: there is none, or what a package registered cannot be loaded or is none.
+        UnsupportedError: a package that it needs is not installed.
+    """
+    with own_code(InvalidSettingError, f"embedder {name!r}"):
+        return checked_embedder(load_embedder(name))
+
+
+def installed_embedders() -> list[Embedder]:
+    """Return the embedders that are installed, by their names in the order of the alphabet.
+
+    One that cannot be loaded is logged.
+    """
+    several = []
+    for name in known_embedders():
+        try:
+            several.append(named_embedder(name))
+        except UnsupportedError:
+            continue
+        except InvalidSettingError as error:
+            log.warning("an installed embedder is left out: %s", error)
+    return several
+
+
 class Meaning:
     """Finds memories by vectors, in every namespace of a store; of a memory and its siblings.
 
@@ -79,13 +106,14 @@ class Meaning:
         process: the one that made it; a forked one makes its own.
 
     Args:
-        embedder: the model; a name; ``"off"`` for none; None for the one that is installed, if the store has vectors.
+        embedder: the model; a name; ``"off"`` for none; None for the installed one that made the vectors, if there are
+            any.
     """
 
     def __init__(self, embedder: Embedder | str | None) -> None:
         name = plain_text(embedder)
         if name is not None and name != OFF:
-            embedder = checked_embedder(load_embedder(name))
+            embedder = named_embedder(name)
         elif embedder is not None and name is None:
             embedder = checked_embedder(embedder)
         self._given: Embedder | str | None = embedder
@@ -115,7 +143,7 @@ class Meaning:
         try:
             if not store.count_vectors(None, most=1):  # looked at first: it costs less than to find a model
                 return None
-            embedder = self._needed()
+            embedder = self._needed([store])
             if not store.count_vectors(embedder.name, most=1):
                 raise UnsupportedError(
                     f"the vectors are of another embedder than {embedder.name!r}: call memory.store.index_pending()"
@@ -139,12 +167,15 @@ class Meaning:
             return backend.capability(KeepsVectors)
         return self._volatile.setdefault(backend.namespace, VolatileVectors(backend))
 
-    def _embedder(self) -> Embedder | None:
+    def _embedder(self, stores: Iterable[KeepsVectors]) -> Embedder | None:
+        """Return the given embedder; else an installed one, if possible one that made vectors of these stores."""
         if self._given is not None and not isinstance(self._given, str):
             return self._given
         if self._found is None:
-            found = installed_embedder()
-            self._found = None if found is None else checked_embedder(found)
+            several = installed_embedders()
+            some = list(stores) if len(several) > 1 else ()
+            made = (each for each in several if any(store.count_vectors(each.name, most=1) for store in some))
+            self._found = next(made, several[0] if several else None)
         return self._found
 
     # --- the index -------------------------------------------------------------------------------
@@ -157,9 +188,7 @@ class Meaning:
             InvalidSettingError: the embedder is switched off.
             EmbedderError: the model failed. What was done stays.
         """
-        embedder, done, spaces = self._needed(), 0, [backend]
-        if backend.has_capability(Transfers):
-            spaces = [backend.bind(namespace=name) for name in backend.capability(Transfers).all_namespaces()]
+        embedder, done, spaces = self._needed(self._stores(backend)), 0, self._spaces(backend)
         counts = [(each.count(MemoryQuery()), self._store(each).count_vectors(embedder.name)) for each in spaces]
         total = sum(max(0, memories - vectors) for memories, vectors in counts)
         for space in spaces:
@@ -178,7 +207,7 @@ class Meaning:
         Raises:
             UnsupportedError, InvalidSettingError: as for `index`.
         """
-        self._needed()
+        self._needed(self._stores(backend))
         if self._indexing is None or not self._indexing.is_alive():
             self._is_over.clear()
             self._indexing = threading.Thread(target=self._run, args=(backend,), name="jarvis-embedder", daemon=True)
@@ -200,10 +229,19 @@ class Meaning:
         except JarvisError as error:
             log.warning("not all memories have vectors: %s: %s", type(error).__name__, error)
 
-    def _needed(self) -> Embedder:
+    def _spaces(self, backend: StorageBackend) -> list[StorageBackend]:
+        """Return the backends of all namespaces."""
+        if not backend.has_capability(Transfers):
+            return [backend]
+        return [backend.bind(namespace=name) for name in backend.capability(Transfers).all_namespaces()]
+
+    def _stores(self, backend: StorageBackend) -> Iterator[KeepsVectors]:
+        yield from map(self._store, self._spaces(backend))  # reads nothing before it is iterated
+
+    def _needed(self, stores: Iterable[KeepsVectors]) -> Embedder:
         if self._given == OFF:
             raise InvalidSettingError("embedder: it is 'off' here; leave it out, or name one")
-        embedder = self._embedder()
+        embedder = self._embedder(stores)
         if embedder is None:
             raise UnsupportedError(
                 "no embedder is installed: pip install 'jarvis-memory[minilm]', or give one in embedder="
