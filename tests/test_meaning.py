@@ -519,6 +519,38 @@ def test_no_write_waits_for_the_model(memory: MemoryModule) -> None:
     assert memory.backend.capability(KeepsVectors).count_vectors("thesaurus") == 5
 
 
+def test_a_shutdown_does_not_wait_for_a_model_that_hangs(
+    memory: MemoryModule, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Hanging(Thesaurus):
+        def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+            begun.set()
+            go_on.wait()
+            return super().embed_documents(texts)
+
+    monkeypatch.setattr(meaning, "_PATIENCE_SECONDS", 0.01)
+    hanging = MemoryModule(memory.backend, embedder=Hanging())
+    hanging.store.index_pending(background=True)
+    assert begun.wait(30)
+    thread = hanging._meaning()._indexing
+    assert thread is not None
+    with caplog.at_level(logging.WARNING, "jarvis"):
+        hanging.shutdown()
+        assert thread.is_alive()
+        go_on.set()
+        thread.join(30)
+
+    assert not thread.is_alive()
+    assert caplog.records == []
+    assert memory.backend.capability(KeepsVectors).count_vectors("thesaurus") == 0
+    hanging.store.index_pending(background=True)
+    (again := hanging._meaning()._indexing).join(30)  # type: ignore[union-attr]  # it was just started
+    assert again is not thread
+    assert memory.backend.capability(KeepsVectors).count_vectors("thesaurus") == 4
+
+
 def test_what_the_background_could_not_do_is_logged(memory: MemoryModule, caplog: pytest.LogCaptureFixture) -> None:
     broken = MemoryModule(memory.backend, embedder=Broken(OSError("no model")))
 

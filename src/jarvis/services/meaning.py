@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jarvis._calls.arguments import own_code, plain_text
 from jarvis.capabilities import FeedsChanges, KeepsVectors, Transfers
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from jarvis.model.recompression import Progress
     from jarvis.search.vectors import Nearest, Question
 
+_Made = TypeVar("_Made")
+
 OFF = "off"
 _MOST_SIGNS, _MOST_NUMBERS = 100, 4_096
 _AT_ONCE, _NEAREST, _LOOKED_AT = 64, 100, 2_000
@@ -48,6 +50,9 @@ _USUAL_SIZE = 1e30
 
 _PAUSE_SECONDS = 60.0
 """How long a model that failed is left alone."""
+
+_PATIENCE_SECONDS = 5.0
+"""How long the end of a background run waits for its model."""
 
 log = logging.getLogger("jarvis.search")
 
@@ -99,6 +104,28 @@ def installed_embedders() -> list[Embedder]:
     return several
 
 
+class _Run:
+    """Something that makes vectors, and may be ended by another thread.
+
+    Attributes:
+        is_ending: it ends after its step.
+    """
+
+    def __init__(self) -> None:
+        self.is_ending, self._is_over, self._using = False, False, threading.Lock()
+
+    def do(self, use: Callable[[], _Made]) -> _Made | None:
+        """Let a step use the store; no-op that returns None if the run is over."""
+        with self._using:
+            return None if self._is_over else use()
+
+    def end(self) -> None:
+        """Keep it from the store from here on; wait while it uses that, but not for a model."""
+        self.is_ending = True
+        with self._using:
+            self._is_over = True
+
+
 class Meaning:
     """Finds memories by vectors, in every namespace of a store; of a memory and its siblings.
 
@@ -123,7 +150,7 @@ class Meaning:
         self._volatile: dict[str, VolatileVectors] = {}
         self._again_at = 0.0
         self._indexing: threading.Thread | None = None
-        self._is_over = threading.Event()
+        self._run = _Run()  # of that thread
 
     # --- the search ------------------------------------------------------------------------------
 
@@ -188,15 +215,24 @@ class Meaning:
             InvalidSettingError: the embedder is switched off.
             EmbedderError: the model failed. What was done stays.
         """
-        embedder, done, spaces = self._needed(self._stores(backend)), 0, self._spaces(backend)
-        counts = [(each.count(MemoryQuery()), self._store(each).count_vectors(embedder.name)) for each in spaces]
-        total = sum(max(0, memories - vectors) for memories, vectors in counts)
+        return self._index(backend, _Run(), progress)
+
+    def _index(self, backend: StorageBackend, run: _Run, progress: Progress | None) -> int:
+        def planned() -> tuple[Embedder, list[StorageBackend], int]:
+            embedder, spaces = self._needed(self._stores(backend)), self._spaces(backend)
+            counts = [(each.count(MemoryQuery()), self._store(each).count_vectors(embedder.name)) for each in spaces]
+            return embedder, spaces, sum(max(0, memories - vectors) for memories, vectors in counts)
+
+        plan, done = run.do(planned), 0
+        if plan is None:
+            return 0
+        embedder, spaces, total = plan
         for space in spaces:
-            for count in self._index(space, embedder):
+            for count in self._steps(space, embedder, run):
                 done += count
                 if progress is not None:
                     progress(done, max(done, total))
-                if self._is_over.is_set():
+                if run.is_ending:
                     return done
         self._again_at = 0.0
         return done
@@ -209,23 +245,27 @@ class Meaning:
         """
         self._needed(self._stores(backend))
         if self._indexing is None or not self._indexing.is_alive():
-            self._is_over.clear()
-            self._indexing = threading.Thread(target=self._run, args=(backend,), name="jarvis-embedder", daemon=True)
+            self._run = _Run()
+            given = backend, self._run
+            self._indexing = threading.Thread(target=self._index_all, args=given, name="jarvis-embedder", daemon=True)
             self._indexing.start()
 
     def stop(self) -> bool:
-        """End the thread after its current step, and wait for that; return whether there was one."""
+        """End the thread after its current step, and wait for that; return whether there was one.
+
+        A model that takes longer than `_PATIENCE_SECONDS` is not waited for: what it returns is not stored.
+        """
         thread, self._indexing = self._indexing, None
         if thread is None or not thread.is_alive():
             return False
-        self._is_over.set()
-        thread.join()
-        self._is_over.clear()
+        self._run.is_ending = True
+        thread.join(_PATIENCE_SECONDS)
+        self._run.end()
         return True
 
-    def _run(self, backend: StorageBackend) -> None:
+    def _index_all(self, backend: StorageBackend, run: _Run) -> None:
         try:
-            self.index(backend, None)
+            self._index(backend, run, None)
         except JarvisError as error:
             log.warning("not all memories have vectors: %s: %s", type(error).__name__, error)
 
@@ -248,18 +288,28 @@ class Meaning:
             )
         return embedder
 
-    def _index(self, space: StorageBackend, embedder: Embedder) -> Iterator[int]:
+    def _steps(self, space: StorageBackend, embedder: Embedder, run: _Run) -> Iterator[int]:
         """Make the vectors that a namespace lacks; yield how many, after each step."""
         from jarvis.search.vectors import coded
 
         store, words = self._store(space), analyser_of(space)
         after: int | None = None
-        while entries := store.pending(embedder.name, after, _AT_ONCE):
+
+        def pending() -> tuple[list[int], list[str]]:
+            entries = store.pending(embedder.name, after, _AT_ONCE)
             others = _others(space, entries)
             texts = [meaning_of(entry, words, others.get(entry.id, ())) for entry in entries]
+            return [_change(entry) for entry in entries], texts
+
+        while step := run.do(pending):
+            changes, texts = step
+            if not changes:
+                return
             vectors = _vectors_of(embedder, lambda: embedder.embed_documents(texts), len(texts))  # noqa: B023  called here
-            changes = [_change(entry) for entry in entries]
-            yield store.put_vectors(embedder.name, coded(vectors, changes))
+            made = run.do(lambda: store.put_vectors(embedder.name, coded(vectors, changes)))  # noqa: B023  called here
+            if made is None:
+                return
+            yield made
             after = changes[-1]
 
 
