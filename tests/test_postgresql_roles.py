@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psycopg
 import pytest
@@ -55,6 +55,29 @@ def test_a_role_reads_and_writes_its_namespace(tenant: MemoryModule) -> None:
     assert [revision.version for revision in tenant.get_history(memory_id)] == [1]
     assert tenant.delete_memory(memory_id) is True
     assert [change.operation for change in tenant.changes()][-3:] == ["create", "update", "delete"]
+
+
+def test_a_role_makes_the_vectors_of_its_namespace(tenant: MemoryModule, dsn: str) -> None:
+    class Letters:
+        name, dim = "letters", 26
+
+        def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+            return [[text.lower().count(chr(97 + place)) + 0.1 for place in range(26)] for text in texts]
+
+        def embed_query(self, text: str) -> list[float]:
+            return self.embed_documents([text])[0]
+
+    memory = MemoryModule(tenant.backend, embedder=Letters())
+    here = memory.count_memories()
+
+    assert memory.store.index_pending() == here > 0
+
+    memory.remember("banana")
+    memory.store.index_pending()
+    assert memory.recall("abnaan", limit=1)[0].entry.value == {"text": "banana"}
+    with psycopg.connect(dsn) as owner:
+        ((namespaces,),) = owner.execute("SELECT count(DISTINCT namespace) FROM jarvis.vectors").fetchall()
+    assert namespaces == 1
 
 
 def test_a_role_writes_much_at_once(tenant: MemoryModule) -> None:

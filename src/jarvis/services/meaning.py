@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jarvis._calls.arguments import own_code, plain_text
 from jarvis.capabilities import FeedsChanges, KeepsVectors, Transfers
 from jarvis.embedding.finding import known_embedders, load_embedder
-from jarvis.errors import EmbedderError, InvalidSettingError, JarvisError, TransactionError, UnsupportedError
+from jarvis.errors import (
+    EmbedderError,
+    InvalidSettingError,
+    JarvisError,
+    StoreAccessError,
+    TransactionError,
+    UnsupportedError,
+)
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.model.turn import SPEAKER, TURNS, key_of_turn, place_of_turn
@@ -270,10 +277,14 @@ class Meaning:
             log.warning("not all memories have vectors: %s: %s", type(error).__name__, error)
 
     def _spaces(self, backend: StorageBackend) -> list[StorageBackend]:
-        """Return the backends of all namespaces."""
+        """Return the backends of all namespaces; of a role that may not see all, the one of its memory."""
         if not backend.has_capability(Transfers):
             return [backend]
-        return [backend.bind(namespace=name) for name in backend.capability(Transfers).all_namespaces()]
+        try:
+            names = backend.capability(Transfers).all_namespaces()
+        except StoreAccessError:
+            return [backend]
+        return [backend.bind(namespace=name) for name in names]
 
     def _stores(self, backend: StorageBackend) -> Iterator[KeepsVectors]:
         yield from map(self._store, self._spaces(backend))  # reads nothing before it is iterated

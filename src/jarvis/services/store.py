@@ -532,6 +532,7 @@ class Store:
         writes, and again whenever you like: it makes what is missing. Others may read and write meanwhile; what changes
         while the model is at it stays without a vector until the next call. If it is interrupted, what was made stays.
         Of a JSON store, and of a sealed one on a server, vectors are in memory and end with the process.
+        A role of a server that may not see all namespaces makes those of this memory's namespace.
         After a change of the embedder all vectors are made again, and memories are found by their words until then.
 
         Args:
