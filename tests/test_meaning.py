@@ -158,6 +158,24 @@ def test_filters_hold_for_what_is_found_by_meaning(memory: MemoryModule) -> None
         assert texts(memory.recall("pets", **filters)) == ["A cat"], filters
 
 
+@pytest.mark.parametrize("exact", [50_000, 10])
+def test_a_filter_finds_the_few_among_many_that_are_nearer(
+    memory: MemoryModule, monkeypatch: pytest.MonkeyPatch, exact: int
+) -> None:
+    memory.create_memory("notes", "old", {"text": "A cat came"}, "note")
+    for number in range(30):
+        memory.create_memory("notes", f"n{number}", {"text": f"Nothing {number}"}, "note")
+    for number in range(30):
+        memory.remember(f"puppies {number}")
+    memory.store.index_pending()
+    monkeypatch.setattr(vectors, "EXACT", exact)
+    monkeypatch.setattr(meaning, "_LOOKED_AT", 20)
+    monkeypatch.setattr(meaning, "_NEAREST", 10)
+
+    assert [each.entry.key for each in memory.recall("pets", key_prefix="ol")] == ["old"]
+    assert memory.recall("pets", key_prefix="none") == []
+
+
 def test_a_memory_that_changed_is_found_as_it_is_now(memory: MemoryModule) -> None:
     memory.store.index_pending()
     (puppies, *_) = memory.recall("pets")

@@ -85,6 +85,10 @@ class Nearest:
         self._lock = threading.Lock()
         self._forget()
 
+    def __len__(self) -> int:
+        """Return how many vectors it has read, also of memories that have changed since."""
+        return self._size
+
     def _forget(self) -> None:
         self._mark, self._size = VectorMark(), 0
         self._changes = np.empty(0, np.int64)

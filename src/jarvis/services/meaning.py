@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from jarvis._calls.arguments import own_code, plain_text
 from jarvis.capabilities import FeedsChanges, KeepsVectors, Transfers
 from jarvis.embedding.finding import known_embedders, load_embedder
@@ -46,7 +48,8 @@ _Made = TypeVar("_Made")
 OFF = "off"
 _MOST_SIGNS, _MOST_NUMBERS = 100, 4_096
 _AT_ONCE, _NEAREST, _LOOKED_AT = 64, 100, 2_000
-"""How many memories are embedded at once; how many of the nearest are candidates, and of how many at most."""
+"""How many memories are embedded at once; how many of the nearest are candidates, and of how many at most, where a
+filter leaves some out."""
 
 _BEFORE = (1, 2)
 _LEAST = 0.25
@@ -331,15 +334,24 @@ class Asked:
         self._backend, self._store, self._nearest, self._question = backend, store, nearest, question
 
     def candidates(self, query: MemoryQuery) -> list[MemoryEntry]:
-        """Return the memories that match a query and mean most nearly what the question means."""
+        """Return the memories that match a query and mean most nearly what the question means.
+
+        If too few of the nearest match a query, the newest that match are compared, too.
+        """
         found = self._nearest.find(self._store, self._question, _NEAREST if query == MemoryQuery() else _LOOKED_AT)
-        similar = list(found) if max(found.values(), default=0.0) >= _LEAST else []
-        entries = {_change(entry): entry for entry in self._store.entries_at(similar)} if similar else {}
-        gone = [change for change in similar if change not in entries]
+        if max(found.values(), default=0.0) < _LEAST:
+            return []
+        entries = {_change(entry): entry for entry in self._store.entries_at(list(found))}
+        gone = [change for change in found if change not in entries]
         if gone and not _in_transaction(self._backend):  # which may be taken back
             self._nearest.forget(gone)
-        matching = [entries[change] for change in similar if change in entries and query.matches(entries[change])]
-        return matching[:_NEAREST]
+        matching = {change: entry for change, entry in entries.items() if query.matches(entry)}
+        if len(matching) < _NEAREST and len(self._nearest) > len(found) and query != MemoryQuery():
+            few = self._backend.select(msgspec.structs.replace(query, limit=_LOOKED_AT))
+            similar, changes = self.similarities(few), {entry.id: _change(entry) for entry in few}
+            found |= {changes[entry_id]: similarity for entry_id, similarity in similar.items()}
+            matching |= {_change(entry): entry for entry in few if entry.id in similar}
+        return [matching[change] for change in sorted(matching, key=lambda each: (-found[each], -each))[:_NEAREST]]
 
     def similarities(self, entries: Sequence[MemoryEntry]) -> dict[str, float]:
         """Return how similar memories are to the question, by their ids; of those that have a vector."""
