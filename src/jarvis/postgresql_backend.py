@@ -128,7 +128,7 @@ class PostgreSQLBackend(SQLBackend):
     @property
     def key_place(self) -> KeyTable:
         """Where the keys of the store lie if `jarvis.sealing.SealedBackend` seals it."""
-        return KeyTable(self._server)
+        return KeyTable(self._server, self._compression)
 
     def slide(self, entry_id: str, expires_at: datetime) -> bool:
         return sliding.try_to(self._server, self.namespace, entry_id, check_expiry(expires_at), self._reader.now())
