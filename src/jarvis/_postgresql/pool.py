@@ -18,6 +18,7 @@ from jarvis._postgresql.connecting import Connector
 from jarvis._postgresql.dsn import Reach
 from jarvis._postgresql.lease import Lease, Slot
 from jarvis._postgresql.notices import Notices
+from jarvis._postgresql.version_watch import Version, VersionWatch
 from jarvis._sql import lending
 from jarvis.errors import KeyUnavailableError, TransactionError
 from jarvis.model.options import ENGLISH
@@ -50,6 +51,7 @@ class _Opened:
         self.slots: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._mutex = threading.RLock()
         self.store: schema.Store | None = None
+        self.identity = object()
 
     def free_slot(self, size: int) -> Slot | None:
         """Return a slot for one more connection, None if there are as many as there may be."""
@@ -116,6 +118,7 @@ class Pool:
         self._listen_dsn = listen_dsn or (None if is_pooled else dsn)
         self.notices = Notices(self._listen_dsn)
         self._opened = _Opened()
+        self._versions = VersionWatch()
         self.pid = os.getpid()
         self.inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
         _pools.add(self)
@@ -173,6 +176,10 @@ class Pool:
             f"{self.path}: this process was forked while its parent was inside a call or transaction on the store; "
             "fork outside of them, or start processes with spawn"
         )
+
+    def version(self, session: Lease, now: int) -> Version | None:
+        """Return what stays equal as long as no answer of the store changes; None if that cannot be told."""
+        return self._versions.version(session, self._opened.identity, now)
 
     # --- opening and closing ---------------------------------------------------------------------
 
