@@ -125,12 +125,16 @@ class PostgreSQLBackend(SQLBackend):
         return _reopen, reopen
 
     def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
-        if namespace is None or namespace == self.namespace:
-            return super().bind(namespace=namespace, clock=clock)
         sibling = super().bind(namespace=namespace, clock=clock)
-        sibling._server = self._server.at(sibling.namespace)
-        sibling._lender = sibling._reader.lender = sibling._server
-        return sibling
+        return sibling if sibling.namespace == self.namespace else sibling._on(self._server.at(sibling.namespace))
+
+    def expecting(self, keys: str) -> Self:
+        """Return a handle that refuses the store if it has other keys; see `jarvis.sealing.keys.Sealing.accept`."""
+        return super().bind()._on(self._server.expecting(keys))
+
+    def _on(self, server: Server) -> Self:
+        self._server = self._lender = self._reader.lender = server
+        return self
 
     @property
     def key_place(self) -> KeyTable:

@@ -75,6 +75,8 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
         )
     if isinstance(error, sqlstates.UndefinedObject):
         return StoreAccessError(path, f"cannot {doing}: {said}")
+    if isinstance(error, (sqlstates.InvalidTextRepresentation, sqlstates.UntranslatableCharacter)):
+        return damaged(path, "an entry cannot be decoded")  # a body is no JSON
     if state.startswith("XX"):
         return CorruptStoreError(path, f"cannot {doing}: the server reports damage ({state})")
     if is_lost or isinstance(error, psycopg.OperationalError):

@@ -63,6 +63,7 @@ class Lease(lending.Lease):
         notices: tells other processes of commits.
 
     Attributes:
+        keys: what tells the keys of the store from others, as it was opened; None if nobody seals its entries.
         busy: how many calls use it now.
         is_dropped: it is closed when nobody uses it.
     """
@@ -88,6 +89,7 @@ class Lease(lending.Lease):
         self._place: Place | None = None
         self._inside: list[Place] = []  # the namespaces whose clocks the transaction has locked
         self.pid, self.thread, self.task = os.getpid(), threading.get_ident(), None
+        self.keys: str | None = None
         self.busy = 0
         self.is_dropped = False
 

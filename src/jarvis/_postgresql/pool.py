@@ -51,6 +51,7 @@ class _Opened:
         self.slots: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._mutex = threading.RLock()
         self.store: schema.Store | None = None
+        self.keys: str | None = None  # what tells its keys from others, if anybody seals its entries
         self.identity = object()
 
     def free_slot(self, size: int) -> Slot | None:
@@ -78,8 +79,8 @@ class Sealing(Protocol):
     def new_keys(self) -> bytes | None:
         """Return the keys of a store that is being created, None for a plain store."""
 
-    def accept(self, keys: bytes | None) -> None:
-        """Raise if a store that was opened again has other keys than before."""
+    def accept(self, keys: bytes | None) -> str:
+        """Return what tells the keys of a store that is opened from others; raise if it had others before."""
 
     def histories(self, namespace: str, usual: Histories) -> Histories:
         """Return how much of the past is kept in a namespace: `usual`, for the names that categories have there."""
@@ -221,7 +222,7 @@ class Pool:
         raw = self._connector.connect()
         if opened.store is None:
             try:
-                opened.store = self._prepared(raw)
+                opened.store = self._prepared(raw, opened)
             except BaseException as error:
                 is_lost = raw.closed
                 raw.close()
@@ -229,10 +230,11 @@ class Pool:
                     raise
                 raise failures.translated(self.path, error, "open the store", is_lost=is_lost) from None
         session = Lease(slot, raw, self._connector, opened.store, self._histories_in, self._texts, self.notices)
+        session.keys = opened.keys
         slot.lease = weakref.ref(session)
         return session
 
-    def _prepared(self, raw: Raw) -> schema.Store:
+    def _prepared(self, raw: Raw, opened: _Opened) -> schema.Store:
         may_write, sealing = not self._options.read_only, self.sealing
         store = schema.prepared(
             raw,
@@ -245,7 +247,7 @@ class Pool:
             language=self._options.text_index or ENGLISH,
         )
         if sealing is not None:
-            sealing.accept(store.keys)
+            opened.keys = sealing.accept(store.keys)
         elif store.keys is not None:
             raise KeyUnavailableError(
                 self.path,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jarvis.model.rewriting import Rewording, RewriteProgress, Rewritten
 
 _MANY_TRIES = 20
+PLAIN = ""
+"""Stands for the keys of a plain store."""
 
 
 class KeyPlace(Protocol):
@@ -81,11 +83,11 @@ class Sealing(Protocol):
     def new_keys(self) -> bytes | None:
         """Return the keys of a store that is being created, None for a plain store."""
 
-    def accept(self, keys: bytes | None) -> None:
-        """Raise if a store that was opened again has other keys than before; None for a plain store.
+    def accept(self, keys: bytes | None) -> str:
+        """Return what tells the data key of a store that is opened from others; `keys` is None for a plain store.
 
         Raises:
-            WrongKeyError: what would be written could not be read with the keys of this store.
+            WrongKeyError: it has other keys than when it was opened before.
         """
 
     def histories(self, namespace: str, usual: Histories) -> Histories:
@@ -129,10 +131,16 @@ class Keys:
             envelope = self.envelope(place)
             if envelope is None:
                 self._accept_plain()
-                self._opened = None, ""
+                self._opened = None, PLAIN
             else:
                 self._opened = Seal(self.opener.open(envelope, envelope.newest)), _identity(envelope)
         return self._opened[0]
+
+    def identity(self, place: KeyPlace) -> str:
+        """Return what tells the data key of the store from others; raise as `opened` does."""
+        self.opened(place)
+        assert self._opened is not None  # noqa: S101 - it was just opened
+        return self._opened[1]
 
     def envelope(self, place: KeyPlace) -> Envelope | None:
         """Return the keys of the store as they are now, None if it is plain; create the store if it is absent."""
@@ -183,15 +191,20 @@ class Keys:
         suggest_recovery(self.path, envelope)
         return content_of(envelope, self.path)
 
-    def accept(self, keys: bytes | None) -> None:
-        """Raise `WrongKeyError` if a store that was opened again has other keys than before; None for a plain one."""
-        present = "" if keys is None else _identity(envelope_in(keys, self.path))
+    def accept(self, keys: bytes | None) -> str:
+        """Return what tells the data key of a store that is opened from others; `keys` is None for a plain store.
+
+        Raises:
+            WrongKeyError: it has other keys than when it was opened before.
+        """
+        present = PLAIN if keys is None else _identity(envelope_in(keys, self.path))
         if self._opened is not None and self._opened[1] != present:
             raise WrongKeyError(
                 self.path,
                 "has other keys than when it was opened: it was rewritten, or another store put in its place; call "
                 "shutdown() to open it as it is now. Nothing was written",
             )
+        return present
 
     def histories(self, namespace: str, usual: Histories) -> Histories:
         """Return how much of the past is kept in a sealed namespace."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from jarvis.capabilities import Namespaced
@@ -21,8 +20,8 @@ class OpenStore:
     """A store as all its handles in this process have it open.
 
     Attributes:
-        opening: the backend, and the keys that open it. Both are replaced at once by new ones: who has the former ones
-            is refused when the store has other keys.
+        opening: the backend, and the keys that open it, which are replaced when the store is opened again. A handle of
+            the backend is bound to the keys: it is refused when the store has others.
     """
 
     def __init__(self, opening: tuple[StorageBackend, Keys]) -> None:
@@ -38,6 +37,8 @@ class OpenStore:
         if seal is not None and base.has_capability(Namespaced):
             name = sealed_namespace(seal, namespace)
         bound = base.bind(namespace=name, clock=clock)
+        if hasattr(bound, "expecting"):
+            bound = bound.expecting(keys.identity(place_of_keys(base)))
         if seal is None:
             return None, bound
         return Sealer(seal, namespace, keys.path), getattr(bound, "unindexed", lambda: bound)()
@@ -45,7 +46,8 @@ class OpenStore:
     def open_again(self, *sources: KeySource) -> None:
         """Have the next call open the store as it is then, also with these sources."""
         base, keys = self.opening
-        self.opening = copy.copy(base) if hasattr(place_of_keys(base), "rewrite") else base, keys.again(*sources)
+        if hasattr(base, "expecting"):
+            self.opening = base, keys.again(*sources)
 
 
 def place_of_keys(base: StorageBackend) -> KeyPlace:
