@@ -146,7 +146,7 @@ PASSED_ON = {
     *("iterate", "explain", "as_of", "revisions", "changes", "changes_since", "first_position", "last_position"),
     *("size_of", "beyond", "slide", "whole_memories", "known_since", "all_namespaces"),
     *("findings", "salvage", "empty_at"),
-    *("candidates", "vocabulary", "text_language", "rebuild_index", "index_findings"),
+    *("candidates", "text_language", "rebuild_index", "index_findings"),
     *("own_position", "newest_cursor", "pulse", "list_namespaces", "last_moment", "key_slots", "prepare", "moment"),
     *("sign", "announce", "complete", "bootstrap", "prune", "purge_expired", "back_up", "recompress", "version"),
     *("erase", "finish_erasing", "add_key_slot", "remove_key_slot", "encrypt", "decrypt", "rotate"),

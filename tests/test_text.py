@@ -11,7 +11,7 @@ import pytest
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 from jarvis.text.analysis import analyser
-from jarvis.text.document import document_of, words_of
+from jarvis.text.document import document_of, times_of, words_of
 from jarvis.text.question import question_of
 
 from .postgresql import a_database
@@ -65,8 +65,8 @@ def test_a_memory_is_indexed_by_all_words_of_its_document() -> None:
     assert {"flat", "7", "home", "blue", "2", "north", "a1"} <= set(document.names)
     assert set(document.about) == {"person", "ana"}
     assert {"room", "colour", "door", "tag", "see", "raw"} <= set(document.fields)
-    assert document.times == ("_march", "_monday", "_2026")
-    assert words_of(entry, ENGLISH) == document.vocabulary.union(document.times)
+    assert times_of(entry) == ("_march", "_monday", "_2026")
+    assert words_of(entry, ENGLISH) == document.vocabulary.union(times_of(entry))
     titled = document_of(entry, ENGLISH, ("rooms",))
     assert titled.words == ("blue", "2", "north")
 

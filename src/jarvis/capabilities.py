@@ -682,17 +682,13 @@ class SearchesText(Protocol):
             InvalidSettingError: this handle was opened with another language than the store has.
         """
 
-    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int) -> Candidates:
+    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int, *, respell: bool = False) -> Candidates:
         """Return the entries that share the rarest words with a question, the best first, at most `most`.
+
+        With `respell`, words that are alike stand in for those that no memory has.
 
         Raises:
             UnsupportedError: the store has no index.
-        """
-
-    def vocabulary(self, beginning: str) -> list[str]:
-        """Return the words of the memories of the namespace that begin so, sorted.
-
-        Words of memories that were changed or removed, but not erased, may be among them for a while.
         """
 
     def rebuild_index(self, language: TextIndex | None, progress: Progress | None) -> None:

@@ -370,15 +370,10 @@ class JSONBackend(SelectingBackend):
     def text_language(self) -> TextIndex:
         return self._options.text_index or ENGLISH
 
-    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int) -> Candidates:
+    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int, *, respell: bool = False) -> Candidates:
         room = self._store.seen().room(self.namespace)
         with self._answers.decoding(), self._words.of(self.namespace, room) as words:
-            return words.candidates(terms, query, most, self._now())
-
-    def vocabulary(self, beginning: str) -> list[str]:
-        room = self._store.seen().room(self.namespace)
-        with self._answers.decoding(), self._words.of(self.namespace, room) as words:
-            return words.vocabulary(beginning)
+            return words.candidates(terms, query, most, self._now(), respell=respell)
 
     def rebuild_index(self, language: TextIndex | None, progress: Progress | None) -> None:
         self._committed()

@@ -444,7 +444,6 @@ class BackendWrapper(StorageBackend):
     empty_at = _forwarded(protocols.Salvages.empty_at)
     text_language = _forwarded(protocols.SearchesText.text_language)
     candidates = _forwarded(protocols.SearchesText.candidates)
-    vocabulary = _forwarded(protocols.SearchesText.vocabulary)
     rebuild_index = _forwarded(protocols.SearchesText.rebuild_index)
     index_findings = _forwarded(protocols.SearchesText.index_findings)
     list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)

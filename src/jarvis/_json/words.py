@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import threading
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from jarvis._json.record import by_order
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from jarvis._json.record import Record
     from jarvis._json.room import Room
     from jarvis.model.words import Term
+
+_LAST_SIGN = "\U0010ffff"
+"""No word has it."""
 
 
 class Words:
@@ -68,6 +71,7 @@ class _Index:
         self._records: dict[str, Record] = {}
         self._words: dict[str, set[str]] = {}
         self._having: dict[str, set[str]] = {}
+        self._alphabet: list[str] = []  # its words, sorted, up to the last time that they were needed
 
     def keep_up(self, room: Room) -> None:
         """Index the records of a room, and nothing else; those that are indexed already stay so."""
@@ -92,65 +96,44 @@ class _Index:
             for word in words:
                 self._having.setdefault(word, set()).add(entry_id)
 
-    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int, now: int) -> Candidates:
+    def candidates(
+        self, terms: Sequence[Term], query: MemoryQuery, most: int, now: int, *, respell: bool
+    ) -> Candidates:
         """Return what `jarvis.text.candidates.choose` does with the records that have not expired by `now`."""
-        from jarvis.text.candidates import rarity
+        from jarvis.text.candidates import masks_of, ranked, rarity
+        from jarvis.text.spelling import respelt
 
-        records = self._records
         expired = {record.id for record in self._room.expired(now)} if self._room else set()
-        masks: dict[str, int] = {}  # by id: a bit for each term
-        counts = [0] * len(terms)
-        for place, term in enumerate(terms):
-            having = self._all_having(term)
-            having = having - expired if expired else having
-            counts[place], bit = len(having), 1 << place
-            fresh = dict.fromkeys(having, bit)
-            for entry_id in masks.keys() & having:
-                fresh[entry_id] = masks.pop(entry_id) | bit
-            fresh.update(masks)
-            masks = fresh
-        total = len(records) - len(expired)
+
+        def having(term: Term) -> set[str]:
+            return self._all_having(term) - expired if expired else self._all_having(term)
+
+        def counted(terms: Sequence[Term]) -> list[int]:
+            return [len(having(term)) for term in terms]
+
+        terms, counts, total = tuple(terms), counted(terms), len(self._records) - len(expired)
+        if respell and 0 in counts:
+            terms, counts = respelt(terms, counts, total, self._vocabulary, counted)
         weights = [rarity(count, total) for count in counts]
+        is_open, matches = query == MemoryQuery(), query.predicate()
+        masks = masks_of(counts, weights, lambda place, _: having(terms[place]), most if is_open else None)
         best: list[Record] = []
-        if query == MemoryQuery():
-            for equal in self._ranked(masks, weights, most):
-                best += equal
-        else:
-            matches: Any = query.predicate()
-            for equal in self._ranked(masks, weights, None):
-                best += filter(matches, equal)
-                if len(best) >= most:
-                    break
-        return Candidates([record.entry() for record in best[:most]], counts, total)
-
-    def _ranked(self, masks: dict[str, int], weights: list[float], most: int | None) -> Iterator[list[Record]]:
-        """Yield the records of equal scores, the newest first, those with the greatest score first.
-
-        With `most`, no more scores than have as many records.
-        """
-        numbers: Counter[float] = Counter()
-        score_of: dict[int, float] = {}
-        for mask, number in Counter(masks.values()).items():
-            score_of[mask] = score = sum(weight for place, weight in enumerate(weights) if mask >> place & 1)
-            numbers[score] += number
-        scores = sorted(numbers, reverse=True)
-        if most is not None:
-            reached = itertools.accumulate(numbers[score] for score in scores)
-            scores = scores[: 1 + next((place for place, count in enumerate(reached) if count >= most), len(scores))]
-        ranked: dict[float, list[Record]] = {score: [] for score in scores}
-        lists = {mask: ranked[score] for mask, score in score_of.items() if score in ranked}
-        for entry_id, mask in masks.items():
-            if mask in lists:
-                lists[mask].append(self._records[entry_id])
-        for equal in ranked.values():
-            equal.sort(key=by_order, reverse=True)
-            yield equal
+        for ids in ranked(masks, weights, most if is_open else None):
+            equal: Any = sorted(map(self._records.__getitem__, ids), key=by_order, reverse=True)
+            best += equal if is_open else filter(matches, equal)
+            if len(best) >= most:
+                break
+        return Candidates([record.entry() for record in best[:most]], terms, counts, total)
 
     def _all_having(self, term: Term) -> set[str]:
         if not term.is_prefix:
             return self._having.get(term.text, set())
-        return set[str]().union(*(having for word, having in self._having.items() if word.startswith(term.text)))
+        return set[str]().union(*(self._having[word] for word in self._vocabulary(term.text)))
 
-    def vocabulary(self, beginning: str) -> list[str]:
-        """Return the words that begin so, sorted."""
-        return sorted(word for word, having in self._having.items() if having and word.startswith(beginning))
+    def _vocabulary(self, beginning: str) -> list[str]:
+        """Return the words that begin so; some may only be of records that are gone."""
+        words = self._alphabet
+        if len(words) != len(self._having):
+            words += itertools.islice(self._having, len(words), None)  # a dict keeps the order in which they came
+            words.sort()
+        return words[bisect.bisect_left(words, beginning) : bisect.bisect_left(words, beginning + _LAST_SIGN)]

@@ -86,13 +86,19 @@ _LOSE = (
     f"DELETE FROM text_index WHERE {_AMONG_ROWS}",
 )
 _CLEAR = ("DELETE FROM text_index WHERE namespace = :here_", "DELETE FROM text_vocabulary WHERE namespace = :here_")
-_HAVE = "namespace = :here_ AND words @@ CAST(CAST(:match AS text) AS tsquery)"
+_MATCH = "words @@ CAST(CAST(:match AS text) AS tsquery)"
+_HAVE = f"namespace + 0 = :here_ AND {_MATCH}"
+"""The sum keeps a planner without figures from reading the primary key, too: 3 ms a word of 100,000 entries."""
+
 _ROWS = f"""
 SELECT CAST(coalesce(json_agg(row), '[]') AS text)
 FROM (SELECT {{}} FROM text_index WHERE {_HAVE}{{}}) AS found
 """
 _NEWEST = " ORDER BY row DESC LIMIT :most"
-_AMONG = f"SELECT DISTINCT row FROM text_index WHERE {_AMONG_ROWS} AND {_HAVE}"
+_AMONG = f"""
+SELECT DISTINCT row FROM text_index
+WHERE namespace = :here_ AND row = ANY (ARRAY(SELECT value FROM numbers_in(:rows))) AND ({_MATCH}) IS TRUE
+"""  # IS TRUE keeps the planner from reading all rows with the word
 _COUNTS = """
 SELECT word, entries FROM text_vocabulary WHERE namespace = :here_ AND word IN (SELECT value FROM texts_in(:words))
 """

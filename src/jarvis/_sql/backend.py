@@ -362,12 +362,9 @@ class SQLBackend(SelectingBackend):
     def text_language(self) -> TextIndex:
         return searching.language(self._reader, self._text_index)
 
-    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int) -> Candidates:
+    def candidates(self, terms: Sequence[Term], query: MemoryQuery, most: int, *, respell: bool = False) -> Candidates:
         may_index = self._text_index != NO_INDEX
-        return searching.candidates(self._reader, terms, query, most, may_index=may_index)
-
-    def vocabulary(self, beginning: str) -> list[str]:
-        return self._reader.reading(searching.vocabulary, self._reader, beginning)
+        return searching.candidates(self._reader, terms, query, most, respell=respell, may_index=may_index)
 
     def rebuild_index(self, language: TextIndex | None, progress: Progress | None) -> None:
         searching.rebuild(self._reader, language, progress)

@@ -1,16 +1,13 @@
 """Finds the entries that share words with a question: those of the index of words, and those of its tail.
 
-Its answers are those of `jarvis.text.candidates.choose`. The rarest words are looked up first; when enough entries are
-better than all that have only the others can be, these only tell the entries apart.
+Its answers are those of `jarvis.text.candidates.choose`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import re
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -29,7 +26,7 @@ from jarvis.errors import (
 from jarvis.model.options import NO_INDEX
 from jarvis.model.query import MemoryQuery
 from jarvis.model.rules import PRUNED_EVERY
-from jarvis.model.words import Candidates
+from jarvis.model.words import Candidates, Term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
     from jarvis.model.options import TextIndex
     from jarvis.model.recompression import Progress
-    from jarvis.model.words import Term
 
 Result = TypeVar("Result")
 MOST_ROWS = 20_000
@@ -50,7 +46,6 @@ _MOST_BEHIND = 2 * PRUNED_EVERY
 """A search that finds more to do indexes it first."""
 
 _AT_ONCE, _SCANNED_FOR_ONE, _SEEKING = 1_000, 8, 3
-_EPSILON = 1e-9  # sums of floats depend on their order
 _BEGINNING = re.compile("_?[0-9A-Za-z\x80-\U0010ffff]*")  # no word has other signs of ASCII, which may be operators
 _BEHIND = """
 SELECT (SELECT count(*) FROM (SELECT 1 FROM entries WHERE {here} AND row > ?1 LIMIT ?2) AS tail)
@@ -77,12 +72,13 @@ class _BehindError(Exception):
     """The tail is long: index it first, in steps."""
 
 
-class _Word(NamedTuple):
-    """A word of a question, and how many rows of the index have it, those that are left out included."""
+class _Asked(NamedTuple):
+    """What `jarvis.capabilities.SearchesText.candidates` is asked."""
 
-    place: int
-    term: Term
-    number: int
+    terms: tuple[Term, ...]
+    query: MemoryQuery
+    most: int
+    respell: bool
 
 
 def language(reader: Reader, setting: TextIndex | None) -> TextIndex:
@@ -98,33 +94,18 @@ def language(reader: Reader, setting: TextIndex | None) -> TextIndex:
     return stored
 
 
-def candidates(reader: Reader, terms: Sequence[Term], query: MemoryQuery, most: int, *, may_index: bool) -> Candidates:
+def candidates(
+    reader: Reader, terms: Sequence[Term], query: MemoryQuery, most: int, *, respell: bool, may_index: bool
+) -> Candidates:
     """Return what `jarvis.capabilities.SearchesText.candidates` does; with `may_index`, index a long tail before."""
+    asked = _Asked(tuple(terms), query, most, respell)
     lender = reader.lender
     if may_index and not lender.read_only and not lender.in_transaction():
         try:
-            return reader.reading(_candidates, reader, terms, query, most, True)
+            return reader.reading(_candidates, reader, asked, True)
         except _BehindError:
             try_to_catch_up(reader)
-    return reader.reading(_candidates, reader, terms, query, most, False)
-
-
-def vocabulary(session: Session, reader: Reader, beginning: str) -> list[str]:
-    """Return what `jarvis.capabilities.SearchesText.vocabulary` does."""
-    namespace = session.names.fresh_id_of(reader.namespace)
-    if namespace is None:
-        return []
-    with session.standing_still():
-        mark = session.driver.words.mark(session.driver)
-        return _told_of_damage(session, mark, lambda mark: _vocabulary(session, reader, namespace, mark, beginning))
-
-
-def _vocabulary(session: Session, reader: Reader, namespace: int, mark: Mark, beginning: str) -> list[str]:
-    tail = _words_of_tail(session, reader, namespace, mark)
-    words = {word for _, of_row in tail for word in of_row if word.startswith(beginning)}
-    if mark.fits and _BEGINNING.fullmatch(beginning):
-        words.update(session.driver.words.words(session.driver, namespace, beginning))
-    return sorted(words)
+    return reader.reading(_candidates, reader, asked, False)
 
 
 def _told_of_damage(session: Session, mark: Mark, answer: Callable[[Mark], Result]) -> Result:
@@ -184,13 +165,11 @@ def _empty(session: Session, language: TextIndex | None) -> None:
         session.driver.words.set_language(session.driver, language)
 
 
-def _candidates(
-    session: Session, reader: Reader, terms: Sequence[Term], query: MemoryQuery, most: int, is_patient: bool
-) -> Candidates:
+def _candidates(session: Session, reader: Reader, asked: _Asked, is_patient: bool) -> Candidates:
     with session.standing_still():
         namespace = session.names.fresh_id_of(reader.namespace)
         if namespace is None:
-            return Candidates([], [0] * len(terms), 0)
+            return Candidates([], asked.terms, [0] * len(asked.terms), 0)
         mark = session.driver.words.mark(session.driver)
         if mark.language == NO_INDEX:
             raise UnsupportedError(f"{session.path} has no index of words")
@@ -198,9 +177,7 @@ def _candidates(
             behind = session.rows(session.say(_BEHIND), (mark.upto if mark.fits else 0, _MOST_BEHIND + 1))
             if behind[0][0] > _MOST_BEHIND:
                 raise _BehindError
-        return _told_of_damage(
-            session, mark, lambda mark: _Search(session, reader, namespace, mark, terms).answer(query, most)
-        )
+        return _told_of_damage(session, mark, lambda mark: _Search(session, reader, namespace, mark).answer(asked))
 
 
 def findings(reader: Reader, looked_at: Callable[[], object]) -> Iterator[str]:
@@ -210,120 +187,114 @@ def findings(reader: Reader, looked_at: Callable[[], object]) -> Iterator[str]:
     return reader.lender.iterate(partial(word_check.words_of_namespace, reader=reader, looked_at=looked_at))
 
 
-def _words_of_tail(session: Session, reader: Reader, namespace: int, mark: Mark) -> Iterator[tuple[int, set[str]]]:
-    """Yield the entries that the index lacks: row and words of each."""
-    asked = namespace, mark.upto if mark.fits else 0, reader.now()
-    some = session.rows(f"{session.say(_TAIL)} LIMIT {_MOST_BEHIND + 1}", asked)  # mostly all; a cursor takes longer
-    for row in some if len(some) <= _MOST_BEHIND else session.each(session.say(_TAIL), asked):
-        yield row[0], indexing.words_in(session, reader, (row,), mark.analyser)[0]
-
-
 class _Search:
     """One search, in one namespace at one moment."""
 
-    def __init__(self, session: Session, reader: Reader, namespace: int, mark: Mark, terms: Sequence[Term]) -> None:
+    def __init__(self, session: Session, reader: Reader, namespace: int, mark: Mark) -> None:
         self._session, self._reader, self._namespace, self._mark = session, reader, namespace, mark
-        self._terms, self._index = terms, session.driver.words
+        self._driver, self._index = session.driver, session.driver.words
         self._now = reader.now()
         self._wanted: set[int] | None = None  # the rows that match the query, if they were looked up
-        self._total = 0
+        self._gone = self._rows_gone() if mark.fits else set()
+        self._short_tail: list[tuple[int, set[str]]] | None = None
+        self._total = sum(1 for _ in self._tail())
+        if mark.fits:
+            self._total += sum(number for (number,) in session.rows(_COUNTED, (namespace,))) - len(self._gone)
 
-    def answer(self, query: MemoryQuery, most: int) -> Candidates:
+    def answer(self, asked: _Asked) -> Candidates:
         """Return the candidates."""
-        from jarvis.text.candidates import rarity
+        from jarvis.text.candidates import masks_of, rarity
+        from jarvis.text.spelling import respelt
 
-        tail: dict[int, int] = {}  # by row: a bit for each term
-        counts = [0] * len(self._terms)
-        gone = self._gone() if self._mark.fits else set()
-        if self._mark.fits:
-            self._total = sum(number for (number,) in self._session.rows(_COUNTED, (self._namespace,))) - len(gone)
-        for row, words in _words_of_tail(self._session, self._reader, self._namespace, self._mark):
-            self._total += 1
-            for number, term in enumerate(self._terms):
-                if term.is_in(words):
-                    counts[number] += 1
-                    tail[row] = tail.get(row, 0) | 1 << number
-        asked = self._words() if self._mark.fits else []
-        for word in asked:
-            counts[word.place] += self._count(word, gone)
+        terms, counts = asked.terms, self._counts(asked.terms)
+        if asked.respell and 0 in counts:
+            terms, counts = respelt(terms, counts, self._total, self._vocabulary, self._counts)
         weights = [rarity(each, self._total) for each in counts]
-        is_open = query == MemoryQuery()
-        asked.sort(key=lambda word: -weights[word.place])
-        masks = self._masks(asked, weights, gone, most if is_open else None)
-        masks.update(tail)
-        scores = {mask: _score(mask, weights) for mask in set(masks.values())}
-        return Candidates(self._best(masks, scores, query, most, is_open=is_open), counts, self._total)
+        is_open = asked.query == MemoryQuery()
+        enough = asked.most + len(self._gone) if is_open else None
+        numbers = [count if self._is_indexed(term) else 0 for term, count in zip(terms, counts, strict=True)]
+        limit = MOST_ROWS if is_open and asked.most <= MOST_ROWS else None
+        masks = masks_of(numbers, weights, partial(self._rows_of, terms, numbers, limit), enough)
+        for row in self._gone:
+            masks.pop(row, None)
+        for row, words in self._tail():
+            mask = sum(1 << place for place, term in enumerate(terms) if term.is_in(words))
+            if mask:
+                masks[row] = mask
+        return Candidates(self._best(masks, weights, asked, is_open=is_open), terms, counts, self._total)
 
-    def _gone(self) -> set[int]:
+    def _rows_gone(self) -> set[int]:
         """Return the rows of the index that are stale or have expired."""
         rows = self._session.rows(self._session.say(_GONE), (self._namespace, self._now))
         return {row for (row,) in rows if row <= self._mark.upto}
 
-    def _words(self) -> list[_Word]:
-        places = [place for place, term in enumerate(self._terms) if term.text and _BEGINNING.fullmatch(term.text)]
-        terms = [self._terms[place] for place in places]
-        return list(map(_Word, places, terms, self._index.counts(self._session.driver, self._namespace, terms)))
+    def _tail(self) -> Iterable[tuple[int, set[str]]]:
+        """Return the entries that the index lacks: row and words of each."""
+        if self._short_tail is not None:
+            return self._short_tail
+        asked = self._namespace, self._mark.upto if self._mark.fits else 0, self._now
+        some = self._session.rows(f"{self._session.say(_TAIL)} LIMIT {_MOST_BEHIND + 1}", asked)
+        if len(some) > _MOST_BEHIND:  # and more than is kept in memory
+            return self._with_words(self._session.each(self._session.say(_TAIL), asked))
+        self._short_tail = list(self._with_words(some))
+        return self._short_tail
 
-    def _count(self, word: _Word, gone: set[int]) -> int:
-        """Return how many rows have a word that are not gone."""
-        if not gone or not word.number:
-            return word.number
-        return word.number - len(self._among(word, gone))
+    def _with_words(self, rows: Iterable[Any]) -> Iterator[tuple[int, set[str]]]:
+        for row in rows:
+            yield row[0], indexing.words_in(self._session, self._reader, (row,), self._mark.analyser)[0]
 
-    def _among(self, word: _Word, rows: Collection[int]) -> list[int]:
-        return self._index.among(self._session.driver, self._namespace, word.term, list(rows))
+    def _is_indexed(self, term: Term) -> bool:
+        return self._mark.fits and bool(term.text) and _BEGINNING.fullmatch(term.text) is not None
 
-    def _masks(
+    def _counts(self, terms: Sequence[Term]) -> list[int]:
+        """Return how many entries have each of some words."""
+        indexed = [term for term in terms if self._is_indexed(term)]
+        numbers = dict(zip(indexed, self._index.counts(self._driver, self._namespace, indexed), strict=True))
+        counts = [numbers.get(term, 0) for term in terms]
+        if self._gone:
+            counts = [
+                count and count - len(self._among(term, self._gone)) for term, count in zip(terms, counts, strict=True)
+            ]
+        for _, words in self._tail():
+            for place, term in enumerate(terms):
+                counts[place] += term.is_in(words)
+        return counts
+
+    def _vocabulary(self, beginning: str) -> set[str]:
+        """Return the words that begin so; some may only be of rows that are gone."""
+        words = {word for _, some in self._tail() for word in some if word.startswith(beginning)}
+        if self._is_indexed(Term(beginning)):
+            words.update(self._index.words(self._driver, self._namespace, beginning))
+        return words
+
+    def _among(self, term: Term, rows: Collection[int]) -> list[int]:
+        return self._index.among(self._driver, self._namespace, term, list(rows))
+
+    def _rows_of(
         self,
-        words: Sequence[_Word],
-        weights: Sequence[float],
-        gone: set[int],
-        most: int | None,
-    ) -> dict[int, int]:
-        """Return the rows that may be candidates: by row, a bit for each word. The rarest words come first.
-
-        With `most`, only rows that can be among the best `most`.
-        """
-        masks: dict[int, int] = {}
-        is_enough = False
-        for place, word in enumerate(words):
-            if not word.number:
-                continue
-            rest = sum(weights[each.place] for each in words[place:]) * (1 + _EPSILON)  # what no row can get more of
-            if most is not None and len(masks) > most + len(gone):
-                least = _least(masks, weights, most + len(gone))
-                is_enough = is_enough or least > rest
-                if is_enough:  # others would have to become better than those that are
-                    kinds = {mask for mask in set(masks.values()) if _score(mask, weights) + rest >= least}
-                    masks = {row: mask for row, mask in masks.items() if mask in kinds}
-            bit = 1 << word.place
-            if is_enough and self._index.seeks and _SEEKING * len(masks) < word.number:
-                rows = self._among(word, masks)
-            else:
-                limit = MOST_ROWS if most is not None and most <= MOST_ROWS < word.number else None
-                rows = self._index.rows(self._session.driver, self._namespace, word.term, limit)
-            both = masks.keys() & rows
-            if is_enough:
-                for row in both:
-                    masks[row] |= bit
-                continue
-            fresh = dict.fromkeys(rows, bit)
-            for row in both:
-                fresh[row] = masks.pop(row) | bit
-            fresh.update(masks)
-            masks = fresh
-        for row in gone:
-            masks.pop(row, None)
-        return masks
+        terms: Sequence[Term],
+        numbers: Sequence[int],
+        limit: int | None,
+        place: int,
+        rows: Collection[int] | None,
+    ) -> Collection[int]:
+        """Return the rows that have the word at a place, or those of some rows, whatever is faster."""
+        if rows is not None and self._index.seeks and _SEEKING * len(rows) < numbers[place]:
+            return self._among(terms[place], rows)
+        most = limit if limit is not None and numbers[place] > limit else None
+        return self._index.rows(self._driver, self._namespace, terms[place], most)
 
     def _best(
-        self, masks: dict[int, int], scores: dict[int, float], query: MemoryQuery, most: int, *, is_open: bool
+        self, masks: dict[int, int], weights: Sequence[float], asked: _Asked, *, is_open: bool
     ) -> list[MemoryEntry]:
         """Return the entries with the greatest scores that match, the newest first of those that are equal."""
+        from jarvis.text.candidates import ranked, scores_of
+
         best: list[MemoryEntry] = []
-        matches, looked_at = query.predicate(), 0
-        ranked = self._ranked(masks, scores, most if is_open else None)
-        for rows in self._chunks(ranked, most if is_open else max(most, _AT_ONCE)):
+        most, matches, looked_at = asked.most, asked.query.predicate(), 0
+        scores = scores_of(masks.values(), weights)
+        equals = ranked(masks, weights, most if is_open else None)
+        for rows in self._chunks(equals, most if is_open else max(most, _AT_ONCE)):
             found: list[Any] = self._session.rows(self._session.say(_READ), (self._namespace, as_json(rows)))
             entries = self._reader.entries(self._session, found)
             score_of = {row[1]: scores[masks[row[0]]] for row in found}
@@ -333,14 +304,14 @@ class _Search:
             if len(best) >= most:
                 break
             if looked_at > 2 * most and self._wanted is None:
-                matching = self._reader.matching(self._session, query.whole(), self._now)
+                matching = self._reader.matching(self._session, asked.query.whole(), self._now)
                 self._wanted = {row[0] for row in matching}
         return best[:most]
 
-    def _chunks(self, ranked: Iterable[list[int]], size: int) -> Iterator[list[int]]:
+    def _chunks(self, equals: Iterable[list[int]], size: int) -> Iterator[list[int]]:
         """Yield the rows in their order, in lists of this size, but the last one."""
         chunk: list[int] = []
-        for rows in ranked:
+        for rows in equals:
             left = rows
             while left:
                 if self._wanted is not None:
@@ -353,22 +324,6 @@ class _Search:
                     chunk = []
         if chunk:
             yield chunk
-
-    def _ranked(self, masks: dict[int, int], scores: dict[int, float], most: int | None) -> list[list[int]]:
-        """Return the rows, those with the greatest score first; with `most`, no more scores than have as many rows."""
-        numbers = Counter(masks.values())
-        kinds = sorted(numbers, key=scores.__getitem__, reverse=True)
-        if most is not None:
-            reached = list(itertools.accumulate(numbers[mask] for mask in kinds))
-            needed = next((place for place, count in enumerate(reached) if count >= most), len(kinds))
-            last = scores[kinds[needed]] if needed < len(kinds) else 0.0
-            kinds = [mask for mask in kinds if scores[mask] >= last]
-        ranked: dict[float, list[int]] = {scores[mask]: [] for mask in kinds}
-        lists = {mask: ranked[scores[mask]] for mask in kinds}
-        for row, mask in masks.items():
-            if mask in lists:
-                lists[mask].append(row)
-        return list(ranked.values())
 
     def _newest(self, rows: list[int], most: int) -> list[int]:
         """Return the newest of some rows of entries, at most `most`."""
@@ -388,29 +343,3 @@ class _Search:
             rows = list(asked.difference(newest))
         older = self._session.rows(self._session.say(_NEWEST_OF), (self._namespace, as_json(rows), most - len(newest)))
         return newest + [row for (row,) in older]
-
-
-def _score(mask: int, weights: Sequence[float]) -> float:
-    """Return the sum of the weights of a mask, added up in the order of the terms."""
-    return sum(weights[number] for number in _bits(mask))
-
-
-def _least(masks: dict[int, int], weights: Sequence[float], most: int) -> float:
-    """Return the score that `most` of the rows have at least."""
-    reached = 0
-    numbers = Counter(masks.values())
-    for score, number in sorted(((_score(mask, weights), number) for mask, number in numbers.items()), reverse=True):
-        reached += number
-        if reached >= most:
-            return score
-    return 0.0
-
-
-def _bits(mask: int) -> Iterator[int]:
-    """Yield the numbers of the bits of a mask, ascending."""
-    number = 0
-    while mask:
-        if mask & 1:
-            yield number
-        mask >>= 1
-        number += 1

@@ -30,10 +30,12 @@ class Candidates(NamedTuple):
 
     Attributes:
         entries: those that share the rarest words with the question, the best first.
+        terms: what was looked up: the terms of the question, or what stands in for misspelt ones.
         counts: in how many memories of the namespace each term is.
         total: how many memories the namespace has.
     """
 
     entries: list[MemoryEntry]
+    terms: tuple[Term, ...]
     counts: list[int]
     total: int

@@ -12,7 +12,7 @@ from jarvis.model.entry import MemoryEntry
 from jarvis.model.turn import place_of_turn
 from jarvis.text.analysis import Analyser, folded
 from jarvis.text.candidates import Candidates, rarity
-from jarvis.text.document import TIME_MARK, Document, document_of
+from jarvis.text.document import TIME_MARK, Document, document_of, times_of
 from jarvis.text.question import Question, Term
 
 _SATURATION, _LENGTH_SHARE = 1.2, 0.75
@@ -72,30 +72,30 @@ def parts_of(
     """Return the parts of the score of each candidate, in the order of the candidates."""
     entries = candidates.entries
     documents = [document_of(entry, analyser, text_fields(entry.category)) for entry in entries]
-    weighed = [
-        (term, rarity(count, candidates.total)) for term, count in zip(question.terms, candidates.counts, strict=True)
-    ]
-    words = [each for each in weighed if not each[0].text.startswith(TIME_MARK)]
-    weights = [weight for _, weight in words]
-    shared = [
-        [index for index, (term, _) in enumerate(words) if term.is_in(document.vocabulary)] for document in documents
-    ]
+    words: list[Term] = []
+    weights: list[float] = []
+    asked_times: dict[str, float] = {}
+    known = 0.0
+    for term, count in zip(question.terms, candidates.counts, strict=True):
+        weight = rarity(count, candidates.total)
+        if term.text.startswith(TIME_MARK):
+            asked_times[term.text] = weight
+        else:
+            words.append(term)
+            weights.append(weight)
+            known += weight if count else 0.0
+    shared = _shared(words, documents)
     counts = [_counts(words, some, document) for some, document in zip(shared, documents, strict=True)]
-    matches = [_match(count, weights, document) for count, document in zip(counts, documents, strict=True)]
     abouts = [
-        [index for index in some if words[index][0].is_in(document.about)]
+        [index for index in some if words[index].is_in(document.about)]
         for some, document in zip(shared, documents, strict=True)
     ]
-    times = _shares([each for each in weighed if each[0].text.startswith(TIME_MARK)], documents)
-    known = {term for term, count in zip(question.terms, candidates.counts, strict=True) if count}
+    times = [[name for name in times_of(entry) if name in asked_times] if asked_times else [] for entry in entries]
     places = [place_of_turn(entry) for entry in entries]
-    own = _scaled(matches)
+    own = _scaled([_match(count, weights, document) for count, document in zip(counts, documents, strict=True)])
     columns = {
         "words": own,
-        "coverage": _divided(
-            [sum([weights[index] for index in count]) for count in counts],
-            sum(weight for term, weight in words if term in known),
-        ),
+        "coverage": _divided([sum([weights[index] for index in count]) for count in counts], known),
         "session": _sessions(entries, places, counts, documents, len(words)),
         "about": _divided(
             [sum([weights[index] for index in about]) for about in abouts],
@@ -103,21 +103,34 @@ def parts_of(
         ),
         "length": [min(1.0, math.log1p(len(document.words)) / 4) for document in documents],
         "is_question": [float(_asks(document)) for document in documents],
-        "time": _divided(times, sum(weight for term, weight in weighed if term.text.startswith(TIME_MARK))),
+        "time": _divided([sum([asked_times[name] for name in some]) for some in times], sum(asked_times.values())),
         **_forms(folded(question.text), documents),
         **_around(places, own, documents),
     }
-    dated = [sum(1 for term in question.terms if term.text in document.times) for document in documents]
     asked = len(question.terms) or 1
-    shares = _nearby(places, [(len(some) + more) / asked for some, more in zip(shared, dated, strict=True)])
+    shares = _nearby(places, [(len(some) + len(more)) / asked for some, more in zip(shared, times, strict=True)])
     return Parts(entries, [place is not None for place in places], columns, shares)
 
 
-def _counts(words: Sequence[tuple[Term, float]], shared: Sequence[int], document: Document) -> Counts:
+def _shared(words: Sequence[Term], documents: Sequence[Document]) -> list[list[int]]:
+    """Return the places of the words that each document has."""
+    place_of = {term.text: place for place, term in enumerate(words) if not term.is_prefix}
+    whole = frozenset(place_of)
+    beginnings = [place for place, term in enumerate(words) if term.is_prefix]
+    return [
+        sorted(
+            [place_of[word] for word in whole & document.vocabulary]
+            + [place for place in beginnings if words[place].is_in(document.vocabulary)]
+        )
+        for document in documents
+    ]
+
+
+def _counts(words: Sequence[Term], shared: Sequence[int], document: Document) -> Counts:
     """Return how often a document has each word of the question; names and fields count less."""
     counts = {}
     for index in shared:
-        term = words[index][0]
+        term = words[index]
         count = _often(term, document.words) + _NAME_WEIGHT * _often(term, document.names)
         count += _FIELD_WEIGHT * _often(term, document.fields)
         if count:
@@ -141,13 +154,6 @@ def _match(counts: Counts, weights: Sequence[float], document: Document) -> floa
 def _bm25(counts: Counts, weights: Sequence[float], length: float, usual: int) -> float:
     norm = _SATURATION * (1 - _LENGTH_SHARE + _LENGTH_SHARE * length / usual)
     return sum(weights[index] * count * (_SATURATION + 1) / (count + norm) for index, count in counts.items())
-
-
-def _shares(times: Sequence[tuple[Term, float]], documents: Sequence[Document]) -> list[float]:
-    """Return how many of the months, days and years in the question the time of each document has, in rarity."""
-    if not times:
-        return [0.0] * len(documents)
-    return [sum(weight for term, weight in times if term.text in document.times) for document in documents]
 
 
 def _sessions(

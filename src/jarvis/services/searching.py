@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from jarvis.capabilities import SearchesText
@@ -28,14 +28,6 @@ _WITH_NEIGHBOURS = 100
 """Of how many candidates the neighbours in their conversation are ranked, too."""
 
 _NEIGHBOURS = (-1, 1, 2)
-_MOST_RESPELT, _LIKENESS = 3, 0.8
-"""How many words stand in for one that no memory has, and how like it they are, see `difflib.get_close_matches`."""
-
-_SHORTEST_RESPELT, _FAR = 4, 2
-"""How many letters such a word has at least, and by how many its length and its letters differ at most."""
-
-_FEW = 20_000
-"""In a namespace of so many memories, the second letter of a misspelt word may be wrong, too."""
 
 
 def search(
@@ -65,14 +57,10 @@ def gathered(
     words = analyser_of(backend)
     question = question_of(text, words)
     if not question.terms:
-        return question, Candidates([], [], 0), words
+        return question, Candidates([], (), [], 0), words
     ranked = max(MOST_CANDIDATES, limit)
-    candidates = candidates_of(backend, question.terms, query, ranked)
-    if 0 in candidates.counts:
-        respelt = _respelt(backend, question, candidates)
-        if respelt != question:
-            question = respelt
-            candidates = candidates_of(backend, question.terms, query, ranked)
+    candidates = candidates_of(backend, question.terms, query, ranked, respell=True)
+    question = question._replace(terms=candidates.terms)
     if question.phrases or question.excluded:
         return question, _narrowed(backend, question, query, candidates, ranked, words), words
     neighbours = _neighbours(backend, candidates.entries, query)
@@ -80,16 +68,21 @@ def gathered(
 
 
 def candidates_of(
-    backend: StorageBackend, terms: Iterable[Term], query: MemoryQuery, most: int = MOST_CANDIDATES
+    backend: StorageBackend,
+    terms: Sequence[Term],
+    query: MemoryQuery,
+    most: int = MOST_CANDIDATES,
+    *,
+    respell: bool = False,
 ) -> Candidates:
     """Return the candidates for some words, from the index, or from all memories where there is none."""
-    terms = tuple(terms)
     if _has_index(backend):
-        return backend.capability(SearchesText).candidates(terms, query, most)
+        return backend.capability(SearchesText).candidates(terms, query, most, respell=respell)
     words, matches = analyser_of(backend), query.matches
     entries = backend.select(MemoryQuery())
     wanted = [entry.id for entry in entries if matches(entry)]
-    return choose(((entry, words_of(entry, words)) for entry in entries), terms, wanted, most)
+    documents = [(entry, words_of(entry, words)) for entry in entries]
+    return choose(documents, terms, wanted, most, respell=respell)
 
 
 def checked_share(name: str, number: float) -> float:
@@ -166,39 +159,3 @@ def _has(passages: list[tuple[str, ...]], phrase: tuple[str, ...]) -> bool:
     return any(
         passage[start : start + size] == phrase for passage in passages for start in range(len(passage) - size + 1)
     )
-
-
-def _respelt(backend: StorageBackend, question: Question, candidates: Candidates) -> Question:
-    """Return a question with the words that are most like those which no memory has."""
-    terms: dict[Term, None] = {}
-    for term, count in zip(question.terms, candidates.counts, strict=True):
-        text = term.text
-        if count or term.is_prefix or len(text) < _SHORTEST_RESPELT or not text.isalpha():  # a number means itself
-            terms[term] = None
-            continue
-        alike = _alike(text, _vocabulary(backend, text[:2]))
-        if not alike and candidates.total <= _FEW:
-            alike = _alike(text, _vocabulary(backend, text[0]))
-        terms.update((Term(word), None) for word in alike or [text])
-    return question._replace(terms=tuple(terms))
-
-
-def _alike(text: str, words: list[str]) -> list[str]:
-    """Return the words that are most like a text."""
-    import difflib  # for few questions
-
-    letters = set(text)
-    near = [
-        word
-        for word in words
-        if -_FAR <= len(word) - len(text) <= _FAR and len(letters.difference(word)) <= _FAR and word.isalpha()
-    ]
-    return difflib.get_close_matches(text, near, _MOST_RESPELT, _LIKENESS)
-
-
-def _vocabulary(backend: StorageBackend, beginning: str) -> list[str]:
-    if _has_index(backend):
-        return backend.capability(SearchesText).vocabulary(beginning)
-    words = analyser_of(backend)
-    everything: set[str] = set().union(*(words_of(entry, words) for entry in backend.select(MemoryQuery())))
-    return sorted(word for word in everything if word.startswith(beginning))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.model.turn import FACTS, POSITION, SPEAKER, TEXT, TURNS
@@ -50,7 +49,6 @@ class Document(NamedTuple):
         about: the words of the entity and of the speaker.
         fields: the words of the names of fields.
         vocabulary: all of these, each once.
-        times: month, day of the week, and year of its timestamp, each behind `TIME_MARK`.
     """
 
     text: str
@@ -59,7 +57,6 @@ class Document(NamedTuple):
     about: tuple[str, ...]
     fields: tuple[str, ...]
     vocabulary: frozenset[str]
-    times: tuple[str, ...] = ()
 
 
 def document_of(entry: MemoryEntry, analyser: Analyser, text_fields: tuple[str, ...] = ()) -> Document:
@@ -72,7 +69,7 @@ def document_of(entry: MemoryEntry, analyser: Analyser, text_fields: tuple[str, 
     """
     texts = _texts(entry, text_fields or _MAIN)
     make = _remembered if sum(map(len, texts)) <= _MOST_REMEMBERED else _made
-    return make(analyser, *texts)._replace(times=_times(entry.timestamp))
+    return make(analyser, *texts)
 
 
 def _made(analyser: Analyser, main: str, names: str, about: str, fields: str) -> Document:
@@ -90,7 +87,7 @@ def words_of(entry: MemoryEntry, analyser: Analyser) -> set[str]:
     """Return the words under which a memory is indexed: all of its `Document`, each once."""
     main, names, about, fields = _texts(entry, _MAIN)
     words = analyser.word_set(f"{main} {names} {fields}")
-    words.update(analyser.words(about, names=True), _times(entry.timestamp))
+    words.update(analyser.words(about, names=True), times_of(entry))
     return words
 
 
@@ -151,5 +148,7 @@ def _gather(value: object, leaves: list[str], fields: list[str]) -> None:
             leaves.append(format(item, "d") if item.bit_length() < _MOST_BITS else "")
 
 
-def _times(moment: datetime) -> tuple[str, str, str]:
+def times_of(entry: MemoryEntry) -> tuple[str, str, str]:
+    """Return month, day of the week, and year of a memory's timestamp, each behind `TIME_MARK`."""
+    moment = entry.timestamp
     return _MONTHS[moment.month - 1], _DAYS[moment.weekday()], f"{TIME_MARK}{moment.year}"
