@@ -138,7 +138,7 @@ class Connection:
         asked = self._translated(sql, bindings)
         if self._is_open:
             return self._exchange("read", asked)[0]
-        found, seeds = self._exchange("read", asked, self._seed)  # in this order: it may be replaced in between
+        found, seeds = self._exchange("read", asked, self._seed)  # in this order: it may change in between
         if seeds != [(self._store.seed,)]:
             raise failures.replaced(self.path)
         return found
@@ -387,6 +387,7 @@ class Connection:
         """Run what `make` returns for a role, the number of a namespace and the schema, in one transaction."""
         try:
             with self.raw.transaction():
+                self.raw.execute(schema.LOCK)  # two who grant rights at once fail with an internal error
                 self.raw.execute(make(role, namespace, self._store.schema))
         except psycopg.Error as error:
             raise self._failed(error, "change rights") from None
@@ -416,8 +417,7 @@ class Connection:
         return statement.sql, statement.values(bindings, self.here)
 
     def _begin(self, begin: str) -> None:
-        self._waiting[:] = [(begin, ())]
-        self._is_open = True
+        self._waiting[:], self._is_open = [(begin, ())], True
 
     def _exchange(self, doing: str, *last: tuple[str, Sequence[Any]]) -> list[list[Any]]:
         """Send all that waits and `last` in one round trip; return the rows of each of `last`."""

@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis._postgresql import outcome, schema
+from jarvis._postgresql import figures, outcome, schema
 from jarvis._postgresql.connecting import Connector
 from jarvis._postgresql.connection import Connection, Raw
 from jarvis._postgresql.failures import LostConnectionError
@@ -163,6 +163,8 @@ class Lease(lending.Lease):
         except BaseException as error:
             if not self.is_doubtful() or not self._was_kept() or not isinstance(error, LostConnectionError):
                 raise
+        if sum(place.clock.commit_number - place.clock.began for place in self._inside) >= figures.MANY:
+            figures.learn(self.driver)
 
     def is_doubtful(self) -> bool:
         """Tell whether nobody knows yet how the last transaction ended."""
