@@ -173,6 +173,26 @@ def test_the_files_of_a_plain_store_would_show_these_words(store: Open, dsn: str
     assert set(WORDS) - set(in_files(dsn)) <= {"canary_value"}  # most of these are compressed
 
 
+def test_words_are_found_before_and_after(store: Open) -> None:
+    memory = MemoryModule(store())
+    for number in range(70):
+        memory.create_memory("notes", f"note {number}", {"text": f"the kettle of room {number}"}, "note")
+    words = ("kettle", "kett*", "lamp")
+
+    def found() -> list[list[str]]:
+        return [sorted(hit.entry.key for hit in memory.search_text(word, limit=100)) for word in words]
+
+    before = found()
+    assert [len(keys) for keys in before] == [70, 70, 0]
+    memory.store.encrypt()
+    memory.store.rotate_key()
+    memory.create_memory("notes", "lamp", {"text": "a lamp"}, "note")
+    memory.store.decrypt()
+
+    assert found() == [*before[:2], ["lamp"]]
+    assert memory.store.verify().problems == {}
+
+
 def test_cursors_go_on_and_new_changes_follow_the_former_ones(store: Open) -> None:
     memory = MemoryModule(store())
     memory.set_user_preference("theme", {"mode": "dark"})

@@ -122,9 +122,9 @@ class Names:
 
     def look_up(self, name_ids: Set[int]) -> None:
         """Learn those of some names that are not known, in one question."""
-        missing = name_ids - self.texts.keys()
+        missing = [name_id for name_id in name_ids if name_id not in self.texts]
         if len(missing) > 1:
-            found = self._driver.rows(self._driver.dialect.say(_NAMES), (as_json([*missing]),))
+            found = self._driver.rows(self._driver.dialect.say(_NAMES), (as_json(missing),))
             if len(self.texts) + len(found) > self.most:
                 self.texts.clear()
             self.texts.update(found)
