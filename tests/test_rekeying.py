@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
+from jarvis._postgresql import rewriting
+from jarvis._sql import registry
 from jarvis.capabilities import Encrypts
 from jarvis.conformance.fixtures import an_entry
 from jarvis.errors import (
@@ -219,6 +221,12 @@ def test_a_renewed_memory_is_still_renewed(store: Open, dsn: str) -> None:
     assert len(memory.changes()) == 1
     assert run(dsn, "SELECT count(*) FROM jarvis.entries") == [(1,)]
     assert len(before["entries"]) == 1
+
+
+def test_every_table_is_written_again_or_made_again() -> None:
+    others = {table.name for table in registry.tables()} - {*rewriting.REWRITTEN}
+
+    assert others == {"names", "text_stale", "text_counts", "text_mark", "text_index", "text_vocabulary"}
 
 
 # --- keys -----------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
+REWRITTEN = ("clock", "entries", "tags", "revisions", "past_tags", "commits", "events", "gaps")
+"""The tables whose rows are written again. Names are collected on the way."""
+
 _AT_ONCE = 100  # rows that are read, and then written
 _LOCKED_FIRST = ("clock", "names")  # each writer begins with the clock, so one that waits for it has locked nothing
 _NUMBERED, _NAMED = ("category", "entity_type", "tag"), ("id", "key", "entity_id")
@@ -101,7 +104,7 @@ class Rewriting:
             self._lock()
             self._replace_keys(old, new)
             namespaces = self._all(_NAMESPACES)
-            self._total = sum(self._count(table) for table in self._kept())
+            self._total = sum(self._count(table) for table in REWRITTEN)
             for number, name in namespaces:
                 if name is None:
                     self._drop_empty(number)
@@ -126,15 +129,9 @@ class Rewriting:
             self._run("INSERT INTO {schema}.keys VALUES (true, %s)", new)
         self._run("UPDATE {schema}.store SET seed = %s", secrets.randbits(62))
 
-    def _kept(self) -> Iterator[str]:
-        """Yield the tables whose rows are written again; the index of words is made anew."""
-        derived = {table.name for side in registry.SIDE_TABLES if side.lags for table in side.tables}
-        yield from (table.name for table in registry.tables() if table.name not in {"names", *derived})
-
     def _namespace(self, number: int, form: Rewording) -> None:
         names = _Names(form, dict(self._all("SELECT id, name FROM {schema}.names WHERE namespace = %s", number)))
-        kept = list(self._kept())
-        for table in kept:
+        for table in REWRITTEN:
             written = 0
             for page in self._pages(table, number):
                 rows = [self._again(table, row, form, names) for row in page]
@@ -145,9 +142,9 @@ class Rewriting:
             self._rows[table] = self._rows.get(table, 0) + written
             if self._run(f"DELETE FROM {{schema}}.{table} WHERE namespace = %s", number) != written:
                 raise CorruptStoreError(self._path, f"is damaged: rows of {table} cannot be read; nothing was done")
-        for derived in registry.tables():
-            if derived.name not in kept:
-                self._run(f"DELETE FROM {{schema}}.{derived.name} WHERE namespace = %s", number)
+        for other in registry.tables():  # what is made of entries, and would show them, is made again
+            if other.name not in REWRITTEN:
+                self._run(f"DELETE FROM {{schema}}.{other.name} WHERE namespace = %s", number)
         new = number_of(form.namespace)
         self._copy("names", [{"namespace": new, "id": each, "name": text} for each, text in names.stored.items()])
         self._run("UPDATE {schema}.roles SET namespace = %s WHERE namespace = %s", new, number)
