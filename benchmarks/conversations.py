@@ -16,10 +16,14 @@ from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.search.parts import parts_of
 from jarvis.search.weights import FACT, UTTERANCE
+from jarvis.services.meaning import Meaning
 from jarvis.services.searching import gathered
 
 KINDS = {"turns": tuple(UTTERANCE), "facts": tuple(FACT)}
-"""The kinds of memories that are searched, and the parts of their scores."""
+"""The kinds of memories that are searched, and the parts of their scores by words."""
+
+BY_MEANING = {"turns": ("meaning", "meaning_before", "meaning_behind", "meaning_around"), "facts": ("meaning",)}
+"""The parts of the scores that a model adds."""
 
 _DATE = "%I:%M %p on %d %B, %Y"
 _TURN = re.compile(r"D\d+:\d+")
@@ -69,14 +73,17 @@ class Asked(NamedTuple):
     right: int
 
 
-def conversations_of(path: Path) -> list[Conversation]:
-    """Return the conversations of a file of LoCoMo, stored in memories of this process."""
-    return [_conversation(each) for each in json.loads(path.read_text(encoding="utf-8"))]
+def conversations_of(path: Path, embedder: str | None = None) -> list[Conversation]:
+    """Return the conversations of a file of LoCoMo, stored in memories of this process, with vectors or without."""
+    return [_conversation(each, embedder) for each in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def asked_of(conversation: Conversation, kind: str) -> list[Asked]:
+def asked_of(conversation: Conversation, kind: str, embedder: str | None = None) -> list[Asked]:
     """Put the questions of a conversation to its memories of a kind; leave out those that have nothing right there."""
     memory, sources, names = conversation.memories[kind], conversation.sources[kind], KINDS[kind]
+    meaning = None
+    if embedder is not None:
+        meaning, names = Meaning(embedder), (*names, *BY_MEANING[kind])
     answers = []
     for question in conversation.questions:
         if kind == "turns":
@@ -89,14 +96,15 @@ def asked_of(conversation: Conversation, kind: str) -> list[Asked]:
             count = sum(map(bool, right.values()))
         if not count:
             continue
-        parts = parts_of(*gathered(memory.backend, question.text, MemoryQuery()))
+        parts = parts_of(*gathered(memory.backend, question.text, MemoryQuery(), meaning=meaning))
         holds = [right[entry.id] for entry in parts.entries]
-        features = np.array([parts.columns[name] for name in names], dtype=np.float64).T
+        none = [0.0] * len(parts.entries)  # a question with a phrase in quotes goes by words alone
+        features = np.array([parts.columns.get(name, none) for name in names], dtype=np.float64).T
         answers.append(Asked(question.category, names, features, np.array(holds, dtype=bool), holds, count))
     return answers
 
 
-def _conversation(data: dict[str, Any]) -> Conversation:
+def _conversation(data: dict[str, Any], embedder: str | None) -> Conversation:
     content = data["conversation"]
     turns, facts = MemoryModule.in_memory(), MemoryModule.in_memory()
     sources: dict[str, dict[str, frozenset[str]]] = {"turns": {}, "facts": {}}
@@ -116,6 +124,8 @@ def _conversation(data: dict[str, Any]) -> Conversation:
         for each in data["qa"]
     ]
     memories = {"turns": turns, "facts": facts}
+    for memory in memories.values() if embedder else ():
+        Meaning(embedder).index(memory.backend, None)
     return Conversation(data["sample_id"], memories, sources, [each for each in questions if each.turns])
 
 

@@ -18,10 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.conversations import KINDS, Asked, Conversation, asked_of, conversations_of
+from benchmarks.conversations import Asked, Conversation, asked_of, conversations_of
 from benchmarks.harness import ROOT
 
 WEIGHTS = ROOT / "src" / "jarvis" / "search" / "weights.py"
+EMBEDDER = "minilm"
+_TABLES = {
+    "UTTERANCE": "Weights of the parts of the score of an utterance.",
+    "FACT": "Weights of the parts of the score of any other memory.",
+    "UTTERANCE_BY_MEANING": "Those of an utterance, where a model says how similar it is to the question.",
+    "FACT_BY_MEANING": "Those of any other memory, where a model does.",
+}
 PENALTY, STEPS, RATE, COOLED = 0.002, 400, 0.3, 0.2
 
 _HEAD = '''"""The weights of the ranking: written by ``python -m benchmarks.learning``, never by hand."""
@@ -56,20 +63,20 @@ def fit(questions: Sequence[Asked]) -> dict[str, float]:
 
 def written(weights: dict[str, dict[str, float]]) -> str:
     """Return the module of weights."""
-    of_turns, of_facts = weights["turns"], weights["facts"]
-    return (
-        f'{_HEAD}UTTERANCE = {of_turns!r}\n"""Weights of the parts of the score of an utterance."""\n\n'
-        f'FACT = {of_facts!r}\n"""Weights of the parts of the score of any other memory."""\n'
-    )
+    return _HEAD + "\n".join(f'{name} = {weights[name]!r}\n"""{text}"""\n' for name, text in _TABLES.items())
 
 
 def learned(conversations: Sequence[Conversation]) -> dict[str, dict[str, float]]:
-    """Return the weights for each kind of memory, from all questions of some conversations."""
-    return {kind: fit([asked for each in conversations for asked in asked_of(each, kind)]) for kind in KINDS}
+    """Return the weights for each kind of memory, without a model and with one, from all questions."""
+    return {
+        f"{name}{end}": fit([asked for each in conversations for asked in asked_of(each, kind, embedder)])
+        for name, kind in (("UTTERANCE", "turns"), ("FACT", "facts"))
+        for end, embedder in (("", None), ("_BY_MEANING", EMBEDDER))
+    }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
-    WEIGHTS.write_text(written(learned(conversations_of(parser.parse_args().data))), encoding="utf-8")
+    WEIGHTS.write_text(written(learned(conversations_of(parser.parse_args().data, EMBEDDER))), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(WEIGHTS)], check=True)

@@ -85,7 +85,7 @@ class Texts:
         return "".join(chr(0x4E00 + int(500 * self._chance.random() ** 2)) for _ in range(signs))
 
 
-def _timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[[], object]) -> float:
     """Return how many microseconds a call takes."""
     start = time.perf_counter()
     call()
@@ -97,7 +97,7 @@ def _filled(backend: StorageBackend, texts: Texts, entries: int) -> float:
     taken = 0.0
     for start in range(0, entries, AT_ONCE):
         several = texts.entries(min(AT_ONCE, entries - start))
-        taken += _timed(lambda: backend.create_many(several))  # noqa: B023 - called here
+        taken += timed(lambda: backend.create_many(several))  # noqa: B023 - called here
     return taken / entries
 
 
@@ -109,7 +109,7 @@ def _searches(backend: StorageBackend, texts: Texts, rounds: int) -> dict[str, f
     for kind, question in (("words", texts.question), ("misspelt", texts.misspelt), ("unspaced", texts.unspaced)):
         questions = [question() for _ in range(rounds)]
         gc.collect()
-        taken = sorted(_timed(partial(memory.search_text, each)) / 1_000 for each in questions)
+        taken = sorted(timed(partial(memory.search_text, each)) / 1_000 for each in questions)
         figures[f"{kind} p50"] = round(taken[rounds // 2], 2)
         figures[f"{kind} p95"] = round(taken[rounds * 95 // 100], 2)
     return figures
@@ -129,11 +129,11 @@ def _writes(directory: Path, texts: Texts, entries: int, count: int) -> dict[str
     for _ in range(count // 64):
         for name, backend in backends.items():
             several = texts.entries(64)
-            taken[name].append(_timed(partial(deque, map(backend.create, several), 0)) / 64)
+            taken[name].append(timed(partial(deque, map(backend.create, several), 0)) / 64)
     for _ in range(5):
         for name, backend in backends.items():
             several = texts.entries(AT_ONCE // 5)
-            bulk[name].append(_timed(lambda: backend.create_many(several)) / len(several))  # noqa: B023
+            bulk[name].append(timed(lambda: backend.create_many(several)) / len(several))  # noqa: B023
     for backend in backends.values():
         backend.shutdown()
     return {
@@ -150,7 +150,7 @@ def measure(sizes: Sequence[int], on_server: Sequence[int], json_entries: int, r
         for entries in sizes:
             backend = SQLiteBackend(directory / f"{entries}.db", durability="normal")
             _filled(backend, texts, entries)
-            indexed = _timed(lambda: backend.rebuild_index(None, None)) / entries  # noqa: B023 - called here
+            indexed = timed(lambda: backend.rebuild_index(None, None)) / entries  # noqa: B023 - called here
             found = _searches(backend, texts, rounds)
             results["sqlite"][str(entries)] = {**found, "to index": round(indexed, 1)}
             backend.shutdown()

@@ -26,7 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jarvis.errors import CorruptStoreError, KeyUnavailableError, WrongKeyError
+from jarvis.errors import CorruptStoreError, KeyUnavailableError, UnsupportedError, WrongKeyError
 from jarvis.keys import EnvironmentKey, Passphrase, new_key
 from jarvis.moving import migrate, repair
 from jarvis.persistent_memory import MemoryModule
@@ -220,6 +220,29 @@ def recall(directory: str) -> None:
         _show(f"why: {questions[1]}", ["memory", "score", "its parts"], parts)
         if not best or rows[0][1] == rows[-1][1]:
             sys.exit("the memory recalls nothing")
+    _recall_by_meaning(directory)
+
+
+def _recall_by_meaning(directory: str) -> None:
+    """Ask in other words than were said, without a model and with a small one, if it is installed."""
+    try:
+        memory = MemoryModule(storage_dir=directory, embedder="minilm")
+    except UnsupportedError as error:
+        print(f"Questions in other words need a model: {error}")
+        return
+    with memory:
+        began = time.perf_counter()
+        made = memory.store.index_pending()
+        print(f"{made} vectors made in {time.perf_counter() - began:.1f} s, on this processor, without a network.")
+        rows = []
+        for question in (
+            "Is anybody allergic to nuts?",
+            "Which instrument needs space?",
+            "What vehicle can we borrow?",
+        ):
+            found = [memory.search_text(question, limit=1), memory.recall(question, limit=1)]
+            rows.append([question, *(each[0].entry.value["text"] if each else "[dim]nothing[/dim]" for each in found)])
+        _show("in other words", ["question", "by words alone", "with a model"], rows)
 
 
 def _conversation() -> list[tuple[str, list[tuple[str, str]]]]:

@@ -147,6 +147,7 @@ PASSED_ON = {
     *("size_of", "beyond", "slide", "whole_memories", "known_since", "all_namespaces"),
     *("findings", "salvage", "empty_at"),
     *("candidates", "text_language", "rebuild_index", "index_findings"),
+    *("pending", "count_vectors", "put_vectors", "vectors", "codes_of", "entries_at"),
     *("own_position", "newest_cursor", "pulse", "list_namespaces", "last_moment", "key_slots", "prepare", "moment"),
     *("sign", "announce", "complete", "bootstrap", "prune", "purge_expired", "back_up", "recompress", "version"),
     *("erase", "finish_erasing", "add_key_slot", "remove_key_slot", "encrypt", "decrypt", "rotate"),

@@ -263,6 +263,7 @@ GOOD: dict[str, Any] = {
     "keep_weekly": None,
     "keys": (),
     "language": None,
+    "background": False,
     "limit": 10,
     "min_score": 0.0,
     "memory_id": "absent",  # or one that is there, see `_call`

@@ -23,7 +23,8 @@ from jarvis.postgresql_backend import PostgreSQLBackend
 from .postgresql import a_database
 
 NO_WORDS = (
-    "DROP TABLE jarvis.text_stale, jarvis.text_counts, jarvis.text_mark, jarvis.text_index, jarvis.text_vocabulary; "
+    "DROP TABLE jarvis.text_stale, jarvis.text_counts, jarvis.text_mark, jarvis.text_index, jarvis.text_vocabulary, "
+    "jarvis.vectors; "
     "ALTER TABLE jarvis.store DROP COLUMN language; UPDATE jarvis.store SET version = 2"
 )
 SHAPE = """

@@ -226,7 +226,7 @@ def test_a_renewed_memory_is_still_renewed(store: Open, dsn: str) -> None:
 def test_every_table_is_written_again_or_made_again() -> None:
     others = {table.name for table in registry.tables()} - {*rewriting.REWRITTEN}
 
-    assert others == {"names", "text_stale", "text_counts", "text_mark", "text_index", "text_vocabulary"}
+    assert others == {"names", "text_stale", "text_counts", "text_mark", "text_index", "text_vocabulary", "vectors"}
 
 
 # --- keys -----------------------------------------------------------------------------------------

@@ -669,7 +669,8 @@ def test_the_words_of_what_is_sealed_are_not_indexed(sealed: Open, dsn: str) -> 
 
 
 NO_WORDS = (
-    "DROP TABLE jarvis.text_stale, jarvis.text_counts, jarvis.text_mark, jarvis.text_index, jarvis.text_vocabulary; "
+    "DROP TABLE jarvis.text_stale, jarvis.text_counts, jarvis.text_mark, jarvis.text_index, jarvis.text_vocabulary, "
+    "jarvis.vectors; "
     "ALTER TABLE jarvis.store DROP COLUMN language"
 )
 

@@ -143,6 +143,7 @@ class AsyncStore(_Face[Store]):
     remove_key_slot = awaitable(Store.remove_key_slot, "change")
     recompress = awaitable(Store.recompress, "long")
     rebuild_index = awaitable(Store.rebuild_index, "long")
+    index_pending = awaitable(Store.index_pending, "long")
     prune_history = awaitable(Store.prune_history, "change")
     purge_expired = awaitable(Store.purge_expired, "change")
     mend_dates = awaitable(Store.mend_dates, "change")

@@ -27,6 +27,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
+from jarvis.model.vectors import StoredVector, VectorMark
 from jarvis.model.words import Candidates, Term
 
 Result = TypeVar("Result")
@@ -654,6 +655,57 @@ class Salvages(Protocol):
         """Return a backend of a store in another directory; nothing is opened or created."""
 
 
+class KeepsVectors(Protocol):
+    """vectors: a vector beside each memory, by which memories are found that mean what a question means.
+
+    1. A vector is stored behind the write of its memory, in a transaction of its own, and only if the memory has not
+       changed meanwhile. It goes with the state that it was made of, in the same transaction: when the memory is
+       changed, deleted, cleared, purged or erased.
+    2. A memory has one vector at most. It says by which model it was made.
+    3. Namespaces never see each other's.
+    4. Moves, backups and changes of keys keep them. Exports do not have them.
+    """
+
+    def pending(self, model: str, after: int | None, most: int) -> list[MemoryEntry]:
+        """Return memories without a vector of this model, at most `most`, in the order of their last changes.
+
+        Args:
+            model: the name of the embedder.
+            after: the commit number behind which they are; None: that of the last memory with a vector of the model.
+            most: how many are returned at most.
+
+        Raises:
+            TransactionError: the caller has a transaction open: a model may be slow.
+        """
+
+    def count_vectors(self, model: str | None, most: int | None = None) -> int:
+        """Return how many vectors of this model, or of any, there are; with `most`, do not count any further."""
+
+    def put_vectors(self, model: str, several: Sequence[StoredVector]) -> int:
+        """Store vectors of memories that are still as they were; return how many were stored.
+
+        One of another model is replaced; no-op for a memory that has one of this model.
+
+        Raises:
+            TransactionError: the caller has a transaction open.
+        """
+
+    def vectors(
+        self, model: str, since: VectorMark, most: int, *, whole: bool
+    ) -> tuple[VectorMark, list[StoredVector]]:
+        """Return vectors of this model that were stored since a mark, at most `most`, and the mark behind them.
+
+        If the store has another generation than the mark, they are from the beginning on. Without `whole` their codes
+        are empty.
+        """
+
+    def codes_of(self, model: str, changes: Sequence[int]) -> list[tuple[int, bytes]]:
+        """Return the codes of the vectors of states, by the commit number of each; of those that have one."""
+
+    def entries_at(self, changes: Sequence[int]) -> list[MemoryEntry]:
+        """Return the memories whose last changes have these commit numbers, in any order; not the expired ones."""
+
+
 class SearchesText(Protocol):
     """text search: an index of words, by which memories are found without reading the others.
 
@@ -754,6 +806,7 @@ CAPABILITIES: tuple[type, ...] = (
     Verifies,
     Salvages,
     SearchesText,
+    KeepsVectors,
     Namespaced,
 )
 """All capabilities."""

@@ -60,6 +60,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             ``off``, as they are.
         text_index: the language of the texts, for a new store; ``off``: no index of words is kept. None: as the store
             is; a new one gets ``english``.
+        embedder: the name of the model with which `recall` finds memories that mean the same; ``off``: none. None: the
+            installed one, if there are vectors.
         policies: how the memories of some categories are kept; a policy may be a mapping of the fields of
             `CategoryPolicy`.
         retention: the rules of cleaning up; a rule may be a mapping of the fields of `RetentionRule`.
@@ -97,6 +99,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
     keys: Keys = ()
     compression: Compression = "auto"
     text_index: TextIndex | None = None
+    embedder: str | None = None
     policies: tuple[CategoryPolicy, ...] = ()
     retention: tuple[RetentionRule, ...] = ()
     sweep_every: timedelta | None = None
@@ -121,6 +124,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
             keys: Sequence[AnySource | Mapping[str, str]] = ...,
             compression: Compression = ...,
             text_index: TextIndex | None = ...,
+            embedder: str | None = ...,
             policies: Sequence[CategoryPolicy | Mapping[str, Any]] = ...,
             retention: Sequence[RetentionRule | Mapping[str, Any]] = ...,
             sweep_every: timedelta | str | None = ...,

@@ -152,6 +152,7 @@ def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
                 storage_dir=storage.data_dir / STORE_DIRECTORY,
                 backend_type=storage.backend,
                 namespace=storage.namespace,
+                embedder=storage.embedder,
                 retention=storage.retention,
                 **msgspec.structs.asdict(storage.options),
             )
@@ -174,6 +175,6 @@ def _on_server(storage: StorageConfig, server: PostgreSQLConfig, loader: ConfigL
         )
     except InvalidSettingError as error:
         raise InvalidSettingError(f"{loader.place('postgresql')}: storage.postgresql: {error}") from error
-    memory = MemoryModule(backend, retention=storage.retention)
+    memory = MemoryModule(backend, embedder=storage.embedder, retention=storage.retention)
     memory._govern(storage.options)
     return memory

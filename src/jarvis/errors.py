@@ -64,6 +64,24 @@ class UnsupportedError(JarvisError, NotImplementedError):
     """The backend in use lacks a capability; the message names the backends that have it."""
 
 
+class EmbedderError(JarvisError, RuntimeError):
+    """An embedder failed, or returned no vectors. Its own error is the cause of this one.
+
+    Memories are found by their words meanwhile.
+
+    Attributes:
+        embedder: its name.
+        problem: what it did.
+    """
+
+    def __init__(self, embedder: str, problem: str) -> None:
+        super().__init__(embedder, problem)
+        self.embedder, self.problem = embedder, problem
+
+    def __str__(self) -> str:
+        return f"the embedder {self.embedder!r} {self.problem}; what it made before stays"
+
+
 class StackFullError(JarvisError, RecursionError):
     """A stored value is nested too deep to be read with the rest of the call stack. Nothing is damaged."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import MAXYEAR, UTC, datetime, timedelta
@@ -83,7 +84,9 @@ from jarvis.services.watching import Feed, new_watch, watching
 from jarvis.storage_backend import StorageBackend
 
 if TYPE_CHECKING:  # searching is imported where it is used: most programs begin without it
+    from jarvis.model.vectors import Embedder
     from jarvis.services.duplicates import Duplicates
+    from jarvis.services.meaning import Meaning
 
 __all__ = [
     "ABSENT",
@@ -158,6 +161,9 @@ class MemoryModule:
         create: create an absent store; False: raise `StoreMissingError` at the first call, and create nothing.
         text_index: the language of the texts, such as ``"german"``, for the index of words of a new store; ``"plain"``
             for any other language, ``"off"`` to keep no index. None: as the store is; a new one gets ``"english"``.
+        embedder: the model with which `recall` finds memories that mean the same in other words: its name, such as
+            ``"minilm"``, or an `Embedder` of yours; ``"off"`` for none. None: the one that is installed, if
+            `Store.index_pending` has made vectors.
         retention: the rules of `sweep`, see `RetentionRule`.
         policies: how the memories of some categories are kept, see `CategoryPolicy`.
         clock: returns the present time, aware; for tests.
@@ -193,6 +199,7 @@ class MemoryModule:
         compression: Compression = "auto",
         create: bool = True,
         text_index: TextIndex | None = None,
+        embedder: Embedder | str | None = None,
         retention: Sequence[RetentionRule] = (),
         policies: Sequence[CategoryPolicy] = (),
         clock: Callable[[], datetime] = utc_now,
@@ -243,9 +250,11 @@ class MemoryModule:
             backend = backend.bind(clock=partial(_time_of, clock))
         self.backend: StorageBackend = backend
         self.retention = rules_of(retention)
-        self._clock = clock
+        self._clock, self._embedder = clock, embedder
         self._govern(options)
         self._begin()
+        if embedder is not None:
+            self._meaning()  # which checks it
 
     @classmethod
     def in_memory(
@@ -254,6 +263,7 @@ class MemoryModule:
         namespace: str = DEFAULT_NAMESPACE,
         history: HistoryPolicy = _USUAL_HISTORY,
         compression: Compression = "auto",
+        embedder: Embedder | str | None = None,
         retention: Sequence[RetentionRule] = (),
         policies: Sequence[CategoryPolicy] = (),
         clock: Callable[[], datetime] = utc_now,
@@ -271,7 +281,7 @@ class MemoryModule:
         """
         options = StoreOptions(history=history, compression=compression, policies=policies)  # which checks them
         backend = open_in_memory(namespace=check_namespace(namespace), **options.given())
-        memory = cls(backend, retention=retention, clock=clock)
+        memory = cls(backend, embedder=embedder, retention=retention, clock=clock)
         memory._govern(options)
         return memory
 
@@ -285,6 +295,7 @@ class MemoryModule:
     def _begin(self) -> None:
         self._sweepers, self._ongoing = Sweepers(), Ongoing()
         self._gates, self._dates = Gates(), Dates()
+        self._meanings: list[Meaning] = []  # one at most, for all siblings
         self._token = id(self._dates)
         self._abilities = abilities_of(self.backend)
 
@@ -301,11 +312,17 @@ class MemoryModule:
         self.shutdown()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self.backend, "clock": self._clock, "retention": self.retention, "policies": self.policies}
+        return {
+            "backend": self.backend,
+            "clock": self._clock,
+            "embedder": self._embedder,
+            "retention": self.retention,
+            "policies": self.policies,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.backend, self._clock, self.retention = state["backend"], state["clock"], state["retention"]
-        self.policies = state["policies"]
+        self.policies, self._embedder = state["policies"], state["embedder"]
         self._bounds = Bounds(self.policies)
         self._begin()
 
@@ -338,6 +355,8 @@ class MemoryModule:
             return
         self.backend.shutdown()
         had_any = self._ongoing.end()
+        for meaning in self._meanings:
+            had_any |= meaning.stop()
         if self._sweepers.stop() or had_any:
             self.backend.shutdown()  # one of them may have opened it again, or kept it open
 
@@ -1335,7 +1354,7 @@ class MemoryModule:
             category_prefix=category_prefix,
             exclude_tags=self._hidden(include_archived, tags),
         )
-        return self._searched(question, query, limit, min_score, half_life, is_plain=True)
+        return self._searched(question, query, limit, min_score, half_life, self._meaning())
 
     def search_text(
         self,
@@ -2302,6 +2321,7 @@ class MemoryModule:
             author=self._author,
             now=self._now,
             gates=self._gates,
+            meaning=self._meaning,
         )
 
     def table(self, category: str) -> Table:
@@ -2610,8 +2630,7 @@ class MemoryModule:
         limit: int,
         min_score: float,
         half_life: timedelta | None,
-        *,
-        is_plain: bool = False,
+        meaning: Meaning | None = None,
     ) -> list[Recalled]:
         from jarvis.services.searching import checked_half_life, checked_share, search
 
@@ -2620,10 +2639,18 @@ class MemoryModule:
         now = None if half_life is None else self._now()
         fields = self.policies.text_fields
         find = partial(search, self.backend, min_score=share, half_life=half_life, now=now, text_fields=fields)
-        answer = find(text, query, limit)
-        if not answer and is_plain and '"' in text:  # somebody's words, with a quotation among them
-            answer = find(text.replace('"', " "), query, limit)
+        answer = find(text, query, limit, meaning=meaning)
+        if not answer and meaning is not None and '"' in text:  # somebody's words, with a quotation among them
+            answer = find(text.replace('"', " "), query, limit, meaning=meaning)
         return answer
+
+    def _meaning(self) -> Meaning:
+        """Return what finds memories by vectors, for this memory and its siblings, in this process."""
+        from jarvis.services.meaning import Meaning
+
+        if not self._meanings or self._meanings[0].process != os.getpid():
+            self._meanings[:] = [Meaning(self._embedder)]
+        return self._meanings[0]
 
     def _hides_archived(self) -> bool:
         for rule in self.retention:  # noqa: SIM110  most have none, and `any` would make a generator

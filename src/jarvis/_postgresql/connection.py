@@ -118,8 +118,7 @@ class Connection:
 
     def attach(self, raw: Raw) -> None:
         """Go on with another connection of the driver."""
-        self.raw, self.is_lost = raw, False
-        self.is_hasty = False
+        self.raw, self.is_lost, self.is_hasty = raw, False, False
         self._wire = Wire(raw, may_prepare=not raw.local)
         self._last = ""  # the server's word for the last statement: what it did, and to how many rows
         self._waiting.clear()
@@ -371,9 +370,10 @@ class Connection:
         """Tell that every store has the tables of the past."""
         return True
 
-    def has_words(self) -> bool:
-        """Tell whether the store has the tables of an index of words, as far as this connection has seen."""
-        return self._version >= schema.FIRST_WITH_WORDS
+    @property
+    def version(self) -> int:
+        """The version of the store's tables, as far as this connection has seen."""
+        return self._version
 
     def in_schema(self, sql: str) -> str:
         """Return a statement with the name of the schema in it."""

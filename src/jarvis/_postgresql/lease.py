@@ -120,10 +120,7 @@ class Lease(lending.Lease):
 
     def _suit(self) -> None:
         """Write the side tables that the store has."""
-        if not self.driver.has_words():
-            self.side_tables = tuple(side for side in registry.SIDE_TABLES if not side.lags)
-        elif self.side_tables is not registry.SIDE_TABLES:
-            self.side_tables = registry.SIDE_TABLES
+        self.side_tables = schema.side_tables(self.driver.version)
 
     def begin(self) -> None:
         """Begin a transaction in the namespace, or a savepoint."""

@@ -7,6 +7,7 @@ is written in `jarvis._sqlite.schema`.
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -15,19 +16,20 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from jarvis._postgresql import word_tables
+from jarvis._postgresql import vector_tables, word_tables
 from jarvis._sql import registry
+from jarvis._sql.side_tables import SideTable
 from jarvis._sql.tables import CLEARED, REMOVED, ClockRow, clock_checksum
 from jarvis.errors import StoreAccessError, StoreMissingError, StoreTooNewError
 from jarvis.model.change import generation_from
 
-CURRENT_VERSION = 3
+CURRENT_VERSION = 4
 OLDEST_SERVER = 150_000
 WITHOUT_KEYS = 1
 """The last version that has no place for the keys of a sealed store."""
 
-FIRST_WITH_WORDS = 3
-"""The first version that has an index of words."""
+_ADDED = {word_tables.FIRST_VERSION: word_tables.CREATE, 4: vector_tables.CREATE}
+"""By version: the tables of namespaces that it added."""
 
 _STATE = """
     namespace bigint NOT NULL,
@@ -128,7 +130,7 @@ CREATE FUNCTION {{schema}}.looked_at(number bigint) RETURNS boolean LANGUAGE sql
         (coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')::bigint + 1)::text, false) IS NOT NULL$$;
 INSERT INTO {{schema}}.store VALUES (true, {CURRENT_VERSION}, {{seed}});
 {word_tables.LANGUAGE}
-{_KEYS}{word_tables.CREATE}"""
+{_KEYS}{word_tables.CREATE}{vector_tables.CREATE}"""
 _OF_NAMESPACES = tuple(table.name for table in registry.tables())
 _WALL = """
 ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY;
@@ -172,8 +174,25 @@ BEGIN
 END $$;
 """,
     3: word_tables.LANGUAGE,
+    4: "",
 }
-"""By version: the statements that make a store of it from one of the version before."""
+"""By version: the statements that make a store of it from one of the version before, but for the added tables."""
+
+_ADMIT_AGAIN = """
+DO $$
+DECLARE admitted name; added text;
+BEGIN
+    FOREACH added IN ARRAY ARRAY[{added}] LOOP
+        EXECUTE (SELECT format('ALTER TABLE {schema}.%I OWNER TO %I', added, pg_get_userbyid(relowner))
+            FROM pg_catalog.pg_class WHERE oid = '{schema}.store'::regclass);
+        FOR admitted IN SELECT DISTINCT role FROM {schema}.roles LOOP
+            EXECUTE format('GRANT ' || CASE WHEN has_table_privilege(admitted, '{schema}.entries', 'INSERT')
+                THEN 'SELECT, INSERT, UPDATE, DELETE' ELSE 'SELECT' END || ' ON {schema}.%I TO %I', added, admitted);
+        END LOOP;
+    END LOOP;
+END $$
+"""
+"""Gives added tables to the owner of the store, and to each admitted role the rights that it has on entries."""
 
 _MAY_MIGRATE = """
 SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = '{schema}.store'::regclass
@@ -219,6 +238,17 @@ def _creating(text: str, schema: str, partitions: int) -> Iterator[str]:
                 f"CREATE TABLE {schema}.{made[1]}_{number} PARTITION OF {schema}.{made[1]} "
                 f"FOR VALUES WITH (MODULUS {partitions}, REMAINDER {number})"
             )
+
+
+@functools.cache
+def side_tables(version: int) -> tuple[SideTable, ...]:
+    """Return the side tables that stores of a version have."""
+    later = {name for number, text in _ADDED.items() if number > version for name in _made_by(text)}
+    return tuple(side for side in registry.SIDE_TABLES if side.tables[0].name not in later)
+
+
+def _made_by(text: str) -> list[str]:
+    return re.findall(r"CREATE TABLE \S+\.(\w+)", text)
 
 
 def is_role(name: str) -> bool:
@@ -361,17 +391,16 @@ def _migrated(raw: psycopg.Connection[Any], schema: str, version: int, language:
     with raw.transaction():
         raw.execute(LOCK)
         ((version,),) = raw.execute(f"SELECT version FROM {schema}.store").fetchall()  # another process may be faster
+        ((partitions,),) = raw.execute(_PARTITIONS.format(schema=schema)).fetchall()
         for number in range(version + 1, CURRENT_VERSION + 1):
-            raw.execute(_MIGRATIONS[number].replace("{schema}", schema))
-        if version < FIRST_WITH_WORDS:
-            ((partitions,),) = raw.execute(_PARTITIONS.format(schema=schema)).fetchall()
-            added = [table.name for side in registry.SIDE_TABLES if side.lags for table in side.tables]
-            for statement in (
-                *_creating(word_tables.CREATE, schema, partitions),
-                *_walls(schema, added),
-                word_tables.ADMIT_AGAIN.replace("{schema}", schema),
-            ):
+            added = _made_by(_ADDED.get(number, ""))
+            creating = _creating(_ADDED.get(number, ""), schema, partitions)
+            for statement in (_MIGRATIONS[number].replace("{schema}", schema), *creating, *_walls(schema, added)):
                 raw.execute(statement)
+            if added:
+                listed = ", ".join(map(repr, added))
+                raw.execute(_ADMIT_AGAIN.replace("{schema}", schema).replace("{added}", listed))
+        if version < word_tables.FIRST_VERSION:
             raw.execute(_SET_LANGUAGE.format(schema=schema), (language,))
         raw.execute(f"UPDATE {schema}.store SET version = {CURRENT_VERSION}")
     return CURRENT_VERSION

@@ -36,24 +36,11 @@ CREATE INDEX text_index_by_word ON {schema}.text_index USING gin (words) WITH (g
 CREATE TABLE {schema}.text_vocabulary (
     namespace bigint NOT NULL, word text COLLATE "C" NOT NULL, entries bigint NOT NULL, PRIMARY KEY (namespace, word));
 """
+FIRST_VERSION = 3
+"""The first version of stores on servers that has an index of words."""
+
 LANGUAGE = "ALTER TABLE {schema}.store ADD COLUMN language text NOT NULL DEFAULT 'english';"
 """The language in which the store is to be indexed."""
-
-ADMIT_AGAIN = """
-DO $$
-DECLARE admitted name; added text;
-BEGIN
-    FOREACH added IN ARRAY ARRAY['text_stale', 'text_counts', 'text_mark', 'text_index', 'text_vocabulary'] LOOP
-        EXECUTE (SELECT format('ALTER TABLE {schema}.%I OWNER TO %I', added, pg_get_userbyid(relowner))
-            FROM pg_catalog.pg_class WHERE oid = '{schema}.store'::regclass);
-        FOR admitted IN SELECT DISTINCT role FROM {schema}.roles LOOP
-            EXECUTE format('GRANT ' || CASE WHEN has_table_privilege(admitted, '{schema}.entries', 'INSERT')
-                THEN 'SELECT, INSERT, UPDATE, DELETE' ELSE 'SELECT' END || ' ON {schema}.%I TO %I', added, admitted);
-        END LOOP;
-    END LOOP;
-END $$
-"""
-"""Gives the tables to the owner of the store, and the roles that were admitted the rights that they have on entries."""
 
 _MARK = """
 SELECT s.language, coalesce(m.analyser, ''), coalesce(m.upto, 0)
@@ -120,7 +107,7 @@ class TSVectorIndex(WordIndex):
     def mark(self, driver: Statements) -> Mark:
         """Return how far the index goes; a store that this process could not migrate has none."""
         own: Any = driver
-        return Mark(*driver.rows(own.in_schema(_MARK))[0]) if own.has_words() else Mark(NO_INDEX, "", 0)
+        return Mark(*driver.rows(own.in_schema(_MARK))[0]) if own.version >= FIRST_VERSION else Mark(NO_INDEX, "", 0)
 
     def move(self, driver: Statements, analyser: str, upto: int) -> None:
         """Note how far the index goes."""

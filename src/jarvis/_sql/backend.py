@@ -19,6 +19,7 @@ from jarvis._sql import (
     pruning,
     searching,
     transferring,
+    vectors,
 )
 from jarvis._sql.lender import Lender
 from jarvis._sql.listing import NAMESPACES
@@ -33,6 +34,7 @@ from jarvis.capabilities import (
     Expires,
     FeedsChanges,
     KeepsHistory,
+    KeepsVectors,
     MarksCursors,
     MendsDates,
     Namespaced,
@@ -61,6 +63,7 @@ from jarvis.model.recompression import Progress
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
+from jarvis.model.vectors import StoredVector, VectorMark
 from jarvis.model.words import Candidates, Term
 from jarvis.storage_backend import SelectingBackend
 
@@ -93,6 +96,7 @@ class SQLBackend(SelectingBackend):
         Settles,
         Transfers,
         SearchesText,
+        KeepsVectors,
     )
 
     def __init__(
@@ -380,6 +384,30 @@ class SQLBackend(SelectingBackend):
         sibling._text_index = NO_INDEX
         return sibling
 
+    # --- KeepsVectors ----------------------------------------------------------------------------
+
+    def pending(self, model: str, after: int | None, most: int) -> list[MemoryEntry]:
+        self._check_outside()
+        return self._reader.reading(vectors.pending, self._reader, model, after, most)
+
+    def count_vectors(self, model: str | None, most: int | None = None) -> int:
+        return self._reader.reading(vectors.count, self._reader, model, most)
+
+    def put_vectors(self, model: str, several: Sequence[StoredVector]) -> int:
+        self._check_outside()
+        return self._lender.change(vectors.put, self._reader, model, several)
+
+    def vectors(
+        self, model: str, since: VectorMark, most: int, *, whole: bool
+    ) -> tuple[VectorMark, list[StoredVector]]:
+        return self._reader.reading(vectors.after, self._reader, model, since, most, whole)
+
+    def codes_of(self, model: str, changes: Sequence[int]) -> list[tuple[int, bytes]]:
+        return self._reader.reading(vectors.codes_of, self._reader, model, changes)
+
+    def entries_at(self, changes: Sequence[int]) -> list[MemoryEntry]:
+        return self._reader.reading(vectors.entries_at, self._reader, changes)
+
     # --- Erases ----------------------------------------------------------------------------------
 
     def erase(self, which: str | MemoryQuery | None, judge: Judge | None = None) -> Erased:
@@ -414,7 +442,7 @@ class SQLBackend(SelectingBackend):
 
     def _check_outside(self) -> None:
         if self._lender.in_transaction():
-            raise TransactionError("this verb reads the whole store, outside of transactions: end this one first")
+            raise TransactionError("this verb is for the outside of transactions: end this one first")
 
     def _look_after(self, session: Session) -> None:
         """Maintain the store; called now and then, after a change in its transaction."""

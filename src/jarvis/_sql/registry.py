@@ -9,8 +9,9 @@ from jarvis._sql.side_tables import SideTable
 from jarvis._sql.stale_words import Words
 from jarvis._sql.tables import FIRST_WITH_PAST, Table
 from jarvis._sql.tagging import Tags
+from jarvis._sql.vectors import Vectors
 
-SIDE_TABLES: tuple[SideTable, ...] = (Tags(), Words())
+SIDE_TABLES: tuple[SideTable, ...] = (Tags(), Words(), Vectors())
 """The side tables, in the order in which they are written."""
 
 _OF_A_STATE = ("namespace", "category", "entity_type")

@@ -39,6 +39,9 @@ FIRST_WITH_PAST = 3
 FIRST_WITH_WORDS = 8
 """The first version of stores that has an index of words."""
 
+FIRST_WITH_VECTORS = 9
+"""The first version of stores that has vectors."""
+
 
 class Table(NamedTuple):
     """A table of a store; see `jarvis._sql.registry`.

@@ -7,7 +7,7 @@ from typing import Any
 import apsw
 
 from jarvis._sql import registry, tables
-from jarvis._sqlite import creation, engine, schema, word_tables
+from jarvis._sqlite import creation, engine, schema, vector_tables, word_tables
 from jarvis.errors import CorruptStoreError
 
 _TO_VERSION_2 = """
@@ -79,8 +79,10 @@ def migrate(connection: apsw.Connection, language: str) -> None:
         if version < schema.FIRST_WITH_CREATION:
             creation.tell(connection)
             connection.execute(_TO_VERSION_7).fetchall()
-        connection.execute(word_tables.CREATE).fetchall()
-        word_tables.set_language(connection, language)
+        if version < tables.FIRST_WITH_WORDS:
+            connection.execute(word_tables.CREATE).fetchall()
+            word_tables.set_language(connection, language)
+        connection.execute(vector_tables.CREATE).fetchall()
         if version < tables.FIRST_WITH_PAST:
             schema.begin_history(connection, commit, made, generation)
         else:
@@ -117,8 +119,11 @@ def views_for_reading(connection: apsw.Connection) -> str:
     version = schema.read_mark(connection)[1]
     if not 0 < version < schema.CURRENT_VERSION:
         return ""
+    if version == tables.FIRST_WITH_WORDS:
+        return vector_tables.BEFORE
+    before = word_tables.BEFORE + vector_tables.BEFORE
     if version == schema.FIRST_WITH_CREATION:
-        return word_tables.BEFORE
+        return before
     creation.tell(connection)
     made_up = dict.fromkeys(("entries", "revisions"), f"{creation.COMPUTED} AS created")
     if version < schema.FIRST_WITH_PACKED:
@@ -129,7 +134,7 @@ def views_for_reading(connection: apsw.Connection) -> str:
         made_up = {table: f"NULL AS expires, {column}" for table, column in made_up.items() if table != "clock"}
         made_up.update(gaps="NULL AS expires", clock="0 AS erasing, 0 AS generation, 0 AS copied")
     existing = {table.name for table in registry.tables() if table.since <= version}
-    return word_tables.BEFORE + "".join(
+    return before + "".join(
         f"CREATE TEMP VIEW {table} AS SELECT *, {column} FROM main.{table};"
         for table, column in made_up.items()
         if table in existing

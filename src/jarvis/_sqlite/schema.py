@@ -16,6 +16,7 @@ from jarvis._sql.tables import (
     CLOCK_COLUMNS,
     COPY,
     FIRST_WITH_PAST,
+    FIRST_WITH_VECTORS,
     FIRST_WITH_WORDS,
     READ_FIRST_CLOCK,
     REMOVED,
@@ -25,14 +26,14 @@ from jarvis._sql.tables import (
     clock_checksum,
     clock_row,
 )
-from jarvis._sqlite import cipher, engine, word_tables
+from jarvis._sqlite import cipher, engine, vector_tables, word_tables
 from jarvis.model.change import new_generation
 
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
 
 APPLICATION_ID = 0x4A525653  # "JRVS": `file` and other tools can recognise it
-CURRENT_VERSION = 8
+CURRENT_VERSION = 9
 FIRST_WITH_EXPIRY = 4
 """The first version whose entries may expire, and whose stores know of unfinished erasures."""
 
@@ -275,7 +276,7 @@ A compressed value is NULL there.
 
 CURRENT = f"""{TABLES}
 INSERT INTO clock VALUES (1, 0, 0, 0, {clock_checksum((0, 0, 0, None, 0, 0, 0, 0, 0))}, NULL, 0, 0, 0, 0, 0);
-{HISTORY}{word_tables.CREATE}{VIEW}"""
+{HISTORY}{word_tables.CREATE}{vector_tables.CREATE}{VIEW}"""
 
 _NEWEST = "SELECT max(instant) FROM entries"
 
@@ -412,6 +413,8 @@ def columns_of(connection: apsw.Connection, table: str) -> set[str]:
 
 def version_of_tables(connection: apsw.Connection) -> int:
     """Return the version of a store's tables, whatever its header says."""
+    if columns_of(connection, "vectors"):
+        return FIRST_WITH_VECTORS
     if columns_of(connection, "text_mark"):
         return FIRST_WITH_WORDS
     if "created" in columns_of(connection, "entries"):

@@ -52,6 +52,7 @@ from jarvis.conformance.transactions import SharedCommitPromises, TransactionPro
 from jarvis.conformance.transferring import TransferPromises
 from jarvis.conformance.value_filters import ValueFilterPromises
 from jarvis.conformance.values import ValuePromises
+from jarvis.conformance.vectors import VectorPromises
 from jarvis.conformance.verbs import VerbPromises
 from jarvis.conformance.versions import VersionPromises
 from jarvis.conformance.words import WordPromises
@@ -80,6 +81,7 @@ class BackendContract(
     FeedPromises,
     VersionPromises,
     WordPromises,
+    VectorPromises,
     ModulePromises,
     CreatingPromises,
     ManyPromises,

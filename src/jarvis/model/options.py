@@ -240,6 +240,14 @@ def _text_index(value: object) -> str | None:
     return NO_INDEX if value is False else _one_of(value, TEXT_INDEXES)  # YAML reads off without quotes as False
 
 
+def _embedder(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    if value is False:  # YAML reads off without quotes as False
+        return "off"
+    raise _UnfitError(f"must be the name of an embedder, or off, not {kind_of(value)}")
+
+
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
         raise _UnfitError(f"must be true or false, not {kind_of(value)}")
@@ -380,6 +388,7 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "encryption": _encryption,
     "keys": _keys,
     "text_index": _text_index,
+    "embedder": _embedder,
     "index": _switch,
     "progress": _progress,
 }

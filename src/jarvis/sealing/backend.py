@@ -14,6 +14,7 @@ from jarvis.capabilities import (
     Erases,
     FeedsChanges,
     KeepsHistory,
+    KeepsVectors,
     MarksCursors,
     MendsDates,
     Namespaced,
@@ -56,7 +57,7 @@ from jarvis.storage_backend import BackendWrapper, Capability, SelectingBackend,
 
 Clock = Callable[[], datetime]
 
-_NOT_PASSED_ON = (BacksUp, Compresses, Salvages, SearchesText)
+_NOT_PASSED_ON = (BacksUp, Compresses, KeepsVectors, Salvages, SearchesText)
 """A copy would lack the keys, what is sealed does not get smaller, a new store would not be sealed, and an index would
 show words."""
 

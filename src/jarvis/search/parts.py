@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from jarvis.model.entry import MemoryEntry
@@ -67,9 +67,22 @@ Counts = dict[int, float]
 
 
 def parts_of(
-    question: Question, candidates: Candidates, analyser: Analyser, text_fields: TextFields = no_fields
+    question: Question,
+    candidates: Candidates,
+    analyser: Analyser,
+    similar: Mapping[str, float] | None = None,
+    text_fields: TextFields = no_fields,
 ) -> Parts:
-    """Return the parts of the score of each candidate, in the order of the candidates."""
+    """Return the parts of the score of each candidate, in the order of the candidates.
+
+    Args:
+        question: the question.
+        candidates: for it.
+        analyser: of the words.
+        similar: how similar candidates are to the question by their vectors, by id; None: not known. A candidate that
+            is not there counts as the others do on average.
+        text_fields: of categories.
+    """
     entries = candidates.entries
     documents = [document_of(entry, analyser, text_fields(entry.category)) for entry in entries]
     words: list[Term] = []
@@ -107,6 +120,9 @@ def parts_of(
         **_forms(folded(question.text), documents),
         **_around(places, own, documents),
     }
+    if similar is not None:
+        columns["meaning"] = meanings = _meanings(entries, similar)
+        columns.update(_meanings_around(places, meanings))
     asked = len(question.terms) or 1
     shares = _nearby(places, [(len(some) + len(more)) / asked for some, more in zip(shared, times, strict=True)])
     return Parts(entries, [place is not None for place in places], columns, shares)
@@ -224,6 +240,25 @@ def _around(
                 elif step == 2:
                     second[other] = own[index]
     return {"asked_before": asked, "before_2": second, "around": around}
+
+
+def _meanings(entries: Sequence[MemoryEntry], similar: Mapping[str, float]) -> list[float]:
+    """Return how similar each candidate is to the question; the most similar has 1."""
+    usual = sum(max(0.0, number) for number in similar.values()) / len(similar) if similar else 0.0
+    return _scaled([max(0.0, similar.get(entry.id, usual)) for entry in entries])
+
+
+def _meanings_around(places: Sequence[tuple[str, int] | None], meanings: Sequence[float]) -> dict[str, list[float]]:
+    """Return how similar the neighbours of each utterance are: the one before, the one behind, the others' mean."""
+    meaning_of = {place: meaning for place, meaning in zip(places, meanings, strict=True) if place is not None}
+    steps = {"meaning_before": (-1,), "meaning_behind": (1,), "meaning_around": (-3, -2, 2, 3)}
+    return {
+        name: [
+            sum(meaning_of.get((place[0], place[1] + step), 0.0) for step in some) / len(some) if place else 0.0
+            for place in places
+        ]
+        for name, some in steps.items()
+    }
 
 
 def _nearby(places: Sequence[tuple[str, int] | None], shares: Sequence[float]) -> list[float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jarvis.model.recalled import Recalled
 from jarvis.search.parts import Parts, TextFields, no_fields, parts_of
-from jarvis.search.weights import FACT, UTTERANCE
+from jarvis.search.weights import FACT, FACT_BY_MEANING, UTTERANCE, UTTERANCE_BY_MEANING
 
 if TYPE_CHECKING:
     from jarvis.text.analysis import Analyser
@@ -23,20 +24,25 @@ def rank(
     question: Question,
     candidates: Candidates,
     analyser: Analyser,
+    similar: Mapping[str, float] | None,
     limit: int,
     *,
     half_life: timedelta | None = None,
     now: datetime | None = None,
     text_fields: TextFields = no_fields,
 ) -> list[Recalled]:
-    """Return the candidates with the highest scores, the best first; equal ones the newest first."""
-    parts = parts_of(question, candidates, analyser, text_fields)
+    """Return the candidates with the highest scores, the best first; equal ones the newest first.
+
+    `similar` is that of `parts_of`.
+    """
+    parts = parts_of(question, candidates, analyser, similar, text_fields)
     recency = _RECENCY if half_life is not None and now is not None else 0.0
     if half_life is not None and now is not None:
         seconds = [max(0.0, now.timestamp() - entry.order[0] / 1_000_000) for entry in parts.entries]
         parts.columns["recency"] = [0.5 ** (age / half_life.total_seconds()) for age in seconds]
-    tables = [{**weights, "recency": recency} for weights in (FACT, UTTERANCE)]
-    match = max(parts.shares, default=0.0)
+    learned = (FACT, UTTERANCE) if similar is None else (FACT_BY_MEANING, UTTERANCE_BY_MEANING)
+    tables = [{**weights, "recency": recency} for weights in learned]
+    match = max((*parts.shares, *(similar or {}).values()), default=0.0)
     told = {name for name, column in parts.columns.items() if any(column)}  # what the question asks for
     factors = [
         match / (sum(weight for name, weight in weights.items() if weight > 0 and name in told) or 1.0)

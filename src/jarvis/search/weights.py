@@ -28,3 +28,35 @@ FACT = {
     "time": 3.71,
 }
 """Weights of the parts of the score of any other memory."""
+
+UTTERANCE_BY_MEANING = {
+    "words": 0.88,
+    "coverage": 1.8,
+    "before_2": 1.13,
+    "asked_before": 1.72,
+    "around": -0.28,
+    "session": 2.8,
+    "about": 2.92,
+    "is_question": -0.6,
+    "length": 2.43,
+    "tells_when": 2.94,
+    "tells_how_many": 0.59,
+    "time": 3.82,
+    "meaning": 2.96,
+    "meaning_before": 0.33,
+    "meaning_behind": 1.25,
+    "meaning_around": 0.26,
+}
+"""Those of an utterance, where a model says how similar it is to the question."""
+
+FACT_BY_MEANING = {
+    "words": 0.65,
+    "coverage": 0.71,
+    "session": 2.4,
+    "about": 2.88,
+    "length": 1.17,
+    "tells_when": 1.3,
+    "time": 3.55,
+    "meaning": 5.17,
+}
+"""Those of any other memory, where a model does."""

@@ -14,7 +14,8 @@ from jarvis.model.options import PLAIN
 from jarvis.model.query import MemoryQuery
 from jarvis.model.record import prepare
 from jarvis.model.turn import TEXT
-from jarvis.services.searching import analyser_of, candidates_of
+from jarvis.services.searching import candidates_of
+from jarvis.services.words import analyser_of
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.analysis import analyser
 from jarvis.text.document import document_of, words_of

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from jarvis.capabilities import SearchesText
 from jarvis.errors import InvalidQueryError
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.options import ENGLISH, NO_INDEX
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recalled import Recalled
 from jarvis.model.turn import TURNS, key_of_turn, place_of_turn
 from jarvis.search.parts import TextFields, no_fields
 from jarvis.search.ranking import rank
+from jarvis.services.meaning import Meaning
+from jarvis.services.words import analyser_of, has_index
 from jarvis.storage_backend import StorageBackend
-from jarvis.text.analysis import Analyser, analyser
+from jarvis.text.analysis import Analyser
 from jarvis.text.candidates import Candidates, choose
-from jarvis.text.document import passages_of, words_of
+from jarvis.text.document import document_of, passages_of, words_of
 from jarvis.text.question import Question, Term, question_of
 
 MOST_CANDIDATES, _MORE = 200, 10
@@ -25,7 +26,10 @@ MOST_CANDIDATES, _MORE = 200, 10
 them have the phrases of a question."""
 
 _WITH_NEIGHBOURS = 100
-"""Of how many candidates the neighbours in their conversation are ranked, too."""
+"""Of how many candidates the neighbours in their conversation are ranked, too: by words, and as many by meaning."""
+
+_WITH_VECTORS = 0.9
+"""How many of the candidates by words must have a vector: less, and the others would be at a disadvantage."""
 
 _NEIGHBOURS = (-1, 1, 2)
 
@@ -40,31 +44,46 @@ def search(
     half_life: timedelta | None = None,
     now: datetime | None = None,
     text_fields: TextFields = no_fields,
+    meaning: Meaning | None = None,
 ) -> list[Recalled]:
-    """Return the memories that answer a question best, of those that match a query."""
-    question, candidates, words = gathered(backend, text, query, limit)
-    ranked = rank(question, candidates, words, limit, half_life=half_life, now=now, text_fields=text_fields)
+    """Return the memories that answer a question best, of those that match a query; by words, and by `meaning`."""
+    found = gathered(backend, text, query, limit, meaning)
+    ranked = rank(*found, limit, half_life=half_life, now=now, text_fields=text_fields)
     return [recalled for recalled in ranked if recalled.score >= min_score]
 
 
 def gathered(
-    backend: StorageBackend, text: str, query: MemoryQuery, limit: int = 0
-) -> tuple[Question, Candidates, Analyser]:
-    """Return a question, the memories that are to be ranked for it, and the analyser of their words.
+    backend: StorageBackend, text: str, query: MemoryQuery, limit: int = 0, meaning: Meaning | None = None
+) -> tuple[Question, Candidates, Analyser, dict[str, float] | None]:
+    """Return a question, the memories that are to be ranked for it, the analyser of their words, and similarities.
 
-    There are `MOST_CANDIDATES` and their neighbours at most, or `limit` if that is more.
+    There are `MOST_CANDIDATES` and their neighbours at most, or `limit` if that is more; and with vectors, about as
+    many again, whose similarity to the question is told by their ids. It is None if most of them have no vectors.
     """
     words = analyser_of(backend)
     question = question_of(text, words)
-    if not question.terms:
-        return question, Candidates([], (), [], 0), words
     ranked = max(MOST_CANDIDATES, limit)
-    candidates = candidates_of(backend, question.terms, query, ranked, respell=True)
-    question = question._replace(terms=candidates.terms)
+    candidates = Candidates([], (), [], 0)
+    if question.terms:
+        candidates = candidates_of(backend, question.terms, query, ranked, respell=True)
+        question = question._replace(terms=candidates.terms)
     if question.phrases or question.excluded:
-        return question, _narrowed(backend, question, query, candidates, ranked, words), words
-    neighbours = _neighbours(backend, candidates.entries, query)
-    return question, candidates._replace(entries=candidates.entries + neighbours), words
+        return question, _narrowed(backend, question, query, candidates, ranked, words), words, None
+    asked = None if meaning is None else meaning.asked(backend, text, _names_in(candidates.entries, words))
+    if asked is not None:
+        known = asked.similarities(candidates.entries)
+        if len(known) >= _WITH_VECTORS * len(candidates.entries):
+            more = [entry for entry in asked.candidates(query) if entry.id not in known]
+            more += _neighbours(backend, query, candidates.entries, more)
+            entries, similar = candidates.entries + more, known | asked.similarities(more)
+            return question, candidates._replace(entries=entries), words, similar
+    neighbours = _neighbours(backend, query, candidates.entries)
+    return question, candidates._replace(entries=candidates.entries + neighbours), words, None
+
+
+def _names_in(entries: Iterable[MemoryEntry], words: Analyser) -> frozenset[str]:
+    """Return the words of the entities and speakers of some memories."""
+    return frozenset().union(*(document_of(entry, words).about for entry in entries))
 
 
 def candidates_of(
@@ -76,7 +95,7 @@ def candidates_of(
     respell: bool = False,
 ) -> Candidates:
     """Return the candidates for some words, from the index, or from all memories where there is none."""
-    if _has_index(backend):
+    if has_index(backend):
         return backend.capability(SearchesText).candidates(terms, query, most, respell=respell)
     words, matches = analyser_of(backend), query.matches
     entries = backend.select(MemoryQuery())
@@ -107,20 +126,11 @@ def checked_half_life(half_life: timedelta | None) -> timedelta | None:
     return half_life
 
 
-def _has_index(backend: StorageBackend) -> bool:
-    return backend.has_capability(SearchesText) and backend.capability(SearchesText).text_language() != NO_INDEX
-
-
-def analyser_of(backend: StorageBackend) -> Analyser:
-    """Return the analyser of the words under which the memories of a backend are found."""
-    return analyser(backend.capability(SearchesText).text_language() if _has_index(backend) else ENGLISH)
-
-
-def _neighbours(backend: StorageBackend, entries: list[MemoryEntry], query: MemoryQuery) -> list[MemoryEntry]:
-    """Return the utterances beside some candidates that are no candidates themselves."""
-    places = [place_of_turn(entry) for entry in entries]
-    near = [place for place in places[:_WITH_NEIGHBOURS] if place is not None]
-    missing = {(session, position + step) for session, position in near for step in _NEIGHBOURS}.difference(places)
+def _neighbours(backend: StorageBackend, query: MemoryQuery, *lists: list[MemoryEntry]) -> list[MemoryEntry]:
+    """Return the utterances beside the best of some lists of candidates that are no candidates themselves."""
+    places = [[place_of_turn(entry) for entry in entries] for entries in lists]
+    near = [place for some in places for place in some[:_WITH_NEIGHBOURS] if place is not None]
+    missing = {(session, position + step) for session, position in near for step in _NEIGHBOURS}.difference(*places)
     if not missing:
         return []
     keys = [key_of_turn(session, position) for session, position in sorted(missing) if position > 0]

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from jarvis._calls.arguments import is_on
 from jarvis._calls.arguments import plain_text as text_of
 from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
@@ -30,6 +31,9 @@ from jarvis.services.bulk import ids_of
 from jarvis.services.changing import Changes
 from jarvis.services.importing import Import
 from jarvis.storage_backend import StorageBackend
+
+if TYPE_CHECKING:
+    from jarvis.services.meaning import Meaning
 
 
 class Authors(Protocol):
@@ -62,10 +66,11 @@ class Store:
         author: Authors,
         now: Callable[[], datetime],
         gates: Gates,
+        meaning: Callable[[], Meaning],
     ) -> None:
         self.backend = backend
         self._change, self._change_apart = change, change_apart
-        self._author, self._now, self._gates = author, now, gates
+        self._author, self._now, self._gates, self._meaning = author, now, gates, meaning
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.backend!r})"
@@ -522,6 +527,40 @@ class Store:
         """
         index = ask(self.backend, SearchesText)
         index.rebuild_index(checked("text_index", language), checked("progress", progress))
+
+    def index_pending(self, *, background: bool = False, progress: Progress | None = None) -> int:
+        """Make the vectors that memories lack, in every namespace, with the embedder of this memory; return how many.
+
+        From then on `MemoryModule.recall` finds memories that mean what a question means, in other words. Call it after
+        writes, and again whenever you like: it makes what is missing. Others may read and write meanwhile; what changes
+        while the model is at it stays without a vector until the next call. If it is interrupted, what was made stays.
+        Of a JSON store, and of a sealed one on a server, vectors are in memory and end with the process.
+        After a change of the embedder all vectors are made again, and memories are found by their words until then.
+
+        Args:
+            background: return at once, and let a thread do it; no-op if one is at it. `MemoryModule.shutdown` ends it.
+                A model that fails is logged (``jarvis.search``).
+            progress: is called with (done, total) after each step; not in the background.
+
+        Raises:
+            UnsupportedError: no embedder is installed.
+            InvalidSettingError: the embedder is ``"off"``.
+            EmbedderError: the model failed.
+            TransactionError: the calling thread has a transaction open.
+
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule.in_memory(embedder="minilm")
+        >>> _ = memory.remember("Maria's dog had puppies")
+        >>> memory.store.index_pending()
+        1
+        >>> [entry.value["text"] for entry, *_ in memory.recall("does she keep pets?")]
+        ["Maria's dog had puppies"]
+        """
+        told = checked("progress", progress)
+        if is_on("background", background):
+            self._meaning().index_behind(self.backend)
+            return 0
+        return self._meaning().index(self.backend, told)
 
     def prune_history(self, *, limit: int = 1_000) -> int:
         """Remove at most `limit` past states that the policy has no room for; return how many.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.model.turn import FACTS, POSITION, SPEAKER, TEXT, TURNS
@@ -34,6 +35,7 @@ _MONTHS, _DAYS = [TIME_MARK + name for name in MONTHS], [TIME_MARK + name for na
 _REMEMBERED, _MOST_REMEMBERED = 20_000, 500
 """Of how many memories the words are remembered, and how many signs these have at most: some 20 MB."""
 
+_NAMED, _SIGN = re.compile(r"(\w+)(?:['’]s\b)?"), re.compile(r"\w")
 _MAIN = (TEXT,)
 _MOST_BITS = 200
 """Longer numbers are not searched."""
@@ -95,6 +97,37 @@ def passages_of(entry: MemoryEntry, analyser: Analyser) -> list[tuple[str, ...]]
     """Return the words of each text of a memory apart: a phrase lies in one of them."""
     main, names, about, _ = _leaves(entry, _MAIN)
     return [analyser.words(text) for text in (*main, *names, *about)]
+
+
+def meaning_of(entry: MemoryEntry, analyser: Analyser, others: Iterable[str] = ()) -> str:
+    """Return the text of a memory that is handed to a model: without the names of its entity, its speaker, and others.
+
+    Names tell a model little, and hide what else is said: they are matched as words. Of facts and utterances it is the
+    main text, of other memories also their key, tags and the names of their fields.
+    """
+    main, names, about, fields = _texts(entry, _MAIN)
+    text = main if entry.category in (FACTS, TURNS) else f"{names} {fields} {main}"
+    return without_names(text, frozenset(analyser.words(" ".join([about, *others]), names=True)), analyser)
+
+
+def without_names(text: str, names: Collection[str], analyser: Analyser) -> str:
+    """Return a text without the words that are names, as the analyser makes them; all of it, if nothing is left.
+
+    >>> from jarvis.text.analysis import analyser
+    >>> from jarvis.text.document import without_names
+    >>> without_names("When did Maria's sister move?", {"maria"}, analyser("english"))
+    'When did sister move?'
+    """
+    if not names:
+        return text
+    kept = _NAMED.sub(lambda found: "" if is_name(found[1], names, analyser) else found[0], text)
+    return " ".join(kept.split()) if _SIGN.search(kept) else text
+
+
+def is_name(word: str, names: Collection[str], analyser: Analyser) -> bool:
+    """Tell whether a word is one of some names."""
+    words = analyser.words(word, names=True)
+    return bool(words) and all(each in names for each in words)
 
 
 def _texts(entry: MemoryEntry, text_fields: tuple[str, ...]) -> tuple[str, str, str, str]:

@@ -1,0 +1,291 @@
+"""Searches memories by what they mean: a model makes vectors of them, behind their writes, and one of a question.
+
+Backends with the capability `KeepsVectors` store them. For others they are in memory, and end with the process.
+
+Whatever the model does, memories are found by their words, and a write neither waits for it nor fails with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jarvis._calls.arguments import own_code, plain_text
+from jarvis.capabilities import KeepsVectors, Transfers
+from jarvis.embedding.finding import installed_embedder, load_embedder
+from jarvis.errors import EmbedderError, InvalidSettingError, JarvisError, UnsupportedError
+from jarvis.model.entry import MemoryEntry
+from jarvis.model.query import MemoryQuery
+from jarvis.model.turn import SPEAKER, TURNS, key_of_turn, place_of_turn
+from jarvis.model.vectors import Embedder
+from jarvis.services.volatile_vectors import VolatileVectors
+from jarvis.services.words import analyser_of
+from jarvis.storage_backend import StorageBackend
+from jarvis.text.document import meaning_of, without_names
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from jarvis.model.recompression import Progress
+    from jarvis.search.vectors import Nearest, Question
+
+OFF = "off"
+_MOST_SIGNS, _MOST_NUMBERS = 100, 4_096
+_AT_ONCE, _NEAREST, _LOOKED_AT = 64, 100, 2_000
+"""How many memories are embedded at once; how many of the nearest are candidates, and of how many at most."""
+
+_BEFORE = (1, 2)
+_LEAST = 0.25
+"""If no memory is so similar to a question, none is a candidate by its meaning: any two texts are somewhat similar."""
+
+_PAUSE_SECONDS = 60.0
+"""How long a model that failed is left alone."""
+
+log = logging.getLogger("jarvis.search")
+
+
+def checked_embedder(embedder: object) -> Embedder:
+    """Return an embedder that a caller gave, or a package registered.
+
+    Raises:
+        InvalidSettingError: it is none.
+    """
+    with own_code(InvalidSettingError, "embedder"):
+        if not isinstance(embedder, Embedder):
+            raise InvalidSettingError(
+                f"embedder: takes a name, or an object with name, dim, embed_documents and embed_query, "
+                f"not {type(embedder).__name__}"
+            )
+        name, dim = embedder.name, embedder.dim
+    if type(name) is not str or not 0 < len(name) <= _MOST_SIGNS or not name.isprintable():
+        raise InvalidSettingError(f"embedder: its name must have 1 to {_MOST_SIGNS} signs that can be printed")
+    if type(dim) is not int or not 1 <= dim <= _MOST_NUMBERS:
+        raise InvalidSettingError(f"embedder: its dim must be a whole number from 1 to {_MOST_NUMBERS:,}")
+    return embedder
+
+
+class Meaning:
+    """Finds memories by vectors, in every namespace of a store; of a memory and its siblings.
+
+    Attributes:
+        process: the one that made it; a forked one makes its own.
+
+    Args:
+        embedder: the model; a name; ``"off"`` for none; None for the one that is installed, if the store has vectors.
+    """
+
+    def __init__(self, embedder: Embedder | str | None) -> None:
+        name = plain_text(embedder)
+        if name is not None and name != OFF:
+            embedder = checked_embedder(load_embedder(name))
+        elif embedder is not None and name is None:
+            embedder = checked_embedder(embedder)
+        self._given: Embedder | str | None = embedder
+        self.process = os.getpid()
+        self._found: Embedder | None = None
+        self._nearest: dict[str, Nearest] = {}
+        self._volatile: dict[str, VolatileVectors] = {}
+        self._again_at = 0.0
+        self._indexing: threading.Thread | None = None
+        self._is_over = threading.Event()
+
+    # --- the search ------------------------------------------------------------------------------
+
+    def asked(self, backend: StorageBackend, text: str, names: Collection[str]) -> Asked | None:
+        """Return a question as vector; None if the store has no vectors, or none of this model, or it fails.
+
+        The latter is logged, and then the model is left alone for a while.
+
+        Args:
+            backend: of the namespace that is searched.
+            text: the question.
+            names: the names in it, which the model does not get.
+        """
+        if self._given == OFF or time.monotonic() < self._again_at:
+            return None
+        store = self._store(backend)
+        try:
+            if not store.count_vectors(None, most=1):  # looked at first: it costs less than to find a model
+                return None
+            embedder = self._needed()
+            if not store.count_vectors(embedder.name, most=1):
+                raise UnsupportedError(
+                    f"the vectors are of another embedder than {embedder.name!r}: call memory.store.index_pending()"
+                )
+            stripped = without_names(text, names, analyser_of(backend))
+            (vector,) = _vectors_of(embedder, lambda: [embedder.embed_query(stripped)], 1)
+        except (EmbedderError, UnsupportedError) as error:
+            self._again_at = time.monotonic() + _PAUSE_SECONDS
+            log.warning("memories are found by their words alone for a while: %s", error)
+            return None
+        from jarvis.search.vectors import Nearest, Question
+
+        nearest = self._nearest.get(backend.namespace)
+        if nearest is None or nearest.model != embedder.name:
+            nearest = self._nearest[backend.namespace] = Nearest(embedder.name, embedder.dim)
+        return Asked(store, nearest, Question(vector))
+
+    def _store(self, backend: StorageBackend) -> KeepsVectors:
+        """Return what keeps the vectors of a namespace: its backend, or this process."""
+        if backend.has_capability(KeepsVectors):
+            return backend.capability(KeepsVectors)
+        return self._volatile.setdefault(backend.namespace, VolatileVectors(backend))
+
+    def _embedder(self) -> Embedder | None:
+        if self._given is not None and not isinstance(self._given, str):
+            return self._given
+        if self._found is None:
+            found = installed_embedder()
+            self._found = None if found is None else checked_embedder(found)
+        return self._found
+
+    # --- the index -------------------------------------------------------------------------------
+
+    def index(self, backend: StorageBackend, progress: Progress | None) -> int:
+        """Make the vectors that memories lack, in every namespace; return how many.
+
+        Raises:
+            UnsupportedError: no model is installed, or the backend tells no order of changes.
+            InvalidSettingError: the embedder is switched off.
+            EmbedderError: the model failed. What was done stays.
+        """
+        embedder, done, spaces = self._needed(), 0, [backend]
+        if backend.has_capability(Transfers):
+            spaces = [backend.bind(namespace=name) for name in backend.capability(Transfers).all_namespaces()]
+        counts = [(each.count(MemoryQuery()), self._store(each).count_vectors(embedder.name)) for each in spaces]
+        total = sum(max(0, memories - vectors) for memories, vectors in counts)
+        for space in spaces:
+            for count in self._index(space, embedder):
+                done += count
+                if progress is not None:
+                    progress(done, max(done, total))
+                if self._is_over.is_set():
+                    return done
+        self._again_at = 0.0
+        return done
+
+    def index_behind(self, backend: StorageBackend) -> None:
+        """Do the same in a thread; no-op if one is at it. A model that fails is logged.
+
+        Raises:
+            UnsupportedError, InvalidSettingError: as for `index`.
+        """
+        self._needed()
+        if self._indexing is None or not self._indexing.is_alive():
+            self._is_over.clear()
+            self._indexing = threading.Thread(target=self._run, args=(backend,), name="jarvis-embedder", daemon=True)
+            self._indexing.start()
+
+    def stop(self) -> bool:
+        """End the thread after its current step, and wait for that; return whether there was one."""
+        thread, self._indexing = self._indexing, None
+        if thread is None or not thread.is_alive():
+            return False
+        self._is_over.set()
+        thread.join()
+        self._is_over.clear()
+        return True
+
+    def _run(self, backend: StorageBackend) -> None:
+        try:
+            self.index(backend, None)
+        except JarvisError as error:
+            log.warning("not all memories have vectors: %s: %s", type(error).__name__, error)
+
+    def _needed(self) -> Embedder:
+        if self._given == OFF:
+            raise InvalidSettingError("embedder: it is 'off' here; leave it out, or name one")
+        embedder = self._embedder()
+        if embedder is None:
+            raise UnsupportedError(
+                "no embedder is installed: pip install 'jarvis-memory[minilm]', or give one in embedder="
+            )
+        return embedder
+
+    def _index(self, space: StorageBackend, embedder: Embedder) -> Iterator[int]:
+        """Make the vectors that a namespace lacks; yield how many, after each step."""
+        from jarvis.search.vectors import coded
+
+        store, words = self._store(space), analyser_of(space)
+        after: int | None = None
+        while entries := store.pending(embedder.name, after, _AT_ONCE):
+            others = _others(space, entries)
+            texts = [meaning_of(entry, words, others.get(entry.id, ())) for entry in entries]
+            vectors = _vectors_of(embedder, lambda: embedder.embed_documents(texts), len(texts))  # noqa: B023  called here
+            changes = [_change(entry) for entry in entries]
+            yield store.put_vectors(embedder.name, coded(vectors, changes))
+            after = changes[-1]
+
+
+class Asked:
+    """A question as vector, put to one namespace."""
+
+    def __init__(self, store: KeepsVectors, nearest: Nearest, question: Question) -> None:
+        self._store, self._nearest, self._question = store, nearest, question
+
+    def candidates(self, query: MemoryQuery) -> list[MemoryEntry]:
+        """Return the memories that match a query and mean most nearly what the question means."""
+        found = self._nearest.find(self._store, self._question, _NEAREST if query == MemoryQuery() else _LOOKED_AT)
+        similar = list(found) if max(found.values(), default=0.0) >= _LEAST else []
+        entries = {_change(entry): entry for entry in self._store.entries_at(similar)} if similar else {}
+        gone = [change for change in similar if change not in entries]
+        if gone:
+            self._nearest.forget(gone)
+        matching = [entries[change] for change in similar if change in entries and query.matches(entries[change])]
+        return matching[:_NEAREST]
+
+    def similarities(self, entries: Sequence[MemoryEntry]) -> dict[str, float]:
+        """Return how similar memories are to the question, by their ids; of those that have a vector."""
+        ids = {_change(entry): entry.id for entry in entries}
+        found = self._nearest.similarities(self._store, self._question, list(ids))
+        return {ids[change]: similarity for change, similarity in found.items()}
+
+
+def _others(space: StorageBackend, entries: Sequence[MemoryEntry]) -> dict[str, list[str]]:
+    """Return the speakers of the two turns before each turn, by its id."""
+    places = {entry.id: place for entry in entries if (place := place_of_turn(entry)) is not None}
+    before = {
+        entry_id: [key_of_turn(session, position - step) for step in _BEFORE if position > step]
+        for entry_id, (session, position) in places.items()
+    }
+    keys = sorted({key for several in before.values() for key in several})
+    speakers = (
+        {turn.key: turn.value.get(SPEAKER) for turn in space.select(MemoryQuery(category=TURNS, keys=keys))}
+        if keys
+        else {}
+    )
+    return {
+        entry_id: [speaker for key in several if isinstance(speaker := speakers.get(key), str)]
+        for entry_id, several in before.items()
+    }
+
+
+def _change(entry: MemoryEntry) -> int:
+    return entry.position[1] if entry.position else -1
+
+
+def _vectors_of(embedder: Embedder, make: Callable[[], Any], count: int) -> npt.NDArray[np.float32]:
+    """Return the vectors that an embedder makes, checked.
+
+    Raises:
+        EmbedderError: it raised, or returned something else.
+    """
+    import numpy as np
+
+    try:
+        vectors = np.asarray(make(), np.float32)
+    except UnsupportedError:
+        raise
+    except Exception as error:  # somebody's model: anything may happen in it
+        raise EmbedderError(embedder.name, f"raised {type(error).__name__}") from error
+    if vectors.shape != (count, embedder.dim):
+        raise EmbedderError(embedder.name, f"returned vectors of shape {vectors.shape}, not {(count, embedder.dim)}")
+    if not np.isfinite(vectors).all():
+        raise EmbedderError(embedder.name, "returned a vector with a number that is not finite")
+    vectors[~vectors.any(axis=1), 0] = 1e-3  # a text without meaning is like no other
+    return vectors
