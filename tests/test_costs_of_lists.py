@@ -26,6 +26,7 @@ _MOST_TEXT, _MOST_QUERIES = 6_000, 40
 _TAGS = [f"tag-{number}" for number in range(MAX_TAGS)]
 _KEYS = [f"key-{number}" for number in range(MAX_NAMED)]
 _ITEMS = [{"category": "items", "key": key, "value": {}, "entity_type": "t"} for key in _KEYS[:2_000]]
+_HISTORY = [{"user_request": "a", "description": "b", "execution_id": key} for key in _KEYS[:1_000]]
 _NUMBERS = list(range(MAX_FILTER_PARTS))
 
 Case = tuple[str, int, Callable[[MemoryModule, int], object]]
@@ -50,6 +51,10 @@ def _exported(memory: MemoryModule, **options: Any) -> Path:
 def _doubled(memory: MemoryModule, tags: list[str]) -> object:
     with memory.transaction():  # else it has a connection of its own
         return memory.find_duplicates(tags=tags)
+
+
+def _exchanged(memory: MemoryModule, history: list[dict[str, str]] | None, tags: list[str] | None = None) -> None:
+    memory.save_conversation_turn("a", "b", history, tags)
 
 
 def _imported(memory: MemoryModule, namespaces: list[str]) -> None:
@@ -94,6 +99,17 @@ CASES: list[Case] = [
     ("find_duplicates tags", MAX_TAGS, lambda memory, n: _doubled(memory, _TAGS[:n])),
     ("remember tags", MAX_TAGS, lambda memory, n: memory.remember(f"text {n}", tags=_TAGS[:n])),
     ("record_turn tags", MAX_TAGS, lambda memory, n: memory.record_turn("s", "a", "b", tags=_TAGS[:n])),
+    ("save_execution tags", MAX_TAGS, lambda memory, n: memory.save_execution("a", "b", tags=_TAGS[:n])),
+    ("save_execution file_locations", 2_000, lambda memory, n: memory.save_execution("a", "b", None, _KEYS[:n])),
+    ("save_conversation_turn execution_history", 1_000, lambda memory, n: _exchanged(memory, _HISTORY[:n])),
+    ("save_conversation_turn context_tags", MAX_TAGS, lambda memory, n: _exchanged(memory, None, _TAGS[:n])),
+    (
+        "save_conversation_turn execution_run_ids",
+        MAX_NAMED,
+        lambda memory, n: memory.save_conversation_turn("a", "b", execution_run_ids=_KEYS[:n]),
+    ),
+    ("build_context include", 100, lambda memory, n: memory.build_context(include=["preferences"] * n)),
+    ("build_context exclude_ids", MAX_NAMED, lambda memory, n: memory.build_context("made", exclude_ids=_KEYS[:n])),
     *_of_each("erase_memories", "absent"),
     *_of_each("delete_memories", "absent"),
     *_of_each("pop_memory", "absent"),

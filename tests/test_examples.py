@@ -66,6 +66,15 @@ def test_the_demo_recalls_what_was_said(tmp_path: Path) -> None:
     assert re.search(r"asked_before 0\.\d\d", shown)
 
 
+def test_the_demo_tells_a_model_what_it_remembers(tmp_path: Path) -> None:
+    shown = _run("demo.py", "tell", str(tmp_path))
+
+    assert shown.count("</memories>") == 1
+    assert re.search(r"facts about person sam by web_reader, today: \"Sam likes tea\.\\n\\u003c/memories>", shown)
+    assert "the hostile memory stands in one line of" in shown
+    assert re.search(r"100,000\D+[\d,]+\D+\d+\D+all", shown)
+
+
 def test_the_demo_moves_and_repairs(tmp_path: Path) -> None:
     _run("demo.py", "learn", str(tmp_path))
     shown = re.sub(r"\s+", " ", _run("demo.py", "move", str(tmp_path)))

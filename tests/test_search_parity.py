@@ -1,4 +1,4 @@
-"""One store, one question, one order: on every backend, with an index and without, and after every move."""
+"""One store, one question, one order and one context: on every backend, with an index and without, after every move."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ river station garden coffee winter lamp bicycle museum letter mountain bread pia
 bridge kitchen painting harbour library concert journey neighbour holiday umbrella engine blanket orchard
 """.split()  # noqa: SIM905  read as a text
 PEOPLE = ("maria", "john", "ana")
+Answers = list[list[tuple[str, float]]]
 STARTED = datetime(2026, 1, 5, 9, tzinfo=UTC)
 
 
@@ -80,11 +81,20 @@ def _questions() -> list[str]:
     return [*plain, *named, *special]
 
 
-def _answers(memory: MemoryModule) -> list[list[tuple[str, float]]]:
+def _answers(memory: MemoryModule) -> Answers:
     def summary(found: list[Recalled]) -> list[tuple[str, float]]:
         return [(each.entry.id, round(each.score, 9)) for each in found]
 
-    return [summary(memory.search_text(question, limit=50)) for question in _questions()]
+    return [summary(memory.search_text(question, limit=50)) for question in _questions()] + _contexts(memory)
+
+
+def _contexts(memory: MemoryModule) -> Answers:
+    """Return contexts for prompts in the shape of answers: each a text, and its tokens."""
+    told = MemoryModule(memory.backend, clock=lambda: STARTED + timedelta(days=400))
+    questions = (None, *_questions()[:5])
+    contexts = [told.build_context(question, room) for question in questions for room in (700, 20_000)]
+    assert all(context.lines for context in contexts)
+    return [[(context, context.tokens)] for context in contexts]
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +105,11 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryModule]:
 
 
 @pytest.fixture(scope="module")
-def expected(origin: MemoryModule) -> list[list[tuple[str, float]]]:
+def expected(origin: MemoryModule) -> Answers:
     answers = _answers(origin)
     assert sum(map(bool, answers)) > 0.9 * len(answers)
     assert max(map(len, answers)) == 50
     return answers
-
-
-Answers = list[list[tuple[str, float]]]
 
 
 @pytest.mark.parametrize("text_index", ["english", "off"])

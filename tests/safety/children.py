@@ -341,6 +341,18 @@ def create_and_upsert(backend: str, directory: str, name: str, creates: str, ups
     say(done)
 
 
+def talk(backend: str, directory: str, name: str, exchanges: str) -> None:
+    """Save exchanges of one conversation, beside others, each with an execution."""
+    memory = MemoryModule(storage_dir=directory, backend_type=backend, busy_timeout_seconds=60)
+    say("ready")
+    await_line()
+    for number in range(int(exchanges)):
+        said = f"{name}.{number}"
+        ran = {"user_request": said, "description": said, "execution_id": said}
+        memory.save_conversation_turn(f"ask {said}", f"answer {said}", [ran], session_id="shared")
+    memory.shutdown()
+
+
 def open_at_once(backend: str, directory: str, name: str) -> None:
     """At a word of the parent, open a store that is not ready, look, and add one entry."""
     memory = MemoryModule(storage_dir=directory, backend_type=backend)
@@ -512,6 +524,7 @@ PROGRAMS: dict[str, Callable[..., None]] = {
             refused,
             leave_a_log,
             create_and_upsert,
+            talk,
             open_at_once,
             hold_sqlite,
             hold_flock,

@@ -54,6 +54,28 @@ def test_processes_that_write_at_once_lose_nothing(backend: str, tmp_path: Path,
     figures.add(backend, processes=count, creates=count * creates, upserts=count * upserts, errors=0, lost=0)
 
 
+def test_processes_that_talk_in_one_conversation_lose_no_turn(backend: str, tmp_path: Path, soak: bool) -> None:
+    count, exchanges = (4, 200) if soak else (2, 40)
+    children = [processes.start("children", "talk", backend, tmp_path, f"p{each}", exchanges) for each in range(count)]
+    for child in children:
+        assert processes.read_line(child) == "ready"
+    for child in children:
+        processes.tell(child)
+    for child in children:
+        processes.end(child)
+
+    with MemoryModule(storage_dir=tmp_path, backend_type=backend) as memory:
+        turns = memory.get_conversation("shared")
+        assert [turn.value["position"] for turn in turns] == list(range(1, 2 * count * exchanges + 1))
+        asked = [turn.value["text"].removeprefix("ask ") for turn in turns[::2]]
+        assert [turn.value["text"] for turn in turns[1::2]] == [f"answer {said}" for said in asked]
+        assert sorted(asked) == sorted(f"p{p}.{n}" for p in range(count) for n in range(exchanges))
+        told = memory.get_conversation_history()
+        assert [[ran.execution_id for ran in each.execution_history] for each in told] == [
+            [said] for said in asked[::-1]
+        ]
+
+
 @pytest.mark.parametrize("found", ["nothing", "first life"])
 def test_processes_that_open_a_store_at_once_all_find_it_whole(
     backend: str, found: str, tmp_path: Path, soak: bool, figures: Figures

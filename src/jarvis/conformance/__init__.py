@@ -36,6 +36,8 @@ from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.listing import ListingPromises
 from jarvis.conformance.machine import BackendMachine, machine
 from jarvis.conformance.module.changes import ChangePromises
+from jarvis.conformance.module.contexts import ContextPromises
+from jarvis.conformance.module.conversations import ConversationPromises
 from jarvis.conformance.module.creating import CreatingPromises
 from jarvis.conformance.module.dating import DatingPromises
 from jarvis.conformance.module.many import ManyPromises
@@ -92,6 +94,8 @@ class BackendContract(
     PolicyPromises,
     ShutdownPromises,
     SearchingPromises,
+    ConversationPromises,
+    ContextPromises,
     TablePromises,
 ):
     """Tests every promise. A subclass provides the fixture `open_backend`."""

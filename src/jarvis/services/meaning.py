@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jarvis._calls.arguments import own_code, plain_text
-from jarvis.capabilities import KeepsVectors, Transfers
+from jarvis.capabilities import FeedsChanges, KeepsVectors, Transfers
 from jarvis.embedding.finding import installed_embedder, load_embedder
-from jarvis.errors import EmbedderError, InvalidSettingError, JarvisError, UnsupportedError
+from jarvis.errors import EmbedderError, InvalidSettingError, JarvisError, TransactionError, UnsupportedError
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.model.turn import SPEAKER, TURNS, key_of_turn, place_of_turn
@@ -128,7 +128,7 @@ class Meaning:
         nearest = self._nearest.get(backend.namespace)
         if nearest is None or nearest.model != embedder.name:
             nearest = self._nearest[backend.namespace] = Nearest(embedder.name, embedder.dim)
-        return Asked(store, nearest, Question(vector))
+        return Asked(backend, store, nearest, Question(vector))
 
     def _store(self, backend: StorageBackend) -> KeepsVectors:
         """Return what keeps the vectors of a namespace: its backend, or this process."""
@@ -225,8 +225,8 @@ class Meaning:
 class Asked:
     """A question as vector, put to one namespace."""
 
-    def __init__(self, store: KeepsVectors, nearest: Nearest, question: Question) -> None:
-        self._store, self._nearest, self._question = store, nearest, question
+    def __init__(self, backend: StorageBackend, store: KeepsVectors, nearest: Nearest, question: Question) -> None:
+        self._backend, self._store, self._nearest, self._question = backend, store, nearest, question
 
     def candidates(self, query: MemoryQuery) -> list[MemoryEntry]:
         """Return the memories that match a query and mean most nearly what the question means."""
@@ -234,7 +234,7 @@ class Asked:
         similar = list(found) if max(found.values(), default=0.0) >= _LEAST else []
         entries = {_change(entry): entry for entry in self._store.entries_at(similar)} if similar else {}
         gone = [change for change in similar if change not in entries]
-        if gone:
+        if gone and not _in_transaction(self._backend):  # which may be taken back
             self._nearest.forget(gone)
         matching = [entries[change] for change in similar if change in entries and query.matches(entries[change])]
         return matching[:_NEAREST]
@@ -263,6 +263,16 @@ def _others(space: StorageBackend, entries: Sequence[MemoryEntry]) -> dict[str, 
         entry_id: [speaker for key in several if isinstance(speaker := speakers.get(key), str)]
         for entry_id, several in before.items()
     }
+
+
+def _in_transaction(backend: StorageBackend) -> bool:
+    if not backend.has_capability(FeedsChanges):
+        return False
+    try:
+        backend.capability(FeedsChanges).own_position()
+    except TransactionError:
+        return False
+    return True
 
 
 def _change(entry: MemoryEntry) -> int:

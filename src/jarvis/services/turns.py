@@ -49,7 +49,11 @@ def next_position(backend: StorageBackend, session_id: str) -> int:
 def turns_of(
     backend: StorageBackend, session_id: str, limit: int | None, hidden: tuple[str, ...] | None
 ) -> list[MemoryEntry]:
-    """Return the turns of a session in their order; with a limit, the last ones."""
+    """Return the turns of a session in their order; with a limit, the last ones.
+
+    Two have one position if the last was deleted, another one recorded, and the deletion undone: the one that was
+    recorded first comes first.
+    """
     query = MemoryQuery(
         category=TURNS,
         key_prefix=key_of_turn(session_id, 0)[:-_COUNTED],
@@ -61,4 +65,4 @@ def turns_of(
     turns = backend.select(query)
     if not all(turn.entity_id == session_id for turn in turns):  # the name of another session begins so
         turns = backend.select(msgspec.structs.replace(query, entity_type=SESSION, entity_id=session_id))
-    return turns[::-1]
+    return sorted(turns, key=lambda turn: (turn.key, turn.creation))
