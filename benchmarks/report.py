@@ -36,6 +36,7 @@ SECTIONS = {
     "postgresql": "PostgreSQL",
     "awaiting_a_server": "Awaiting PostgreSQL",
     "text_search": "Finding by words",
+    "meaning": "Finding by meaning",
     "moving": "Export, import, verification and repair",
     "retrieval": "Finding the right memory",
 }

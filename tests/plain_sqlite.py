@@ -32,7 +32,7 @@ _USUAL = HistoryPolicy()
 
 
 class PlainDriver:  # one connection of the standard library, in the plainest words
-    dialect = Dialect(**{**engine.WORDS, "here": "1", "unindexed": "", "join_in_order": "JOIN"})
+    dialect = Dialect(**{**engine.WORDS, "here": "1", "unindexed": "", "join_in_order": "JOIN"}, values=engine.VALUES)
     words = WORDS
 
     def __init__(self, path: str) -> None:

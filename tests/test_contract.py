@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import conninfo
 
 from jarvis.caching import CachedBackend
 from jarvis.conformance import BackendContract
@@ -23,7 +26,7 @@ from jarvis.sqlite_backend import SQLiteBackend
 from jarvis.storage_backend import BackendWrapper, StorageBackend
 
 from .plain_sqlite import PlainBackend
-from .postgresql import a_database
+from .postgresql import a_database, server
 from .sealable import SealableJSON, SealableSQLite
 
 PAGE: dict[str, Any] = {"__name__": "write_a_backend"}
@@ -75,6 +78,28 @@ class TestPostgreSQL(BackendContract):
 
 class TestPostgreSQLPartitioned(TestPostgreSQL):
     partitions = 3
+
+
+ROLE = f"admitted_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="module")
+def role() -> Iterator[None]:
+    with psycopg.connect(server(syncs=False), autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {ROLE} LOGIN")
+        yield
+        owner.execute(f"DROP ROLE {ROLE}")
+
+
+@pytest.mark.usefixtures("role")
+class TestPostgreSQLAdmitted(TestPostgreSQL):
+    """With a role that owns nothing, and sees what the owner has admitted it to: every row passes the wall."""
+
+    def open_it(self, dsn: str) -> StorageBackend:
+        owner = PostgreSQLBackend(dsn)
+        owner.admit(ROLE, all_namespaces=True)
+        owner.shutdown()
+        return super().open_it(conninfo.make_conninfo(dsn, user=ROLE))
 
 
 class TestPostgreSQLSealed(TestPostgreSQL):

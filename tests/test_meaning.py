@@ -247,6 +247,50 @@ def test_a_memory_without_a_vector_is_found_beside_the_others(memory: MemoryModu
     assert "puppies that nobody has embedded" in texts(memory.recall("puppies embedded", limit=3))
 
 
+def test_a_store_of_which_few_memories_have_vectors_is_searched_by_words_alone(memory: MemoryModule) -> None:
+    memory.store.index_pending()
+    for number in range(30):
+        memory.remember(f"Puppies number {number}")
+
+    found = memory.recall("puppies", limit=40)
+
+    assert len(found) == 31
+    assert all("meaning" not in recalled.parts for recalled in found)
+
+
+def test_the_reply_to_what_is_found_by_meaning_is_found_with_it(
+    memory: MemoryModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meaning, "_NEAREST", 1)
+    for speaker, text in (("Ann", "My cat is ill"), ("Ben", "Since when"), ("Ann", "Sunday"), ("Ben", "Poor thing")):
+        memory.record_turn("s", speaker, text)
+    memory.store.index_pending()
+
+    found = texts(memory.recall("pets", category="turns"))
+
+    assert found[0] == "My cat is ill"
+    assert set(found[1:]) == {"Since when", "Sunday"}
+
+
+def test_a_memory_that_is_only_somewhat_similar_is_none(tmp_path: Path) -> None:
+    class Slight(Thesaurus):
+        def embed_query(self, text: str) -> npt.NDArray[np.float32]:
+            return np.array([1.0, 0.0, *[0.0] * 38], np.float32)
+
+        def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+            return [[float(text), 1.0, *[0.0] * 38] for text in texts]
+
+    memory = MemoryModule(storage_dir=tmp_path, embedder=Slight())
+    memory.remember("0.2")
+    memory.store.index_pending()
+    assert memory.recall("anything") == []
+
+    memory.remember("0.4")
+    memory.store.index_pending()
+
+    assert texts(memory.recall("anything")) == ["0.4", "0.2"]
+
+
 # --- what is stored -----------------------------------------------------------------------------------
 
 
@@ -290,15 +334,42 @@ def test_similarities_are_those_of_the_vectors() -> None:
         assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+def test_vectors_of_former_states_make_room_for_others() -> None:
+    several = np.random.default_rng(5).standard_normal((50, 96)).astype(np.float32)
+    store: Any = _Stored(vectors.coded(several, range(1, 51)))
+    nearest, question = vectors.Nearest("m", 96), vectors.Question(several[0])
+    first = list(nearest.find(store, question, 5))
+    assert first[0] == 1
+
+    nearest.forget(first[:2])
+
+    assert list(nearest.find(store, question, 3)) == first[2:]
+    store.several = store.several[10:20]
+    nearest.forget(list(range(1, 40)))  # most of them: it reads all again
+    assert set(nearest.find(store, question, 50)) == set(range(11, 21))
+
+
+def test_a_restored_store_is_read_again() -> None:
+    several = np.random.default_rng(6).standard_normal((50, 96)).astype(np.float32)
+    store: Any = _Stored(vectors.coded(several, range(1, 51)))
+    nearest, question = vectors.Nearest("m", 96), vectors.Question(several[0])
+    nearest.find(store, question, 5)
+
+    store.several, store.generation = store.several[5:8], 2
+
+    assert set(nearest.find(store, question, 50)) == {6, 7, 8}
+
+
 class _Stored:
     """Vectors in a list, as a backend keeps them."""
 
     def __init__(self, several: list[Any]) -> None:
-        self.several, self.asked = several, 0
+        self.several, self.asked, self.generation = several, 0, 1
 
     def vectors(self, model: str, since: Any, most: int, *, whole: bool) -> Any:
-        found = self.several[since.number : since.number + most]
-        return VectorMark(1, since.number + len(found)), found
+        start = since.number if since.generation == self.generation else 0
+        found = self.several[start : start + most]
+        return VectorMark(self.generation, start + len(found)), found
 
     def codes_of(self, model: str, changes: Sequence[int]) -> list[tuple[int, bytes]]:
         self.asked += len(changes)

@@ -763,6 +763,7 @@ def test_the_log_knows_every_table_that_can_be_noted(memory: MemoryModule) -> No
         "past_tags": ("namespace", "tag", "instant", "row"),
         "revisions": ("ended",),
         "tags": ("namespace", "tag", "instant", "row"),
+        "vectors": ("namespace", "row"),
     }
     memory.shutdown()
 

@@ -21,6 +21,7 @@ import pytest
 from psycopg import conninfo
 
 from jarvis._postgresql import schema
+from jarvis.conformance.fixtures import an_entry
 from jarvis.errors import (
     InvalidSettingError,
     OutcomeUnknownError,
@@ -543,6 +544,22 @@ def test_a_restart_is_waited_for(own_server: Server) -> None:
     threading.Timer(0.5, own_server.start).start()
 
     assert keys(memory)["before"] == 1
+
+
+def test_a_server_that_was_started_again_tells_another_version(own_server: Server) -> None:
+    backend = PostgreSQLBackend(own_server.dsn)
+    backend.create(an_entry())
+    seen = [backend.version()]
+
+    for end in (own_server.stop, own_server.kill):
+        end()
+        own_server.start()
+        assert backend.read("1") is not None
+        seen.append(backend.version())
+        assert backend.version() == seen[-1]
+
+    assert len(set(seen)) == 3
+    backend.shutdown()
 
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, "30"), ({"keepalives_idle": 5}, "5")])

@@ -68,6 +68,27 @@ def test_a_call_waits_for_the_server_this_often(
     assert waits <= most
 
 
+def test_the_names_of_a_list_are_looked_up_at_once(memory: MemoryModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = memory.for_namespace("named")
+    memory.create_memories({**item, "category": f"c{n}", "entity_type": f"t{n}"} for n, item in enumerate(HUNDRED))
+    memory.list_memories()
+    known = memory.backend._server.pool._texts  # type: ignore[attr-defined]  # PostgreSQL's
+    assert len(known) > 200
+    known.clear()
+    waits, wait = 0, psycopg.Connection.wait
+
+    def counted(self: Any, *given: Any, **more: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        return wait(self, *given, **more)
+
+    monkeypatch.setattr(psycopg.Connection, "wait", counted)
+    found = memory.list_memories()
+
+    assert waits == 2
+    assert {(each.category, each.entity_type) for each in found} == {(f"c{n}", f"t{n}") for n in range(100)}
+
+
 def test_a_statement_is_prepared_when_it_comes_again_and_not_if_the_first_one_failed(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as raw:
         line = Wire(raw)

@@ -402,7 +402,7 @@ def test_another_store_in_its_place_gets_nothing_that_its_keys_do_not_open(seale
     with pytest.raises(StoreAccessError, match="is another store than the one that was opened"):
         backend.create(an_entry("2"))
     backend.shutdown()
-    with pytest.raises(WrongKeyError, match="other keys than when it was opened"):
+    with pytest.raises(WrongKeyError, match="the key is wrong"):
         backend.create(an_entry("2"))
     assert other.list_all() == []
 
@@ -540,7 +540,13 @@ def test_no_secret_is_in_a_repr_or_a_pickle(sealed: Open) -> None:
     try:
         assert copy.read("1") == an_entry()
         sealer = backend._own
-        for shown in (repr(backend), repr(sealer), repr(sealer.seal), repr(backend._keys), repr(backend.key_slots())):
+        for shown in (
+            repr(backend),
+            repr(sealer),
+            repr(sealer.seal),
+            repr(backend._store.opening[1]),
+            repr(backend.key_slots()),
+        ):
             assert words not in shown
             assert repr(a_key())[2:20] not in shown
         with pytest.raises(TypeError):
@@ -564,9 +570,8 @@ def test_what_a_sealed_store_cannot_do_is_said(sealed: Open, tmp_path: Path) -> 
 
     with pytest.raises(UnsupportedError, match="no backups when it is sealed"):
         memory.store.back_up(tmp_path)
-    for rewrite in (memory.store.encrypt, memory.store.decrypt, memory.store.rotate_key, memory.store.recompress):
-        with pytest.raises(UnsupportedError, match=r"create another one that is|when it is sealed"):
-            rewrite()
+    with pytest.raises(UnsupportedError, match="when it is sealed"):
+        memory.store.recompress()
     with pytest.raises(UnsupportedError, match="cannot keep the keys"):
         SealedBackend(JSONBackend(tmp_path / "memory.json"))
     with pytest.raises(InvalidSettingError, match="takes a StorageBackend"):

@@ -298,7 +298,8 @@ class Encrypts(Protocol):
     1. The store has one data key. Each slot has that key, sealed with the secret of one source.
     2. Adding or removing a slot writes only the file of keys.
     3. `encrypt`, `decrypt` and `rotate` rewrite the store while others read and write. They call `progress` again and
-       again, outside of transactions; an exception of it interrupts the work, and the next call resumes it.
+       again, outside of transactions; an exception of it interrupts the work, and the next call resumes it. On a
+       server all is one transaction: others read meanwhile, and an exception takes all of it back.
     4. After each of them no file of the store has bytes of the former form.
 
     >>> import tempfile; from jarvis.sqlite_backend import SQLiteBackend

@@ -17,7 +17,7 @@ from jarvis._sql.backend import SQLBackend
 from jarvis._sql.erasing import look_through
 from jarvis._sql.select import LIVE
 from jarvis._sql.session import Session
-from jarvis.capabilities import Compresses, Erases, Slides, Verifies
+from jarvis.capabilities import Compresses, Erases, Slides, TellsVersion, Verifies
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry, check_namespace
 from jarvis.model.erasure import Erased, Judge, Look, Search
 from jarvis.model.mending import Entries
@@ -74,7 +74,14 @@ class PostgreSQLBackend(SQLBackend):
     """
 
     name: ClassVar[str] = "postgresql"
-    capabilities: ClassVar[tuple[type, ...]] = (*SQLBackend.capabilities, Erases, Compresses, Slides, Verifies)
+    capabilities: ClassVar[tuple[type, ...]] = (
+        *SQLBackend.capabilities,
+        Erases,
+        Compresses,
+        Slides,
+        TellsVersion,
+        Verifies,
+    )
 
     def __init__(
         self,
@@ -118,17 +125,26 @@ class PostgreSQLBackend(SQLBackend):
         return _reopen, reopen
 
     def bind(self, *, namespace: str | None = None, clock: Callable[[], datetime] | None = None) -> Self:
-        if namespace is None or namespace == self.namespace:
-            return super().bind(namespace=namespace, clock=clock)
         sibling = super().bind(namespace=namespace, clock=clock)
-        sibling._server = self._server.at(sibling.namespace)
-        sibling._lender = sibling._reader.lender = sibling._server
-        return sibling
+        return sibling if sibling.namespace == self.namespace else sibling._on(self._server.at(sibling.namespace))
+
+    def expecting(self, keys: str) -> Self:
+        """Return a handle that refuses the store if it has other keys; see `jarvis.sealing.keys.Sealing.accept`."""
+        return super().bind()._on(self._server.expecting(keys))
+
+    def _on(self, server: Server) -> Self:
+        self._server = self._lender = self._reader.lender = server
+        return self
 
     @property
     def key_place(self) -> KeyTable:
         """Where the keys of the store lie if `jarvis.sealing.SealedBackend` seals it."""
-        return KeyTable(self._server)
+        return KeyTable(self._server, self._compression)
+
+    def version(self) -> object:
+        if self._server.in_transaction():
+            return None
+        return self._server.read(lambda session: self._server.pool.version(session, self._reader.now()))
 
     def slide(self, entry_id: str, expires_at: datetime) -> bool:
         return sliding.try_to(self._server, self.namespace, entry_id, check_expiry(expires_at), self._reader.now())

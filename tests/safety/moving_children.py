@@ -259,7 +259,8 @@ def keys(directory: str) -> None:
 
 def digest(directory: str) -> dict[str, Any]:
     """Return the rows of every table, and the digest of all, as a move counts them."""
-    from jarvis._sqlite.replace import mover, touched_rows
+    from jarvis._sql import tables
+    from jarvis._sqlite.replace import touched_rows
 
     connection = move.plain(str(Path(directory) / model.FILES["sqlite"]))
     try:
@@ -268,7 +269,7 @@ def digest(directory: str) -> dict[str, Any]:
         for table in touched_rows.tables(touched_rows.of(connection)):
             found: list[Any] = connection.execute(table.select(after=False)).fetchall()
             rows[table.name] = len(found)
-            total += sum(mover.digest_of(table.name, row) for row in found)
+            total += sum(tables.digest_of_row(table.name, row) for row in found)
         return {"rows": rows, "digest": f"{total % (1 << 128):032x}"}
     finally:
         connection.close()

@@ -19,7 +19,7 @@ from jarvis._postgresql.notices import CHANNEL
 from jarvis._postgresql.wire import Wire
 from jarvis._postgresql.word_tables import TSVectorIndex
 from jarvis._sql.tables import READ_CLOCK
-from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreAccessError, StoreTooNewError, torn_transaction
+from jarvis.errors import CorruptStoreError, DuplicateEntryError, StoreTooNewError, torn_transaction
 
 if TYPE_CHECKING:
     from jarvis._sql.driver import Bindings
@@ -40,6 +40,16 @@ _LOCK_AND_ANNOUNCE = f"SELECT locked.*, pg_advisory_xact_lock(:here_) FROM ({_LO
 _ANNOUNCE = "SELECT pg_advisory_xact_lock(:here_)"
 _AWAIT = "SELECT pg_advisory_xact_lock_shared(:here_)"
 _LOOKS = "SELECT coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')"
+_SEED = "SELECT seed FROM {schema}.store"
+"""Tells whether the store is still the one that was opened; sent along with each question, it takes 4 µs.
+
+A store that was created again, or sealed with another key, has other names for its namespaces: what is asked by the
+former ones finds nothing, which would be a wrong answer.
+"""
+
+_SAME = "SELECT 1 / count(*) FROM {schema}.store WHERE seed = $1"
+"""Asks the same where the answer is not looked at: it fails if the store is another one."""
+
 _STILL = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _cursor_numbers = itertools.count()
 
@@ -100,6 +110,7 @@ class Connection:
     def __init__(self, raw: Raw, path: str, store: schema.Store) -> None:
         self.path, self.here = path, 0
         self._store, self._version = store, store.version
+        self._seed, self._same = (self.in_schema(_SEED), ()), (self.in_schema(_SAME), (store.seed,))
         self._waiting: list[tuple[str, Sequence[Any]]] = []
         self._is_announcing = False
         self._transaction: Doubt | None = None
@@ -107,8 +118,7 @@ class Connection:
 
     def attach(self, raw: Raw) -> None:
         """Go on with another connection of the driver."""
-        self.raw, self.is_lost = raw, False
-        self.is_hasty = False
+        self.raw, self.is_lost, self.is_hasty = raw, False, False
         self._wire = Wire(raw, may_prepare=not raw.local)
         self._last = ""  # the server's word for the last statement: what it did, and to how many rows
         self._waiting.clear()
@@ -124,14 +134,20 @@ class Connection:
         if self._clock is not None and sql is _READ_CLOCK:
             clock, self._clock = self._clock, None
             return clock
-        return self._exchange("read", self._translated(sql, bindings))[0]
+        asked = self._translated(sql, bindings)
+        if self._is_open:
+            return self._exchange("read", asked)[0]
+        found, seeds = self._exchange("read", asked, self._seed)  # in this order: it may change in between
+        if seeds != [(self._store.seed,)]:
+            raise failures.replaced(self.path)
+        return found
 
     def each(self, sql: str, bindings: Bindings = ()) -> Iterator[Any]:
         """Run one statement and yield its rows as they are found."""
         text, values = self._translated(sql, bindings)
         name, size, is_own = f"jarvis_{next(_cursor_numbers)}", _FIRST_PAGE, not self._is_open
         if is_own:
-            self._begin(_STILL)
+            self.stand_still()
         try:
             self._waiting.append((f"DECLARE {name} NO SCROLL CURSOR FOR {text}", values))
             page = self._exchange("read", (f"FETCH {size} FROM {name}", ()))[0]
@@ -250,11 +266,7 @@ class Connection:
                 "pip install -U jarvis-memory",
             )
         if versions[0][1] != self._store.seed:
-            raise StoreAccessError(
-                self.path,
-                "is another store than the one that was opened: somebody has removed that and created it again; call "
-                "shutdown() to open this one",
-            )
+            raise failures.replaced(self.path)
         self._version = versions[0][0]  # somebody may have migrated it since it was opened
         self._clock, self._transaction = clock, Doubt(*versions[0][2:4])
         return True
@@ -343,14 +355,14 @@ class Connection:
     def stand_still(self) -> None:
         """Let all reads from here on see one state."""
         self._begin(_STILL)
+        self._waiting.append(self._same)
 
     def go_on(self) -> None:
         """Let reads see the newest state again."""
         self._waiting.clear()
-        self._is_open = False
+        self._is_open = self._is_torn = False
         if self.is_open() and not self.is_lost:
             self._exchange("read", ("COMMIT", ()))  # a rollback would take back what `looks` counts
-        self._is_torn = False
 
     # --- the store -------------------------------------------------------------------------------
 
@@ -375,6 +387,7 @@ class Connection:
         """Run what `make` returns for a role, the number of a namespace and the schema, in one transaction."""
         try:
             with self.raw.transaction():
+                self.raw.execute(schema.LOCK)  # two who grant rights at once fail with an internal error
                 self.raw.execute(make(role, namespace, self._store.schema))
         except psycopg.Error as error:
             raise self._failed(error, "change rights") from None
@@ -404,8 +417,7 @@ class Connection:
         return statement.sql, statement.values(bindings, self.here)
 
     def _begin(self, begin: str) -> None:
-        self._waiting[:] = [(begin, ())]
-        self._is_open = True
+        self._waiting[:], self._is_open = [(begin, ())], True
 
     def _exchange(self, doing: str, *last: tuple[str, Sequence[Any]]) -> list[list[Any]]:
         """Send all that waits and `last` in one round trip; return the rows of each of `last`."""

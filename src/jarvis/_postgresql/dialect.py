@@ -14,6 +14,40 @@ from jarvis._sql.driver import Bindings
 HERE = "here_"
 """The parameter that is the number of the session's namespace: the driver gives it."""
 
+_MAYBE = """e.packed IS NOT NULL OR e.body NOT LIKE '[{%' OR e.body LIKE '%"$type"%'"""
+_SOMEWHERE = f"(e.body LIKE ANY (ARRAY(SELECT value FROM texts_in(:parts_#))) OR {_MAYBE})"
+"""A body in which a key and its value stand nowhere, as JSON writes them, does not have them at the path, either.
+
+That takes 0.4 µs a row; to read the body as jsonb takes 1.5, which is half of what Python takes to judge it.
+"""
+
+_AT_PATH = """(CASE
+    WHEN e.packed IS NOT NULL OR e.body NOT LIKE '[{{%' OR strpos(e.body, '\\u0000') > 0 THEN TRUE ELSE (
+    SELECT CASE WHEN x IS NULL THEN {} ELSE {} END
+    FROM (SELECT CAST(e.body AS jsonb) #> ARRAY(SELECT value FROM texts_in(:steps_#)) AS x OFFSET 0) AS found) END)"""
+"""What is at the path as jsonb, which has no text with NUL. OFFSET keeps the planner from reading the body twice."""
+
+_IN_TAGGED_FORM = """e.body LIKE '%"$type"%'"""
+_NUMBERS = """CASE jsonb_typeof(x)
+    WHEN 'number' THEN CAST(x AS float8) BETWEEN CAST(:low_# AS float8) AND CAST(:high_# AS float8)
+    WHEN 'boolean' THEN CAST(CAST(x AS boolean) AS integer) BETWEEN CAST(:low_# AS float8) AND CAST(:high_# AS float8)
+    ELSE jsonb_typeof(x) = 'object' END"""
+_TEXTS = """CASE jsonb_typeof(x)
+    WHEN 'string' THEN (x #>> '{}') COLLATE "C" >= :low_#
+        AND (CAST(:end_# AS text) IS NULL OR (x #>> '{}') COLLATE "C" <= CAST(:end_# AS text))
+    ELSE jsonb_typeof(x) = 'object' END"""
+_LIST = """CASE jsonb_typeof(x) WHEN 'object' THEN TRUE ELSE
+    CASE x WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE x END
+    IN (SELECT value FROM jsonb_array_elements(CAST(:items_# AS jsonb))) END"""
+_VALUES = {
+    "absent": _AT_PATH.format("TRUE", "FALSE"),
+    "list": _AT_PATH.format(_IN_TAGGED_FORM, _LIST),
+    "numbers": _AT_PATH.format(_IN_TAGGED_FORM, _NUMBERS),
+    "texts": _AT_PATH.format(_IN_TAGGED_FORM, _TEXTS),
+    **dict.fromkeys(("equal", "present", "text"), _SOMEWHERE),
+}
+"""See `jarvis._sql.preselection`."""
+
 DIALECT = Dialect(
     here=f"namespace = :{HERE}",
     unindexed="",
@@ -24,6 +58,7 @@ DIALECT = Dialect(
     members="SELECT value FROM texts_in",
     numbers="SELECT value FROM numbers_in",
     pages="SELECT 0",
+    values=_VALUES,
 )
 
 _HERE_LATER = "$here"

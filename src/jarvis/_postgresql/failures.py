@@ -66,6 +66,8 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
             f"cannot {doing}: its tables were removed ({said}); restore the database from a backup, or, for a new "
             "store, drop what is left of the schema and call shutdown()",
         )
+    if isinstance(error, sqlstates.DivisionByZero):  # see `jarvis._postgresql.connection`
+        return replaced(path)
     if isinstance(error, sqlstates.UndefinedColumn):
         return StoreTooNewError(
             path,
@@ -73,6 +75,8 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
         )
     if isinstance(error, sqlstates.UndefinedObject):
         return StoreAccessError(path, f"cannot {doing}: {said}")
+    if isinstance(error, (sqlstates.InvalidTextRepresentation, sqlstates.UntranslatableCharacter)):
+        return damaged(path, "an entry cannot be decoded")  # a body is no JSON
     if state.startswith("XX"):
         return CorruptStoreError(path, f"cannot {doing}: the server reports damage ({state})")
     if is_lost or isinstance(error, psycopg.OperationalError):
@@ -99,6 +103,15 @@ def damaged(path: str, finding: str) -> CorruptStoreError:
         path,
         f"is damaged: {finding}; other entries can be read. Restore the database from a backup, or delete the rows of "
         "the damaged entry from the tables of the schema by its id",
+    )
+
+
+def replaced(path: str) -> StoreAccessError:
+    """Return the error for a store that is not the one that was opened."""
+    return StoreAccessError(
+        path,
+        "is another store than the one that was opened: somebody has removed that and created it again, or has given "
+        "it other keys; call shutdown() to open this one",
     )
 
 

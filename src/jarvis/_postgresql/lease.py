@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis._postgresql import outcome, schema
+from jarvis._postgresql import figures, outcome, schema
 from jarvis._postgresql.connecting import Connector
 from jarvis._postgresql.connection import Connection, Raw
 from jarvis._postgresql.failures import LostConnectionError
@@ -63,6 +63,7 @@ class Lease(lending.Lease):
         notices: tells other processes of commits.
 
     Attributes:
+        keys: what tells the keys of the store from others, as it was opened; None if nobody seals its entries.
         busy: how many calls use it now.
         is_dropped: it is closed when nobody uses it.
     """
@@ -88,6 +89,7 @@ class Lease(lending.Lease):
         self._place: Place | None = None
         self._inside: list[Place] = []  # the namespaces whose clocks the transaction has locked
         self.pid, self.thread, self.task = os.getpid(), threading.get_ident(), None
+        self.keys: str | None = None
         self.busy = 0
         self.is_dropped = False
 
@@ -158,6 +160,8 @@ class Lease(lending.Lease):
         except BaseException as error:
             if not self.is_doubtful() or not self._was_kept() or not isinstance(error, LostConnectionError):
                 raise
+        if sum(place.clock.commit_number - place.clock.began for place in self._inside) >= figures.MANY:
+            figures.learn(self.driver)
 
     def is_doubtful(self) -> bool:
         """Tell whether nobody knows yet how the last transaction ended."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _STORE = """
 INSERT INTO names (namespace, id, name) VALUES (:here_, :id, :name) ON CONFLICT (namespace, name) DO NOTHING
 """
-_MANY = 10_000  # names that are remembered
+_MANY = 10_000  # names that are known to be stored
+_MOST_TEXTS = 100_000  # of all namespaces of a process: 15 MB; one that is not remembered takes a round trip
 
 
 @lru_cache(maxsize=_MANY)
@@ -33,6 +34,8 @@ class HashedNames(Names):
         driver: the connection.
         texts: names by their numbers, which all connections of a process share: a number has one name for ever.
     """
+
+    most = _MOST_TEXTS
 
     def __init__(self, driver: Driver, texts: dict[int, str]) -> None:
         super().__init__(driver, NameBook())
@@ -59,9 +62,10 @@ class HashedNames(Names):
         number = number_of(name)
         if name not in self._stored:
             self._driver.run(_STORE, {"id": number, "name": name})
-            for known in (self._stored, self.texts):
-                if len(known) >= _MANY:
-                    known.clear()
+            if len(self._stored) >= _MANY:
+                self._stored.clear()
+            if len(self.texts) >= self.most:
+                self.texts.clear()
             self._stored.add(name)
             self.texts[number] = name
         return number

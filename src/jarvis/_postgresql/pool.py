@@ -18,6 +18,7 @@ from jarvis._postgresql.connecting import Connector
 from jarvis._postgresql.dsn import Reach
 from jarvis._postgresql.lease import Lease, Slot
 from jarvis._postgresql.notices import Notices
+from jarvis._postgresql.version_watch import Version, VersionWatch
 from jarvis._sql import lending
 from jarvis.errors import KeyUnavailableError, TransactionError
 from jarvis.model.options import ENGLISH
@@ -50,6 +51,8 @@ class _Opened:
         self.slots: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._mutex = threading.RLock()
         self.store: schema.Store | None = None
+        self.keys: str | None = None  # what tells its keys from others, if anybody seals its entries
+        self.identity = object()
 
     def free_slot(self, size: int) -> Slot | None:
         """Return a slot for one more connection, None if there are as many as there may be."""
@@ -76,8 +79,8 @@ class Sealing(Protocol):
     def new_keys(self) -> bytes | None:
         """Return the keys of a store that is being created, None for a plain store."""
 
-    def accept(self, keys: bytes | None) -> None:
-        """Raise if a store that was opened again has other keys than before."""
+    def accept(self, keys: bytes | None) -> str:
+        """Return what tells the keys of a store that is opened from others; raise if it had others before."""
 
     def histories(self, namespace: str, usual: Histories) -> Histories:
         """Return how much of the past is kept in a namespace: `usual`, for the names that categories have there."""
@@ -116,6 +119,7 @@ class Pool:
         self._listen_dsn = listen_dsn or (None if is_pooled else dsn)
         self.notices = Notices(self._listen_dsn)
         self._opened = _Opened()
+        self._versions = VersionWatch()
         self.pid = os.getpid()
         self.inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
         _pools.add(self)
@@ -174,6 +178,10 @@ class Pool:
             "fork outside of them, or start processes with spawn"
         )
 
+    def version(self, session: Lease, now: int) -> Version | None:
+        """Return what stays equal as long as no answer of the store changes; None if that cannot be told."""
+        return self._versions.version(session, self._opened.identity, now)
+
     # --- opening and closing ---------------------------------------------------------------------
 
     def close(self) -> None:
@@ -214,7 +222,7 @@ class Pool:
         raw = self._connector.connect()
         if opened.store is None:
             try:
-                opened.store = self._prepared(raw)
+                opened.store = self._prepared(raw, opened)
             except BaseException as error:
                 is_lost = raw.closed
                 raw.close()
@@ -222,10 +230,11 @@ class Pool:
                     raise
                 raise failures.translated(self.path, error, "open the store", is_lost=is_lost) from None
         session = Lease(slot, raw, self._connector, opened.store, self._histories_in, self._texts, self.notices)
+        session.keys = opened.keys
         slot.lease = weakref.ref(session)
         return session
 
-    def _prepared(self, raw: Raw) -> schema.Store:
+    def _prepared(self, raw: Raw, opened: _Opened) -> schema.Store:
         may_write, sealing = not self._options.read_only, self.sealing
         store = schema.prepared(
             raw,
@@ -238,7 +247,7 @@ class Pool:
             language=self._options.text_index or ENGLISH,
         )
         if sealing is not None:
-            sealing.accept(store.keys)
+            opened.keys = sealing.accept(store.keys)
         elif store.keys is not None:
             raise KeyUnavailableError(
                 self.path,

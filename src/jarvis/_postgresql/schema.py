@@ -204,7 +204,9 @@ _MOST_BYTES = 63
 """The length at which a server cuts names off."""
 
 _ALL_RIGHTS, _READING = "SELECT, INSERT, UPDATE, DELETE", "SELECT"
-_LOCK = "SELECT pg_advisory_xact_lock(7267815403516901)"
+LOCK = "SELECT pg_advisory_xact_lock(7267815403516901)"
+"""Locks out all others who change the tables themselves, or rights on them."""
+
 # Reads the catalogue: `to_regclass` answers from what its process remembered before it waited for others.
 _IS_THERE = """
 SELECT EXISTS (
@@ -358,7 +360,7 @@ def prepared(
         if not may_create:
             raise StoreMissingError(path, f"has no store in the schema {schema}; open it once with create=True")
         with raw.transaction():
-            raw.execute(_LOCK)
+            raw.execute(LOCK)
             if _version_and_seed(raw, path, schema) is None:
                 raw.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 for statement in _statements(schema, partitions):
@@ -387,7 +389,7 @@ def _migrated(raw: psycopg.Connection[Any], schema: str, version: int, language:
     if not may_migrate:
         return version
     with raw.transaction():
-        raw.execute(_LOCK)
+        raw.execute(LOCK)
         ((version,),) = raw.execute(f"SELECT version FROM {schema}.store").fetchall()  # another process may be faster
         ((partitions,),) = raw.execute(_PARTITIONS.format(schema=schema)).fetchall()
         for number in range(version + 1, CURRENT_VERSION + 1):

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._postgresql.failures import LostConnectionError, damaged
+from jarvis._postgresql.failures import LostConnectionError, damaged, replaced
 from jarvis._postgresql.leader import Leader
 from jarvis._postgresql.lease import TRIES, Lease
 from jarvis._postgresql.names import number_of
@@ -62,6 +62,7 @@ class Server(Lending[Lease]):
         namespace: the name of the namespace.
         options: the options of the store.
         leaders: by namespace, those who make the writes of several threads.
+        keys: what tells the keys from others with which the store must have been opened; None: it may have any.
     """
 
     pool: Pool
@@ -73,18 +74,24 @@ class Server(Lending[Lease]):
         namespace: str,
         options: StoreOptions,
         leaders: weakref.WeakValueDictionary[str, Leader] | None = None,
+        keys: str | None = None,
     ) -> None:
         self.pool, self.path, self.options, self.namespace = pool, pool.path, options, namespace
         self.read_only, self.busy_timeout_seconds = options.read_only, options.busy_timeout_seconds
         self.lock: Any = _Unlocked(pool)
         self._leaders = weakref.WeakValueDictionary[str, Leader]() if leaders is None else leaders
+        self._keys = keys
         self._pulse: object = None
         self._looked = 0.0
         self.leader = self._leaders.setdefault(namespace, Leader(pool, namespace, options.busy_timeout_seconds))
 
     def at(self, namespace: str) -> Server:
         """Return the lender of another namespace of the store."""
-        return Server(self.pool, namespace, self.options, self._leaders)
+        return Server(self.pool, namespace, self.options, self._leaders, self._keys)
+
+    def expecting(self, keys: str) -> Server:
+        """Return a lender that refuses a store which was opened with other keys."""
+        return Server(self.pool, self.namespace, self.options, self._leaders, keys)
 
     # --- for the backend -------------------------------------------------------------------------
 
@@ -106,7 +113,7 @@ class Server(Lending[Lease]):
             thread.call = sys._getframe()
             session = self.pool.enter()
             try:
-                session.go_to(self.namespace)
+                self._go(session)
                 if session.depth or session.busy > 1:
                     return work(session, *args)
                 return self._repeated(session, work, args)
@@ -133,7 +140,7 @@ class Server(Lending[Lease]):
         return super().change(self._there, work, args)
 
     def _there(self, session: Lease, work: Callable[[Lease, *Args], Result], args: tuple[*Args]) -> Result:
-        session.go_to(self.namespace)
+        self._go(session)
         return work(session, *args)
 
     def change_at_once(self, work: Callable[[Lease], Result]) -> Result:
@@ -166,7 +173,7 @@ class Server(Lending[Lease]):
     def own_session(self) -> Lease:
         """Return the connection on which the caller has a transaction open, in this namespace."""
         session = super().own_session()
-        session.go_to(self.namespace)
+        self._go(session)
         return session
 
     def iterate(self, find: Callable[[Lease], Iterator[Result]]) -> Iterator[Result]:
@@ -190,7 +197,7 @@ class Server(Lending[Lease]):
         """Lend a connection of its own to an iteration."""
         session = self.pool.take()
         try:
-            session.go_to(self.namespace)
+            self._go(session)
             yield session
         finally:
             self.pool.give_back(session)
@@ -258,14 +265,20 @@ class Server(Lending[Lease]):
 
     # --- a call ----------------------------------------------------------------------------------
 
+    def _go(self, session: Lease) -> None:
+        """Let a connection work in this namespace."""
+        if self._keys is not None and session.keys != self._keys:
+            raise replaced(self.path)
+        session.go_to(self.namespace)
+
     def _own(self, thread: lending.Thread[Lease]) -> Lease | None:
         session = super()._own(thread)
         if session is not None:
-            session.go_to(self.namespace)
+            self._go(session)
         return session
 
     def _lock_out(self, session: Lease, patience_seconds: float) -> tuple[Lease, None]:  # noqa: ARG002  the server waits
-        session.go_to(self.namespace)
+        self._go(session)
         return session, None
 
     def _commit(self, session: Lease, before: None) -> None:  # noqa: ARG002  nothing is to be known

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 UNREACHABLE = (
     "rows that the server has removed but not yet overwritten: VACUUM frees them, and VACUUM FULL writes the rest anew",
+    "the server's statistics of columns, which ANALYZE replaces",
     "the server's write-ahead log, its standby servers, and backups of it",
     "blocks that the file system has freed and not yet overwritten",
 )

@@ -49,9 +49,7 @@ class Wire:
         places: dict[int, tuple[str, Any]] = {}
         pgconn.enter_pipeline_mode()
         for sql, values in statements:
-            transformer = Transformer(self._raw)
-            given = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
-            types, formats = transformer.types, transformer.formats
+            given, types, formats = self._dumped(values) if values else ((), (), ())
             key = (sql, types)
             name = self._prepared.get(key) or new.get(key)
             if name is None and self._comes_again(sql):
@@ -74,6 +72,10 @@ class Wire:
             if result.status in _FAILED:
                 raise psycopg.errors.error_from_result(result, encoding=self._raw.info.encoding)
         return [result for number, result in enumerate(results) if number not in places]
+
+    def _dumped(self, values: Sequence[Any]) -> tuple[Sequence[Any], Any, Any]:
+        transformer = Transformer(self._raw)
+        return transformer.dump_sequence(values, [PyFormat.AUTO] * len(values)), transformer.types, transformer.formats
 
     def rows_of(self, result: PGresult) -> list[Any]:
         """Return the rows of a result."""

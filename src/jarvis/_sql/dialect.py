@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Mapping
+
+_VALUE = re.compile(r"\{value (\w+) (\d+)\}")
 
 
 class Dialect:
@@ -24,10 +28,8 @@ class Dialect:
         members, numbers: stands before a parameter in parentheses, a JSON list of texts or of numbers, and selects its
             members as ``value``.
         pages: the statement that returns about how many pages the store has.
-        value_at: the function that returns what is at a path, such as ``$[0]."key"``, of a JSON text: a number, a text,
-            true as 1, false as 0, an object as text that begins with ``{``; NULL for null, or if there is nothing. The
-            database orders numbers before texts, and texts before bytes. Empty: Python alone judges values.
-        kind_at: the function that returns NULL only if there is nothing at a path.
+        values: by kind, the conditions on a value that `jarvis._sql.preselection` makes; the names of their bindings
+            end with ``_#``, in place of the number of the condition. None: Python alone judges values.
     """
 
     def __init__(
@@ -42,8 +44,7 @@ class Dialect:
         members: str,
         numbers: str,
         pages: str,
-        value_at: str = "",
-        kind_at: str = "",
+        values: Mapping[str, str] | None = None,
     ) -> None:
         self._words = {
             "{here}": here,
@@ -55,13 +56,13 @@ class Dialect:
             "{members}": members,
             "{numbers}": numbers,
             "{pages}": pages,
-            "{value_at}": value_at,
-            "{kind_at}": kind_at,
         }
-        self.reads_values = bool(value_at)
+        self._values = values or {}
+        self.reads_values = bool(values)
         self.say = functools.cache(self._said)
 
     def _said(self, text: str) -> str:
+        text = _VALUE.sub(lambda mark: self._values[mark[1]].replace("_#", f"_{mark[2]}"), text)
         for mark, word in self._words.items():
             text = text.replace(mark, word)
         return text

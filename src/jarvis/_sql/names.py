@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jarvis._sql.shape import as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Set
 
     from jarvis._sql.driver import Driver
 
@@ -45,7 +45,10 @@ class Names:
         texts: names by their ids, as far as they were looked up; an id never gets another name.
         generation: the number of erasures of names at which all of them are right.
         has_new: some may be missing in the book.
+        most: the most names that are remembered.
     """
+
+    most = _MANY
 
     def __init__(self, driver: Driver, book: NameBook) -> None:
         self._driver, self._book = driver, book
@@ -112,10 +115,19 @@ class Names:
             if not rows:
                 return None
             name = rows[0][0]
-            if len(self.texts) >= _MANY:
-                self.texts = {}
+            if len(self.texts) >= self.most:
+                self.texts.clear()
             self.texts[name_id] = name
         return name
+
+    def look_up(self, name_ids: Set[int]) -> None:
+        """Learn those of some names that are not known, in one question."""
+        missing = [name_id for name_id in name_ids if name_id not in self.texts]
+        if len(missing) > 1:
+            found = self._driver.rows(self._driver.dialect.say(_NAMES), (as_json(missing),))
+            if len(self.texts) + len(found) > self.most:
+                self.texts.clear()
+            self.texts.update(found)
 
     def texts_of(self, name_ids: Collection[int]) -> list[str]:
         """Return the names with these ids, in their order; raise `ErasedError` if one is gone."""
@@ -125,7 +137,7 @@ class Names:
             found = dict(self._driver.rows(self._driver.dialect.say(_NAMES), (as_json([*name_ids]),)))
             if len(found) < len(name_ids):
                 raise ErasedError from None
-            if len(self.texts) + len(found) <= _MANY:
+            if len(self.texts) + len(found) <= self.most:
                 self.texts |= found
             return [*map(found.__getitem__, name_ids)]
 

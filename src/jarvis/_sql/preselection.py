@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,22 +28,38 @@ MOST = 2
 _MOST_STEPS, _MOST_CHARACTERS = 10, 1_000
 _EXACT = 2**49  # up to here every database reads a whole number exactly, also if it is written as a float
 _ROUNDING, _SMALLEST = 1e-12, 1e-300
+_LIKE, _ESCAPED = re.compile(r"([\\%_])"), r"\\\1"
 _ABOVE_TEXT = b""  # numbers are less than texts, and texts less than bytes
 
 _MAYBE = """(e.packed IS NOT NULL OR e.body NOT LIKE '[{%' OR e.body LIKE '%"$type"%')"""
 _OBJECT = "x BETWEEN '{' AND '|'"
 # With a LIMIT the inner query is not merged into the outer one, which would read the JSON again at each x.
 _FOUND = "(SELECT CASE WHEN x IS NULL THEN {} ELSE {} END FROM (SELECT {}(e.body, :path_#) AS x LIMIT 1) AS found)"
-_TEXTS = {
-    "absent": _FOUND.format("TRUE", "FALSE", "{kind_at}"),
-    "list": _FOUND.format(_MAYBE, f"x IN ({{members}}(:items_#)) OR {_OBJECT}", "{value_at}"),
-    "present": _FOUND.format(_MAYBE, "TRUE", "{kind_at}"),
-    "range": _FOUND.format(_MAYBE, f"x BETWEEN :low_# AND :high_# OR {_OBJECT}", "{value_at}"),
-    "text": f"coalesce({{value_at}}(e.body, :path_#) = :text_#, {_MAYBE})",  # no tagged form at the path equals a text
-}
-"""By the kind of a condition."""
 
-Bound = int | float | str | bytes
+
+def tests(value_at: str, kind_at: str, members: str) -> dict[str, str]:
+    """Return the conditions of a database that orders numbers before texts, and texts before bytes.
+
+    Args:
+        value_at: the function that returns what is at a path, such as ``$[0]."key"``, of a JSON text: a number, a text,
+            true as 1, false as 0, an object as text that begins with ``{``; NULL for null, or if there is nothing.
+        kind_at: the function that returns NULL only if there is nothing at a path.
+        members: see `jarvis._sql.dialect.Dialect`.
+    """
+    between = _FOUND.format(_MAYBE, f"x BETWEEN :low_# AND :high_# OR {_OBJECT}", value_at)
+    return {
+        "absent": _FOUND.format("TRUE", "FALSE", kind_at),
+        "equal": between,
+        "list": _FOUND.format(_MAYBE, f"x IN ({members}(:items_#)) OR {_OBJECT}", value_at),
+        "numbers": between,
+        "present": _FOUND.format(_MAYBE, "TRUE", kind_at),
+        # no tagged form at the path equals a text
+        "text": f"coalesce({value_at}(e.body, :path_#) = :text_#, {_MAYBE})",
+        "texts": between,
+    }
+
+
+Bound = int | float | str | bytes | None
 
 
 class Preselection(NamedTuple):
@@ -60,8 +77,8 @@ def preselect(where: Any) -> Preselection:
 
 
 def conditions(kinds: tuple[str, ...]) -> list[str]:
-    """Return the texts of conditions on the entry `e`, with marks of the dialect."""
-    return [_TEXTS[kind].replace("#", str(n)) for n, kind in enumerate(kinds)]
+    """Return conditions on the entry `e`, as marks of the dialect."""
+    return [f"{{value {kind} {n}}}" for n, kind in enumerate(kinds)]
 
 
 def _conditions(where: Any) -> Iterator[tuple[str, dict[str, Bound]]]:
@@ -70,22 +87,36 @@ def _conditions(where: Any) -> Iterator[tuple[str, dict[str, Bound]]]:
         return
     for part in (where, *where.get("$and", ())):
         for path, condition in part.items() if type(part) is dict else ():
-            if (text := _path(path)) is None:
+            if (steps := _steps(path)) is None:
                 continue
             for name, operand in _operators(condition):
-                made = _condition(name, operand)
-                if made is not None:
-                    yield made[0], {"path": text, **made[1]}
+                made = _condition(steps[-1], name, operand)
+                if made is not None and not (made[0] == "absent" and any(map(_is_index, steps))):
+                    yield made[0], {"path": _path(steps), "steps": _as_json(["0", *steps]), **made[1]}
 
 
-def _path(path: Any) -> str | None:
-    """Return a path in the value of a body as JSON path; None if a database might read it otherwise."""
+def _steps(path: Any) -> Sequence[str] | None:
+    """Return the steps of a path; None if a database might read one otherwise."""
     steps = path.split(".") if type(path) is str and not path.startswith("$") else path
     if not isinstance(steps, (list, tuple)) or len(steps) > _MOST_STEPS or sum(map(len, steps)) > _MOST_CHARACTERS:
         return None
     if not all(type(step) is str and step and step.isprintable() and not set(step) & {'"', "\\"} for step in steps):
         return None
+    return steps
+
+
+def _path(steps: Sequence[str]) -> str:
+    """Return steps into the value of a body as JSON path."""
     return "$[0]" + "".join(f'."{step}"' for step in steps)
+
+
+def _is_index(step: str) -> bool:
+    """Tell whether a database may take a step for one into a list, where Python finds nothing."""
+    return step.strip().lstrip("+-").isdigit()
+
+
+def _as_json(members: Sequence[str]) -> str:
+    return msgspec.json.encode(members).decode()
 
 
 def _operators(condition: Any) -> list[tuple[Any, Any]]:
@@ -94,16 +125,36 @@ def _operators(condition: Any) -> list[tuple[Any, Any]]:
     return [("$eq", condition)]
 
 
-def _condition(name: Any, operand: Any) -> tuple[str, dict[str, Bound]] | None:
+def _condition(key: str, name: Any, operand: Any) -> tuple[str, dict[str, Bound]] | None:
     if name == "$exists":
-        return ("present" if operand else "absent"), {}
+        return ("present", {"parts": _parts(key, [""])}) if operand else ("absent", {})
     if name == "$in":
         items = _items(operand)
         return None if items is None else ("list", {"items": items})
     if name == "$eq" and type(operand) is str:
-        return ("text", {"text": operand}) if _is_plain_text(operand) else None
+        if not _is_plain_text(operand):
+            return None
+        return "text", {"text": operand, "parts": _parts(key, _written(operand))}
     bounds = _bounds(name, operand)
-    return None if bounds is None else ("range", {"low": bounds[0], "high": bounds[1]})
+    if bounds is None:
+        return None
+    low, high = bounds
+    if name == "$eq" and _is_exact(operand):
+        return "equal", {"low": low, "high": high, "parts": _parts(key, _written(operand))}
+    is_text = type(operand) is str
+    return "texts" if is_text else "numbers", {"low": low, "high": high, "end": high if type(high) is str else None}
+
+
+def _written(operand: str | int) -> list[str]:
+    """Return how values that equal a text or an exact number begin in JSON, if they are in no tagged form."""
+    written = msgspec.json.encode(operand).decode()
+    return [written, "-0"] if operand == 0 else [written]  # -0.0
+
+
+def _parts(key: str, written: Collection[str]) -> str:
+    """Return patterns of LIKE, as a JSON list: a body that has none of them has none of these values under a key."""
+    name = msgspec.json.encode(key).decode()
+    return _as_json([f"%{_LIKE.sub(_ESCAPED, f'{name}:{each}')}%" for each in written])
 
 
 def _items(operands: Any) -> str | None:

@@ -183,6 +183,8 @@ class Reader:
 
     def entries(self, session: Session, rows: Sequence[tuple[Any, ...]]) -> list[MemoryEntry]:
         """Return the entries of rows of `COLUMNS`; raise `ErasedError` if a name they need is gone."""
+        if len(rows) > 1:
+            session.names.look_up({row[2] for row in rows} | {row[4] for row in rows})
         built, names = [], session.names.texts
         pausing = len(rows) >= _MANY and gc.isenabled()
         if pausing:  # it would scan the new entries again and again, and free nothing

@@ -152,12 +152,23 @@ def _in_era(shape: Shape, columns: str, era: _Era, *, is_live: bool = True) -> t
     `jarvis._sql.history.cutoff` has checked that no state is missing.
     """
     extra = [LIVE] if is_live and not era.is_over else []
-    extra += preselection.conditions(shape.more.values)
-    if shape.tags is None or shape.names_entries:
+    values = preselection.conditions(shape.more.values)
+    if _watches_values(shape):  # a planner may put the conditions on values first
+        values = [f"CASE WHEN looked_at(e.row) THEN {' AND '.join(values)} END"]
+    extra += values
+    if _is_led_by_entries(shape):
         return _led_by_entries(shape, columns, era, extra), _ordered(shape, "e.")
     if shape.tags == 1 or shape.all_tags:
         return _led_by_tag(shape, _placed_by("g", columns), era, [*_own(shape, "g"), *extra]), _ordered(shape, "g.")
     return _merged_tags(shape, _placed_by("m", columns), era, [*_own(shape, "m"), *extra]), _ordered(shape, "m.")
+
+
+def _is_led_by_entries(shape: Shape) -> bool:
+    return shape.tags is None or shape.names_entries
+
+
+def _watches_values(shape: Shape) -> bool:
+    return shape.more.watched and bool(shape.more.values) and _is_led_by_entries(shape)
 
 
 def _placed_by(table: str, columns: str) -> str:
@@ -298,7 +309,7 @@ def _common(shape: Shape, table: str, era: _Era, categories: str) -> list[str]:
     `categories` selects the ids of the categories that match, if there are such.
     """
     conditions = [f"{table}.namespace = :namespace"]
-    if shape.more.watched:  # before all that may leave a row out
+    if shape.more.watched and not _watches_values(shape):  # before all that may leave a row out
         conditions.append(f"looked_at({table}.row)")
     names = [f"{table}.{name} = :{name}" for name in ("category", "entity_type") if getattr(shape, name)]
     conditions += [f"({name}) IS TRUE" for name in names] if shape.key else names  # see `LAST_WRITTEN`

@@ -95,6 +95,11 @@ def event_checksum(fields: tuple[object, ...]) -> int:
     return binascii.crc32(repr(fields).encode())
 
 
+def digest_of_row(table: str, row: tuple[Any, ...]) -> int:
+    """Return a row's summand of the digest of a store: the sum, modulo 2**128, does not depend on the order of rows."""
+    return int.from_bytes(hashlib.blake2b(repr((table, row)).encode(), digest_size=16).digest())
+
+
 class ClockRow(NamedTuple):
     """The row of the table `clock`, with number and instant of the newest entry if that is newer."""
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from jarvis._disk import files, traces
+from jarvis._sql import preselection
 from jarvis._sql.dialect import Dialect
 from jarvis._sqlite import cipher
 from jarvis.errors import (
@@ -45,10 +46,9 @@ WORDS = {
     "members": "SELECT value FROM json_each",
     "numbers": "SELECT value FROM json_each",
     "pages": "PRAGMA page_count",
-    "value_at": "json_extract",
-    "kind_at": "json_type",
 }
-DIALECT = Dialect(**WORDS)
+VALUES = preselection.tests("json_extract", "json_type", WORDS["members"])
+DIALECT = Dialect(**WORDS, values=VALUES)
 """Numbers are unique in the whole store. https://sqlite.org/optoverview.html explains the plus and the CROSS JOIN."""
 
 RESERVED_BYTES = 8

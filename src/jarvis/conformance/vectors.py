@@ -77,11 +77,13 @@ class VectorPromises(Promises):
 
         vectored.create(an_entry("new"))
         index(vectored)
-        vectored.delete("new")  # the last number is not given again
+        between, vectors = store.vectors(MODEL, mark, 100, whole=True)
+        assert [vector.codes for vector in vectors] == [b"codes of new"]
+        vectored.delete("new")  # its number is not given again
         vectored.create(an_entry("newer"))
         index(vectored)
 
-        later, vectors = store.vectors(MODEL, mark, 100, whole=True)
+        later, vectors = store.vectors(MODEL, between, 100, whole=True)
         assert [vector.codes for vector in vectors] == [b"codes of newer"]
         assert store.vectors(MODEL, later, 100, whole=True) == (later, [])
         assert len(store.vectors(MODEL, VectorMark(mark.generation + 1, mark.number), 100, whole=True)[1]) == 11

@@ -1,8 +1,34 @@
-"""The progress and the result of rewriting a store into a new file while it is in use."""
+"""How a store is written again, into a new file or in its tables: the form it gets, the progress and the result."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from jarvis.model.entry import MemoryEntry
+    from jarvis.model.portable import PortableEntry
+    from jarvis.model.revision import Signature
+
+
+class Rewording(Protocol):
+    """Says what is stored of one namespace, and of all that is in it, in the form that its store is to have.
+
+    It is given what is stored in the present form. It raises `jarvis.errors.StoreError` if that is damaged.
+
+    Attributes:
+        namespace: the name of the namespace.
+    """
+
+    namespace: str
+
+    def text(self, kind: str, text: str) -> str:
+        """Return a name; its kind is that of the field that has it, such as ``key`` or ``tag``."""
+
+    def signature(self, signature: Signature) -> Signature:
+        """Return who made a change."""
+
+    def state(self, entry_id: str, state: PortableEntry) -> MemoryEntry:
+        """Return one state of the entry that has this id in the present form."""
 
 
 class RewriteProgress(NamedTuple):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Concatenate, NoReturn, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from jarvis.capabilities import (
     CAPABILITIES,
@@ -29,8 +28,6 @@ from jarvis.capabilities import (
     Transfers,
 )
 from jarvis.errors import (
-    DuplicateEntryError,
-    EntryNotFoundError,
     InvalidEntryError,
     InvalidSettingError,
     UnsupportedError,
@@ -48,40 +45,21 @@ from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery, asked_as_of
 from jarvis.model.record import is_same, is_small, prepare
 from jarvis.model.revision import Revision, Signature
-from jarvis.sealing import wholes
+from jarvis.model.rewriting import Rewritten
+from jarvis.sealing import rekeying, wholes
 from jarvis.sealing.answers import Answers, Mended, mentions_in
+from jarvis.sealing.if_sealed import if_sealed
 from jarvis.sealing.keys import KeyPlace, Keys
-from jarvis.sealing.sealer import Draft, Sealer, decides, sealed_namespace
+from jarvis.sealing.open_store import OpenStore, place_of_keys
+from jarvis.sealing.rekeying import OnProgress
+from jarvis.sealing.sealer import Draft, Sealer, decides
 from jarvis.storage_backend import BackendWrapper, Capability, SelectingBackend, StorageBackend
 
-Answer = TypeVar("Answer")
-Arguments = ParamSpec("Arguments")
 Clock = Callable[[], datetime]
 
 _NOT_PASSED_ON = (BacksUp, Compresses, KeepsVectors, Salvages, SearchesText)
 """A copy would lack the keys, what is sealed does not get smaller, a new store would not be sealed, and an index would
 show words."""
-
-
-def _if_sealed(verb: Callable[Concatenate[Any, Arguments], Answer]) -> Callable[Concatenate[Any, Arguments], Answer]:
-    """Return a verb that calls the same verb of the wrapped backend instead if the store is plain.
-
-    Errors name the namespace as the caller does.
-    """
-    name = verb.__name__
-
-    @functools.wraps(verb)
-    def call(self: Any, /, *args: Arguments.args, **named: Arguments.kwargs) -> Answer:
-        if self._sealer is None:
-            answer: Answer = getattr(self.wrapped, name)(*args, **named)
-            return answer
-        try:
-            return verb(self, *args, **named)
-        except (DuplicateEntryError, EntryNotFoundError) as error:
-            told = str(error).replace(repr(self.wrapped.namespace), repr(self.namespace))
-            raise type(error)(told) from None
-
-    return call
 
 
 class SealedBackend(BackendWrapper, SelectingBackend):
@@ -119,10 +97,12 @@ class SealedBackend(BackendWrapper, SelectingBackend):
         place: KeyPlace | None = getattr(wrapped, "key_place", None)
         if place is None:
             raise UnsupportedError(f"the backend {wrapped.name!r} cannot keep the keys of a sealed store")
-        self._base, self.namespace = wrapped, wrapped.namespace
+        self.namespace = wrapped.namespace
         self._clock: Clock | None = None
+        self._as_opened: Self | None = None
         self._opened: tuple[Sealer | None, StorageBackend] | None = None
-        self._keys = Keys(place.path, checked("encryption", encryption), checked("keys", keys))
+        opener = Keys(place.path, checked("encryption", encryption), checked("keys", keys))
+        self._store = OpenStore((wrapped, opener))
         self._compression: Compression = checked("compression", compression)
 
     # --- handles ---------------------------------------------------------------------------------
@@ -130,41 +110,50 @@ class SealedBackend(BackendWrapper, SelectingBackend):
     @property
     def wrapped(self) -> StorageBackend:  # type: ignore[override]  # the store tells it, and is not open at first
         """The handle of the wrapped backend on this namespace; the first look opens the store."""
-        return (self._opened or self._open())[1]
+        return self._now[1]
 
     @property
     def _sealer(self) -> Sealer | None:
-        return (self._opened or self._open())[0]
-
-    def _open(self) -> tuple[Sealer | None, StorageBackend]:
-        # Not a cached property, which has a lock in Python 3.11: it could stay taken in a forked child.
-        seal, namespace = self._keys.opened(self._place), self.namespace
-        if seal is not None and self._base.has_capability(Namespaced):
-            namespace = sealed_namespace(seal, namespace)
-        sealer = None if seal is None else Sealer(seal, self.namespace, self._keys.path)
-        base = self._base.bind(namespace=namespace, clock=self._clock)
-        self._opened = sealer, base if seal is None else getattr(base, "unindexed", lambda: base)()
-        return self._opened
+        return self._now[0]
 
     @property
-    def _place(self) -> KeyPlace:
-        place: KeyPlace = self._base.key_place  # type: ignore[attr-defined]  # looked for at construction
-        return place
+    def _now(self) -> tuple[Sealer | None, StorageBackend]:
+        opened = self._fixed._opened
+        assert opened is not None  # noqa: S101 - that of a fixed handle
+        return opened
+
+    @property
+    def _fixed(self) -> Self:
+        """This handle with the keys that the store has now: a verb that has begun keeps them to its end."""
+        if self._opened is not None:
+            return self
+        fixed = self._as_opened
+        if fixed is None or fixed._store.opening is not self._store.opening:
+            fixed = self._as_opened = self._open()
+        return fixed
+
+    def _open(self) -> Self:
+        # Not a cached property, which has a lock in Python 3.11: it could stay taken in a forked child.
+        fixed = self.bind()
+        fixed._store = OpenStore(self._store.opening)
+        fixed._opened = fixed._store.at(self.namespace, self._clock)
+        return fixed
 
     @property
     def name(self) -> str:  # type: ignore[override]  # elsewhere a class attribute
         """The name of the wrapped backend, used in messages."""
-        return self._base.name
+        return self._store.opening[0].name
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._base!r})"
+        return f"{type(self).__name__}({self._store.opening[0]!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_as_opened": None}
 
     def bind(self, *, namespace: str | None = None, clock: Clock | None = None) -> Self:
-        if namespace is not None and not self._base.has_capability(Namespaced):
-            self._base.bind(namespace=namespace)  # raises if it is another one
+        base, _ = self._store.opening
+        if namespace is not None and not base.has_capability(Namespaced):
+            base.bind(namespace=namespace)  # raises if it is another one
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__getstate__())
         bound.namespace = self.namespace if namespace is None else check_namespace(namespace)
@@ -172,7 +161,9 @@ class SealedBackend(BackendWrapper, SelectingBackend):
         return bound
 
     def has_capability(self, protocol: type) -> bool:
-        return protocol in self.capabilities and (protocol is Encrypts or self._base.has_capability(protocol))
+        return protocol in self.capabilities and (
+            protocol is Encrypts or self._store.opening[0].has_capability(protocol)
+        )
 
     def capability(self, protocol: type[Capability]) -> Capability:
         if not self.has_capability(protocol):
@@ -180,7 +171,8 @@ class SealedBackend(BackendWrapper, SelectingBackend):
         return self  # type: ignore[return-value]  # it was just asked
 
     def shutdown(self) -> None:
-        self._base.shutdown()
+        self._store.opening[0].shutdown()
+        self._store.open_again()
 
     # --- what is written -------------------------------------------------------------------------
 
@@ -189,11 +181,11 @@ class SealedBackend(BackendWrapper, SelectingBackend):
             return self.wrapped.prepare(value)
         return value if is_small(value) else prepare(value, self._compression)
 
-    @_if_sealed
+    @if_sealed
     def create(self, entry: MemoryEntry) -> None:
         self.wrapped.create(self._own.entry(self._draft(entry), 1))
 
-    @_if_sealed
+    @if_sealed
     def create_many(self, several: Sequence[MemoryEntry]) -> None:
         sealed = []
         for position, entry in enumerate(several):
@@ -203,7 +195,7 @@ class SealedBackend(BackendWrapper, SelectingBackend):
                 raise error.of_item(position) from None
         self.wrapped.create_many(sealed)
 
-    @_if_sealed
+    @if_sealed
     def update(self, entry: MemoryEntry) -> None:
         draft = self._draft(entry)
 
@@ -213,7 +205,7 @@ class SealedBackend(BackendWrapper, SelectingBackend):
 
         self._together(work)
 
-    @_if_sealed
+    @if_sealed
     def update_if_changed(self, entry: MemoryEntry, *, renews: bool) -> bool:
         draft = self._draft(entry)
 
@@ -232,7 +224,7 @@ class SealedBackend(BackendWrapper, SelectingBackend):
 
         return self._together(work)
 
-    @_if_sealed
+    @if_sealed
     def recreate(self, entry: MemoryEntry) -> None:
         draft, now = self._draft(entry), datetime.now(UTC) if self._clock is None else self._clock()
         store: Any = self.wrapped.bind(clock=lambda: now)  # what has expired in between would have another version
@@ -243,7 +235,7 @@ class SealedBackend(BackendWrapper, SelectingBackend):
 
         self._together(work)
 
-    @_if_sealed
+    @if_sealed
     def discard(self, entry_id: str) -> bool:
         name = self._own.looked_up("id", entry_id)
         return name is not None and self.wrapped.discard(name)
@@ -251,20 +243,20 @@ class SealedBackend(BackendWrapper, SelectingBackend):
     def delete(self, entry_id: str) -> None:
         self.discard(entry_id)
 
-    @_if_sealed
+    @if_sealed
     def size_of(self, entry: MemoryEntry) -> int:
         return self.wrapped.size_of(self._own.entry(self._draft(entry), 1))
 
-    @_if_sealed
+    @if_sealed
     def sign(self, signature: Signature) -> None:
         self.wrapped.capability(KeepsHistory).sign(self._own.signature(signature))
 
-    @_if_sealed
+    @if_sealed
     def slide(self, entry_id: str, expires_at: datetime) -> bool:
         name = self._own.looked_up("id", entry_id)
         return name is not None and self.wrapped.capability(Slides).slide(name, expires_at)
 
-    @_if_sealed
+    @if_sealed
     def erase(self, which: str | MemoryQuery | None, judge: Judge | None = None) -> Erased:
         store = self.wrapped.capability(Erases)
         if not isinstance(which, MemoryQuery):
@@ -278,7 +270,7 @@ class SealedBackend(BackendWrapper, SelectingBackend):
 
         return self._own.erased(store.erase(sealed, None if judge is None and decides(which) else decide))
 
-    @_if_sealed
+    @if_sealed
     def finish_erasing(self, ids: Collection[str], look: Look | None = None) -> Search | None:
         wanted = Wanted(ids)
 
@@ -289,7 +281,7 @@ class SealedBackend(BackendWrapper, SelectingBackend):
         names = self._own.names("id", ids)
         return self.wrapped.capability(Erases).finish_erasing(names, mentions if wanted or look is not None else None)
 
-    @_if_sealed
+    @if_sealed
     def mend_dates(self, signature: Signature, entries: Callable[[str], Entries] | None = None) -> int:
         def there(namespace: str) -> Entries:
             sealer = self._own.of_namespace(namespace)
@@ -297,117 +289,120 @@ class SealedBackend(BackendWrapper, SelectingBackend):
 
         return self.wrapped.capability(MendsDates).mend_dates(self._own.signature(signature), there)
 
-    @_if_sealed
+    @if_sealed
     def load(self, several: Sequence[WholeMemory], since: datetime | None) -> None:
         sealed = [wholes.sealed(self._own, whole, self._compression) for whole in several]
         self.wrapped.capability(Transfers).load(sealed, since)
 
     # --- what is read ----------------------------------------------------------------------------
 
-    @_if_sealed
+    @if_sealed
     def read(self, entry_id: str) -> MemoryEntry | None:
         return self._answers.read(entry_id)
 
-    @_if_sealed
+    @if_sealed
     def read_many(self, ids: Sequence[str]) -> list[MemoryEntry]:
         names = [name for entry_id in ids if (name := self._own.looked_up("id", entry_id)) is not None]
         return [*map(self._own.opened, self.wrapped.read_many(names))]
 
-    @_if_sealed
+    @if_sealed
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         return self._answers.select(query)
 
     list_all = SelectingBackend.list_all
     query = SelectingBackend.query
 
-    @_if_sealed
+    @if_sealed
     def count(self, query: MemoryQuery) -> int:
         return self._answers.count(query)
 
-    @_if_sealed
+    @if_sealed
     def explain(self, query: MemoryQuery, *, counting: bool = False) -> Explanation:
         return self._answers.explain(query, counting=counting)
 
-    @_if_sealed
+    @if_sealed
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
         return self._answers.iterate(query)
 
-    @_if_sealed
+    @if_sealed
     def list_names(self, listing: Listing) -> dict[str, int]:
         found = self.wrapped.list_names(self._own.listing(listing))
         return listing.of({self._own.text(listing.field, name): count for name, count in found.items()})
 
-    @_if_sealed
+    @if_sealed
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         return self._answers.newest_of_key(key)
 
-    @_if_sealed
+    @if_sealed
     def last_written(self, category: str, key: str) -> MemoryEntry | None:
         kind, name = self._own.looked_up("category", category), self._own.looked_up("key", key)
         if kind is None or name is None:
             return None
         return self._answers.opened(self.wrapped.last_written(kind, name))
 
-    @_if_sealed
+    @if_sealed
     def beyond(self, category: str, policy: CategoryPolicy) -> list[str]:
         sealed = self._own.policy(policy, category)
         return [self._own.text("id", name) for name in self.wrapped.beyond(sealed.category, sealed)]
 
-    @_if_sealed
+    @if_sealed
     def revisions(self, entry_id: str) -> list[Revision]:
         name = self._own.looked_up("id", entry_id)
         found = [] if name is None else self.wrapped.capability(KeepsHistory).revisions(name)
         return [*map(self._own.revision, found)]
 
-    @_if_sealed
+    @if_sealed
     def as_of(self, moment: datetime) -> Past:
         asked_as_of(moment)
         return Answers(self._own, self.wrapped.capability(KeepsHistory).as_of(moment))
 
-    @_if_sealed
+    @if_sealed
     def changes(self, after: int, limit: int) -> list[Change]:
         return [*map(self._own.change, self.wrapped.capability(FeedsChanges).changes(after, limit))]
 
-    @_if_sealed
+    @if_sealed
     def changes_since(self, cursor: str, limit: int) -> list[Change]:
         return [*map(self._own.change, self.wrapped.capability(MarksCursors).changes_since(cursor, limit))]
 
-    @_if_sealed
+    @if_sealed
     def list_namespaces(self) -> list[str]:
         return self._own.namespaces(self.wrapped.capability(Namespaced).list_namespaces())
 
-    @_if_sealed
+    @if_sealed
     def all_namespaces(self) -> list[str]:
         return self._own.namespaces(self.wrapped.capability(Transfers).all_namespaces())
 
-    @_if_sealed
+    @if_sealed
     def whole_memories(self, *, past: bool) -> Iterator[WholeMemory]:
         found = self.wrapped.capability(Transfers).whole_memories(past=past)
         return wholes.in_order(wholes.opened(self._own, whole) for whole in found)
 
-    @_if_sealed
+    @if_sealed
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
         return wholes.findings(self._own, self.wrapped, looked_at)
 
     # --- Encrypts --------------------------------------------------------------------------------
 
     def key_slots(self) -> list[SlotInfo]:
-        return self._keys.slots(self._place)
+        base, keys = self._store.opening
+        return keys.slots(place_of_keys(base))
 
     def add_key_slot(self, source: KeySource) -> int:
-        return self._keys.add(self._place, source)
+        base, keys = self._store.opening
+        return keys.add(place_of_keys(base), source)
 
     def remove_key_slot(self, slot_id: int) -> None:
-        self._keys.remove(self._place, slot_id)
+        base, keys = self._store.opening
+        keys.remove(place_of_keys(base), slot_id)
 
-    def encrypt(self, *_: object) -> NoReturn:
-        raise _no_rewriting("sealed")
+    def encrypt(self, sources: Sequence[KeySource], progress: OnProgress | None) -> Rewritten | None:
+        return rekeying.encrypt(self._store, sources, self._compression, progress)
 
-    def decrypt(self, *_: object) -> NoReturn:
-        raise _no_rewriting("plain")
+    def decrypt(self, progress: OnProgress | None) -> Rewritten | None:
+        return rekeying.decrypt(self._store, self._compression, progress)
 
-    def rotate(self, *_: object) -> NoReturn:
-        raise _no_rewriting("sealed")
+    def rotate(self, sources: Sequence[KeySource], progress: OnProgress | None) -> Rewritten:
+        return rekeying.rotate(self._store, sources, self._compression, progress)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -431,13 +426,6 @@ class SealedBackend(BackendWrapper, SelectingBackend):
             return work()
         with self.wrapped.capability(Transactional).transaction():
             return work()
-
-
-def _no_rewriting(other: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"a store on a server cannot be rewritten in its place; create another one that is {other}, and copy the "
-        "memories into it with jarvis.moving.migrate()"
-    )
 
 
 def _purpose(protocol: type) -> str:

@@ -16,12 +16,17 @@ from jarvis.sealing.sealer import Sealer, opened_namespace
 if TYPE_CHECKING:
     from jarvis.model.options import Encryption, KeySource
     from jarvis.model.policies import Histories
+    from jarvis.model.rewriting import Rewording, RewriteProgress, Rewritten
 
 _MANY_TRIES = 20
+PLAIN = ""
+"""Stands for the keys of a plain store."""
 
 
 class KeyPlace(Protocol):
     """Where a backend keeps the content of the file of keys: in its store, beside what is sealed.
+
+    It may also have `rewrite` and `scrub`, see `Rewritable`.
 
     1. A store that is created gets what `Sealing.new_keys` returns, in the same step, and so at most once.
     2. Without `seal_with` the backend refuses a store that has keys.
@@ -41,17 +46,48 @@ class KeyPlace(Protocol):
         """Put `new` in the place of `old`, durably; return whether that was still there."""
 
 
+class Rewritable(KeyPlace, Protocol):
+    """A `KeyPlace` whose store can get another data key, or none, in its place."""
+
+    def rewrite(
+        self,
+        old: bytes | None,
+        new: bytes | None,
+        reword: Callable[[str], Rewording],
+        progress: Callable[[RewriteProgress], None] | None,
+    ) -> Rewritten:
+        """Put `new` in the place of the keys `old`, and everything stored in the form that belongs to them, or nothing.
+
+        Args:
+            old: the keys that the store has; None if it is plain.
+            new: the keys that it is to have.
+            reword: returns the form of a namespace, whose stored name it is given.
+            progress: is called again and again; if it raises, nothing is changed.
+
+        Raises:
+            StoreBusyError: the store has other keys than `old` by now, or others write to it for too long.
+            StoreAccessError: the caller may not do this.
+        """
+
+    def scrub(self) -> None:
+        """Remove what `rewrite` has replaced from the files.
+
+        Raises:
+            StoreBusyError: somebody still reads it.
+        """
+
+
 class Sealing(Protocol):
     """What a backend asks who seals its entries."""
 
     def new_keys(self) -> bytes | None:
         """Return the keys of a store that is being created, None for a plain store."""
 
-    def accept(self, keys: bytes | None) -> None:
-        """Raise if a store that was opened again has other keys than before; None for a plain store.
+    def accept(self, keys: bytes | None) -> str:
+        """Return what tells the data key of a store that is opened from others; `keys` is None for a plain store.
 
         Raises:
-            WrongKeyError: what would be written could not be read with the keys of this store.
+            WrongKeyError: it has other keys than when it was opened before.
         """
 
     def histories(self, namespace: str, usual: Histories) -> Histories:
@@ -70,11 +106,18 @@ class Keys:
     def __init__(self, path: str, encryption: Encryption, sources: Sequence[KeySource]) -> None:
         self.path, self.encryption, self.sources = path, encryption, tuple(sources)
         self.opener = Opener(path, self.sources)
-        self._opened: tuple[Seal | None, str] | None = None  # with the name of the store among the keys
+        self._opened: tuple[Seal | None, str] | None = None  # with what tells these keys from others
         self._has_warned = False
 
     def __reduce__(self) -> tuple[object, ...]:
         return Keys, (self.path, self.encryption, self.sources)
+
+    def again(self, *more: KeySource) -> Keys:
+        """Return the keys of the same store, not opened yet, with these sources besides."""
+        keys = Keys(self.path, self.encryption, (*self.sources, *more))
+        keys.opener, keys._has_warned = self.opener.besides(()), self._has_warned
+        keys.opener.sources = keys.sources
+        return keys
 
     def opened(self, place: KeyPlace) -> Seal | None:
         """Return the seal of the store, None if that is plain; the first call creates the store if it is absent.
@@ -88,10 +131,16 @@ class Keys:
             envelope = self.envelope(place)
             if envelope is None:
                 self._accept_plain()
-                self._opened = None, ""
+                self._opened = None, PLAIN
             else:
-                self._opened = Seal(self.opener.open(envelope, envelope.newest)), envelope.store
+                self._opened = Seal(self.opener.open(envelope, envelope.newest)), _identity(envelope)
         return self._opened[0]
+
+    def identity(self, place: KeyPlace) -> str:
+        """Return what tells the data key of the store from others; raise as `opened` does."""
+        self.opened(place)
+        assert self._opened is not None  # noqa: S101 - it was just opened
+        return self._opened[1]
 
     def envelope(self, place: KeyPlace) -> Envelope | None:
         """Return the keys of the store as they are now, None if it is plain; create the store if it is absent."""
@@ -142,14 +191,20 @@ class Keys:
         suggest_recovery(self.path, envelope)
         return content_of(envelope, self.path)
 
-    def accept(self, keys: bytes | None) -> None:
-        """Raise `WrongKeyError` if a store that was opened again has other keys than before; None for a plain one."""
-        if self._opened is not None and self._opened[1] != ("" if keys is None else envelope_in(keys, self.path).store):
+    def accept(self, keys: bytes | None) -> str:
+        """Return what tells the data key of a store that is opened from others; `keys` is None for a plain store.
+
+        Raises:
+            WrongKeyError: it has other keys than when it was opened before.
+        """
+        present = PLAIN if keys is None else _identity(envelope_in(keys, self.path))
+        if self._opened is not None and self._opened[1] != present:
             raise WrongKeyError(
                 self.path,
-                "has other keys than when it was opened: somebody has put another store in its place; open that with a "
-                "backend of its own. Nothing was written",
+                "has other keys than when it was opened: it was rewritten, or another store put in its place; call "
+                "shutdown() to open it as it is now. Nothing was written",
             )
+        return present
 
     def histories(self, namespace: str, usual: Histories) -> Histories:
         """Return how much of the past is kept in a sealed namespace."""
@@ -178,3 +233,8 @@ class Keys:
             logging.getLogger("jarvis.sealing").warning(
                 "%s has no keys, so the store is plain, though encryption is on: it was there before", self.path
             )
+
+
+def _identity(envelope: Envelope) -> str:
+    """Return what tells the data key of a store from earlier ones, and from those of other stores."""
+    return f"{envelope.store} {envelope.newest}"

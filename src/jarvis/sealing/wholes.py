@@ -57,11 +57,11 @@ def opened(sealer: Sealer, whole: WholeMemory) -> WholeMemory:
     """
     entry_id = sealer.text("id", whole.id)
     for state in whole.past:
-        _open(state, entry_id, sealer)
+        open_state(state, entry_id, sealer)
         operation, *author = sealer.opened_signature(state.ended.signature)
         state.ended = Ending(operation, state.ended.timestamp, *author)
     if whole.entry is not None:
-        _open(whole.entry, entry_id, sealer)
+        open_state(whole.entry, entry_id, sealer)
     return WholeMemory(sealer.namespace, entry_id, whole.entry, whole.past, _lost(whole.lost, sealer.text))
 
 
@@ -88,7 +88,12 @@ def findings(sealer: Sealer, below: StorageBackend, looked_at: Callable[[], obje
                 yield "a memory is not what was sealed"
 
 
-def _open(state: PortableEntry, entry_id: str, sealer: Sealer) -> None:
+def open_state(state: PortableEntry, entry_id: str, sealer: Sealer) -> None:
+    """Open a state of the memory with this id, in place.
+
+    Raises:
+        CorruptStoreError: it is not what was sealed there.
+    """
     for kind in _NAMES:
         name = getattr(state, kind)
         if name is not None:

@@ -357,6 +357,9 @@ class Store:
 
         The blocks of the plain file are free then, but not overwritten: see docs/security.md.
 
+        On PostgreSQL all rows are written again in one transaction. Writers wait for it; other processes that have the
+        store open get `StoreAccessError` from then on, until they call `shutdown()` or restart.
+
         Args:
             keys: the sources that open it, see `jarvis.keys`, besides those that this module was opened with.
             progress: called again and again with the progress; if it raises, the encryption stops.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
+from jarvis._sql.tables import digest_of_row
 from jarvis._sqlite import schema
 from jarvis._sqlite.replace import copy_file, rebuilt, swap, touched_rows
 from jarvis._sqlite.replace.copy_file import CopyFile
@@ -86,11 +86,6 @@ class _Shape(NamedTuple):
     copied: list[Table]
     rebuilt: list[Rebuilt]
     later: list[tuple[str, str, str]]
-
-
-def digest_of(table: str, row: Row) -> int:
-    """Return a row's summand of the digest of a store: the sum, modulo 2**128, does not depend on the order of rows."""
-    return int.from_bytes(hashlib.blake2b(repr((table, row)).encode(), digest_size=16).digest())
 
 
 class Mover:
@@ -297,7 +292,7 @@ class Mover:
         rows = _all(copy, table.one, key)
         for row in rows:
             self._rows[table.name] += sign
-            self._digest += sign * digest_of(table.name, row)
+            self._digest += sign * digest_of_row(table.name, row)
         return rows[0] if rows else None
 
     def _write_progress(self, copy: apsw.Connection) -> None:
@@ -321,7 +316,7 @@ class Mover:
                 for row in seen.chunk:
                     if next(rows, None) != row:
                         raise UnequalError
-                    self._digest += digest_of(table.name, row)
+                    self._digest += digest_of_row(table.name, row)
                 if seen.is_last and next(rows, None) is not None:
                     raise UnequalError
                 rows.close(True)
