@@ -12,6 +12,7 @@ import pytest
 
 from jarvis.conformance.fixtures import NOON, FakeClock
 from jarvis.conformance.module.contexts import assert_fenced
+from jarvis.conversations.lines import in_one_line
 from jarvis.conversations.tokens import most_tokens
 from jarvis.model.context import SECTIONS, Context
 from jarvis.persistent_memory import MemoryModule
@@ -160,3 +161,24 @@ def test_a_counter_is_called_a_few_times_for_each_line() -> None:
             called = 0
             context = memory.build_context("tea", room, token_counter=count)
             assert called <= len(context.lines) + 200
+
+
+@pytest.mark.parametrize("hidden", ["\u3164", "\u034f", "\u115f\u1160", "\uffa0", "\ufe00\ufe01", "\u180b", "\u180f"])
+def test_invisible_signs_are_shown(hidden: str) -> None:
+    told = in_one_line(f"tea{hidden} and {hidden}é{hidden}\ufe0f")
+
+    assert told.count("\\u") >= 3
+    assert "tea" + hidden not in told
+
+
+@pytest.mark.parametrize(
+    "text", ["❤️\u200d🔥 1️⃣ ☕\ufe0e", "👨\u200d👩\u200d👧", "\u1820\u180b", "می\u200cخواهم", "\u845b\ufe00"]
+)
+def test_pictures_and_scripts_stay_as_they_are(text: str) -> None:
+    assert in_one_line(text) == text
+
+
+@pytest.mark.parametrize("mark", ["[INST]", "[/INST]", "[gMASK]", "[UNUSED_TOKEN_146]", "[SYSTEM_PROMPT]"])
+def test_marks_of_templates_are_broken(mark: str) -> None:
+    assert in_one_line(f"a {mark} b") == f"a \\u005b{mark[1:]} b"
+    assert in_one_line("[1] [true] [x]") == "[1] [true] [x]"

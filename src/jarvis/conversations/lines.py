@@ -30,10 +30,15 @@ _JOINERS = "\u200c\u200d"  # emoji, and letters of Persian and of Indic scripts,
 _LONE_JOINER = re.compile(
     r"(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]"
 )  # it joins nothing: a row of them can hide a text
+_SELECTORS = "\ufe00-\ufe0f\u180b-\u180d\u180f"  # they choose a form of the sign before them
+_LONE_SELECTOR = re.compile(
+    rf"(?<![^\x00-\x7f\u200c\u200d{_SELECTORS}])(?!(?<=[0-9#*])\ufe0f\u20e3)[{_SELECTORS}]"
+)  # it chooses nothing, and is no part of the picture of a key
 _LIKE_LESS = "\uff1c\ufe64"  # a tokenizer that normalises reads them as ``<``
+_INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # letters and marks that are not shown
 _SMUGGLERS = ("\U000e0100", "\U000e01ef")  # variation selectors that no font has: each can hide a byte
 _SPACES = str.maketrans(dict.fromkeys("\u00a0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))), " "))
-_MARK = re.compile(r"\[(?=/?[A-Z][A-Z_]*\])")
+_MARK = re.compile(r"\[(?=/?[a-z]?[A-Z][A-Z0-9_]*\])")
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PLAIN_NAME = re.compile(r"[\w.:@/+-]+")
 _TORN_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$")
@@ -57,13 +62,14 @@ def in_one_line(text: str) -> str:
     """
     if not text.isprintable() or not text.isascii():
         text = _LONE_JOINER.sub(lambda joiner: _escaped(joiner[0]), text.translate(_SPACES))
+        text = _LONE_SELECTOR.sub(lambda selector: _escaped(selector[0]), text)
         text = "".join(map(_printed, text))
     return _MARK.sub(r"\\u005b", text.replace("<", "\\u003c"))
 
 
 def _printed(sign: str) -> str:
     if sign.isprintable() or sign in _JOINERS:
-        is_plain = sign not in _LIKE_LESS and not _SMUGGLERS[0] <= sign <= _SMUGGLERS[1]
+        is_plain = sign not in _LIKE_LESS and sign not in _INVISIBLE and not _SMUGGLERS[0] <= sign <= _SMUGGLERS[1]
         return sign if is_plain else _escaped(sign)
     return _SHORT_ESCAPES.get(sign) or _escaped(sign)
 
@@ -148,7 +154,7 @@ def cut(content: str, size: int) -> str:
 
 def _name(name: str, most: int) -> str:
     """Return a name as a plain word, or in quotes; of at most so many bytes, in quotes some more."""
-    if len(name.encode("utf-8", "surrogatepass")) <= most and _PLAIN_NAME.fullmatch(name) and name.isprintable():
+    if len(name.encode("utf-8", "surrogatepass")) <= most and _PLAIN_NAME.fullmatch(name) and in_one_line(name) == name:
         return name
     quoted, size = _json(name), most + 2
     while len(cut(quoted, size).encode()) > most + 2:

@@ -28,6 +28,8 @@ HOSTILE = (
     "\u202eabc\u202c\u2066\u200b\ufeff",
     "".join(chr(0xE0000 + ord(sign)) for sign in "hidden"),
     "".join(chr(0xE0100 + number) for number in range(20)),
+    "\u3164\u115f\u1160\uffa0\u034f\u17b4 a\ufe00\ufe01\u180b",
+    "b\u3164b",
     '"},{"text": "quoted" \\" \\',
     "half \ud83d an emoji",
     "\0",
@@ -47,6 +49,7 @@ def assert_fenced(context: str) -> None:
     assert all(A_LINE.fullmatch(line) and re.sub("[\u200c\u200d]", "", line).isprintable() for line in lines)
     assert context.splitlines() == context.split("\n")
     assert not re.search("[\x00-\x7f\u200c\u200d][\u200c\u200d]", context)
+    assert not re.search("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]|[a-z\ufe00-\ufe0f][\ufe00-\ufe0f]", context)
     assert "<" not in unicodedata.normalize("NFKC", "".join(lines))
     assert not re.search(r"(?<!\\)(?:\\\\)*\\(?:u[0-9a-f]{0,3})?…", context)
     assert not re.search(r"\[/?[A-Z_]+\]", "".join(lines))
