@@ -210,6 +210,21 @@ def test_what_a_transaction_took_back_is_found_again(tmp_path: Path, backend_typ
     memory.shutdown()
 
 
+def test_half_a_sign_stops_no_model(tmp_path: Path) -> None:
+    class Strict(Thesaurus):
+        def _vector(self, text: str) -> list[float]:
+            return super()._vector(text.encode().decode())
+
+    memory = MemoryModule(storage_dir=tmp_path, embedder=Strict())
+    memory.create_memory("facts", "half", {"text": "half \ud83d puppies \U0001f436"}, "")
+    memory.remember("a dog")
+
+    assert memory.store.index_pending() == 2
+
+    assert len(memory.recall("pets \udc36")) == 2
+    assert memory._meaning()._again_at == 0.0
+
+
 def test_names_are_not_for_the_model(tmp_path: Path) -> None:
     embedder = Thesaurus()
     memory = MemoryModule(storage_dir=tmp_path, embedder=embedder)

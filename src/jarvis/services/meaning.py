@@ -185,7 +185,7 @@ class Meaning:
                 raise UnsupportedError(
                     f"the vectors are of another embedder than {embedder.name!r}: call memory.store.index_pending()"
                 )
-            stripped = without_names(text, names, analyser_of(backend))
+            stripped = _of_whole_signs(without_names(text, names, analyser_of(backend)))
             (vector,) = _vectors_of(embedder, lambda: [embedder.embed_query(stripped)], 1)
         except (EmbedderError, UnsupportedError) as error:
             self._again_at = time.monotonic() + _PAUSE_SECONDS
@@ -312,7 +312,7 @@ class Meaning:
         def pending() -> tuple[list[int], list[str]]:
             entries = store.pending(embedder.name, after, _AT_ONCE)
             others = _others(space, entries)
-            texts = [meaning_of(entry, words, others.get(entry.id, ())) for entry in entries]
+            texts = [_of_whole_signs(meaning_of(entry, words, others.get(entry.id, ()))) for entry in entries]
             return [_change(entry) for entry in entries], texts
 
         while step := run.do(pending):
@@ -377,6 +377,11 @@ def _others(space: StorageBackend, entries: Sequence[MemoryEntry]) -> dict[str, 
         entry_id: [speaker for key in several if isinstance(speaker := speakers.get(key), str)]
         for entry_id, several in before.items()
     }
+
+
+def _of_whole_signs(text: str) -> str:
+    """Return a text with a mark in place of each half of a surrogate pair: tokenizers refuse a text that has one."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _in_transaction(backend: StorageBackend) -> bool:
