@@ -671,7 +671,8 @@ class KeepsVectors(Protocol):
 
         Args:
             model: the name of the embedder.
-            after: the commit number behind which they are; None: that of the last memory with a vector of the model.
+            after: the commit number behind which they are; None: that of the last memory with a vector of the model, or
+                0 if there are vectors of another model.
             most: how many are returned at most.
 
         Raises:

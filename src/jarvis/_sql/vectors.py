@@ -30,6 +30,7 @@ A number is never given twice: the vector with the greatest one only goes with a
 _TAKE = "DELETE FROM vectors WHERE namespace = ? AND row = ?"
 _TAKE_ALL = "DELETE FROM vectors WHERE namespace = ?"
 _LAST = "SELECT row FROM vectors WHERE namespace = :namespace AND model = :model ORDER BY row DESC LIMIT 1"
+_OTHERS = "SELECT 1 FROM vectors WHERE namespace = :namespace AND model <> :model LIMIT 1"
 _PENDING = f"""
 SELECT {COLUMNS} FROM entries AS e WHERE {{unindexed}}e.namespace = :namespace AND e.row > :after AND {LIVE}
 AND NOT EXISTS (
@@ -84,7 +85,7 @@ def pending(session: Session, reader: Reader, model: str, after: int | None, mos
         return []
     asked = {"namespace": namespace, "model": model, "now": reader.now(), "most": most}
     if after is None:
-        rows = session.rows(_LAST, asked)
+        rows = [] if session.rows(_OTHERS, asked) else session.rows(_LAST, asked)
         after = rows[0][0] if rows else 0
     return reader.entries(session, session.rows(session.say(_PENDING), {**asked, "after": after}))
 

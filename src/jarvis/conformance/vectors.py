@@ -116,6 +116,14 @@ class VectorPromises(Promises):
         assert len(index(vectored, "another")) == 6
         assert store.count_vectors(MODEL) == 0
 
+    def test_a_model_gets_back_what_another_one_took(self, vectored: StorageBackend) -> None:
+        store = vectored.capability(KeepsVectors)
+        some = store.pending("another", None, 4)
+        store.put_vectors("another", [vector_of(entry) for entry in some])
+
+        assert index(vectored) == [entry.id for entry in some]
+        assert store.count_vectors(MODEL) == 10
+
     def test_codes_and_entries_are_found_by_their_changes(self, vectored: StorageBackend) -> None:
         store = vectored.capability(KeepsVectors)
         entries = {entry.position[1]: entry for entry in vectored.list_all() if entry.position}
