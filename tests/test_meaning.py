@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -795,6 +796,19 @@ def test_a_forked_process_has_its_own(memory: MemoryModule) -> None:
         os._exit(texts(memory.recall("pets", limit=1)) != [FACTS[0]])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     lock.release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_model_can_be_used_after_a_fork_while_it_was_loaded() -> None:
+    model = load_embedder("minilm")
+    model._parts()
+    with model._loading:  # as another thread has it
+        child = os.fork()
+        if not child:  # pragma: no cover  it is another process
+            signal.alarm(30)
+            os._exit(len(model.embed_query("pets")) != model.dim)
+
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_backend_that_keeps_no_vectors_has_them_in_memory(tmp_path: Path) -> None:

