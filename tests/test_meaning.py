@@ -254,6 +254,22 @@ def test_a_namespace_never_sees_vectors_of_another(memory: MemoryModule) -> None
     assert "My cat is called Ada" not in texts(memory.recall("pets"))
 
 
+def test_vectors_of_many_namespaces_do_not_all_stay_in_memory(
+    memory: MemoryModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meaning, "_MOST_IN_MEMORY", 9)
+    users = [memory.for_namespace(f"user {number}") for number in range(5)]
+    for user in users:
+        for text in FACTS:
+            user.remember(text)
+    memory.store.index_pending()
+
+    for user in [*users, *users]:
+        assert texts(user.recall("pets", limit=1)) == [FACTS[0]]
+
+    assert list(memory._meaning()._nearest) == ["user 2", "user 3", "user 4"]
+
+
 def test_a_memory_without_a_vector_is_found_beside_the_others(memory: MemoryModule) -> None:
     for number in range(30):
         memory.remember(f"A puppy called {number}")

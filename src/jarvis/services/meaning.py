@@ -51,6 +51,9 @@ _AT_ONCE, _NEAREST, _LOOKED_AT = 64, 100, 2_000
 """How many memories are embedded at once; how many of the nearest are candidates, and of how many at most, where a
 filter leaves some out."""
 
+_MOST_IN_MEMORY = 100_000
+"""Of how many memories the vectors stay in memory, those of the namespace that was asked last aside."""
+
 _BEFORE = (1, 2)
 _LEAST = 0.25
 """If no memory is so similar to a question, none is a candidate by its meaning: any two texts are somewhat similar."""
@@ -157,6 +160,7 @@ class Meaning:
         self.process = os.getpid()
         self._found: Embedder | None = None
         self._nearest: dict[str, Nearest] = {}
+        self._choosing = threading.Lock()
         self._volatile: dict[str, VolatileVectors] = {}
         self._again_at = 0.0
         self._indexing: threading.Thread | None = None
@@ -191,12 +195,27 @@ class Meaning:
             self._again_at = time.monotonic() + _PAUSE_SECONDS
             log.warning("memories are found by their words alone for a while: %s", error)
             return None
-        from jarvis.search.vectors import Nearest, Question
+        from jarvis.search.vectors import Question
 
-        nearest = self._nearest.get(backend.namespace)
-        if nearest is None or nearest.model != embedder.name:
-            nearest = self._nearest[backend.namespace] = Nearest(embedder.name, embedder.dim)
-        return Asked(backend, store, nearest, Question(vector))
+        return Asked(backend, store, self._nearest_of(backend.namespace, embedder), Question(vector))
+
+    def _nearest_of(self, namespace: str, embedder: Embedder) -> Nearest:
+        """Return the vectors of a namespace in memory, and drop those of the namespaces asked for longest ago, if
+        there are too many.
+        """
+        from jarvis.search.vectors import Nearest
+
+        with self._choosing:
+            nearest = self._nearest.pop(namespace, None)
+            if nearest is None or nearest.model != embedder.name:
+                nearest = Nearest(embedder.name, embedder.dim)
+            self._nearest[namespace] = nearest  # the last one
+            size = sum(map(len, self._nearest.values()))
+            for other in list(self._nearest)[:-1]:
+                if size <= _MOST_IN_MEMORY:
+                    break
+                size -= len(self._nearest.pop(other))
+        return nearest
 
     def _store(self, backend: StorageBackend) -> KeepsVectors:
         """Return what keeps the vectors of a namespace: its backend, or this process."""
