@@ -38,8 +38,8 @@ check: lint types test  ## what continuous integration runs: lint, format, types
 docs: $(READY)  ## run every example of the README, the docs and the docstrings
 	$(PYTEST) tests/test_docs.py tests/test_docstrings.py -v
 
-soak: $(READY)  ## the safety tests with their full numbers; takes hours, writes the figures that are checked in
-	$(PYTEST) --soak tests/safety -v
+soak: $(READY)  ## the tests of safety and of contexts with their full numbers; takes hours, writes the figures that are checked in
+	$(PYTEST) --soak tests/safety tests/test_contexts.py -v
 
 bench: $(READY)  ## measure everything, in about a quarter of an hour; writes the figures, tables and chart that are checked in
 	set -e; for question in $(QUESTIONS); do $(BIN)/python -m benchmarks.$$question --write; done

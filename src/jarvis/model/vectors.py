@@ -20,6 +20,8 @@ class Embedder(Protocol):
     2. `name` identifies the vectors. A model that makes others must have another name.
     3. Methods are called from any thread, several at once. They may be slow, and they may raise.
     4. `name` and `dim` are read before the model is needed: load it at the first text.
+    5. Each text can be encoded as UTF-8. Some are empty, and some have a million characters.
+    6. If it fails at one text, no later one gets a vector: return any vector for what it cannot read.
 
     A package offers one with an entry point of the group ``jarvis.embedders``: its value is a class, or a function,
     that takes no arguments and returns the embedder.
