@@ -474,12 +474,16 @@ def test_an_expired_memory_is_not_found_and_leaves_no_vector(tmp_path: Path) -> 
     memory = MemoryModule(storage_dir=tmp_path, embedder=Thesaurus(), clock=clock)
     memory.create_memory("notes", "cat", {"text": "A cat"}, "note", ttl=timedelta(hours=1))
     memory.store.index_pending()
-    assert texts(memory.recall("pets")) == ["A cat"]
+    (cat,) = memory.recall("pets")
+    assert cat.entry.value == {"text": "A cat"}
+    ((_, codes),) = memory.backend.capability(KeepsVectors).codes_of("thesaurus", [change_of(cat)])
     clock.step(hours=2)
 
     assert memory.recall("pets") == []
     assert memory.store.purge_expired() == 1
     assert memory.backend.capability(KeepsVectors).count_vectors(None) == 0
+    memory.shutdown()
+    assert not any(codes in path.read_bytes() for path in tmp_path.iterdir())
 
 
 def test_vectors_of_an_encrypted_store_are_in_the_file_as_its_memories_are(
@@ -592,6 +596,44 @@ def test_a_model_that_works_again_goes_on_where_it_failed(memory: MemoryModule) 
 
     assert told[-1] == (176, 176)
     assert [done for done, _ in told] == [64, 128, 176]
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_text_that_the_model_refuses_keeps_no_other_from_its_vector(
+    memory: MemoryModule, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    class Picky(Thesaurus):
+        def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+            if any("unreadable" in text for text in texts):
+                raise ValueError(texts)
+            return super().embed_documents(texts)
+
+    for text in FACTS[place:]:
+        memory.forget(text=text)
+    memory.remember("unreadable puppies")
+    memory.remember("My cat is called Ada")
+    picky = MemoryModule(memory.backend, embedder=Picky())
+
+    with caplog.at_level(logging.WARNING, "jarvis"):
+        picky.store.index_pending()
+
+    assert picky.store.index_pending() == 0
+    assert len(caplog.records) == 1
+    assert "refused 1 memories" in caplog.text
+    assert "unreadable" not in caplog.text
+    assert "My cat is called Ada" in texts(picky.recall("pets", limit=2))
+    assert texts(picky.recall("unreadable", limit=1)) == ["unreadable puppies"]
+
+
+def test_a_model_that_refuses_all_of_few_texts_has_failed(memory: MemoryModule) -> None:
+    broken = MemoryModule(memory.backend, embedder=Broken(OSError()))
+    for text in FACTS[:2]:
+        memory.forget(text=text)
+
+    with pytest.raises(EmbedderError):
+        broken.store.index_pending()
+
+    assert memory.backend.capability(KeepsVectors).count_vectors(None) == 0
 
 
 def test_another_model_finds_by_words_until_it_has_vectors(

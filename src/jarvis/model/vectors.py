@@ -21,7 +21,8 @@ class Embedder(Protocol):
     3. Methods are called from any thread, several at once. They may be slow, and they may raise.
     4. `name` and `dim` are read before the model is needed: load it at the first text.
     5. Each text can be encoded as UTF-8. Some are empty, and some have a million characters.
-    6. If it fails at one text, no later one gets a vector: return any vector for what it cannot read.
+    6. If it raises for several texts, it is asked for each of them alone. A text that it refuses while it takes others
+       gets a vector that is like no other: its memory is found by its words.
 
     A package offers one with an entry point of the group ``jarvis.embedders``: its value is a class, or a function,
     that takes no arguments and returns the embedder.

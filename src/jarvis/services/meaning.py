@@ -61,6 +61,9 @@ _LEAST = 0.25
 _USUAL_SIZE = 1e30
 """Vectors with greater numbers, or only with ones below the inverse, are scaled: a float32 has room for some more."""
 
+_LIKE_NONE, _MOST_REFUSED = 1e-3, 3
+"""The first number of the vector of a text without meaning; and how many texts in a row a model refuses that works."""
+
 _PAUSE_SECONDS = 60.0
 """How long a model that failed is left alone."""
 
@@ -338,7 +341,7 @@ class Meaning:
             changes, texts = step
             if not changes:
                 return
-            vectors = _vectors_of(embedder, lambda: embedder.embed_documents(texts), len(texts))  # noqa: B023  called here
+            vectors = _vectors_of_texts(embedder, texts)
             made = run.do(lambda: store.put_vectors(embedder.name, coded(vectors, changes)))  # noqa: B023  called here
             if made is None:
                 return
@@ -417,6 +420,37 @@ def _change(entry: MemoryEntry) -> int:
     return entry.position[1] if entry.position else -1
 
 
+def _vectors_of_texts(embedder: Embedder, texts: list[str]) -> npt.NDArray[np.float32]:
+    """Return the vectors of texts; of one that the model refuses, while it takes others, one that is like no other.
+
+    Raises:
+        EmbedderError: the model fails at every text, or at several in a row.
+    """
+    import numpy as np
+
+    def made(some: list[str]) -> npt.NDArray[np.float32]:
+        return _vectors_of(embedder, lambda: embedder.embed_documents(some), len(some))
+
+    try:
+        return made(texts)
+    except EmbedderError:
+        if len(texts) == 1:
+            raise
+    several, refused, in_a_row = [], 0, 0
+    for place, text in enumerate(texts):
+        try:
+            several.append(made([text]))
+            in_a_row = 0
+        except EmbedderError:
+            refused, in_a_row = refused + 1, in_a_row + 1
+            if in_a_row == _MOST_REFUSED or (place + 1 == len(texts) == refused):
+                raise
+            several.append(np.array([[_LIKE_NONE, *[0.0] * (embedder.dim - 1)]], np.float32))
+    if refused:
+        log.warning("the embedder %r refused %d memories, which are found by their words", embedder.name, refused)
+    return np.concatenate(several)
+
+
 def _vectors_of(embedder: Embedder, make: Callable[[], Any], count: int) -> npt.NDArray[np.float32]:
     """Return the vectors that an embedder makes, checked.
 
@@ -435,7 +469,7 @@ def _vectors_of(embedder: Embedder, make: Callable[[], Any], count: int) -> npt.
         raise EmbedderError(embedder.name, f"returned vectors of shape {vectors.shape}, not {(count, embedder.dim)}")
     if not np.isfinite(vectors).all():
         raise EmbedderError(embedder.name, "returned a vector with a number that is not finite")
-    vectors[~vectors.any(axis=1), 0] = 1e-3  # a text without meaning is like no other
+    vectors[~vectors.any(axis=1), 0] = _LIKE_NONE
     greatest = np.abs(vectors).max(axis=1, keepdims=True)
     is_usual = (greatest > 1 / _USUAL_SIZE) & (greatest < _USUAL_SIZE)
     scaled: npt.NDArray[np.float32] = (vectors / np.where(is_usual, 1.0, greatest)).astype(np.float32)
