@@ -12,13 +12,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from jarvis._calls.arguments import own_code, plain_text
+from jarvis._calls.arguments import plain_text
 from jarvis.capabilities import FeedsChanges, KeepsVectors, Transfers
-from jarvis.embedding.finding import known_embedders, load_embedder
 from jarvis.errors import (
     EmbedderError,
     InvalidSettingError,
@@ -31,22 +30,25 @@ from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.model.turn import SPEAKER, TURNS, key_of_turn, place_of_turn
 from jarvis.model.vectors import Embedder
+from jarvis.services.embedders import (
+    checked_embedder,
+    installed_embedders,
+    named_embedder,
+    vectors_of,
+    vectors_of_texts,
+)
 from jarvis.services.volatile_vectors import VolatileVectors
 from jarvis.services.words import analyser_of
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.document import meaning_of, without_names
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from jarvis.model.recompression import Progress
     from jarvis.search.vectors import Nearest, Question
 
 _Made = TypeVar("_Made")
 
 OFF = "off"
-_MOST_SIGNS, _MOST_NUMBERS = 100, 4_096
 _AT_ONCE, _NEAREST, _LOOKED_AT = 64, 100, 2_000
 """How many memories are embedded at once; how many of the nearest are candidates, and of how many at most, where a
 filter leaves some out."""
@@ -58,12 +60,6 @@ _BEFORE = (1, 2)
 _LEAST = 0.25
 """If no memory is so similar to a question, none is a candidate by its meaning: any two texts are somewhat similar."""
 
-_USUAL_SIZE = 1e30
-"""Vectors with greater numbers, or only with ones below the inverse, are scaled: a float32 has room for some more."""
-
-_LIKE_NONE, _MOST_REFUSED = 1e-3, 3
-"""The first number of the vector of a text without meaning; and how many texts in a row a model refuses that works."""
-
 _PAUSE_SECONDS = 60.0
 """How long a model that failed is left alone."""
 
@@ -71,53 +67,6 @@ _PATIENCE_SECONDS = 5.0
 """How long the end of a background run waits for its model."""
 
 log = logging.getLogger("jarvis.search")
-
-
-def checked_embedder(embedder: object) -> Embedder:
-    """Return an embedder that a caller gave, or a package registered.
-
-    Raises:
-        InvalidSettingError: it is none.
-    """
-    with own_code(InvalidSettingError, "embedder"):
-        if not isinstance(embedder, Embedder):
-            raise InvalidSettingError(
-                f"embedder: takes a name, or an object with name, dim, embed_documents and embed_query, "
-                f"not {type(embedder).__name__}"
-            )
-        name, dim = embedder.name, embedder.dim
-    if type(name) is not str or not 0 < len(name) <= _MOST_SIGNS or not name.isprintable():
-        raise InvalidSettingError(f"embedder: its name must have 1 to {_MOST_SIGNS} signs that can be printed")
-    if type(dim) is not int or not 1 <= dim <= _MOST_NUMBERS:
-        raise InvalidSettingError(f"embedder: its dim must be a whole number from 1 to {_MOST_NUMBERS:,}")
-    return embedder
-
-
-def named_embedder(name: str) -> Embedder:
-    """Return the embedder of this name.
-
-    Raises:
-        InvalidSettingError: there is none, or what a package registered cannot be loaded or is none.
-        UnsupportedError: a package that it needs is not installed.
-    """
-    with own_code(InvalidSettingError, f"embedder {name!r}"):
-        return checked_embedder(load_embedder(name))
-
-
-def installed_embedders() -> list[Embedder]:
-    """Return the embedders that are installed, by their names in the order of the alphabet.
-
-    One that cannot be loaded is logged.
-    """
-    several = []
-    for name in known_embedders():
-        try:
-            several.append(named_embedder(name))
-        except UnsupportedError:
-            continue
-        except InvalidSettingError as error:
-            log.warning("an installed embedder is left out: %s", error)
-    return several
 
 
 class _Run:
@@ -193,7 +142,7 @@ class Meaning:
                     f"the vectors are of another embedder than {embedder.name!r}: call memory.store.index_pending()"
                 )
             stripped = _of_whole_signs(without_names(text, names, analyser_of(backend)))
-            (vector,) = _vectors_of(embedder, lambda: [embedder.embed_query(stripped)], 1)
+            (vector,) = vectors_of(embedder, lambda: [embedder.embed_query(stripped)], 1)
         except (EmbedderError, UnsupportedError) as error:
             self._again_at = time.monotonic() + _PAUSE_SECONDS
             log.warning("memories are found by their words alone for a while: %s", error)
@@ -341,7 +290,7 @@ class Meaning:
             changes, texts = step
             if not changes:
                 return
-            vectors = _vectors_of_texts(embedder, texts)
+            vectors = vectors_of_texts(embedder, texts)
             made = run.do(lambda: store.put_vectors(embedder.name, coded(vectors, changes)))  # noqa: B023  called here
             if made is None:
                 return
@@ -418,59 +367,3 @@ def _in_transaction(backend: StorageBackend) -> bool:
 
 def _change(entry: MemoryEntry) -> int:
     return entry.position[1] if entry.position else -1
-
-
-def _vectors_of_texts(embedder: Embedder, texts: list[str]) -> npt.NDArray[np.float32]:
-    """Return the vectors of texts; of one that the model refuses, while it takes others, one that is like no other.
-
-    Raises:
-        EmbedderError: the model fails at every text, or at several in a row.
-    """
-    import numpy as np
-
-    def made(some: list[str]) -> npt.NDArray[np.float32]:
-        return _vectors_of(embedder, lambda: embedder.embed_documents(some), len(some))
-
-    try:
-        return made(texts)
-    except EmbedderError:
-        if len(texts) == 1:
-            raise
-    several, refused, in_a_row = [], 0, 0
-    for place, text in enumerate(texts):
-        try:
-            several.append(made([text]))
-            in_a_row = 0
-        except EmbedderError:
-            refused, in_a_row = refused + 1, in_a_row + 1
-            if in_a_row == _MOST_REFUSED or (place + 1 == len(texts) == refused):
-                raise
-            several.append(np.array([[_LIKE_NONE, *[0.0] * (embedder.dim - 1)]], np.float32))
-    if refused:
-        log.warning("the embedder %r refused %d memories, which are found by their words", embedder.name, refused)
-    return np.concatenate(several)
-
-
-def _vectors_of(embedder: Embedder, make: Callable[[], Any], count: int) -> npt.NDArray[np.float32]:
-    """Return the vectors that an embedder makes, checked.
-
-    Raises:
-        EmbedderError: it raised, or returned something else.
-    """
-    import numpy as np
-
-    try:
-        vectors = np.array(make(), np.float64)  # a copy: it may return an array that is its own, or read-only
-    except UnsupportedError:
-        raise
-    except Exception as error:  # somebody's model: anything may happen in it
-        raise EmbedderError(embedder.name, f"raised {type(error).__name__}") from error
-    if vectors.shape != (count, embedder.dim):
-        raise EmbedderError(embedder.name, f"returned vectors of shape {vectors.shape}, not {(count, embedder.dim)}")
-    if not np.isfinite(vectors).all():
-        raise EmbedderError(embedder.name, "returned a vector with a number that is not finite")
-    vectors[~vectors.any(axis=1), 0] = _LIKE_NONE
-    greatest = np.abs(vectors).max(axis=1, keepdims=True)
-    is_usual = (greatest > 1 / _USUAL_SIZE) & (greatest < _USUAL_SIZE)
-    scaled: npt.NDArray[np.float32] = (vectors / np.where(is_usual, 1.0, greatest)).astype(np.float32)
-    return scaled
