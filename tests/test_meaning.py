@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
@@ -803,6 +804,21 @@ def test_what_is_no_embedder_is_refused(tmp_path: Path) -> None:
     for wrong in ("nobody", "", 3, object(), Thesaurus(""), Thesaurus("x" * 101), Thesaurus("x", 0), Thesaurus("a\nb")):
         with pytest.raises(InvalidSettingError, match="embedder"):
             MemoryModule(storage_dir=tmp_path, embedder=wrong)  # type: ignore[arg-type]  # on purpose
+
+
+def test_without_numpy_words_still_find(
+    memory: MemoryModule, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory.store.index_pending()
+    again = MemoryModule(memory.backend, embedder=Thesaurus())
+    monkeypatch.setitem(sys.modules, "numpy", None)
+
+    with caplog.at_level(logging.WARNING, "jarvis"):
+        assert texts(again.recall("puppies")) == [FACTS[0]]
+
+    assert len(caplog.records) == 1
+    with pytest.raises(UnsupportedError, match=r"numpy, from version 2 on: pip install 'jarvis-memory\[vectors\]'"):
+        again.store.index_pending()
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,8 +110,8 @@ def replaced(path: str) -> StoreAccessError:
     """Return the error for a store that is not the one that was opened."""
     return StoreAccessError(
         path,
-        "is another store than the one that was opened: somebody has removed that and created it again, or has given "
-        "it other keys; call shutdown() to open this one",
+        "is another store than the one that was opened: its tables were removed and created again, or it was given "
+        "other keys; call shutdown() to open this one",
     )
 
 

@@ -1,4 +1,4 @@
-"""`VersionWatch`: notices every commit to a server, whoever made it, with one cheap question."""
+"""`VersionWatch`: notices every commit to a server, also those of other programs, with one cheap question."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
 
 _AT_ONCE_OF_COMMIT = 1 << 28
-"""So many vectors are stored between two changes of entries at most: their numbers begin with that of the change.
+"""The number of a vector is the number of the last change of entries, times this, plus a count.
 
-A number is never given twice: the vector with the greatest one only goes with a change of its entry.
+So no number is given twice: the vector with the greatest number only goes with another change.
 """
 
 _TAKE = "DELETE FROM vectors WHERE namespace = ? AND row = ?"

@@ -72,6 +72,16 @@ def installed_embedders() -> list[Embedder]:
     return several
 
 
+def check_numpy() -> None:
+    """Raise `UnsupportedError` if the package that compares vectors is not installed."""
+    try:
+        from numpy import bitwise_count  # noqa: F401  since version 2
+    except ImportError:
+        raise UnsupportedError(
+            "vectors need the package numpy, from version 2 on: pip install 'jarvis-memory[vectors]'"
+        ) from None
+
+
 def vectors_of_texts(embedder: Embedder, texts: list[str]) -> npt.NDArray[np.float32]:
     """Return the vectors of texts; of one that the model refuses, while it takes others, one that is like no other.
 

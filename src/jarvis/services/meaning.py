@@ -31,6 +31,7 @@ from jarvis.model.query import MemoryQuery
 from jarvis.model.turn import SPEAKER, TURNS, key_of_turn, place_of_turn
 from jarvis.model.vectors import Embedder
 from jarvis.services.embedders import (
+    check_numpy,
     checked_embedder,
     installed_embedders,
     named_embedder,
@@ -271,6 +272,7 @@ class Meaning:
             raise UnsupportedError(
                 "no embedder is installed: pip install 'jarvis-memory[minilm]', or give one in embedder="
             )
+        check_numpy()
         return embedder
 
     def _steps(self, space: StorageBackend, embedder: Embedder, run: _Run) -> Iterator[int]:
