@@ -367,6 +367,22 @@ def test_similarities_are_those_of_the_vectors() -> None:
         assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+def test_a_damaged_vector_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    several = np.random.default_rng(7).standard_normal((50, 96)).astype(np.float32)
+    store: Any = _Stored(vectors.coded(several, range(1, 51)))
+    question = vectors.Question(several[0])
+    codes = bytearray(store.several[0].codes)
+    for place in (0, 4, len(codes) // 2, len(codes) - 1):
+        codes[place] ^= 1
+        store.several[0] = store.several[0]._replace(codes=bytes(codes))
+
+        for exact in (100, 10):
+            monkeypatch.setattr(vectors, "EXACT", exact)
+            assert set(vectors.Nearest("m", 96).find(store, question, 50)) == set(range(2, 51))
+        assert vectors.Nearest("m", 96).similarities(store, question, [1]) == {}
+        codes[place] ^= 1
+
+
 def test_vectors_of_former_states_make_room_for_others() -> None:
     several = np.random.default_rng(5).standard_normal((50, 96)).astype(np.float32)
     store: Any = _Stored(vectors.coded(several, range(1, 51)))
@@ -543,7 +559,7 @@ def test_another_program_sees_the_table(memory: MemoryModule, tmp_path: Path) ->
     connection = sqlite3.connect(tmp_path / "memory.db")
     rows = connection.execute("SELECT model, length(signs), length(codes) FROM vectors").fetchall()
     connection.close()
-    assert rows == [("thesaurus", 5, 44)] * 4
+    assert rows == [("thesaurus", 5, 48)] * 4
 
 
 # --- the model fails, is slow, is another ---------------------------------------------------------------

@@ -49,7 +49,8 @@ class StoredVector(NamedTuple):
     Attributes:
         change: the commit number of the state: the second number of `MemoryEntry.position`.
         signs: a bit for each number, the first one in the highest bit; 1 for a number from 0 up.
-        codes: a little-endian float32, and a signed byte for each number: the numbers are the bytes times the float.
+        codes: a float32, a signed byte for each number, and the CRC-32 of all this, both little-endian: the numbers are
+            the bytes times the float.
     """
 
     change: int

@@ -7,6 +7,7 @@ whatever the order in which it adds.
 
 from __future__ import annotations
 
+import binascii
 import threading
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ RESCORED, _ONE_IN = 1_000, 500
 """With how many of these, or one in how many of all, if that is more."""
 
 _GREATEST, _EXACT_SUMS = 127, 1 << 24
-_AT_ONCE, _HEAD = 20_000, 4
+_AT_ONCE, _HEAD, _SUM_BYTES = 20_000, 4, 4
 _WORD_BITS = 64
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +42,7 @@ def coded(vectors: Floats, changes: Sequence[int]) -> list[StoredVector]:
     heads = scales.astype("<f4")
     signs = np.packbits(codes >= 0, axis=1)
     return [
-        StoredVector(change, sign.tobytes(), head.tobytes() + code.tobytes())
+        StoredVector(change, sign.tobytes(), _summed(head.tobytes() + code.tobytes()))
         for change, sign, head, code in zip(changes, signs, heads, codes, strict=True)
     ]
 
@@ -124,7 +125,7 @@ class Nearest:
 
     def similarities(self, store: KeepsVectors, question: Question, changes: Sequence[int]) -> dict[int, float]:
         """Return the similarity of some states to a question, of those that have a vector."""
-        rows = [row for row in store.codes_of(self.model, changes) if len(row[1]) == self._dim + _HEAD]
+        rows = [row for row in store.codes_of(self.model, changes) if _is_whole(row[1], self._dim)]
         if not rows:
             return {}
         codes, lengths = _whole(b"".join(code for _, code in rows), self._dim)
@@ -150,8 +151,8 @@ class Nearest:
                 return
 
     def _is_of_size(self, row: StoredVector) -> bool:
-        """Tell whether a vector has as many numbers as those of the model: it may have changed but for its name."""
-        return len(row.signs) == -(-self._dim // 8) and len(row.codes) in (0, self._dim + _HEAD)
+        """Tell whether a vector is undamaged, and has as many numbers as the model makes now under the same name."""
+        return len(row.signs) == -(-self._dim // 8) and (not row.codes or _is_whole(row.codes, self._dim))
 
     def _add(self, rows: Sequence[StoredVector]) -> None:
         start, self._size = self._size, self._size + len(rows)
@@ -179,9 +180,20 @@ def _words(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     return np.ascontiguousarray(np.pad(packed, ((0, 0), (0, missing)))).view(np.uint64)
 
 
+def _summed(codes: bytes) -> bytes:
+    """Return codes with their CRC-32 behind them."""
+    return codes + binascii.crc32(codes).to_bytes(_SUM_BYTES, "little")
+
+
+def _is_whole(codes: bytes, dim: int) -> bool:
+    """Tell whether stored codes have so many numbers, and match their checksum."""
+    return len(codes) == _HEAD + dim + _SUM_BYTES and _summed(codes[:-_SUM_BYTES]) == codes
+
+
 def _whole(codes: bytes, dim: int) -> tuple[Floats, Floats]:
     """Return the whole numbers of stored vectors, and their lengths."""
-    whole = np.frombuffer(codes, np.int8).reshape(-1, _HEAD + dim)[:, _HEAD:].astype(np.float32)
+    rows = np.frombuffer(codes, np.int8).reshape(-1, _HEAD + dim + _SUM_BYTES)
+    whole = rows[:, _HEAD:-_SUM_BYTES].astype(np.float32)
     return whole, np.sqrt(np.einsum("ij,ij->i", whole, whole))
 
 
