@@ -88,6 +88,25 @@ def test_a_generated_store_has_the_same_figures_on_every_backend(tmp_path: Path,
         assert nameless(report) == first, name
 
 
+def test_an_imported_store_tells_of_the_changes_that_its_feed_has(tmp_path: Path, database: str) -> None:
+    clock = FakeClock(START)
+    source = MemoryModule(storage_dir=tmp_path / "source", clock=clock)
+    generated(source, clock, 90)
+    source.store.export(tmp_path / "all.jsonl")
+    for backend in (SQLiteBackend(tmp_path / "memory.db"), PostgreSQLBackend(database)):
+        memory = MemoryModule(backend, clock=clock)
+        memory.store.import_(tmp_path / "all.jsonl")
+        clock.step(days=1)
+        memory.create_memory("notes", "new", {}, "note")
+
+        report = memory.store.analytics()
+        plain = MemoryModule(Uncounted(backend), clock=clock).store.analytics()
+
+        assert (report, report.churn.created) == (plain, 1)
+        assert report.overhead.past_states
+        backend.shutdown()
+
+
 def test_a_store_of_each_former_version_is_counted(tmp_path: Path) -> None:
     files = sorted((Path(__file__).parent / "stores").glob("version-*.db"))
     assert files

@@ -9,7 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from jarvis.capabilities import CAPABILITIES, Analyses, Expires, FeedsChanges, KeepsHistory, Namespaced, Transfers
+from jarvis.capabilities import (
+    CAPABILITIES,
+    Analyses,
+    Erases,
+    Expires,
+    FeedsChanges,
+    KeepsHistory,
+    Namespaced,
+    Transfers,
+)
 from jarvis.conformance.fixtures import FAR, FakeClock, Promises, an_entry
 from jarvis.errors import InvalidEntryError, InvalidQueryError
 from jarvis.model.analytics import Analytics
@@ -57,6 +66,12 @@ class AnalyticsPromises(Promises):
                         part.set_user_preference("theme", {"n": chance.randrange(2)})
                     case _:
                         part.update_memory(some, value={"n": chance.randrange(3)})
+
+            for _ in range(2):  # the second time it is renewed
+                later.step(hours=2)
+                part.set_user_preference("kept", {"n": 1})
+            if backend.has_capability(Erases):
+                part.erase_memory(part.create_memory("doomed", "k", {}, "t"))
 
     def test_a_backend_counts_as_its_memories_are_counted(self, counted: MemoryModule, later: FakeClock) -> None:
         self.need(counted.backend, Analyses)
