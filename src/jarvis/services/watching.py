@@ -53,7 +53,9 @@ class Feed:
         while True:
             begin = max(last - reach, 0)
             try:
-                found = self._all(self.since(self.cursor_of(begin), BATCH)) if begin else self._all(self.earliest(BATCH))
+                found = (
+                    self._all(self.since(self.cursor_of(begin), BATCH)) if begin else self._all(self.earliest(BATCH))
+                )
             except CursorExpiredError:
                 found, begin = self._all(self.earliest(BATCH)), 0
             if not begin or len(found) >= limit:
