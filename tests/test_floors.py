@@ -37,11 +37,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("async_memory", "importers"),
     ("container",),
     ("conformance", "moving"),
+    ("interfaces",),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
-MOST_ROOMS = 35
-MOST_IMPORTS = 4.0
-"""Imports between rooms for each room."""
+MOST_ROOMS = 36
+MOST_IMPORTS = 4.2
+"""Imports between rooms for each room; the top floor opens most of the house."""
 
 MOST_LINES = 450
 LONG = {
@@ -53,6 +54,7 @@ LONG = {
     "conformance/module/retention.py": "a list of promises",
     "storage_backend.py": "the contract, and a line for each verb that a wrapper passes on",
     "services/store.py": "signatures, and what they promise",
+    "interfaces/operations.py": "signatures, and what they promise",
     "persistent_memory.py": "signatures, and what they promise",
 }
 """Files of more than `MOST_LINES`, and why."""

@@ -263,6 +263,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     list_categories = awaitable(MemoryModule.list_categories, "read")
     list_keys = awaitable(MemoryModule.list_keys, "read")
     list_entity_types = awaitable(MemoryModule.list_entity_types, "read")
+    list_ids = awaitable(MemoryModule.list_ids, "read")
     list_entities = awaitable(MemoryModule.list_entities, "read")
     list_tags = awaitable(MemoryModule.list_tags, "read")
     get_memories = awaitable(MemoryModule.get_memories, "read")
@@ -308,6 +309,7 @@ class AsyncMemoryModule(_Face[MemoryModule]):
     undo_change = awaitable(MemoryModule.undo_change, "change")
 
     changes = awaitable(MemoryModule.changes, "read")
+    recent_changes = awaitable(MemoryModule.recent_changes, "read")
     newest_cursor = awaitable(MemoryModule.newest_cursor, "read")
 
     erase_memory = awaitable(MemoryModule.erase_memory, "long")

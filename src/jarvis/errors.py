@@ -131,20 +131,25 @@ class ConflictError(JarvisError, RuntimeError):
 
 
 class AmbiguousError(JarvisError, LookupError):
-    """A text is to name one memory, but none has it, or several have. Nothing was changed.
+    """A text or an address is to name one memory, but none has it, or several have. Nothing was changed.
 
     Attributes:
         candidates: the ids of the memories that have the text, or of those that come near; at most 5.
         count: how many have it.
+        address: the address, or None if it is a text.
     """
 
-    def __init__(self, candidates: list[str], count: int) -> None:
-        super().__init__(candidates, count)
+    def __init__(self, candidates: list[str], count: int, address: str | None = None) -> None:
+        super().__init__(candidates, count, address)
         self.candidates = candidates
         self.count = count
+        self.address = address
 
     def __str__(self) -> str:
         ids = ", ".join(self.candidates)
+        if self.address is not None:
+            more = ", …" if self.count > len(self.candidates) else ""
+            return f"{self.address!r} names several memories, nothing was changed; give one of these ids: {ids}{more}"
         if self.count:
             return f"{self.count} memories have this text, nothing was changed; give the id of one of them: {ids}"
         near = f"; these come near, give the id of one of them: {ids}" if ids else ""

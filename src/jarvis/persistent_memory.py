@@ -1176,6 +1176,31 @@ class MemoryModule:
             as_of,
         )
 
+    def list_ids(
+        self,
+        category: str | None = None,
+        *,
+        prefix: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        as_of: datetime | None = None,
+        include_archived: bool = False,
+    ) -> Names:
+        """Return the ids of memories, in this category or in all, such as those that begin with `prefix`; see
+        `list_categories`.
+        """
+        return self._listed(
+            Listing(
+                field="id",
+                category=category,
+                prefix=prefix,
+                limit=limit,
+                after=after,
+                exclude_tags=self._hidden(include_archived),
+            ),
+            as_of,
+        )
+
     def list_entity_types(
         self,
         *,
@@ -2343,6 +2368,22 @@ class MemoryModule:
         feed = Feed(self.backend)
         asked_limit(limit)
         return feed.earliest(limit) if since is None else feed.since(since, limit)
+
+    def recent_changes(self, *, limit: int = 100) -> list[Change]:
+        """Return the last changes of this namespace that are known, by all processes, the newest first.
+
+        Raises:
+            InvalidQueryError: `limit` is no number above 0.
+            UnsupportedError: the backend has no feed.
+
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule.in_memory()
+        >>> memory_id = memory.set_user_preference("sound", {"on": True})
+        >>> _ = memory.delete_memory(memory_id)
+        >>> [change.operation for change in memory.recent_changes()]
+        ['delete', 'create']
+        """
+        return Feed(self.backend).latest(asked_limit(limit))
 
     def newest_cursor(self) -> str:
         """Return the cursor of now: after it come only future changes.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ALIVE = "{table}.row NOT IN (SELECT row FROM entries WHERE namespace = :namespace AND expires <= :now)"
 _TABLES = {"tag": "tags"}
-_TEXTS = ("key", "entity_id")
+_TEXTS = ("id", "key", "entity_id")
 """The fields whose columns hold the names themselves; others hold ids of names."""
 
 _NEXT = "SELECT min(namespace) FROM entries AS e WHERE e.row NOT IN (SELECT row FROM entries WHERE expires <= :now)"

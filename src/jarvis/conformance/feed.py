@@ -74,6 +74,18 @@ class FeedPromises(Promises):
         assert fed.changes(fed.newest_cursor()) == []
         again.shutdown()
 
+    def test_the_last_changes_come_newest_first(self, fed: MemoryModule) -> None:
+        assert fed.recent_changes() == []
+        for number in range(250):
+            fed.create_memory("c", str(number), {}, "t")
+            if fed.backend.has_capability(Namespaced) and number % 10 == 0:
+                fed.for_namespace("other").create_memory("c", "n", {}, "t")
+
+        assert fed.recent_changes(limit=1_000) == fed.changes(limit=1_000)[::-1]
+        assert [change.key for change in fed.recent_changes(limit=3)] == ["249", "248", "247"]
+        if fed.backend.has_capability(Namespaced):
+            assert len(fed.for_namespace("other").recent_changes(limit=20)) == 20
+
     def test_what_is_taken_back_is_not_told(self, fed: MemoryModule) -> None:
         self.need(fed.backend, Transactional)
         fed.create_memory("c", "first", {}, "t")

@@ -36,6 +36,8 @@ class ListingPromises(CrowdPromises):
             {"after": "u", "prefix": "u"},
         )
         within: tuple[dict[str, Any], ...] = (
+            {"field": "id"},
+            {"field": "id", "category": "tasks"},
             {"field": "category"},
             {"field": "key"},
             {"field": "key", "category": "tasks"},
@@ -69,6 +71,13 @@ class ListingPromises(CrowdPromises):
             assert verb(limit=5, after=ordered[4]) == ordered[5:10]
             for prefix in LOOK_ALIKES:
                 assert verb(prefix=prefix) == [text for text in ordered if text.startswith(prefix)]
+
+    def test_an_id_is_found_by_its_beginning(self, memory: MemoryModule) -> None:
+        first, second = (memory.create_memory("notes", key, {}, "note") for key in ("a", "b"))
+
+        assert memory.list_ids(prefix=first[:-1]) == [first]
+        assert memory.list_ids("notes", prefix=first[:8], limit=2) == sorted([first, second])
+        assert memory.list_ids("tasks") == memory.list_ids(prefix="no") == []
 
     def test_a_memory_counts_once_for_a_tag_that_it_repeats(self, memory: MemoryModule) -> None:
         memory.create_memory("notes", "n", {}, "note", tags=["x", "x", "y"])

@@ -12,7 +12,7 @@ from jarvis.errors import InvalidQueryError
 from jarvis.model.entry import MOST_VERSIONS
 from jarvis.model.query import MemoryQuery, asked_name
 
-Field = Literal["category", "key", "entity_type", "entity_id", "tag"]
+Field = Literal["id", "category", "key", "entity_type", "entity_id", "tag"]
 
 
 class Named(Protocol):

@@ -43,6 +43,33 @@ class Feed:
             return self._feed.changes(position, limit)
         return self._marks.changes_since(cursor, limit)
 
+    def latest(self, limit: int) -> list[Change]:
+        """Return the last changes that are known, the newest first.
+
+        No two changes have one number, so the last numbers hold at most as many changes; other namespaces may have
+        some of them, so it looks further back until there are enough.
+        """
+        last, reach = position_of(self.newest()), limit
+        while True:
+            begin = max(last - reach, 0)
+            try:
+                found = (
+                    self._all(self.since(self.cursor_of(begin), BATCH)) if begin else self._all(self.earliest(BATCH))
+                )
+            except CursorExpiredError:
+                found, begin = self._all(self.earliest(BATCH)), 0
+            if not begin or len(found) >= limit:
+                return found[: -limit - 1 : -1]
+            reach *= 4
+
+    def _all(self, first: list[Change]) -> list[Change]:
+        """Return a page of changes with all that follow it."""
+        found, page = list(first), first
+        while len(page) >= BATCH:
+            page = self.since(page[-1].cursor, BATCH)
+            found += page
+        return found
+
     def earliest(self, limit: int) -> list[Change]:
         """Return the earliest changes that are known."""
         while True:
