@@ -165,6 +165,23 @@ def test_a_file_that_is_no_store_is_a_finding(tmp_path: Path) -> None:
     assert names(examine(tmp_path)) == ["opening"]
 
 
+@pytest.mark.parametrize(
+    "place", ["", "a\0b", "half \ud83d", "x" * 5_000, "~nobody-has-this-name/x", "nope://x", "://"]
+)
+def test_a_place_that_is_none_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert names(examine(place)) == ["opening"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_regular_file_is_a_finding(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "memory.db")
+    (tmp_path / "other" / "memory.json").mkdir(parents=True)
+
+    assert names(examine(tmp_path)) == names(examine(tmp_path / "other")) == ["opening"]
+
+
 # --- files -------------------------------------------------------------------------------------------
 
 
@@ -374,6 +391,19 @@ def test_settings_that_do_nothing_are_found(tmp_path: Path, text: str, severity:
     found = examine(store, config=config)
 
     assert [(finding.check, finding.severity) for finding in found] == ([("settings", severity)] if severity else [])
+
+
+def test_encryption_that_is_only_a_setting_is_found(tmp_path: Path) -> None:
+    keys: list[KeySource] = [KeyFile.create(tmp_path / "key"), Passphrase("correct horse battery staple")]
+    plain, sealed = made(tmp_path / "plain"), made(tmp_path / "sealed", encryption="on", keys=keys)
+    config = tmp_path / "config.yaml"
+    config.write_text("storage:\n  encryption: 'on'\n")
+
+    (finding,) = examine(plain, config=config)
+
+    assert (finding.check, finding.severity) == ("settings", "problem")
+    assert finding.command.endswith("encrypt")
+    assert examine(sealed, config=config) == []
 
 
 # --- servers -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from jarvis.errors import (
     WrongKeyError,
 )
 from jarvis.interfaces.doctor.finding import Finding
-from jarvis.interfaces.doctor.patient import Patient
+from jarvis.interfaces.doctor.patient import Patient, status_of
 from jarvis.interfaces.readable import size
 from jarvis.model.dating import SKEW
 
@@ -120,10 +120,8 @@ def key_files(patient: Patient) -> Iterator[Finding]:
     for slot in patient.slots if os.name == "posix" else ():
         if slot.source != "file" or slot.hint is None:
             continue
-        try:
-            mode = stat.S_IMODE(os.stat(slot.hint).st_mode)
-        except OSError:  # it may be on a disk that is not mounted now
-            continue
+        status = status_of(slot.hint)  # None if it is on a disk that is not mounted now
+        mode = 0 if status is None else stat.S_IMODE(status.st_mode)
         if mode & 0o077:
             yield Finding(
                 "key-file",

@@ -7,11 +7,10 @@ import shlex
 import shutil
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 from jarvis._disk import location
 from jarvis.interfaces.doctor.finding import Finding
-from jarvis.interfaces.doctor.patient import Patient
+from jarvis.interfaces.doctor.patient import Patient, status_of
 from jarvis.interfaces.readable import size
 
 _READ_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
@@ -27,8 +26,8 @@ def permissions(patient: Patient) -> Iterator[Finding]:
     """Files that others than their owner may read or write, and directories in which others may replace them."""
     if os.name != "posix":
         return
-    for path in patient.files:
-        mode = _mode(path)
+    for path, status in patient.files:
+        mode = stat.S_IMODE(status.st_mode)
         if mode & (_READ_BY_OTHERS | _WRITTEN_BY_OTHERS) and not path.name.endswith(_LOCKS):
             what = "read and change" if mode & _WRITTEN_BY_OTHERS else "read"
             yield Finding(
@@ -38,9 +37,9 @@ def permissions(patient: Patient) -> Iterator[Finding]:
                 f"has the mode {mode:04o}: others than its owner may {what} it",
                 shlex.join(["chmod", "600", str(path)]),
             )
-    if patient.file is not None:
-        directory = patient.file.parent
-        mode = _mode(directory)
+    directory = None if patient.file is None else patient.file.parent
+    if directory is not None and (found := status_of(directory)) is not None:
+        mode = stat.S_IMODE(found.st_mode)
         if mode & _WRITTEN_BY_OTHERS and not mode & stat.S_ISVTX:
             yield Finding(
                 "permissions",
@@ -53,12 +52,12 @@ def permissions(patient: Patient) -> Iterator[Finding]:
 
 def owner(patient: Patient) -> Iterator[Finding]:
     """Files that belong to another user than the one that uses the store, or than the store's own file."""
-    if os.name != "posix" or patient.file is None:
+    if os.name != "posix" or not patient.files:
         return
     me = os.geteuid()
-    wanted = patient.file.stat().st_uid if me == 0 else me
-    for path in patient.files:
-        own = path.stat().st_uid
+    wanted = patient.files[0][1].st_uid if me == 0 else me
+    for path, status in patient.files:
+        own = status.st_uid
         if own != wanted:
             yield Finding(
                 "owner",
@@ -139,9 +138,12 @@ def second_store(patient: Patient) -> Iterator[Finding]:
 
 def disk_space(patient: Patient) -> Iterator[Finding]:
     """Too little room on the disk: for writes at all, or for a second copy of the store."""
-    if patient.file is None:
+    if patient.file is None or not patient.files:
         return
-    free, own = shutil.disk_usage(patient.file.parent).free, patient.file.stat().st_size
+    try:
+        free, own = shutil.disk_usage(patient.file.parent).free, patient.files[0][1].st_size
+    except OSError:  # `opening` tells of it
+        return
     show = shlex.join(["df", "-h", str(patient.file.parent)])
     if free < patient.limits.free_bytes:
         said = f"the disk has {size(free)} left: soon writes fail"
@@ -156,17 +158,13 @@ def disk_space(patient: Patient) -> Iterator[Finding]:
 
 def log(patient: Patient) -> Iterator[Finding]:
     """A log that has grown far beyond the size at which it is folded into the store."""
-    for path in patient.files:
-        if path.name.endswith("-wal") and path.stat().st_size > patient.limits.log_bytes:
+    for path, status in patient.files:
+        if path.name.endswith("-wal") and status.st_size > patient.limits.log_bytes:
             yield Finding(
                 "log",
                 "advice",
                 str(path),
-                f"has {size(path.stat().st_size)}: a reader that never ends keeps it from being folded into the store, "
+                f"has {size(status.st_size)}: a reader that never ends keeps it from being folded into the store, "
                 "or a process was killed. End old readers; the next compaction folds it in",
                 patient.command("compact"),
             )
-
-
-def _mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)

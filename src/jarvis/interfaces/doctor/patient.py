@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from jarvis.capabilities import Encrypts, MendsDates
-from jarvis.errors import JarvisError
+from jarvis.errors import InvalidSettingError, JarvisError
 from jarvis.interfaces.doctor.finding import Limits
 from jarvis.model.analytics import Analytics
 from jarvis.model.key_slot import SlotInfo
-from jarvis.model.options import KeySource
+from jarvis.model.options import KeySource, check_utf8
 from jarvis.model.store_options import StoreOptions
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services.places import backend_at, store_file
@@ -26,6 +27,14 @@ from jarvis.storage_backend import StorageBackend
 Answer = TypeVar("Answer")
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&])password=[^&]*&?")
 _ENDS = ("", "-wal", "-shm", "-journal", ".lock")
+
+
+def status_of(path: str | Path) -> os.stat_result | None:
+    """Return the status of a file; None if it cannot be told, as of one that was just removed."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 class Patient:
@@ -49,12 +58,12 @@ class Patient:
         self.file: Path | None = None
         self.error: JarvisError | None = None
         if self.url is None:
-            path = Path(place).expanduser().absolute()
-            self.directory = path if path.is_dir() else path.parent
             try:
-                self.file = store_file(path)
+                self.file = store_file(check_utf8(Path(place).expanduser().absolute(), "place"))
             except JarvisError as error:
                 self.error = error
+            except (OSError, ValueError, RuntimeError):  # no file can have that name, or there is no such user
+                self.error = InvalidSettingError("place: takes the directory or the file of a store, or a URL")
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -63,13 +72,14 @@ class Patient:
         """Whether the store is a JSON file."""
         return self.file is not None and self.file.suffix == ".json"
 
-    @property
-    def files(self) -> list[Path]:
-        """The files of the store that are there: its own, its log, its lock and its file of keys."""
+    @cached_property
+    def files(self) -> list[tuple[Path, os.stat_result]]:
+        """The files of the store that are there, its own first: its log, its lock and its file of keys."""
         if self.file is None:
             return []
         names = [self.file.name + end for end in _ENDS] + [self.file.name.removesuffix(".db") + ".keys"]
-        return [self.file.with_name(name) for name in names if os.path.isfile(self.file.with_name(name))]
+        looked = ((path, status_of(path)) for path in map(self.file.with_name, names))
+        return [(path, status) for path, status in looked if status is not None and stat.S_ISREG(status.st_mode)]
 
     def beside(self) -> list[Path]:
         """Return what else lies in the directory of the store, sorted; empty if that cannot be read."""
@@ -80,10 +90,8 @@ class Patient:
 
     def is_old(self, path: Path) -> bool:
         """Tell whether nobody has written a file for some time."""
-        try:
-            return self.now.timestamp() - path.stat().st_mtime >= self.limits.leftover_seconds
-        except OSError:  # it was just removed
-            return False
+        status = status_of(path)
+        return status is not None and self.now.timestamp() - status.st_mtime >= self.limits.leftover_seconds
 
     # --- what is in it ---------------------------------------------------------------------------
 
