@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -p jarvis.conformance.plugin
-QUESTIONS := one_caller cold_start many_threads many_processes growth json_file awaiting asking looking_back forgetting sweeping compression encryption caching postgresql awaiting_a_server moving text_search meaning
+QUESTIONS := one_caller cold_start many_threads many_processes growth json_file awaiting asking looking_back forgetting sweeping compression encryption caching postgresql awaiting_a_server moving analytics text_search meaning
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types soak bench bench-quick bench-retrieval profile docs clean

@@ -37,6 +37,7 @@ SECTIONS = {
     "awaiting_a_server": "Awaiting PostgreSQL",
     "text_search": "Finding by words",
     "meaning": "Finding by meaning",
+    "analytics": "Counting what a store holds",
     "moving": "Export, import, verification and repair",
     "retrieval": "Finding the right memory",
 }

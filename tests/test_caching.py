@@ -145,7 +145,7 @@ CHANGING = {
 PASSED_ON = {
     *("iterate", "explain", "as_of", "revisions", "changes", "changes_since", "first_position", "last_position"),
     *("size_of", "beyond", "slide", "whole_memories", "known_since", "all_namespaces"),
-    *("findings", "salvage", "empty_at"),
+    *("findings", "salvage", "empty_at", "tallies", "sizes"),
     *("candidates", "text_language", "rebuild_index", "index_findings"),
     *("pending", "count_vectors", "put_vectors", "vectors", "codes_of", "entries_at"),
     *("own_position", "newest_cursor", "pulse", "list_namespaces", "last_moment", "key_slots", "prepare", "moment"),

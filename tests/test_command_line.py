@@ -293,6 +293,34 @@ def _care(person: Person) -> None:
     assert person.reads("recall", "a pet or a journey of Maria")[0]["key"].startswith("maria")
 
 
+def _stats(person: Person) -> None:
+    assert person.reads("stats")["memories"] == 4
+    told = person.says("stats")
+    assert "Categories" in told
+    assert max(map(len, told.splitlines())) <= 100
+    person.says("set", "notes/one", "a=1", "--namespace", "alice")
+    assert person.reads("stats", "--namespace", "alice")["memories"] == 1
+    page = person.directory / "page.html"
+    assert person.says("stats", "--deep", "--html", str(page)) == ""
+    assert page.read_text(encoding="utf-8").endswith("</html>\n")
+    assert page.stat().st_mode & 0o077 == 0
+
+
+def _doctor(person: Person) -> None:
+    if person.backend == "postgresql":
+        found = person.does("doctor", "--json")
+        assert found.code in (0, 4)
+        assert {each["check"] for each in json.loads(found.out)} <= {"role", "connection", "engine"}
+        return
+    assert person.reads("doctor") == []
+    assert "good health" in person.says("doctor")
+    Path(person.place, "memory.db" if person.backend == "sqlite" else "memory.json").chmod(0o666)
+    ended = person.does("doctor")
+    assert ended.code == 4
+    assert "$ chmod" in ended.out
+    assert called("doctor", "--store", str(person.directory / "absent")).code == 1
+
+
 def _watch(person: Person) -> None:
     cursor = person.memory.newest_cursor()
     person.says("set", "notes/one", "a=1")
@@ -334,6 +362,8 @@ CASES: dict[str, Callable[[Person], None]] = {
     "encrypt decrypt keys": _keys,
     "export import migrate": _moving,
     "verify repair backup restore compact index": _care,
+    "stats": _stats,
+    "doctor": _doctor,
     "watch": _watch,
     "init config completion": _setup,
 }

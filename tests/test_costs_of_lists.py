@@ -121,6 +121,7 @@ CASES: list[Case] = [
     ("export keys", MAX_NAMED, lambda memory, n: _exported(memory, keys=_KEYS[:n])),
     ("export where", 5_000, lambda memory, n: _exported(memory, where={"n": {"$in": _NUMBERS[:n]}})),
     ("export namespaces", 1_000, lambda memory, n: _exported(memory, namespaces=_KEYS[:n])),
+    ("analytics namespaces", 1_000, lambda memory, n: memory.store.analytics(namespaces=_KEYS[:n])),
     ("import_ namespaces", 1_000, lambda memory, n: _imported(memory, _KEYS[:n])),
 ]
 

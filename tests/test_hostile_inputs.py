@@ -276,6 +276,8 @@ GOOD: dict[str, Any] = {
     "keys": (),
     "language": None,
     "background": False,
+    "top": 5,
+    "near": True,
     "limit": 10,
     "max_tokens": 500,
     "memory_id": "absent",  # or one that is there, see `_call`

@@ -141,6 +141,7 @@ class AsyncStore(_Face[Store]):
     key_slots = awaitable(Store.key_slots, "change")
     add_key_slot = awaitable(Store.add_key_slot, "change")
     remove_key_slot = awaitable(Store.remove_key_slot, "change")
+    analytics = awaitable(Store.analytics, "long")
     recompress = awaitable(Store.recompress, "long")
     rebuild_index = awaitable(Store.rebuild_index, "long")
     index_pending = awaitable(Store.index_pending, "long")

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from jarvis.model.analytics import Sizes
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import Erased, Judge, Look, Search
@@ -27,6 +28,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
+from jarvis.model.tally import Tally
 from jarvis.model.vectors import StoredVector, VectorMark
 from jarvis.model.words import Candidates, Term
 
@@ -765,6 +767,47 @@ class SearchesText(Protocol):
         """
 
 
+class Analyses(Protocol):
+    """analytics where the memories are: counted without making an entry of each.
+
+    1. The answer is that of `jarvis.services.analytics.count_each` for each namespace: a backend may be faster, never
+       different.
+    2. It takes memory for numbers of each memory, not for values.
+
+    >>> import tempfile; from jarvis.model.entry import MemoryEntry; from jarvis.sqlite_backend import SQLiteBackend
+    >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
+    >>> backend.create(MemoryEntry("1", "notes", "it", {}))
+    >>> [tally.memories for tally in backend.tallies(["default"], 0, 20)]
+    [1]
+    """
+
+    def tallies(self, namespaces: Sequence[str], now: int, most: int) -> Iterator[Tally]:
+        """Yield what is counted of each of some namespaces of the store, in any order.
+
+        Args:
+            namespaces: their names.
+            now: the instant from which expiry is counted.
+            most: how many memories and groups are told.
+
+        Raises:
+            TransactionError: the caller has a transaction open.
+        """
+
+
+class TellsSize(Protocol):
+    """sizes: what the store takes on its disk.
+
+    >>> import tempfile; from jarvis.json_backend import JSONBackend
+    >>> backend = JSONBackend(tempfile.mkdtemp() + "/memory.json")
+    >>> backend.bootstrap()
+    >>> backend.sizes().store_bytes > 0
+    True
+    """
+
+    def sizes(self) -> Sizes:
+        """Return how many bytes the whole store takes, all namespaces together."""
+
+
 class Namespaced(Protocol):
     """namespaces: several memories in one store that never see each other.
 
@@ -808,6 +851,8 @@ CAPABILITIES: tuple[type, ...] = (
     Salvages,
     SearchesText,
     KeepsVectors,
+    Analyses,
+    TellsSize,
     Namespaced,
 )
 """All capabilities."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jarvis._json import erasing, mending, salvage, sliding, transferring, writing
+from jarvis._json import erasing, measuring, mending, salvage, sliding, transferring, writing
 from jarvis._json.answer import Answers, Then
 from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
@@ -31,6 +31,7 @@ from jarvis.capabilities import (
     SearchesText,
     Settles,
     Slides,
+    TellsSize,
     TellsVersion,
     Transactional,
     Transfers,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from jarvis._json.answer import Answering
     from jarvis._json.room import LiveRoom
+    from jarvis.model.analytics import Sizes
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Judge, Look, Search
     from jarvis.model.explanation import Explanation
@@ -121,6 +123,7 @@ class JSONBackend(SelectingBackend):
         Verifies,
         Salvages,
         SearchesText,
+        TellsSize,
     )
 
     def __init__(
@@ -413,6 +416,9 @@ class JSONBackend(SelectingBackend):
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
         self._committed()
         return salvage.findings(str(self.file_path), looked_at)
+
+    def sizes(self) -> Sizes:
+        return measuring.sizes(self._store)
 
     def salvage(self) -> Salvaged:
         return salvage.salvage(str(self.file_path))

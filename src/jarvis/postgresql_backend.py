@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar, Self
 
-from jarvis._postgresql import schema, traces
+from jarvis._postgresql import measuring, schema, traces
 from jarvis._postgresql.dsn import Address, Reach
 from jarvis._postgresql.key_table import KeyTable
 from jarvis._postgresql.pool import Pool
@@ -17,7 +17,8 @@ from jarvis._sql.backend import SQLBackend
 from jarvis._sql.erasing import look_through
 from jarvis._sql.select import LIVE
 from jarvis._sql.session import Session
-from jarvis.capabilities import Compresses, Erases, Slides, TellsVersion, Verifies
+from jarvis.capabilities import Compresses, Erases, Slides, TellsSize, TellsVersion, Verifies
+from jarvis.model.analytics import Sizes
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry, check_namespace
 from jarvis.model.erasure import Erased, Judge, Look, Search
 from jarvis.model.mending import Entries
@@ -27,6 +28,7 @@ from jarvis.model.query import MemoryQuery
 from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Signature
 from jarvis.model.store_options import StoreOptions
+from jarvis.model.tally import Tally
 
 _USUAL_HISTORY = HistoryPolicy()
 _ALL_NAMESPACES = """
@@ -79,6 +81,7 @@ class PostgreSQLBackend(SQLBackend):
         Erases,
         Compresses,
         Slides,
+        TellsSize,
         TellsVersion,
         Verifies,
     )
@@ -201,6 +204,13 @@ class PostgreSQLBackend(SQLBackend):
         self._check_outside()
         for name in self._namespaces():
             yield from self._server.at(name).iterate(partial(verifying.findings, looked_at=looked_at))
+
+    def tallies(self, namespaces: Sequence[str], now: int, most: int) -> Iterator[Tally]:
+        for name in namespaces:
+            yield from super(PostgreSQLBackend, self.for_namespace(name)).tallies([name], now, most)
+
+    def sizes(self) -> Sizes:
+        return self._server.read(measuring.sizes)
 
     def admit(self, role: str, *, all_namespaces: bool = False, read_only: bool = False) -> None:
         """Let a role of the database read and change this namespace, or all of them.

@@ -14,7 +14,7 @@ from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.erasing import look_through
 from jarvis._sql.session import Session
-from jarvis._sqlite import backup, recompress, salvage, traces, verification
+from jarvis._sqlite import backup, measuring, recompress, salvage, traces, verification
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
 from jarvis._sqlite.volatile import Volatile
@@ -25,9 +25,11 @@ from jarvis.capabilities import (
     Erases,
     Salvages,
     Slides,
+    TellsSize,
     TellsVersion,
     Verifies,
 )
+from jarvis.model.analytics import Sizes
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Look, Search
 from jarvis.model.key_slot import SlotInfo
@@ -102,6 +104,7 @@ class SQLiteBackend(SQLBackend):
         BacksUp,
         Encrypts,
         Slides,
+        TellsSize,
         TellsVersion,
         Verifies,
         Salvages,
@@ -170,6 +173,9 @@ class SQLiteBackend(SQLBackend):
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
         self._check_outside()
         yield from self._database.iterate(partial(verification.all_findings, looked_at=looked_at))
+
+    def sizes(self) -> Sizes:
+        return measuring.sizes(self._database)
 
     def salvage(self) -> Salvaged:
         return salvage.salvage(self._database.path, self._database.vault)

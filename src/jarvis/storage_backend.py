@@ -452,4 +452,6 @@ class BackendWrapper(StorageBackend):
     candidates = _forwarded(protocols.SearchesText.candidates)
     rebuild_index = _forwarded(protocols.SearchesText.rebuild_index)
     index_findings = _forwarded(protocols.SearchesText.index_findings)
+    tallies = _forwarded(protocols.Analyses.tallies)
+    sizes = _forwarded(protocols.TellsSize.sizes)
     list_namespaces = _forwarded(protocols.Namespaced.list_namespaces)

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.errors import (
     OtherStoreWarning,
@@ -15,6 +16,9 @@ from jarvis.errors import (
     UnsafeLocationWarning,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _NETWORK_TYPES = frozenset(
     (
         *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "glusterfs", "lustre"),
@@ -22,6 +26,7 @@ _NETWORK_TYPES = frozenset(
         *("fuse.davfs", "fuse.glusterfs"),
     )
 )
+MOUNTS = "/proc/self/mountinfo"
 _OTHER_NAMES = {"memory.db": "memory.json", "memory.json": "memory.db"}  # the files of the two backends
 _warned_of: set[str] = set()
 _warned_of_readers: set[str] = set()
@@ -58,7 +63,7 @@ def check_links(path: Path) -> None:
                 return
 
 
-def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
+def check_location(path: Path, *, mounts: str = MOUNTS) -> None:
     """Refuse a store where its promises cannot hold; warn of one in a synchronised or host-shared folder.
 
     Warn, too, once in a process, if the store of another backend lies beside it.
@@ -71,30 +76,65 @@ def check_location(path: Path, *, mounts: str = "/proc/self/mountinfo") -> None:
         UnsafeLocationError: `path` is on a network file system, or is a mount of its own. The file `mounts` tells that,
             which only Linux has; elsewhere, the device of the file's directory does.
     """
+    error = problem_of(path, mounts=mounts)
+    if error is not None and error.is_mounted_alone:
+        raise error.error
+    _warn_of_another_store(path)
+    if error is not None:
+        raise error.error
+    for risk in risks_of(path, mounts=mounts):
+        warn(risk)
+
+
+class Problem(NamedTuple):
+    """Why a store may not lie where it lies.
+
+    Attributes:
+        error: says it.
+        is_mounted_alone: its file is a mount of its own; else it is on a network file system.
+    """
+
+    error: UnsafeLocationError
+    is_mounted_alone: bool
+
+
+def problem_of(path: Path, *, mounts: str = MOUNTS) -> Problem | None:
+    """Return why a store may not lie there; None if it may."""
     types = _mounts(mounts)
     if str(path) in types or (not types and _is_on_another_device(path)):
-        raise UnsafeLocationError(
-            path,
+        message = (
             "is mounted as a file alone, so its log, its lock and a file that is to replace it lie elsewhere; "
-            f"mount its directory in place of it ({path.parent})",
+            f"mount its directory in place of it ({path.parent})"
         )
-    _warn_of_another_store(path)
+        return Problem(UnsafeLocationError(path, message), is_mounted_alone=True)
     kind = _file_system_type(path, types)
     if kind in _NETWORK_TYPES:
-        raise UnsafeLocationError(
-            path,
-            f"lies on a network file system ({kind}), where file locks cannot be trusted; choose a local directory",
+        message = (
+            f"lies on a network file system ({kind}), where file locks cannot be trusted; choose a local directory"
         )
+        return Problem(UnsafeLocationError(path, message), is_mounted_alone=False)
+    return None
+
+
+def risks_of(path: Path, *, mounts: str = MOUNTS) -> Iterator[str]:
+    """Yield why a store is at risk where it lies: in a folder that a host shares, or one that is synchronised."""
+    kind = _file_system_type(path, _mounts(mounts))
     if kind in _SHARED_TYPES:
-        warn(f"{path} lies in a folder shared with the host of this machine ({kind}): open it from one side only")
+        yield f"{path} lies in a folder shared with the host of this machine ({kind}): open it from one side only"
     for folder in [path, *path.parents]:
         name = folder.name.lower()
         if name in _SYNCED_NAMES or name.startswith("onedrive - ") or os.path.isdir(folder / ".stfolder"):
-            warn(
+            yield (
                 f"{path} lies in a synchronised folder ({folder}): its program may copy the store while it is "
                 "being written, or put an old copy in its place; choose a directory that is not synchronised"
             )
             return
+
+
+def other_store_beside(path: Path) -> Path | None:
+    """Return the file of the store of another backend beside a store's, None if there is none."""
+    other = path.with_name(_OTHER_NAMES.get(path.name, path.name))
+    return other if other != path and os.path.exists(other) else None
 
 
 def warn_of_readers(*paths: str) -> None:
@@ -119,8 +159,8 @@ def warn_of_readers(*paths: str) -> None:
 
 
 def _warn_of_another_store(path: Path) -> None:
-    other = path.with_name(_OTHER_NAMES.get(path.name, path.name))
-    if other == path or str(path) in _warned_of or not os.path.exists(other):
+    other = other_store_beside(path)
+    if other is None or str(path) in _warned_of:
         return
     _warned_of.add(str(path))
     warn(

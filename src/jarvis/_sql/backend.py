@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVarTuple
 
 from jarvis._sql import (
+    analysing,
     bounds,
     entries,
     erasing,
@@ -21,9 +22,8 @@ from jarvis._sql import (
     transferring,
     vectors,
 )
+from jarvis._sql import listing as listings
 from jarvis._sql.lender import Lender
-from jarvis._sql.listing import NAMESPACES
-from jarvis._sql.listing import names as listing_names
 from jarvis._sql.names import ErasedError
 from jarvis._sql.past import PastView
 from jarvis._sql.reading import LAST_WRITTEN, NEWEST_OF_KEY, READ, Reader, can_be_looked_up
@@ -31,6 +31,7 @@ from jarvis._sql.select import count, select
 from jarvis._sql.session import Session
 from jarvis._sql.shape import decides
 from jarvis.capabilities import (
+    Analyses,
     Expires,
     FeedsChanges,
     KeepsHistory,
@@ -63,6 +64,7 @@ from jarvis.model.recompression import Progress
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
+from jarvis.model.tally import Tally
 from jarvis.model.vectors import StoredVector, VectorMark
 from jarvis.model.words import Candidates, Term
 from jarvis.storage_backend import SelectingBackend
@@ -97,6 +99,7 @@ class SQLBackend(SelectingBackend):
         Transfers,
         SearchesText,
         KeepsVectors,
+        Analyses,
     )
 
     def __init__(
@@ -199,7 +202,7 @@ class SQLBackend(SelectingBackend):
         yield from self._lender.iterate(lambda session: self._reader.sift(session, query, self._reader.now()))
 
     def list_names(self, listing: Listing) -> dict[str, int]:
-        return self._reader.reading(listing_names, self.namespace, listing, self._reader.now())
+        return self._reader.reading(listings.names, self.namespace, listing, self._reader.now())
 
     def newest_of_key(self, key: str) -> MemoryEntry | None:
         return self._reader.one(NEWEST_OF_KEY, (), key)
@@ -258,7 +261,6 @@ class SQLBackend(SelectingBackend):
     def revisions(self, entry_id: str) -> list[Revision]:
         if not can_be_looked_up(entry_id):
             return []
-
         return self._reader.reading(history.revisions, self._reader, entry_id)
 
     def recreate(self, entry: MemoryEntry) -> None:
@@ -309,11 +311,7 @@ class SQLBackend(SelectingBackend):
         return self._lender.read(feed.newest)
 
     def _changes(self, after: int | str, limit: int) -> list[Change]:
-        def find(session: Session) -> list[Change]:
-            with session.standing_still():
-                return feed.changes(session, self.namespace, after, limit)
-
-        return self._reader.reading(find)
+        return self._reader.reading(feed.read, self.namespace, after, limit)
 
     def first_position(self) -> int:
         return self._lender.read(lambda session: feed.first(session, 0))
@@ -333,7 +331,7 @@ class SQLBackend(SelectingBackend):
 
     def list_namespaces(self) -> list[str]:
         now = {"now": self._reader.now()}
-        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(NAMESPACES, now)))
+        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(listings.NAMESPACES, now)))
 
     # --- Transfers -------------------------------------------------------------------------------
 
@@ -360,6 +358,10 @@ class SQLBackend(SelectingBackend):
             self._lender.change(transferring.load, self.namespace, encoded, instant)
         finally:
             encoded.clear()  # the write and its commit keep each other, and this, until the garbage collector runs
+
+    def tallies(self, namespaces: Sequence[str], now: int, most: int) -> Iterator[Tally]:
+        self._check_outside()
+        yield from self._lender.iterate(lambda session: analysing.tallies(session, namespaces, now, most))
 
     # --- SearchesText ----------------------------------------------------------------------------
 

@@ -112,6 +112,12 @@ def prune(session: Session, before: int, limit: int) -> None:
 # --- reading -------------------------------------------------------------------------------------
 
 
+def read(session: Session, namespace: str, after: int | str, limit: int) -> list[Change]:
+    """Return `changes` of one state of the store."""
+    with session.standing_still():
+        return changes(session, namespace, after, limit)
+
+
 def changes(session: Session, namespace: str, after: int | str, limit: int) -> list[Change]:
     """Return at most `limit` changes of a namespace after `after`, a number or a cursor, in their order.
 

@@ -35,6 +35,7 @@ from jarvis.conformance.filters import FilterPromises
 from jarvis.conformance.history import HistoryPromises
 from jarvis.conformance.listing import ListingPromises
 from jarvis.conformance.machine import BackendMachine, machine
+from jarvis.conformance.module.analytics import AnalyticsPromises
 from jarvis.conformance.module.changes import ChangePromises
 from jarvis.conformance.module.contexts import ContextPromises
 from jarvis.conformance.module.conversations import ConversationPromises
@@ -97,5 +98,6 @@ class BackendContract(
     ConversationPromises,
     ContextPromises,
     TablePromises,
+    AnalyticsPromises,
 ):
     """Tests every promise. A subclass provides the fixture `open_backend`."""

@@ -13,8 +13,10 @@ configuration only. ``--backend`` and ``--namespace`` come before the settings.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -26,6 +28,7 @@ from jarvis.persistent_memory import USUAL_DIRECTORY, MemoryModule
 from jarvis.services.places import store_file
 
 VARIABLE = "JARVIS_MEMORY_STORE"
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&])password=[^&]*&?")
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,13 +56,15 @@ class Found(NamedTuple):
 
     Attributes:
         memory: on it.
-        place: where it is, without a password.
+        place: where it is, as it may be shown.
+        location: where it is, as a path or a URL, which may have a password.
         because: which rule of precedence chose it.
         note: a sentence about another store that may be meant, or None.
     """
 
     memory: MemoryModule
     place: str
+    location: str
     because: str
     note: str | None = None
 
@@ -77,23 +82,22 @@ def find(choice: Choice, *, create: bool, read_only: bool = False) -> Found:
     loader = ConfigLoader(choice.config)
     if place is not None:
         storage = loader.load().storage if choice.config is not None else StorageConfig()
-        return Found(
-            memory_at(place, _said(storage, choice, create, read_only), choice.backend), _shown(place), because
-        )
+        memory = memory_at(place, _said(storage, choice, create, read_only), choice.backend)
+        return Found(memory, without_password(place), place, because)
     storage = loader.load().storage
     usual: Path = checked("path", USUAL_DIRECTORY)
     own = storage.data_dir / STORE_DIRECTORY
     if choice.config is None and not loader.path.exists() and store_file(own, any_name=False) is None:
         said = _said(StorageConfig(), choice, create, read_only)
-        return Found(memory_at(str(usual), said, choice.backend), str(usual), "the default")
+        return Found(memory_at(str(usual), said, choice.backend), str(usual), str(usual), "the default")
     storage = _said(storage, choice, create, read_only)
     if choice.backend is not None:
         storage = msgspec.structs.replace(storage, backend=choice.backend, postgresql=None)
-    where = str(own) if storage.postgresql is None else "the server of the configuration"
-    note = None
+    where = str(own) if storage.postgresql is None else _url_of(storage.postgresql.location())
+    shown, note = without_password(where), None
     if store_file(usual, any_name=False) is not None and usual != own:
-        note = f"opened the store of the configuration, {where}; there is another one: --store {usual}"
-    return Found(memory_of(storage, loader), where, f"the configuration {loader.path}", note)
+        note = f"opened the store of the configuration, {shown}; there is another one: --store {usual}"
+    return Found(memory_of(storage, loader), shown, where, f"the configuration {loader.path}", note)
 
 
 def _said(storage: StorageConfig, choice: Choice, create: bool, read_only: bool) -> StorageConfig:
@@ -110,10 +114,15 @@ def _said(storage: StorageConfig, choice: Choice, create: bool, read_only: bool)
     return msgspec.structs.replace(storage, **changed)
 
 
-def _shown(place: str) -> str:
-    """Return a place without the password of a URL."""
-    head, at, server = place.rpartition("@")
-    if "://" not in head or not at:
-        return place
-    scheme, _, user = head.partition("://")
-    return f"{scheme}://{user.partition(':')[0]}@{server}"
+def without_password(place: str) -> str:
+    """Return a place as it may be shown."""
+    return _PASSWORD.sub(r"\1", place)
+
+
+def _url_of(dsn: str) -> str:
+    """Return the URL of a store on a server, also for keywords as of libpq."""
+    if "://" in dsn:
+        return dsn
+    from psycopg.conninfo import conninfo_to_dict
+
+    return f"postgresql:///?{urlencode(conninfo_to_dict(dsn))}"

@@ -285,6 +285,16 @@ _decode_raw = decoder_of(_RawBody)
 _decode_raw_named = decoder_of(_RawNamedBody)
 
 
+def raw_of(body: str) -> tuple[msgspec.Raw, list[str], dict[str, str] | tuple[str, str]]:
+    """Return the value, still JSON, the tags and the provenance of a body that is not `is_named`.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    raw = _decode_raw(body)
+    return raw.value, raw.tags, raw.provenance
+
+
 def check_form(body: bytes | str, packed: bytes | None) -> LastingBody | _RawBody:
     """Return the body of a stored entry whose JSON is well-formed; raise ValueError if not. Its value may be raw."""
     if packed is not None or is_named(body):

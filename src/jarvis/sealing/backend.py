@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from jarvis.capabilities import (
     CAPABILITIES,
+    Analyses,
     BacksUp,
     Compresses,
     Encrypts,
@@ -57,9 +58,9 @@ from jarvis.storage_backend import BackendWrapper, Capability, SelectingBackend,
 
 Clock = Callable[[], datetime]
 
-_NOT_PASSED_ON = (BacksUp, Compresses, KeepsVectors, Salvages, SearchesText)
-"""A copy would lack the keys, what is sealed does not get smaller, a new store would not be sealed, and an index would
-show words."""
+_NOT_PASSED_ON = (Analyses, BacksUp, Compresses, KeepsVectors, Salvages, SearchesText)
+"""A copy would lack the keys, what is sealed does not get smaller, a new store would not be sealed, an index would show
+words, and to count what is sealed would count the seals."""
 
 
 class SealedBackend(BackendWrapper, SelectingBackend):

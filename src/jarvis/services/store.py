@@ -14,6 +14,7 @@ from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
 from jarvis.capabilities import Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced, SearchesText
 from jarvis.errors import InvalidSettingError
+from jarvis.model.analytics import Analytics
 from jarvis.model.author import Author
 from jarvis.model.entry import MOST_VERSIONS, check_namespace
 from jarvis.model.erasure import ErasureReceipt
@@ -26,7 +27,7 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.salvaged import RepairReport, Verification
 from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
-from jarvis.services import backups, erasure, expiry, exporting, repairing, transferring
+from jarvis.services import analytics, backups, erasure, expiry, exporting, repairing, transferring
 from jarvis.services.bulk import ids_of
 from jarvis.services.changing import Changes
 from jarvis.services.importing import Import
@@ -472,6 +473,40 @@ class Store:
         if type(slot_id) is not int or not 0 <= slot_id < MOST_VERSIONS:
             raise InvalidSettingError("slot_id must be a number that key_slots() gives")
         ask(self.backend, Encrypts).remove_key_slot(slot_id)
+
+    # --- analytics --------------------------------------------------------------------------------
+
+    def analytics(self, *, namespaces: Collection[str] | None = None, top: int = 20, near: bool = False) -> Analytics:
+        """Return what the store holds, in figures: names, ids and keys of memories are in it, and never a value.
+
+        Counts, ages, changes and encoded bytes are the same on every backend; what files take is each one's own. All
+        memories and past states are read, and others write meanwhile. Each list has at most `top` members, and tells
+        how much is not in it.
+
+        Args:
+            namespaces: which, None for all.
+            top: how many names, memories and groups are told one by one.
+            near: find memories that say nearly the same, too; they are in the working memory meanwhile, and it takes
+                some 100 µs for each.
+
+        Raises:
+            InvalidQueryError: `top` is no whole number from 1 to 1,000.
+            InvalidEntryError: a namespace has no valid name.
+            TransactionError: the calling thread has a transaction open.
+
+        >>> from jarvis.persistent_memory import MemoryModule
+        >>> memory = MemoryModule.in_memory()
+        >>> for number in range(3):
+        ...     _ = memory.remember(f"note {number}", tags=["note"])
+        >>> report = memory.store.analytics()
+        >>> report.memories, [(share.name, share.memories) for share in report.tags.shares]
+        (3, [('note', 3)])
+        >>> report.ages.histogram[0].name, report.ages.histogram[0].memories
+        ('under 1 hour', 3)
+        """
+        most = analytics.asked_top(top)
+        parts = exporting.parts_of(self.backend, _names(namespaces))
+        return analytics.analyse(parts, self._now(), top=most, near=is_on("near", near))
 
     # --- size ------------------------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "keys new",
     ),
     "Moving": ("export", "import", "migrate", "restore"),
-    "Care": ("verify", "repair", "backup", "compact", "index"),
+    "Care": ("doctor", "verify", "repair", "backup", "compact", "index"),
+    "Insight": ("stats",),
     "Live": ("watch",),
     "Setup": ("init", "config show", "config path", "config check", "completion"),
 }
@@ -52,6 +53,8 @@ SUBGROUPS = {
 
 OWN = {
     "edit": "editing",
+    "doctor": "health",
+    "stats": "insight",
     "watch": "watching",
     "init": "setup",
     "config show": "setup",

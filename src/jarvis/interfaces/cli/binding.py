@@ -59,7 +59,7 @@ _AUTHOR = "who makes the change, for the history"
 
 def command_of(operation: Operation[..., Any]) -> Callable[..., None]:
     """Return a function that Typer makes a command of; calling it runs the operation and shows its result."""
-    parameters = [each for parameter in operation.parameters for each in _bound(operation, parameter)]
+    parameters = argument_options(operation)
     if operation.effect != "reads":
         parameters.append(option("author", str, _AUTHOR))
     if operation.effect == "destroys":
@@ -72,6 +72,11 @@ def command_of(operation: Operation[..., Any]) -> Callable[..., None]:
         session.run(operation, _values(operation, given))
 
     return signed(command, parameters, operation.name, f"{operation.summary}\n\n{operation.details}".strip())
+
+
+def argument_options(operation: Operation[..., Any]) -> list[inspect.Parameter]:
+    """Return the arguments and options for the parameters of an operation."""
+    return [each for parameter in operation.parameters for each in _bound(operation, parameter)]
 
 
 def signed(

@@ -97,9 +97,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
     def run(self, operation: Operation[..., Any], values: dict[str, Any]) -> None:
         """Run an operation on the memory, and show its result; what destroys is announced and asked for before."""
-        values = self._with_root(operation, values)
-        if self.choice.namespace is not None and any(each.name == "only_namespace" for each in operation.parameters):
-            values = {"only_namespace": [self.choice.namespace], **values}
+        values = self.with_namespace(operation, self._with_root(operation, values))
         if not operation.needs_memory:
             with progressing(operation, self.look) as progress:
                 self.show(operation.run(None, values, progress))
@@ -117,6 +115,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
             show(result, self.look, changed_by=None if operation.effect == "reads" else operation.name)
         if isinstance(result, Verification) and result.problems:
             raise typer.Exit(DAMAGED)
+
+    def with_namespace(self, operation: Operation[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values with the namespace that was named, for an operation on the whole store."""
+        is_of_all = any(each.name == "only_namespace" for each in operation.parameters)
+        if is_of_all and self.choice.namespace is not None and not values.get("only_namespace"):
+            return {**values, "only_namespace": [self.choice.namespace]}
+        return dict(values)
 
     def show(self, result: Any) -> None:
         """Write a result to the standard output."""

@@ -43,10 +43,10 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 def show(result: Any, look: Look, *, changed_by: str | None = None) -> None:
     """Write a result to the standard output; of a memory that an operation changed, only what was done."""
     if look.form == "json":
-        _write(json_text(_listed(result), indent=2))
+        write(json_text(_listed(result), indent=2))
     elif look.form == "jsonl":
         for item in _items(result):
-            _write(json_text(item))
+            write(json_text(item))
     else:
         moment = moment_of(look.exact or not is_terminal())
         is_short = changed_by is not None and isinstance(result, MemoryEntry)
@@ -70,11 +70,12 @@ def say(text: str) -> None:
 
 def show_line(texts: Sequence[str]) -> None:
     """Write texts in one line, at once."""
-    _write("\t".join(texts))
+    write("\t".join(texts))
     sys.stdout.flush()
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
+    """Write a line to the standard output."""
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
@@ -106,15 +107,15 @@ def _plain(sheet: Sheet, result: Any) -> None:
             ids = [entry.id for entry in result.entries]
             rows = [[*row[:place], name, *row[place + 1 :]] for row, name in zip(rows, ids, strict=True)]
         for row in rows:
-            _write("\t".join(row))
+            write("\t".join(row))
     elif isinstance(sheet, Facts):
         for name, text in sheet.facts:
-            _write(f"{name}\t{text}")
+            write(f"{name}\t{text}")
         if sheet.body is not None:
-            _write(sheet.body)
+            write(sheet.body)
     else:
         for line in sheet.lines:
-            _write(line)
+            write(line)
 
 
 # --- on a terminal -------------------------------------------------------------------------------

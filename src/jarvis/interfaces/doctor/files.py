@@ -1,0 +1,172 @@
+"""Checks of the files of a store and of what lies beside them; they open no store."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from jarvis._disk import location
+from jarvis.interfaces.doctor.finding import Finding
+from jarvis.interfaces.doctor.patient import Patient
+from jarvis.interfaces.readable import size
+
+_READ_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
+_WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_TEMPORARY = (".tmp", ".tmp-journal", ".tmp-wal", ".tmp-shm")
+_LOCKS = (".lock",)
+_USUAL_PLACE = "~/.jarvis/memory"
+MOUNTS = location.MOUNTS
+"""The file that tells which file systems are mounted; a test gives another one."""
+
+
+def permissions(patient: Patient) -> Iterator[Finding]:
+    """Files that others than their owner may read or write, and directories in which others may replace them."""
+    if os.name != "posix":
+        return
+    for path in patient.files:
+        mode = _mode(path)
+        if mode & (_READ_BY_OTHERS | _WRITTEN_BY_OTHERS) and not path.name.endswith(_LOCKS):
+            what = "read and change" if mode & _WRITTEN_BY_OTHERS else "read"
+            yield Finding(
+                "permissions",
+                "problem",
+                str(path),
+                f"has the mode {mode:04o}: others than its owner may {what} it",
+                shlex.join(["chmod", "600", str(path)]),
+            )
+    if patient.file is not None:
+        directory = patient.file.parent
+        mode = _mode(directory)
+        if mode & _WRITTEN_BY_OTHERS and not mode & stat.S_ISVTX:
+            yield Finding(
+                "permissions",
+                "problem",
+                str(directory),
+                f"has the mode {mode:04o}: others may put another file in the place of the store",
+                shlex.join(["chmod", "700", str(directory)]),
+            )
+
+
+def owner(patient: Patient) -> Iterator[Finding]:
+    """Files that belong to another user than the one that uses the store, or than the store's own file."""
+    if os.name != "posix" or patient.file is None:
+        return
+    me = os.geteuid()
+    wanted = patient.file.stat().st_uid if me == 0 else me
+    for path in patient.files:
+        own = path.stat().st_uid
+        if own != wanted:
+            yield Finding(
+                "owner",
+                "problem",
+                str(path),
+                f"belongs to the user {own}, not to {wanted}: a program of that user may fail to open the store",
+                shlex.join(["chown", str(wanted), str(path)]),
+            )
+
+
+def place(patient: Patient) -> Iterator[Finding]:
+    """A store on a network file system, behind a mount of its file alone, or in a shared or synchronised folder."""
+    if patient.file is None:
+        return
+    problem = location.problem_of(patient.file, mounts=MOUNTS)
+    if problem is not None:
+        yield Finding("place", "problem", str(patient.file), problem.error.problem, patient.moving_to(_USUAL_PLACE))
+    for risk in location.risks_of(patient.file, mounts=MOUNTS):
+        yield Finding(
+            "place", "advice", str(patient.file), risk.removeprefix(f"{patient.file} "), patient.moving_to(_USUAL_PLACE)
+        )
+
+
+def leftovers(patient: Patient) -> Iterator[Finding]:
+    """Temporary files of a process that was killed, and the copy of a change of key that was broken off."""
+    if patient.file is None:
+        return
+    name = patient.file.name
+    for path in patient.beside():
+        if path.name.startswith(f".{name}.") and path.name.endswith(_TEMPORARY) and patient.is_old(path):
+            yield Finding(
+                "leftovers",
+                "advice",
+                str(path),
+                "was left by a process that was killed while it wrote; nobody needs it, and it may hold memories",
+                shlex.join(["rm", "--", str(path)]),
+            )
+        elif path.name == f".{name}.moving" and patient.is_old(path):
+            yield Finding(
+                "leftovers",
+                "problem",
+                str(path),
+                "is the copy of a compaction, an encryption or a change of key that was broken off; the store is "
+                "whole, and the next one goes on or begins again. The copy may hold memories in plain text",
+                patient.command("keys", "rotate") if patient.slots else patient.command("compact"),
+            )
+
+
+def kept_copies(patient: Patient) -> Iterator[Finding]:
+    """Copies of the file from before a migration, which hold what was in it, also what was erased since."""
+    if patient.file is None:
+        return
+    for path in patient.beside():
+        if path.name.startswith(f"{patient.file.name}.first-life"):
+            yield Finding(
+                "kept-copies",
+                "advice",
+                str(path),
+                "is the file as it was before its migration; it holds all memories of that time, in plain text. If "
+                "the store has them, it can go",
+                shlex.join(["rm", "--", str(path)]),
+            )
+
+
+def second_store(patient: Patient) -> Iterator[Finding]:
+    """The store of another backend in the same directory: only one of the two is used."""
+    other = None if patient.file is None else location.other_store_beside(patient.file)
+    if other is not None:
+        yield Finding(
+            "second-store",
+            "advice",
+            str(other),
+            f"holds the memories of another backend beside {patient.shown}: nothing of one is in the other. Take its "
+            "memories over, and move it away",
+            shlex.join(["jarvis-memory", "migrate", str(other), str(patient.file)]),
+        )
+
+
+def disk_space(patient: Patient) -> Iterator[Finding]:
+    """Too little room on the disk: for writes at all, or for a second copy of the store."""
+    if patient.file is None:
+        return
+    free, own = shutil.disk_usage(patient.file.parent).free, patient.file.stat().st_size
+    show = shlex.join(["df", "-h", str(patient.file.parent)])
+    if free < patient.limits.free_bytes:
+        said = f"the disk has {size(free)} left: soon writes fail"
+        yield Finding("disk-space", "problem", str(patient.file.parent), said, show)
+    elif free < own:
+        said = (
+            f"the disk has {size(free)} left and the store {size(own)}: there is no room for a backup beside it, a "
+            "compaction or a change of key"
+        )
+        yield Finding("disk-space", "advice", str(patient.file.parent), said, show)
+
+
+def log(patient: Patient) -> Iterator[Finding]:
+    """A log that has grown far beyond the size at which it is folded into the store."""
+    for path in patient.files:
+        if path.name.endswith("-wal") and path.stat().st_size > patient.limits.log_bytes:
+            yield Finding(
+                "log",
+                "advice",
+                str(path),
+                f"has {size(path.stat().st_size)}: a reader that never ends keeps it from being folded into the store, "
+                "or a process was killed. End old readers; the next compaction folds it in",
+                patient.command("compact"),
+            )
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
