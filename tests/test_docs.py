@@ -7,6 +7,7 @@ import doctest
 import inspect
 import os
 import re
+import shlex
 import unittest.mock
 from collections.abc import Iterator
 from datetime import timedelta
@@ -24,6 +25,7 @@ from jarvis.container import Container
 from jarvis.persistent_memory import HistoryPolicy, MemoryModule, RetentionRule, utc_now
 from jarvis.sealing import SealedBackend
 from jarvis.services.store import Store
+from tests.commands import called
 from tests.postgresql import a_database
 from tests.test_former_names import MOVED_TO_STORE
 
@@ -92,12 +94,24 @@ def test_the_programs_of_a_page_run_in_order(
                 program = program.replace(f'{url}"', f'{request.getfixturevalue(fixture)}"')
         if language == "python":
             exec(compile("\n" * line + program, _name(page), "exec"), names)
+        elif language == "console" and "$ jarvis-memory " in program:
+            _run_commands(program, _name(page))
         elif language == "pycon":
             example = doctest.DocTestParser().get_doctest(program, names, _name(page), _name(page), line)
             runner = doctest.DocTestRunner()
             runner.run(example, clear_globs=False)
             assert runner.failures == 0, capsys.readouterr().out
             names.update(example.globs)
+
+
+def _run_commands(session: str, name: str) -> None:
+    """Run the commands of a session in a pipe, and compare what they write; ``…`` stands for any text."""
+    for line in re.findall(r"^\$ jarvis-memory .*(?:\n(?!\$ ).*)*", session, re.MULTILINE):
+        command, _, shown = line.removeprefix("$ jarvis-memory ").partition("\n")
+        ended = called(*shlex.split(command))
+        assert ended.code == 0, (name, command, ended)
+        pattern = ".*".join(map(re.escape, shown.strip("\n").split("…")))
+        assert re.fullmatch(pattern, ended.out.strip("\n")), (name, command, ended.out)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jarvis._calls.caller import holding
-from jarvis.backend_registry import cached, open_backend
+from jarvis.backend_registry import backend_at as registered_at
+from jarvis.backend_registry import cached, load_backend, open_backend
 from jarvis.config import ConfigLoader
 from jarvis.errors import InvalidEntryError, InvalidSettingError, UnknownBackendError, UnsupportedError
+from jarvis.model.options import checked
 from jarvis.persistent_memory import MemoryModule
+from jarvis.services.places import backend_at
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -93,7 +98,7 @@ class Container:
         config, loader = self._loaded(config_path)
         storage = config.storage
         if self._memory_module is None:
-            module = _made(storage, loader)
+            module = memory_of(storage, loader)
             module.bootstrap()
             self._memory_module = module
         if storage.sweep_every is not None and (self._sweeper is None or not self._sweeper.is_running):
@@ -144,8 +149,8 @@ class Container:
             async_module._workers.stop()  # the store is closed by now; `AsyncMemoryModule.shutdown` would await that
 
 
-def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
-    """Return a module with these settings; an error about a setting names its line."""
+def memory_of(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
+    """Return a module with these settings; an error about a setting names its line. Nothing is opened yet."""
     try:
         if storage.postgresql is None:
             memory = MemoryModule(
@@ -165,6 +170,36 @@ def _made(storage: StorageConfig, loader: ConfigLoader) -> MemoryModule:
         raise type(error)(f"{loader.place('backend')}: storage.backend: {error}") from error
     except InvalidEntryError as error:
         raise InvalidSettingError(f"{loader.place('namespace')}: storage.{error}") from error
+
+
+def memory_at(place: str, storage: StorageConfig, backend: str | None = None) -> MemoryModule:
+    """Return a module on the store at a place, with all settings but those that say where the store is.
+
+    Nothing is opened yet.
+
+    Args:
+        place: the URL of a store on a server, the directory of one, or its file.
+        storage: the settings.
+        backend: its name; None: as the place tells.
+
+    Raises:
+        UnknownBackendError, UnsupportedError: as `MemoryModule`.
+        StoreAccessError: the directory has several files that may be the store.
+    """
+    options, namespace = storage.options, storage.namespace
+    at_url = registered_at(place)
+    if at_url is not None:
+        made = open_backend(at_url, place, options, namespace=namespace)
+    elif backend is not None:
+        path: Path = checked("path", place)
+        location = path if os.path.isfile(path) else load_backend(backend).location_in(path)
+        made = open_backend(backend, location, options, namespace=namespace)
+    else:
+        made = backend_at(checked("path", place), options)
+        made = made.for_namespace(namespace)
+    memory = MemoryModule(made, embedder=storage.embedder, retention=storage.retention)
+    memory._govern(options)
+    return memory
 
 
 def _on_server(storage: StorageConfig, server: PostgreSQLConfig, loader: ConfigLoader) -> MemoryModule:

@@ -134,7 +134,9 @@ __all__ = [
     "Table",
 ]
 
-_USUAL_DIRECTORY = "~/.jarvis/memory"
+USUAL_DIRECTORY = "~/.jarvis/memory"
+"""The directory of the store, if none is given."""
+
 _USUAL_HISTORY = HistoryPolicy()
 
 Result = TypeVar("Result")
@@ -252,7 +254,7 @@ class MemoryModule:
         elif storage_backend is None:
             if (plain_text(storage_dir) or "").startswith(("postgresql://", "postgres://")):
                 raise InvalidSettingError("storage_dir: takes a directory; give the URL of a store first, alone")
-            directory = checked("storage_dir", _USUAL_DIRECTORY if storage_dir is None else storage_dir)
+            directory = checked("storage_dir", USUAL_DIRECTORY if storage_dir is None else storage_dir)
             location = load_backend(backend_type).location_in(directory)
             backend = open_backend(backend_type, location, options, namespace=namespace)
         else:

@@ -1,6 +1,6 @@
 """Charts for a terminal: bars and sparklines as text, and the report of `Store.analytics` made of them.
 
-No line is longer than the width that is asked, and nothing stored is printed as it is: see `readable.plain`.
+No line is longer than the width that is asked, and nothing stored is printed as it is: see `readable.safe`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from jarvis.interfaces.readable import columns, fitted, greatest, plain, several, share, size, span
+from jarvis.interfaces.readable import columns, fitted, greatest, safe, several, share, size, span
 from jarvis.model.analytics import Analytics, Bar, Breakdown
 
 _PARTS = "\u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"  # from one eighth of a column to all of it
@@ -60,7 +60,7 @@ def bars(rows: Sequence[Row], *, width: int = 80, colours: bool = False) -> list
     """Return a bar chart, a line for each row: name, bar, amount and notes."""
     if not rows:
         return []
-    named = [(plain(row.name), f"{row.amount:,}", row) for row in rows]
+    named = [(safe(row.name), f"{row.amount:,}", row) for row in rows]
     noted = [max(columns(row.notes[place]) for row in rows) for place in range(len(rows[0].notes))]
     counted = max(len(amount) for _, amount, _ in named)
     free = max(width, _NARROWEST) - counted - sum(noted) - 2 * (len(noted) + 2) - 2
@@ -224,5 +224,5 @@ class _Sections:
         first = max(columns(row[0]) for row in shown)
         return [
             self._title(title, note),
-            *(self._cut(f"  {row[0]:>{first}}  {plain(row[1])}  {plain(row[2])}") for row in shown),
+            *(self._cut(f"  {row[0]:>{first}}  {safe(row[1])}  {safe(row[2])}") for row in shown),
         ]

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jarvis.interfaces.readable import greatest, plain
+from jarvis.interfaces.readable import greatest, safe
 
 WIDE, NARROW, TALL = 880, 430, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 12, 26
@@ -24,7 +24,7 @@ class Column(NamedTuple):
 
 def text(stored: str) -> str:
     """Return a stored text for a page: it does nothing there, and turns no direction of what stands around it."""
-    return html.escape(plain(stored), quote=True)
+    return html.escape(safe(stored), quote=True)
 
 
 def bar(amount: int, most: int) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from jarvis.errors import EntryNotFoundError, InvalidQueryError, UnsupportedError
 from jarvis.interfaces import addresses
 from jarvis.interfaces.operation import Group, Operation, Plan, operation
+from jarvis.model.analytics import Analytics
 from jarvis.model.change import Change, Deleted
 from jarvis.model.context import Context
 from jarvis.model.entry import MemoryEntry
@@ -837,6 +838,21 @@ def index(
     if rebuild:
         memory.store.rebuild_index(progress=progress)
     return memory.store.index_pending(progress=progress)
+
+
+# --- insight -------------------------------------------------------------------------------------
+
+
+@operation("reads")
+def stats(
+    memory: MemoryModule,
+    *,
+    only_namespace: Annotated[list[str] | None, "only this namespace; may be given several times; else all"] = None,
+    top: Annotated[int, "show this many names, memories and groups of each list"] = 20,
+    deep: Annotated[bool, "also find memories that say nearly the same, which takes longer"] = False,
+) -> Analytics:
+    """Show what the store holds: how much of what, since when, how it grows and what it takes."""
+    return memory.store.analytics(namespaces=only_namespace, top=top, near=deep)
 
 
 OPERATIONS: dict[str, Operation[..., Any]] = {

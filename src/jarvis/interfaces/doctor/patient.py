@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import stat
 import warnings
@@ -16,6 +15,7 @@ from typing import TypeVar
 from jarvis.capabilities import Encrypts, MendsDates
 from jarvis.errors import InvalidSettingError, JarvisError
 from jarvis.interfaces.doctor.finding import Limits
+from jarvis.interfaces.stores import without_password
 from jarvis.model.analytics import Analytics
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.options import KeySource, check_utf8
@@ -25,7 +25,6 @@ from jarvis.services.places import backend_at, store_file
 from jarvis.storage_backend import StorageBackend
 
 Answer = TypeVar("Answer")
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)|(?<=[?&])password=[^&]*&?")
 _ENDS = ("", "-wal", "-shm", "-journal", ".lock")
 
 
@@ -54,7 +53,7 @@ class Patient:
         self.config, self.now, self.limits = config, now, limits
         self._keys = tuple(keys)
         self.url = str(place) if "://" in str(place) else None
-        self.shown = _PASSWORD.sub(r"\1", str(place))
+        self.shown = without_password(str(place))
         self.file: Path | None = None
         self.error: JarvisError | None = None
         if self.url is None:

@@ -1,0 +1,424 @@
+"""How the command line behaves: which store it opens, exit codes, pipes, terminals, questions and interruptions."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jarvis.container import Container
+from jarvis.interfaces.cli import failing
+from jarvis.persistent_memory import MemoryModule
+from tests.commands import WIDTH, Terminal, called, command, run, shown, written
+
+ESCAPE = "\x1b"
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("JARVIS_MEMORY_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryModule:
+    """Return a memory that commands use, too."""
+    monkeypatch.setenv("JARVIS_MEMORY_STORE", str(tmp_path / "store"))
+    memory = MemoryModule(storage_dir=tmp_path / "store")
+    memory.set_user_preference("theme", {"mode": "dark"})
+    return memory
+
+
+# --- which store ------------------------------------------------------------------------------------
+
+
+def _with_note(place: Path | str | None, text: str) -> None:
+    memory = MemoryModule(storage_dir=place)
+    memory.remember(text)
+    memory.shutdown()
+
+
+def _opened(*arguments: str) -> str:
+    return str(json.loads(called("list", "--json", *arguments).out)[0]["value"]["text"])
+
+
+def test_the_store_that_is_named_comes_first_then_the_variable_the_configuration_and_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_note(None, "default")
+    assert _opened() == "default"
+
+    settings = tmp_path / "home" / ".jarvis" / "config.yaml"
+    settings.write_text("storage: {data_dir: data}", encoding="utf-8")
+    _with_note(settings.parent / "data" / "persistent_memory", "configuration")
+    assert _opened() == "configuration"
+
+    other = tmp_path / "other.yaml"
+    other.write_text("storage: {data_dir: other}", encoding="utf-8")
+    _with_note(tmp_path / "other" / "persistent_memory", "other configuration")
+    assert _opened("--config", str(other)) == "other configuration"
+
+    _with_note(tmp_path / "variable", "variable")
+    monkeypatch.setenv("JARVIS_MEMORY_STORE", "variable")
+    assert _opened() == _opened("--config", str(other)) == "variable"
+
+    _with_note(tmp_path / "named", "named")
+    assert _opened("--store", "named") == "named"
+    assert _opened("--store", "named/memory.db") == "named"
+    assert called("--store", "named", "list").out == called("list", "--store", "named").out
+
+
+def test_it_says_which_store_it_opened_if_two_may_be_meant() -> None:
+    _with_note(None, "default")
+    Container().get_memory_module().remember("configuration")
+
+    ended = called("list")
+
+    assert "configuration" in ended.out
+    assert "opened the store of the configuration" in ended.err
+    assert ".jarvis/memory" in ended.err
+    assert called("list", "--quiet").err == ""
+
+
+def test_looking_never_creates_a_store(tmp_path: Path) -> None:
+    for arguments in (
+        ["list"],
+        ["get", "a/b"],
+        ["find", "x"],
+        ["tags"],
+        ["recall", "x"],
+        ["history", "a/b"],
+        ["prefs"],
+    ):
+        ended = called(*arguments, "--store", "absent")
+        assert (ended.code, "jarvis-memory init" in ended.err) == (1, True), arguments
+    for arguments in (["delete", "a/b", "--yes"], ["tag", "a/b", "x"], ["verify"], ["compact"], ["undo", "a/b"]):
+        assert called(*arguments, "--store", "absent").code == 1, arguments
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_settings_of_a_configuration_count_for_its_own_store_or_when_it_is_named(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("storage: {namespace: alice, data_dir: data}", encoding="utf-8")
+
+    called("remember", "hers", "--config", str(settings), "--store", "here")
+
+    assert json.loads(called("namespaces", "--store", "here", "--json").out) == {"alice": 1}
+    assert json.loads(called("list", "--store", "here", "--namespace", "alice", "--json").out)[0]["key"] == "hers"
+
+
+def test_a_moment_before_the_command_counts_for_commands_that_look(store: MemoryModule) -> None:
+    moment = store.get_memory_by_key("theme")
+    assert moment is not None
+    store.set_user_preference("theme", {"mode": "light"})
+
+    told = called("--as-of", moment.timestamp.isoformat(), "prefs", "--json")
+
+    assert json.loads(told.out) == {"theme": {"mode": "dark"}}
+    assert called("--as-of", "now", "recall", "x").code == failing.USAGE
+
+
+# --- exit codes -------------------------------------------------------------------------------------
+
+
+def test_each_exit_code_says_what_it_says(store: MemoryModule, tmp_path: Path) -> None:
+    assert called("get", "preferences/theme").code == failing.DONE
+    assert called("get", "preferences/none").code == failing.NOT_FOUND
+    assert called("get").code == failing.USAGE
+    assert called("get", "preferences/theme", "--as-of", "whenever").code == failing.USAGE
+    assert called("delete", "preferences/theme").code == failing.REFUSED
+    with store.transaction():
+        store.remember("in another process")
+        settings = written(tmp_path / "hasty.yaml", "storage: {busy_timeout_seconds: 0}")
+        assert run("set", "a/b", "c=1", "--config", str(settings)).returncode == failing.BUSY
+    store.shutdown()
+    (tmp_path / "store" / "memory.db").write_bytes(b"no store" * 1_000)
+    ended = called("list")
+    assert ended.code == failing.DAMAGED
+    assert "jarvis-memory doctor" in ended.err
+    assert set(failing.EXIT_CODES) == {0, 1, 2, 3, 4, 5, 130}
+
+
+def test_an_error_is_two_lines_at_most_and_has_no_trace_but_with_debug(store: MemoryModule) -> None:
+    for arguments in (["get", "nothing"], ["lst"], ["list", "--stor", "x"], ["set", "a"], ["list", "-b", "sqllite"]):
+        ended = called(*arguments)
+        assert ended.code in (1, 2)
+        assert 1 <= len(ended.err.splitlines()) <= 2, ended.err
+        assert "Traceback" not in ended.err
+    assert "Traceback" in run("get", "nothing", "--debug").stderr
+
+
+def test_a_misspelt_command_key_or_backend_gets_the_nearest_one(store: MemoryModule) -> None:
+    assert "'list'" in called("lst").err
+    assert "'preferences/theme'" in called("get", "preferences/thme").err
+    assert "'sqlite'" in called("list", "-b", "sqllite").err
+    assert "--store" in called("list", "--stor", "x").err
+
+
+def test_the_module_and_the_program_are_one_command_line(store: MemoryModule) -> None:
+    ended = run("get", "preferences/theme", "--json")
+    assert (ended.returncode, json.loads(ended.stdout)["value"]) == (0, {"mode": "dark"})
+    assert ended.stderr == ""
+
+
+# --- addresses --------------------------------------------------------------------------------------
+
+
+def test_an_address_that_names_several_memories_is_refused_with_their_ids(store: MemoryModule) -> None:
+    ids = sorted(store.create_memory("notes", "n", {}, "note") for _ in range(2))
+
+    ended = called("delete", "notes/n", "--yes")
+
+    assert ended.code == failing.NOT_FOUND
+    assert all(each in ended.err for each in ids)
+    assert called("get", ids[0][:6]).code == failing.NOT_FOUND
+    assert called("delete", ids[0], "--yes").code == failing.DONE
+
+
+def test_slashes_may_stand_in_categories_and_keys(store: MemoryModule) -> None:
+    for category, key in (("a/b", "c"), ("a", "b/d"), ("x", "/"), ("y", "")):
+        store.create_memory(category, key, {"at": f"{category}|{key}"}, "note")
+
+    for address, at in (("a/b/c", "a/b|c"), ("a/b/d", "a|b/d"), ("x//", "x|/"), ("y/", "y|")):
+        assert json.loads(called("get", address, "--json").out)["value"]["at"] == at
+
+
+# --- in a pipe --------------------------------------------------------------------------------------
+
+
+def test_a_pipe_gets_plain_lines_with_whole_ids_and_exact_moments(store: MemoryModule) -> None:
+    [line] = called("list").out.splitlines()
+
+    memory_id, name, value, tags, changed = line.split("\t")
+    assert store.get_memory(memory_id) is not None
+    assert (name, value, tags) == ("preferences/theme", '{"mode":"dark"}', "")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", changed)
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly(store: MemoryModule) -> None:
+    with store.transaction():
+        for number in range(3_000):
+            store.create_memory("many", str(number), {"text": "x" * 100}, "t")
+
+    program = " ".join(command("list", "--limit", "3000"))
+    ended = subprocess.run(["bash", "-c", f"{program} | head -1"], capture_output=True, text=True, check=False)
+
+    assert len(ended.stdout.splitlines()) == 1
+    assert ended.stderr == ""
+
+
+def test_json_lines_are_one_for_each_memory(store: MemoryModule) -> None:
+    store.remember("two")
+    lines = called("list", "--jsonl").out.splitlines()
+    assert [json.loads(line)["category"] for line in lines] == ["facts", "preferences"]
+    assert called("list", "--json", "--jsonl").code == failing.USAGE
+
+
+HOSTILE = f"{ESCAPE}[31mred{ESCAPE}]0;title\x07 \x9b31m \u202eback \r\n\tnext \x00 \ud800".replace("\x00", "")
+
+
+def test_signs_that_a_terminal_obeys_are_shown_and_never_sent(store: MemoryModule) -> None:
+    text = HOSTILE.replace("\ud800", "")
+    store.create_memory(text, text, {text: text}, text, text, [text], module=text, reason=text)
+    memory_id = store.search_memories(text)[0].id
+    store.update_memory(memory_id, {"new": text}, module=text, reason=text)
+    obeyed = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+    for arguments in (["list"], ["get", memory_id], ["history", memory_id], ["recent"], ["tags"], ["categories"]):
+        for form in ([], ["--json"], ["--jsonl"]):
+            ended = called(*arguments, *form)
+            assert ended.code == 0
+            assert not obeyed.search(ended.out), (arguments, form)
+    for arguments in (["delete", memory_id, "--dry-run"], ["get", text], ["diff", memory_id]):
+        ended = called(*arguments)
+        assert not obeyed.search(ended.out + ended.err), arguments
+    assert json.loads(called("get", memory_id, "--json").out)["value"] == {"new": text}
+
+
+# --- on a terminal ----------------------------------------------------------------------------------
+
+
+def test_a_table_fits_the_terminal_and_cuts_what_is_long(store: MemoryModule) -> None:
+    store.remember("word " * 200)
+    for width in (60, WIDTH):
+        lines = shown("list", width=width).lines
+        assert lines[0].split() == ["id", "memory", "value", "tags", "changed"]
+        assert "…" in lines[1]
+        assert lines[1].endswith("just now")
+    assert "…" not in shown("list", "--full").text
+    assert "just now" not in shown("list", "--exact").text
+
+
+def test_colour_and_styles_are_left_out_with_no_color(store: MemoryModule) -> None:
+    styled = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+
+    assert ESCAPE in shown("list").raw
+    assert not styled.search(shown("list", env={"NO_COLOR": "1"}).raw)
+
+
+def test_a_terminal_never_obeys_a_memory(store: MemoryModule) -> None:
+    store.create_memory("notes", "evil", {"text": f"{ESCAPE}]0;owned\x07{ESCAPE}[2J"}, "note")
+
+    for arguments in (["list"], ["get", "notes/evil"], ["recent"]):
+        terminal = shown(*arguments)
+        assert "]0;own" in terminal.text
+        assert f"{ESCAPE}]0" not in terminal.raw
+        assert f"{ESCAPE}[2J" not in terminal.raw
+
+
+def test_what_destroys_says_what_it_will_do_and_asks(store: MemoryModule) -> None:
+    terminal = Terminal(["delete", "preferences/theme"])
+    terminal.wait_for("This would delete 1 memory:")
+    terminal.wait_for("Do it? [y/N]:")
+    terminal.type("n")
+    assert terminal.ended() == failing.REFUSED
+    assert "nothing was changed" in terminal.text
+    assert store.get_user_preferences() != {}
+
+    terminal = Terminal(["delete", "preferences/theme"])
+    terminal.wait_for("Do it? [y/N]:")
+    terminal.type("y")
+    assert terminal.ended() == failing.DONE
+    assert store.get_user_preferences() == {}
+
+
+def test_ctrl_c_at_a_question_changes_nothing(store: MemoryModule) -> None:
+    terminal = Terminal(["erase", "preferences/theme"])
+    terminal.wait_for("Nothing brings it back. [y/N]:")
+    terminal.interrupt()
+
+    assert terminal.ended() in (failing.REFUSED, failing.INTERRUPTED)
+    assert store.get_user_preferences() != {}
+
+
+def test_ctrl_c_ends_a_watch(store: MemoryModule) -> None:
+    terminal = Terminal(["watch"])
+    terminal.wait_for("watching")
+    store.set_user_preference("sound", {"on": True})
+    terminal.wait_for("preferences/sound")
+    terminal.interrupt()
+
+    assert terminal.ended() == failing.INTERRUPTED
+    assert "the store is sound" in terminal.text
+
+
+def test_ctrl_c_in_the_midst_of_work_leaves_the_store_sound_and_says_how_far_it_was(
+    store: MemoryModule, tmp_path: Path
+) -> None:
+    with store.transaction():
+        for number in range(60_000):
+            store.create_memory("many", str(number), {"text": "x" * 100}, "t")
+    store.store.export(tmp_path / "all.jsonl")
+
+    terminal = Terminal(["import", str(tmp_path / "all.jsonl"), "--store", str(tmp_path / "new")])
+    terminal.wait_for("import")  # the bar, which has begun
+    terminal.interrupt()
+
+    assert terminal.ended() == failing.INTERRUPTED
+    assert re.search(r"interrupted after [\d,]+ of [\d,]+", terminal.text)
+    again = called("import", str(tmp_path / "all.jsonl"), "--store", str(tmp_path / "new"), "--json")
+    assert again.code == 0
+    assert sum(json.loads(again.out)[name] for name in ("created", "unchanged")) == 60_001
+    assert json.loads(called("verify", "--store", str(tmp_path / "new"), "--json").out)["problems"] == {}
+
+
+def test_long_work_is_silent_in_a_pipe(store: MemoryModule) -> None:
+    assert run("verify").stderr == ""
+
+
+def test_an_edit_beside_another_writer_is_refused_and_keeps_the_text(store: MemoryModule, tmp_path: Path) -> None:
+    editor = written(
+        tmp_path / "editor",
+        f"#!{sys.executable}\n"
+        "import os, pathlib, sys\n"
+        "from jarvis.persistent_memory import MemoryModule\n"
+        "MemoryModule(storage_dir=os.environ['JARVIS_MEMORY_STORE']).set_user_preference('theme', {'mode': 'red'})\n"
+        'pathlib.Path(sys.argv[1]).write_text(\'{"mode": "mine"}\')\n',
+    )
+
+    terminal = Terminal(["edit", "preferences/theme"], env={"EDITOR": str(editor), "VISUAL": ""})
+
+    assert terminal.ended() == failing.REFUSED
+    assert store.get_user_preferences() == {"theme": {"mode": "red"}}
+    [draft] = re.findall(r"your text is in (\S+)", terminal.text.replace("\n", ""))
+    assert "mine" in Path(draft).read_text(encoding="utf-8")
+
+
+def test_an_edit_that_is_no_json_can_be_edited_again(store: MemoryModule, tmp_path: Path) -> None:
+    editor = written(
+        tmp_path / "editor",
+        f"#!{sys.executable}\n"
+        "import pathlib, sys\n"
+        "draft = pathlib.Path(sys.argv[1])\n"
+        "draft.write_text('{\"mode\": \"light\"}' if draft.read_text().startswith('broken') else 'broken')\n",
+    )
+
+    terminal = Terminal(["edit", "preferences/theme"], env={"EDITOR": str(editor), "VISUAL": ""})
+    terminal.wait_for("Edit it again?")
+    terminal.type("y")
+
+    assert terminal.ended() == failing.DONE
+    assert store.get_user_preferences() == {"theme": {"mode": "light"}}
+
+
+def test_an_edit_of_types_that_json_lacks_is_refused(store: MemoryModule) -> None:
+    store.set_user_preference("theme", {"modes": ("a", "b")})
+
+    ended = called("edit", "preferences/theme")
+
+    assert ended.code == failing.USAGE
+    assert store.get_user_preferences() == {"theme": {"modes": ("a", "b")}}
+
+
+# --- killed, and beside others ----------------------------------------------------------------------
+
+
+def test_a_killed_command_loses_nothing_that_it_told(store: MemoryModule) -> None:
+    watching = subprocess.Popen(command("watch", "--jsonl"), stdout=subprocess.PIPE, text=True)
+    try:
+        assert run("remember", "first").returncode == 0
+    finally:
+        watching.send_signal(signal.SIGKILL)
+        watching.communicate()
+
+    assert [entry.value["text"] for entry in store.search_memories("facts")] == ["first"]
+
+
+def test_commands_at_once_lose_nothing(store: MemoryModule) -> None:
+    running = [
+        subprocess.Popen(command("remember", f"fact {number}"), stdout=subprocess.DEVNULL) for number in range(8)
+    ]
+
+    assert [each.wait() for each in running] == [0] * 8
+    assert store.count_memories("facts") == 8
+
+
+def test_every_change_has_an_author(store: MemoryModule) -> None:
+    called("set", "preferences/theme", "mode=light", "--reason", "asked for")
+    called("set", "preferences/theme", "mode=red", "--author", "robot")
+
+    first, second = store.get_history(store.search_memories("preferences")[0].id)[::-1]
+    assert (first.module or "").startswith("jarvis-memory")
+    assert first.reason == "asked for"
+    assert second.module == "robot"
+
+
+def test_get_answers_within_a_quarter_of_a_second_of_work(store: MemoryModule) -> None:
+    """The modules that a `get` imports are few: none of the tables, questions and servers."""
+    program = (
+        "import sys; sys.argv = ['x', 'get', 'preferences/theme']\n"
+        "from jarvis.interfaces.cli.app import _run\n"
+        "code = _run(sys.argv[1:])\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert not {"rich", "mcp", "numpy", "psycopg", "asyncio", "yaml"} & set(ended.stderr.split())
