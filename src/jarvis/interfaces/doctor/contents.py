@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jarvis._sqlite import engine, schema
+from jarvis._sqlite import schema
 from jarvis.errors import (
     CorruptStoreError,
     KeyUnavailableError,
@@ -24,8 +24,6 @@ from jarvis.interfaces.doctor.patient import Patient, status_of
 from jarvis.interfaces.readable import size
 from jarvis.model.dating import SKEW
 
-_PAGE = 4_096
-_SQLITE = b"SQLite format 3\0"
 _UPGRADE = "pip install --upgrade"
 SOUND_SQLITE = (3, 51, 3)
 """The first version without the bug by which a checkpoint beside a commit may lose data."""
@@ -74,11 +72,8 @@ def old_format(patient: Patient) -> Iterator[Finding]:
 
 
 def _of_sqlite(patient: Patient) -> str:
-    try:
-        page = next(engine.chunks_of(str(patient.file), _PAGE), b"")
-    except (OSError, StoreError):
-        return ""
-    if not page.startswith(_SQLITE):
+    page = patient.first_page
+    if not patient.is_plain_file:
         return ""
     version, application = int.from_bytes(page[60:64], signed=True), int.from_bytes(page[68:72])
     if application == schema.APPLICATION_ID:
@@ -143,7 +138,7 @@ def recovery(patient: Patient) -> Iterator[Finding]:
             patient.shown,
             f"only one source opens the store ({source}): if that is lost, so are all memories. Add a passphrase, and "
             "keep it elsewhere",
-            patient.command("keys", "add"),
+            patient.command("keys", "add", "passphrase"),
         )
 
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 from jarvis._disk import location
 from jarvis.interfaces.doctor.finding import Finding
@@ -100,10 +101,20 @@ def leftovers(patient: Patient) -> Iterator[Finding]:
                 "leftovers",
                 "problem",
                 str(path),
-                "is the copy of a compaction, an encryption or a change of key that was broken off; the store is "
-                "whole, and the next one goes on or begins again. The copy may hold memories in plain text",
-                patient.command("keys", "rotate") if patient.slots else patient.command("compact"),
+                "is the copy that an encryption, a decryption or a change of key was writing when it was broken off. "
+                "The store is whole; the same command goes on where it was. The copy may hold memories in plain text",
+                _going_on(patient, path),
             )
+
+
+def _going_on(patient: Patient, copy: Path) -> str:
+    """Return the command that ends a change of key that was broken off."""
+    if not patient.slots:
+        return shlex.join(["rm", "--", str(copy)])
+    if not patient.is_plain_file:
+        return patient.command("keys", "rotate")
+    slot = patient.slots[0]
+    return patient.command("encrypt", slot.source if slot.hint is None else f"{slot.source}:{slot.hint}")
 
 
 def kept_copies(patient: Patient) -> Iterator[Finding]:
@@ -132,8 +143,17 @@ def second_store(patient: Patient) -> Iterator[Finding]:
             str(other),
             f"holds the memories of another backend beside {patient.shown}: nothing of one is in the other. Take its "
             "memories over, and move it away",
-            shlex.join(["jarvis-memory", "migrate", str(other), str(patient.file)]),
+            _taking_over(other, f"{patient.file}"),
         )
+
+
+def _taking_over(other: Path, own: str) -> str:
+    """Return the commands that take the memories of one store over into another one."""
+    export = f"{other}.jsonl"
+    return (
+        f"{shlex.join(['jarvis-memory', '--store', str(other), 'export', export])} && "
+        f"{shlex.join(['jarvis-memory', '--store', own, 'import', export, '--on-conflict', 'skip'])}"
+    )
 
 
 def disk_space(patient: Patient) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from jarvis._sqlite import engine
 from jarvis.capabilities import Encrypts, MendsDates
 from jarvis.errors import InvalidSettingError, JarvisError
 from jarvis.interfaces.doctor.finding import Limits
@@ -25,6 +26,7 @@ from jarvis.services.places import backend_at, store_file
 from jarvis.storage_backend import StorageBackend
 
 Answer = TypeVar("Answer")
+_PAGE, _SQLITE = 4_096, b"SQLite format 3\0"
 _ENDS = ("", "-wal", "-shm", "-journal", ".lock")
 
 
@@ -91,6 +93,21 @@ class Patient:
         """Tell whether nobody has written a file for some time."""
         status = status_of(path)
         return status is not None and self.now.timestamp() - status.st_mtime >= self.limits.leftover_seconds
+
+    @cached_property
+    def first_page(self) -> bytes:
+        """The beginning of the store's file; empty if it cannot be read, or is no SQLite store's."""
+        if self.file is None or self.is_json:
+            return b""
+        try:
+            return next(engine.chunks_of(str(self.file), _PAGE), b"")
+        except (OSError, JarvisError):
+            return b""
+
+    @property
+    def is_plain_file(self) -> bool:
+        """Whether the store is a SQLite file that is not encrypted."""
+        return self.first_page.startswith(_SQLITE)
 
     # --- what is in it ---------------------------------------------------------------------------
 
@@ -166,7 +183,7 @@ class Patient:
 
     def moving_to(self, place: str) -> str:
         """Return a line for a shell that copies the store to another place."""
-        return f"jarvis-memory migrate {self.quoted(self.shown)} {place}"
+        return f"{self.command('migrate')} {place}"
 
     @staticmethod
     def quoted(text: str) -> str:

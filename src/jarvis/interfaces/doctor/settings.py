@@ -33,4 +33,4 @@ def settings(patient: Patient) -> Iterator[Finding]:
     )
     if storage.encryption == "on" and is_plain:
         said = "says encryption: on, which is for new stores; this one is plain, and stays so until it is encrypted"
-        yield Finding("settings", "problem", path, said, patient.command("encrypt"))
+        yield Finding("settings", "problem", path, said, patient.command("encrypt", "passphrase"))
