@@ -142,6 +142,7 @@ def test_an_unknown_namespace_is_empty(tmp_path: Path) -> None:
         report = MemoryModule(backend).store.analytics(namespaces=["nobody"])
 
         assert (report.memories, report.namespaces.shares, report.churn.created) == (0, [], 0)
+        assert MemoryModule(backend).store.analytics().overhead.store_bytes
 
 
 def test_each_backend_tells_the_bytes_that_it_has(tmp_path: Path, database: str) -> None:

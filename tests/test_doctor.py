@@ -17,11 +17,13 @@ import pytest
 from psycopg import conninfo
 
 from jarvis.interfaces import doctor
+from jarvis.interfaces.cli.app import GROUPS
 from jarvis.interfaces.doctor import CHECKS, Finding, Limits, contents, examine, files, server
 from jarvis.interfaces.doctor.patient import Patient
 from jarvis.keys import KeyFile, KeySource, Passphrase
 from jarvis.persistent_memory import MemoryModule
 from jarvis.postgresql_backend import PostgreSQLBackend
+from tests.commands import called
 from tests.postgresql import IS_ROOT, NOBODY, a_database
 
 STORES = Path(__file__).parent / "stores"
@@ -165,6 +167,23 @@ def test_a_file_that_is_no_store_is_a_finding(tmp_path: Path) -> None:
     assert names(examine(tmp_path)) == ["opening"]
 
 
+@pytest.mark.parametrize(
+    "place", ["", "a\0b", "half \ud83d", "x" * 5_000, "~nobody-has-this-name/x", "nope://x", "://"]
+)
+def test_a_place_that_is_none_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert names(examine(place)) == ["opening"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_regular_file_is_a_finding(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "memory.db")
+    (tmp_path / "other" / "memory.json").mkdir(parents=True)
+
+    assert names(examine(tmp_path)) == names(examine(tmp_path / "other")) == ["opening"]
+
+
 # --- files -------------------------------------------------------------------------------------------
 
 
@@ -228,6 +247,27 @@ def test_what_a_killed_process_left_is_found_when_nobody_writes_it(tmp_path: Pat
     assert (finding.check, finding.subject) == ("leftovers", str(store / name))
 
 
+def test_a_change_of_key_that_was_broken_off_is_ended_by_the_command(tmp_path: Path) -> None:
+    keys: list[KeySource] = [KeyFile.create(tmp_path / "key"), Passphrase("correct horse battery staple")]
+    store = made(tmp_path / "store")
+
+    def stop(progress: Any) -> None:
+        if progress.stage == "copy":
+            raise KeyboardInterrupt
+
+    with MemoryModule(storage_dir=store) as memory, pytest.raises(KeyboardInterrupt):
+        memory.store.encrypt(keys, progress=stop)
+    copy = store / ".memory.db.moving"
+    copy.touch()  # that of a killed process stays
+
+    found = [each for each in examine(store, now=datetime.now(UTC) + LATER) if each.check == "leftovers"]
+
+    assert [finding.subject for finding in found] == [str(copy)]
+    assert called(*shlex.split(found[0].command)[1:]).code == 0
+    assert examine(store, now=datetime.now(UTC) + LATER) == []
+    assert MemoryModule(storage_dir=store).store.key_slots()
+
+
 def test_a_kept_copy_is_found(tmp_path: Path) -> None:
     store = made(tmp_path)
     (store / "memory.db.first-life").write_bytes(b"x")
@@ -244,6 +284,10 @@ def test_a_second_store_is_found(tmp_path: Path) -> None:
     (finding,) = examine(store)
 
     assert (finding.check, finding.subject) == ("second-store", str(store / "memory.json"))
+    other = MemoryModule(storage_dir=store, backend_type="json").create_memory("notes", "mine", {}, "note")
+    for line in finding.command.split(" && "):
+        assert called(*shlex.split(line)[1:]).code == 0
+    assert MemoryModule(storage_dir=store).get_memory(other)
 
 
 def test_a_full_disk_is_found(tmp_path: Path) -> None:
@@ -334,7 +378,7 @@ def test_a_store_that_one_source_opens_is_found(tmp_path: Path) -> None:
     (finding,) = examine(store)
 
     assert (finding.check, finding.severity) == ("recovery", "advice")
-    assert finding.command.endswith("keys add")
+    assert finding.command.endswith("keys add passphrase")
 
 
 def test_a_history_larger_than_the_memories_is_found(tmp_path: Path) -> None:
@@ -374,6 +418,19 @@ def test_settings_that_do_nothing_are_found(tmp_path: Path, text: str, severity:
     found = examine(store, config=config)
 
     assert [(finding.check, finding.severity) for finding in found] == ([("settings", severity)] if severity else [])
+
+
+def test_encryption_that_is_only_a_setting_is_found(tmp_path: Path) -> None:
+    keys: list[KeySource] = [KeyFile.create(tmp_path / "key"), Passphrase("correct horse battery staple")]
+    plain, sealed = made(tmp_path / "plain"), made(tmp_path / "sealed", encryption="on", keys=keys)
+    config = tmp_path / "config.yaml"
+    config.write_text("storage:\n  encryption: 'on'\n")
+
+    (finding,) = examine(plain, config=config)
+
+    assert (finding.check, finding.severity) == ("settings", "problem")
+    assert finding.command.endswith("encrypt passphrase")
+    assert examine(sealed, config=config) == []
 
 
 # --- servers -----------------------------------------------------------------------------------------
@@ -456,6 +513,17 @@ def test_the_page_of_the_doctor_lists_each_check() -> None:
     assert [(tuple(re.findall(r"`([\w-]+)`", first)), about) for first, about in rows] == [
         (check.names, check.about) for check in CHECKS
     ]
+
+
+def test_every_command_is_one_of_the_command_line() -> None:
+    known = {name for names in GROUPS.values() for name in names}
+    written = "".join(path.read_text(encoding="utf-8") for path in Path(doctor.__file__).parent.glob("*.py"))
+
+    commands = re.findall(r"command\(((?:\"[\w-]+\"(?:, )?)+)", written)
+    assert len(commands) > 9
+    for words in commands:
+        first, *more = re.findall(r"[\w-]+", words)
+        assert first in known or f"{first} {more[0]}" in known, words
 
 
 def test_every_finding_in_the_code_belongs_to_a_check() -> None:

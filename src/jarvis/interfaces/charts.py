@@ -168,7 +168,7 @@ class _Sections:
 
     def _churn(self) -> list[str]:
         churn = self._report.churn
-        if not churn.days:
+        if not any((churn.created, churn.updated, churn.removed)):
             return []
         lines = [self._title("Changes", f"{churn.days[0].date} to {churn.days[-1].date}, and all that is known")]
         for kind in ("created", "updated", "removed"):

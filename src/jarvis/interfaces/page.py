@@ -157,7 +157,7 @@ def _growth(report: Analytics) -> str:
 
 def _churn(report: Analytics) -> str:
     churn = report.churn
-    if not churn.days:
+    if not any((churn.created, churn.updated, churn.removed)):
         return ""
     days = [
         Column(
@@ -201,9 +201,9 @@ def _expiry(report: Analytics) -> str:
     expiry = report.expiry
     if not report.memories and not expiry.expired:
         return ""
-    note = f"{several(expiry.never, 'memory')} never"
+    note = f"{expiry.never:,} of {several(report.memories, 'memory')} never"
     if expiry.expired:
-        note += f"; {expiry.expired:,} expired, and not purged yet"
+        note += f"; {expiry.expired:,} more have expired, and are not purged yet"
     if not any(each.memories for each in expiry.histogram):
         return _section("Expires", note, "")
     return _histogram("Expires", note, expiry.histogram)

@@ -40,8 +40,10 @@ def asked_top(top: int) -> int:
     return top
 
 
-def analyse(parts: Sequence[StorageBackend], now: datetime, *, top: int, near: bool) -> analytics.Analytics:
-    """Return a report of some namespaces; see `jarvis.services.store.Store.analytics`."""
+def analyse(
+    backend: StorageBackend, parts: Sequence[StorageBackend], now: datetime, *, top: int, near: bool
+) -> analytics.Analytics:
+    """Return a report of a store, or of the parts of it that are given; see `jarvis.services.store.Store.analytics`."""
     instant = instant_of(now)
     tallies = list(_tallies(parts, instant, top))
     created = sorted(instant for tally in tallies for instant in tally.created)
@@ -58,7 +60,7 @@ def analyse(parts: Sequence[StorageBackend], now: datetime, *, top: int, near: b
         ages=_ages(created, instant),
         expiry=_expiry(tallies),
         churn=_churn(tallies, instant, top),
-        overhead=_overhead(parts, tallies),
+        overhead=_overhead(backend, tallies),
         largest=_largest(tallies, top),
         duplicates=_repeats(tallies, top),
         near=_near(parts, top) if near else None,
@@ -205,10 +207,10 @@ def _churn(tallies: Sequence[Tally], now: int, top: int) -> analytics.Churn:
     return analytics.Churn(created, updated, removed, days, most)
 
 
-def _overhead(parts: Sequence[StorageBackend], tallies: Sequence[Tally]) -> analytics.Overhead:
+def _overhead(backend: StorageBackend, tallies: Sequence[Tally]) -> analytics.Overhead:
     sizes = analytics.Sizes()
-    if parts and parts[0].has_capability(TellsSize):
-        sizes = parts[0].capability(TellsSize).sizes()
+    if backend.has_capability(TellsSize):
+        sizes = backend.capability(TellsSize).sizes()
     states = [tally.past_states for tally in tallies if tally.past_states is not None]
     size = [tally.past_bytes for tally in tallies if tally.past_bytes is not None]
     is_kept = len(states) == len(tallies)

@@ -487,7 +487,7 @@ class Store:
             namespaces: which, None for all.
             top: how many names, memories and groups are told one by one.
             near: find memories that say nearly the same, too; they are in the working memory meanwhile, and it takes
-                some 100 µs for each.
+                some 50 µs for each.
 
         Raises:
             InvalidQueryError: `top` is no whole number from 1 to 1,000.
@@ -506,7 +506,7 @@ class Store:
         """
         most = analytics.asked_top(top)
         parts = exporting.parts_of(self.backend, _names(namespaces))
-        return analytics.analyse(parts, self._now(), top=most, near=is_on("near", near))
+        return analytics.analyse(self.backend, parts, self._now(), top=most, near=is_on("near", near))
 
     # --- size ------------------------------------------------------------------------------------
 

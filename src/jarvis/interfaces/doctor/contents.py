@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jarvis._sqlite import engine, schema
+from jarvis._sqlite import schema
 from jarvis.errors import (
     CorruptStoreError,
     KeyUnavailableError,
@@ -20,12 +20,10 @@ from jarvis.errors import (
     WrongKeyError,
 )
 from jarvis.interfaces.doctor.finding import Finding
-from jarvis.interfaces.doctor.patient import Patient
+from jarvis.interfaces.doctor.patient import Patient, status_of
 from jarvis.interfaces.readable import size
 from jarvis.model.dating import SKEW
 
-_PAGE = 4_096
-_SQLITE = b"SQLite format 3\0"
 _UPGRADE = "pip install --upgrade"
 SOUND_SQLITE = (3, 51, 3)
 """The first version without the bug by which a checkpoint beside a commit may lose data."""
@@ -74,11 +72,8 @@ def old_format(patient: Patient) -> Iterator[Finding]:
 
 
 def _of_sqlite(patient: Patient) -> str:
-    try:
-        page = next(engine.chunks_of(str(patient.file), _PAGE), b"")
-    except (OSError, StoreError):
-        return ""
-    if not page.startswith(_SQLITE):
+    page = patient.first_page
+    if not patient.is_plain_file:
         return ""
     version, application = int.from_bytes(page[60:64], signed=True), int.from_bytes(page[68:72])
     if application == schema.APPLICATION_ID:
@@ -120,10 +115,8 @@ def key_files(patient: Patient) -> Iterator[Finding]:
     for slot in patient.slots if os.name == "posix" else ():
         if slot.source != "file" or slot.hint is None:
             continue
-        try:
-            mode = stat.S_IMODE(os.stat(slot.hint).st_mode)
-        except OSError:  # it may be on a disk that is not mounted now
-            continue
+        status = status_of(slot.hint)  # None if it is on a disk that is not mounted now
+        mode = 0 if status is None else stat.S_IMODE(status.st_mode)
         if mode & 0o077:
             yield Finding(
                 "key-file",
@@ -145,7 +138,7 @@ def recovery(patient: Patient) -> Iterator[Finding]:
             patient.shown,
             f"only one source opens the store ({source}): if that is lost, so are all memories. Add a passphrase, and "
             "keep it elsewhere",
-            patient.command("keys", "add"),
+            patient.command("keys", "add", "passphrase"),
         )
 
 

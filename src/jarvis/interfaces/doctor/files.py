@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jarvis._disk import location
 from jarvis.interfaces.doctor.finding import Finding
-from jarvis.interfaces.doctor.patient import Patient
+from jarvis.interfaces.doctor.patient import Patient, status_of
 from jarvis.interfaces.readable import size
 
 _READ_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
@@ -27,8 +27,8 @@ def permissions(patient: Patient) -> Iterator[Finding]:
     """Files that others than their owner may read or write, and directories in which others may replace them."""
     if os.name != "posix":
         return
-    for path in patient.files:
-        mode = _mode(path)
+    for path, status in patient.files:
+        mode = stat.S_IMODE(status.st_mode)
         if mode & (_READ_BY_OTHERS | _WRITTEN_BY_OTHERS) and not path.name.endswith(_LOCKS):
             what = "read and change" if mode & _WRITTEN_BY_OTHERS else "read"
             yield Finding(
@@ -38,9 +38,9 @@ def permissions(patient: Patient) -> Iterator[Finding]:
                 f"has the mode {mode:04o}: others than its owner may {what} it",
                 shlex.join(["chmod", "600", str(path)]),
             )
-    if patient.file is not None:
-        directory = patient.file.parent
-        mode = _mode(directory)
+    directory = None if patient.file is None else patient.file.parent
+    if directory is not None and (found := status_of(directory)) is not None:
+        mode = stat.S_IMODE(found.st_mode)
         if mode & _WRITTEN_BY_OTHERS and not mode & stat.S_ISVTX:
             yield Finding(
                 "permissions",
@@ -53,12 +53,12 @@ def permissions(patient: Patient) -> Iterator[Finding]:
 
 def owner(patient: Patient) -> Iterator[Finding]:
     """Files that belong to another user than the one that uses the store, or than the store's own file."""
-    if os.name != "posix" or patient.file is None:
+    if os.name != "posix" or not patient.files:
         return
     me = os.geteuid()
-    wanted = patient.file.stat().st_uid if me == 0 else me
-    for path in patient.files:
-        own = path.stat().st_uid
+    wanted = patient.files[0][1].st_uid if me == 0 else me
+    for path, status in patient.files:
+        own = status.st_uid
         if own != wanted:
             yield Finding(
                 "owner",
@@ -101,10 +101,20 @@ def leftovers(patient: Patient) -> Iterator[Finding]:
                 "leftovers",
                 "problem",
                 str(path),
-                "is the copy of a compaction, an encryption or a change of key that was broken off; the store is "
-                "whole, and the next one goes on or begins again. The copy may hold memories in plain text",
-                patient.command("keys", "rotate") if patient.slots else patient.command("compact"),
+                "is the copy that an encryption, a decryption or a change of key was writing when it was broken off. "
+                "The store is whole; the same command goes on where it was. The copy may hold memories in plain text",
+                _going_on(patient, path),
             )
+
+
+def _going_on(patient: Patient, copy: Path) -> str:
+    """Return the command that ends a change of key that was broken off."""
+    if not patient.slots:
+        return shlex.join(["rm", "--", str(copy)])
+    if not patient.is_plain_file:
+        return patient.command("keys", "rotate")
+    slot = patient.slots[0]
+    return patient.command("encrypt", slot.source if slot.hint is None else f"{slot.source}:{slot.hint}")
 
 
 def kept_copies(patient: Patient) -> Iterator[Finding]:
@@ -133,15 +143,27 @@ def second_store(patient: Patient) -> Iterator[Finding]:
             str(other),
             f"holds the memories of another backend beside {patient.shown}: nothing of one is in the other. Take its "
             "memories over, and move it away",
-            shlex.join(["jarvis-memory", "migrate", str(other), str(patient.file)]),
+            _taking_over(other, f"{patient.file}"),
         )
+
+
+def _taking_over(other: Path, own: str) -> str:
+    """Return the commands that take the memories of one store over into another one."""
+    export = f"{other}.jsonl"
+    return (
+        f"{shlex.join(['jarvis-memory', '--store', str(other), 'export', export])} && "
+        f"{shlex.join(['jarvis-memory', '--store', own, 'import', export, '--on-conflict', 'skip'])}"
+    )
 
 
 def disk_space(patient: Patient) -> Iterator[Finding]:
     """Too little room on the disk: for writes at all, or for a second copy of the store."""
-    if patient.file is None:
+    if patient.file is None or not patient.files:
         return
-    free, own = shutil.disk_usage(patient.file.parent).free, patient.file.stat().st_size
+    try:
+        free, own = shutil.disk_usage(patient.file.parent).free, patient.files[0][1].st_size
+    except OSError:  # `opening` tells of it
+        return
     show = shlex.join(["df", "-h", str(patient.file.parent)])
     if free < patient.limits.free_bytes:
         said = f"the disk has {size(free)} left: soon writes fail"
@@ -156,17 +178,13 @@ def disk_space(patient: Patient) -> Iterator[Finding]:
 
 def log(patient: Patient) -> Iterator[Finding]:
     """A log that has grown far beyond the size at which it is folded into the store."""
-    for path in patient.files:
-        if path.name.endswith("-wal") and path.stat().st_size > patient.limits.log_bytes:
+    for path, status in patient.files:
+        if path.name.endswith("-wal") and status.st_size > patient.limits.log_bytes:
             yield Finding(
                 "log",
                 "advice",
                 str(path),
-                f"has {size(path.stat().st_size)}: a reader that never ends keeps it from being folded into the store, "
+                f"has {size(status.st_size)}: a reader that never ends keeps it from being folded into the store, "
                 "or a process was killed. End old readers; the next compaction folds it in",
                 patient.command("compact"),
             )
-
-
-def _mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -11,20 +12,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from jarvis._sqlite import engine
 from jarvis.capabilities import Encrypts, MendsDates
-from jarvis.errors import JarvisError
+from jarvis.errors import InvalidSettingError, JarvisError
 from jarvis.interfaces.doctor.finding import Limits
 from jarvis.interfaces.stores import without_password
 from jarvis.model.analytics import Analytics
 from jarvis.model.key_slot import SlotInfo
-from jarvis.model.options import KeySource
+from jarvis.model.options import KeySource, check_utf8
 from jarvis.model.store_options import StoreOptions
 from jarvis.persistent_memory import MemoryModule
 from jarvis.services.places import backend_at, store_file
 from jarvis.storage_backend import StorageBackend
 
 Answer = TypeVar("Answer")
+_PAGE, _SQLITE = 4_096, b"SQLite format 3\0"
 _ENDS = ("", "-wal", "-shm", "-journal", ".lock")
+
+
+def status_of(path: str | Path) -> os.stat_result | None:
+    """Return the status of a file; None if it cannot be told, as of one that was just removed."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 class Patient:
@@ -48,12 +59,12 @@ class Patient:
         self.file: Path | None = None
         self.error: JarvisError | None = None
         if self.url is None:
-            path = Path(place).expanduser().absolute()
-            self.directory = path if path.is_dir() else path.parent
             try:
-                self.file = store_file(path)
+                self.file = store_file(check_utf8(Path(place).expanduser().absolute(), "place"))
             except JarvisError as error:
                 self.error = error
+            except (OSError, ValueError, RuntimeError):  # no file can have that name, or there is no such user
+                self.error = InvalidSettingError("place: takes the directory or the file of a store, or a URL")
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -62,13 +73,14 @@ class Patient:
         """Whether the store is a JSON file."""
         return self.file is not None and self.file.suffix == ".json"
 
-    @property
-    def files(self) -> list[Path]:
-        """The files of the store that are there: its own, its log, its lock and its file of keys."""
+    @cached_property
+    def files(self) -> list[tuple[Path, os.stat_result]]:
+        """The files of the store that are there, its own first: its log, its lock and its file of keys."""
         if self.file is None:
             return []
         names = [self.file.name + end for end in _ENDS] + [self.file.name.removesuffix(".db") + ".keys"]
-        return [self.file.with_name(name) for name in names if os.path.isfile(self.file.with_name(name))]
+        looked = ((path, status_of(path)) for path in map(self.file.with_name, names))
+        return [(path, status) for path, status in looked if status is not None and stat.S_ISREG(status.st_mode)]
 
     def beside(self) -> list[Path]:
         """Return what else lies in the directory of the store, sorted; empty if that cannot be read."""
@@ -79,10 +91,23 @@ class Patient:
 
     def is_old(self, path: Path) -> bool:
         """Tell whether nobody has written a file for some time."""
+        status = status_of(path)
+        return status is not None and self.now.timestamp() - status.st_mtime >= self.limits.leftover_seconds
+
+    @cached_property
+    def first_page(self) -> bytes:
+        """The beginning of the store's file; empty if it cannot be read, or is no SQLite store's."""
+        if self.file is None or self.is_json:
+            return b""
         try:
-            return self.now.timestamp() - path.stat().st_mtime >= self.limits.leftover_seconds
-        except OSError:  # it was just removed
-            return False
+            return next(engine.chunks_of(str(self.file), _PAGE), b"")
+        except (OSError, JarvisError):
+            return b""
+
+    @property
+    def is_plain_file(self) -> bool:
+        """Whether the store is a SQLite file that is not encrypted."""
+        return self.first_page.startswith(_SQLITE)
 
     # --- what is in it ---------------------------------------------------------------------------
 
@@ -158,7 +183,7 @@ class Patient:
 
     def moving_to(self, place: str) -> str:
         """Return a line for a shell that copies the store to another place."""
-        return f"jarvis-memory migrate {self.quoted(self.shown)} {place}"
+        return f"{self.command('migrate')} {place}"
 
     @staticmethod
     def quoted(text: str) -> str:

@@ -20,7 +20,7 @@ def settings(patient: Patient) -> Iterator[Finding]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            ConfigLoader(patient.config).load()
+            storage = ConfigLoader(patient.config).load().storage
         except InvalidSettingError as error:
             yield Finding("settings", "problem", path, str(error).removeprefix(f"{path}: "), command)
             return
@@ -28,3 +28,9 @@ def settings(patient: Patient) -> Iterator[Finding]:
         if issubclass(warning.category, MisplacedSettingWarning):
             said = str(warning.message).removeprefix(f"{path}: ")
             yield Finding("settings", "advice", path, said, command)
+    is_plain = (
+        patient.memory is not None and patient.memory.backend.name in ("sqlite", "postgresql") and not patient.slots
+    )
+    if storage.encryption == "on" and is_plain:
+        said = "says encryption: on, which is for new stores; this one is plain, and stays so until it is encrypted"
+        yield Finding("settings", "problem", path, said, patient.command("encrypt", "passphrase"))
