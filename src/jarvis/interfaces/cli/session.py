@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from jarvis.persistent_memory import MemoryModule
 CREATING = frozenset(("set", "remember", "record_turn", "import", "init"))
 """Operations that make the store if there is none. Looking never does."""
 
-_SHOWN = 100
+_SHOWN = 140
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,9 +178,8 @@ def _usual_author() -> str:
 
 def _told(plan: Plan) -> list[str]:
     lines = [f"This would {plan.action}{':' if plan.examples else '.'}"]
-    lines += [
-        f"  {safe(entry.id)}  {cut(f'{name_of(entry)}  {json_text(entry.value)}', _SHOWN)}" for entry in plan.examples
-    ]
+    width = shutil.get_terminal_size((_SHOWN, 0)).columns
+    lines += [cut(f"  {safe(entry.id)}  {name_of(entry)}  {json_text(entry.value)}", width) for entry in plan.examples]
     if plan.count is not None and plan.examples and plan.count > len(plan.examples):
         lines.append(f"  … and {plan.count - len(plan.examples):,} more")
     return lines
