@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from benchmarks.harness import Goal
 from benchmarks.new_process import alternately
 from benchmarks.systems import SYSTEMS, open_system
 from benchmarks.worker import ids_of
+from jarvis.persistent_memory import MemoryModule
 
 COMPARED = ("raw", "jarvis")
 IMPORT = "import jarvis.persistent_memory"
@@ -36,6 +38,18 @@ def _cpu_ms(program: str) -> float:
     if process.returncode:
         raise RuntimeError(f"{program!r} failed")
     return (used.ru_utime + used.ru_stime) * 1000
+
+
+def _command_time(runs: int) -> tuple[dict[str, Any], list[Goal]]:
+    """Measure `jarvis-memory get`, from the start of its process to the end."""
+    with tempfile.TemporaryDirectory() as directory, MemoryModule(storage_dir=directory) as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+        arguments = ["jarvis-memory", "get", "preferences/theme", "--store", directory]
+        program = f"import sys; sys.argv = {arguments!r}; from jarvis.interfaces.cli import main; main()"
+        found = alternately(runs, {"get": lambda: _cpu_ms(program), "nothing": lambda: _cpu_ms("pass")})
+    whole, nothing = found["get"]["median"], found["nothing"]["median"]
+    title = "`jarvis-memory get`, processor time of the process"
+    return found, [Goal(title, None, whole, nothing, "ms", whole, at_most=250, beside="`pass`", figure_unit="ms")]
 
 
 def _first_answer_ms(system: str, directory: Path, ids: list[Any]) -> float:
@@ -111,6 +125,8 @@ def main() -> None:
     sizes, runs = ((10_000,), 5) if chosen.quick else ((10_000, 100_000), 25)
     results: dict[str, Any] = {}
     results["import"], goals = _import_time(runs)
+    results["command"], more = _command_time(runs)
+    goals += more
     with harness.stores() as stores:
         versions = _versions(stores, sizes[0])
         for size in sizes:

@@ -89,7 +89,7 @@ def _find(person: Person) -> None:
     for filters in (
         ("--category", "tasks"),
         ("--entity-type", "task", "--entity-id", "1"),
-        ("--key", "task_1"),
+        ("--key", "task_1", "--key", "absent"),
         ("--key-prefix", "task"),
         ("--category-prefix", "tas"),
         ("--where", "status=failed", "--where", "duration>10"),
@@ -100,6 +100,7 @@ def _find(person: Person) -> None:
     assert [each["key"] for each in person.reads("find", "--tag", "ui", "--tag", "learned")] == ["grep", "theme"]
     assert person.reads("find", "--tag", "ui", "--tag", "learned", "--all-tags") == []
     assert len(person.reads("find", "--since", "1h ago")) == 4
+    assert {each["key"] for each in person.reads("find", "--no-entity-id")} == {"theme", "grep"}
     assert person.reads("find", "--until", "yesterday") == []
 
 
@@ -201,6 +202,8 @@ def _past(person: Person) -> None:
     person.says("undo", "preferences/theme")
     assert person.reads("prefs") == {"theme": {"mode": "dark", "size": 3}}
     person.says("delete", "preferences/theme", "--yes")
+    gone = person.reads("recent", "--limit", "1")[0]
+    assert (gone["is_gone"], gone["entry"]["value"]) == (True, {"mode": "dark", "size": 3})
     assert person.says("undo", "preferences/theme").startswith("brought back preferences/theme")
     recent = person.reads("recent", "--limit", "3")
     assert [each["change"]["operation"] for each in recent] == ["undo", "delete", "undo"]

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from jarvis.errors import EntryNotFoundError, InvalidQueryError, UnsupportedError
+from jarvis.importers.source import Imported
 from jarvis.interfaces import addresses
 from jarvis.interfaces.operation import Group, Operation, Plan, operation
 from jarvis.model.analytics import Analytics
@@ -49,7 +50,8 @@ class Filters(Group, frozen=True, kw_only=True):
     entity_id: Annotated[str | None, "only memories about the entity with this id"] = None
     tag: Annotated[list[str] | None, "only memories with this tag; several mean any of them"] = None
     all_tags: Annotated[bool, "only memories with all of the tags"] = False
-    key: Annotated[str | None, "only memories with this key"] = None
+    no_entity_id: Annotated[bool, "only memories about an entity without an id, or about none"] = False
+    key: Annotated[list[str] | None, "only memories with this key; several mean any of them"] = None
     key_prefix: Annotated[str | None, "only memories whose key begins so"] = None
     category_prefix: Annotated[str | None, "only memories whose category begins so"] = None
     since: Annotated[datetime | None, "only memories of this moment or later"] = None
@@ -61,13 +63,18 @@ class Filters(Group, frozen=True, kw_only=True):
     def given(self) -> dict[str, Any]:
         """Return the filters that are given, as `MemoryModule.search_memories` takes them."""
         filters = {name: value for name in _PASSED_ON if (value := getattr(self, name)) is not None}
+        if self.no_entity_id:
+            filters["entity_id"] = ABSENT
+        if self.key is not None:
+            filters["keys"] = self.key
         if self.tag is not None:
             filters["tags"] = self.tag
             filters["tags_match"] = "all" if self.all_tags else "any"
         return filters
 
 
-_PASSED_ON = [name for name in Filters.__struct_fields__ if name not in ("tag", "all_tags")]
+_TRANSLATED = ("no_entity_id", "key", "tag", "all_tags")
+_PASSED_ON = [name for name in Filters.__struct_fields__ if name not in _TRANSLATED]
 
 
 class Memories(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,10 +104,17 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Happened(msgspec.Struct, frozen=True, kw_only=True):
-    """A change, and the memory as it is now, or None if it is gone."""
+    """A change.
+
+    Attributes:
+        change: what happened, when, and by whom.
+        entry: the memory as it is now, or as it was before it was removed; None if that is not known any more.
+        is_gone: it is not there now.
+    """
 
     change: Change
     entry: MemoryEntry | None
+    is_gone: bool
 
 
 class Compacted(msgspec.Struct, frozen=True, kw_only=True):
@@ -518,7 +532,22 @@ def recent(memory: MemoryModule, *, limit: Limit = 20) -> list[Happened]:
     """Show what was learned and forgotten lately, the newest first."""
     changes = memory.recent_changes(limit=limit)
     present = {entry.id: entry for entry in memory.get_memories([each.memory_id for each in changes if each.memory_id])}
-    return [Happened(change=each, entry=present.get(each.memory_id or "")) for each in changes]
+    gone = {each.memory_id for each in changes if each.memory_id is not None} - present.keys()
+    last = {memory_id: _last_state(memory, memory_id) for memory_id in gone}
+    return [
+        Happened(
+            change=each,
+            entry=present.get(each.memory_id or "") or last.get(each.memory_id or ""),
+            is_gone=each.memory_id not in present,
+        )
+        for each in changes
+    ]
+
+
+def _last_state(memory: MemoryModule, memory_id: str) -> MemoryEntry | None:
+    """Return a memory as it was before it was removed."""
+    revisions = memory.get_history(memory_id, limit=1)
+    return revisions[0].entry if revisions else None
 
 
 # --- the future ----------------------------------------------------------------------------------
@@ -715,7 +744,7 @@ def import_(
     dry_run: Annotated[bool, "say what would be done, and change nothing"] = False,
     incomplete: Annotated[bool, "take what is there of an export that was cut short"] = False,
     progress: Progress | None = None,
-) -> ImportReport | Any:
+) -> ImportReport | Imported:
     """Read memories from an export, or from what another program remembers."""
     from jarvis import importers
 

@@ -19,7 +19,7 @@ from jarvis.keys import KeySource
 WHICH_STORE, HOW_SHOWN, FILTERS = "Which store", "How it is shown", "Filters"
 
 _FILTERS = frozenset(
-    ("category", "entity_type", "entity_id", "tag", "all_tags", "key", "key_prefix", "category_prefix")
+    ("category", "entity_type", "entity_id", "no_entity_id", "tag", "all_tags", "key", "key_prefix", "category_prefix")
 ) | {"since", "until", "where"}
 _PARSERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     datetime: (arguments.moment, "MOMENT"),

@@ -179,10 +179,12 @@ def _happened(result: Iterable[Happened], moment: Moment) -> Sheet:
     for each in result:
         change = each.change
         name = safe(f"{change.category}/{change.key}") if change.category is not None else f"{change.count:,} memories"
-        value = json_text(each.entry.value) if each.entry is not None else "(gone)" if change.memory_id else ""
+        value = "" if each.entry is None else json_text(each.entry.value)
+        if each.is_gone and change.memory_id is not None:
+            value = f"(gone) {value}".strip()
         by = safe(" ".join(filter(None, (change.module, change.reason and f"({change.reason})"))))
         rows.append([moment(change.timestamp), change.operation, name, value, by])
-    return Table(columns=["when", "what", "memory", "value", "by"], rows=rows, wide="value", empty="no changes")
+    return Table(columns=["when", "what", "memory", "value now", "by"], rows=rows, wide="value now", empty="no changes")
 
 
 def _path(path: Sequence[str | int]) -> str:

@@ -16,7 +16,7 @@ from jarvis.model.entry import MemoryEntry
 if TYPE_CHECKING:
     from rich.console import Console
 
-_YIELDING = ("memory", "value", "tags", "by", "reason", "such as", "before", "after", "field")
+_YIELDING = ("memory", "value", "value now", "tags", "by", "reason", "such as", "before", "after", "field")
 """Columns that are cut where the terminal is too narrow."""
 _LEAST, _GAP = 6, 2
 _NUMBERS = ("memories", "score", "version")
