@@ -201,6 +201,21 @@ def test_analytics_are_for_the_outside_of_transactions(tmp_path: Path) -> None:
                 memory.store.analytics()
 
 
+def test_a_function_is_told_how_far_it_is(tmp_path: Path) -> None:
+    for backend in (SQLiteBackend(tmp_path / "memory.db"), JSONBackend(tmp_path / "memory.json")):
+        memory, told = MemoryModule(backend), list[tuple[int, int]]()
+        memory.create_memories(
+            {"category": "notes", "key": str(n), "value": {}, "entity_type": "note"} for n in range(4_500)
+        )
+
+        memory.store.analytics(progress=lambda *figures: told.append(figures))  # noqa: B023  it is called here
+
+        assert told == sorted(told)
+        assert len(told) >= 3
+        assert {total for _, total in told} == {4_500}
+        assert told[-1] == (4_500, 4_500)
+
+
 def test_analytics_can_be_awaited(tmp_path: Path) -> None:
     async def counted() -> int:
         async with AsyncMemoryModule(storage_dir=tmp_path) as memory:

@@ -223,9 +223,11 @@ class PostgreSQLBackend(SQLBackend):
         for name in self._namespaces():
             yield from self._server.at(name).iterate(partial(verifying.findings, looked_at=looked_at))
 
-    def tallies(self, namespaces: Sequence[str], now: int, most: int) -> Iterator[Tally]:
+    def tallies(
+        self, namespaces: Sequence[str], now: int, most: int, looked_at: Callable[[int], object]
+    ) -> Iterator[Tally]:
         for name in namespaces:
-            yield from super(PostgreSQLBackend, self.for_namespace(name)).tallies([name], now, most)
+            yield from super(PostgreSQLBackend, self.for_namespace(name)).tallies([name], now, most, looked_at)
 
     def sizes(self) -> Sizes:
         return self._server.read(measuring.sizes)

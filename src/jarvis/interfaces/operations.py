@@ -879,9 +879,10 @@ def stats(
     only_namespace: Annotated[list[str] | None, "only this namespace; may be given several times; else all"] = None,
     top: Annotated[int, "show this many names, memories and groups of each list"] = 20,
     deep: Annotated[bool, "also find memories that say nearly the same, which takes longer"] = False,
+    progress: Progress | None = None,
 ) -> Analytics:
     """Show what the store holds: how much of what, since when, how it grows and what it takes."""
-    return memory.store.analytics(namespaces=only_namespace, top=top, near=deep)
+    return memory.store.analytics(namespaces=only_namespace, top=top, near=deep, progress=progress)
 
 
 OPERATIONS: dict[str, Operation[..., Any]] = {
