@@ -293,6 +293,7 @@ def _care(person: Person) -> None:
     person.says("set", "big/one", f"text={'x' * 5_000}", "--ttl", "0.05s")
     assert person.reads("compact")["expired"] in (0, 1)
     assert int(person.says("index", "--rebuild")) >= 4
+    assert person.says("mend-dates") == "0\n"
     assert person.reads("recall", "a pet or a journey of Maria")[0]["key"].startswith("maria")
 
 
@@ -364,7 +365,7 @@ CASES: dict[str, Callable[[Person], None]] = {
     "erase": _erase,
     "encrypt decrypt keys": _keys,
     "export import migrate": _moving,
-    "verify repair backup restore compact index": _care,
+    "verify repair backup restore compact index mend-dates": _care,
     "stats": _stats,
     "doctor": _doctor,
     "watch": _watch,
