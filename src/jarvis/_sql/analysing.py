@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from jarvis._sql.shape import as_json
 from jarvis._sql.tables import CREATED
-from jarvis.model.record import is_renewed
-from jarvis.model.tally import Measured, Tally, measured
+from jarvis.model.tally import Tally, measured
 
 if TYPE_CHECKING:
     from jarvis._sql.session import Session
+    from jarvis.errors import CorruptStoreError
 
 _AT_ONCE = 5_000
 """How many rows are named in one statement."""
@@ -87,7 +87,7 @@ class _Counting:
 
     def entries(self, looked_at: Callable[[int], object]) -> None:
         """Count the present states."""
-        count = 0
+        count, fed_from = 0, self._fed_from
         names, tallies = self._session.names.texts, self._tallies
         for (
             row,
@@ -103,7 +103,10 @@ class _Counting:
             body,
             packed,
         ) in self._session.each(self._say(_ENTRIES), (self._asked,)):
-            state = self._measured(body, packed)
+            try:
+                state = measured(body, packed)
+            except (ValueError, TypeError, OverflowError):
+                raise self._undecodable() from None
             tallies[namespace].add(
                 row,
                 (entry_id, names.get(category) or self._name(category), key),
@@ -113,7 +116,7 @@ class _Counting:
                 expires,
                 state,
             )
-            if version == 1 and row > self._fed_from and not is_renewed(body):
+            if version == 1 and row > fed_from and not state.is_renewed:
                 tallies[namespace].add_change("create", instant)
             count += 1
             if not count % _TOLD:
@@ -127,7 +130,10 @@ class _Counting:
             self._say(_REVISIONS), (self._asked,)
         ):
             tally = self._tallies[namespace]
-            tally.add_past(self._measured(body, packed).size)
+            try:
+                tally.add_past(measured(body, packed).size)
+            except (ValueError, TypeError, OverflowError):
+                raise self._undecodable() from None
             if is_first and row > fed_from:
                 tally.add_change("create", instant)
             if ended > fed_from:
@@ -151,11 +157,8 @@ class _Counting:
         pages = (as_json(rows[start : start + _AT_ONCE]) for start in range(0, len(rows), _AT_ONCE))
         return [entry_id for page in pages for (entry_id,) in self._session.rows(sql, (namespace, page))]
 
-    def _measured(self, body: str, packed: bytes | None) -> Measured:
-        try:
-            return measured(body, packed)
-        except (ValueError, TypeError, OverflowError):
-            raise self._session.driver.corrupt("an entry cannot be decoded") from None
+    def _undecodable(self) -> CorruptStoreError:
+        return self._session.driver.corrupt("an entry cannot be decoded")
 
     def _name(self, number: int) -> str:
         name = self._session.names.text_of(number)
