@@ -12,7 +12,7 @@ import pytest
 from jarvis.interfaces.cli.app import GROUPS
 from jarvis.keys import KeyFile
 from jarvis.persistent_memory import MemoryModule
-from tests.commands import Ended, called
+from tests.commands import Ended, called, run
 from tests.postgresql import a_database
 
 BACKENDS = ("sqlite", "json", "postgresql")
@@ -325,6 +325,12 @@ def _doctor(person: Person) -> None:
     assert called("doctor", "--store", str(person.directory / "absent")).code == 1
 
 
+def _mcp(person: Person) -> None:
+    ended = run("mcp", *person.options, input="")  # the client is gone at once
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert person.does("mcp", "--tools", "others").code == 2
+
+
 def _watch(person: Person) -> None:
     cursor = person.memory.newest_cursor()
     person.says("set", "notes/one", "a=1")
@@ -367,6 +373,7 @@ CASES: dict[str, Callable[[Person], None]] = {
     "export import migrate": _moving,
     "verify repair backup restore compact index mend-dates": _care,
     "stats": _stats,
+    "mcp": _mcp,
     "doctor": _doctor,
     "watch": _watch,
     "init config completion": _setup,

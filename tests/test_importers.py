@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import sys
@@ -96,6 +97,18 @@ def test_a_knowledge_graph_has_entities_and_relations(memory: MemoryModule, sour
         "memory.jsonl, line 5": "is neither an entity nor a relation",
         "memory.jsonl, line 8": "the field 'createdAt' is not known",
     }
+    memory.shutdown()
+
+
+def test_a_relation_between_long_names_is_imported_once(memory: MemoryModule, tmp_path: Path) -> None:
+    path = tmp_path / "memory.jsonl"
+    relation = {"from": "a" * 1_500, "relationType": "knows", "to": "b" * 1_500}
+    path.write_text(json.dumps({"type": "relation", **relation}))
+
+    assert import_from(memory, path).created == import_from(memory, path).unchanged == 1
+
+    (entry,) = memory.get_memories_by_category("relations")
+    assert entry.value == relation
     memory.shutdown()
 
 

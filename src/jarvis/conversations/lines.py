@@ -96,7 +96,7 @@ def source_of(entry: MemoryEntry) -> str:
 
     What would make it longer than some 70 bytes is left out.
     """
-    source = _name(entry.category, _NAME_BYTES)
+    source = named(entry.category, _NAME_BYTES)
     for part in _more_of_source(entry):
         if len(source.encode()) + len(part.encode()) <= _SOURCE_BYTES:
             source += part
@@ -106,13 +106,13 @@ def source_of(entry: MemoryEntry) -> str:
 def _more_of_source(entry: MemoryEntry) -> Iterator[str]:
     speaker = entry.value.get(SPEAKER)
     if entry.category == TURNS and isinstance(speaker, str):
-        yield f" of {_name(speaker, _NAME_BYTES)}"
+        yield f" of {named(speaker, _NAME_BYTES)}"
     if entry.entity_id is not None and entry.category != TASKS:  # a task has its id in its key
-        kind = "in" if entry.entity_type == SESSION else f"about {_name(entry.entity_type, _NAME_BYTES)}"
-        yield f" {kind} {_name(entry.entity_id, _NAME_BYTES)}"
+        kind = "in" if entry.entity_type == SESSION else f"about {named(entry.entity_type, _NAME_BYTES)}"
+        yield f" {kind} {named(entry.entity_id, _NAME_BYTES)}"
     module = entry.provenance.get("updated_by") or entry.provenance.get("module")
     if module not in (None, NO_MODULE, _USUAL_AUTHORS.get(entry.category)):
-        yield f" by {_name(str(module), _NAME_BYTES)}"
+        yield f" by {named(str(module), _NAME_BYTES)}"
 
 
 def content_of(entry: MemoryEntry, most: int) -> tuple[str, bool]:
@@ -128,7 +128,7 @@ def content_of(entry: MemoryEntry, most: int) -> tuple[str, bool]:
         content, is_whole = in_one_line(plain[:most]), len(plain) <= most
     if entry.category in (FACTS, TURNS) and content.startswith('"'):
         return content, is_whole
-    return f"{_name(entry.key, _KEY_BYTES)} = {content}", is_whole
+    return f"{named(entry.key, _KEY_BYTES)} = {content}", is_whole
 
 
 def short_id_of(entry_id: str, taken: Collection[str]) -> str:
@@ -152,7 +152,7 @@ def cut(content: str, size: int) -> str:
     return f'{head}…"' if content[0] == content[-1] == '"' else f"{head}…"
 
 
-def _name(name: str, most: int) -> str:
+def named(name: str, most: int) -> str:
     """Return a name as a plain word, or in quotes; of at most so many bytes, in quotes some more."""
     if len(name.encode("utf-8", "surrogatepass")) <= most and _PLAIN_NAME.fullmatch(name) and in_one_line(name) == name:
         return name

@@ -7,12 +7,23 @@ Source: https://github.com/modelcontextprotocol/servers/tree/main/src/memory (20
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jarvis.importers.source import Item, OtherKindError, Unmapped, beginning
+from jarvis.model.entry import MAX_NAME_BYTES
+
+ENTITIES, RELATIONS = "entities", "relations"
+"""The categories of what this reads."""
+
+RELATION = "relation"
+"""The entity type of a relation's memory."""
+
+OBSERVATIONS = "observations"
+"""The field of an entity's value."""
 
 _KINDS = {"entity": {"name", "entityType", "observations"}, "relation": {"from", "to", "relationType"}}
 
@@ -71,17 +82,25 @@ def _item(place: str, record: dict[str, Any]) -> Item:
     if record["type"] == "entity":
         return Item(
             place=place,
-            category="entities",
+            category=ENTITIES,
             key=record["name"],
-            value={"observations": record["observations"]},
+            value={OBSERVATIONS: record["observations"]},
             entity_type=record["entityType"],
             entity_id=record["name"],
         )
     relation = {name: record[name] for name in ("from", "relationType", "to")}
     return Item(
         place=place,
-        category="relations",
-        key=json.dumps([*relation.values()], ensure_ascii=False),
+        category=RELATIONS,
+        key=key_of_relation(relation),
         value=relation,
-        entity_type="relation",
+        entity_type=RELATION,
     )
+
+
+def key_of_relation(relation: dict[str, str]) -> str:
+    """Return the key of a relation's memory: its three texts, as JSON, or the digest of that if it is too long."""
+    key = json.dumps([relation[name] for name in ("from", "relationType", "to")], ensure_ascii=False)
+    if len(key.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES:
+        return key
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Care": ("doctor", "verify", "repair", "backup", "compact", "index", "mend-dates"),
     "Insight": ("stats",),
     "Live": ("watch",),
-    "Setup": ("init", "config show", "config path", "config check", "completion"),
+    "Setup": ("init", "config show", "config path", "config check", "mcp", "completion"),
 }
 """The commands as a person thinks of them."""
 
@@ -61,6 +61,7 @@ OWN = {
     "config path": "setup",
     "config check": "setup",
     "completion": "setup",
+    "mcp": "serving",
     "keys new": "setup",
 }
 """Commands that are no operations, and the module of each; its function has the name of the command."""

@@ -184,7 +184,7 @@ def _usual_author() -> str:
 
 def _told(plan: Plan) -> list[str]:
     lines = [f"This would {plan.action}{':' if plan.examples else '.'}"]
-    width = shutil.get_terminal_size((_SHOWN, 0)).columns
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stderr) else _SHOWN
     lines += [cut(f"  {safe(entry.id)}  {name_of(entry)}  {json_text(entry.value)}", width) for entry in plan.examples]
     if plan.count is not None and plan.examples and plan.count > len(plan.examples):
         lines.append(f"  … and {plan.count - len(plan.examples):,} more")
