@@ -467,6 +467,33 @@ def test_all_requests_are_answered_before_a_server_ends_at_the_end_of_its_input(
         assert memory.count_memories() == 100
 
 
+@pytest.mark.parametrize("request_id", [1, "1"])
+def test_a_request_that_was_cancelled_keeps_no_server_from_ending(file: list[str], request_id: Any) -> None:
+    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
+    call = _call(1, "remember", text="one") + json.dumps(cancel).encode() + b"\n"
+    with piped(*file) as process:
+        output, _ = process.communicate(HELLO + call + _call(2, "list"), timeout=60)
+
+    assert process.returncode == 0
+    assert {json.loads(line)["id"] for line in output.splitlines()} >= {0, 2}
+
+
+def test_a_client_that_listens_keeps_no_server_from_ending(file: list[str]) -> None:
+    names = ("protocolVersion", "clientCapabilities", "clientInfo")
+    values: tuple[Any, ...] = ("2026-07-28", {}, {"name": "raw", "version": "1"})
+    meta = {f"io.modelcontextprotocol/{name}": value for name, value in zip(names, values, strict=True)}
+    listen = _message(1, "subscriptions/listen", _meta=meta, notifications={"resourceSubscriptions": [GRAPH]})
+    with piped("--tools", "official", *file) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(listen)
+        process.stdin.flush()
+        assert b"notifications/subscriptions/acknowledged" in process.stdout.readline()
+        process.communicate(timeout=30)
+
+    assert process.returncode == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("tools", ["ours", "official"])
