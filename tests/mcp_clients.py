@@ -22,7 +22,7 @@ TOKEN = "a token of twenty signs".replace(" ", "-")
 
 
 def command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "jarvis.interfaces.mcp", *options]
+    return [sys.executable, "-m", "jarvis", "mcp", *options]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from psycopg import conninfo
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.conformance.fixtures import FakeClock
 from jarvis.conformance.module.analytics import Uncounted
-from jarvis.errors import StoreAccessError, TransactionError
+from jarvis.errors import CorruptStoreError, StoreAccessError, TransactionError
 from jarvis.json_backend import JSONBackend
 from jarvis.keys import KeyFunction
 from jarvis.model.analytics import Analytics, Overhead, Period
@@ -199,6 +199,32 @@ def test_analytics_are_for_the_outside_of_transactions(tmp_path: Path) -> None:
             memory.set_user_preference("theme", {"mode": "dark"})
             with pytest.raises(TransactionError):
                 memory.store.analytics()
+
+
+@pytest.mark.parametrize("body", ["[1", '[null,[],[],"2026-01-01T00:00:00"]', "", '[{},[],5,""]', "{}"])
+def test_a_memory_that_cannot_be_decoded_is_damage(tmp_path: Path, body: str) -> None:
+    backend = SQLiteBackend(tmp_path / "memory.db")
+    memory = MemoryModule(backend)
+    memory.create_memory("notes", "it", {"secret": 1}, "note")
+    backend._lender.change(lambda session: session.run("UPDATE entries SET body = ?", (body,)))
+
+    with pytest.raises(CorruptStoreError, match="cannot be decoded"):
+        memory.store.analytics()
+
+
+def test_a_function_is_told_how_far_it_is(tmp_path: Path) -> None:
+    for backend in (SQLiteBackend(tmp_path / "memory.db"), JSONBackend(tmp_path / "memory.json")):
+        memory, told = MemoryModule(backend), list[tuple[int, int]]()
+        memory.create_memories(
+            {"category": "notes", "key": str(n), "value": {}, "entity_type": "note"} for n in range(4_500)
+        )
+
+        memory.store.analytics(progress=lambda *figures: told.append(figures))  # noqa: B023  it is called here
+
+        assert told == sorted(told)
+        assert len(told) >= 3
+        assert {total for _, total in told} == {4_500}
+        assert told[-1] == (4_500, 4_500)
 
 
 def test_analytics_can_be_awaited(tmp_path: Path) -> None:

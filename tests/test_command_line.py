@@ -12,7 +12,7 @@ import pytest
 from jarvis.interfaces.cli.app import GROUPS
 from jarvis.keys import KeyFile
 from jarvis.persistent_memory import MemoryModule
-from tests.commands import Ended, called
+from tests.commands import Ended, called, run
 from tests.postgresql import a_database
 
 BACKENDS = ("sqlite", "json", "postgresql")
@@ -293,6 +293,7 @@ def _care(person: Person) -> None:
     person.says("set", "big/one", f"text={'x' * 5_000}", "--ttl", "0.05s")
     assert person.reads("compact")["expired"] in (0, 1)
     assert int(person.says("index", "--rebuild")) >= 4
+    assert person.says("mend-dates") == "0\n"
     assert person.reads("recall", "a pet or a journey of Maria")[0]["key"].startswith("maria")
 
 
@@ -322,6 +323,12 @@ def _doctor(person: Person) -> None:
     assert ended.code == 4
     assert "$ chmod" in ended.out
     assert called("doctor", "--store", str(person.directory / "absent")).code == 1
+
+
+def _mcp(person: Person) -> None:
+    ended = run("mcp", *person.options, input="")  # the client is gone at once
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert person.does("mcp", "--tools", "others").code == 2
 
 
 def _watch(person: Person) -> None:
@@ -364,8 +371,9 @@ CASES: dict[str, Callable[[Person], None]] = {
     "erase": _erase,
     "encrypt decrypt keys": _keys,
     "export import migrate": _moving,
-    "verify repair backup restore compact index": _care,
+    "verify repair backup restore compact index mend-dates": _care,
     "stats": _stats,
+    "mcp": _mcp,
     "doctor": _doctor,
     "watch": _watch,
     "init config completion": _setup,

@@ -155,6 +155,73 @@ def test_an_error_is_two_lines_at_most_and_has_no_trace_but_with_debug(store: Me
     assert "Traceback" in run("get", "nothing", "--debug").stderr
 
 
+def test_advice_in_messages_is_in_commands(store: MemoryModule, tmp_path: Path) -> None:
+    called("export", str(tmp_path / "all.jsonl"))
+    advice = {
+        ("export", str(tmp_path / "all.jsonl")): "--overwrite",
+        ("keys", "rotate"): "jarvis-memory encrypt",
+        ("decrypt", "--yes"): "plain already",
+        ("list", "--backend", "json"): "jarvis-memory migrate",
+    }
+    for arguments, way_out in advice.items():
+        ended = called(*arguments)
+        assert ended.code in (1, 3), ended
+        assert way_out in ended.err
+        assert not re.search(r"store\.\w+\(|=True|keys=|jarvis\.moving", ended.err), ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["find", "--where", "a=1", "--limit", "0"], failing.USAGE),
+        (["list", "--limit", "-1"], failing.USAGE),
+        (["recall", ""], failing.DONE),
+        (["find", "zebra"], failing.DONE),
+        (["list", "--namespace", ""], failing.USAGE),
+        (["list", "--namespace", "another"], failing.DONE),
+        (["list", "--store", ""], failing.USAGE),
+        (["set", "a/b", "--value", '{"n": 1e999}'], failing.USAGE),
+        (["set", "a/b", "--value", '{"n": 1, "n": 2}'], failing.USAGE),
+        (["set", "a/b", "--value", "[1]"], failing.USAGE),
+        (["set", "a/b", "n=1", "--value", "{}"], failing.USAGE),
+        (["set", "a", "n=1"], failing.USAGE),
+        (["set", "a/b", "--from", "absent.json"], failing.USAGE),
+        (["import", "absent.jsonl"], failing.NOT_FOUND),
+        (["expire", "preferences/theme", "99999999999d"], failing.USAGE),
+        (["find", "--since", "whenever"], failing.USAGE),
+        (["find", "--where", ""], failing.USAGE),
+        (["undo", "preferences/theme", "--steps", "9"], failing.NOT_FOUND),
+        (["recall", "x" * 200_000], failing.DONE),
+        (["set", "a/b", "n=" + "[" * 2_000], failing.DONE),
+    ],
+)
+def test_a_hostile_argument_gets_an_answer_and_changes_nothing(
+    store: MemoryModule, arguments: list[str], code: int
+) -> None:
+    ended = called(*arguments)
+
+    assert ended.code == code, ended
+    assert "fault of jarvis" not in ended.err
+    assert store.get_user_preferences() == {"theme": {"mode": "dark"}}
+
+
+def test_numbers_that_json_lacks_are_texts(store: MemoryModule) -> None:
+    called("set", "a/b", "x=1e999", "y=NaN", "z=-Infinity", "n=1e3")
+
+    entry = store.get_memory_by_key("b")
+    assert entry is not None
+    assert entry.value == {"x": "1e999", "y": "NaN", "z": "-Infinity", "n": 1000.0}
+
+
+def test_output_that_cannot_be_written_is_an_error(store: MemoryModule) -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command("list"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert ended.returncode == failing.REFUSED
+    assert "No space left" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_misspelt_command_key_or_backend_gets_the_nearest_one(store: MemoryModule) -> None:
     assert "'list'" in called("lst").err
     assert "'preferences/theme'" in called("get", "preferences/thme").err

@@ -51,7 +51,7 @@ def reference() -> str:
                 ""
                 if name in OWN
                 else {"reads": "", "changes": " It changes the store.", "destroys": " It asks before."}[
-                    OPERATIONS[name.replace(" ", "_")].effect
+                    OPERATIONS[name.replace(" ", "_").replace("-", "_")].effect
                 ]
             )
             summary = " ".join(each.help.split())

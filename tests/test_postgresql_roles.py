@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -138,6 +139,17 @@ def test_what_concerns_all_namespaces_is_had_as_advised(tenant: MemoryModule, ds
     for call in calls:
         call()
     owner.expel(ROLE, all_namespaces=True)
+    owner.shutdown()
+
+
+def test_a_role_purges_its_namespace_and_no_other(tenant: MemoryModule, dsn: str) -> None:
+    owner = PostgreSQLBackend(dsn)
+    later = datetime(2100, 1, 1, tzinfo=UTC)
+    for name in ("alice", "bob"):
+        MemoryModule(owner.for_namespace(name)).create_memory("notes", "short", {}, "note", ttl=60)
+
+    assert MemoryModule(tenant.backend, clock=lambda: later).store.purge_expired() == 1
+    assert MemoryModule(owner, clock=lambda: later).store.purge_expired() == 1
     owner.shutdown()
 
 

@@ -143,6 +143,7 @@ def live_through_everything(backend: StorageBackend) -> None:
     memory.store.purge_expired()
     memory.store.prune_history()
     memory.set_user_preference("canary_key", {"canary_value": 3})
+    memory.backend.create(an_entry("canary_id again", provenance={"canary_note": "canary_note"}))
 
 
 def test_the_database_shows_nothing_that_was_stored(sealed: Open, dsn: str) -> None:

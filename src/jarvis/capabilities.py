@@ -777,17 +777,20 @@ class Analyses(Protocol):
     >>> import tempfile; from jarvis.model.entry import MemoryEntry; from jarvis.sqlite_backend import SQLiteBackend
     >>> backend = SQLiteBackend(tempfile.mkdtemp() + "/memory.db")
     >>> backend.create(MemoryEntry("1", "notes", "it", {}))
-    >>> [tally.memories for tally in backend.tallies(["default"], 0, 20)]
+    >>> [tally.memories for tally in backend.tallies(["default"], 0, 20, lambda count: None)]
     [1]
     """
 
-    def tallies(self, namespaces: Sequence[str], now: int, most: int) -> Iterator[Tally]:
+    def tallies(
+        self, namespaces: Sequence[str], now: int, most: int, looked_at: Callable[[int], object]
+    ) -> Iterator[Tally]:
         """Yield what is counted of each of some namespaces of the store, in any order.
 
         Args:
             namespaces: their names.
             now: the instant from which expiry is counted.
             most: how many memories and groups are told.
+            looked_at: is called now and then with how many states were counted since the last call.
 
         Raises:
             TransactionError: the caller has a transaction open.

@@ -192,6 +192,24 @@ class PostgreSQLBackend(SQLBackend):
     def all_namespaces(self) -> list[str]:
         return self._namespaces()
 
+    def prune(self, now: datetime, limit: int) -> int:
+        return self._in_each(lambda handle, most: SQLBackend.prune(handle, now, most), limit)
+
+    def purge_expired(self, limit: int) -> int:
+        return self._in_each(SQLBackend.purge_expired, limit)
+
+    def _in_each(self, step: Callable[[Self, int], int], limit: int) -> int:
+        """Remove at most `limit` states, in this namespace and then in the others that the role sees; return how many.
+
+        A role that may not see all namespaces removes those of its own.
+        """
+        removed = step(self, limit)
+        if removed < limit and not self._server.is_walled():
+            for name in self._namespaces():
+                if removed < limit and name != self.namespace:
+                    removed += step(self.for_namespace(name), limit - removed)
+        return removed
+
     def mend_dates(self, signature: Signature, entries: Callable[[str], Entries] | None = None) -> int:
         handles = map(self.for_namespace, self._namespaces())
         return sum(super(PostgreSQLBackend, handle).mend_dates(signature, entries) for handle in handles)
@@ -205,9 +223,11 @@ class PostgreSQLBackend(SQLBackend):
         for name in self._namespaces():
             yield from self._server.at(name).iterate(partial(verifying.findings, looked_at=looked_at))
 
-    def tallies(self, namespaces: Sequence[str], now: int, most: int) -> Iterator[Tally]:
+    def tallies(
+        self, namespaces: Sequence[str], now: int, most: int, looked_at: Callable[[int], object]
+    ) -> Iterator[Tally]:
         for name in namespaces:
-            yield from super(PostgreSQLBackend, self.for_namespace(name)).tallies([name], now, most)
+            yield from super(PostgreSQLBackend, self.for_namespace(name)).tallies([name], now, most, looked_at)
 
     def sizes(self) -> Sizes:
         return self._server.read(measuring.sizes)

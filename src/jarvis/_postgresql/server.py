@@ -236,9 +236,13 @@ class Server(Lending[Lease]):
         number = ALL_NAMESPACES if everywhere else number_of(self.namespace)
         self.read(lambda session: session.driver.govern(make, role, number))
 
+    def is_walled(self) -> bool:
+        """Tell whether the server shows the role of this process only some namespaces."""
+        return self.read(lambda session: session.driver.is_walled())
+
     def check_sees_all(self) -> None:
         """Raise `StoreAccessError` if the server shows the role of this process only some namespaces."""
-        if self.read(lambda session: session.driver.is_walled()):
+        if self.is_walled():
             raise StoreAccessError(
                 self.path,
                 "the role may see its own namespaces only; this verb concerns all of them, and needs the owner of the "

@@ -8,20 +8,23 @@ takes longer: SQLite sorts for each `GROUP BY`. With 1,000,000 entries (550 MB) 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from jarvis._sql.shape import as_json
 from jarvis._sql.tables import CREATED
-from jarvis.model.record import is_renewed
-from jarvis.model.tally import Measured, Tally, measured
+from jarvis.model.tally import Tally, measured
 
 if TYPE_CHECKING:
     from jarvis._sql.session import Session
+    from jarvis.errors import CorruptStoreError
 
 _AT_ONCE = 5_000
 """How many rows are named in one statement."""
+
+_TOLD = 2_000
+"""After how many states the caller is told."""
 
 _SMALL = 16
 """A namespace with a share of entries below one in this many is read by its index."""
@@ -42,7 +45,9 @@ _EVENTS = f"SELECT namespace, number, made, change, count FROM events WHERE {_WH
 _IDS = "SELECT id FROM entries WHERE namespace = ? AND row IN ({numbers}(?))"
 
 
-def tallies(session: Session, namespaces: Sequence[str], now: int, most: int) -> Iterator[Tally]:
+def tallies(
+    session: Session, namespaces: Sequence[str], now: int, most: int, looked_at: Callable[[int], object]
+) -> Iterator[Tally]:
     """Yield what is counted of each namespace, all of it at one moment of the store.
 
     Args:
@@ -50,12 +55,13 @@ def tallies(session: Session, namespaces: Sequence[str], now: int, most: int) ->
         namespaces: their names.
         now: the instant from which expiry is counted.
         most: how many memories and groups are told.
+        looked_at: is called now and then with how many states were counted since the last call.
     """
     with contextlib.nullcontext() if session.is_still else session.standing_still():
         counting = _Counting(session, namespaces, now, most)
-        counting.entries()
+        counting.entries(looked_at)
         if session.driver.keeps_past():
-            counting.past()
+            counting.past(looked_at)
         counting.finish()
     yield from counting.of_namespace.values()
 
@@ -79,8 +85,9 @@ class _Counting:
     def _say(self, text: str) -> str:
         return self._session.say(text.replace("{unindexed}", "") if self._is_small else text)
 
-    def entries(self) -> None:
+    def entries(self, looked_at: Callable[[int], object]) -> None:
         """Count the present states."""
+        count, fed_from = 0, self._fed_from
         names, tallies = self._session.names.texts, self._tallies
         for (
             row,
@@ -96,7 +103,10 @@ class _Counting:
             body,
             packed,
         ) in self._session.each(self._say(_ENTRIES), (self._asked,)):
-            state = self._measured(body, packed)
+            try:
+                state = measured(body, packed)
+            except (ValueError, TypeError, OverflowError):
+                raise self._undecodable() from None
             tallies[namespace].add(
                 row,
                 (entry_id, names.get(category) or self._name(category), key),
@@ -106,21 +116,32 @@ class _Counting:
                 expires,
                 state,
             )
-            if version == 1 and row > self._fed_from and not is_renewed(body):
+            if version == 1 and row > fed_from and not state.is_renewed:
                 tallies[namespace].add_change("create", instant)
+            count += 1
+            if not count % _TOLD:
+                looked_at(_TOLD)
+        looked_at(count % _TOLD)
 
-    def past(self) -> None:
+    def past(self, looked_at: Callable[[int], object]) -> None:
         """Count the past states, and the changes that they and the events tell of."""
-        session, fed_from = self._session, self._fed_from
+        session, fed_from, count = self._session, self._fed_from, 0
         for namespace, row, instant, ended, made, change, is_first, body, packed in session.each(
             self._say(_REVISIONS), (self._asked,)
         ):
             tally = self._tallies[namespace]
-            tally.add_past(self._measured(body, packed).size)
+            try:
+                tally.add_past(measured(body, packed).size)
+            except (ValueError, TypeError, OverflowError):
+                raise self._undecodable() from None
             if is_first and row > fed_from:
                 tally.add_change("create", instant)
             if ended > fed_from:
                 tally.add_change(_operation(change), made)
+            count += 1
+            if not count % _TOLD:
+                looked_at(_TOLD)
+        looked_at(count % _TOLD)
         told = {session.digest_of(tally.namespace): tally for tally in self._tallies.values()} | self._tallies
         for namespace, number, made, change, count in session.each(self._say(_EVENTS), (as_json([*told]),)):
             if number > fed_from:
@@ -136,11 +157,8 @@ class _Counting:
         pages = (as_json(rows[start : start + _AT_ONCE]) for start in range(0, len(rows), _AT_ONCE))
         return [entry_id for page in pages for (entry_id,) in self._session.rows(sql, (namespace, page))]
 
-    def _measured(self, body: str, packed: bytes | None) -> Measured:
-        try:
-            return measured(body, packed)
-        except (ValueError, TypeError, OverflowError):
-            raise self._session.driver.corrupt("an entry cannot be decoded") from None
+    def _undecodable(self) -> CorruptStoreError:
+        return self._session.driver.corrupt("an entry cannot be decoded")
 
     def _name(self, number: int) -> str:
         name = self._session.names.text_of(number)

@@ -218,9 +218,7 @@ class SQLBackend(SelectingBackend):
         return self._lender.read(bounds.beyond, self._reader, category, policy)
 
     def discard(self, entry_id: str) -> bool:
-        if not can_be_looked_up(entry_id):
-            return False
-        return self._write(entries.remove, entry_id)
+        return can_be_looked_up(entry_id) and self._write(entries.remove, entry_id)
 
     def clear(self) -> int:
         return self._write(entries.remove_all)
@@ -359,9 +357,11 @@ class SQLBackend(SelectingBackend):
         finally:
             encoded.clear()  # the write and its commit keep each other, and this, until the garbage collector runs
 
-    def tallies(self, namespaces: Sequence[str], now: int, most: int) -> Iterator[Tally]:
+    def tallies(
+        self, namespaces: Sequence[str], now: int, most: int, looked_at: Callable[[int], object]
+    ) -> Iterator[Tally]:
         self._check_outside()
-        yield from self._lender.iterate(lambda session: analysing.tallies(session, namespaces, now, most))
+        yield from self._lender.iterate(lambda session: analysing.tallies(session, namespaces, now, most, looked_at))
 
     # --- SearchesText ----------------------------------------------------------------------------
 

@@ -340,6 +340,24 @@ class ExpiryPromises(Promises):
         ]
         assert [entry.id for entry in mortal.list_memories()] == [kept]
 
+    def test_a_purge_is_of_every_namespace(self, mortal: MemoryModule, later: FakeClock) -> None:
+        self.need(mortal.backend, Namespaced)
+        spaces = [mortal, mortal.for_namespace("alice"), mortal.for_namespace("bob")]
+        for part in spaces:
+            for _ in range(2):
+                part.create_memory("c", "k", {}, "t", ttl=1)
+            part.create_memory("c", "kept", {}, "t")
+        later.step(seconds=1)
+
+        purged = [mortal.store.purge_expired(limit=limit, module="cleaner") for limit in (1, 3, 9, 9)]
+
+        assert purged == [1, 3, 2, 0]
+        for part in spaces:
+            assert [entry.key for entry in part.list_memories()] == ["kept"]
+            if part.backend.has_capability(FeedsChanges):
+                told = [each.module for each in part.changes() if each.operation == "expire"]
+                assert told == ["cleaner", "cleaner"]
+
     def test_writers_purge_beside_their_changes(self, mortal: MemoryModule, later: FakeClock) -> None:
         for _ in range(20):
             mortal.create_memory("c", "k", {}, "t", ttl=1)

@@ -243,6 +243,21 @@ class HistoryPromises(Promises):
         assert [(each.operation, each.version) for each in left] == [("clear", 3), ("update", 2)]
         assert past.get_history(memory_id) == []
 
+    def test_what_is_too_old_is_removed_from_every_namespace(self, past: MemoryModule, later: FakeClock) -> None:
+        self.need(past.backend, Namespaced)
+        spaces = [past, past.for_namespace("alice"), past.for_namespace("bob")]
+        ids = [part.create_memory("c", "k", {"n": 1}, "t") for part in spaces]
+        for part in spaces:
+            part.clear_all()
+        aged = HistoryPolicy().cleared_max_age
+        assert aged is not None
+        later.now += aged + timedelta(seconds=1)
+
+        pruned = [past.store.prune_history(limit=limit) for limit in (2, 9, 9)]
+
+        assert pruned == [2, 1, 0]
+        assert [part.get_history(each) for part, each in zip(spaces, ids, strict=True)] == [[], [], []]
+
     def test_a_taken_id_is_not_recreated(self, past: MemoryModule) -> None:
         backend: Any = past.backend
         backend.create(an_entry())

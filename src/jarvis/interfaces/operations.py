@@ -140,6 +140,17 @@ def _page(entries: Sequence[MemoryEntry], limit: int) -> Memories:
     return Memories(entries=shown, next=shown[-1].cursor if len(entries) > limit and shown else None)
 
 
+def _limited(limit: int) -> int:
+    """Return one more than a limit, so that it shows whether there are more.
+
+    Raises:
+        InvalidQueryError: it is below 1.
+    """
+    if limit < 1:
+        raise InvalidQueryError(f"limit: takes a whole number from 1 up, not {limit}")
+    return limit + 1
+
+
 def _kept(memory: MemoryModule, memory_id: str) -> MemoryEntry:
     """Return the memory as it is now."""
     entry = memory.get_memory(memory_id)
@@ -164,7 +175,7 @@ def list_(
 ) -> Memories:
     """List memories, those that changed last first."""
     entries = memory.search_memories(
-        category, limit=limit + 1, after=after, order=order, ascending=ascending or None, as_of=as_of
+        category, limit=_limited(limit), after=after, order=order, ascending=ascending or None, as_of=as_of
     )
     return _page(entries, limit)
 
@@ -188,7 +199,7 @@ def find(
     """Find memories by words and filters."""
     if words is None:
         asked = {"include_archived": True, **filters.given()}
-        return _page(memory.search_memories(limit=limit + 1, after=after, as_of=as_of, **asked), limit)
+        return _page(memory.search_memories(limit=_limited(limit), after=after, as_of=as_of, **asked), limit)
     if as_of is not None or after is not None:
         raise InvalidQueryError("words are searched in the present, and ranked: leave out as-of and after")
     ranked = memory.search_text(words, limit=limit, include_archived=True, **filters.given())
@@ -242,13 +253,13 @@ def tasks(
 ) -> Memories:
     """List the tasks, the newest first."""
     where = None if status is None else {"status": status}
-    return _page(memory.search_memories("tasks", where=where, limit=limit + 1, as_of=as_of), limit)
+    return _page(memory.search_memories("tasks", where=where, limit=_limited(limit), as_of=as_of), limit)
 
 
 @operation("reads")
 def tools(memory: MemoryModule, *, limit: Limit = 100, as_of: AsOf = None) -> Memories:
     """List the tools that the assistant learned."""
-    return _page(memory.search_memories("tools", order="key", limit=limit + 1, as_of=as_of), limit)
+    return _page(memory.search_memories("tools", order="key", limit=_limited(limit), as_of=as_of), limit)
 
 
 @operation("reads")
@@ -748,6 +759,8 @@ def import_(
     """Read memories from an export, or from what another program remembers."""
     from jarvis import importers
 
+    if not path.exists():
+        raise EntryNotFoundError(f"there is no file {path}")
     if kind is None and _is_export(path):
         return memory.store.import_(
             path, on_conflict=on_conflict, dry_run=dry_run, incomplete=incomplete, progress=progress
@@ -857,6 +870,12 @@ def _until_none(step: Any) -> int:
 
 
 @operation("changes")
+def mend_dates(memory: MemoryModule, *, reason: Why = None) -> int:
+    """Give new dates to memories that are dated ahead of the clock; set the clock right before."""
+    return memory.store.mend_dates(reason=reason)
+
+
+@operation("changes")
 def index(
     memory: MemoryModule,
     *,
@@ -879,9 +898,10 @@ def stats(
     only_namespace: Annotated[list[str] | None, "only this namespace; may be given several times; else all"] = None,
     top: Annotated[int, "show this many names, memories and groups of each list"] = 20,
     deep: Annotated[bool, "also find memories that say nearly the same, which takes longer"] = False,
+    progress: Progress | None = None,
 ) -> Analytics:
     """Show what the store holds: how much of what, since when, how it grows and what it takes."""
-    return memory.store.analytics(namespaces=only_namespace, top=top, near=deep)
+    return memory.store.analytics(namespaces=only_namespace, top=top, near=deep, progress=progress)
 
 
 OPERATIONS: dict[str, Operation[..., Any]] = {

@@ -52,7 +52,7 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { text-align: left; font-weight: 500; color: var(--soft); font-size: 13px; }
 th, td { padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:last-child, td:last-child { padding-right: 0; } tr:last-child td { border-bottom: 0; }
-td.name { overflow-wrap: anywhere; min-width: 9em; }
+td.name { overflow-wrap: anywhere; min-width: 9em; } td.first { white-space: nowrap; }
 td.id { font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; color: var(--soft);
   overflow-wrap: anywhere; }
 footer { margin-top: 24px; }
@@ -61,9 +61,14 @@ footer { margin-top: 24px; }
   main { padding: 24px 12px 40px; }
   .rows { grid-template-columns: minmax(70px, 8em) 1fr auto auto; gap: 7px 8px; }
   .rows.sizes { grid-template-columns: minmax(70px, 12em) 1fr auto; } }
-@media print { :root { --page: #ffffff; } body { font-size: 12px; } main { max-width: none; padding: 0; }
-  section, .tile { break-inside: avoid; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  .tiles { grid-template-columns: repeat(5, 1fr); } .grid { grid-template-columns: 1fr 1fr; } }
+@media print { :root { --page: #ffffff; } body { font-size: 11px; } main { max-width: none; padding: 0; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } h1 { font-size: 20px; } h2 { font-size: 13px; }
+  .small, .key, th, .rows .more { font-size: 10px; } .rows, table { font-size: 11px; } td.id { font-size: 9px; }
+  .tiles { grid-template-columns: repeat(5, 1fr); gap: 8px; } .tile { padding: 8px 10px; } .tile b { font-size: 15px; }
+  .grid { grid-template-columns: 1fr 1fr; gap: 10px; } .rows { grid-template-columns: 9em 1fr auto auto; gap: 4px 8px; }
+  .rows.sizes { grid-template-columns: 13em 1fr auto; } section { padding: 10px 12px; }
+  th, td { padding: 3px 8px 3px 0; }
+  .tile, section, tr { break-inside: avoid; } section.listed { break-inside: auto; } }
 """
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -115,8 +120,8 @@ def _tiles(report: Analytics) -> Iterator[str]:
         yield f'<div class="tile"><b>{figure}</b><span class="soft">{name}</span></div>'
 
 
-def _section(title: str, note: str, content: str, *, wide: bool = False) -> str:
-    kind = ' class="wide"' if wide else ""
+def _section(title: str, note: str, content: str, *, kind: str = "") -> str:
+    kind = f' class="{kind}"' if kind else ""
     said = f'<p class="soft small">{note}</p>' if note else ""
     return f"<section{kind}><h2>{title}</h2>{said}{content}</section>"
 
@@ -152,7 +157,7 @@ def _growth(report: Analytics) -> str:
         for period in growth.periods
     ]
     note = f"{growth.periods[0].start} to {growth.periods[-1].start}, a column for each {each}"
-    return _section("Memories created", note, drawings.columns(several_of, title="memories created"), wide=True)
+    return _section("Memories created", note, drawings.columns(several_of, title="memories created"), kind="wide")
 
 
 def _churn(report: Analytics) -> str:
@@ -173,7 +178,9 @@ def _churn(report: Analytics) -> str:
         f"removed, {churn.removed:,} in all",
     ]
     chart = drawings.columns(days, title="changes by day")
-    return _section("Changes", "the last 30 days, and all that the feed of changes has", chart + _key(names), wide=True)
+    return _section(
+        "Changes", "the last 30 days, and all that the feed of changes has", chart + _key(names), kind="wide"
+    )
 
 
 def _key(names: Sequence[str]) -> str:
@@ -282,7 +289,7 @@ def _first(ids: Sequence[str], whole: int) -> str:
 def _table(title: str, note: str, heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
-    kinds = {"size": "number", "version": "number", "memory": "name", "id": "id", "ids": "id"}
+    kinds = {"size": "number", "version": "number", "memories": "first", "memory": "name", "id": "id", "ids": "id"}
     classes = [f' class="{kinds[head]}"' if head in kinds else "" for head in heads]
     head = "".join(
         f"<th{kind if 'number' in kind else ''}>{name}</th>" for name, kind in zip(heads, classes, strict=True)
@@ -297,5 +304,5 @@ def _table(title: str, note: str, heads: Sequence[str], rows: Sequence[tuple[str
         title,
         note,
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>',
-        wide=True,
+        kind="wide listed",
     )

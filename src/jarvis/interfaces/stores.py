@@ -105,7 +105,7 @@ def _said(storage: StorageConfig, choice: Choice, create: bool, read_only: bool)
     changed = {
         "create": storage.create and create,
         "read_only": storage.read_only or read_only,
-        "namespace": choice.namespace or storage.namespace,
+        "namespace": storage.namespace if choice.namespace is None else choice.namespace,
         "encryption": choice.encryption or storage.encryption,
         "keys": (*choice.keys, *storage.keys),
     }

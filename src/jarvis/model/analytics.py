@@ -169,7 +169,7 @@ class Overhead(msgspec.Struct, frozen=True):
         store_bytes: of its file, or of its tables on a server with their indexes. Of all namespaces, as the next three.
         log_bytes: of the log beside the file.
         index_bytes: of the index of words: a part of `store_bytes`.
-        free_bytes: how much `store.compact` or later writes can use again: a part of `store_bytes`.
+        free_bytes: how much of `store_bytes` is free, for later writes.
     """
 
     past_states: int | None

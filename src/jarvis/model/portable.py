@@ -285,14 +285,8 @@ _decode_raw = decoder_of(_RawBody)
 _decode_raw_named = decoder_of(_RawNamedBody)
 
 
-def raw_of(body: str) -> tuple[msgspec.Raw, list[str], dict[str, str] | tuple[str, str]]:
-    """Return the value, still JSON, the tags and the provenance of a body that is not `is_named`.
-
-    Raises:
-        ValueError: it is malformed.
-    """
-    raw = _decode_raw(body)
-    return raw.value, raw.tags, raw.provenance
+raw_body = _decode_raw
+"""Returns a body that is not `is_named`, its value still JSON; raises ValueError if it is malformed."""
 
 
 def check_form(body: bytes | str, packed: bytes | None) -> LastingBody | _RawBody:

@@ -7,6 +7,7 @@ digest and the size of its value with a reference to it, by which equal values a
 from __future__ import annotations
 
 import hashlib
+import struct
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from jarvis.codec.compression import decompress
 from jarvis.model.analytics import SameValue
 from jarvis.model.entry import NO_MODULE
-from jarvis.model.portable import raw_of
+from jarvis.model.portable import raw_body
 from jarvis.model.record import decode_body, encode_body, is_named, is_renewed, make_entry
 from jarvis.model.revision import REMOVALS
 
@@ -35,6 +36,7 @@ IDS = 5
 """Of how many memories of a group the ids are told."""
 
 _BOUNDS = [bound * 1_000_000 for bound in BOUNDS]
+_first = struct.Struct(">q").unpack_from
 _RENEWAL, _BYTES_OF_MARK, _BYTES_OF_NULL = "renew", 2, 4
 
 Named = tuple[str, str, str]
@@ -50,6 +52,7 @@ class Measured(NamedTuple):
         module: which module created it.
         value_size: the bytes of the JSON of its value.
         digest: the first 8 bytes of the SHA-256 digest of that, as a number with a sign.
+        is_renewed: a renewal stored it, so it tells of no creation.
     """
 
     size: int
@@ -57,6 +60,7 @@ class Measured(NamedTuple):
     module: str
     value_size: int
     digest: int
+    is_renewed: bool
 
 
 def measured(body: str, packed: bytes | None) -> Measured:
@@ -67,35 +71,41 @@ def measured(body: str, packed: bytes | None) -> Measured:
     """
     if is_named(body):  # of a store of version 1
         body = encode_body(make_entry("1", "-", "-", "-", None, 1, None, decode_body(body)))[0].decode()
-    raw, tags, author = raw_of(body)
-    value = bytes(raw) if packed is None else decompress(packed)
-    size = len(body) if body.isascii() else len(body.encode())
+    raw = raw_body(body)
+    value, author = bytes(raw.value) if packed is None else decompress(packed), raw.provenance
+    if not value.startswith(b"{"):
+        raise ValueError("it has no value")
+    size, renewed = len(body) if body.isascii() else len(body.encode()), is_renewed(body)
     if packed is not None:
         size += len(value) - _BYTES_OF_NULL
-    if is_renewed(body):
+    if renewed:
         size -= _BYTES_OF_MARK
-    module = author[0] if isinstance(author, tuple) else author.get("module", NO_MODULE)
-    digest = int.from_bytes(hashlib.sha256(value).digest()[:8], signed=True)
-    return Measured(size, tags, module, len(value), digest)
+    module = author[0] if type(author) is tuple else author.get("module", NO_MODULE)  # type: ignore[union-attr]  # a dict
+    (digest,) = _first(hashlib.sha256(value).digest())
+    return tuple.__new__(Measured, (size, raw.tags, module, len(value), digest, renewed))  # without a call
 
 
 class Greatest:
-    """Keeps the memories with the greatest numbers; of equal ones, those with the first ids."""
+    """Keeps the memories with the greatest numbers; of equal ones, those with the first ids.
+
+    Attributes:
+        floor: a memory with a smaller number would not be kept.
+    """
 
     def __init__(self, most: int) -> None:
-        self._most, self._floor = most, 0
+        self._most, self.floor = most, 0
         self._kept: list[tuple[int, Named]] = []
 
     def add(self, number: int, memory: Named) -> None:
         """Keep a memory if its number is among the greatest."""
-        if number >= self._floor:
+        if number >= self.floor:
             self._kept.append((-number, memory))
             if len(self._kept) > 4 * self._most + 16:
                 self._cut()
 
     def _cut(self) -> None:
         self._kept = sorted(self._kept)[: self._most]
-        self._floor = -self._kept[-1][0] if len(self._kept) == self._most else 0
+        self.floor = -self._kept[-1][0] if len(self._kept) == self._most else 0
 
     def found(self) -> list[tuple[int, Named]]:
         """Return the numbers and their memories, the greatest first."""
@@ -111,7 +121,8 @@ class Tally:
         most: how many memories and groups are told.
 
     Attributes:
-        categories, entity_types, tags, modules: by name: [memories, encoded bytes].
+        named: by category, entity type and module: [memories, encoded bytes].
+        tags: by tag: likewise.
         created: the instants of creation.
         expired, never: how many memories have expired, and how many never do.
         expiring: how many expire below each of `BOUNDS`, and later.
@@ -125,10 +136,8 @@ class Tally:
     def __init__(self, namespace: str, now: int, most: int) -> None:
         self.namespace, self._now, self._most = namespace, now, most
         self.memories = self.bytes = self.expired = self.never = 0
-        self.categories: dict[str, list[int]] = {}
-        self.entity_types: dict[str, list[int]] = {}
+        self.named: dict[tuple[str, str, str], list[int]] = {}
         self.tags: dict[str, list[int]] = {}
-        self.modules: dict[str, list[int]] = {}
         self.created = array("q")
         self.expiring = [0] * (len(BOUNDS) + 1)
         self.changes: Counter[tuple[str, int | None]] | None = None
@@ -158,22 +167,35 @@ class Tally:
             return
         else:
             self.expiring[bisect_right(_BOUNDS, expires - self._now)] += 1
-        size = state.size
+        size, tags, module, value_size, digest, _ = state
         self.memories += 1
         self.bytes += size
-        _count(self.categories, memory[1], size)
-        _count(self.entity_types, entity_type, size)
-        _count(self.modules, state.module, size)
-        tags = state.tags
-        for tag in tags if len(tags) < 2 else dict.fromkeys(tags):
-            _count(self.tags, tag, size)
+        _count(self.named, (memory[1], entity_type, module), size)
+        if tags:
+            counts = self.tags
+            for tag in tags if len(tags) == 1 else dict.fromkeys(tags):
+                if (both := counts.get(tag)) is None:
+                    counts[tag] = [1, size]
+                else:
+                    both[0] += 1
+                    both[1] += size
         self.created.append(created)
-        self.largest.add(size, memory)
+        if size >= self.largest.floor:
+            self.largest.add(size, memory)
         if version > 1:
             self.most_changed.add(version, memory)
-        self._digests.append(state.digest)
-        self._sizes.append(state.value_size)
+        self._digests.append(digest)
+        self._sizes.append(value_size)
         self._references.append(reference)
+
+    def by(self, place: int) -> dict[str, list[int]]:
+        """Return [memories, encoded bytes] by the category, the entity type or the module: 0, 1 or 2."""
+        counts: dict[str, list[int]] = {}
+        for names, (memories, size) in self.named.items():
+            both = counts.setdefault(names[place], [0, 0])
+            both[0] += memories
+            both[1] += size
+        return counts
 
     def keep(self, *, past: bool, feed: bool) -> None:
         """Begin to count past states, and changes; without this there are none to be counted."""
@@ -214,7 +236,7 @@ class Tally:
         self._digests, self._sizes, self._references = array("q"), array("q"), array("q")
 
 
-def _count(counts: dict[str, list[int]], name: str, size: int) -> None:
+def _count(counts: dict[tuple[str, str, str], list[int]], name: tuple[str, str, str], size: int) -> None:
     if (both := counts.get(name)) is None:
         counts[name] = [1, size]
     else:

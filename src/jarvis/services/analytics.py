@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 
 import msgspec
@@ -15,9 +15,10 @@ from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.model import analytics
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
+from jarvis.model.recompression import Progress
 from jarvis.model.record import encode_body
 from jarvis.model.tally import A_DAY, BOUNDS, DAYS, IDS, Tally, measured
-from jarvis.services import duplicates
+from jarvis.services import duplicates, transferring
 from jarvis.storage_backend import StorageBackend
 
 _WIDTHS = (1, 7, 28, 91, 364, 3_640, 36_400, 364_000)
@@ -41,20 +42,26 @@ def asked_top(top: int) -> int:
 
 
 def analyse(
-    backend: StorageBackend, parts: Sequence[StorageBackend], now: datetime, *, top: int, near: bool
+    backend: StorageBackend,
+    parts: Sequence[StorageBackend],
+    now: datetime,
+    *,
+    top: int,
+    near: bool,
+    progress: Progress | None = None,
 ) -> analytics.Analytics:
     """Return a report of a store, or of the parts of it that are given; see `jarvis.services.store.Store.analytics`."""
     instant = instant_of(now)
-    tallies = list(_tallies(parts, instant, top))
+    tallies = list(_tallies(parts, instant, top, _told(parts, progress)))
     created = sorted(instant for tally in tallies for instant in tally.created)
     return analytics.Analytics(
         made_at=datetime_of(instant),
         memories=sum(tally.memories for tally in tallies),
         bytes=sum(tally.bytes for tally in tallies),
-        categories=_breakdown([tally.categories for tally in tallies], top),
-        entity_types=_breakdown([tally.entity_types for tally in tallies], top),
+        categories=_breakdown([tally.by(0) for tally in tallies], top),
+        entity_types=_breakdown([tally.by(1) for tally in tallies], top),
         tags=_breakdown([tally.tags for tally in tallies], top),
-        modules=_breakdown([tally.modules for tally in tallies], top),
+        modules=_breakdown([tally.by(2) for tally in tallies], top),
         namespaces=_breakdown([{t.namespace: [t.memories, t.bytes]} for t in tallies if t.memories], top),
         growth=_growth(created),
         ages=_ages(created, instant),
@@ -70,21 +77,40 @@ def analyse(
 # --- counting ---------------------------------------------------------------------------------------
 
 
-def _tallies(parts: Sequence[StorageBackend], now: int, most: int) -> Iterator[Tally]:
+def _told(parts: Sequence[StorageBackend], progress: Progress | None) -> Callable[[int], None]:
+    """Return a function that is told how many states were counted, and tells it on with their whole number."""
+    done, total = 0, 0 if progress is None else transferring.count(parts)
+
+    def looked_at(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, max(done, total))  # past states were not counted before
+
+    return looked_at
+
+
+def _tallies(
+    parts: Sequence[StorageBackend], now: int, most: int, looked_at: Callable[[int], object]
+) -> Iterator[Tally]:
     if parts and parts[0].has_capability(Analyses):
-        yield from parts[0].capability(Analyses).tallies([part.namespace for part in parts], now, most)
+        names = [part.namespace for part in parts]
+        yield from parts[0].capability(Analyses).tallies(names, now, most, looked_at)
         return
     for part in parts:
-        yield count_each(part, now, most)
+        yield count_each(part, now, most, looked_at)
 
 
-def count_each(backend: StorageBackend, now: int, most: int) -> Tally:
+def count_each(
+    backend: StorageBackend, now: int, most: int, looked_at: Callable[[int], object] = lambda _: None
+) -> Tally:
     """Return what is counted of the namespace of a handle: the meaning of `Analyses.tallies`, on any backend.
 
     Args:
         backend: the handle.
         now: the instant from which expiry is counted.
         most: how many memories and groups are told.
+        looked_at: is called for each memory.
     """
     tally, ids = Tally(backend.namespace, now, most), list[str]()
     tally.keep(past=backend.has_capability(KeepsHistory) and backend.has_capability(Transfers), feed=False)
@@ -94,6 +120,7 @@ def count_each(backend: StorageBackend, now: int, most: int) -> Tally:
         expires = None if entry.expires_at is None else instant_of(entry.expires_at)
         tally.add(len(ids), names, entry.entity_type, entry.version, entry.creation, expires, state)
         ids.append(entry.id)
+        looked_at(1)
     if backend.has_capability(FeedsChanges):
         _follow(backend.capability(FeedsChanges), tally)
     tally.finish(lambda members: [ids[each] for each in members])

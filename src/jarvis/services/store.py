@@ -476,7 +476,14 @@ class Store:
 
     # --- analytics --------------------------------------------------------------------------------
 
-    def analytics(self, *, namespaces: Collection[str] | None = None, top: int = 20, near: bool = False) -> Analytics:
+    def analytics(
+        self,
+        *,
+        namespaces: Collection[str] | None = None,
+        top: int = 20,
+        near: bool = False,
+        progress: Progress | None = None,
+    ) -> Analytics:
         """Return what the store holds, in figures: names, ids and keys of memories are in it, and never a value.
 
         Counts, ages, changes and encoded bytes are the same on every backend; what files take is each one's own. All
@@ -488,6 +495,7 @@ class Store:
             top: how many names, memories and groups are told one by one.
             near: find memories that say nearly the same, too; they are in the working memory meanwhile, and it takes
                 some 50 µs for each.
+            progress: is called with (done, total) now and then.
 
         Raises:
             InvalidQueryError: `top` is no whole number from 1 to 1,000.
@@ -506,7 +514,8 @@ class Store:
         """
         most = analytics.asked_top(top)
         parts = exporting.parts_of(self.backend, _names(namespaces))
-        return analytics.analyse(self.backend, parts, self._now(), top=most, near=is_on("near", near))
+        told = checked("progress", progress)
+        return analytics.analyse(self.backend, parts, self._now(), top=most, near=is_on("near", near), progress=told)
 
     # --- size ------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typer.main import get_command_from_info, get_group
 from typer.models import CommandInfo
 
 from jarvis.errors import JarvisError
-from jarvis.interfaces.cli.failing import DONE, INTERRUPTED, NOT_FOUND, REFUSED, USAGE, code_of, told
+from jarvis.interfaces.cli.failing import DONE, INTERRUPTED, NOT_FOUND, REFUSED, USAGE, code_of, in_commands, told
 from jarvis.interfaces.cli.showing import say
 from jarvis.interfaces.readable import safe
 
@@ -38,10 +38,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "keys new",
     ),
     "Moving": ("export", "import", "migrate", "restore"),
-    "Care": ("doctor", "verify", "repair", "backup", "compact", "index"),
+    "Care": ("doctor", "verify", "repair", "backup", "compact", "index", "mend-dates"),
     "Insight": ("stats",),
     "Live": ("watch",),
-    "Setup": ("init", "config show", "config path", "config check", "completion"),
+    "Setup": ("init", "config show", "config path", "config check", "mcp", "completion"),
 }
 """The commands as a person thinks of them."""
 
@@ -61,6 +61,7 @@ OWN = {
     "config path": "setup",
     "config check": "setup",
     "completion": "setup",
+    "mcp": "serving",
     "keys new": "setup",
 }
 """Commands that are no operations, and the module of each; its function has the name of the command."""
@@ -159,7 +160,7 @@ def _function(name: str) -> Callable[..., None]:
     from jarvis.interfaces.cli.binding import command_of
     from jarvis.interfaces.operations import OPERATIONS
 
-    return command_of(OPERATIONS[name.replace(" ", "_")])
+    return command_of(OPERATIONS[name.replace(" ", "_").replace("-", "_")])
 
 
 def _subgroup(name: str) -> TyperGroup:
@@ -235,6 +236,7 @@ def _run(arguments: list[str]) -> int:
     warnings.showwarning = _warned  # type: ignore[assignment]  # the other arguments are not looked at
     try:
         code: int = root().main(arguments, prog_name="jarvis-memory", standalone_mode=False) or DONE
+        sys.stdout.flush()
         if code == INTERRUPTED:  # Typer took the interrupt
             say(_interrupted())
         return code
@@ -258,6 +260,9 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOT_FOUND
+    except OSError as error:  # none of a store, those are ours: the output cannot be written
+        say(f"jarvis-memory: {safe(str(error))}")
+        return REFUSED
     except Exception as error:
         if is_debugged:
             raise
@@ -285,4 +290,4 @@ def _interrupted() -> str:
 
 def _warned(message: Warning | str, category: type[Warning], *_: Any) -> None:
     if category.__module__.startswith("jarvis"):
-        say(f"warning: {safe(str(message))}")
+        say(f"warning: {safe(in_commands(str(message)))}")

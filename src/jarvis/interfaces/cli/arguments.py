@@ -6,6 +6,7 @@ Each function raises `ValueError` with one sentence that says what it takes.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -35,7 +36,6 @@ _UNITS = {
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 _CONDITION = re.compile(r"([^=<>!~]+?)\s*(>=|<=|!=|=|>|<|~)\s*(.*)", re.DOTALL)
 _OPERATORS = {"=": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte", "~": "$icontains"}
-_NEVER_A_NUMBER = re.compile(r"-?(NaN|Infinity)")
 
 DURATION = "a duration such as 90s, 12h, 30d or '2 weeks'"
 MOMENT = "a moment such as 2026-11-30, 2026-11-30T12:00, yesterday or '2 hours ago'"
@@ -121,7 +121,7 @@ def _read(file: str) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_no_number)
+        found = json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise ValueError("the value is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -141,6 +141,13 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is more than a number can hold")
+    return number
+
+
 def _pair(text: str) -> tuple[str, Any]:
     name, sign, given = text.partition("=")
     if not (name and sign):
@@ -150,10 +157,8 @@ def _pair(text: str) -> tuple[str, Any]:
 
 def typed(text: str) -> Any:
     """Return what a text says: JSON, such as ``3``, ``true``, ``null``, ``"3"`` or ``[1, 2]``, or else the text."""
-    if _NEVER_A_NUMBER.fullmatch(text):
-        return text
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError):
         return text
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from jarvis import errors
-from jarvis.interfaces.readable import safe
+from jarvis.interfaces.readable import safe_lines
 
 DONE, NOT_FOUND, USAGE, REFUSED, DAMAGED, BUSY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -39,16 +41,33 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 _WAYS_OUT: tuple[tuple[type[BaseException], str], ...] = (
     (
         errors.CorruptStoreError,
-        "see what is wrong: jarvis-memory doctor; save the rest: jarvis-memory repair DIRECTORY",
+        "what is wrong: jarvis-memory doctor; save what is left: jarvis-memory repair DIRECTORY",
     ),
-    (errors.StoreMissingError, "make one: jarvis-memory init; name another one: --store PATH"),
     (errors.StoreBusyError, "try again, or see who has it: jarvis-memory doctor"),
-    (
-        errors.KeyUnavailableError,
-        "name a source of its key: --unlock file:PATH, environment:NAME, keyring:SERVICE or passphrase",
-    ),
-    (errors.ConflictError, "look at it: jarvis-memory get"),
+    (errors.KeyUnavailableError, "name a source of its key: --unlock file:PATH, environment:NAME or passphrase"),
 )
+
+_IN_COMMANDS = (
+    (r"; restore a backup, or take what is left into a new store: memory\.store\.repair\(.*?\)", ""),
+    (r"(?:memory\.)?store\.rebuild_index\(.*?\)", "jarvis-memory index --rebuild"),
+    (r"(?:memory\.)?store\.index_pending\(\)", "jarvis-memory index"),
+    (r"store\.encrypt\(\)", "jarvis-memory encrypt"),
+    (r"store\.add_key_slot\(\)", "jarvis-memory keys add"),
+    (r"store\.remove_key_slot\(\)", "jarvis-memory keys remove"),
+    (r"store\.rotate_key\(\)", "jarvis-memory keys rotate"),
+    (r"store\.mend_dates\(\)", "jarvis-memory mend-dates"),
+    (r"store\.erase_namespace\(\)", "--whole-namespace"),
+    (r"jarvis\.moving\.migrate(\(\))?", "jarvis-memory migrate"),
+    (r"(?:pass )?plain_text=True", "give --plain-text"),
+    (r"is not there, and create=False; give the path.*create=True", "there is no store"),
+    (r"read_only=(True|False)", "read_only"),
+    (r"overwrite=True", "--overwrite"),
+    (r"on_conflict=\"skip\"", "--on-conflict skip"),
+    (r"Give them as keys=", "Name them with --unlock"),
+    (r"give one, such as keys=\[EnvironmentKey\('JARVIS_KEY'\)\]", "name one with --unlock"),
+    (r"with keys= unless", "with --unlock unless"),
+)
+"""Advice in messages that is Python, and the same as a command."""
 
 
 def code_of(error: BaseException) -> int:
@@ -58,6 +77,13 @@ def code_of(error: BaseException) -> int:
 
 def told(error: BaseException) -> str:
     """Return what a person is told of an error: what is wrong, and in a second line the way out."""
-    text = safe(str(error))
+    text = safe_lines(in_commands(str(error)))
     way_out = next((way for kind, way in _WAYS_OUT if isinstance(error, kind)), None)
     return text if way_out is None else f"{text}\n  {way_out}"
+
+
+def in_commands(text: str) -> str:
+    """Return a message with its advice as commands."""
+    for python, command in _IN_COMMANDS:
+        text = re.sub(python, command, text)
+    return text

@@ -24,6 +24,12 @@ from jarvis.interfaces.stores import Choice, find
 from jarvis.model.salvaged import Verification
 from jarvis.persistent_memory import MemoryModule
 
+_OPTIONS = (
+    *("store", "backend", "namespace", "config", "unlock", "as_json", "as_jsonl", "exact", "full", "quiet"),
+    *("author", "yes", "dry_run"),
+)
+"""The options that are the same for many commands."""
+
 CREATING = frozenset(("set", "remember", "record_turn", "import", "init"))
 """Operations that make the store if there is none. Looking never does."""
 
@@ -55,7 +61,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Session:
         """Return the session for the options of a command; those that it lacks are taken from before the command."""
-        said = {name: given.get(name) or cls.root.get(name) for name in {*given, *cls.root}}
+        said = {name: given[name] if given.get(name) not in (None, False) else cls.root.get(name) for name in _OPTIONS}
         if said.get("as_json") and said.get("as_jsonl"):
             raise typer.BadParameter("give one of --json and --jsonl")
         choice = Choice(
@@ -90,8 +96,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
             try:
                 yield found.memory
             except StoreMissingError as error:
-                if found.note is None and error.path.endswith(("memory.db", "memory.json")):
-                    error.problem = f"there is no store; looked for it because of {found.because}"
+                other = "name another one: --store PLACE"
+                error.problem = f"{error.problem}\n  make one: jarvis-memory init; {other} (this one: {found.because})"
                 raise
             finally:
                 found.memory.shutdown()
@@ -178,7 +184,7 @@ def _usual_author() -> str:
 
 def _told(plan: Plan) -> list[str]:
     lines = [f"This would {plan.action}{':' if plan.examples else '.'}"]
-    width = shutil.get_terminal_size((_SHOWN, 0)).columns
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stderr) else _SHOWN
     lines += [cut(f"  {safe(entry.id)}  {name_of(entry)}  {json_text(entry.value)}", width) for entry in plan.examples]
     if plan.count is not None and plan.examples and plan.count > len(plan.examples):
         lines.append(f"  … and {plan.count - len(plan.examples):,} more")

@@ -290,6 +290,8 @@ def name_of(entry: MemoryEntry) -> str:
 
 def short_ids(ids: Sequence[str]) -> dict[str, str]:
     """Return the beginnings that tell some ids apart, at least 8 signs of each, safe to show."""
+    if not ids:
+        return {}
     ordered = sorted(set(ids))
     shared = [_shared(one, other) for one, other in pairwise(ordered)]
     needed = [max(before, behind) + 1 for before, behind in zip([0, *shared], [*shared, 0], strict=True)]
