@@ -18,6 +18,7 @@ from jarvis.model.entry import MemoryEntry, check_name
 from jarvis.persistent_memory import MemoryModule
 
 _PAGE, _MOST_NAMED, _MOST_IN_A_FILTER, _MOST_NEAR = 300, 10_000, 1_000, 3
+_MOST_SHOWN = 200  # signs of a name in a message
 
 
 Name = Annotated[str, msgspec.Meta(description="The name of an entity")]
@@ -131,7 +132,7 @@ class KnowledgeGraph:
             near = " or ".join(map(repr, self._near(addition.entity_name)))
             way_out = f"did you mean {near}?" if near else "search_nodes finds names"
             raise InvalidQueryError(
-                f"Entity with name {addition.entity_name} not found; nothing was changed; {way_out}"
+                f"Entity with name {addition.entity_name[:_MOST_SHOWN]} not found; nothing was changed; {way_out}"
             )
         observations = observations_of(entry)
         new = [text for text in dict.fromkeys(addition.contents) if text not in set(observations)]
