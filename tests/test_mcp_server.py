@@ -360,7 +360,10 @@ def test_a_relative_path_of_that_file_is_of_the_working_directory(file: list[str
     )
 
     assert b"Founded in 2021" in process.stdout
-    assert f"took over 3 entities and 1 relations of {tmp_path / 'old.jsonl'}" in process.stderr.decode()
+    assert (
+        f"took over {tmp_path / 'old.jsonl'}, which is no longer used; entities: 3, relations: 1"
+        in process.stderr.decode()
+    )
 
 
 # --- hostile calls --------------------------------------------------------------------------------
