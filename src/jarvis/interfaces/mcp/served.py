@@ -36,6 +36,7 @@ from mcp_types import (
 from mcp_types import Tool as ListedTool
 
 from jarvis._calls.lanes import Lane, Workers
+from jarvis.conversations.lines import in_one_line
 from jarvis.errors import InvalidSettingError, JarvisError, nearest
 from jarvis.importers.mcp_memory import ENTITIES, RELATIONS
 from jarvis.interfaces.mcp import official, ours
@@ -49,7 +50,7 @@ from jarvis.persistent_memory import MemoryModule
 NAME = "jarvis-memory"
 SETS = ("ours", "official")
 _Context = ServerRequestContext[Any, Any]
-_MOST_SIGNS_OF_A_CLIENT = 100
+_MOST_SIGNS_OF_A_CLIENT, _MOST_SIGNS_OF_AN_ERROR = 100, 1_500
 _log = logging.getLogger("jarvis.mcp")
 
 
@@ -244,4 +245,8 @@ def _known(uri: str) -> str:
 
 
 def _refused(message: str) -> CallToolResult:
-    return CallToolResult(content=[TextContent(type="text", text=cleaned(message))], is_error=True)
+    """Return an error as one line in which no name that it quotes can speak."""
+    text = in_one_line(message)
+    if len(text) > _MOST_SIGNS_OF_AN_ERROR:
+        text = f"{text[:_MOST_SIGNS_OF_AN_ERROR]}…"
+    return CallToolResult(content=[TextContent(type="text", text=cleaned(text))], is_error=True)
