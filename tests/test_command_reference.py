@@ -34,7 +34,7 @@ def _records(made: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
-    cells = [(name, text.replace("|", "\\|").replace("\n", " ")) for name, text in rows]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     return ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in cells), ""]
 
 
