@@ -418,6 +418,69 @@ def test_an_edit_beside_another_writer_is_refused_and_keeps_the_text(store: Memo
     assert "mine" in Path(draft).read_text(encoding="utf-8")
 
 
+def test_an_editor_that_leaves_a_copy_beside_the_text_leaves_nothing(
+    store: MemoryModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    monkeypatch.setenv("TMPDIR", str(drafts))
+    editor = written(
+        tmp_path / "editor",
+        f"#!{sys.executable}\n"
+        "import pathlib, sys\n"
+        "draft = pathlib.Path(sys.argv[1])\n"
+        "draft.with_name(draft.name + '~').write_bytes(draft.read_bytes())\n"
+        'draft.write_text(\'{"mode": "light"}\')\n',
+    )
+    monkeypatch.setenv("VISUAL", str(editor))
+
+    ended = run("edit", "preferences/theme")
+
+    assert (ended.returncode, list(drafts.iterdir())) == (failing.DONE, [])
+    assert store.get_user_preferences() == {"theme": {"mode": "light"}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("sys.exit(1)", failing.REFUSED),
+        ("draft.unlink()", failing.USAGE),
+        ("draft.write_text('')", failing.USAGE),
+    ],
+)
+def test_an_edit_that_failed_before_there_was_a_new_text_leaves_no_copy_of_the_old(
+    store: MemoryModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, code: int
+) -> None:
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    monkeypatch.setenv("TMPDIR", str(drafts))
+    editor = written(
+        tmp_path / "editor",
+        f"#!{sys.executable}\nimport pathlib, sys\ndraft = pathlib.Path(sys.argv[1])\n{lines}\n",
+    )
+    monkeypatch.setenv("VISUAL", str(editor))
+
+    ended = run("edit", "preferences/theme")
+
+    assert (ended.returncode, list(drafts.iterdir())) == (code, [])
+    assert "your text is in" not in ended.stderr
+
+
+def test_an_edit_that_is_not_utf_8_is_refused_and_kept(
+    store: MemoryModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    editor = written(tmp_path / "editor", f"#!{sys.executable}\nimport sys\nopen(sys.argv[1], 'wb').write(b'\\xff')\n")
+    monkeypatch.setenv("VISUAL", str(editor))
+
+    ended = run("edit", "preferences/theme")
+
+    assert ended.returncode == failing.USAGE
+    assert "not UTF-8" in ended.stderr
+    [draft] = re.findall(r"your text is in (\S+)", ended.stderr)
+    assert Path(draft).read_bytes() == b"\xff"
+
+
 def test_an_edit_that_is_no_json_can_be_edited_again(store: MemoryModule, tmp_path: Path) -> None:
     editor = written(
         tmp_path / "editor",
@@ -489,3 +552,56 @@ def test_get_answers_within_a_quarter_of_a_second_of_work(store: MemoryModule) -
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert not {"rich", "mcp", "numpy", "psycopg", "asyncio", "yaml"} & set(ended.stderr.split())
+
+
+# --- saying and doing --------------------------------------------------------------------------------
+
+
+def test_an_undo_that_takes_a_memory_away_says_so(store: MemoryModule) -> None:
+    assert "the memory is not there now" in called("undo", "preferences/theme").out
+    assert store.get_user_preferences() == {}
+
+    assert "brought back preferences/theme" in called("undo", "preferences/theme").out
+
+
+def test_an_undo_of_a_change_says_how_many_memories_it_concerned(store: MemoryModule) -> None:
+    cursor = store.delete_memories(category="preferences").cursor
+
+    assert called("undo", "--change", str(cursor)).out == "took the change of 1 memory back\n"
+
+
+def test_an_erasure_by_filters_reaches_what_was_deleted_before(store: MemoryModule, tmp_path: Path) -> None:
+    store.set_user_preference("theme", {"mode": "a secret colour"})
+    store.delete_memories(category="preferences")
+
+    ended = called("erase", "--category", "preferences", "--yes")
+
+    assert (ended.code, "nothing to do" in ended.err) == (failing.DONE, False)
+    assert not any(b"a secret colour" in file.read_bytes() for file in (tmp_path / "store").iterdir())
+
+
+def test_an_erasure_of_a_namespace_reaches_what_was_deleted_before(store: MemoryModule, tmp_path: Path) -> None:
+    alice = store.for_namespace("alice")
+    alice.set_user_preference("theme", {"mode": "a secret colour"})
+    alice.delete_memories(category="preferences")
+
+    ended = called("erase", "--whole-namespace", "alice", "--yes")
+
+    assert (ended.code, "nothing to do" in ended.err) == (failing.DONE, False)
+    assert not any(b"a secret colour" in file.read_bytes() for file in (tmp_path / "store").iterdir())
+
+
+def test_less_than_four_signs_of_an_id_name_no_memory(store: MemoryModule) -> None:
+    [entry] = store.search_memories("preferences")
+
+    assert called("delete", entry.id[:3], "--yes").code == failing.NOT_FOUND
+    assert called("get", entry.id[:4]).code == failing.DONE
+    store.delete_memory(entry.id)
+    assert called("undo", entry.id[:3]).code == failing.NOT_FOUND
+    assert called("undo", entry.id[:4]).code == failing.DONE
+
+
+def test_a_value_with_a_key_twice_is_refused(store: MemoryModule) -> None:
+    ended = called("set", "preferences/theme", "mode=dark", "mode=light")
+
+    assert (ended.code, "twice" in ended.err) == (failing.USAGE, True)

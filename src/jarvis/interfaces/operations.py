@@ -614,7 +614,7 @@ def _erasure(
         doomed = memory.for_namespace(whole_namespace)
         count, examples = doomed.count_memories(), tuple(doomed.list_memories(limit=_EXAMPLES))
         action = f"{_counted('erase', count)}: the whole namespace {whole_namespace!r}, its past and its name"
-        return Plan(action=action, count=count, examples=examples)
+        return Plan(action=action, count=count or None, examples=examples)  # of deleted ones the past is there
     if _are_named(memories, filters):
         ids = [addresses.id_of(memory, name) for name in memories or ()]
         return Plan(
@@ -624,7 +624,10 @@ def _erasure(
         )
     plan = _removal("erase", memory, memories, filters)
     return msgspec.structs.replace(
-        plan, action=f"{plan.action}, those that matched in the past, and their past", can_be_undone=False
+        plan,
+        action=f"{plan.action}, those that matched in the past, and their past",
+        count=plan.count or None,  # deleted memories may have matched, and their past is there
+        can_be_undone=False,
     )
 
 

@@ -107,7 +107,7 @@ def value(pairs: Sequence[str], text: str | None, file: str | None) -> dict[str,
         text = sys.stdin.read() if file == "-" else _read(file)
     if text is not None:
         return _object(text)
-    return dict(_pair(each) for each in pairs)
+    return _unrepeated([_pair(each) for each in pairs])
 
 
 def _read(file: str) -> str:
@@ -133,7 +133,7 @@ def _object(text: str) -> dict[str, Any]:
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("the value has a key twice in one object")
+        raise ValueError("the value has a key twice")
     return dict(pairs)
 
 
