@@ -50,6 +50,7 @@ NAME = "jarvis-memory"
 SETS = ("ours", "official")
 _Context = ServerRequestContext[Any, Any]
 _MOST_SIGNS_OF_A_CLIENT = 100
+_MOST_BYTES_OF_A_REFUSAL = 1_600
 _log = logging.getLogger("jarvis.mcp")
 
 
@@ -244,4 +245,8 @@ def _known(uri: str) -> str:
 
 
 def _refused(message: str) -> CallToolResult:
-    return CallToolResult(content=[TextContent(type="text", text=cleaned(message))], is_error=True)
+    text = cleaned(message).encode()
+    if len(text) > _MOST_BYTES_OF_A_REFUSAL:  # it repeats an argument; its beginning and its end say what is wrong
+        half = _MOST_BYTES_OF_A_REFUSAL // 2
+        text = text[:half] + "…".encode() + text[-half:]
+    return CallToolResult(content=[TextContent(type="text", text=text.decode("utf-8", "ignore"))], is_error=True)
