@@ -605,3 +605,38 @@ def test_a_value_with_a_key_twice_is_refused(store: MemoryModule) -> None:
     ended = called("set", "preferences/theme", "mode=dark", "mode=light")
 
     assert (ended.code, "twice" in ended.err) == (failing.USAGE, True)
+
+
+@pytest.mark.parametrize("verb", [["restore", "backup"], ["repair"], ["backup"], ["export"]])
+@pytest.mark.parametrize("place", ["postgresql://user:password@host/name", "-"])
+def test_what_is_written_to_a_directory_refuses_a_url(
+    store: MemoryModule, tmp_path: Path, verb: list[str], place: str
+) -> None:
+    store.store.back_up(tmp_path / "backup")
+    before = sorted(tmp_path.iterdir())
+
+    ended = called(*verb, place)
+
+    assert (ended.code, "takes a path" in ended.err, "password" in ended.err) == (failing.USAGE, True, False)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_doctor_advises_in_commands(store: MemoryModule, tmp_path: Path) -> None:
+    store.shutdown()
+    file = tmp_path / "store" / "memory.db"
+    file.write_bytes(file.read_bytes().replace(b'"dark"', b'"dusk"'))
+
+    ended = called("doctor")
+
+    assert ended.code == failing.DAMAGED
+    assert "damaged" in ended.out
+    assert "memory.store" not in ended.out
+
+
+def test_an_import_that_was_cut_short_names_the_option(store: MemoryModule, tmp_path: Path) -> None:
+    store.store.export(tmp_path / "all.jsonl")
+    (tmp_path / "cut.jsonl").write_bytes((tmp_path / "all.jsonl").read_bytes()[:-20])
+
+    ended = called("import", "cut.jsonl", "--store", "new")
+
+    assert (ended.code, "--incomplete" in ended.err, "True" in ended.err) == (failing.DAMAGED, True, False)

@@ -68,7 +68,8 @@ OWN = {
 
 HELP = "The memory of your assistant: see, correct and erase what it knows."
 _EPILOG = (
-    "A memory is named by its id, the beginning of one, or category/key. Exit codes and more: docs/reference/cli.md"
+    "A memory is named by its id, the beginning of one, or category/key. "
+    "Exit codes and more: docs/reference/command-line.md"
 )
 
 
