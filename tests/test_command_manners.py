@@ -640,3 +640,10 @@ def test_an_import_that_was_cut_short_names_the_option(store: MemoryModule, tmp_
     ended = called("import", "cut.jsonl", "--store", "new")
 
     assert (ended.code, "--incomplete" in ended.err, "True" in ended.err) == (failing.DAMAGED, True, False)
+
+
+@pytest.mark.parametrize("option", ["--store", "--namespace", "--backend", "--config"])
+def test_an_empty_option_is_refused_before_the_command_as_behind_it(store: MemoryModule, option: str) -> None:
+    before, behind = called(option, "", "list"), called("list", option, "")
+
+    assert (before.code, before.err) == (failing.USAGE, behind.err)

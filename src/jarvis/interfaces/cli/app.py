@@ -201,7 +201,7 @@ def root() -> TyperGroup:
     def begin(**given: Any) -> None:
         from jarvis.interfaces.cli.session import Session
 
-        Session.root = {name: value for name, value in given.items() if value}
+        Session.root = {name: value for name, value in given.items() if value not in (None, False)}
 
     app.callback(invoke_without_command=False)(binding.signed(begin, _root_options(), "jarvis-memory", HELP))
     return get_group(app)
