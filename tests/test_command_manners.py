@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -647,3 +648,28 @@ def test_an_empty_option_is_refused_before_the_command_as_behind_it(store: Memor
     before, behind = called(option, "", "list"), called("list", option, "")
 
     assert (before.code, before.err) == (failing.USAGE, behind.err)
+
+
+def test_a_pipe_gets_utf_8_whatever_the_locale_is(store: MemoryModule) -> None:
+    store.set_user_preference("theme", {"mode": "ä🎉"})
+
+    ended = run("list", "--json", env={**os.environ, "PYTHONIOENCODING": "ascii"}, encoding="utf-8")
+
+    assert (ended.returncode, ended.stderr) == (failing.DONE, "")
+    assert json.loads(ended.stdout)[0]["value"] == {"mode": "ä🎉"}
+
+
+@pytest.mark.parametrize("arguments", [["remember", "-"], ["set", "preferences/theme", "--from", "-"]])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_an_input_that_is_not_utf_8_is_refused(store: MemoryModule, arguments: list[str], locale: str) -> None:
+    ended = subprocess.run(
+        command(*arguments),
+        input=b'{"mode": "gr\xfcn"}',
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": locale},
+    )
+
+    assert (ended.returncode, b"not UTF-8" in ended.stderr) == (failing.USAGE, True)
+    assert store.get_user_preferences() == {"theme": {"mode": "dark"}}
+    assert store.count_memories() == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import os
 import sys
@@ -227,6 +228,9 @@ def _version(*, is_asked: bool) -> bool:
 
 def run() -> NoReturn:
     """Run the command line, and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a memory may hold signs that the encoding of the locale lacks
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     sys.exit(_run(sys.argv[1:]))
 
 
