@@ -673,3 +673,30 @@ def test_an_input_that_is_not_utf_8_is_refused(store: MemoryModule, arguments: l
     assert (ended.returncode, b"not UTF-8" in ended.stderr) == (failing.USAGE, True)
     assert store.get_user_preferences() == {"theme": {"mode": "dark"}}
     assert store.count_memories() == 1
+
+
+def test_a_page_of_charts_replaces_only_such_a_page(store: MemoryModule, tmp_path: Path) -> None:
+    file, page = tmp_path / "store" / "memory.db", tmp_path / "page.html"
+
+    assert called("stats", "--html", str(file)).code == failing.REFUSED
+    assert file.read_bytes().startswith(b"SQLite format 3")
+    assert called("verify").code == failing.DONE
+
+    assert called("stats", "--html", str(page)).code == failing.DONE
+    store.remember("one memory more")
+    first = page.read_bytes()
+    assert called("stats", "--html", str(page)).code == failing.DONE
+    assert page.read_bytes() != first
+
+    page.write_text("<!DOCTYPE html><title>of another program</title>", encoding="utf-8")
+    assert called("stats", "--html", str(page)).code == failing.REFUSED
+
+
+def test_an_import_with_damaged_lines_ends_with_the_code_of_damage(store: MemoryModule, tmp_path: Path) -> None:
+    store.store.export(tmp_path / "all.jsonl")
+    text = (tmp_path / "all.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "all.jsonl").write_text(text.replace('"dark"', '"dusk"'), encoding="utf-8")
+
+    ended = called("import", "all.jsonl", "--store", "new")
+
+    assert (ended.code, "crc" in ended.out) == (failing.DAMAGED, True)
