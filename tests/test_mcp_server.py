@@ -739,3 +739,9 @@ def test_without_the_package_of_the_protocol_the_way_out_is_said() -> None:
     )
 
     assert told.stdout.decode().strip() == "the server needs the package mcp: pip install 'jarvis-memory[mcp]'"
+
+
+@pytest.mark.parametrize("setting", [{}, {"tools": "official", "read_only": True}])
+def test_a_file_that_would_be_passed_over_is_refused(tmp_path: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSettingError, match="memory_file"):
+        serve(MemoryModule(storage_dir=tmp_path), memory_file=FILE, **setting)
