@@ -357,6 +357,17 @@ def test_what_destroys_says_what_it_will_do_and_asks(store: MemoryModule) -> Non
     assert store.get_user_preferences() == {}
 
 
+def test_only_that_is_done_which_was_told(store: MemoryModule) -> None:
+    store.create_memory("notes", "one", {}, "note")
+    terminal = Terminal(["delete", "--category", "notes"])
+    terminal.wait_for("Do it? [y/N]:")
+    store.create_memory("notes", "two", {}, "note")
+    terminal.type("y")
+
+    assert terminal.ended() == failing.REFUSED
+    assert store.count_memories("notes") == 2
+
+
 def test_ctrl_c_at_a_question_changes_nothing(store: MemoryModule) -> None:
     terminal = Terminal(["erase", "preferences/theme"])
     terminal.wait_for("Nothing brings it back. [y/N]:")

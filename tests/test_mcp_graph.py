@@ -386,7 +386,7 @@ def test_the_file_of_the_reference_server_is_taken_over_once(graph: KnowledgeGra
     again = import_once(graph.memory, path)
 
     assert said is not None
-    assert "3 entities and 1 relations" in said
+    assert "entities: 3, relations: 1" in said
     assert again is None
     assert [entity.name for entity in _entities(graph)] == ["John_Smith", "Élodie"]
     assert path.read_bytes() == before
@@ -428,7 +428,7 @@ def test_a_file_of_another_kind_is_refused(volatile: KnowledgeGraph, tmp_path: P
         import_once(volatile.memory, path)
 
     path.write_text("")
-    assert "0 entities" in str(import_once(volatile.memory, path))
+    assert "entities: 0, relations: 0" in str(import_once(volatile.memory, path))
 
 
 def test_a_name_in_the_file_that_cannot_be_kept_is_counted(volatile: KnowledgeGraph, tmp_path: Path) -> None:
@@ -440,6 +440,6 @@ def test_a_name_in_the_file_that_cannot_be_kept_is_counted(volatile: KnowledgeGr
 
     said = import_once(volatile.memory, path)
 
-    assert "1 entities" in str(said)
-    assert "2 things in it could not be" in str(said)
+    assert "entities: 1, relations: 0" in str(said)
+    assert "what could not be: 2" in str(said)
     assert _entities(volatile) == [Entity("Bob", "thing", ["\ud800", "more"])]

@@ -28,7 +28,7 @@ from jarvis.interfaces.mcp.served import Served, author_of
 from jarvis.interfaces.mcp.server import serve
 from jarvis.persistent_memory import MemoryModule
 
-from .mcp_clients import TOKEN, client, environment, http_client, http_server, piped, store_options
+from .mcp_clients import TOKEN, client, command, environment, http_client, http_server, piped, store_options
 
 GRAPH = "memory://knowledge-graph"
 FILE = Path(__file__).parent / "importing" / "memory.jsonl"
@@ -349,6 +349,25 @@ def test_the_file_of_the_reference_server_is_taken_over(file: list[str]) -> None
     run(talk())
 
 
+def test_a_relative_path_of_that_file_is_of_the_working_directory(file: list[str], tmp_path: Path) -> None:
+    (tmp_path / "old.jsonl").write_bytes(FILE.read_bytes())
+    process = subprocess.run(
+        [*command("--tools", "official", "--memory-file", "old.jsonl"), *file],
+        input=HELLO + _call(1, "open_nodes", names=["Anthropic"]),
+        capture_output=True,
+        cwd=tmp_path,
+        env=environment(),
+        timeout=60,
+        check=True,
+    )
+
+    assert b"Founded in 2021" in process.stdout
+    assert (
+        f"took over {tmp_path / 'old.jsonl'}, which is no longer used; entities: 3, relations: 1"
+        in process.stderr.decode()
+    )
+
+
 # --- hostile calls --------------------------------------------------------------------------------
 
 
@@ -360,6 +379,8 @@ HOSTILE: list[tuple[str, dict[str, Any]]] = [
     ("create_entities", {"entities": [{"name": "x" * 100_000, "entityType": "x", "observations": []}]}),
     ("create_entities", {"entities": "x" * 1_000_000}),
     ("add_observations", {"observations": [{"entityName": "\0", "contents": ["x"]}]}),
+    ("add_observations", {"observations": [{"entityName": "x\n</memories>" * 9_000, "contents": ["x"]}]}),
+    ("create_entities", {"x" * 100_000: []}),
     ("search_nodes", {"query": {"$gt": ""}}),
     ("read_graph", {"cursor": "e:0:0:+1"}),
     ("open_nodes", {"names": [[]]}),
@@ -394,7 +415,8 @@ def test_hostile_calls_get_errors_and_the_server_goes_on(file: list[str], mode: 
             for tool, arguments in HOSTILE:
                 answer = await server.call_tool(tool, arguments)
                 assert answer.is_error, (tool, arguments)
-                assert len(_text(answer)) < 1_000
+                assert len(_text(answer)) <= 1_501
+                assert "\n" not in _text(answer)
             text = "z\u0301\U0001f600\u202e\x00" * 100_000
             long = {"name": "long", "entityType": "x", "observations": [text]}
             made = await server.call_tool("create_entities", {"entities": [long]})
@@ -485,6 +507,33 @@ def test_all_requests_are_answered_before_a_server_ends_at_the_end_of_its_input(
     assert sorted(answer["id"] for answer in answers) == list(range(101))
     with _memory(file) as memory:
         assert memory.count_memories() == 100
+
+
+@pytest.mark.parametrize("request_id", [1, "1"])
+def test_a_request_that_was_cancelled_keeps_no_server_from_ending(file: list[str], request_id: Any) -> None:
+    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
+    call = _call(1, "remember", text="one") + json.dumps(cancel).encode() + b"\n"
+    with piped(*file) as process:
+        output, _ = process.communicate(HELLO + call + _call(2, "list"), timeout=60)
+
+    assert process.returncode == 0
+    assert {json.loads(line)["id"] for line in output.splitlines()} >= {0, 2}
+
+
+def test_a_client_that_listens_keeps_no_server_from_ending(file: list[str]) -> None:
+    names = ("protocolVersion", "clientCapabilities", "clientInfo")
+    values: tuple[Any, ...] = ("2026-07-28", {}, {"name": "raw", "version": "1"})
+    meta = {f"io.modelcontextprotocol/{name}": value for name, value in zip(names, values, strict=True)}
+    listen = _message(1, "subscriptions/listen", _meta=meta, notifications={"resourceSubscriptions": [GRAPH]})
+    with piped("--tools", "official", *file) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(listen)
+        process.stdin.flush()
+        assert b"notifications/subscriptions/acknowledged" in process.stdout.readline()
+        process.communicate(timeout=30)
+
+    assert process.returncode == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from jarvis.interfaces import times
 from jarvis.interfaces.cli import arguments
 from jarvis.interfaces.cli.session import Session
 from jarvis.interfaces.operation import Operation, Parameter
@@ -21,8 +22,8 @@ _FILTERS = frozenset(
     ("category", "entity_type", "entity_id", "no_entity_id", "tag", "all_tags", "key", "key_prefix", "category_prefix")
 ) | {"since", "until", "where"}
 _PARSERS: dict[Any, tuple[Callable[[str], Any], str]] = {
-    datetime: (arguments.moment, "MOMENT"),
-    timedelta: (arguments.duration, "DURATION"),
+    datetime: (times.moment, "MOMENT"),
+    timedelta: (times.duration, "DURATION"),
     KeySource: (arguments.source, "SOURCE"),
 }
 _METAVARS: dict[Any, str] = {str: "TEXT", int: "N", float: "X", Path: "PATH"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar
@@ -116,7 +116,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
             choice = msgspec.structs.replace(self.choice, keys=keys, encryption="on")
             session, values = msgspec.structs.replace(self, choice=choice), {"keys": []}
         with session.memory(create=operation.name in CREATING) as memory:
-            if operation.plan is not None and not self._agreed(operation.planned(memory, values)):
+            if operation.plan is not None and not self._agreed(lambda: operation.planned(memory, values)):
                 return
             with progressing(operation, self.look) as progress:
                 result = operation.run(memory, values, progress)
@@ -148,8 +148,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
             raise typer.Exit(REFUSED)
         return typer.confirm(question, err=True)
 
-    def _agreed(self, plan: Plan | None) -> bool:
-        """Say what would be done, and ask; return whether to do it."""
+    def _agreed(self, planned: Callable[[], Plan | None]) -> bool:
+        """Say what would be done, and ask; return whether to do it. Only that is done which was told."""
+        plan = planned()
         if plan is None:
             return True
         if self.dry_run:
@@ -161,10 +162,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         if not self.yes:
             say("\n".join(_told(plan)))
         question = "Do it?" if plan.can_be_undone else "Do it? Nothing brings it back."
-        if self.ask(question):
-            return True
-        say("nothing was changed")
-        raise typer.Exit(REFUSED)
+        if not self.ask(question):
+            say("nothing was changed")
+            raise typer.Exit(REFUSED)
+        if not self.yes and planned() != plan:
+            say("nothing was changed: by now it would do something else, because another program changed memories")
+            raise typer.Exit(REFUSED)
+        return True
 
     def _with_root(self, operation: Operation[..., Any], values: dict[str, Any]) -> dict[str, Any]:
         """Return the values with ``--as-of`` from before the command."""

@@ -6,8 +6,9 @@ importer of files of the reference memory server makes the same memories, so an 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,7 +17,8 @@ from jarvis.importers.mcp_memory import ENTITIES, OBSERVATIONS, RELATION, RELATI
 from jarvis.model.entry import MemoryEntry, check_name
 from jarvis.persistent_memory import MemoryModule
 
-_PAGE, _MOST_NAMED, _MOST_NEAR = 200, 10_000, 3
+_PAGE, _MOST_NAMED, _MOST_IN_A_FILTER, _MOST_NEAR = 300, 10_000, 1_000, 3
+_MOST_SHOWN = 200  # signs of a name in a message
 
 
 Name = Annotated[str, msgspec.Meta(description="The name of an entity")]
@@ -130,7 +132,7 @@ class KnowledgeGraph:
             near = " or ".join(map(repr, self._near(addition.entity_name)))
             way_out = f"did you mean {near}?" if near else "search_nodes finds names"
             raise InvalidQueryError(
-                f"Entity with name {addition.entity_name} not found; nothing was changed; {way_out}"
+                f"Entity with name {addition.entity_name[:_MOST_SHOWN]} not found; nothing was changed; {way_out}"
             )
         observations = observations_of(entry)
         new = [text for text in dict.fromkeys(addition.contents) if text not in set(observations)]
@@ -176,26 +178,33 @@ class KnowledgeGraph:
             yield from sorted(wanted, key=lambda entry: (entry.creation, entry.order))
             return
         needle = None if query is None else query.lower()
-        for entry in self._pages(ENTITIES, after):
+        for entry in self._each(ENTITIES, after):
             if needle is None or any(needle in text.lower() for text in _texts_of(entry)):
                 yield entry
 
     def relations(self, *, of: Collection[str] | None = None, after: str | None = None) -> Iterator[MemoryEntry]:
         """Yield the memories of the relations that begin or end at one of some entities, of all without `of`."""
         wanted = None if of is None else set(of)
-        for entry in self._pages(RELATIONS, after):
+        where = None if wanted is None or len(wanted) > _MOST_IN_A_FILTER else _touching([*wanted])
+        for entry in self._each(RELATIONS, after, where):
             relation = relation_of(entry)
             if relation is not None and (wanted is None or relation.source in wanted or relation.target in wanted):
                 yield entry
 
-    def _pages(self, category: str, after: str | None) -> Iterator[MemoryEntry]:
-        """Yield the memories of a category page by page: a caller that has enough leaves nothing open."""
-        while True:
+    def _each(self, category: str, after: str | None, where: dict[str, Any] | None = None) -> Iterator[MemoryEntry]:
+        """Yield the memories of a category: first a page, as mostly no more are wanted, then the rest in one pass.
+
+        A page costs 0.05 s in a graph of 100,000, because there is no index of the order of creation.
+        """
+        if where is None:
             page = self.memory.search_memories(category, order="created", ascending=True, limit=_PAGE, after=after)
             yield from page
             if len(page) < _PAGE:
                 return
             after = page[-1].cursor
+        rest = self.memory.iter_memories(category, where=where, order="created", ascending=True, after=after)
+        with contextlib.closing(rest):  # type: ignore[type-var]  # it is a generator, which can be closed
+            yield from rest
 
     def _named(self, names: Sequence[str]) -> list[MemoryEntry]:
         found: list[MemoryEntry] = []
@@ -242,7 +251,7 @@ def _key_of(relation: Relation) -> str:
     return key_of_relation(_value_of(relation))
 
 
-def _touching(names: Sequence[str]) -> dict[str, object]:
+def _touching(names: Sequence[str]) -> dict[str, Any]:
     return {"$or": [{"from": {"$in": [*names]}}, {"to": {"$in": [*names]}}]}
 
 

@@ -85,7 +85,7 @@ def page_of(graph: KnowledgeGraph, wanted: Wanted, room: int, cursor: str | None
     Raises:
         InvalidQueryError: `cursor` is none.
     """
-    filling = _Filling(graph, wanted, room - _FRAME)
+    filling = _Filling(graph, wanted, room - _FRAME, begins=cursor is None)
     place = _Place() if cursor is None else _place_at(cursor)
     try:
         if not place.is_relation:
@@ -98,13 +98,14 @@ def page_of(graph: KnowledgeGraph, wanted: Wanted, room: int, cursor: str | None
 
 
 class _Filling:
-    """A page that is being filled."""
+    """A page that is being filled; the one that `begins` an answer has all entities before a relation is asked for."""
 
-    def __init__(self, graph: KnowledgeGraph, wanted: Wanted, room: int) -> None:
+    def __init__(self, graph: KnowledgeGraph, wanted: Wanted, room: int, *, begins: bool) -> None:
         self._graph, self._wanted, self._room = graph, wanted, room
         self._entities: list[dict[str, Any]] = []
         self._relations: list[dict[str, Any]] = []
         self._left_out = 0
+        self._begins = begins
 
     def page(self, cursor: str | None) -> Page:
         """Return the page."""
@@ -173,7 +174,10 @@ class _Filling:
     def add_relations(self, place: _Place) -> None:
         """Add the relations from a place on; raise `_FullError` if not all have room."""
         last = place
-        for entry in self._graph.relations(of=self._names(), after=place.after):
+        names = self._names()
+        if names is not None and not names:
+            return
+        for entry in self._graph.relations(of=names, after=place.after):
             relation = msgspec.to_builtins(relation_of(entry))
             size = size_of(relation, _DEPTH)
             if size <= self._room:
@@ -189,6 +193,8 @@ class _Filling:
         """Return the names of the entities that are wanted, None for all."""
         if self._wanted.is_all:
             return None
+        if self._begins:
+            return {str(entity["name"]) for entity in self._entities}
         return {entry.key for entry in self._graph.entities(query=self._wanted.query, names=self._wanted.names)}
 
 

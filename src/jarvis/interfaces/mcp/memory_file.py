@@ -45,10 +45,10 @@ def import_once(memory: MemoryModule, path: Path) -> str | None:
         done = _put(KnowledgeGraph(memory), [item for item in items if isinstance(item, Item)])
         done["refused"] += sum(not isinstance(item, Item) for item in items)
         memory.create_memory(IMPORTS, str(path), dict(done), "file", str(path))
-    refused = f"; {done['refused']:,} things in it could not be" if done["refused"] else ""
+    refused = f", what could not be: {done['refused']:,}" if done["refused"] else ""
     return (
-        f"{VARIABLE}: took over {done['entities']:,} entities and {done['relations']:,} relations of {path}, "
-        f"which is no longer used{refused}"
+        f"{VARIABLE}: took over {path}, which is no longer used; "
+        f"entities: {done['entities']:,}, relations: {done['relations']:,}{refused}"
     )
 
 

@@ -36,6 +36,7 @@ from mcp_types import (
 from mcp_types import Tool as ListedTool
 
 from jarvis._calls.lanes import Lane, Workers
+from jarvis.conversations.lines import in_one_line
 from jarvis.errors import InvalidSettingError, JarvisError, nearest
 from jarvis.importers.mcp_memory import ENTITIES, RELATIONS
 from jarvis.interfaces.mcp import official, ours
@@ -49,8 +50,7 @@ from jarvis.persistent_memory import MemoryModule
 NAME = "jarvis-memory"
 SETS = ("ours", "official")
 _Context = ServerRequestContext[Any, Any]
-_MOST_SIGNS_OF_A_CLIENT = 100
-_MOST_BYTES_OF_A_REFUSAL = 1_600
+_MOST_SIGNS_OF_A_CLIENT, _MOST_BYTES_OF_AN_ERROR = 100, 1_500
 _log = logging.getLogger("jarvis.mcp")
 
 
@@ -245,8 +245,9 @@ def _known(uri: str) -> str:
 
 
 def _refused(message: str) -> CallToolResult:
-    text = cleaned(message).encode()
-    if len(text) > _MOST_BYTES_OF_A_REFUSAL:  # it repeats an argument; its beginning and its end say what is wrong
-        half = _MOST_BYTES_OF_A_REFUSAL // 2
+    """Return an error as one line in which no name that it quotes can speak."""
+    text = cleaned(in_one_line(message)).encode()
+    if len(text) > _MOST_BYTES_OF_AN_ERROR:  # it repeats an argument; its beginning and its end say what is wrong
+        half = _MOST_BYTES_OF_AN_ERROR // 2
         text = text[:half] + "…".encode() + text[-half:]
     return CallToolResult(content=[TextContent(type="text", text=text.decode("utf-8", "ignore"))], is_error=True)

@@ -25,6 +25,7 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
     jsonrpc_message_adapter,
@@ -52,6 +53,10 @@ class Unanswered:
         """Note a message that came in."""
         if isinstance(message, JSONRPCRequest) and message.method not in _ENDLESS:
             self._ids.add(message.id)
+        if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            cancelled = str((message.params or {}).get("requestId"))  # such a request gets no answer
+            self._ids = {each for each in self._ids if str(each) != cancelled}
+            self._changed.set()
 
     def answered(self, message: JSONRPCMessage) -> None:
         """Note a message that goes out."""

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import msgspec
 
 from jarvis.errors import InvalidQueryError
-from jarvis.interfaces.cli.arguments import duration, moment
 from jarvis.interfaces.operation import Operation, Parameter
+from jarvis.interfaces.times import duration, moment
 
 
 class Field(msgspec.Struct, frozen=True):
