@@ -711,3 +711,9 @@ def test_an_import_with_damaged_lines_ends_with_the_code_of_damage(store: Memory
     ended = called("import", "all.jsonl", "--store", "new")
 
     assert (ended.code, "crc" in ended.out) == (failing.DAMAGED, True)
+
+
+def test_recent_counts_one_memory_as_one(store: MemoryModule) -> None:
+    store.erase_memories(category="preferences")
+
+    assert "\t1 memory\t" in called("recent").out

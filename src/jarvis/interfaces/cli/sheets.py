@@ -188,7 +188,7 @@ def _happened(result: Iterable[Happened], moment: Moment) -> Sheet:
     rows = []
     for each in result:
         change = each.change
-        name = safe(f"{change.category}/{change.key}") if change.category is not None else f"{change.count:,} memories"
+        name = safe(f"{change.category}/{change.key}") if change.category is not None else counted(change.count)
         value = "" if each.entry is None else json_text(each.entry.value)
         if each.is_gone and change.memory_id is not None:
             value = f"(gone) {value}".strip()
