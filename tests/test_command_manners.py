@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -429,6 +430,69 @@ def test_an_edit_beside_another_writer_is_refused_and_keeps_the_text(store: Memo
     assert "mine" in Path(draft).read_text(encoding="utf-8")
 
 
+def test_an_editor_that_leaves_a_copy_beside_the_text_leaves_nothing(
+    store: MemoryModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    monkeypatch.setenv("TMPDIR", str(drafts))
+    editor = written(
+        tmp_path / "editor",
+        f"#!{sys.executable}\n"
+        "import pathlib, sys\n"
+        "draft = pathlib.Path(sys.argv[1])\n"
+        "draft.with_name(draft.name + '~').write_bytes(draft.read_bytes())\n"
+        'draft.write_text(\'{"mode": "light"}\')\n',
+    )
+    monkeypatch.setenv("VISUAL", str(editor))
+
+    ended = run("edit", "preferences/theme")
+
+    assert (ended.returncode, list(drafts.iterdir())) == (failing.DONE, [])
+    assert store.get_user_preferences() == {"theme": {"mode": "light"}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("sys.exit(1)", failing.REFUSED),
+        ("draft.unlink()", failing.USAGE),
+        ("draft.write_text('')", failing.USAGE),
+    ],
+)
+def test_an_edit_that_failed_before_there_was_a_new_text_leaves_no_copy_of_the_old(
+    store: MemoryModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, code: int
+) -> None:
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    monkeypatch.setenv("TMPDIR", str(drafts))
+    editor = written(
+        tmp_path / "editor",
+        f"#!{sys.executable}\nimport pathlib, sys\ndraft = pathlib.Path(sys.argv[1])\n{lines}\n",
+    )
+    monkeypatch.setenv("VISUAL", str(editor))
+
+    ended = run("edit", "preferences/theme")
+
+    assert (ended.returncode, list(drafts.iterdir())) == (code, [])
+    assert "your text is in" not in ended.stderr
+
+
+def test_an_edit_that_is_not_utf_8_is_refused_and_kept(
+    store: MemoryModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    editor = written(tmp_path / "editor", f"#!{sys.executable}\nimport sys\nopen(sys.argv[1], 'wb').write(b'\\xff')\n")
+    monkeypatch.setenv("VISUAL", str(editor))
+
+    ended = run("edit", "preferences/theme")
+
+    assert ended.returncode == failing.USAGE
+    assert "not UTF-8" in ended.stderr
+    [draft] = re.findall(r"your text is in (\S+)", ended.stderr)
+    assert Path(draft).read_bytes() == b"\xff"
+
+
 def test_an_edit_that_is_no_json_can_be_edited_again(store: MemoryModule, tmp_path: Path) -> None:
     editor = written(
         tmp_path / "editor",
@@ -500,3 +564,156 @@ def test_get_answers_within_a_quarter_of_a_second_of_work(store: MemoryModule) -
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert not {"rich", "mcp", "numpy", "psycopg", "asyncio", "yaml"} & set(ended.stderr.split())
+
+
+# --- saying and doing --------------------------------------------------------------------------------
+
+
+def test_an_undo_that_takes_a_memory_away_says_so(store: MemoryModule) -> None:
+    assert "the memory is not there now" in called("undo", "preferences/theme").out
+    assert store.get_user_preferences() == {}
+
+    assert "brought back preferences/theme" in called("undo", "preferences/theme").out
+
+
+def test_an_undo_of_a_change_says_how_many_memories_it_concerned(store: MemoryModule) -> None:
+    cursor = store.delete_memories(category="preferences").cursor
+
+    assert called("undo", "--change", str(cursor)).out == "took the change of 1 memory back\n"
+
+
+def test_an_erasure_by_filters_reaches_what_was_deleted_before(store: MemoryModule, tmp_path: Path) -> None:
+    store.set_user_preference("theme", {"mode": "a secret colour"})
+    store.delete_memories(category="preferences")
+
+    ended = called("erase", "--category", "preferences", "--yes")
+
+    assert (ended.code, "nothing to do" in ended.err) == (failing.DONE, False)
+    assert not any(b"a secret colour" in file.read_bytes() for file in (tmp_path / "store").iterdir())
+
+
+def test_an_erasure_of_a_namespace_reaches_what_was_deleted_before(store: MemoryModule, tmp_path: Path) -> None:
+    alice = store.for_namespace("alice")
+    alice.set_user_preference("theme", {"mode": "a secret colour"})
+    alice.delete_memories(category="preferences")
+
+    ended = called("erase", "--whole-namespace", "alice", "--yes")
+
+    assert (ended.code, "nothing to do" in ended.err) == (failing.DONE, False)
+    assert not any(b"a secret colour" in file.read_bytes() for file in (tmp_path / "store").iterdir())
+
+
+def test_less_than_four_signs_of_an_id_name_no_memory(store: MemoryModule) -> None:
+    [entry] = store.search_memories("preferences")
+
+    assert called("delete", entry.id[:3], "--yes").code == failing.NOT_FOUND
+    assert called("get", entry.id[:4]).code == failing.DONE
+    store.delete_memory(entry.id)
+    assert called("undo", entry.id[:3]).code == failing.NOT_FOUND
+    assert called("undo", entry.id[:4]).code == failing.DONE
+
+
+def test_a_value_with_a_key_twice_is_refused(store: MemoryModule) -> None:
+    ended = called("set", "preferences/theme", "mode=dark", "mode=light")
+
+    assert (ended.code, "twice" in ended.err) == (failing.USAGE, True)
+
+
+@pytest.mark.parametrize("verb", [["restore", "backup"], ["repair"], ["backup"], ["export"]])
+@pytest.mark.parametrize("place", ["postgresql://user:password@host/name", "-"])
+def test_what_is_written_to_a_directory_refuses_a_url(
+    store: MemoryModule, tmp_path: Path, verb: list[str], place: str
+) -> None:
+    store.store.back_up(tmp_path / "backup")
+    before = sorted(tmp_path.iterdir())
+
+    ended = called(*verb, place)
+
+    assert (ended.code, "takes a path" in ended.err, "password" in ended.err) == (failing.USAGE, True, False)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_doctor_advises_in_commands(store: MemoryModule, tmp_path: Path) -> None:
+    store.shutdown()
+    file = tmp_path / "store" / "memory.db"
+    file.write_bytes(file.read_bytes().replace(b'"dark"', b'"dusk"'))
+
+    ended = called("doctor")
+
+    assert ended.code == failing.DAMAGED
+    assert "damaged" in ended.out
+    assert "memory.store" not in ended.out
+
+
+def test_an_import_that_was_cut_short_names_the_option(store: MemoryModule, tmp_path: Path) -> None:
+    store.store.export(tmp_path / "all.jsonl")
+    (tmp_path / "cut.jsonl").write_bytes((tmp_path / "all.jsonl").read_bytes()[:-20])
+
+    ended = called("import", "cut.jsonl", "--store", "new")
+
+    assert (ended.code, "--incomplete" in ended.err, "True" in ended.err) == (failing.DAMAGED, True, False)
+
+
+@pytest.mark.parametrize("option", ["--store", "--namespace", "--backend", "--config"])
+def test_an_empty_option_is_refused_before_the_command_as_behind_it(store: MemoryModule, option: str) -> None:
+    before, behind = called(option, "", "list"), called("list", option, "")
+
+    assert (before.code, before.err) == (failing.USAGE, behind.err)
+
+
+def test_a_pipe_gets_utf_8_whatever_the_locale_is(store: MemoryModule) -> None:
+    store.set_user_preference("theme", {"mode": "ä🎉"})
+
+    ended = run("list", "--json", env={**os.environ, "PYTHONIOENCODING": "ascii"}, encoding="utf-8")
+
+    assert (ended.returncode, ended.stderr) == (failing.DONE, "")
+    assert json.loads(ended.stdout)[0]["value"] == {"mode": "ä🎉"}
+
+
+@pytest.mark.parametrize("arguments", [["remember", "-"], ["set", "preferences/theme", "--from", "-"]])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_an_input_that_is_not_utf_8_is_refused(store: MemoryModule, arguments: list[str], locale: str) -> None:
+    ended = subprocess.run(
+        command(*arguments),
+        input=b'{"mode": "gr\xfcn"}',
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": locale},
+    )
+
+    assert (ended.returncode, b"not UTF-8" in ended.stderr) == (failing.USAGE, True)
+    assert store.get_user_preferences() == {"theme": {"mode": "dark"}}
+    assert store.count_memories() == 1
+
+
+def test_a_page_of_charts_replaces_only_such_a_page(store: MemoryModule, tmp_path: Path) -> None:
+    file, page = tmp_path / "store" / "memory.db", tmp_path / "page.html"
+
+    assert called("stats", "--html", str(file)).code == failing.REFUSED
+    assert file.read_bytes().startswith(b"SQLite format 3")
+    assert called("verify").code == failing.DONE
+
+    assert called("stats", "--html", str(page)).code == failing.DONE
+    store.remember("one memory more")
+    first = page.read_bytes()
+    assert called("stats", "--html", str(page)).code == failing.DONE
+    assert page.read_bytes() != first
+
+    page.write_text("<!DOCTYPE html><title>of another program</title>", encoding="utf-8")
+    assert called("stats", "--html", str(page)).code == failing.REFUSED
+
+
+def test_an_import_with_damaged_lines_ends_with_the_code_of_damage(store: MemoryModule, tmp_path: Path) -> None:
+    store.store.export(tmp_path / "all.jsonl")
+    text = (tmp_path / "all.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "all.jsonl").write_text(text.replace('"dark"', '"dusk"'), encoding="utf-8")
+
+    ended = called("import", "all.jsonl", "--store", "new")
+
+    assert (ended.code, "crc" in ended.out) == (failing.DAMAGED, True)
+
+
+def test_recent_counts_one_memory_as_one(store: MemoryModule) -> None:
+    store.erase_memories(category="preferences")
+
+    assert "\t1 memory\t" in called("recent").out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mcp_types import ClientCapabilities, Implementation, InitializeRequestParam
 
 from jarvis.errors import InvalidSettingError
 from jarvis.interfaces.mcp.http import checked_token
+from jarvis.interfaces.mcp.room import LEAST_TOKENS
 from jarvis.interfaces.mcp.served import Served, author_of
 from jarvis.interfaces.mcp.server import serve
 from jarvis.persistent_memory import MemoryModule
@@ -386,6 +388,24 @@ HOSTILE: list[tuple[str, dict[str, Any]]] = [
     ("", {}),
     ("x" * 100_000, {}),
 ]
+
+
+@pytest.mark.parametrize(
+    ("tool", "argument"), [("get", "address"), ("recall", "since"), ("list", "order"), ("list", "nonsense")]
+)
+def test_a_refusal_of_a_huge_argument_is_short_and_says_what_is_wrong(tool: str, argument: str) -> None:
+    async def talk() -> None:
+        async with Client(Served(MemoryModule.in_memory()).server()) as server:
+            name, value = (argument, "ü" * 100_000) if argument != "nonsense" else ("ü" * 100_000, "x")
+            refused = await server.call_tool(
+                tool, {"question": "x", name: value} if tool == "recall" else {name: value}
+            )
+
+        assert refused.is_error
+        assert len(_text(refused).encode()) < LEAST_TOKENS
+        assert re.search("no memory is named|takes", _text(refused))
+
+    run(talk())
 
 
 @pytest.mark.parametrize("mode", ERAS)
@@ -768,3 +788,9 @@ def test_without_the_package_of_the_protocol_the_way_out_is_said() -> None:
     )
 
     assert told.stdout.decode().strip() == "the server needs the package mcp: pip install 'jarvis-memory[mcp]'"
+
+
+@pytest.mark.parametrize("setting", [{}, {"tools": "official", "read_only": True}])
+def test_a_file_that_would_be_passed_over_is_refused(tmp_path: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSettingError, match="memory_file"):
+        serve(MemoryModule(storage_dir=tmp_path), memory_file=FILE, **setting)

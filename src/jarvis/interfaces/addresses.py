@@ -11,6 +11,8 @@ from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
 from jarvis.persistent_memory import MemoryModule
 
+_LEAST_SIGNS = 4
+"""A shorter beginning of an id is none: a slip of one key must not name a memory."""
 _MOST_SHOWN = 5
 _MOST_KEYS = 2_000
 """So many keys are compared with a misspelt one."""
@@ -38,7 +40,7 @@ def found(memory: MemoryModule, address: str, *, as_of: datetime | None = None) 
         for category, key in names_in(address)
         for each in memory.search_memories(category, key=key, limit=_MOST_SHOWN + 1, as_of=as_of, include_archived=True)
     ]
-    if not entries:
+    if not entries and len(address) >= _LEAST_SIGNS:
         ids = memory.list_ids(prefix=address, limit=_MOST_SHOWN + 1, as_of=as_of, include_archived=True)
         entries = memory.get_memories(ids, as_of=as_of)
     if len(entries) > 1:
@@ -84,7 +86,9 @@ def split(address: str) -> tuple[str, str]:
 
 
 def _is_named(change: Change, address: str) -> bool:
-    return (change.memory_id or "").startswith(address) or f"{change.category}/{change.key}" == address
+    memory_id = change.memory_id or ""
+    is_beginning = len(address) >= _LEAST_SIGNS and memory_id.startswith(address)
+    return address in (memory_id, f"{change.category}/{change.key}") or is_beginning
 
 
 def _nearest(memory: MemoryModule, address: str) -> str:

@@ -5,6 +5,7 @@ They are thin: each says in the words of a door what `MemoryModule` or its store
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,7 @@ Why = Annotated[str | None, "the reason of the change, for the history"]
 Named = Annotated[list[str] | None, "the memories: ids, beginnings of ids, or category/key"]
 Tags = Annotated[list[str] | None, "a tag of the memory; may be given several times"]
 _EXAMPLES = 10
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one letter is a drive
 
 
 class Filters(Group, frozen=True, kw_only=True):
@@ -132,6 +134,19 @@ class Compacted(msgspec.Struct, frozen=True, kw_only=True):
     recompressed: int
     bytes_before: int
     bytes_after: int
+
+
+def _on_disk(name: str, path: Path) -> Path:
+    """Return a path that is written to.
+
+    Raises:
+        InvalidQueryError: it is a URL, of which a file or directory would be made, or ``-``.
+    """
+    if _URL.match(str(path)):
+        raise InvalidQueryError(f"{name}: takes a path, not a URL; migrate and import write into a server")
+    if str(path) == "-":
+        raise InvalidQueryError(f"{name}: takes a path, not the standard output")
+    return path
 
 
 def _page(entries: Sequence[MemoryEntry], limit: int) -> Memories:
@@ -614,7 +629,7 @@ def _erasure(
         doomed = memory.for_namespace(whole_namespace)
         count, examples = doomed.count_memories(), tuple(doomed.list_memories(limit=_EXAMPLES))
         action = f"{_counted('erase', count)}: the whole namespace {whole_namespace!r}, its past and its name"
-        return Plan(action=action, count=count, examples=examples)
+        return Plan(action=action, count=count or None, examples=examples)  # of deleted ones the past is there
     if _are_named(memories, filters):
         ids = [addresses.id_of(memory, name) for name in memories or ()]
         return Plan(
@@ -624,7 +639,10 @@ def _erasure(
         )
     plan = _removal("erase", memory, memories, filters)
     return msgspec.structs.replace(
-        plan, action=f"{plan.action}, those that matched in the past, and their past", can_be_undone=False
+        plan,
+        action=f"{plan.action}, those that matched in the past, and their past",
+        count=plan.count or None,  # deleted memories may have matched, and their past is there
+        can_be_undone=False,
     )
 
 
@@ -735,7 +753,7 @@ def export(
 ) -> ExportReport:
     """Write memories with their past to a file of JSON Lines."""
     return memory.store.export(
-        path,
+        _on_disk("path", path),
         namespaces=only_namespace,
         history=not no_history,
         plain_text=plain_text,
@@ -800,7 +818,7 @@ def restore(
     """Make a store of a backup, and compare both."""
     from jarvis import moving
 
-    return moving.restore_backup(backup, into, keys=keys or (), progress=progress)
+    return moving.restore_backup(backup, _on_disk("into", into), keys=keys or (), progress=progress)
 
 
 # --- care ----------------------------------------------------------------------------------------
@@ -825,7 +843,7 @@ def repair(
     progress: Progress | None = None,
 ) -> RepairReport:
     """Take all that can be read of a damaged store into a new one."""
-    return memory.store.repair(to, progress=progress)
+    return memory.store.repair(_on_disk("to", to), progress=progress)
 
 
 @operation("reads")
@@ -838,7 +856,8 @@ def backup(
     progress: Progress | None = None,
 ) -> Path:
     """Write a copy of the store as it is now."""
-    return memory.store.back_up(directory, keep_daily=keep_daily, keep_weekly=keep_weekly, progress=progress)
+    place = _on_disk("directory", directory)
+    return memory.store.back_up(place, keep_daily=keep_daily, keep_weekly=keep_weekly, progress=progress)
 
 
 @operation("changes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import os
 import sys
@@ -68,7 +69,8 @@ OWN = {
 
 HELP = "The memory of your assistant: see, correct and erase what it knows."
 _EPILOG = (
-    "A memory is named by its id, the beginning of one, or category/key. Exit codes and more: docs/reference/cli.md"
+    "A memory is named by its id, the beginning of one, or category/key. "
+    "Exit codes and more: docs/reference/command-line.md"
 )
 
 
@@ -200,7 +202,7 @@ def root() -> TyperGroup:
     def begin(**given: Any) -> None:
         from jarvis.interfaces.cli.session import Session
 
-        Session.root = {name: value for name, value in given.items() if value}
+        Session.root = {name: value for name, value in given.items() if value not in (None, False)}
 
     app.callback(invoke_without_command=False)(binding.signed(begin, _root_options(), "jarvis-memory", HELP))
     return get_group(app)
@@ -226,6 +228,9 @@ def _version(*, is_asked: bool) -> bool:
 
 def run() -> NoReturn:
     """Run the command line, and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a memory may hold signs that the encoding of the locale lacks
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     sys.exit(_run(sys.argv[1:]))
 
 

@@ -53,10 +53,20 @@ def value(pairs: Sequence[str], text: str | None, file: str | None) -> dict[str,
     if (bool(pairs)) + (text is not None) + (file is not None) != 1:
         raise ValueError("give the value in one way: key=value …, --value JSON, or --from FILE (- for standard input)")
     if file is not None:
-        text = sys.stdin.read() if file == "-" else _read(file)
+        text = standard_input() if file == "-" else _read(file)
     if text is not None:
         return _object(text)
-    return dict(_pair(each) for each in pairs)
+    return _unrepeated([_pair(each) for each in pairs])
+
+
+def standard_input() -> str:
+    """Return all of the standard input."""
+    try:
+        text = sys.stdin.read()
+        text.encode()  # in the locale C, bytes that are no UTF-8 come as lone surrogates
+    except UnicodeError:
+        raise ValueError("the standard input is not UTF-8") from None
+    return text
 
 
 def _read(file: str) -> str:
@@ -82,7 +92,7 @@ def _object(text: str) -> dict[str, Any]:
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("the value has a key twice in one object")
+        raise ValueError("the value has a key twice")
     return dict(pairs)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -119,9 +118,7 @@ def _values(operation: Operation[..., Any], given: dict[str, Any]) -> dict[str, 
     for parameter in operation.parameters:
         if get_origin(parameter.type) is not dict:
             value = given[parameter.name]
-            values[parameter.name] = (
-                sys.stdin.read().removesuffix("\n") if parameter.name == "text" and value == "-" else value
-            )
+            values[parameter.name] = _typed_in() if parameter.name == "text" and value == "-" else value
             continue
         try:
             if parameter.name == "value":
@@ -131,6 +128,13 @@ def _values(operation: Operation[..., Any], given: dict[str, Any]) -> dict[str, 
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint=f"--{parameter.name}") from None
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _typed_in() -> str:
+    try:
+        return arguments.standard_input().removesuffix("\n")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def argument(name: str, kind: Any, about: str, *, required: bool, metavar: str | None = None) -> inspect.Parameter:

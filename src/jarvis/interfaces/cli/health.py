@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 
 from jarvis.config import ConfigLoader
 from jarvis.interfaces.cli.binding import common_options, signed
-from jarvis.interfaces.cli.failing import DAMAGED, NOT_FOUND
+from jarvis.interfaces.cli.failing import DAMAGED, NOT_FOUND, in_commands
 from jarvis.interfaces.cli.session import Session
 from jarvis.interfaces.cli.showing import say, show, write
 from jarvis.interfaces.doctor import examine
@@ -22,7 +23,10 @@ def _doctor(**given: Any) -> None:
     session = Session.of(given)
     found = find(session.choice, create=False)
     path = ConfigLoader(session.choice.config).path
-    findings = examine(found.location, config=path if path.exists() else None, keys=session.choice.keys)
+    findings = [
+        msgspec.structs.replace(finding, explanation=in_commands(finding.explanation))
+        for finding in examine(found.location, config=path if path.exists() else None, keys=session.choice.keys)
+    ]
     if session.look.form != "usual":
         show(findings, session.look)
     elif not findings:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jarvis.errors import StoreAccessError
 from jarvis.interfaces.charts import text_of
 from jarvis.interfaces.cli.binding import argument_options, common_options, option, signed
 from jarvis.interfaces.cli.progress import progressing
@@ -43,7 +44,16 @@ def _stats(**given: Any) -> None:
 
 
 def _written(path: Path, text: str) -> None:
-    """Write a page for its owner only, because names of memories are in it."""
+    """Write a page for its owner only, because names of memories are in it; replace nothing but an earlier page.
+
+    Raises:
+        StoreAccessError: the path is a file of another kind, such as the store.
+    """
+    if path.is_file():  # no pipe, nor a device
+        beginning = text.partition("<title>")[0].encode()
+        with open(path, "rb") as present:
+            if present.read(len(beginning)) not in (b"", beginning):
+                raise StoreAccessError(path, "is no page of stats, and nothing else is replaced; give another path")
     with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(text)
 

@@ -22,6 +22,7 @@ from jarvis.interfaces.operation import Operation, Plan
 from jarvis.interfaces.readable import cut, json_text, safe
 from jarvis.interfaces.stores import Choice, find
 from jarvis.model.salvaged import Verification
+from jarvis.model.transfers import ImportReport
 from jarvis.persistent_memory import MemoryModule
 
 _OPTIONS = (
@@ -120,7 +121,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
             with progressing(operation, self.look) as progress:
                 result = operation.run(memory, values, progress)
             show(result, self.look, changed_by=None if operation.effect == "reads" else operation.name)
-        if isinstance(result, Verification) and result.problems:
+        if _tells_of_damage(result):
             raise typer.Exit(DAMAGED)
 
     def with_namespace(self, operation: Operation[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +185,12 @@ def _usual_author() -> str:
         return f"jarvis-memory ({getpass.getuser()})"
     except (OSError, KeyError, ImportError):  # a user without a name
         return "jarvis-memory"
+
+
+def _tells_of_damage(result: object) -> bool:
+    if isinstance(result, Verification):
+        return bool(result.problems)
+    return isinstance(result, ImportReport) and bool(result.damaged)
 
 
 def _told(plan: Plan) -> list[str]:

@@ -127,8 +127,18 @@ def _(result: MemoryEntry, moment: Moment) -> Sheet:
     return Facts(facts=[(name, text) for name, text in facts if text], body=json_text(result.value, indent=2))
 
 
-def changed(entry: MemoryEntry, operation: str) -> Sheet:
-    """Return the line that says what an operation did to a memory."""
+def changed(result: Any, operation: str, moment: Moment) -> Sheet:
+    """Return what an operation did: a line for a memory or a count, and the sheet of every other result."""
+    if operation == "undo" and result is None:
+        return Lines(lines=["took the change back: the memory is not there now; undo brings it back"])
+    if operation == "undo" and isinstance(result, int):
+        return Lines(lines=[f"took the change of {counted(result)} back"])
+    if not isinstance(result, MemoryEntry):
+        return sheet_of(result, moment)
+    return _done_to(result, operation)
+
+
+def _done_to(entry: MemoryEntry, operation: str) -> Sheet:
     verb = _VERBS.get(operation, "changed")
     return Lines(lines=[f"{verb} {name_of(entry)}, version {entry.version}, id {safe(entry.id)}"])
 
@@ -178,7 +188,7 @@ def _happened(result: Iterable[Happened], moment: Moment) -> Sheet:
     rows = []
     for each in result:
         change = each.change
-        name = safe(f"{change.category}/{change.key}") if change.category is not None else f"{change.count:,} memories"
+        name = safe(f"{change.category}/{change.key}") if change.category is not None else counted(change.count)
         value = "" if each.entry is None else json_text(each.entry.value)
         if each.is_gone and change.memory_id is not None:
             value = f"(gone) {value}".strip()

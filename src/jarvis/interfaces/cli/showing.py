@@ -11,7 +11,6 @@ import msgspec
 from jarvis.interfaces.cli.sheets import Facts, Sheet, Table, changed, moment_of, sheet_of
 from jarvis.interfaces.operations import Memories
 from jarvis.interfaces.readable import as_json, json_text
-from jarvis.model.entry import MemoryEntry
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,8 +48,7 @@ def show(result: Any, look: Look, *, changed_by: str | None = None) -> None:
             write(json_text(item))
     else:
         moment = moment_of(look.exact or not is_terminal())
-        is_short = changed_by is not None and isinstance(result, MemoryEntry)
-        sheet = changed(result, str(changed_by)) if is_short else sheet_of(result, moment)
+        sheet = sheet_of(result, moment) if changed_by is None else changed(result, changed_by, moment)
         if is_terminal():
             _on_terminal(sheet, look)
         else:

@@ -50,7 +50,7 @@ from jarvis.persistent_memory import MemoryModule
 NAME = "jarvis-memory"
 SETS = ("ours", "official")
 _Context = ServerRequestContext[Any, Any]
-_MOST_SIGNS_OF_A_CLIENT, _MOST_SIGNS_OF_AN_ERROR = 100, 1_500
+_MOST_SIGNS_OF_A_CLIENT, _MOST_BYTES_OF_AN_ERROR = 100, 1_500
 _log = logging.getLogger("jarvis.mcp")
 
 
@@ -246,7 +246,8 @@ def _known(uri: str) -> str:
 
 def _refused(message: str) -> CallToolResult:
     """Return an error as one line in which no name that it quotes can speak."""
-    text = in_one_line(message)
-    if len(text) > _MOST_SIGNS_OF_AN_ERROR:
-        text = f"{text[:_MOST_SIGNS_OF_AN_ERROR]}…"
-    return CallToolResult(content=[TextContent(type="text", text=cleaned(text))], is_error=True)
+    text = cleaned(in_one_line(message)).encode()
+    if len(text) > _MOST_BYTES_OF_AN_ERROR:  # it repeats an argument; its beginning and its end say what is wrong
+        half = _MOST_BYTES_OF_AN_ERROR // 2
+        text = text[:half] + "…".encode() + text[-half:]
+    return CallToolResult(content=[TextContent(type="text", text=text.decode("utf-8", "ignore"))], is_error=True)

@@ -50,6 +50,10 @@ def serve(
     """
     if not isinstance(memory, MemoryModule):
         raise InvalidSettingError(f"memory: takes a MemoryModule, not {type(memory).__name__}")
+    if memory_file is not None and (tools == "ours" or read_only):
+        raise InvalidSettingError(
+            "memory_file: goes with the official tools, of a server that also changes; this one would pass over it"
+        )
     try:
         with contextlib.ExitStack() as stack:
             pipes = stack.enter_context(only_protocol()) if http is None else None  # before anything can print
