@@ -165,7 +165,7 @@ def third(store: str) -> None:
 
 def show(store: str) -> None:
     """Show what the memory holds with the command line, and write the page of charts."""
-    page = str(Path(tempfile.gettempdir(), "jarvis-demo.html"))
+    page = str(Path(tempfile.mkdtemp(prefix="jarvis-demo-"), "charts.html"))
     for arguments in (
         ["find", "train", "--category", "facts"],
         ["history", "facts/the train to porto leaves at 9 40"],

@@ -85,6 +85,17 @@ class Terminal:
         """Press Ctrl-C."""
         self.process.sendintr()
 
+    def interrupted(self) -> int:
+        """Press Ctrl-C until it ends, and return the exit code: one that comes just before it reads is lost."""
+        for _ in range(10):
+            self.interrupt()
+            if self.process.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=5) == 0:
+                break
+        self._take(str(self.process.before))
+        self.process.close()
+        assert self.process.exitstatus is not None
+        return int(self.process.exitstatus)
+
     def ended(self) -> int:
         """Wait for the end, and return the exit code."""
         self.process.expect(pexpect.EOF)

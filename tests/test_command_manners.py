@@ -192,6 +192,8 @@ def test_advice_in_messages_is_in_commands(store: MemoryModule, tmp_path: Path) 
         (["find", "--since", "whenever"], failing.USAGE),
         (["find", "--where", ""], failing.USAGE),
         (["undo", "preferences/theme", "--steps", "9"], failing.NOT_FOUND),
+        (["tag", "preferences/theme", ""], failing.USAGE),
+        (["set", "a/b", "n=\udcff"], failing.USAGE),
         (["recall", "x" * 200_000], failing.DONE),
         (["set", "a/b", "n=" + "[" * 2_000], failing.DONE),
     ],
@@ -357,6 +359,21 @@ def test_what_destroys_says_what_it_will_do_and_asks(store: MemoryModule) -> Non
     assert store.get_user_preferences() == {}
 
 
+def test_a_move_onto_the_name_of_another_memory_is_refused(store: MemoryModule) -> None:
+    store.set_user_preference("sound", {"on": True})
+
+    ended = called("move", "preferences/sound", "/theme")
+
+    assert ended.code == failing.REFUSED
+    assert store.get_user_preferences() == {"theme": {"mode": "dark"}, "sound": {"on": True}}
+
+
+def test_moments_to_come_are_understood(store: MemoryModule) -> None:
+    for moment in ("tomorrow", "in 2 days"):
+        ended = called("expire", "preferences/theme", "--at", moment)
+        assert ended.code == 0, ended
+
+
 def test_only_that_is_done_which_was_told(store: MemoryModule) -> None:
     store.create_memory("notes", "one", {}, "note")
     terminal = Terminal(["delete", "--category", "notes"])
@@ -371,9 +388,8 @@ def test_only_that_is_done_which_was_told(store: MemoryModule) -> None:
 def test_ctrl_c_at_a_question_changes_nothing(store: MemoryModule) -> None:
     terminal = Terminal(["erase", "preferences/theme"])
     terminal.wait_for("Nothing brings it back. [y/N]:")
-    terminal.interrupt()
 
-    assert terminal.ended() in (failing.REFUSED, failing.INTERRUPTED)
+    assert terminal.interrupted() in (failing.REFUSED, failing.INTERRUPTED)
     assert store.get_user_preferences() != {}
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from jarvis.errors import EntryNotFoundError, InvalidQueryError, UnsupportedError
+from jarvis.errors import DuplicateEntryError, EntryNotFoundError, InvalidQueryError, UnsupportedError
 from jarvis.importers.source import Imported
 from jarvis.interfaces import addresses
 from jarvis.interfaces.operation import Group, Operation, Plan, operation
@@ -438,6 +438,8 @@ def tag(
     """Add tags to a memory, or take some away."""
     if not tags and not remove:
         raise InvalidQueryError("give a tag to add, or one to remove")
+    if "" in (tags or ()):
+        raise InvalidQueryError("a tag is a word; this one is empty")
     with memory.transaction():
         entry = addresses.found(memory, address)
         gone = {*(remove or ())}
@@ -458,19 +460,23 @@ def move(
     reason: Why = None,
 ) -> MemoryEntry:
     """Give a memory another category, key or entity; it keeps its id and history."""
-    entry = addresses.found(memory, address)
     category, slash, key = (to or "").partition("/")
     if to is not None and not slash:
         raise InvalidQueryError(f"to: takes category/key, category/ or /key, not {to!r}")
-    memory.move_memory(
-        entry.id,
-        category or None,
-        key or None,
-        entity_type=entity_type,
-        entity_id=ABSENT if entity_id == "" else entity_id,
-        reason=reason,
-    )
-    return _kept(memory, entry.id)
+    with memory.transaction():
+        entry = addresses.found(memory, address)
+        new = (category or entry.category, key or entry.key)
+        if new != (entry.category, entry.key) and memory.count_memories(new[0], key=new[1], include_archived=True):
+            raise DuplicateEntryError(f"there is a memory {'/'.join(new)!r} already, which would hide this one")
+        memory.move_memory(
+            entry.id,
+            category or None,
+            key or None,
+            entity_type=entity_type,
+            entity_id=ABSENT if entity_id == "" else entity_id,
+            reason=reason,
+        )
+        return _kept(memory, entry.id)
 
 
 def _counted(verb: str, count: int) -> str:

@@ -27,7 +27,7 @@ _UNITS = {
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
 DURATION = "a duration such as 90s, 12h, 30d or '2 weeks'"
-MOMENT = "a moment such as 2026-11-30, 2026-11-30T12:00, yesterday or '2 hours ago'"
+MOMENT = "a moment such as 2026-11-30, 2026-11-30T12:00, yesterday, '2 hours ago' or 'in 2 days'"
 
 
 def duration(text: str) -> timedelta:
@@ -49,14 +49,18 @@ def duration(text: str) -> timedelta:
 
 
 def moment(text: str) -> datetime:
-    """Return a moment: ISO 8601 (local time, if it has no offset), a word, or a duration and ``ago``."""
+    """Return a moment: ISO 8601 (local time, if it has no offset), a word, ``2 hours ago`` or ``in 2 hours``."""
     word, now = text.strip().lower(), datetime.now().astimezone()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if word in ("now", "today", "yesterday"):
-        return {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}[word]
+    day = timedelta(days=1)
+    words = {"now": now, "today": midnight, "yesterday": midnight - day, "tomorrow": midnight + day}
+    if word in words:
+        return words[word]
     try:
         if word.endswith(" ago"):
             return now - duration(word.removesuffix(" ago"))
+        if word.startswith("in "):
+            return now + duration(word.removeprefix("in "))
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError):
         raise ValueError(f"takes {MOMENT}, not {safe(text)!r}") from None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line with the arguments of the process; end the process with an exit code."""
-    from jarvis.interfaces.cli.app import run
+    try:
+        from jarvis.interfaces.cli.app import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(130)

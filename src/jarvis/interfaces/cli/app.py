@@ -17,8 +17,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info, get_group
 from typer.models import CommandInfo
 
-from jarvis.errors import JarvisError
-from jarvis.interfaces.cli.failing import DONE, INTERRUPTED, NOT_FOUND, REFUSED, USAGE, code_of, in_commands, told
+from jarvis.errors import InvalidSettingError, JarvisError
+from jarvis.interfaces.cli.failing import DONE, INTERRUPTED, REFUSED, USAGE, code_of, in_commands, told
 from jarvis.interfaces.cli.showing import say
 from jarvis.interfaces.readable import safe
 
@@ -240,6 +240,7 @@ def _run(arguments: list[str]) -> int:
     logging.getLogger("jarvis").addHandler(logging.StreamHandler() if is_debugged else logging.NullHandler())
     warnings.showwarning = _warned  # type: ignore[assignment]  # the other arguments are not looked at
     try:
+        _check_encoding(arguments)
         code: int = root().main(arguments, prog_name="jarvis-memory", standalone_mode=False) or DONE
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer took the interrupt
@@ -264,7 +265,7 @@ def _run(arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOT_FOUND
+        return DONE
     except OSError as error:  # none of a store, those are ours: the output cannot be written
         say(f"jarvis-memory: {safe(str(error))}")
         return REFUSED
@@ -273,6 +274,15 @@ def _run(arguments: list[str]) -> int:
             raise
         say(f"jarvis-memory: {type(error).__name__}: {safe(str(error))}\n  this is a fault of jarvis: see --debug")
         return REFUSED
+
+
+def _check_encoding(arguments: list[str]) -> None:
+    """Refuse an argument whose bytes are no text, rather than store an escape in its place."""
+    for number, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InvalidSettingError(f"argument {number} is not UTF-8") from None
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -43,7 +43,7 @@ _WAYS_OUT: tuple[tuple[type[BaseException], str], ...] = (
         errors.CorruptStoreError,
         "what is wrong: jarvis-memory doctor; save what is left: jarvis-memory repair DIRECTORY",
     ),
-    (errors.StoreBusyError, "try again, or see who has it: jarvis-memory doctor"),
+    (errors.StoreBusyError, "another program or thread writes to it; try again"),
     (errors.KeyUnavailableError, "name a source of its key: --unlock file:PATH, environment:NAME or passphrase"),
 )
 

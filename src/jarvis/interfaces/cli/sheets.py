@@ -60,6 +60,7 @@ Moment = Callable[[datetime], str]
 """Shows a moment: `ago` or `exact`."""
 
 _SHORTEST_ID = 8
+_COUNTS = {"index": "vectors made", "mend_dates": "memories with new dates", "keys_add": "new slot"}
 _VERBS = {"set": "stored", "remember": "remembered", "forget": "forgot", "undo": "brought back", "move": "moved"}
 
 
@@ -133,6 +134,8 @@ def changed(result: Any, operation: str, moment: Moment) -> Sheet:
         return Lines(lines=["took the change back: the memory is not there now; undo brings it back"])
     if operation == "undo" and isinstance(result, int):
         return Lines(lines=[f"took the change of {counted(result)} back"])
+    if operation in _COUNTS and isinstance(result, int):
+        return Lines(lines=[f"{_COUNTS[operation]}: {result:,}"])
     if not isinstance(result, MemoryEntry):
         return sheet_of(result, moment)
     return _done_to(result, operation)
