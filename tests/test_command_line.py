@@ -23,6 +23,7 @@ class Person:
 
     def __init__(self, backend: str, place: str, directory: Path) -> None:
         self.backend, self.place, self.directory = backend, place, directory
+        self._opened: list[MemoryModule] = []
         self.options = ["--store", place, *([] if backend == "postgresql" else ["--backend", backend])]
 
     def does(self, *arguments: str, given: str = "") -> Ended:
@@ -42,9 +43,15 @@ class Person:
     @property
     def memory(self) -> MemoryModule:
         """The memory of the store."""
-        if self.backend == "postgresql":
-            return MemoryModule(self.place)
-        return MemoryModule(storage_dir=self.place, backend_type=self.backend)
+        is_server = self.backend == "postgresql"
+        memory = MemoryModule(self.place) if is_server else MemoryModule(None, self.place, self.backend)
+        self._opened.append(memory)
+        return memory
+
+    def leaves(self) -> None:
+        """Close what was opened."""
+        for memory in self._opened:
+            memory.shutdown()
 
     def fill(self) -> None:
         """Put some memories into the store."""
@@ -59,10 +66,14 @@ def person(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("JARVIS_MEMORY_STORE", raising=False)
     if request.param != "postgresql":
-        yield Person(request.param, str(tmp_path / "store"), tmp_path)
+        person = Person(request.param, str(tmp_path / "store"), tmp_path)
+        yield person
+        person.leaves()
         return
     with a_database() as dsn:
-        yield Person(request.param, dsn, tmp_path)
+        person = Person(request.param, dsn, tmp_path)
+        yield person
+        person.leaves()
 
 
 # --- each command, as a person uses it --------------------------------------------------------------

@@ -235,7 +235,7 @@ class AnalyticsPromises(Promises):
         assert (report.memories, report.bytes, report.growth.periods, report.largest) == (0, 0, [], [])
         assert (report.ages.oldest, report.ages.median_seconds) == (None, None)
 
-    def test_a_wrong_argument_is_refused(self, counted: MemoryModule) -> None:
+    def test_a_number_of_names_out_of_range_is_refused(self, counted: MemoryModule) -> None:
         for top in (0, 1_001, True, "20", None):
             with pytest.raises(InvalidQueryError, match="top"):
                 counted.store.analytics(top=top)  # type: ignore[arg-type]  # on purpose

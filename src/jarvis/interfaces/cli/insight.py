@@ -23,8 +23,8 @@ _PIPE_WIDTH, _ROWS, _ALL_ROWS = 100, 10, 1_000
 
 def _stats(**given: Any) -> None:
     session = Session.of(given)
-    with session.memory() as memory, progressing(_STATS, session.look):
-        report: Analytics = _STATS.run(memory, session.with_namespace(_STATS, given))
+    with session.memory() as memory, progressing(_STATS, session.look) as progress:
+        report: Analytics = _STATS.run(memory, session.with_namespace(_STATS, given), progress)
     if given["html"] is not None:
         path = Path(given["html"]).expanduser()
         _written(path, page(report, find(session.choice, create=False).place))
