@@ -12,9 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from jarvis.model.analytics import Sizes
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import Erased, Judge, Look, Search
@@ -28,9 +27,12 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
-from jarvis.model.tally import Tally
 from jarvis.model.vectors import StoredVector, VectorMark
 from jarvis.model.words import Candidates, Term
+
+if TYPE_CHECKING:  # only what counts a whole store needs it
+    from jarvis.model.analytics import Sizes
+    from jarvis.model.tally import Tally
 
 Result = TypeVar("Result")
 

@@ -14,7 +14,6 @@ from jarvis._calls.caller import Gates
 from jarvis.backend_registry import ask
 from jarvis.capabilities import Compresses, Encrypts, Expires, KeepsHistory, MendsDates, Namespaced, SearchesText
 from jarvis.errors import InvalidSettingError
-from jarvis.model.analytics import Analytics
 from jarvis.model.author import Author
 from jarvis.model.entry import MOST_VERSIONS, check_namespace
 from jarvis.model.erasure import ErasureReceipt
@@ -27,13 +26,14 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.salvaged import RepairReport, Verification
 from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
-from jarvis.services import analytics, backups, erasure, expiry, exporting, repairing, transferring
+from jarvis.services import backups, erasure, expiry, exporting, repairing, transferring
 from jarvis.services.bulk import ids_of
 from jarvis.services.changing import Changes
 from jarvis.services.importing import Import
 from jarvis.storage_backend import StorageBackend
 
 if TYPE_CHECKING:
+    from jarvis.model.analytics import Analytics
     from jarvis.services.meaning import Meaning
 
 
@@ -512,6 +512,8 @@ class Store:
         >>> report.ages.histogram[0].name, report.ages.histogram[0].memories
         ('under 1 hour', 3)
         """
+        from jarvis.services import analytics  # with what finds duplicates, which other verbs do not need
+
         most = analytics.asked_top(top)
         parts = exporting.parts_of(self.backend, _names(namespaces))
         told = checked("progress", progress)
