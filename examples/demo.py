@@ -509,8 +509,8 @@ def main() -> None:
             chapters = [chapter for chapter in CHAPTERS if chapter != "write"]
             for number, chapter in enumerate(chapters, start=1):
                 console.rule(f"{number}. {chapter}")
-                store = f"{directory}/assistant" if chapter == "assistant" else directory
-                subprocess.run([sys.executable, __file__, chapter, store], check=True)
+                store = Path(directory, "assistant" if chapter == "assistant" else "machine")
+                subprocess.run([sys.executable, __file__, chapter, str(store)], check=True)
     else:
         sys.exit(__doc__)
 

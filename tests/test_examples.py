@@ -170,6 +170,15 @@ def test_the_demo_shares_a_server_between_processes_of_which_one_is_killed(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_the_whole_demo_runs() -> None:
+    shown = _run("demo.py")
+
+    chapters = re.findall(r"─ (\d+)\. ([a-z-]+) ─", shown)
+    assert [int(number) for number, _ in chapters] == list(range(1, len(chapters) + 1))
+    assert [chapter for _, chapter in chapters][::10] == ["assistant", "share"]
+
+
 def test_the_demo_goes_on_where_there_is_no_server(tmp_path: Path) -> None:
     program = f"""if True:
         import importlib.util, runpy, sys
