@@ -16,7 +16,7 @@ from benchmarks.systems.jarvis_sqlite import Jarvis
 SIZES = (10_000, 100_000, 1_000_000)
 ROUNDS = 3
 MOST_MS, MOST_MIB, MOST_KB = 10_000, 256, 20
-"""What is wanted at the largest size: ten seconds, and a short report."""
+"""The goals at the largest size: at most ten seconds, and a short report."""
 
 COUNT = """
 import sys, time

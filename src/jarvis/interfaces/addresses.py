@@ -15,9 +15,9 @@ _LEAST_SIGNS = 4
 """A shorter beginning of an id is none: a slip of one key must not name a memory."""
 _MOST_SHOWN = 5
 _MOST_KEYS = 2_000
-"""So many keys are compared with a misspelt one."""
+"""The most keys that are compared with a misspelt one."""
 _MOST_CHANGES = 20_000
-"""So many of the last changes are searched for a memory that is gone."""
+"""The most changes, counted from the last, that are searched for a deleted memory."""
 
 
 def found(memory: MemoryModule, address: str, *, as_of: datetime | None = None) -> MemoryEntry:

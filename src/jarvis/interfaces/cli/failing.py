@@ -1,4 +1,4 @@
-"""What went wrong, in one or two lines, and the exit code that says it to scripts."""
+"""Describes errors in one or two lines for people, and as exit codes for scripts."""
 
 from __future__ import annotations
 

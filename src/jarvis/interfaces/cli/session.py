@@ -38,7 +38,7 @@ _SHOWN = 140
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command was told of the store, of how to show results and of asking.
+    """The options of one run of a command: which store, how results are shown, and whether to ask.
 
     Attributes:
         choice: which store.

@@ -58,7 +58,7 @@ def _show(memory: MemoryModule, change: Change, look: Look) -> None:
 watch = signed(
     _watch,
     [
-        option("since", str, "begin behind the change with this cursor, not now", metavar="CURSOR"),
+        option("since", str, "also show the changes after this cursor", metavar="CURSOR"),
         option("idle", timedelta, "end after this time without a change"),
         *common_options(),
     ],

@@ -26,7 +26,7 @@ from jarvis.model.dating import SKEW
 
 _UPGRADE = "pip install --upgrade"
 SOUND_SQLITE = (3, 51, 3)
-"""The first version without the bug by which a checkpoint beside a commit may lose data."""
+"""The first version that is sound: in earlier ones a checkpoint during a commit may lose data."""
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -105,7 +105,7 @@ def engine_version(patient: Patient, version: tuple[int, ...] | None = None) -> 
             "engine",
             "problem",
             patient.shown,
-            f"is used with SQLite {shown}, in which a checkpoint beside a commit may lose data; {sound} is sound",
+            f"is used with SQLite {shown}, which may lose data if a checkpoint runs during a commit; {sound} is sound",
             f"{_UPGRADE} apsw-sqlite3mc",
         )
 
