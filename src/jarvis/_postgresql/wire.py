@@ -33,6 +33,7 @@ class Wire:
 
     def __init__(self, raw: psycopg.Connection[Any], *, may_prepare: bool = True) -> None:
         self._raw, self._pgconn = raw, raw.pgconn
+        self._transformer = Transformer(raw)  # it knows how the types that it has met are written and read
         self._may_prepare = may_prepare
         self._seen: set[str] = set()
         self._prepared: dict[tuple[str, Any], bytes] = {}
@@ -74,16 +75,15 @@ class Wire:
         return [result for number, result in enumerate(results) if number not in places]
 
     def _dumped(self, values: Sequence[Any]) -> tuple[Sequence[Any], Any, Any]:
-        transformer = Transformer(self._raw)
+        transformer = self._transformer
         return transformer.dump_sequence(values, [PyFormat.AUTO] * len(values)), transformer.types, transformer.formats
 
     def rows_of(self, result: PGresult) -> list[Any]:
         """Return the rows of a result."""
         if not result.nfields:
             return []
-        transformer = Transformer(self._raw)
-        transformer.set_pgresult(result)
-        return transformer.load_rows(0, result.ntuples, tuple)
+        self._transformer.set_pgresult(result)
+        return self._transformer.load_rows(0, result.ntuples, tuple)
 
     def _comes_again(self, sql: str) -> bool:
         """Tell whether a statement is to be prepared: it was sent before, and there is room."""
