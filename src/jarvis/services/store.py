@@ -26,10 +26,9 @@ from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.rewriting import RewriteProgress, Rewritten
 from jarvis.model.salvaged import RepairReport, Verification
 from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
-from jarvis.services import backups, erasure, expiry, exporting, repairing, transferring
+from jarvis.services import erasure, expiry
 from jarvis.services.bulk import ids_of
 from jarvis.services.changing import Changes
-from jarvis.services.importing import Import
 from jarvis.storage_backend import StorageBackend
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ class Store:
 
     Its verbs concern all users of the store, in every namespace; those keep reading and writing meanwhile.
     Every verb may raise `jarvis.errors.StoreError`.
+
+    What only one of them needs is imported in it: a process that begins and asks one question needs none of it.
 
     >>> import tempfile
     >>> from jarvis.persistent_memory import MemoryModule
@@ -119,6 +120,8 @@ class Store:
         >>> MemoryModule(storage_dir=tmp_path / "monday").get_user_preferences()
         {'theme': {'mode': 'dark'}}
         """
+        from jarvis.services import backups
+
         path: Path = checked("directory", directory)
         told = checked("progress", progress)
         if keep_daily is None and keep_weekly is None:
@@ -197,6 +200,8 @@ class Store:
             key_prefix=key_prefix,
             category_prefix=category_prefix,
         )
+        from jarvis.services import exporting
+
         target: Path = checked("path", path)
         return exporting.export(
             exporting.parts_of(self.backend, _names(namespaces)),
@@ -248,6 +253,8 @@ class Store:
             StoreTooNewError: a newer version wrote it.
             StoreFullError: the disk is full; call it again when there is room.
         """
+        from jarvis.services.importing import Import
+
         if text_of(on_conflict) not in get_args(OnConflict):
             raise InvalidSettingError(f"on_conflict: takes one of {', '.join(get_args(OnConflict))}")
         self._gates.here.check(self.backend)
@@ -278,6 +285,8 @@ class Store:
         Raises:
             TransactionError: the calling thread has a transaction open.
         """
+        from jarvis.services import exporting, transferring
+
         return transferring.digest_of(exporting.parts_of(self.backend, None), checked("progress", progress))
 
     def verify(self, *, index: bool = False, progress: Progress | None = None) -> Verification:
@@ -308,6 +317,8 @@ class Store:
         >>> memory.store.verify()
         Verification(states=1, problems={})
         """
+        from jarvis.services import repairing
+
         return repairing.verify(self.backend, checked("progress", progress), index=checked("index", index))
 
     def repair(self, to: str | os.PathLike[str], *, progress: Progress | None = None) -> RepairReport:
@@ -341,6 +352,8 @@ class Store:
         >>> memory.store.repair(directory / "new").memories
         1
         """
+        from jarvis.services import repairing
+
         target: Path = checked("path", to)
         return repairing.repair(self.backend, target, checked("progress", progress))
 
@@ -512,7 +525,7 @@ class Store:
         >>> report.ages.histogram[0].name, report.ages.histogram[0].memories
         ('under 1 hour', 3)
         """
-        from jarvis.services import analytics  # with what finds duplicates, which other verbs do not need
+        from jarvis.services import analytics, exporting
 
         most = analytics.asked_top(top)
         parts = exporting.parts_of(self.backend, _names(namespaces))
