@@ -6,12 +6,17 @@ Run as a program, it writes the table of rooms into the docs: ``python tests/tes
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 import pytest
+
+from jarvis.persistent_memory import MemoryModule
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "jarvis"
@@ -171,6 +176,50 @@ def test_the_table_of_rooms_in_the_docs_is_of_today() -> None:
 
     shown = text.partition(BEGIN)[2].partition(END)[0]
     assert shown == table(), f"{PAGE.name} shows another house; run python {Path(__file__).name}"
+
+
+STEP = re.compile(r"^(?P<room>\w+(?:/\w+)?) +(?P<function>[\w.]+)(?: {2,}|$)", re.MULTILINE)
+"""A line of the way of a call: the file, and the function there."""
+
+
+def steps_of(title: str) -> list[tuple[str, str]]:
+    """Return the steps of the way that the page shows under a title."""
+    text = PAGE.read_text(encoding="utf-8").partition(f"## {title}\n")[2].partition("```text\n")[2].partition("```")[0]
+    return [(step["room"], step["function"]) for step in STEP.finditer(text)]
+
+
+def functions_run_by(call: Callable[[], object]) -> list[tuple[str, str]]:
+    """Return the file and the name of each function of jarvis that a call runs, in order."""
+    ran: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(SOURCE):
+            ran.append((str(path.relative_to(SOURCE).with_suffix("")), frame.f_code.co_qualname))
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return ran
+
+
+CALLS: dict[str, Callable[[MemoryModule], object]] = {
+    "How a memory is created": lambda memory: memory.create_memory("tasks", "b", {"n": 1}, "task", tags=["b"]),
+    "How memories are found": lambda memory: memory.search_memories("tasks", tags=["a", "b"], where={"n": 1}),
+}
+
+
+@pytest.mark.parametrize("title", CALLS)
+def test_the_way_of_a_call_in_the_docs_is_the_one_it_takes(title: str, tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        memory.create_memory("tasks", "a", {"n": 1}, "task", tags=["a"])
+        ran = iter(functions_run_by(lambda: CALLS[title](memory)))
+    steps = steps_of(title)
+
+    assert len(steps) > 10
+    assert [step for step in steps if step not in ran] == []  # `in` goes on behind the step before
 
 
 def test_importing_the_module_pulls_in_no_extra_and_nothing_heavy() -> None:
