@@ -141,7 +141,7 @@ def replace(
     if session.history.keep_any:
         operation: Operation = "renew" if renews else "update"
         state = (row, old_instant, version)
-        history.keep(session, namespace_id, state, commit, tags, is_renewed=was_renewed, operation=operation)
+        history.keep(session, namespace_id, entry.id, state, commit, tags, is_renewed=was_renewed, operation=operation)
     else:
         side_tables.take(session, (namespace_id, old_instant, row), tags)
     expires = None if entry.expires_at is None else check_expiry(entry.expires_at)
@@ -210,7 +210,7 @@ def remove(session: Session, now: Callable[[], int], namespace: str, entry_id: s
     commit = session.clock.next_commit()
     if session.history.keep_any:
         state = (row, instant, version)
-        history.keep(session, namespace_id, state, commit, tags, is_renewed=was_renewed, operation="delete")
+        history.keep(session, namespace_id, entry_id, state, commit, tags, is_renewed=was_renewed, operation="delete")
         session.clock.removed(commit)
     else:
         side_tables.take(session, (namespace_id, instant, row), tags)

@@ -57,7 +57,7 @@ NEWEST_OF = {
 }
 """By column: the statement that selects `COLUMNS` of the newest visible state with that id or key."""
 
-_ENDED_SINCE = "SELECT ended FROM revisions WHERE namespace = ? AND ended > ? ORDER BY ended"
+_ENDED_SINCE = "SELECT ended, id FROM revisions WHERE namespace = ? AND ended > ? ORDER BY ended"
 HAS_EXPIRED = "SELECT 1 FROM entries WHERE namespace = ? AND id = ? AND expires <= ?"
 LAST_VERSION = "SELECT version FROM revisions WHERE namespace = ? AND id = ? ORDER BY ended DESC LIMIT 1"
 _LOOK_BACK = f"""
@@ -114,6 +114,7 @@ _OF_GAPS = ("namespace", "id")
 def keep(
     session: Session,
     namespace: int,
+    entry_id: str,
     state: tuple[int, int, int],
     commit: int,
     tags: Sequence[str],
@@ -128,6 +129,7 @@ def keep(
     Args:
         session: the session of the transaction; the state is still the present one.
         namespace: the id of the namespace's name.
+        entry_id: the entry.
         state: (row, instant, version) of the state.
         commit: the number that `Clock.next_commit` gave.
         tags: the tags of the state.
@@ -151,7 +153,7 @@ def keep(
                 side.keep(session, (namespace, instant, row), tags, (commit, made))
     most = pruning.most_of(session, namespace, commit)
     if operation == "delete" or not most or (operation == "update" and version > most):
-        pruning.prune_entry(session, namespace, commit, most)  # also of a deletion: the id may be given again
+        pruning.prune_entry(session, namespace, entry_id, most)  # also of a deletion: the id may be given again
     if commit % rules.PRUNED_EVERY == 0:
         pruning.prune(session, made, rules.PRUNED_AT_ONCE)
 
@@ -167,9 +169,9 @@ def keep_all(session: Session, namespace: int, count: int) -> None:
     session.run(_KEEP_ALL, {**bound, "change": change, "checksum": checksum})
     session.clock.next_commit(count)
     if session.history.named:
-        for (ended,) in session.rows(_ENDED_SINCE, (namespace, before)):
+        for ended, entry_id in session.rows(_ENDED_SINCE, (namespace, before)):
             if not pruning.most_of(session, namespace, ended):
-                pruning.prune_entry(session, namespace, ended, 0)
+                pruning.prune_entry(session, namespace, entry_id, 0)
     pruning.prune(session, made, rules.PRUNED_AT_ONCE)
 
 

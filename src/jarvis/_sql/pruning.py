@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from jarvis._sql.session import Session
 
 NO_MORE = 2**62
-_ID_OF = "SELECT id FROM revisions WHERE namespace = ? AND ended = ?"
 _CATEGORY_OF = "SELECT category FROM revisions WHERE namespace = ? AND ended = ?"
 INTO_GAP = "INSERT INTO gaps (namespace, id, category, key, entity_type, entity_id, row, instant, ended, made, expires)"
 _GAP = "namespace, id, category, key, entity_type, entity_id, row, instant"
@@ -108,9 +107,8 @@ def prune(session: Session, now: int, limit: int) -> int:
     return pruned
 
 
-def prune_entry(session: Session, namespace: int, commit: int, most: int) -> None:
-    """Remove all but `most` past states of the entry whose state `commit` ended, and note the gap."""
-    entry_id = session.rows(_ID_OF, (namespace, commit))[0][0]
+def prune_entry(session: Session, namespace: int, entry_id: str, most: int) -> None:
+    """Remove all but `most` past states of the entry that has or had this id, and note the gap."""
     _forget(session, session.rows(_TOO_MANY, (namespace, entry_id, most, rules.PRUNED_AT_ONCE)))
 
 
@@ -151,20 +149,26 @@ def _forget(session: Session, states: Sequence[Sequence[Any]]) -> None:
     """Remove the oldest past states of one entry, and note the gap."""
     for ended, _, _, _, namespace, *_ in states:  # oldest first, so the gap has no hole
         session.run(_FALL_INTO_GAP, (namespace, ended))
-    _remove(session, states, None)
+    for state in states:
+        _remove_state(session, state)
 
 
 def _remove(session: Session, states: Sequence[Sequence[Any]], begins: int | None) -> int | None:
-    for ended, made, change, row, namespace, entry_id, category, key, instant, version, encoded in states:
-        body = session.body(encoded)
-        feed.keep_told(session, (ended, made, namespace), change, (entry_id, category, key), version)
-        if version == 1:
-            feed.keep_created(session, (row, instant, namespace), encoded, (entry_id, category, key))
-        side_tables.take_past(session, (namespace, instant, row), body.tags)
-        session.run(_PRUNE, (namespace, ended))
-        moment = session.moment_of(ended, made)
+    """Remove past states; return from when on the past is known then, which was `begins` before."""
+    for state in states:
+        _remove_state(session, state)
+        moment = session.moment_of(state[0], state[1])
         begins = moment if begins is None else max(begins, moment)
     return begins
+
+
+def _remove_state(session: Session, state: Sequence[Any]) -> None:
+    ended, made, change, row, namespace, entry_id, category, key, instant, version, encoded = state
+    feed.keep_told(session, (ended, made, namespace), change, (entry_id, category, key), version)
+    if version == 1:
+        feed.keep_created(session, (row, instant, namespace), encoded, (entry_id, category, key))
+    side_tables.take_past(session, (namespace, instant, row), session.body(encoded).tags)
+    session.run(_PRUNE, (namespace, ended))
 
 
 def expire(session: Session, entry: tuple[int, str], until: int, expires: int) -> None:
