@@ -14,10 +14,9 @@ from jarvis._sql import sliding
 from jarvis._sql.backend import SQLBackend
 from jarvis._sql.erasing import look_through
 from jarvis._sql.session import Session
-from jarvis._sqlite import backup, measuring, recompress, salvage, traces, verification
+from jarvis._sqlite import measuring, recompress, traces
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.replace import rekey
-from jarvis._sqlite.volatile import Volatile
 from jarvis.capabilities import (
     BacksUp,
     Compresses,
@@ -168,9 +167,13 @@ class SQLiteBackend(SQLBackend):
     # --- BacksUp, Encrypts -----------------------------------------------------------------------
 
     def back_up(self, directory: Path, progress: Progress | None = None) -> Path:
+        from jarvis._sqlite import backup  # with what copies and compares files, which other verbs do not need
+
         return backup.back_up(self._database, check_utf8(directory, "directory"), progress)
 
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
+        from jarvis._sqlite import verification
+
         self._check_outside()
         yield from self._database.iterate(partial(verification.all_findings, looked_at=looked_at))
 
@@ -178,6 +181,8 @@ class SQLiteBackend(SQLBackend):
         return measuring.sizes(self._database)
 
     def salvage(self) -> Salvaged:
+        from jarvis._sqlite import salvage
+
         return salvage.salvage(self._database.path, self._database.vault)
 
     def empty_at(self, directory: Path) -> Self:
@@ -247,6 +252,8 @@ class InMemoryBackend(SQLiteBackend):
         compression: Compression = "auto",
         policies: Sequence[CategoryPolicy] = (),
     ) -> None:
+        from jarvis._sqlite.volatile import Volatile
+
         directory = Volatile()
         path = Path(directory.path) / self.file_name
         super().__init__(

@@ -6,7 +6,6 @@ Its answers are those of `jarvis.text.candidates.choose`.
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -46,7 +45,7 @@ _MOST_BEHIND = 2 * PRUNED_EVERY
 """A search that finds more to do indexes it first."""
 
 _AT_ONCE, _SCANNED_FOR_ONE, _SEEKING = 1_000, 8, 3
-_BEGINNING = re.compile("_?[0-9A-Za-z\x80-\U0010ffff]*")  # no word has other signs of ASCII, which may be operators
+_BEGINNING = re.compile("_?[^\x00-/:-@\\[-`{-\x7f]*")  # no word has other signs of ASCII, which may be operators
 _BEHIND = """
 SELECT (SELECT count(*) FROM (SELECT 1 FROM entries WHERE {here} AND row > ?1 LIMIT ?2) AS tail)
     + (SELECT count(*) FROM (SELECT 1 FROM text_stale WHERE {here} LIMIT ?2) AS gone)
@@ -64,8 +63,6 @@ _NEWEST_OF = """
 SELECT row FROM entries WHERE namespace = ? AND row IN ({numbers}(?)) ORDER BY instant + 0 DESC, row DESC LIMIT ?
 """  # the sum keeps a planner without figures from looking for them among all entries, newest first: 76 ms for 1
 _NEWEST = "SELECT row FROM entries WHERE namespace = ? ORDER BY instant DESC, row DESC LIMIT ?"
-
-log = logging.getLogger("jarvis.store")
 
 
 class _BehindError(Exception):
@@ -115,8 +112,10 @@ def _told_of_damage(session: Session, mark: Mark, answer: Callable[[Mark], Resul
     except CorruptStoreError:  # perhaps of the index alone
         if not mark.upto:
             raise
+        import logging  # its import takes 3 ms, and most processes never need it
+
         found = answer(mark._replace(made_by="", upto=0))
-        log.warning(
+        logging.getLogger("jarvis.store").warning(
             "the index of words of %s is damaged: memory.store.rebuild_index() makes it again; "
             "until then searches read every memory",
             session.path,
@@ -136,7 +135,10 @@ def _catch_up(reader: Reader, change: Callable[[Callable[[Session], bool]], bool
     mark = reader.lender.read(lambda session: session.driver.words.mark(session.driver))
     if mark.language == NO_INDEX or mark.is_newer:
         return
-    log.info("indexing the texts of %s: %d changes behind", reader.lender.path, last - (mark.upto if mark.fits else 0))
+    import logging  # as above
+
+    behind = last - (mark.upto if mark.fits else 0)
+    logging.getLogger("jarvis.store").info("indexing the texts of %s: %d changes behind", reader.lender.path, behind)
     done = 0
     while not change(partial(_step, reader=reader)):
         done = min(reader.lender.read(lambda session: session.driver.words.mark(session.driver)).upto, last)

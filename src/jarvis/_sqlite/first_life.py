@@ -7,7 +7,6 @@ gets an error ("memories is a view") and never writes into a file that nobody re
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from datetime import datetime
@@ -34,7 +33,6 @@ from jarvis.model.record import Body
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-log = logging.getLogger("jarvis.sqlite")
 
 _READ = f"SELECT {', '.join(schema.FIRST_LIFE_COLUMNS)} FROM memories WHERE rowid = ?"
 _INTERN = "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING"
@@ -77,7 +75,11 @@ def migrate(connection: apsw.Connection, path: str) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    log.info("migrated %s from its first life: %d entries; the old file is kept as %s", path, count, kept)
+    import logging  # its import takes 3 ms, and most processes never need it
+
+    logging.getLogger("jarvis.sqlite").info(
+        "migrated %s from its first life: %d entries; the old file is kept as %s", path, count, kept
+    )
     finish(connection)
 
 
