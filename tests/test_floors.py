@@ -233,6 +233,16 @@ def test_importing_the_module_pulls_in_no_extra_and_nothing_heavy() -> None:
     assert not loaded & {"apsw", "asyncio", "sqlite3", "difflib"}, "these are for the backend in use, or for errors"
 
 
+def test_a_question_to_a_store_imports_nothing_that_few_calls_need(tmp_path: Path) -> None:
+    with MemoryModule(storage_dir=tmp_path) as memory:
+        memory.set_user_preference("theme", {"mode": "dark"})
+    program = "import sys; from jarvis.persistent_memory import MemoryModule; "
+    program += "MemoryModule(storage_dir=sys.argv[1]).get_user_preference('theme'); print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+
+    assert not set(shown.stdout.split()) & {"logging", "shutil", "tempfile", "asyncio", "difflib", "sqlite3"}
+
+
 def test_importing_the_package_imports_nothing_of_it_before_it_is_asked_for() -> None:
     program = """if True:
         import sys, jarvis, jarvis.errors
