@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -141,3 +142,14 @@ def test_much_is_sent_and_received_at_once(dsn: str) -> None:
 
 def _prepared(raw: psycopg.Connection[Any]) -> list[str]:
     return [sql for (sql,) in raw.execute("SELECT statement FROM pg_prepared_statements").fetchall()]
+
+
+def test_an_answer_is_let_go_with_its_rows(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as raw:
+        line = Wire(raw)
+        (result,) = line.exchange([("SELECT $1", ("x" * 1_000_000,))])
+        references = sys.getrefcount(result)
+
+        assert len(line.rows_of(result)) == 1
+
+        assert sys.getrefcount(result) == references

@@ -83,7 +83,9 @@ class Wire:
         if not result.nfields:
             return []
         self._transformer.set_pgresult(result)
-        return self._transformer.load_rows(0, result.ntuples, tuple)
+        rows = self._transformer.load_rows(0, result.ntuples, tuple)
+        self._transformer.set_pgresult(None)  # a large answer would stay in memory with the connection
+        return rows
 
     def _comes_again(self, sql: str) -> bool:
         """Tell whether a statement is to be prepared: it was sent before, and there is room."""
