@@ -144,11 +144,6 @@ class Server(Lending[Lease]):
         return work(session, *args)
 
     def change_at_once(self, work: Callable[[Lease], Result]) -> Result:
-        """Run `work` in a transaction of its own that is not synced; inside one of the caller's as a part of that.
-
-        Raises:
-            StoreBusyError: another writer is writing; it was not waited for.
-        """
         if self.read_only:
             raise self.read_only_error()
         if self.in_transaction():
@@ -171,13 +166,11 @@ class Server(Lending[Lease]):
         return result
 
     def own_session(self) -> Lease:
-        """Return the connection on which the caller has a transaction open, in this namespace."""
         session = super().own_session()
         self._go(session)
         return session
 
     def iterate(self, find: Callable[[Lease], Iterator[Result]]) -> Iterator[Result]:
-        """Yield what `find` yields on a connection of its own; not for callers inside a transaction."""
         with self.snapshot() as session:
             for tried in range(1, TRIES + 1):
                 has_begun = False
@@ -194,7 +187,6 @@ class Server(Lending[Lease]):
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Lease]:
-        """Lend a connection of its own to an iteration."""
         session = self.pool.take()
         try:
             self._go(session)
@@ -203,7 +195,6 @@ class Server(Lending[Lease]):
             self.pool.give_back(session)
 
     def announce(self) -> None:
-        """Say that the caller's transaction is about to end: its date is read after this."""
         session = self.own_session()
         if session.depth == 1:
             session.driver.announce()
@@ -260,11 +251,9 @@ class Server(Lending[Lease]):
         self.pool.close()
 
     def read_only_error(self) -> ReadOnlyStoreError:
-        """Return the error for a change of a store that is open for reading only."""
         return ReadOnlyStoreError(self.path, "is open with read_only=True; open it without to change anything")
 
     def corrupt(self, finding: str) -> CorruptStoreError:
-        """Return the error that says that the store is damaged, and what to do."""
         return damaged(self.path, finding)
 
     # --- a call ----------------------------------------------------------------------------------
