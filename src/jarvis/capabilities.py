@@ -23,9 +23,8 @@ from jarvis.model.mending import Entries
 from jarvis.model.options import KeySource, TextIndex
 from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery
-from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import Progress, Recompression, RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
 from jarvis.model.vectors import StoredVector, VectorMark
 from jarvis.model.words import Candidates, Term

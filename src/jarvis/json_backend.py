@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jarvis._json import erasing, measuring, mending, salvage, sliding, transferring, writing
+from jarvis._json import erasing, measuring, mending, salvage, transferring, writing
 from jarvis._json.answer import Answers, Then
 from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from jarvis.model.mending import Entries
     from jarvis.model.policies import CategoryPolicy
     from jarvis.model.portable import WholeMemory
-    from jarvis.model.recompression import Progress
+    from jarvis.model.rewriting import Progress
     from jarvis.model.salvaged import Salvaged
     from jarvis.model.words import Candidates, Term
 
@@ -312,7 +312,7 @@ class JSONBackend(SelectingBackend):
 
     def slide(self, entry_id: str, expires_at: datetime) -> bool:
         with self._answers.decoding():
-            return sliding.try_to(self._store, self.namespace, entry_id, check_expiry(expires_at), self._now)
+            return writing.slide(self._store, self.namespace, entry_id, check_expiry(expires_at), self._now)
 
     def last_moment(self) -> datetime | None:
         made = self._store.seen().clock.made

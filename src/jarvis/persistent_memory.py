@@ -17,7 +17,7 @@ import msgspec
 
 from jarvis._calls.arguments import is_no_list, is_on, own_code, plain_text, tag_list
 from jarvis._calls.caller import Gates, holding
-from jarvis._calls.former import former_verb
+from jarvis._calls.faces import former_verb
 from jarvis.backend_registry import ask, backend_at, load_backend, open_backend, open_in_memory
 from jarvis.capabilities import (
     Expires,
@@ -39,10 +39,16 @@ from jarvis.model.categories import (
     DEVICE_KEY,
     DEVICE_MANAGER,
     DEVICES,
+    FACTS,
+    POSITION,
     PREFERENCES,
     PREFERENCES_MANAGER,
+    SESSION,
     TASK_EXECUTOR,
     TASKS,
+    TEXT,
+    TURNS,
+    key_of_turn,
 )
 from jarvis.model.change import Change, Deleted
 from jarvis.model.context import SECTIONS, Context, ContextLine
@@ -87,7 +93,6 @@ from jarvis.model.recalled import Recalled
 from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
-from jarvis.model.turn import FACTS, POSITION, SESSION, TEXT, TURNS, key_of_turn
 from jarvis.services import bulk, erasure, expiry, retention, timeline
 from jarvis.services.bounds import Bounds
 from jarvis.services.bulk import ids_of, items_of

@@ -25,8 +25,8 @@ from jarvis.model.mending import Entries
 from jarvis.model.options import Compression, Durability, TextIndex
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.query import MemoryQuery
-from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Signature
+from jarvis.model.rewriting import Progress, Recompression
 from jarvis.model.store_options import StoreOptions
 from jarvis.model.tally import Tally
 

@@ -45,8 +45,7 @@ from jarvis.model.options import (
     checked,
 )
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import Progress, Recompression, RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
 from jarvis.model.store_options import StoreOptions
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from jarvis._json.instants import FAR, Instant, Number
-from jarvis._json.record import indented, margin_of
+from jarvis._json.record import FAR, Instant, Number, indented, margin_of
 from jarvis.codec.instants import datetime_of
 from jarvis.model.author import creator_in
 from jarvis.model.change import Change, Kind, cursor_of

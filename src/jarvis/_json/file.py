@@ -48,9 +48,18 @@ from jarvis._disk.encodings import encoding_of
 from jarvis._disk.files import Stamp, explaining
 from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.first_life import read_first_life
-from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
-from jarvis._json.record import Record, decode_stored, encode, fragment_of, indented, make_record, malformed, normalize
+from jarvis._json.record import (
+    FAR,
+    Record,
+    decode_stored,
+    encode,
+    fragment_of,
+    indented,
+    make_record,
+    malformed,
+    normalize,
+)
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import WAY_OUT, CorruptStoreError, StackFullError, StoreBusyError, StoreTooNewError
 from jarvis.model.change import new_generation

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from jarvis._json.instants import Instant, Number
 from jarvis._json.record import (
+    Instant,
+    Number,
     Provenance,
     Record,
     Stored,
@@ -85,17 +86,14 @@ class State(Record, frozen=True):
 
     @property
     def value(self) -> Any:
-        """The value, decoded at each call."""
         value = decode_kept(self.fragment).entry.value
         return revived(value, self.id) if may_hold_typed_forms(self.fragment) else value
 
     @property
     def provenance(self) -> dict[str, str]:
-        """The provenance, decoded at each call."""
         return _decode_signed(self.fragment).entry.provenance
 
     def entry(self) -> MemoryEntry:
-        """Decode and return the entry as it was; raise ValueError if a tagged form or the time means nothing."""
         return decode_kept(self.fragment).entry.entry(plain=not may_hold_typed_forms(self.fragment))
 
     def ends_expired(self, now: int) -> bool:

@@ -23,6 +23,13 @@ from jarvis.model.record import (
     may_hold_typed_forms,
 )
 
+FAR = 253_402_387_200_000_000
+"""A day past the year 9999, in microseconds."""
+
+Instant = Annotated[int, msgspec.Meta(ge=-FAR, le=FAR)]
+Number = Annotated[int, msgspec.Meta(ge=1)]
+"""The number of a commit."""
+
 
 def revived(value: Any, entry_id: str) -> Any:
     """Return what `jarvis.codec.revive` does; if a moment is invalid, its error names the entry."""

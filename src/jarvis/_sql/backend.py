@@ -60,9 +60,9 @@ from jarvis.model.options import NO_INDEX, Compression, TextIndex
 from jarvis.model.policies import CategoryPolicy
 from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery, asked_as_of
-from jarvis.model.recompression import Progress
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
+from jarvis.model.rewriting import Progress
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
 from jarvis.model.tally import Tally
 from jarvis.model.vectors import StoredVector, VectorMark

@@ -26,9 +26,8 @@ from jarvis.model.key_slot import SlotInfo
 from jarvis.model.marks import ABSENT, NEVER
 from jarvis.model.options import KeySource
 from jarvis.model.place import Order
-from jarvis.model.recompression import Progress
 from jarvis.model.revision import Difference, Revision
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import Progress, RewriteProgress, Rewritten
 from jarvis.model.salvaged import RepairReport, Verification
 from jarvis.model.transfers import ExportReport, ImportReport, MigrationReport, OnConflict
 from jarvis.persistent_memory import MemoryModule, RetentionPlan, SweepReport

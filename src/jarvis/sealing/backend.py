@@ -142,7 +142,6 @@ class SealedBackend(BackendWrapper, SelectingBackend):
 
     @property
     def name(self) -> str:  # type: ignore[override]  # elsewhere a class attribute
-        """The name of the wrapped backend, used in messages."""
         return self._store.opening[0].name
 
     def __repr__(self) -> str:

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from jarvis.model.categories import place_of_turn
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.turn import place_of_turn
 from jarvis.text.analysis import Analyser, folded
 from jarvis.text.candidates import Candidates, rarity
 from jarvis.text.document import TIME_MARK, Document, document_of, times_of

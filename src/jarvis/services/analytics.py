@@ -15,8 +15,8 @@ from jarvis.errors import CursorExpiredError, InvalidQueryError
 from jarvis.model import analytics
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
-from jarvis.model.recompression import Progress
 from jarvis.model.record import encode_body
+from jarvis.model.rewriting import Progress
 from jarvis.model.tally import A_DAY, BOUNDS, DAYS, IDS, Tally, measured
 from jarvis.services import duplicates, transferring
 from jarvis.storage_backend import StorageBackend

@@ -10,12 +10,11 @@ import msgspec
 from jarvis.conversations.filling import Candidate, Filling
 from jarvis.conversations.tokens import TokenCounter, checked_counter
 from jarvis.errors import InvalidQueryError
-from jarvis.model.categories import DEVICE_KEY, DEVICES, PREFERENCES, TASKS
+from jarvis.model.categories import DEVICE_KEY, DEVICES, FACTS, PREFERENCES, TASKS
 from jarvis.model.context import SECTIONS, Context, Section
 from jarvis.model.entry import MOST_VERSIONS
 from jarvis.model.query import MemoryQuery, asked_texts
 from jarvis.model.recalled import Recalled
-from jarvis.model.turn import FACTS
 from jarvis.storage_backend import StorageBackend
 
 _PAGE, _MOST_RECALLED, _MOST_NAMED = 50, 10_000, 100

@@ -21,6 +21,7 @@ from jarvis.conversations.executions import (
     run_ids_of,
 )
 from jarvis.errors import InvalidEntryError
+from jarvis.model.categories import POSITION, SESSION, TURNS, key_of_turn
 from jarvis.model.conversation import (
     ASSISTANT,
     CONVERSATION,
@@ -39,7 +40,6 @@ from jarvis.model.dating import times_of_import
 from jarvis.model.entry import MemoryEntry, check_name
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recalled import Recalled
-from jarvis.model.turn import POSITION, SESSION, TURNS, key_of_turn
 from jarvis.services.turns import next_position, value_of
 from jarvis.storage_backend import StorageBackend
 

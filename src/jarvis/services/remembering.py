@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jarvis._calls.arguments import plain_text
 from jarvis.errors import AmbiguousError, InvalidEntryError
+from jarvis.model.categories import TEXT
 from jarvis.model.options import PLAIN
 from jarvis.model.query import MemoryQuery
-from jarvis.model.turn import TEXT
 from jarvis.services.duplicates import having_all, said
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.analysis import analyser

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 from jarvis.capabilities import SearchesText
 from jarvis.errors import InvalidQueryError
+from jarvis.model.categories import TURNS, key_of_turn, place_of_turn
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recalled import Recalled
-from jarvis.model.turn import TURNS, key_of_turn, place_of_turn
 from jarvis.search.parts import TextFields, no_fields
 from jarvis.search.ranking import rank
 from jarvis.services.meaning import Meaning

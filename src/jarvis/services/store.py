@@ -22,8 +22,7 @@ from jarvis.model.listing import Page
 from jarvis.model.marks import Absent
 from jarvis.model.options import AnySource, KeySources, TextIndex, checked, sources_of
 from jarvis.model.query import MemoryQuery, asked_limit
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import Progress, Recompression, RewriteProgress, Rewritten
 from jarvis.model.salvaged import RepairReport, Verification
 from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
 from jarvis.services import backups, erasure, expiry, exporting, repairing, transferring

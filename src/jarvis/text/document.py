@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.model.turn import FACTS, POSITION, SPEAKER, TEXT, TURNS
+from jarvis.model.categories import FACTS, POSITION, SPEAKER, TEXT, TURNS
 
 if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry

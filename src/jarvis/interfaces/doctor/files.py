@@ -1,4 +1,4 @@
-"""Checks of the files of a store and of what lies beside them; they open no store."""
+"""Checks of the files of a store, of what lies beside them, and of the file of settings; they open no store."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 import shlex
 import shutil
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from jarvis._disk import location
+from jarvis.config import ConfigLoader
+from jarvis.errors import InvalidSettingError, MisplacedSettingWarning
 from jarvis.interfaces.doctor.finding import Finding
 from jarvis.interfaces.doctor.patient import Patient, status_of
 from jarvis.interfaces.readable import size
@@ -188,3 +191,28 @@ def log(patient: Patient) -> Iterator[Finding]:
                 "or a process was killed. End old readers; the next compaction folds it in",
                 patient.command("compact"),
             )
+
+
+def settings(patient: Patient) -> Iterator[Finding]:
+    """A file of settings that is refused, or has settings that do nothing."""
+    if patient.config is None:
+        return
+    path = str(patient.config)
+    command = f"jarvis-memory --config {patient.quoted(path)} config check"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            storage = ConfigLoader(patient.config).load().storage
+        except InvalidSettingError as error:
+            yield Finding("settings", "problem", path, str(error).removeprefix(f"{path}: "), command)
+            return
+    for warning in caught:
+        if issubclass(warning.category, MisplacedSettingWarning):
+            said = str(warning.message).removeprefix(f"{path}: ")
+            yield Finding("settings", "advice", path, said, command)
+    is_plain = (
+        patient.memory is not None and patient.memory.backend.name in ("sqlite", "postgresql") and not patient.slots
+    )
+    if storage.encryption == "on" and is_plain:
+        said = "says encryption: on, which is for new stores; this one is plain, and stays so until it is encrypted"
+        yield Finding("settings", "problem", path, said, patient.command("encrypt", "passphrase"))
