@@ -102,11 +102,6 @@ def search_files(
 
     Files that are gone, not regular or not readable are left out.
 
-    Args:
-        paths: of the files.
-        ids: to search for.
-        chunks: reads a file; by default `chunks_of`.
-
     Raises:
         OSError: a file cannot be read.
     """

@@ -221,8 +221,6 @@ def parse(path: str, data: bytes, last: LastRead) -> Contents:
     """Return the contents in the bytes of the file at `path`.
 
     Args:
-        path: for error messages.
-        data: the whole file.
         last: the contents that were read before.
 
     Raises:

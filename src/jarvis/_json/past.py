@@ -380,7 +380,6 @@ def expired_since(room: Room, archive: Archive, seen: Cutoff, now: int, asked: M
         room: the entries of the namespace.
         archive: their past.
         seen: the cutoff of the question.
-        now: the instant of now.
         asked: what the question asks of fields, by their names; None asks nothing.
     """
 

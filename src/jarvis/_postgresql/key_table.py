@@ -25,12 +25,7 @@ Result = TypeVar("Result")
 
 
 class KeyTable:
-    """The place of the keys of one store; see `jarvis.sealing.keys.KeyPlace`.
-
-    Args:
-        server: lends connections to it.
-        compression: how values from 1 KiB up are written again.
-    """
+    """The place of the keys of one store; see `jarvis.sealing.keys.KeyPlace`."""
 
     def __init__(self, server: Server, compression: Compression) -> None:
         self._server, self._compression = server, compression

@@ -98,7 +98,6 @@ class Pool:
         path: names the store in messages.
         schema_name: the schema of its tables, quoted.
         reach: how the process reaches the server.
-        options: the options of the store.
 
     Attributes:
         threads: `threads.here` is the calling thread's part.

@@ -341,12 +341,10 @@ def prepared(
     """Return the store in a schema, after it was created or migrated if need be.
 
     Args:
-        raw: a connection.
         path: names the store in messages.
         schema: the schema of its tables, quoted.
         may_create: create the store if it is absent.
         may_write: migrate it if this role has the rights of the owner of its tables.
-        partitions: of a new store.
         new_keys: returns the keys of a new store, None for a plain one.
         language: in which the texts of a new or migrated store are to be indexed.
 

@@ -79,8 +79,6 @@ class SQLBackend(SelectingBackend):
     A subclass makes the lender, and adds the verbs that concern its files.
 
     Args:
-        lender: lends sessions of the store.
-        namespace: the part of the store that this handle sees.
         compression: the compression of values from 1 KiB up.
         text_index: the language of the index of words, None for the one that the store has.
     """

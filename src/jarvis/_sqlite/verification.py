@@ -64,7 +64,6 @@ def findings(
 
     Args:
         connection: of a store of any version, at one moment.
-        encrypted: whether the store is.
         looked_at: is called for each state.
         most: how many contradictions of tables and indexes are told, at most.
 
@@ -175,7 +174,6 @@ def check_pages(connection: apsw.Connection, path: str, valid_frames: int) -> No
     neither, the file is older than a checkpoint after which the log begins.
 
     Args:
-        connection: a connection to the store.
         path: the path of the store (the log is beside it).
         valid_frames: how many frames of the log SQLite accepts, 0 if there is no log.
 

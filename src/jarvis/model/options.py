@@ -72,7 +72,6 @@ def checked(key: str, value: object, *, base: Path | None = None) -> Any:
 
     Args:
         key: of the setting.
-        value: that somebody gave.
         base: the directory that a relative path is relative to; None for the working directory.
 
     Raises:

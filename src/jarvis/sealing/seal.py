@@ -59,9 +59,6 @@ class _Box:
 class Seal:
     """Seals names and values. No message, representation or pickle shows its key.
 
-    Args:
-        key: of the store.
-
     >>> from jarvis.encryption.data_key import DataKey
     >>> seal = Seal(DataKey(bytes(32), bytes(16)))
     >>> seal.name(b"key", "theme") == seal.name(b"key", "theme"), seal.text(b"key", seal.name(b"key", "theme"))

@@ -63,8 +63,6 @@ class Sealer:
     """Seals for one namespace.
 
     Args:
-        seal: of the store.
-        namespace: the namespace's name.
         path: names the store in messages.
     """
 

@@ -76,9 +76,6 @@ def parts_of(
     """Return the parts of the score of each candidate, in the order of the candidates.
 
     Args:
-        question: the question.
-        candidates: for it.
-        analyser: of the words.
         similar: how similar candidates are to the question by their vectors, by id; None: not known. A candidate that
             is not there counts as the others do on average.
         text_fields: of categories.

@@ -107,7 +107,6 @@ def count_each(
     """Return what is counted of the namespace of a handle: the meaning of `Analyses.tallies`, on any backend.
 
     Args:
-        backend: the handle.
         now: the instant from which expiry is counted.
         most: how many memories and groups are told.
         looked_at: is called for each memory.

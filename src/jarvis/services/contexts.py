@@ -43,8 +43,6 @@ class Streams:
     """The memories of each section of a context.
 
     Args:
-        backend: has the memories.
-        search: finds those that answer a question.
         question: of the section ``recalled``; without one that has the newest facts.
         hidden: tags of memories that are left out.
     """

@@ -128,7 +128,6 @@ class Meaning:
 
         Args:
             backend: of the namespace that is searched.
-            text: the question.
             names: the names in it, which the model does not get.
         """
         if self._given == OFF or time.monotonic() < self._again_at:

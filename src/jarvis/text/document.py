@@ -65,8 +65,6 @@ def document_of(entry: MemoryEntry, analyser: Analyser, text_fields: tuple[str, 
     """Return the words of a memory, field by field; those of short memories are remembered for the next question.
 
     Args:
-        entry: the memory.
-        analyser: makes the words.
         text_fields: the fields of the value that hold the main text; without them ``text``, or all if there is none.
     """
     texts = _texts(entry, text_fields or _MAIN)

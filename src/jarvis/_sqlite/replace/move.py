@@ -66,7 +66,6 @@ def move(
     to note changes: the next `move` resumes it if `make` can open the copy; `abandon` gives it up.
 
     Args:
-        database: the store.
         make: opens the file at a path, which may be empty, for reading and writing, with the settings of its format.
         progress: called again and again beside writers; an exception of it interrupts the move.
         before_swap: called under the writers' lock, with the path of the finished copy, which nobody has open; an

@@ -40,9 +40,7 @@ def swap(path: str, new: str, lock: WriterLock, commit: int, after_swap: Callabl
     system, and has emptied the store's log.
 
     Args:
-        path: the store.
         new: the file that takes its place.
-        lock: the writers' lock of the store.
         commit: the number of the last commit in the new file.
         after_swap: called when the new file has the store's name, before anybody else can open it.
 

@@ -84,12 +84,7 @@ class ContextTold(msgspec.Struct, rename="camel"):
 
 
 class Answers:
-    """Runs operations, and tells what came of them.
-
-    Args:
-        memory: what they read and change.
-        max_tokens: how long a result may be.
-    """
+    """Runs operations, and tells what came of them."""
 
     def __init__(self, memory: MemoryModule, max_tokens: int) -> None:
         self._memory, self._room = memory, max_tokens

@@ -170,7 +170,6 @@ class KnowledgeGraph:
 
         Args:
             query: a part of the name, the type or an observation; case does not matter.
-            names: the names.
             after: begin after this place, see `MemoryEntry.cursor`.
         """
         if names is not None:

@@ -132,12 +132,7 @@ class Graph(msgspec.Struct, omit_defaults=True, rename="camel"):
 
 
 class GraphTools:
-    """The nine tools.
-
-    Args:
-        graph: what they read and change.
-        max_tokens: how long a result may be.
-    """
+    """The nine tools."""
 
     def __init__(self, graph: KnowledgeGraph, max_tokens: int) -> None:
         self._graph, self._room = graph, max_tokens
