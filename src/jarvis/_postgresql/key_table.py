@@ -32,16 +32,20 @@ class KeyTable:
 
     @property
     def path(self) -> str:
+        """The name of the store in messages."""
         return self._server.path
 
     def seal_with(self, sealing: Sealing) -> None:
+        """Open the store from now on, whether it has keys or not."""
         self._server.pool.sealing = sealing
 
     def read(self) -> bytes | None:
+        """Return the keys, None if the store is plain; create the store if it is absent."""
         content = self._server.read(_read)
         return None if content is None else content.encode()
 
     def replace(self, old: bytes, new: bytes) -> bool:
+        """Put `new` in the place of `old`; return whether that was still there."""
         if self._server.read_only:
             raise self._server.read_only_error()
         return self._server.read(_replace, old.decode(), new.decode())
@@ -53,6 +57,7 @@ class KeyTable:
         reword: Callable[[str], Rewording],
         progress: Callable[[RewriteProgress], None] | None,
     ) -> Rewritten:
+        """Give the store other keys, and every row the form that belongs to them, in one transaction."""
         given = [None if keys is None else keys.decode() for keys in (old, new)]
 
         def rewrite(raw: Raw, path: str, schema: str) -> Rewritten:

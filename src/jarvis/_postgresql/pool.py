@@ -126,6 +126,7 @@ class Pool:
     # --- a call ----------------------------------------------------------------------------------
 
     def enter(self) -> Lease:
+        """Return the calling thread's connection, or a free one; the caller must call `leave`."""
         thread = self.threads.here
         session = thread.session
         if session is None:
@@ -136,6 +137,7 @@ class Pool:
         return session
 
     def leave(self, session: Lease) -> None:
+        """End the use of a connection that `enter` returned."""
         session.busy = session.busy - 1 if session.depth else 0
         if not session.busy:
             thread = self.threads.here

@@ -144,6 +144,11 @@ class Server(Lending[Lease]):
         return work(session, *args)
 
     def change_at_once(self, work: Callable[[Lease], Result]) -> Result:
+        """Run `work` in a transaction of its own that is not synced; inside one of the caller's as a part of that.
+
+        Raises:
+            StoreBusyError: another writer is writing; it was not waited for.
+        """
         if self.read_only:
             raise self.read_only_error()
         if self.in_transaction():
@@ -171,6 +176,7 @@ class Server(Lending[Lease]):
         return session
 
     def iterate(self, find: Callable[[Lease], Iterator[Result]]) -> Iterator[Result]:
+        """Yield what `find` yields on a connection of its own; not for callers inside a transaction."""
         with self.snapshot() as session:
             for tried in range(1, TRIES + 1):
                 has_begun = False
@@ -195,6 +201,7 @@ class Server(Lending[Lease]):
             self.pool.give_back(session)
 
     def announce(self) -> None:
+        """Say that the caller's transaction is about to end: its date is read after this."""
         session = self.own_session()
         if session.depth == 1:
             session.driver.announce()
@@ -254,6 +261,7 @@ class Server(Lending[Lease]):
         return ReadOnlyStoreError(self.path, "is open with read_only=True; open it without to change anything")
 
     def corrupt(self, finding: str) -> CorruptStoreError:
+        """Return the error that says that the store is damaged, and what to do."""
         return damaged(self.path, finding)
 
     # --- a call ----------------------------------------------------------------------------------

@@ -207,6 +207,7 @@ class Keys:
         return present
 
     def histories(self, namespace: str, usual: Histories) -> Histories:
+        """Return how much of the past is kept in a sealed namespace."""
         seal = self._opened[0] if self._opened is not None else None
         if seal is None or not usual.named:
             return usual

@@ -36,10 +36,12 @@ class Resealed:
         self.namespace = plain if new is None else new.namespace_name
 
     def text(self, kind: str, text: str) -> str:
+        """Return a name of this kind."""
         plain = text if self._old is None else self._old.text(kind, text)
         return plain if self._new is None else self._new.name(kind, plain)
 
     def signature(self, signature: Signature) -> Signature:
+        """Return who made a change."""
         plain = signature if self._old is None else self._old.opened_signature(signature)
         return plain if self._new is None else self._new.signature(plain)
 
