@@ -22,8 +22,6 @@ _WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _TEMPORARY = (".tmp", ".tmp-journal", ".tmp-wal", ".tmp-shm")
 _LOCKS = (".lock",)
 _USUAL_PLACE = "~/.jarvis/memory"
-MOUNTS = location.MOUNTS
-"""The file that tells which file systems are mounted; a test gives another one."""
 
 
 def permissions(patient: Patient) -> Iterator[Finding]:
@@ -76,10 +74,10 @@ def place(patient: Patient) -> Iterator[Finding]:
     """A store on a network file system, behind a mount of its file alone, or in a shared or synchronised folder."""
     if patient.file is None:
         return
-    problem = location.problem_of(patient.file, mounts=MOUNTS)
+    problem = location.problem_of(patient.file)
     if problem is not None:
         yield Finding("place", "problem", str(patient.file), problem.error.problem, patient.moving_to(_USUAL_PLACE))
-    for risk in location.risks_of(patient.file, mounts=MOUNTS):
+    for risk in location.risks_of(patient.file):
         yield Finding(
             "place", "advice", str(patient.file), risk.removeprefix(f"{patient.file} "), patient.moving_to(_USUAL_PLACE)
         )
