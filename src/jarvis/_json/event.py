@@ -82,7 +82,6 @@ def about(event: Event, record: Record) -> Event:
 
 def creation(record: Record) -> Event:
     """Return the event of the creation of `record`, which has version 1; raise ValueError if it is malformed."""
-    module, task_id, reason = creator_in(record.provenance)
     return Event(
         number=record.order[1],
         made=min(max(record.order[0], -FAR), FAR),  # an edited file may say anything
@@ -91,9 +90,7 @@ def creation(record: Record) -> Event:
         version=record.version,
         category=record.category,
         key=record.key,
-        module=module,
-        task_id=task_id,
-        reason=reason,
+        **creator_in(record.provenance)._asdict(),
     )
 
 

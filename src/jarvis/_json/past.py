@@ -107,16 +107,8 @@ class State(Record, frozen=True):
 
     def revision(self, timestamp: datetime) -> Revision:
         """Return the state as callers see it, ended at `timestamp`; raise ValueError as `entry` does."""
-        change = self.change
-        return Revision(
-            version=self.version,
-            entry=self.entry(),
-            operation=change.operation,
-            timestamp=timestamp,
-            module=change.module,
-            task_id=change.task_id,
-            reason=change.reason,
-        )
+        signature = msgspec.structs.asdict(self.change)
+        return Revision(version=self.version, entry=self.entry(), timestamp=timestamp, **signature)
 
 
 decode_kept = decoder_of(_Kept)
