@@ -132,7 +132,7 @@ class PostgreSQLBackend(SQLBackend):
         return sibling if sibling.namespace == self.namespace else sibling._on(self._server.at(sibling.namespace))
 
     def expecting(self, keys: str) -> Self:
-        """Return a handle that refuses the store if it has other keys; see `jarvis.sealing.keys.Sealing.accept`."""
+        """Return a handle that refuses the store if it has other keys; see `jarvis.model.key_place.Sealing.accept`."""
         return super().bind()._on(self._server.expecting(keys))
 
     def _on(self, server: Server) -> Self:

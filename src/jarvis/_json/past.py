@@ -49,7 +49,7 @@ ENDLESS = 2**62
 _Signature = tuple[Operation, str | None, str | None, str | None]
 
 
-class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class StoredSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A `jarvis.model.revision.Signature` as the file shows it: a field that is not known is left out."""
 
     operation: Operation
@@ -63,7 +63,7 @@ class _Kept(msgspec.Struct, forbid_unknown_fields=True):
 
     ended: Number
     made: Instant
-    change: Change
+    change: StoredSignature
     entry: Stored
 
 
@@ -82,7 +82,7 @@ class State(Record, frozen=True):
 
     ended: int
     made: int
-    change: Change
+    change: StoredSignature
 
     @property
     def value(self) -> Any:
@@ -127,7 +127,7 @@ def keep(record: Record, namespace: str, ended: int, made: int, signed: _Signatu
     if isinstance(record, State):
         stored = decode_kept(record.fragment).entry
         record = make_record(stored, fragment_of(stored, namespace))
-    return _state(record, namespace, ended, made, Change(*signed))
+    return _state(record, namespace, ended, made, StoredSignature(*signed))
 
 
 def read_state(fragment: bytes, edited_in: str | None) -> State:
@@ -160,7 +160,7 @@ def redated(state: State, namespace: str, begun: int | None, made: int) -> State
     return _state(record, namespace, state.ended, made, state.change)
 
 
-def _state(record: Record, namespace: str, ended: int, made: int, change: Change) -> State:
+def _state(record: Record, namespace: str, ended: int, made: int, change: StoredSignature) -> State:
     margin = margin_of(namespace)
     inner = margin + b"  "
     pieces = (
@@ -172,7 +172,7 @@ def _state(record: Record, namespace: str, ended: int, made: int, change: Change
     return _of_record(record, (b"," + inner).join(pieces), ended, made, change)
 
 
-def _of_record(record: Record, fragment: bytes, ended: int, made: int, change: Change) -> State:
+def _of_record(record: Record, fragment: bytes, ended: int, made: int, change: StoredSignature) -> State:
     fields: list[Any] = [b"", fragment, *msgspec.structs.astuple(record)[2:], ended, made, change]
     return State(*fields)
 

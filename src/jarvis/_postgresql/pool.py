@@ -25,6 +25,7 @@ from jarvis.model.options import ENGLISH
 
 if TYPE_CHECKING:
     from jarvis._postgresql.connection import Raw
+    from jarvis.model.key_place import Sealing
     from jarvis.model.policies import Histories
     from jarvis.model.store_options import StoreOptions
 
@@ -71,19 +72,6 @@ class Inherited(Protocol):
 
     def begin_again(self) -> None:
         """Forget the threads of the parent."""
-
-
-class Sealing(Protocol):
-    """Who seals the entries of a store; see `jarvis.sealing.keys.Sealing`."""
-
-    def new_keys(self) -> bytes | None:
-        """Return the keys of a store that is being created, None for a plain store."""
-
-    def accept(self, keys: bytes | None) -> str:
-        """Return what tells the keys of a store that is opened from others; raise if it had others before."""
-
-    def histories(self, namespace: str, usual: Histories) -> Histories:
-        """Return how much of the past is kept in a namespace: `usual`, for the names that categories have there."""
 
 
 def _no_keys() -> None:

@@ -37,6 +37,7 @@ from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased, Judge, Look, Search, Wanted
 from jarvis.model.explanation import Explanation
+from jarvis.model.key_place import KeyPlace
 from jarvis.model.key_slot import SlotInfo
 from jarvis.model.listing import Listing
 from jarvis.model.mending import Entries
@@ -50,7 +51,7 @@ from jarvis.model.rewriting import Rewritten
 from jarvis.sealing import rekeying, wholes
 from jarvis.sealing.answers import Answers, Mended, mentions_in
 from jarvis.sealing.if_sealed import if_sealed
-from jarvis.sealing.keys import KeyPlace, Keys
+from jarvis.sealing.keys import Keys
 from jarvis.sealing.open_store import OpenStore, place_of_keys
 from jarvis.sealing.rekeying import OnProgress
 from jarvis.sealing.sealer import Draft, Sealer, decides

@@ -127,7 +127,7 @@ def checked_half_life(half_life: timedelta | None) -> timedelta | None:
 
 
 def _neighbours(backend: StorageBackend, query: MemoryQuery, *lists: list[MemoryEntry]) -> list[MemoryEntry]:
-    """Return the utterances beside the best of some lists of candidates that are no candidates themselves."""
+    """Return the turns beside the best of some lists of candidates that are no candidates themselves."""
     places = [[place_of_turn(entry) for entry in entries] for entries in lists]
     near = [place for some in places for place in some[:_WITH_NEIGHBOURS] if place is not None]
     missing = {(session, position + step) for session, position in near for step in _NEIGHBOURS}.difference(*places)

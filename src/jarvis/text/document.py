@@ -100,7 +100,7 @@ def passages_of(entry: MemoryEntry, analyser: Analyser) -> list[tuple[str, ...]]
 def meaning_of(entry: MemoryEntry, analyser: Analyser, others: Iterable[str] = ()) -> str:
     """Return the text of a memory that is handed to a model: without the names of its entity, its speaker, and others.
 
-    Names tell a model little, and hide what else is said: they are matched as words. Of facts and utterances it is the
+    Names tell a model little, and hide what else is said: they are matched as words. Of facts and turns it is the
     main text, of other memories also their key, tags and the names of their fields.
     """
     main, names, about, fields = _texts(entry, _MAIN)
