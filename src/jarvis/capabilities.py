@@ -18,7 +18,7 @@ from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import Erased, Judge, Look, Search
 from jarvis.model.explanation import Explanation
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.mending import Entries
 from jarvis.model.options import KeySource, TextIndex
 from jarvis.model.portable import WholeMemory

@@ -32,7 +32,7 @@ from jarvis.capabilities import (
 from jarvis.model.analytics import Sizes
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Look, Search
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.options import (
     NO_INDEX,
     Compression,

@@ -67,6 +67,7 @@ from jarvis.model.entry import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from jarvis._json.event import StoredEvent
     from jarvis._json.past import State
@@ -437,3 +438,9 @@ def read_whole(path: str) -> tuple[bytes, Stamp, int]:
                 raise
             os.close(descriptor)
     raise StoreBusyError(path, "another program keeps writing to it, so it cannot be read whole; retry")
+
+
+def size_of(path: Path) -> int:
+    """Return how many bytes a store's file takes."""
+    with explaining(path, "look at its size"):
+        return os.stat(path).st_size

@@ -22,7 +22,7 @@ from jarvis.model.change import Change, Deleted
 from jarvis.model.context import Context
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import ErasureReceipt
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.marks import ABSENT, NEVER
 from jarvis.model.options import KeySource
 from jarvis.model.place import Order

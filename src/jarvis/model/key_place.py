@@ -1,9 +1,9 @@
-"""What a backend and those who seal its entries ask of each other: where keys lie, and which are right."""
+"""Where the keys of a store lie: what a backend and its sealer ask of each other, and slots as callers see them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from jarvis.model.policies import Histories
@@ -79,3 +79,17 @@ class Sealing(Protocol):
 
     def histories(self, namespace: str, usual: Histories) -> Histories:
         """Return how much of the past is kept in a namespace: `usual`, for the names that categories have there."""
+
+
+class SlotInfo(NamedTuple):
+    """A way to the key of a store, as `Store.key_slots` shows it.
+
+    Attributes:
+        id: what `Store.remove_key_slot` takes.
+        source: ``"environment"``, ``"file"``, ``"keyring"``, ``"passphrase"`` or ``"function"``.
+        hint: what finds the source again, such as the name of the variable; None for a passphrase.
+    """
+
+    id: int
+    source: str
+    hint: str | None

@@ -37,8 +37,7 @@ from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased, Judge, Look, Search, Wanted
 from jarvis.model.explanation import Explanation
-from jarvis.model.key_place import KeyPlace
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import KeyPlace, SlotInfo
 from jarvis.model.listing import Listing
 from jarvis.model.mending import Entries
 from jarvis.model.options import Compression, Encryption, KeySource, KeySources, checked

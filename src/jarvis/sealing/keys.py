@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jarvis.encryption.envelope import Envelope, Opener, make, suggest_recovery, usual_sources, with_slot, without_slot
 from jarvis.encryption.key_file import content_of, envelope_in
 from jarvis.errors import NotEncryptedError, StoreBusyError, WrongKeyError
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.sealing.seal import Seal
 from jarvis.sealing.sealer import Sealer, opened_namespace
 

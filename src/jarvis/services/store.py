@@ -17,7 +17,7 @@ from jarvis.errors import InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import MOST_VERSIONS, check_namespace
 from jarvis.model.erasure import ErasureReceipt
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.listing import Page
 from jarvis.model.marks import Absent
 from jarvis.model.options import AnySource, KeySources, TextIndex, checked, sources_of
