@@ -19,21 +19,8 @@ from jarvis._calls.arguments import is_no_list, is_on, own_code, plain_text, tag
 from jarvis._calls.caller import Gates, holding
 from jarvis._calls.faces import former_verb
 from jarvis.backend_registry import ask, backend_at, load_backend, open_backend, open_in_memory
-from jarvis.capabilities import (
-    Expires,
-    KeepsHistory,
-    MendsDates,
-    Namespaced,
-    Past,
-    Transactional,
-)
-from jarvis.errors import (
-    ConflictError,
-    EntryNotFoundError,
-    InvalidEntryError,
-    InvalidQueryError,
-    InvalidSettingError,
-)
+from jarvis.capabilities import Expires, KeepsHistory, MendsDates, Namespaced, Past, Transactional
+from jarvis.errors import ConflictError, EntryNotFoundError, InvalidEntryError, InvalidQueryError, InvalidSettingError
 from jarvis.model.author import NOBODY, Author, acting
 from jarvis.model.categories import (
     DEVICE_KEY,
@@ -52,15 +39,7 @@ from jarvis.model.categories import (
 )
 from jarvis.model.change import Change, Deleted
 from jarvis.model.context import SECTIONS, Context, ContextLine
-from jarvis.model.conversation import (
-    EXECUTION,
-    EXECUTIONS,
-    METADATA,
-    USUAL_SESSION,
-    Dumpable,
-    Exchange,
-    Execution,
-)
+from jarvis.model.conversation import EXECUTION, EXECUTIONS, METADATA, USUAL_SESSION, Dumpable, Exchange, Execution
 from jarvis.model.dating import Dates, times_of_import
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,

@@ -28,11 +28,7 @@ from jarvis.capabilities import (
     Transactional,
     Transfers,
 )
-from jarvis.errors import (
-    InvalidEntryError,
-    InvalidSettingError,
-    UnsupportedError,
-)
+from jarvis.errors import InvalidEntryError, InvalidSettingError, UnsupportedError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased, Judge, Look, Search, Wanted
