@@ -47,11 +47,7 @@ class Search(NamedTuple):
 
 
 def chunks_of(path: str) -> Iterator[bytes]:
-    """Yield the bytes of a file in chunks.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Yield the bytes of a file in chunks; raise OSError if it cannot be read."""
     with open(files.open_regular(path, os.O_RDONLY, os.open), "rb") as file:
         while data := file.read(CHUNK):
             yield data

@@ -16,11 +16,7 @@ _MOST_NAMED = 5
 
 
 def checked_text(text: object) -> str:
-    """Return a text that is to be remembered.
-
-    Raises:
-        InvalidEntryError: it is no text, or nothing is in it.
-    """
+    """Return a text that is to be remembered; raise `InvalidEntryError` if it is no text, or nothing is in it."""
     plain = plain_text(text)
     if plain is None or not plain.strip():
         raise InvalidEntryError("text", "takes a str with something in it")

@@ -105,22 +105,14 @@ def candidates_of(
 
 
 def checked_share(name: str, number: float) -> float:
-    """Return a number from 0 to 1 that a caller gave.
-
-    Raises:
-        InvalidQueryError: it is no such number.
-    """
+    """Return a number from 0 to 1 that a caller gave; raise `InvalidQueryError` if it is no such number."""
     if type(number) not in (int, float) or not 0 <= number <= 1:
         raise InvalidQueryError(f"{name}: takes a number from 0 to 1")
     return float(number)
 
 
 def checked_half_life(half_life: timedelta | None) -> timedelta | None:
-    """Return the half-life that a caller gave.
-
-    Raises:
-        InvalidQueryError: it is no timedelta above 0.
-    """
+    """Return the half-life that a caller gave; raise `InvalidQueryError` if it is no timedelta above 0."""
     if half_life is not None and (type(half_life) is not timedelta or half_life <= timedelta(0)):
         raise InvalidQueryError("half_life: takes a timedelta above 0, such as timedelta(days=30)")
     return half_life
