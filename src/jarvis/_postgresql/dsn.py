@@ -53,9 +53,6 @@ class Address:
         dsn: a URL or keywords, as libpq takes them.
         argument: its name in messages.
 
-    Attributes:
-        dsn: the same.
-
     Raises:
         InvalidSettingError: it is no such text.
     """
