@@ -15,11 +15,11 @@ import numpy.typing as npt
 from jarvis.model.query import MemoryQuery
 from jarvis.persistent_memory import MemoryModule
 from jarvis.search.parts import parts_of
-from jarvis.search.weights import FACT, UTTERANCE
+from jarvis.search.weights import FACT, TURN
 from jarvis.services.meaning import Meaning
 from jarvis.services.searching import gathered
 
-KINDS = {"turns": tuple(UTTERANCE), "facts": tuple(FACT)}
+KINDS = {"turns": tuple(TURN), "facts": tuple(FACT)}
 """The kinds of memories that are searched, and the parts of their scores by words."""
 
 BY_MEANING = {"turns": ("meaning", "meaning_before", "meaning_behind", "meaning_around"), "facts": ("meaning",)}

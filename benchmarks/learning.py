@@ -24,9 +24,9 @@ from benchmarks.harness import ROOT
 WEIGHTS = ROOT / "src" / "jarvis" / "search" / "weights.py"
 EMBEDDER = "minilm"
 _TABLES = {
-    "UTTERANCE": "Weights of the parts of the score of an utterance.",
+    "TURN": "Weights of the parts of the score of a turn.",
     "FACT": "Weights of the parts of the score of any other memory.",
-    "UTTERANCE_BY_MEANING": "Those of an utterance, where a model says how similar it is to the question.",
+    "TURN_BY_MEANING": "Those of a turn, where a model says how similar it is to the question.",
     "FACT_BY_MEANING": "Those of any other memory, where a model does.",
 }
 PENALTY, STEPS, RATE, COOLED = 0.002, 400, 0.3, 0.2
@@ -70,7 +70,7 @@ def learned(conversations: Sequence[Conversation]) -> dict[str, dict[str, float]
     """Return the weights for each kind of memory, without a model and with one, from all questions."""
     return {
         f"{name}{end}": fit([asked for each in conversations for asked in asked_of(each, kind, embedder)])
-        for name, kind in (("UTTERANCE", "turns"), ("FACT", "facts"))
+        for name, kind in (("TURN", "turns"), ("FACT", "facts"))
         for end, embedder in (("", None), ("_BY_MEANING", EMBEDDER))
     }
 

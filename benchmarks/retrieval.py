@@ -23,14 +23,14 @@ from benchmarks.conversations import KINDS, Asked, asked_of, conversations_of
 from benchmarks.harness import Goal
 from benchmarks.learning import EMBEDDER, fit
 from benchmarks.systems.jarvis_sqlite import Jarvis
-from jarvis.search.weights import FACT, FACT_BY_MEANING, UTTERANCE, UTTERANCE_BY_MEANING
+from jarvis.search.weights import FACT, FACT_BY_MEANING, TURN, TURN_BY_MEANING
 
 AT = 10
 CATEGORIES = {1: "several turns", 2: "when", 3: "open", 4: "one turn", 5: "about the wrong person"}
 REQUIRED = {"turns": (0.79, 0.62), "facts": (0.77, None)}
 REQUIRED_WITH_MODEL = {"turns": (0.84, 0.66), "facts": (0.81, None)}
-SHIPPED = {"turns": UTTERANCE, "facts": FACT}
-SHIPPED_WITH_MODEL = {"turns": UTTERANCE_BY_MEANING, "facts": FACT_BY_MEANING}
+SHIPPED = {"turns": TURN, "facts": FACT}
+SHIPPED_WITH_MODEL = {"turns": TURN_BY_MEANING, "facts": FACT_BY_MEANING}
 SAMPLES = 1_000
 
 Score = tuple[float, float, float]

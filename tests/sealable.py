@@ -9,7 +9,7 @@ from jarvis.json_backend import JSONBackend
 from jarvis.sqlite_backend import SQLiteBackend
 
 if TYPE_CHECKING:
-    from jarvis.sealing.keys import Sealing
+    from jarvis.model.key_place import Sealing
 
 
 class Place:

@@ -16,9 +16,10 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
+from jarvis._disk import location
 from jarvis.interfaces import doctor
 from jarvis.interfaces.cli.app import GROUPS
-from jarvis.interfaces.doctor import CHECKS, Finding, Limits, contents, examine, files, server
+from jarvis.interfaces.doctor import CHECKS, Finding, Limits, contents, examine, server
 from jarvis.interfaces.doctor.patient import Patient
 from jarvis.keys import KeyFile, KeySource, Passphrase
 from jarvis.persistent_memory import MemoryModule
@@ -218,7 +219,7 @@ def test_a_place_where_a_store_may_not_lie_is_found(
     store = made(tmp_path / "store")
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"1 2 0:1 / {store} rw - {kind} x rw\n")
-    monkeypatch.setattr(files, "MOUNTS", str(mounts))
+    monkeypatch.setattr(location, "MOUNTS", str(mounts))
 
     found = [finding for finding in examine(store) if finding.check == "place"]
 
@@ -231,7 +232,7 @@ def test_a_synchronised_folder_and_a_mounted_file_are_found(tmp_path: Path, monk
     assert names(examine(store)) == ["place"]
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"1 2 0:1 / {store / 'memory.db'} rw - ext4 x rw\n")
-    monkeypatch.setattr(files, "MOUNTS", str(mounts))
+    monkeypatch.setattr(location, "MOUNTS", str(mounts))
 
     assert [finding.severity for finding in examine(store)] == ["problem", "advice"]
 

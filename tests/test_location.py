@@ -208,14 +208,16 @@ def _mountinfo(tmp_path: Path, *points: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["plain", "with a space", "tab\tand\nline", "back\\slash", "\\040"])
-def test_a_file_that_is_mounted_alone_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_mounted_alone_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / name / "memory.db"
     escaped = str(path).replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011").replace("\n", r"\012")
 
+    monkeypatch.setattr(location, "MOUNTS", _mountinfo(tmp_path, escaped))
     with pytest.raises(UnsafeLocationError, match=r"mounted as a file alone.* mount its directory") as caught:
-        location.check_location(path, mounts=_mountinfo(tmp_path, escaped))
-    location.check_location(path, mounts=_mountinfo(tmp_path, escaped.removesuffix("/memory.db")))
-    location.check_location(path, mounts=_mountinfo(tmp_path, f"{escaped}.lock"))
+        location.check_location(path)
+    for other in (escaped.removesuffix("/memory.db"), f"{escaped}.lock"):
+        monkeypatch.setattr(location, "MOUNTS", _mountinfo(tmp_path, other))
+        location.check_location(path)
 
     assert str(path) in str(caught.value)
 
@@ -226,9 +228,7 @@ def test_a_store_that_is_mounted_alone_is_not_opened(
     kind: Kind, read_only: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store" / kind.file_name
-    check = location.check_location
-    mounts = _mountinfo(tmp_path, str(path))
-    monkeypatch.setattr(location, "check_location", lambda path: check(path, mounts=mounts))
+    monkeypatch.setattr(location, "MOUNTS", _mountinfo(tmp_path, str(path)))
 
     with pytest.raises(UnsafeLocationError):
         kind(path, read_only=read_only).bootstrap()
@@ -236,16 +236,16 @@ def test_a_store_that_is_mounted_alone_is_not_opened(
     assert not path.parent.exists()
 
 
-def test_without_a_table_of_mounts_the_devices_tell(tmp_path: Path) -> None:
-    nowhere = str(tmp_path / "none")
+def test_without_a_table_of_mounts_the_devices_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(location, "MOUNTS", str(tmp_path / "none"))
     (tmp_path / "memory.db").touch()
-    location.check_location(tmp_path / "memory.db", mounts=nowhere)
+    location.check_location(tmp_path / "memory.db")
     mounted = next((each for each in (Path("/proc"), Path("/dev/shm")) if each.is_mount()), None)
     if mounted is None:
         pytest.skip("needs something that is mounted")
 
     with pytest.raises(UnsafeLocationError, match="mounted as a file alone"):
-        location.check_location(mounted, mounts=nowhere)
+        location.check_location(mounted)
 
 
 # --- a store of another backend beside it ---

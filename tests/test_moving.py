@@ -15,10 +15,11 @@ from typing import Any
 import apsw
 import pytest
 
+from jarvis._disk.lock_file import Note
 from jarvis._sqlite import engine, verification
 from jarvis._sqlite.database import Database
 from jarvis._sqlite.opening import Opening, ReplacedError
-from jarvis._sqlite.replace import copy_file, touched_rows
+from jarvis._sqlite.replace import copy_file, mover, swap, touched_rows
 from jarvis._sqlite.replace import move as moving
 from jarvis.config import HistoryPolicy
 from jarvis.errors import (
@@ -68,8 +69,18 @@ def database_of(memory: MemoryModule) -> Database:
     return memory.backend._database
 
 
-def move(memory: MemoryModule, **options: Any) -> Moved:
-    return moving.move(database_of(memory), **{"patience_seconds": 0.2, **options})
+def move(memory: MemoryModule, after_swap: Callable[[], object] | None = None, **options: Any) -> Moved:
+    """Move the store; call `after_swap` when the copy has its name, before anybody else can open it."""
+
+    def note(*fields: Any) -> Note:
+        if after_swap is not None:
+            after_swap()
+        return Note(*fields)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mover, "PATIENCE_SECONDS", 0.2)
+        patched.setattr(swap, "Note", note)
+        return moving.move(database_of(memory), **options)
 
 
 def at(stage: str, action: Callable[[], object], times: int = 1) -> Callable[[MoveProgress], None]:

@@ -20,8 +20,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from jarvis._calls.arguments import is_on
-from jarvis._calls.faces import describe, like
-from jarvis._calls.former import former_verb
+from jarvis._calls.faces import describe, former_verb, like
 from jarvis._calls.lanes import Lane, Workers, one_thread
 from jarvis.errors import InvalidEntryError, TransactionError
 from jarvis.model.change import Change

@@ -7,7 +7,7 @@ import marshal
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,7 @@ from jarvis.model.listing import Listing
 from jarvis.model.marks import ABSENT
 from jarvis.model.query import MemoryQuery
 from jarvis.model.record import decode_entry, encode_body
-from jarvis.storage_backend import BackendWrapper, StorageBackend
+from jarvis.storage_backend import BackendWrapper, SelectingBackend, StorageBackend
 
 Answer = TypeVar("Answer")
 Arguments = ParamSpec("Arguments")
@@ -173,7 +173,7 @@ def _dropping(verb: Callable[Concatenate[Any, Arguments], Answer]) -> Callable[C
     return drop
 
 
-class CachedBackend(BackendWrapper):
+class CachedBackend(BackendWrapper, SelectingBackend):
     """A backend that keeps the answers of another one in memory, for all handles that are bound from it.
 
     Reads by id and key, lists, counts and names are kept, encoded: an entry that is returned is a copy of its own.
@@ -257,20 +257,8 @@ class CachedBackend(BackendWrapper):
     def select(self, query: MemoryQuery) -> list[MemoryEntry]:
         return self._answer(("select", *_plain(query)), partial(self.wrapped.select, query), _packed, _unpacked)
 
-    def query(
-        self,
-        category: str | None = None,
-        tags: Collection[str] | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        key: str | None = None,
-    ) -> list[MemoryEntry]:
-        return self.select(
-            MemoryQuery(category=category, tags=tags, entity_type=entity_type, entity_id=entity_id, key=key)
-        )
-
-    def list_all(self) -> list[MemoryEntry]:
-        return self.select(MemoryQuery())
+    list_all = SelectingBackend.list_all
+    query = SelectingBackend.query
 
     def count(self, query: MemoryQuery) -> int:
         return self._answer(

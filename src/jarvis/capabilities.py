@@ -18,14 +18,13 @@ from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import Erased, Judge, Look, Search
 from jarvis.model.explanation import Explanation
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.mending import Entries
 from jarvis.model.options import KeySource, TextIndex
 from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery
-from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Revision, Signature
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import Progress, Recompression, RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
 from jarvis.model.vectors import StoredVector, VectorMark
 from jarvis.model.words import Candidates, Term

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jarvis._json import erasing, measuring, mending, salvage, sliding, transferring, writing
+from jarvis._json import erasing, mending, salvage, transferring, writing
 from jarvis._json.answer import Answers, Then
+from jarvis._json.file import size_of
 from jarvis._json.record import Draft, by_number
 from jarvis._json.room import Room
 from jarvis._json.seen import Snapshot
@@ -40,6 +41,7 @@ from jarvis.capabilities import (
 from jarvis.codec import instant_of
 from jarvis.codec.instants import FIRST_INSTANT, datetime_of
 from jarvis.errors import TransactionError, UnsupportedError
+from jarvis.model.analytics import Sizes
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry, check_namespace, check_text
 from jarvis.model.options import ENGLISH, Compression, Durability, TextIndex, checked
 from jarvis.model.policies import HistoryPolicy
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
 
     from jarvis._json.answer import Answering
     from jarvis._json.room import LiveRoom
-    from jarvis.model.analytics import Sizes
     from jarvis.model.change import Change
     from jarvis.model.erasure import Erased, Judge, Look, Search
     from jarvis.model.explanation import Explanation
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from jarvis.model.mending import Entries
     from jarvis.model.policies import CategoryPolicy
     from jarvis.model.portable import WholeMemory
-    from jarvis.model.recompression import Progress
+    from jarvis.model.rewriting import Progress
     from jarvis.model.salvaged import Salvaged
     from jarvis.model.words import Candidates, Term
 
@@ -312,7 +313,7 @@ class JSONBackend(SelectingBackend):
 
     def slide(self, entry_id: str, expires_at: datetime) -> bool:
         with self._answers.decoding():
-            return sliding.try_to(self._store, self.namespace, entry_id, check_expiry(expires_at), self._now)
+            return writing.slide(self._store, self.namespace, entry_id, check_expiry(expires_at), self._now)
 
     def last_moment(self) -> datetime | None:
         made = self._store.seen().clock.made
@@ -418,7 +419,8 @@ class JSONBackend(SelectingBackend):
         return salvage.findings(str(self.file_path), looked_at)
 
     def sizes(self) -> Sizes:
-        return measuring.sizes(self._store)
+        self._store.seen()
+        return Sizes(store_bytes=size_of(self.file_path))
 
     def salvage(self) -> Salvaged:
         return salvage.salvage(str(self.file_path))

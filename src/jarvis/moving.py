@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from jarvis.async_memory import AsyncMemoryModule
 from jarvis.container import Container
 from jarvis.model.options import KeySources, checked
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 from jarvis.model.salvaged import RepairReport
 from jarvis.model.store_options import StoreOptions
 from jarvis.model.transfers import MigrationReport

@@ -17,44 +17,29 @@ import msgspec
 
 from jarvis._calls.arguments import is_no_list, is_on, own_code, plain_text, tag_list
 from jarvis._calls.caller import Gates, holding
-from jarvis._calls.former import former_verb
+from jarvis._calls.faces import former_verb
 from jarvis.backend_registry import ask, backend_at, load_backend, open_backend, open_in_memory
-from jarvis.capabilities import (
-    Expires,
-    KeepsHistory,
-    MendsDates,
-    Namespaced,
-    Past,
-    Transactional,
-)
-from jarvis.errors import (
-    ConflictError,
-    EntryNotFoundError,
-    InvalidEntryError,
-    InvalidQueryError,
-    InvalidSettingError,
-)
+from jarvis.capabilities import Expires, KeepsHistory, MendsDates, Namespaced, Past, Transactional
+from jarvis.errors import ConflictError, EntryNotFoundError, InvalidEntryError, InvalidQueryError, InvalidSettingError
 from jarvis.model.author import NOBODY, Author, acting
 from jarvis.model.categories import (
     DEVICE_KEY,
     DEVICE_MANAGER,
     DEVICES,
+    FACTS,
+    POSITION,
     PREFERENCES,
     PREFERENCES_MANAGER,
+    SESSION,
     TASK_EXECUTOR,
     TASKS,
+    TEXT,
+    TURNS,
+    key_of_turn,
 )
 from jarvis.model.change import Change, Deleted
 from jarvis.model.context import SECTIONS, Context, ContextLine
-from jarvis.model.conversation import (
-    EXECUTION,
-    EXECUTIONS,
-    METADATA,
-    USUAL_SESSION,
-    Dumpable,
-    Exchange,
-    Execution,
-)
+from jarvis.model.conversation import EXECUTION, EXECUTIONS, METADATA, USUAL_SESSION, Dumpable, Exchange, Execution
 from jarvis.model.dating import Dates, times_of_import
 from jarvis.model.entry import (
     DEFAULT_NAMESPACE,
@@ -82,12 +67,11 @@ from jarvis.model.options import (
 )
 from jarvis.model.place import Order
 from jarvis.model.policies import ARCHIVED, CategoryPolicy, HistoryPolicy, Policies, RetentionRule
-from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_limit, asked_name, asked_text, asked_texts
+from jarvis.model.query import MAX_NAMED, MemoryQuery, asked_name, asked_number, asked_text, asked_texts
 from jarvis.model.recalled import Recalled
 from jarvis.model.record import encode_body
 from jarvis.model.revision import Difference, Revision
 from jarvis.model.store_options import StoreOptions
-from jarvis.model.turn import FACTS, POSITION, SESSION, TEXT, TURNS, key_of_turn
 from jarvis.services import bulk, erasure, expiry, retention, timeline
 from jarvis.services.bounds import Bounds
 from jarvis.services.bulk import ids_of, items_of
@@ -97,7 +81,7 @@ from jarvis.services.merging import check_changes, merged
 from jarvis.services.ongoing import Ongoing
 from jarvis.services.retention import RetentionPlan, SweepReport, rules_of, sweep
 from jarvis.services.store import Store
-from jarvis.services.sweeping import BATCH, Sweeper, Sweepers, check_number
+from jarvis.services.sweeping import BATCH, MANY, Sweeper, Sweepers
 from jarvis.services.table import Table
 from jarvis.services.unstorable import storable
 from jarvis.services.watching import Feed, new_watch, watching
@@ -1552,7 +1536,7 @@ class MemoryModule:
         from jarvis.services.turns import turns_of
 
         session_id = asked_name("session_id", session_id)
-        limit = None if limit is None else asked_limit(limit)
+        limit = None if limit is None else asked_number("limit", limit)
         return turns_of(self.backend, session_id, limit, self._hidden(include_archived))
 
     def find_duplicates(
@@ -1778,7 +1762,7 @@ class MemoryModule:
         """
         from jarvis.services.conversing import executions_in, executions_of
 
-        question, limit = asked_text("query", query), asked_limit(limit)
+        question, limit = asked_text("query", query), asked_number("limit", limit)
         if not question.strip():
             return executions_of(self.backend, limit, self._hidden(include_archived))
         return executions_in(self._recalled_executions(question, limit, include_archived))
@@ -2323,7 +2307,7 @@ class MemoryModule:
         {'mode': 'dark'}
         """
         ask(self.backend, KeepsHistory)
-        timeline.check_steps(steps)
+        asked_number("steps", steps)
         memory_id, author = asked_text("memory_id", memory_id), self._author(module, task_id, reason)
         return self._change(partial(timeline.undo, self.backend, memory_id, steps, author, self._bounds))
 
@@ -2368,7 +2352,7 @@ class MemoryModule:
         [('create', 'sound', 'ui')]
         """
         feed = Feed(self.backend)
-        asked_limit(limit)
+        asked_number("limit", limit)
         return feed.earliest(limit) if since is None else feed.since(since, limit)
 
     def recent_changes(self, *, limit: int = 100) -> list[Change]:
@@ -2385,7 +2369,7 @@ class MemoryModule:
         >>> [change.operation for change in memory.recent_changes()]
         ['delete', 'create']
         """
-        return Feed(self.backend).latest(asked_limit(limit))
+        return Feed(self.backend).latest(asked_number("limit", limit))
 
     def newest_cursor(self) -> str:
         """Return the cursor of now: after it come only future changes.
@@ -2565,7 +2549,7 @@ class MemoryModule:
         >>> memory.sweep().deleted
         1
         """
-        check_number("examples", examples, 0)
+        asked_number("examples", examples, 0, MANY)
         return retention.plan(self.backend, self.retention, self._now(), examples)
 
     def sweep(
@@ -2586,7 +2570,7 @@ class MemoryModule:
         Raises:
             InvalidQueryError: `batch` is no number from 1 to 10,000.
         """
-        check_number("batch", batch, 1)
+        asked_number("batch", batch, 1, MANY)
         author, activity = self._author(module, task_id, reason, "retention"), self._ongoing.begin()
         return holding(activity.lock, lambda: self._sweep(batch, author, lambda: activity.is_over))
 
@@ -2986,7 +2970,7 @@ class MemoryModule:
     ) -> list[Recalled]:
         from jarvis.services.searching import checked_half_life, checked_share, search
 
-        text, limit = asked_text("question", question), asked_limit(limit)
+        text, limit = asked_text("question", question), asked_number("limit", limit)
         share, half_life = checked_share("min_score", min_score), checked_half_life(half_life)
         now = None if half_life is None else self._now()
         fields = self.policies.text_fields

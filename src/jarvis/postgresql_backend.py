@@ -25,8 +25,8 @@ from jarvis.model.mending import Entries
 from jarvis.model.options import Compression, Durability, TextIndex
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
 from jarvis.model.query import MemoryQuery
-from jarvis.model.recompression import Progress, Recompression
 from jarvis.model.revision import Signature
+from jarvis.model.rewriting import Progress, Recompression
 from jarvis.model.store_options import StoreOptions
 from jarvis.model.tally import Tally
 
@@ -132,7 +132,7 @@ class PostgreSQLBackend(SQLBackend):
         return sibling if sibling.namespace == self.namespace else sibling._on(self._server.at(sibling.namespace))
 
     def expecting(self, keys: str) -> Self:
-        """Return a handle that refuses the store if it has other keys; see `jarvis.sealing.keys.Sealing.accept`."""
+        """Return a handle that refuses the store if it has other keys; see `jarvis.model.key_place.Sealing.accept`."""
         return super().bind()._on(self._server.expecting(keys))
 
     def _on(self, server: Server) -> Self:
@@ -167,7 +167,7 @@ class PostgreSQLBackend(SQLBackend):
     def recompress(self, progress: Progress | None) -> Recompression:
         if self._server.read_only:
             raise self._server.read_only_error()
-        servers = [self._server.at(name) for name in self._namespaces()]
+        servers = [self._server.at(name) for name in self.all_namespaces()]
         return recompressing.recompress(servers, self._compression, progress, _replace)
 
     def _look_after(self, session: Session) -> None:
@@ -190,7 +190,8 @@ class PostgreSQLBackend(SQLBackend):
         return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_NAMESPACES, now)))
 
     def all_namespaces(self) -> list[str]:
-        return self._namespaces()
+        self._server.check_sees_all()
+        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_ALL_NAMESPACES)))
 
     def prune(self, now: datetime, limit: int) -> int:
         return self._in_each(lambda handle, most: SQLBackend.prune(handle, now, most), limit)
@@ -205,22 +206,22 @@ class PostgreSQLBackend(SQLBackend):
         """
         removed = step(self, limit)
         if removed < limit and not self._server.is_walled():
-            for name in self._namespaces():
+            for name in self.all_namespaces():
                 if removed < limit and name != self.namespace:
                     removed += step(self.for_namespace(name), limit - removed)
         return removed
 
     def mend_dates(self, signature: Signature, entries: Callable[[str], Entries] | None = None) -> int:
-        handles = map(self.for_namespace, self._namespaces())
+        handles = map(self.for_namespace, self.all_namespaces())
         return sum(super(PostgreSQLBackend, handle).mend_dates(signature, entries) for handle in handles)
 
     def rebuild_index(self, language: TextIndex | None, progress: Progress | None) -> None:
-        for name in self._namespaces() or [self.namespace]:
+        for name in self.all_namespaces() or [self.namespace]:
             super(PostgreSQLBackend, self.for_namespace(name)).rebuild_index(language, progress)
 
     def findings(self, looked_at: Callable[[], object]) -> Iterator[str]:
         self._check_outside()
-        for name in self._namespaces():
+        for name in self.all_namespaces():
             yield from self._server.at(name).iterate(partial(verifying.findings, looked_at=looked_at))
 
     def tallies(
@@ -252,11 +253,6 @@ class PostgreSQLBackend(SQLBackend):
     def expel(self, role: str, *, all_namespaces: bool = False) -> None:
         """Take from a role what `admit` gave it with the same `all_namespaces`; raise as that does."""
         self._server.govern(schema.expel, role, everywhere=all_namespaces)
-
-    def _namespaces(self) -> list[str]:
-        """Return the names of all namespaces that were ever written to, sorted."""
-        self._server.check_sees_all()
-        return sorted(name for (name,) in self._lender.read(lambda session: session.rows(_ALL_NAMESPACES)))
 
 
 def _replace(session: Session, table: str, states: Sequence[recompressing.Again]) -> list[recompressing.Again]:

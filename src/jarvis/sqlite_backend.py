@@ -31,7 +31,7 @@ from jarvis.capabilities import (
 from jarvis.model.analytics import Sizes
 from jarvis.model.entry import DEFAULT_NAMESPACE, check_expiry
 from jarvis.model.erasure import Look, Search
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.options import (
     NO_INDEX,
     Compression,
@@ -44,8 +44,7 @@ from jarvis.model.options import (
     checked,
 )
 from jarvis.model.policies import CategoryPolicy, HistoryPolicy
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import Progress, Recompression, RewriteProgress, Rewritten
 from jarvis.model.salvaged import Salvaged
 from jarvis.model.store_options import StoreOptions
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 from jarvis import capabilities as protocols
-from jarvis._calls.former import former_names
 from jarvis.errors import InvalidEntryError, UnsupportedError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_namespace
 from jarvis.model.explanation import Explanation, without_index
+from jarvis.model.former import former_names
 from jarvis.model.listing import Listing
 from jarvis.model.marks import ABSENT
 from jarvis.model.policies import CategoryPolicy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jarvis._calls.former import former_names
+from jarvis.model.former import former_names
 
 if TYPE_CHECKING:
     from jarvis.model.value_filter import *  # noqa: F403 - whatever is there has the name here, too

@@ -122,11 +122,6 @@ def explaining(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
 def open_regular(path: str, flags: int, open_file: Callable[[str, int], int] | None = None) -> int:
     """Open one of our files and return its descriptor. It follows no link, and waits for no pipe.
 
-    Args:
-        path: of the file.
-        flags: as for `os.open`.
-        open_file: the function that opens it; by default that of `system`.
-
     Raises:
         StoreAccessError: the name is that of something else than a regular file, which was not touched.
         OSError: it cannot be opened.
@@ -166,9 +161,7 @@ def create(path: str, *models: str, flags: int = os.O_WRONLY, private: bool = Fa
     """Create a file that is not there yet; return its descriptor.
 
     Args:
-        path: of the file.
         models: see `jarvis._disk.ownership.take_after`.
-        flags: as for `os.open`.
         private: as for `take_after`.
 
     Raises:

@@ -63,7 +63,7 @@ def check_links(path: Path) -> None:
                 return
 
 
-def check_location(path: Path, *, mounts: str = MOUNTS) -> None:
+def check_location(path: Path) -> None:
     """Refuse a store where its promises cannot hold; warn of one in a synchronised or host-shared folder.
 
     Warn, too, once in a process, if the store of another backend lies beside it.
@@ -73,16 +73,16 @@ def check_location(path: Path, *, mounts: str = MOUNTS) -> None:
     another log and another lock.
 
     Raises:
-        UnsafeLocationError: `path` is on a network file system, or is a mount of its own. The file `mounts` tells that,
+        UnsafeLocationError: `path` is on a network file system, or is a mount of its own. The file `MOUNTS` tells that,
             which only Linux has; elsewhere, the device of the file's directory does.
     """
-    error = problem_of(path, mounts=mounts)
+    error = problem_of(path)
     if error is not None and error.is_mounted_alone:
         raise error.error
     _warn_of_another_store(path)
     if error is not None:
         raise error.error
-    for risk in risks_of(path, mounts=mounts):
+    for risk in risks_of(path):
         warn(risk)
 
 
@@ -98,9 +98,9 @@ class Problem(NamedTuple):
     is_mounted_alone: bool
 
 
-def problem_of(path: Path, *, mounts: str = MOUNTS) -> Problem | None:
+def problem_of(path: Path) -> Problem | None:
     """Return why a store may not lie there; None if it may."""
-    types = _mounts(mounts)
+    types = _mounts()
     if str(path) in types or (not types and _is_on_another_device(path)):
         message = (
             "is mounted as a file alone, so its log, its lock and a file that is to replace it lie elsewhere; "
@@ -116,9 +116,9 @@ def problem_of(path: Path, *, mounts: str = MOUNTS) -> Problem | None:
     return None
 
 
-def risks_of(path: Path, *, mounts: str = MOUNTS) -> Iterator[str]:
+def risks_of(path: Path) -> Iterator[str]:
     """Yield why a store is at risk where it lies: in a folder that a host shares, or one that is synchronised."""
-    kind = _file_system_type(path, _mounts(mounts))
+    kind = _file_system_type(path, _mounts())
     if kind in _SHARED_TYPES:
         yield f"{path} lies in a folder shared with the host of this machine ({kind}): open it from one side only"
     for folder in [path, *path.parents]:
@@ -177,13 +177,13 @@ def warn(message: str, kind: type[UserWarning] = UnsafeLocationWarning) -> None:
     warnings.warn(message, kind, stacklevel=4)
 
 
-def _mounts(path: str) -> dict[str, str]:
+def _mounts() -> dict[str, str]:
     """Return the type of the file system last mounted at each mount point; empty if that is not known.
 
     See https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: four characters are written as octal numbers.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+        lines = Path(MOUNTS).read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
         return {}
     types: dict[str, str] = {}

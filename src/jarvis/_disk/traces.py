@@ -47,11 +47,7 @@ class Search(NamedTuple):
 
 
 def chunks_of(path: str) -> Iterator[bytes]:
-    """Yield the bytes of a file in chunks.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Yield the bytes of a file in chunks; raise OSError if it cannot be read."""
     with open(files.open_regular(path, os.O_RDONLY, os.open), "rb") as file:
         while data := file.read(CHUNK):
             yield data
@@ -101,11 +97,6 @@ def search_files(
     """Return how often ids stand in the bytes of files, in any of their `forms`.
 
     Files that are gone, not regular or not readable are left out.
-
-    Args:
-        paths: of the files.
-        ids: to search for.
-        chunks: reads a file; by default `chunks_of`.
 
     Raises:
         OSError: a file cannot be read.

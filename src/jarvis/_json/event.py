@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from jarvis._json.instants import FAR, Instant, Number
-from jarvis._json.record import indented, margin_of
+from jarvis._json.record import FAR, Instant, Number, indented, margin_of
 from jarvis.codec.instants import datetime_of
 from jarvis.model.author import creator_in
 from jarvis.model.change import Change, Kind, cursor_of
@@ -83,7 +82,6 @@ def about(event: Event, record: Record) -> Event:
 
 def creation(record: Record) -> Event:
     """Return the event of the creation of `record`, which has version 1; raise ValueError if it is malformed."""
-    module, task_id, reason = creator_in(record.provenance)
     return Event(
         number=record.order[1],
         made=min(max(record.order[0], -FAR), FAR),  # an edited file may say anything
@@ -92,9 +90,7 @@ def creation(record: Record) -> Event:
         version=record.version,
         category=record.category,
         key=record.key,
-        module=module,
-        task_id=task_id,
-        reason=reason,
+        **creator_in(record.provenance)._asdict(),
     )
 
 

@@ -13,6 +13,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from jarvis._json.event import Event, StoredEvent, creation
 from jarvis._json.past import by_ended, by_event_number
 from jarvis._json.record import by_number
@@ -30,18 +32,14 @@ Item = TypeVar("Item")
 
 def ending(state: State) -> Event:
     """Return the event of the change that ended `state`."""
-    change = state.change
     return Event(
         number=state.ended,
         made=state.made,
-        operation=change.operation,
         id=state.id,
-        version=version_after(change.operation, state.version),
+        version=version_after(state.change.operation, state.version),
         category=state.category,
         key=state.key,
-        module=change.module,
-        task_id=change.task_id,
-        reason=change.reason,
+        **msgspec.structs.asdict(state.change),
     )
 
 

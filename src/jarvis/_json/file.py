@@ -48,9 +48,18 @@ from jarvis._disk.encodings import encoding_of
 from jarvis._disk.files import Stamp, explaining
 from jarvis._json.event import ERASED, check_order, read_event
 from jarvis._json.first_life import read_first_life
-from jarvis._json.instants import FAR
 from jarvis._json.past import Archive, Gap, Span, read_state
-from jarvis._json.record import Record, decode_stored, encode, fragment_of, indented, make_record, malformed, normalize
+from jarvis._json.record import (
+    FAR,
+    Record,
+    decode_stored,
+    encode,
+    fragment_of,
+    indented,
+    make_record,
+    malformed,
+    normalize,
+)
 from jarvis.codec.nesting import ran_out, stack_error
 from jarvis.errors import WAY_OUT, CorruptStoreError, StackFullError, StoreBusyError, StoreTooNewError
 from jarvis.model.change import new_generation
@@ -58,6 +67,7 @@ from jarvis.model.entry import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from jarvis._json.event import StoredEvent
     from jarvis._json.past import State
@@ -212,8 +222,6 @@ def parse(path: str, data: bytes, last: LastRead) -> Contents:
     """Return the contents in the bytes of the file at `path`.
 
     Args:
-        path: for error messages.
-        data: the whole file.
         last: the contents that were read before.
 
     Raises:
@@ -430,3 +438,9 @@ def read_whole(path: str) -> tuple[bytes, Stamp, int]:
                 raise
             os.close(descriptor)
     raise StoreBusyError(path, "another program keeps writing to it, so it cannot be read whole; retry")
+
+
+def size_of(path: Path) -> int:
+    """Return how many bytes a store's file takes."""
+    with explaining(path, "look at its size"):
+        return os.stat(path).st_size

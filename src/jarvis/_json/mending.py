@@ -26,7 +26,6 @@ def mend(transaction: Transaction, namespace: Callable[[str], Entries], now: int
     Args:
         transaction: one that has changed nothing yet.
         namespace: returns the backend of a namespace, whose changes belong to the transaction.
-        now: the instant of now.
 
     Raises:
         ValueError: a past state or an event is malformed.

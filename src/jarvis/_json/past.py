@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from jarvis._json.instants import Instant, Number
 from jarvis._json.record import (
+    Instant,
+    Number,
     Provenance,
     Record,
     Stored,
@@ -48,7 +49,7 @@ ENDLESS = 2**62
 _Signature = tuple[Operation, str | None, str | None, str | None]
 
 
-class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class StoredSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A `jarvis.model.revision.Signature` as the file shows it: a field that is not known is left out."""
 
     operation: Operation
@@ -62,7 +63,7 @@ class _Kept(msgspec.Struct, forbid_unknown_fields=True):
 
     ended: Number
     made: Instant
-    change: Change
+    change: StoredSignature
     entry: Stored
 
 
@@ -81,21 +82,18 @@ class State(Record, frozen=True):
 
     ended: int
     made: int
-    change: Change
+    change: StoredSignature
 
     @property
     def value(self) -> Any:
-        """The value, decoded at each call."""
         value = decode_kept(self.fragment).entry.value
         return revived(value, self.id) if may_hold_typed_forms(self.fragment) else value
 
     @property
     def provenance(self) -> dict[str, str]:
-        """The provenance, decoded at each call."""
         return _decode_signed(self.fragment).entry.provenance
 
     def entry(self) -> MemoryEntry:
-        """Decode and return the entry as it was; raise ValueError if a tagged form or the time means nothing."""
         return decode_kept(self.fragment).entry.entry(plain=not may_hold_typed_forms(self.fragment))
 
     def ends_expired(self, now: int) -> bool:
@@ -109,16 +107,8 @@ class State(Record, frozen=True):
 
     def revision(self, timestamp: datetime) -> Revision:
         """Return the state as callers see it, ended at `timestamp`; raise ValueError as `entry` does."""
-        change = self.change
-        return Revision(
-            version=self.version,
-            entry=self.entry(),
-            operation=change.operation,
-            timestamp=timestamp,
-            module=change.module,
-            task_id=change.task_id,
-            reason=change.reason,
-        )
+        signature = msgspec.structs.asdict(self.change)
+        return Revision(version=self.version, entry=self.entry(), timestamp=timestamp, **signature)
 
 
 decode_kept = decoder_of(_Kept)
@@ -137,7 +127,7 @@ def keep(record: Record, namespace: str, ended: int, made: int, signed: _Signatu
     if isinstance(record, State):
         stored = decode_kept(record.fragment).entry
         record = make_record(stored, fragment_of(stored, namespace))
-    return _state(record, namespace, ended, made, Change(*signed))
+    return _state(record, namespace, ended, made, StoredSignature(*signed))
 
 
 def read_state(fragment: bytes, edited_in: str | None) -> State:
@@ -170,7 +160,7 @@ def redated(state: State, namespace: str, begun: int | None, made: int) -> State
     return _state(record, namespace, state.ended, made, state.change)
 
 
-def _state(record: Record, namespace: str, ended: int, made: int, change: Change) -> State:
+def _state(record: Record, namespace: str, ended: int, made: int, change: StoredSignature) -> State:
     margin = margin_of(namespace)
     inner = margin + b"  "
     pieces = (
@@ -182,7 +172,7 @@ def _state(record: Record, namespace: str, ended: int, made: int, change: Change
     return _of_record(record, (b"," + inner).join(pieces), ended, made, change)
 
 
-def _of_record(record: Record, fragment: bytes, ended: int, made: int, change: Change) -> State:
+def _of_record(record: Record, fragment: bytes, ended: int, made: int, change: StoredSignature) -> State:
     fields: list[Any] = [b"", fragment, *msgspec.structs.astuple(record)[2:], ended, made, change]
     return State(*fields)
 
@@ -382,7 +372,6 @@ def expired_since(room: Room, archive: Archive, seen: Cutoff, now: int, asked: M
         room: the entries of the namespace.
         archive: their past.
         seen: the cutoff of the question.
-        now: the instant of now.
         asked: what the question asks of fields, by their names; None asks nothing.
     """
 

@@ -14,14 +14,14 @@ from jarvis.codec.nesting import decoder_of, ran_out, stack_error
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK
 from jarvis.errors import WAY_OUT, CorruptStoreError, InvalidEntryError, StackFullError
 from jarvis.model.entry import DEFAULT_NAMESPACE, MemoryEntry, check_expiry
-from jarvis.model.record import (
-    LastingBody,
-    Lifetime,
-    encode_body,
-    make_body,
-    make_entry,
-    may_hold_typed_forms,
-)
+from jarvis.model.record import LastingBody, Lifetime, encode_body, make_body, make_entry, may_hold_typed_forms
+
+FAR = 253_402_387_200_000_000
+"""A day past the year 9999, in microseconds."""
+
+Instant = Annotated[int, msgspec.Meta(ge=-FAR, le=FAR)]
+Number = Annotated[int, msgspec.Meta(ge=1)]
+"""The number of a commit."""
 
 
 def revived(value: Any, entry_id: str) -> Any:

@@ -242,15 +242,12 @@ class Transaction(Seen):
     # --- the feed, of what was committed before: a number that is taken back may be given to another change ---
 
     def changes(self, namespace: str, after: int, limit: int) -> list[Change]:
-        """See `Seen.changes`."""
         return self.base.changes(namespace, after, limit)
 
     def first_number(self) -> int:
-        """See `Seen.first_number`."""
         return self.base.first_number()
 
     def last_number(self) -> int:
-        """See `Seen.last_number`."""
         return self.base.last_number()
 
     def tell_again(self, namespace: str, record: Record) -> None:

@@ -19,7 +19,7 @@ from jarvis.model.revision import REMOVALS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jarvis._json.past import Change, State
+    from jarvis._json.past import State, StoredSignature
     from jarvis._json.seen import Seen
     from jarvis._json.transaction import Transaction
 
@@ -60,7 +60,7 @@ def _ended(state: State) -> PastEntry:
     return ended_entry(decode_kept(state.fragment).entry, state.made, state.change)
 
 
-def ended_entry(stored: Stored, made: int, change: Change) -> PastEntry:
+def ended_entry(stored: Stored, made: int, change: StoredSignature) -> PastEntry:
     """Return the portable form of a past state, which a change ended at the instant `made`."""
     ended = Ending(change.operation, text_at(made), change.module, change.task_id, change.reason)
     return PastEntry(*fields_of(stored), ended=ended)

@@ -27,9 +27,6 @@ class Words:
     """The indexes of the namespaces of a store, which all its handles share.
 
     A search that comes while another thread uses them makes an index of its own: it never waits.
-
-    Args:
-        language: of the texts.
     """
 
     def __init__(self, language: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jarvis._json.record import Draft
-from jarvis.errors import DuplicateEntryError, EntryNotFoundError
+from jarvis.errors import DuplicateEntryError, EntryNotFoundError, ReadOnlyStoreError, StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,3 +59,17 @@ def _make_room(transaction: Transaction, namespace: str, now: Callable[[], int],
     transaction.purge_entry(namespace, entry_id, now())
     if transaction.room(namespace).get(entry_id) is not None:
         raise DuplicateEntryError(f"an entry with this id is already in namespace {namespace!r}")
+
+
+def slide(store: Store, namespace: str, entry_id: str, expires: int, now: Callable[[], int]) -> bool:
+    """Let an entry expire at a later instant; return whether it does. Raise ValueError if it is malformed."""
+    instant = now()
+    try:
+        with store.changing(now, 0) as transaction:
+            record = transaction.room(namespace).get(entry_id)
+            if record is None or record.expires is None or not instant < record.expires < expires:
+                return False
+            transaction.slide(namespace, record, expires)
+            return True
+    except (ReadOnlyStoreError, StoreBusyError):
+        return False

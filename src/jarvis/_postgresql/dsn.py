@@ -36,11 +36,7 @@ class Reach(NamedTuple):
     listen_dsn: str | None = None
 
     def checked(self) -> Reach:
-        """Return the same.
-
-        Raises:
-            InvalidSettingError: a value is out of range.
-        """
+        """Return the same; raise `InvalidSettingError` if a value is out of range."""
         if not is_pool_size(self.pool_size):
             raise InvalidSettingError(f"pool_size: takes a whole number from 1 to {MOST_CONNECTIONS}")
         if type(self.partitions) is not int or not 0 <= self.partitions <= _MOST_PARTITIONS:
@@ -56,9 +52,6 @@ class Address:
     Args:
         dsn: a URL or keywords, as libpq takes them.
         argument: its name in messages.
-
-    Attributes:
-        dsn: the same.
 
     Raises:
         InvalidSettingError: it is no such text.

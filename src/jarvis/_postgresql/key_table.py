@@ -9,14 +9,15 @@ import psycopg
 
 from jarvis._postgresql import failures, rewriting
 from jarvis.errors import TransactionError
+from jarvis.model.key_place import Rewritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jarvis._postgresql.connection import Raw
     from jarvis._postgresql.lease import Lease
-    from jarvis._postgresql.pool import Sealing
     from jarvis._postgresql.server import Server
+    from jarvis.model.key_place import Sealing
     from jarvis.model.options import Compression
     from jarvis.model.rewriting import Rewording, RewriteProgress, Rewritten
 
@@ -24,33 +25,24 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class KeyTable:
-    """The place of the keys of one store; see `jarvis.sealing.keys.KeyPlace`.
-
-    Args:
-        server: lends connections to it.
-        compression: how values from 1 KiB up are written again.
-    """
+class KeyTable(Rewritable):
+    """The place of the keys of one store."""
 
     def __init__(self, server: Server, compression: Compression) -> None:
         self._server, self._compression = server, compression
 
     @property
     def path(self) -> str:
-        """The name of the store in messages."""
         return self._server.path
 
     def seal_with(self, sealing: Sealing) -> None:
-        """Open the store from now on, whether it has keys or not."""
         self._server.pool.sealing = sealing
 
     def read(self) -> bytes | None:
-        """Return the keys, None if the store is plain; create the store if it is absent."""
         content = self._server.read(_read)
         return None if content is None else content.encode()
 
     def replace(self, old: bytes, new: bytes) -> bool:
-        """Put `new` in the place of `old`; return whether that was still there."""
         if self._server.read_only:
             raise self._server.read_only_error()
         return self._server.read(_replace, old.decode(), new.decode())
@@ -62,7 +54,6 @@ class KeyTable:
         reword: Callable[[str], Rewording],
         progress: Callable[[RewriteProgress], None] | None,
     ) -> Rewritten:
-        """Give the store other keys, and every row the form that belongs to them, in one transaction."""
         given = [None if keys is None else keys.decode() for keys in (old, new)]
 
         def rewrite(raw: Raw, path: str, schema: str) -> Rewritten:

@@ -71,9 +71,7 @@ class HashedNames(Names):
         return number
 
     def id_of(self, name: str) -> int:
-        """Return the number of `name`, stored or not."""
         return number_of(name)
 
     def fresh_id_of(self, name: str) -> int:
-        """Return the number of `name`, stored or not."""
         return number_of(name)

@@ -25,6 +25,7 @@ from jarvis.model.options import ENGLISH
 
 if TYPE_CHECKING:
     from jarvis._postgresql.connection import Raw
+    from jarvis.model.key_place import Sealing
     from jarvis.model.policies import Histories
     from jarvis.model.store_options import StoreOptions
 
@@ -73,19 +74,6 @@ class Inherited(Protocol):
         """Forget the threads of the parent."""
 
 
-class Sealing(Protocol):
-    """Who seals the entries of a store; see `jarvis.sealing.keys.Sealing`."""
-
-    def new_keys(self) -> bytes | None:
-        """Return the keys of a store that is being created, None for a plain store."""
-
-    def accept(self, keys: bytes | None) -> str:
-        """Return what tells the keys of a store that is opened from others; raise if it had others before."""
-
-    def histories(self, namespace: str, usual: Histories) -> Histories:
-        """Return how much of the past is kept in a namespace: `usual`, for the names that categories have there."""
-
-
 def _no_keys() -> None:
     """Return the keys of a plain store."""
 
@@ -98,7 +86,6 @@ class Pool:
         path: names the store in messages.
         schema_name: the schema of its tables, quoted.
         reach: how the process reaches the server.
-        options: the options of the store.
 
     Attributes:
         threads: `threads.here` is the calling thread's part.

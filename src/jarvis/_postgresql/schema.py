@@ -16,19 +16,26 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from jarvis._postgresql import vector_tables, word_tables
+from jarvis._postgresql import word_tables
 from jarvis._sql import registry
 from jarvis._sql.side_tables import SideTable
 from jarvis._sql.tables import CLEARED, REMOVED, ClockRow, clock_checksum
 from jarvis.errors import StoreAccessError, StoreMissingError, StoreTooNewError
 from jarvis.model.change import generation_from
 
+_VECTORS = """
+CREATE TABLE {schema}.vectors (
+    namespace bigint NOT NULL, row bigint NOT NULL, number bigint NOT NULL, model text COLLATE "C" NOT NULL,
+    signs bytea NOT NULL, codes bytea NOT NULL, PRIMARY KEY (namespace, row));
+CREATE UNIQUE INDEX vectors_by_number ON {schema}.vectors (namespace, number) INCLUDE (model, row, signs);
+"""
+
 CURRENT_VERSION = 4
 OLDEST_SERVER = 150_000
 WITHOUT_KEYS = 1
 """The last version that has no place for the keys of a sealed store."""
 
-_ADDED = {word_tables.FIRST_VERSION: word_tables.CREATE, 4: vector_tables.CREATE}
+_ADDED = {word_tables.FIRST_VERSION: word_tables.CREATE, 4: _VECTORS}
 """By version: the tables of namespaces that it added."""
 
 _STATE = """
@@ -130,7 +137,7 @@ CREATE FUNCTION {{schema}}.looked_at(number bigint) RETURNS boolean LANGUAGE sql
         (coalesce(nullif(current_setting('jarvis.looks', true), ''), '0')::bigint + 1)::text, false) IS NOT NULL$$;
 INSERT INTO {{schema}}.store VALUES (true, {CURRENT_VERSION}, {{seed}});
 {word_tables.LANGUAGE}
-{_KEYS}{word_tables.CREATE}{vector_tables.CREATE}"""
+{_KEYS}{word_tables.CREATE}{_VECTORS}"""
 _OF_NAMESPACES = tuple(table.name for table in registry.tables())
 _WALL = """
 ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY;
@@ -334,12 +341,10 @@ def prepared(
     """Return the store in a schema, after it was created or migrated if need be.
 
     Args:
-        raw: a connection.
         path: names the store in messages.
         schema: the schema of its tables, quoted.
         may_create: create the store if it is absent.
         may_write: migrate it if this role has the rights of the owner of its tables.
-        partitions: of a new store.
         new_keys: returns the keys of a new store, None for a plain one.
         language: in which the texts of a new or migrated store are to be indexed.
 

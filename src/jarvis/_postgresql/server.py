@@ -171,7 +171,6 @@ class Server(Lending[Lease]):
         return result
 
     def own_session(self) -> Lease:
-        """Return the connection on which the caller has a transaction open, in this namespace."""
         session = super().own_session()
         self._go(session)
         return session
@@ -194,7 +193,6 @@ class Server(Lending[Lease]):
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Lease]:
-        """Lend a connection of its own to an iteration."""
         session = self.pool.take()
         try:
             self._go(session)
@@ -260,7 +258,6 @@ class Server(Lending[Lease]):
         self.pool.close()
 
     def read_only_error(self) -> ReadOnlyStoreError:
-        """Return the error for a change of a store that is open for reading only."""
         return ReadOnlyStoreError(self.path, "is open with read_only=True; open it without to change anything")
 
     def corrupt(self, finding: str) -> CorruptStoreError:

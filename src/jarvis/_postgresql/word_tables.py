@@ -110,16 +110,13 @@ class TSVectorIndex(WordIndex):
         return Mark(*driver.rows(own.in_schema(_MARK))[0]) if own.version >= FIRST_VERSION else Mark(NO_INDEX, "", 0)
 
     def move(self, driver: Statements, analyser: str, upto: int) -> None:
-        """Note how far the index goes."""
         driver.run(_MOVE, {"analyser": analyser, "upto": upto})
 
     def set_language(self, driver: Statements, language: TextIndex) -> None:
-        """Let the store be indexed in this language."""
         own: Any = driver
         driver.run(own.in_schema(_SET), (language,))
 
     def add(self, driver: Statements, documents: Sequence[tuple[int, int, Iterable[str]]]) -> None:
-        """Add rows with their words."""
         parts, numbers = [], Counter[str]()
         for row, namespace, words in documents:
             own, several = _mark_of(namespace), list(words)
@@ -137,12 +134,10 @@ class TSVectorIndex(WordIndex):
             driver.run(sql.replace("{mark}", str(_MARK_SIGNS + 1)), {"rows": as_json(rows)})
 
     def clear(self, driver: Statements) -> None:
-        """Remove all rows of the namespace."""
         for sql in _CLEAR:
             driver.run(sql, {})
 
     def rows(self, driver: Statements, namespace: int, word: Term, most: int | None) -> list[int]:
-        """Return the rows with a word."""
         sql = _ROWS.format("DISTINCT row" if word.is_prefix else "row", "" if most is None else _NEWEST)
         return _decode(driver.rows(sql, {"match": _match(namespace, word), "most": most})[0][0])
 
@@ -169,7 +164,6 @@ class TSVectorIndex(WordIndex):
         ]
 
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:  # noqa: ARG002  the driver knows it
-        """Return the words that begin so."""
         end = end_of(beginning)
         sql, asked = (_WORDS, {}) if end is None else (f"{_WORDS} AND word < :last", {"last": end})
         return [word for (word,) in driver.rows(sql, {"beginning": beginning, **asked})]

@@ -51,8 +51,6 @@ def tallies(
     """Yield what is counted of each namespace, all of it at one moment of the store.
 
     Args:
-        session: the session to read on.
-        namespaces: their names.
         now: the instant from which expiry is counted.
         most: how many memories and groups are told.
         looked_at: is called now and then with how many states were counted since the last call.

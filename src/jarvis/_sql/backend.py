@@ -60,9 +60,9 @@ from jarvis.model.options import NO_INDEX, Compression, TextIndex
 from jarvis.model.policies import CategoryPolicy
 from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery, asked_as_of
-from jarvis.model.recompression import Progress
 from jarvis.model.record import encode_entry, is_small, prepare
 from jarvis.model.revision import Revision, Signature
+from jarvis.model.rewriting import Progress
 from jarvis.model.rules import PRUNED_AT_ONCE, PRUNED_EVERY, next_moment
 from jarvis.model.tally import Tally
 from jarvis.model.vectors import StoredVector, VectorMark
@@ -79,8 +79,6 @@ class SQLBackend(SelectingBackend):
     A subclass makes the lender, and adds the verbs that concern its files.
 
     Args:
-        lender: lends sessions of the store.
-        namespace: the part of the store that this handle sees.
         compression: the compression of values from 1 KiB up.
         text_index: the language of the index of words, None for the one that the store has.
     """

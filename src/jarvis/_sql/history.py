@@ -194,18 +194,10 @@ def revisions(session: Session, reader: Reader, entry_id: str) -> list[Revision]
 
 def _revision(reader: Reader, made: int, change: str, entry: MemoryEntry) -> Revision:
     try:
-        operation, module, task_id, reason = _DECODE_CHANGE(change)
+        signature = _DECODE_CHANGE(change)
     except ValueError:
         raise reader.undecodable(entry.id) from None
-    return Revision(
-        version=entry.version,
-        entry=entry,
-        operation=operation,
-        timestamp=datetime_of(made),
-        module=module,
-        task_id=task_id,
-        reason=reason,
-    )
+    return Revision(version=entry.version, entry=entry, timestamp=datetime_of(made), **signature._asdict())
 
 
 def _has_expired(revision: Revision, now: int) -> bool:

@@ -62,7 +62,6 @@ class PastView:
         return self._reading(answer)
 
     def iterate(self, query: MemoryQuery) -> Iterator[MemoryEntry]:
-        """Yield what `select` returns."""
         if self._reader.lender.in_transaction():
             yield from self.select(query)
             return

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jarvis._sql.tables import row_checksum
 from jarvis.codec.compression import THRESHOLD_BYTES
 from jarvis.errors import TransactionError
-from jarvis.model.recompression import Recompression
 from jarvis.model.record import repack
+from jarvis.model.rewriting import Recompression
 
 if TYPE_CHECKING:
     from jarvis._sql.lender import Lender
     from jarvis._sql.session import Session
     from jarvis.codec.compression import Mode
-    from jarvis.model.recompression import Progress
+    from jarvis.model.rewriting import Progress
 
 AT_ONCE = 256
 AT_ONCE_BYTES = 2**20

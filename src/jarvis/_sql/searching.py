@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jarvis._sql.word_index import Mark
     from jarvis.model.entry import MemoryEntry
     from jarvis.model.options import TextIndex
-    from jarvis.model.recompression import Progress
+    from jarvis.model.rewriting import Progress
 
 Result = TypeVar("Result")
 MOST_ROWS = 20_000

@@ -52,12 +52,7 @@ SELECT count(*) FROM revisions AS r WHERE {{here}} AND r.made >= ? AND NOT {tabl
 
 
 def findings(session: Session, looked_at: Callable[[], object]) -> Iterator[str]:
-    """Yield what is wrong with the part of a store that a session sees; the session stands still.
-
-    Args:
-        session: to read on.
-        looked_at: is called for each state.
-    """
+    """Yield what is wrong with the part of a store that a session sees; the session stands still."""
     driver = session.driver
 
     def each(sql: str) -> Iterator[Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jarvis._sqlite.pool import Lease
     from jarvis.encryption.data_key import DataKey
     from jarvis.encryption.envelope import Envelope
-    from jarvis.model.recompression import Progress
+    from jarvis.model.rewriting import Progress
 
 _MANY_TRIES = 20
 _PAGES_AT_ONCE = 4_000

@@ -46,7 +46,6 @@ class Pages:
     """The pages of a store, those in its log included, decrypted, each without its checksum; open inside ``with``.
 
     Attributes:
-        count: how many there are.
         usable: the bytes of a page that may have content.
     """
 

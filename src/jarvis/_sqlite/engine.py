@@ -181,11 +181,9 @@ def connect_read_only(
     """Return a connection that writes nothing, not even the shared memory beside a live log.
 
     Args:
-        path: the file.
         key: the key of an encrypted store.
         immutable: there is no log beside the file, so it is read without locks and shared memory, as read-only media
             need; the caller watches for a writer.
-        checksums: verify the pages' checksums.
         busy_timeout_seconds: as for `connect`.
         views: returns the SQL of the connection's temporary views.
     """

@@ -17,11 +17,7 @@ LARGE_BYTES = 4 * WAL_PAGES * 4096
 
 
 class LogWatch:
-    """Knows the long reads of this process, and warns if one keeps the log from being folded in.
-
-    Args:
-        path: the path of the store.
-    """
+    """Knows the long reads of this process, and warns if one keeps the log from being folded in."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jarvis._sql.session import Session
     from jarvis._sqlite.database import Database
     from jarvis.model.options import Compression
-    from jarvis.model.recompression import Progress, Recompression
+    from jarvis.model.rewriting import Progress, Recompression
 
 VACUUMED_BYTES = 2**25
 """Up to this size the remaining pages are written into a new file at the end: others wait for 0.3 s."""

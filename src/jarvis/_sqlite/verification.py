@@ -36,16 +36,14 @@ _WAL_FRAME = struct.Struct(">6I")
 _WAL_MAGIC = 0x377F0682
 
 
-def verify(
-    connection: apsw.Connection, path: str, *, encrypted: bool, looked_at: Callable[[], object] = lambda: None
-) -> None:
+def verify(connection: apsw.Connection, path: str, *, encrypted: bool) -> None:
     """Read the whole store and verify all of it; see `findings`.
 
     Raises:
         CorruptStoreError: the store is damaged.
         apsw.Error: a page could not be read.
     """
-    for finding in findings(connection, encrypted=encrypted, looked_at=looked_at, most=1):
+    for finding in findings(connection, encrypted=encrypted, looked_at=lambda: None, most=1):
         raise engine.corrupt(path, finding)
 
 
@@ -64,7 +62,6 @@ def findings(
 
     Args:
         connection: of a store of any version, at one moment.
-        encrypted: whether the store is.
         looked_at: is called for each state.
         most: how many contradictions of tables and indexes are told, at most.
 
@@ -175,7 +172,6 @@ def check_pages(connection: apsw.Connection, path: str, valid_frames: int) -> No
     neither, the file is older than a checkpoint after which the log begins.
 
     Args:
-        connection: a connection to the store.
         path: the path of the store (the log is beside it).
         valid_frames: how many frames of the log SQLite accepts, 0 if there is no log.
 

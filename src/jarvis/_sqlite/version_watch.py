@@ -37,9 +37,6 @@ class VersionWatch:
 
     All threads use the same one, because numbers of two connections cannot be compared. The pool may close it at any
     time, so it is used with its guard held.
-
-    Args:
-        pool: the pool of connections.
     """
 
     def __init__(self, pool: Pool) -> None:

@@ -124,37 +124,29 @@ class FTS5Index(WordIndex):
     """
 
     def mark(self, driver: Statements) -> Mark:
-        """Return how far the index goes."""
         return Mark(*driver.rows(_MARK)[0])
 
     def move(self, driver: Statements, analyser: str, upto: int) -> None:
-        """Note how far the index goes."""
         driver.run(_MOVE, (analyser, upto))
 
     def set_language(self, driver: Statements, language: str) -> None:
-        """Let the store be indexed in this language."""
         driver.run(_SET, (language,))
 
     def add(self, driver: Statements, documents: Sequence[tuple[int, int, Iterable[str]]]) -> None:
-        """Add rows with their words."""
         driver.many(_ADD, [(row, f"{here}_" + f" {here}_".join(words)) for row, here, words in documents])
 
     def remove(self, driver: Statements, rows: Sequence[int]) -> None:
-        """Remove rows."""
         driver.many(_REMOVE, [(row,) for row in rows])
 
     def clear(self, driver: Statements) -> None:
-        """Remove all rows."""
         driver.run(_CLEAR)
 
     def rows(self, driver: Statements, namespace: int, word: Term, most: int | None) -> list[int]:
-        """Return the rows with a word."""
         asked = _match(namespace, word)
         found = driver.rows(_ROWS, (asked,)) if most is None else driver.rows(_NEWEST, (asked, most))
         return _decode(found[0][0])
 
     def counts(self, driver: Statements, namespace: int, words: Sequence[Term]) -> list[int]:
-        """Return how many rows have each of some words."""
         return [self._count(driver, namespace, word) for word in words]
 
     def _count(self, driver: Statements, namespace: int, word: Term) -> int:
@@ -169,12 +161,10 @@ class FTS5Index(WordIndex):
         return list(set(rows).intersection(self.rows(driver, namespace, word, None)))
 
     def all_counts(self, driver: Statements, namespace: int) -> list[dict[str, int]]:
-        """Return how many rows have each word."""
         own = f"{namespace}_"
         return [{term[len(own) :]: count for term, count in driver.rows(_COUNTS, (own, own + _LAST_SIGN))}]
 
     def words(self, driver: Statements, namespace: int, beginning: str) -> list[str]:
-        """Return the words that begin so."""
         own = f"{namespace}_{beginning}"
         return [term[len(own) - len(beginning) :] for (term,) in driver.rows(_TOKENS, (own, own + _LAST_SIGN))]
 

@@ -5,16 +5,7 @@
 """
 
 from jarvis.codec.instants import InvalidMomentError, format_moment, instant_of, parse_moment
-from jarvis.codec.values import (
-    MAX_DEPTH,
-    MAX_VALUE_BYTES,
-    Prepared,
-    check_extent,
-    decode,
-    encode,
-    flatten,
-    revive,
-)
+from jarvis.codec.values import MAX_DEPTH, MAX_VALUE_BYTES, Prepared, check_extent, decode, encode, flatten, revive
 
 __all__ = [
     "MAX_DEPTH",

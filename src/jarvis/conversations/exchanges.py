@@ -8,9 +8,9 @@ from typing import Any
 
 from jarvis.conversations.executions import execution_from, execution_of, key_of_execution
 from jarvis.conversations.lines import in_one_line
+from jarvis.model.categories import TEXT
 from jarvis.model.conversation import LINKS, METADATA, REPLY_TO, RUN_IDS, Exchange, Execution
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.turn import TEXT
 
 
 def exchange_of(reply: MemoryEntry, by_id: Mapping[str, MemoryEntry], by_key: Mapping[str, MemoryEntry]) -> Exchange:

@@ -112,11 +112,7 @@ def paths_of(given: object) -> list[str]:
 
 
 def metadata_of(given: object) -> dict[str, Any]:
-    """Return metadata as a dict; an empty one for None.
-
-    Raises:
-        InvalidEntryError: it is no mapping with names.
-    """
+    """Return metadata as a dict; an empty one for None; raise `InvalidEntryError` if it is no mapping with names."""
     if given is None:
         return {}
     if not issubclass(type(given), Mapping):

@@ -52,12 +52,7 @@ def read(path: str) -> Envelope | None:
 
 
 def envelope_in(data: bytes, path: str) -> Envelope:
-    """Return the envelope in the content of a file of keys; raise as `read` does.
-
-    Args:
-        data: the content.
-        path: names the file in messages.
-    """
+    """Return the envelope in the content of a file of keys; raise as `read` does."""
     try:
         file_ = _decode_file(data)
         if file_.format > FORMAT:
@@ -88,10 +83,6 @@ def write(path: str, envelope: Envelope, *, store: str | None = None, keep_exist
 
 def content_of(envelope: Envelope, path: str) -> bytes:
     """Return the content of a file of keys.
-
-    Args:
-        envelope: what it holds.
-        path: names the file in messages.
 
     Raises:
         InvalidSettingError: it could not be read again, such as with a hint that is no text.

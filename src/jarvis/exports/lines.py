@@ -146,7 +146,6 @@ def check(path: Path, *, incomplete: bool) -> Checked:
     """Read a file to its end, and check each line and the whole.
 
     Args:
-        path: of the file.
         incomplete: take one that was cut short, or lacks lines, as well.
 
     Raises:

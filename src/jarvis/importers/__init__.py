@@ -13,9 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from jarvis._disk.paths import given_path
 from jarvis.errors import InvalidEntryError, InvalidQueryError, InvalidSettingError, kind_of, nearest, translated
 from jarvis.importers.source import Imported, Importer, Item, OtherKindError, Unmapped
+from jarvis.model.options import checked
 from jarvis.persistent_memory import MemoryModule
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def import_from(
         raise InvalidSettingError(f"memory: takes a MemoryModule, not {kind_of(memory)}")
     if progress is not None and not callable(progress):
         raise InvalidSettingError(f"progress: takes a function, not {kind_of(progress)}")
-    source = given_path("path", path)
+    source: Path = checked("path", path)
     name, importer = _importer_of(source, kind)
     try:
         found = list(importer.read(source))  # before anything is written, and before others have to wait

@@ -89,6 +89,17 @@ def text_of(report: Analytics, *, width: int = 80, colours: bool = False, rows: 
     return "\n\n".join("\n".join(section) for section in parts.all() if section) + "\n"
 
 
+def breakdowns(report: Analytics) -> list[tuple[str, Breakdown]]:
+    """Return the breakdowns of a report with their titles."""
+    return [
+        ("Categories", report.categories),
+        ("Tags", report.tags),
+        ("Entity types", report.entity_types),
+        ("Modules", report.modules),
+        ("Namespaces", report.namespaces),
+    ]
+
+
 def _in(text: str, what: str, colours: bool) -> str:
     return f"\x1b[{_COLOURS[what]}m{text}\x1b[0m" if colours and text.strip() else text
 
@@ -100,13 +111,7 @@ class _Sections:
     def all(self) -> Iterator[list[str]]:
         report = self._report
         yield self._head()
-        for title, breakdown in (
-            ("Categories", report.categories),
-            ("Tags", report.tags),
-            ("Entity types", report.entity_types),
-            ("Modules", report.modules),
-            ("Namespaces", report.namespaces),
-        ):
+        for title, breakdown in breakdowns(report):
             if breakdown.shares and (title != "Namespaces" or len(breakdown.shares) > 1):
                 yield self._breakdown(title, breakdown)
         if report.memories:

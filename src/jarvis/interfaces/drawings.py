@@ -11,6 +11,7 @@ from jarvis.interfaces.readable import greatest, safe
 WIDE, NARROW, TALL = 880, 430, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 12, 26
 _LABELS_ABOVE = 5
+_LABELS = 8  # at most
 _STEPS = (1, 2, 5)
 
 
@@ -36,14 +37,13 @@ def bar(amount: int, most: int) -> str:
     )
 
 
-def columns(several: Sequence[Column], *, title: str, width: int = WIDE, labels: int = 8) -> str:
+def columns(several: Sequence[Column], *, title: str, width: int = WIDE) -> str:
     """Return a chart of columns with an axis.
 
     Args:
         several: the columns, from left to right.
         title: says what is shown, for those who do not see it.
         width: of the drawing; the page makes it larger or smaller.
-        labels: how many columns have their label below, at most.
     """
     most, step = _axis(greatest(sum(each.parts) for each in several))
     inner, height = width - _LEFT - _RIGHT, TALL - _TOP - _BOTTOM
@@ -55,7 +55,7 @@ def columns(several: Sequence[Column], *, title: str, width: int = WIDE, labels:
         for value in range(0, most + 1, step)
         for y in [_TOP + height * (1 - value / most)]
     ]
-    every = -(-len(several) // labels)
+    every = -(-len(several) // _LABELS)
     for number, column in enumerate(several):
         middle, y = _LEFT + each * (number + 0.5), float(_TOP + height)
         drawn.append(f"<g><title>{text(column.said)}</title>")
@@ -75,7 +75,7 @@ def columns(several: Sequence[Column], *, title: str, width: int = WIDE, labels:
             drawn.append(
                 f'<text class="tick" x="{middle:.1f}" y="{TALL - 8}" text-anchor="middle">{text(column.label)}</text>'
             )
-        if len(several) <= labels and any(column.parts):
+        if len(several) <= _LABELS and any(column.parts):
             drawn.append(
                 f'<text class="value" x="{middle:.1f}" y="{max(y - _LABELS_ABOVE, 9):.1f}" text-anchor="middle">'
                 f"{_short(sum(column.parts))}</text>"

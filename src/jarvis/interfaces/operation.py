@@ -14,7 +14,7 @@ from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, get_arg
 import msgspec
 
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 from jarvis.persistent_memory import MemoryModule
 
 P = ParamSpec("P")

@@ -22,13 +22,12 @@ from jarvis.model.change import Change, Deleted
 from jarvis.model.context import Context
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.erasure import ErasureReceipt
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.marks import ABSENT, NEVER
 from jarvis.model.options import KeySource
 from jarvis.model.place import Order
-from jarvis.model.recompression import Progress
 from jarvis.model.revision import Difference, Revision
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.rewriting import Progress, RewriteProgress, Rewritten
 from jarvis.model.salvaged import RepairReport, Verification
 from jarvis.model.transfers import ExportReport, ImportReport, MigrationReport, OnConflict
 from jarvis.persistent_memory import MemoryModule, RetentionPlan, SweepReport

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC
 
 from jarvis.interfaces import drawings
+from jarvis.interfaces.charts import breakdowns
 from jarvis.interfaces.drawings import Column, text
 from jarvis.interfaces.readable import greatest, several, share, size, span
 from jarvis.model.analytics import Analytics, Bar, Breakdown
@@ -131,13 +132,7 @@ def _sections(report: Analytics) -> Iterator[str]:
     yield _churn(report)
     yield _histogram("Age", "since memories were created", report.ages.histogram if report.memories else [])
     yield _expiry(report)
-    for title, breakdown in (
-        ("Categories", report.categories),
-        ("Tags", report.tags),
-        ("Entity types", report.entity_types),
-        ("Modules", report.modules),
-        ("Namespaces", report.namespaces),
-    ):
+    for title, breakdown in breakdowns(report):
         yield _breakdown(title, breakdown, report.memories)
     yield _room(report)
     yield from _lists(report)

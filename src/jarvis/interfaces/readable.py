@@ -37,9 +37,13 @@ def _shown(sign: str) -> str:
         return sign
     if sign.isspace() and ord(sign) > 0x7F and sign not in "\x85\u2028\u2029":
         return " "
+    return _SHORT.get(sign) or escaped(sign)
+
+
+def escaped(sign: str) -> str:
+    """Return the escape of a sign in JSON."""
     units = sign.encode("utf-16-be", "surrogatepass")
-    escaped = "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
-    return _SHORT.get(sign) or escaped
+    return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
 
 
 def safe_lines(text: str) -> str:

@@ -36,9 +36,6 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         store: a directory, a file or a URL.
-        backend: the name of the backend.
-        namespace: the part of the store.
-        config: a file of settings.
         keys: sources that open an encrypted store, before those of the settings.
         encryption: of a new store; None: as the settings say.
     """
@@ -55,7 +52,6 @@ class Found(NamedTuple):
     """The store that a choice means; nothing of it is opened yet.
 
     Attributes:
-        memory: on it.
         place: where it is, as it may be shown.
         location: where it is, as a path or a URL, which may have a password.
         because: which rule of precedence chose it.

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import msgspec
 
 from jarvis._calls.arguments import own_code, plain_moment
-from jarvis._calls.former import former_names
 from jarvis.codec import InvalidMomentError, Prepared, check_extent, flatten, instant_of
 from jarvis.codec.instants import datetime_of, nearest_instant
 from jarvis.codec.json_form import json_form
 from jarvis.codec.values import MAX_VALUE_BYTES, NO_STACK, why_refused
 from jarvis.errors import InvalidEntryError
+from jarvis.model.former import former_names
 from jarvis.model.place import cursor_of
 
 DEFAULT_NAMESPACE = "default"

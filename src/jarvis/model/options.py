@@ -72,7 +72,6 @@ def checked(key: str, value: object, *, base: Path | None = None) -> Any:
 
     Args:
         key: of the setting.
-        value: that somebody gave.
         base: the directory that a relative path is relative to; None for the working directory.
 
     Raises:
@@ -166,11 +165,7 @@ def _keys(value: object) -> Keys:
 
 @own_code(InvalidSettingError, "keys")
 def sources_of(keys: object) -> Keys:
-    """Return the sources in an argument ``keys=``.
-
-    Raises:
-        InvalidSettingError: an item of it is no source.
-    """
+    """Return the sources in an argument ``keys=``; raise `InvalidSettingError` if an item of it is no source."""
     if not isinstance(keys, list | tuple):
         raise InvalidSettingError("keys must be a list of sources, such as [EnvironmentKey('JARVIS_KEY')]")
     return tuple(_source(number, given) for number, given in enumerate(keys, 1))

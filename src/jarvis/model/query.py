@@ -320,8 +320,9 @@ def asked_name(field: str, name: object) -> str:
     return _check_filter(field, asked_text(field, name))
 
 
-def asked_limit(limit: int) -> int:
-    """Return `limit`; raise `InvalidQueryError` if it is no whole number above 0."""
-    if type(limit) is not int or not 1 <= limit < MOST_VERSIONS:
-        raise InvalidQueryError("limit: takes a whole number from 1 up")
-    return limit
+def asked_number(field: str, number: int, least: int = 1, most: int | None = None) -> int:
+    """Return a number; raise `InvalidQueryError` if it is no whole number from `least` to `most`, or up."""
+    if type(number) is not int or not least <= number <= (MOST_VERSIONS - 1 if most is None else most):
+        bound = "up" if most is None else f"to {most:,}"
+        raise InvalidQueryError(f"{field}: takes a whole number from {least} {bound}")
+    return number

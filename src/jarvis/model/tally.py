@@ -116,7 +116,6 @@ class Tally:
     """The figures of one namespace, which `jarvis.services.analytics` sums up to a report.
 
     Args:
-        namespace: its name.
         now: the instant from which expiry is counted.
         most: how many memories and groups are told.
 

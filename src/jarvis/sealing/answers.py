@@ -19,12 +19,7 @@ from jarvis.sealing.sealer import Sealer, decides
 
 
 class Answers:
-    """Answers questions from sealed entries.
-
-    Args:
-        sealer: of the namespace.
-        sealed: the namespace below, or its past.
-    """
+    """Answers questions from sealed entries."""
 
     def __init__(self, sealer: Sealer, sealed: Past) -> None:
         self._sealer, self._sealed = sealer, sealed

@@ -28,16 +28,12 @@ from jarvis.capabilities import (
     Transactional,
     Transfers,
 )
-from jarvis.errors import (
-    InvalidEntryError,
-    InvalidSettingError,
-    UnsupportedError,
-)
+from jarvis.errors import InvalidEntryError, InvalidSettingError, UnsupportedError
 from jarvis.model.change import Change
 from jarvis.model.entry import MemoryEntry, check_namespace
 from jarvis.model.erasure import Erased, Judge, Look, Search, Wanted
 from jarvis.model.explanation import Explanation
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import KeyPlace, SlotInfo
 from jarvis.model.listing import Listing
 from jarvis.model.mending import Entries
 from jarvis.model.options import Compression, Encryption, KeySource, KeySources, checked
@@ -50,7 +46,7 @@ from jarvis.model.rewriting import Rewritten
 from jarvis.sealing import rekeying, wholes
 from jarvis.sealing.answers import Answers, Mended, mentions_in
 from jarvis.sealing.if_sealed import if_sealed
-from jarvis.sealing.keys import KeyPlace, Keys
+from jarvis.sealing.keys import Keys
 from jarvis.sealing.open_store import OpenStore, place_of_keys
 from jarvis.sealing.rekeying import OnProgress
 from jarvis.sealing.sealer import Draft, Sealer, decides
@@ -142,7 +138,6 @@ class SealedBackend(BackendWrapper, SelectingBackend):
 
     @property
     def name(self) -> str:  # type: ignore[override]  # elsewhere a class attribute
-        """The name of the wrapped backend, used in messages."""
         return self._store.opening[0].name
 
     def __repr__(self) -> str:

@@ -4,94 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jarvis.encryption.envelope import Envelope, Opener, make, suggest_recovery, usual_sources, with_slot, without_slot
 from jarvis.encryption.key_file import content_of, envelope_in
 from jarvis.errors import NotEncryptedError, StoreBusyError, WrongKeyError
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.sealing.seal import Seal
 from jarvis.sealing.sealer import Sealer, opened_namespace
 
 if TYPE_CHECKING:
+    from jarvis.model.key_place import KeyPlace
     from jarvis.model.options import Encryption, KeySource
     from jarvis.model.policies import Histories
-    from jarvis.model.rewriting import Rewording, RewriteProgress, Rewritten
 
 _MANY_TRIES = 20
 PLAIN = ""
 """Stands for the keys of a plain store."""
-
-
-class KeyPlace(Protocol):
-    """Where a backend keeps the content of the file of keys: in its store, beside what is sealed.
-
-    It may also have `rewrite` and `scrub`, see `Rewritable`.
-
-    1. A store that is created gets what `Sealing.new_keys` returns, in the same step, and so at most once.
-    2. Without `seal_with` the backend refuses a store that has keys.
-    """
-
-    @property
-    def path(self) -> str:
-        """The name of the place in messages."""
-
-    def seal_with(self, sealing: Sealing) -> None:
-        """Open the store from now on, whether it has keys or not."""
-
-    def read(self) -> bytes | None:
-        """Return the content, None if the store is plain; create the store if it is absent."""
-
-    def replace(self, old: bytes, new: bytes) -> bool:
-        """Put `new` in the place of `old`, durably; return whether that was still there."""
-
-
-class Rewritable(KeyPlace, Protocol):
-    """A `KeyPlace` whose store can get another data key, or none, in its place."""
-
-    def rewrite(
-        self,
-        old: bytes | None,
-        new: bytes | None,
-        reword: Callable[[str], Rewording],
-        progress: Callable[[RewriteProgress], None] | None,
-    ) -> Rewritten:
-        """Put `new` in the place of the keys `old`, and everything stored in the form that belongs to them, or nothing.
-
-        Args:
-            old: the keys that the store has; None if it is plain.
-            new: the keys that it is to have.
-            reword: returns the form of a namespace, whose stored name it is given.
-            progress: is called again and again; if it raises, nothing is changed.
-
-        Raises:
-            StoreBusyError: the store has other keys than `old` by now, or others write to it for too long.
-            StoreAccessError: the caller may not do this.
-        """
-
-    def scrub(self) -> None:
-        """Remove what `rewrite` has replaced from the files.
-
-        Raises:
-            StoreBusyError: somebody still reads it.
-        """
-
-
-class Sealing(Protocol):
-    """What a backend asks who seals its entries."""
-
-    def new_keys(self) -> bytes | None:
-        """Return the keys of a store that is being created, None for a plain store."""
-
-    def accept(self, keys: bytes | None) -> str:
-        """Return what tells the data key of a store that is opened from others; `keys` is None for a plain store.
-
-        Raises:
-            WrongKeyError: it has other keys than when it was opened before.
-        """
-
-    def histories(self, namespace: str, usual: Histories) -> Histories:
-        """Return how much of the past is kept in a namespace: `usual`, for the names that categories have there."""
 
 
 class Keys:

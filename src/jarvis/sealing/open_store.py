@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from jarvis.model.key_place import KeyPlace
     from jarvis.model.options import KeySource
-    from jarvis.sealing.keys import KeyPlace, Keys
+    from jarvis.sealing.keys import Keys
     from jarvis.storage_backend import StorageBackend
 
 

@@ -1,8 +1,8 @@
 """Seals a plain store in its place, makes a sealed one plain, or gives it another data key.
 
-The store is rewritten in one transaction, with its keys: see `jarvis.sealing.keys.Rewritable`. After that this process
-opens it again. A handle that was opened before is refused, in every process, because it would look for the former
-names and find nothing.
+The store is rewritten in one transaction, with its keys: see `jarvis.model.key_place.Rewritable`. After that this
+process opens it again. A handle that was opened before is refused, in every process, because it would look for the
+former names and find nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from jarvis.sealing.seal import Seal
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
     from jarvis.encryption.envelope import Envelope
+    from jarvis.model.key_place import Rewritable
     from jarvis.model.options import Compression, KeySource
     from jarvis.model.rewriting import Rewritten
-    from jarvis.sealing.keys import Keys, Rewritable
+    from jarvis.sealing.keys import Keys
 
 OnProgress = Callable[[RewriteProgress], None]
 

@@ -10,15 +10,20 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jarvis.codec import Prepared, encode, revive
+from jarvis.codec.compression import compress, decompress
+from jarvis.codec.nesting import decoder_of
 from jarvis.encryption.data_key import NONCE_BYTES, cipher
 from jarvis.model.entry import LONG_SEALED, MAX_NAME_BYTES
+from jarvis.model.record import may_hold_typed_forms
 
 if TYPE_CHECKING:
     from jarvis.encryption.data_key import DataKey
+    from jarvis.model.options import Compression
 
 _MANY = 10_000  # names that are remembered in each direction
 
@@ -53,9 +58,6 @@ class _Box:
 
 class Seal:
     """Seals names and values. No message, representation or pickle shows its key.
-
-    Args:
-        key: of the store.
 
     >>> from jarvis.encryption.data_key import DataKey
     >>> seal = Seal(DataKey(bytes(32), bytes(16)))
@@ -107,3 +109,27 @@ def _remember(known: dict[tuple[bytes, str], str], which: tuple[bytes, str], tex
     if len(known) >= _MANY:
         known.clear()
     known[which] = text
+
+
+_decode = decoder_of(dict[str, Any])
+
+
+def pack_value(value: dict[str, Any], compression: Compression) -> bytes:
+    """Return a value that was checked as bytes, compressed if that makes it smaller, for `unpack_value`."""
+    if type(value) is Prepared:
+        return value.packed or value.json
+    json = encode(value)
+    return compress(json, compression) or json
+
+
+def unpack_json(packed: bytes) -> bytes:
+    """Return the JSON of the value that `pack_value` packed; raise ValueError if it did not."""
+    return packed if packed.startswith(b"{") else decompress(packed)
+
+
+def unpack_value(packed: bytes) -> dict[str, Any]:
+    """Return the value that `pack_value` packed; raise ValueError if it did not."""
+    json = unpack_json(packed)
+    value = _decode(json)
+    revived: dict[str, Any] = revive(value) if may_hold_typed_forms(json) else value
+    return revived

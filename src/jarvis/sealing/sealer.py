@@ -23,8 +23,7 @@ from jarvis.model.query import MemoryQuery
 from jarvis.model.record import encode_body, unknown_zone
 from jarvis.model.revision import Revision, Signature
 from jarvis.model.rules import is_reason_of_expiry
-from jarvis.sealing.seal import Seal, place_of
-from jarvis.sealing.values import pack_value, unpack_value
+from jarvis.sealing.seal import Seal, pack_value, place_of, unpack_value
 
 if TYPE_CHECKING:
     from jarvis.model.change import Change
@@ -64,8 +63,6 @@ class Sealer:
     """Seals for one namespace.
 
     Args:
-        seal: of the store.
-        namespace: the namespace's name.
         path: names the store in messages.
     """
 

@@ -9,8 +9,8 @@ import msgspec
 from jarvis.capabilities import Transfers, Verifies
 from jarvis.errors import CorruptStoreError
 from jarvis.model.portable import Ending, Lost, PastEntry, PortableEntry, WholeMemory, portable
+from jarvis.sealing.seal import unpack_json
 from jarvis.sealing.sealer import VALUE, Draft, Sealer
-from jarvis.sealing.values import unpack_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from jarvis.model.categories import place_of_turn
 from jarvis.model.entry import MemoryEntry
-from jarvis.model.turn import place_of_turn
 from jarvis.text.analysis import Analyser, folded
 from jarvis.text.candidates import Candidates, rarity
 from jarvis.text.document import TIME_MARK, Document, document_of, times_of
@@ -23,7 +23,7 @@ _USUAL_WORDS, _USUAL_SESSION_WORDS = 12, 200
 
 _NAME_WEIGHT, _FIELD_WEIGHT = 0.6, 0.2
 _REACH = 3
-"""How many neighbours on each side of an utterance count as around it."""
+"""How many neighbours on each side of a turn count as around it."""
 
 _ASKS_WHEN = re.compile(r"\s*when\b|.*\bhow long\b|.*\b(?:what|which) (?:year|month|date|day)\b", re.DOTALL)
 _ASKS_HOW_MANY = re.compile(r".*\bhow (?:many|much|often|old)\b", re.DOTALL)
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
     Attributes:
         entries: the candidates.
-        are_turns: whether each is an utterance of a conversation, with neighbours.
+        are_turns: whether each is a turn of a conversation, with neighbours.
         columns: a number for each candidate, by the name of the part; `jarvis.search.weights` has the names.
         shares: how many of the words of the question each has, or one of its neighbours, from 0 to 1.
     """
@@ -76,9 +76,6 @@ def parts_of(
     """Return the parts of the score of each candidate, in the order of the candidates.
 
     Args:
-        question: the question.
-        candidates: for it.
-        analyser: of the words.
         similar: how similar candidates are to the question by their vectors, by id; None: not known. A candidate that
             is not there counts as the others do on average.
         text_fields: of categories.
@@ -181,7 +178,7 @@ def _sessions(
 ) -> list[float]:
     """Return the score of the session of each candidate; the best has 1.
 
-    The session of a memory that is no utterance is its day.
+    The session of a memory that is no turn is its day.
     """
     keys: list[object] = [
         entry.timestamp.date() if place is None else place[0] for entry, place in zip(entries, places, strict=True)
@@ -224,7 +221,7 @@ def _asks(document: Document) -> bool:
 def _around(
     places: Sequence[tuple[str, int] | None], own: Sequence[float], documents: Sequence[Document]
 ) -> dict[str, list[float]]:
-    """Return what the neighbours of each utterance share with the question."""
+    """Return what the neighbours of each turn share with the question."""
     asked, second, around = ([0.0] * len(own) for _ in range(3))
     index_of = {place: index for index, place in enumerate(places) if place is not None}
     for index, place in enumerate(places):
@@ -249,7 +246,7 @@ def _meanings(entries: Sequence[MemoryEntry], similar: Mapping[str, float]) -> l
 
 
 def _meanings_around(places: Sequence[tuple[str, int] | None], meanings: Sequence[float]) -> dict[str, list[float]]:
-    """Return how similar the neighbours of each utterance are: the one before, the one behind, the others' mean."""
+    """Return how similar the neighbours of each turn are: the one before, the one behind, the others' mean."""
     meaning_of = {place: meaning for place, meaning in zip(places, meanings, strict=True) if place is not None}
     steps = {"meaning_before": (-1,), "meaning_behind": (1,), "meaning_around": (-3, -2, 2, 3)}
     return {

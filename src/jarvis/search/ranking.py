@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jarvis.model.recalled import Recalled
 from jarvis.search.parts import Parts, TextFields, no_fields, parts_of
-from jarvis.search.weights import FACT, FACT_BY_MEANING, UTTERANCE, UTTERANCE_BY_MEANING
+from jarvis.search.weights import FACT, FACT_BY_MEANING, TURN, TURN_BY_MEANING
 
 if TYPE_CHECKING:
     from jarvis.text.analysis import Analyser
@@ -40,7 +40,7 @@ def rank(
     if half_life is not None and now is not None:
         seconds = [max(0.0, now.timestamp() - entry.order[0] / 1_000_000) for entry in parts.entries]
         parts.columns["recency"] = [0.5 ** (age / half_life.total_seconds()) for age in seconds]
-    learned = (FACT, UTTERANCE) if similar is None else (FACT_BY_MEANING, UTTERANCE_BY_MEANING)
+    learned = (FACT, TURN) if similar is None else (FACT_BY_MEANING, TURN_BY_MEANING)
     tables = [{**weights, "recency": recency} for weights in learned]
     match = max((*parts.shares, *(similar or {}).values()), default=0.0)
     told = {name for name, column in parts.columns.items() if any(column)}  # what the question asks for

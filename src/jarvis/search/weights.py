@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-UTTERANCE = {
+TURN = {
     "words": 1.88,
     "coverage": 2.05,
     "before_2": 1.12,
@@ -16,7 +16,7 @@ UTTERANCE = {
     "tells_how_many": 0.65,
     "time": 4.08,
 }
-"""Weights of the parts of the score of an utterance."""
+"""Weights of the parts of the score of a turn."""
 
 FACT = {
     "words": 2.74,
@@ -29,7 +29,7 @@ FACT = {
 }
 """Weights of the parts of the score of any other memory."""
 
-UTTERANCE_BY_MEANING = {
+TURN_BY_MEANING = {
     "words": 0.88,
     "coverage": 1.8,
     "before_2": 1.13,
@@ -47,7 +47,7 @@ UTTERANCE_BY_MEANING = {
     "meaning_behind": 1.25,
     "meaning_around": 0.26,
 }
-"""Those of an utterance, where a model says how similar it is to the question."""
+"""Those of a turn, where a model says how similar it is to the question."""
 
 FACT_BY_MEANING = {
     "words": 0.65,

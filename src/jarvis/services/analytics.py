@@ -11,12 +11,12 @@ import msgspec
 
 from jarvis.capabilities import Analyses, FeedsChanges, KeepsHistory, TellsSize, Transfers
 from jarvis.codec.instants import datetime_of, instant_of
-from jarvis.errors import CursorExpiredError, InvalidQueryError
+from jarvis.errors import CursorExpiredError
 from jarvis.model import analytics
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
-from jarvis.model.recompression import Progress
 from jarvis.model.record import encode_body
+from jarvis.model.rewriting import Progress
 from jarvis.model.tally import A_DAY, BOUNDS, DAYS, IDS, Tally, measured
 from jarvis.services import duplicates, transferring
 from jarvis.storage_backend import StorageBackend
@@ -24,7 +24,7 @@ from jarvis.storage_backend import StorageBackend
 _WIDTHS = (1, 7, 28, 91, 364, 3_640, 36_400, 364_000)
 """How many days a period of growth may have: whole weeks but for the first."""
 
-_MOST_PERIODS, _MOST_TOP = 60, 1_000
+_MOST_PERIODS, MOST_TOP = 60, 1_000
 _AT_ONCE = 1_000
 _SIMILARITY = 0.8
 """How alike memories are at least that say nearly the same, as in `MemoryModule.find_duplicates`."""
@@ -32,13 +32,6 @@ _SIMILARITY = 0.8
 _EPOCH = date(1970, 1, 1)
 _AGES = ("under 1 hour", "under 1 day", "under 1 week", "under 30 days", "under 1 year", "older")
 _TIMES = ("within 1 hour", "within 1 day", "within 1 week", "within 30 days", "within 1 year", "later")
-
-
-def asked_top(top: int) -> int:
-    """Return how many members lists have; raise `InvalidQueryError` if it is no whole number in the range."""
-    if type(top) is not int or not 1 <= top <= _MOST_TOP:
-        raise InvalidQueryError(f"top: takes a whole number from 1 to {_MOST_TOP:,}")
-    return top
 
 
 def analyse(
@@ -107,7 +100,6 @@ def count_each(
     """Return what is counted of the namespace of a handle: the meaning of `Analyses.tallies`, on any backend.
 
     Args:
-        backend: the handle.
         now: the instant from which expiry is counted.
         most: how many memories and groups are told.
         looked_at: is called for each memory.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from jarvis.backend_registry import ask
 from jarvis.capabilities import BacksUp, MarksCursors
 from jarvis.errors import InvalidSettingError, StoreAccessError, translated
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 from jarvis.services.places import store_file
 from jarvis.storage_backend import StorageBackend
 

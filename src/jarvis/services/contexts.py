@@ -10,12 +10,10 @@ import msgspec
 from jarvis.conversations.filling import Candidate, Filling
 from jarvis.conversations.tokens import TokenCounter, checked_counter
 from jarvis.errors import InvalidQueryError
-from jarvis.model.categories import DEVICE_KEY, DEVICES, PREFERENCES, TASKS
+from jarvis.model.categories import DEVICE_KEY, DEVICES, FACTS, PREFERENCES, TASKS
 from jarvis.model.context import SECTIONS, Context, Section
-from jarvis.model.entry import MOST_VERSIONS
-from jarvis.model.query import MemoryQuery, asked_texts
+from jarvis.model.query import MemoryQuery, asked_number, asked_texts
 from jarvis.model.recalled import Recalled
-from jarvis.model.turn import FACTS
 from jarvis.storage_backend import StorageBackend
 
 _PAGE, _MOST_RECALLED, _MOST_NAMED = 50, 10_000, 100
@@ -33,19 +31,10 @@ def checked_sections(include: object) -> tuple[Section, ...]:
     return tuple(section for section in SECTIONS if section in names)
 
 
-def checked_room(max_tokens: object) -> int:
-    """Return a number of tokens; raise `InvalidQueryError` if it is none."""
-    if type(max_tokens) is not int or not 0 <= max_tokens < MOST_VERSIONS:
-        raise InvalidQueryError("max_tokens: takes a whole number from 0 up")
-    return max_tokens
-
-
 class Streams:
     """The memories of each section of a context.
 
     Args:
-        backend: has the memories.
-        search: finds those that answer a question.
         question: of the section ``recalled``; without one that has the newest facts.
         hidden: tags of memories that are left out.
     """
@@ -58,7 +47,7 @@ class Streams:
     def context(
         self,
         sections: Sequence[Section],
-        max_tokens: object,
+        max_tokens: int,
         counter: TokenCounter | None,
         now: datetime,
         without: Collection[str],
@@ -68,7 +57,7 @@ class Streams:
         Raises:
             InvalidQueryError: `max_tokens` is no number of tokens, or the counter does not count.
         """
-        room, count = checked_room(max_tokens), checked_counter(counter)
+        room, count = asked_number("max_tokens", max_tokens, 0), checked_counter(counter)
         return Filling({section: self.of(section) for section in sections}, room, count, now, without).context()
 
     def of(self, section: Section) -> Iterator[Candidate]:

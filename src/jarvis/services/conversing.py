@@ -21,6 +21,7 @@ from jarvis.conversations.executions import (
     run_ids_of,
 )
 from jarvis.errors import InvalidEntryError
+from jarvis.model.categories import POSITION, SESSION, TURNS, key_of_turn
 from jarvis.model.conversation import (
     ASSISTANT,
     CONVERSATION,
@@ -39,7 +40,6 @@ from jarvis.model.dating import times_of_import
 from jarvis.model.entry import MemoryEntry, check_name
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recalled import Recalled
-from jarvis.model.turn import POSITION, SESSION, TURNS, key_of_turn
 from jarvis.services.turns import next_position, value_of
 from jarvis.storage_backend import StorageBackend
 
@@ -108,11 +108,7 @@ def new_exchange(
     tags: list[str],
     times: Times,
 ) -> NewExchange:
-    """Return an exchange of what a caller gives.
-
-    Raises:
-        InvalidEntryError: a part cannot be stored.
-    """
+    """Return an exchange of what a caller gives; raise `InvalidEntryError` if a part cannot be stored."""
     said, answered = value_of(USER, user_message, None), value_of(ASSISTANT, assistant_response, None)
     more = {RUN_IDS: run_ids_of(run_ids), METADATA: metadata_of(metadata)}
     answered |= {name: part for name, part in more.items() if part}
@@ -122,11 +118,7 @@ def new_exchange(
 
 
 def new_execution(backend: StorageBackend, given: Mapping[str, Any]) -> Draft:
-    """Return an execution of what a caller gives.
-
-    Raises:
-        InvalidEntryError: a field cannot be stored.
-    """
+    """Return an execution of what a caller gives; raise `InvalidEntryError` if a field cannot be stored."""
     with own_code(InvalidEntryError, "execution"):
         draft = draft_of(given)
     return draft._replace(value=backend.prepare(draft.value))

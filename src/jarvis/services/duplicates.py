@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from jarvis.model.categories import TEXT
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.options import PLAIN
 from jarvis.model.query import MemoryQuery
 from jarvis.model.record import prepare
-from jarvis.model.turn import TEXT
 from jarvis.services.searching import candidates_of
 from jarvis.services.words import analyser_of
 from jarvis.storage_backend import StorageBackend

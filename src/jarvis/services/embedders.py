@@ -26,11 +26,7 @@ log = logging.getLogger("jarvis.search")
 
 
 def checked_embedder(embedder: object) -> Embedder:
-    """Return an embedder that a caller gave, or a package registered.
-
-    Raises:
-        InvalidSettingError: it is none.
-    """
+    """Return an embedder that a caller gave, or a package registered; raise `InvalidSettingError` if it is none."""
     with own_code(InvalidSettingError, "embedder"):
         if not isinstance(embedder, Embedder):
             raise InvalidSettingError(

@@ -12,7 +12,7 @@ from jarvis.errors import InvalidSettingError
 from jarvis.exports import lines
 from jarvis.model.portable import WholeMemory
 from jarvis.model.query import MemoryQuery
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 from jarvis.model.transfers import ExportReport
 from jarvis.services import transferring
 from jarvis.storage_backend import StorageBackend

@@ -16,7 +16,7 @@ from jarvis.errors import CursorExpiredError, DuplicateEntryError, InvalidEntryE
 from jarvis.exports import lines
 from jarvis.model.author import Author
 from jarvis.model.portable import PortableEntry, WholeMemory, portable
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 from jarvis.model.transfers import DamagedLine, ImportReport, OnConflict
 from jarvis.services import transferring
 from jarvis.services.bulk import without_collection

@@ -26,9 +26,9 @@ from jarvis.errors import (
     TransactionError,
     UnsupportedError,
 )
+from jarvis.model.categories import SPEAKER, TURNS, key_of_turn, place_of_turn
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
-from jarvis.model.turn import SPEAKER, TURNS, key_of_turn, place_of_turn
 from jarvis.model.vectors import Embedder
 from jarvis.services.embedders import (
     check_numpy,
@@ -44,7 +44,7 @@ from jarvis.storage_backend import StorageBackend
 from jarvis.text.document import meaning_of, without_names
 
 if TYPE_CHECKING:
-    from jarvis.model.recompression import Progress
+    from jarvis.model.rewriting import Progress
     from jarvis.search.vectors import Nearest, Question
 
 _Made = TypeVar("_Made")
@@ -128,7 +128,6 @@ class Meaning:
 
         Args:
             backend: of the namespace that is searched.
-            text: the question.
             names: the names in it, which the model does not get.
         """
         if self._given == OFF or time.monotonic() < self._again_at:

@@ -9,7 +9,7 @@ from datetime import datetime
 from jarvis.capabilities import Encrypts
 from jarvis.errors import CorruptStoreError, InvalidSettingError, StoreBusyError, TargetNotEmptyError
 from jarvis.model.portable import WholeMemory
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 from jarvis.model.transfers import MigrationReport
 from jarvis.services import transferring
 from jarvis.services.bulk import without_collection

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jarvis._calls.arguments import plain_text
 from jarvis.errors import AmbiguousError, InvalidEntryError
+from jarvis.model.categories import TEXT
 from jarvis.model.options import PLAIN
 from jarvis.model.query import MemoryQuery
-from jarvis.model.turn import TEXT
 from jarvis.services.duplicates import having_all, said
 from jarvis.storage_backend import StorageBackend
 from jarvis.text.analysis import analyser
@@ -16,11 +16,7 @@ _MOST_NAMED = 5
 
 
 def checked_text(text: object) -> str:
-    """Return a text that is to be remembered.
-
-    Raises:
-        InvalidEntryError: it is no text, or nothing is in it.
-    """
+    """Return a text that is to be remembered; raise `InvalidEntryError` if it is no text, or nothing is in it."""
     plain = plain_text(text)
     if plain is None or not plain.strip():
         raise InvalidEntryError("text", "takes a str with something in it")

@@ -13,7 +13,7 @@ from jarvis.backend_registry import ask
 from jarvis.capabilities import Salvages, SearchesText, Verifies
 from jarvis.errors import DuplicateEntryError, InvalidEntryError, StoreAccessError, translated
 from jarvis.model.portable import WholeMemory
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 from jarvis.model.salvaged import LostMemory, RepairReport, Verification
 from jarvis.services import transferring
 from jarvis.services.bulk import without_collection

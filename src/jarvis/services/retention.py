@@ -111,11 +111,9 @@ def sweep(
 
     Args:
         backend: whose entries they are.
-        rules: in their order.
         now: the moment to judge by.
         batch: entries in one change, at most.
         change: makes a change.
-        author: signs it.
         is_over: tells, between two changes, whether to end early.
     """
     reaches = _reaches(backend, rules, now)

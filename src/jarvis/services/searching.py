@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 from jarvis.capabilities import SearchesText
 from jarvis.errors import InvalidQueryError
+from jarvis.model.categories import TURNS, key_of_turn, place_of_turn
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
 from jarvis.model.recalled import Recalled
-from jarvis.model.turn import TURNS, key_of_turn, place_of_turn
 from jarvis.search.parts import TextFields, no_fields
 from jarvis.search.ranking import rank
 from jarvis.services.meaning import Meaning
@@ -105,29 +105,21 @@ def candidates_of(
 
 
 def checked_share(name: str, number: float) -> float:
-    """Return a number from 0 to 1 that a caller gave.
-
-    Raises:
-        InvalidQueryError: it is no such number.
-    """
+    """Return a number from 0 to 1 that a caller gave; raise `InvalidQueryError` if it is no such number."""
     if type(number) not in (int, float) or not 0 <= number <= 1:
         raise InvalidQueryError(f"{name}: takes a number from 0 to 1")
     return float(number)
 
 
 def checked_half_life(half_life: timedelta | None) -> timedelta | None:
-    """Return the half-life that a caller gave.
-
-    Raises:
-        InvalidQueryError: it is no timedelta above 0.
-    """
+    """Return the half-life that a caller gave; raise `InvalidQueryError` if it is no timedelta above 0."""
     if half_life is not None and (type(half_life) is not timedelta or half_life <= timedelta(0)):
         raise InvalidQueryError("half_life: takes a timedelta above 0, such as timedelta(days=30)")
     return half_life
 
 
 def _neighbours(backend: StorageBackend, query: MemoryQuery, *lists: list[MemoryEntry]) -> list[MemoryEntry]:
-    """Return the utterances beside the best of some lists of candidates that are no candidates themselves."""
+    """Return the turns beside the best of some lists of candidates that are no candidates themselves."""
     places = [[place_of_turn(entry) for entry in entries] for entries in lists]
     near = [place for some in places for place in some[:_WITH_NEIGHBOURS] if place is not None]
     missing = {(session, position + step) for session, position in near for step in _NEIGHBOURS}.difference(*places)

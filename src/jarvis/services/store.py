@@ -17,13 +17,12 @@ from jarvis.errors import InvalidSettingError
 from jarvis.model.author import Author
 from jarvis.model.entry import MOST_VERSIONS, check_namespace
 from jarvis.model.erasure import ErasureReceipt
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.listing import Page
 from jarvis.model.marks import Absent
 from jarvis.model.options import AnySource, KeySources, TextIndex, checked, sources_of
-from jarvis.model.query import MemoryQuery, asked_limit
-from jarvis.model.recompression import Progress, Recompression
-from jarvis.model.rewriting import RewriteProgress, Rewritten
+from jarvis.model.query import MemoryQuery, asked_number
+from jarvis.model.rewriting import Progress, Recompression, RewriteProgress, Rewritten
 from jarvis.model.salvaged import RepairReport, Verification
 from jarvis.model.transfers import ExportReport, ImportReport, OnConflict
 from jarvis.services import erasure, expiry
@@ -527,7 +526,7 @@ class Store:
         """
         from jarvis.services import analytics, exporting
 
-        most = analytics.asked_top(top)
+        most = asked_number("top", top, 1, analytics.MOST_TOP)
         parts = exporting.parts_of(self.backend, _names(namespaces))
         told = checked("progress", progress)
         return analytics.analyse(self.backend, parts, self._now(), top=most, near=is_on("near", near), progress=told)
@@ -630,7 +629,7 @@ class Store:
         Raises:
             UnsupportedError: the backend keeps no history.
         """
-        asked_limit(limit)
+        asked_number("limit", limit)
         self._gates.here.check(self.backend)
         return ask(self.backend, KeepsHistory).prune(self._now(), limit)
 
@@ -652,7 +651,8 @@ class Store:
             UnsupportedError: the backend has no expiry.
         """
         ask(self.backend, Expires)
-        return expiry.purge(self.backend, asked_limit(limit), self._author(module, task_id, reason), self._change)
+        most = asked_number("limit", limit)
+        return expiry.purge(self.backend, most, self._author(module, task_id, reason), self._change)
 
     # --- dates -----------------------------------------------------------------------------------
 

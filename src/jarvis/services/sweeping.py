@@ -8,19 +8,13 @@ from datetime import timedelta
 from types import TracebackType
 
 from jarvis._calls.arguments import own_code
-from jarvis.errors import InvalidQueryError, InvalidSettingError
+from jarvis.errors import InvalidSettingError
 from jarvis.model.options import checked
 
 BATCH = 500  # some 30 ms, for which other writers wait
-_MANY = 10_000
+MANY = 10_000
 
 Sweep = Callable[[Callable[[], bool]], object]
-
-
-def check_number(name: str, number: int, least: int) -> None:
-    """Raise `InvalidQueryError` if it is no number of memories from `least` to 10,000."""
-    if type(number) is not int or not least <= number <= _MANY:
-        raise InvalidQueryError(f"{name}: takes a whole number from {least} to {_MANY:,}")
 
 
 class Sweeper:

@@ -46,12 +46,6 @@ def restore(
     return True
 
 
-def check_steps(steps: int) -> None:
-    """Raise `InvalidQueryError` if it is no number of changes."""
-    if type(steps) is not int or not 1 <= steps < MOST_VERSIONS:
-        raise InvalidQueryError("steps: takes a whole number from 1 up")
-
-
 def undo(backend: StorageBackend, entry_id: str, steps: int, author: Author, bounds: Bounds, moment: datetime) -> bool:
     """Take back the last changes of the entry, whatever they were; return whether anything is known of the entry.
 

@@ -13,7 +13,7 @@ from jarvis.capabilities import Namespaced, Transactional, Transfers
 from jarvis.model.entry import DEFAULT_NAMESPACE
 from jarvis.model.portable import WholeMemory, portable
 from jarvis.model.query import MemoryQuery
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 from jarvis.storage_backend import StorageBackend
 
 AT_ONCE = 2_000

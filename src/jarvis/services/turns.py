@@ -9,9 +9,9 @@ import msgspec
 
 from jarvis._calls.arguments import own_code
 from jarvis.errors import InvalidEntryError
+from jarvis.model.categories import POSITION, SESSION, SPEAKER, TEXT, TURNS, key_of_turn, place_of_turn
 from jarvis.model.entry import MemoryEntry
 from jarvis.model.query import MemoryQuery
-from jarvis.model.turn import POSITION, SESSION, SPEAKER, TEXT, TURNS, key_of_turn, place_of_turn
 from jarvis.storage_backend import StorageBackend
 
 _COUNTED = 8

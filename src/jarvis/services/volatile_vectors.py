@@ -47,12 +47,10 @@ class VolatileVectors:
             return self._missing[start : start + most]
 
     def count_vectors(self, model: str | None, most: int | None = None) -> int:
-        """Return how many vectors there are."""
         count = len(self._vectors) if model in (None, self._model) else 0
         return count if most is None else min(count, most)
 
     def put_vectors(self, model: str, several: Sequence[StoredVector]) -> int:
-        """Keep vectors of memories that were pending."""
         with self._lock:
             ids = {_change(entry): entry.id for entry in self._missing} if model == self._model else {}
             known = [vector for vector in several if vector.change in ids and vector.change not in self._vectors]
@@ -69,7 +67,6 @@ class VolatileVectors:
         *,
         whole: bool,  # noqa: ARG002  they are here anyway
     ) -> tuple[VectorMark, list[StoredVector]]:
-        """Return vectors that were kept since a mark, at most `most`."""
         with self._lock:
             number = since.number if since.generation == self._generation else 0
             kept = self._vectors.values() if model == self._model else ()
@@ -78,12 +75,10 @@ class VolatileVectors:
             return mark, [vector for _, _, vector in found]
 
     def codes_of(self, model: str, changes: Sequence[int]) -> list[tuple[int, bytes]]:
-        """Return the codes of the vectors of states."""
         vectors = self._vectors if model == self._model else {}
         return [(change, kept[2].codes) for change in changes if (kept := vectors.get(change)) is not None]
 
     def entries_at(self, changes: Sequence[int]) -> list[MemoryEntry]:
-        """Return the memories that are still as they were at these changes."""
         ids = [kept[1] for change in changes if (kept := self._vectors.get(change)) is not None]
         wanted = set(changes)
         return [entry for entry in self._backend.read_many(ids) if entry.position and entry.position[1] in wanted]

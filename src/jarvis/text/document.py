@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.model.turn import FACTS, POSITION, SPEAKER, TEXT, TURNS
+from jarvis.model.categories import FACTS, POSITION, SPEAKER, TEXT, TURNS
 
 if TYPE_CHECKING:
     from jarvis.model.entry import MemoryEntry
@@ -65,8 +65,6 @@ def document_of(entry: MemoryEntry, analyser: Analyser, text_fields: tuple[str, 
     """Return the words of a memory, field by field; those of short memories are remembered for the next question.
 
     Args:
-        entry: the memory.
-        analyser: makes the words.
         text_fields: the fields of the value that hold the main text; without them ``text``, or all if there is none.
     """
     texts = _texts(entry, text_fields or _MAIN)
@@ -102,7 +100,7 @@ def passages_of(entry: MemoryEntry, analyser: Analyser) -> list[tuple[str, ...]]
 def meaning_of(entry: MemoryEntry, analyser: Analyser, others: Iterable[str] = ()) -> str:
     """Return the text of a memory that is handed to a model: without the names of its entity, its speaker, and others.
 
-    Names tell a model little, and hide what else is said: they are matched as words. Of facts and utterances it is the
+    Names tell a model little, and hide what else is said: they are matched as words. Of facts and turns it is the
     main text, of other memories also their key, tags and the names of their fields.
     """
     main, names, about, fields = _texts(entry, _MAIN)

@@ -111,11 +111,7 @@ class CopyFile:
             )
 
     def create(self) -> None:
-        """Create the file, still empty.
-
-        Raises:
-            StoreError: the file cannot be created.
-        """
+        """Create the file, still empty; raise `StoreError` if the file cannot be created."""
         with explaining(self.path, "create the copy of the store"):
             os.close(files.create(self.path, self.store))
 

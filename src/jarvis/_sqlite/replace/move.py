@@ -57,8 +57,6 @@ def move(
     *,
     progress: Callable[[RewriteProgress], None] | None = None,
     before_swap: Callable[[str], None] | None = None,
-    after_swap: Callable[[], None] | None = None,
-    patience_seconds: float = 30.0,
 ) -> Rewritten:
     """Copy the store into a file that `make` opens, and put that file in the store's place; return a report.
 
@@ -66,14 +64,10 @@ def move(
     to note changes: the next `move` resumes it if `make` can open the copy; `abandon` gives it up.
 
     Args:
-        database: the store.
         make: opens the file at a path, which may be empty, for reading and writing, with the settings of its format.
         progress: called again and again beside writers; an exception of it interrupts the move.
         before_swap: called under the writers' lock, with the path of the finished copy, which nobody has open; an
             exception of it interrupts the move.
-        after_swap: called under the writers' lock when the copy has taken the store's place, before anybody opens it.
-            If the process is killed before that it is not called: see `jarvis._sqlite.replace.swap.settle`.
-        patience_seconds: how long to try while somebody reads an older state of the store.
 
     Raises:
         StoreBusyError: somebody else is moving the store, or reads an older state for too long; resume later.
@@ -87,14 +81,14 @@ def move(
     if database.in_transaction():
         raise TransactionError(f"{database.path}: cannot be moved inside a transaction; leave the transaction first")
     with _only_one(database):
-        mover = Mover(database, make, progress or (lambda _: None), patience_seconds)
+        mover = Mover(database, make, progress or (lambda _: None))
         try:
             database.pool.copy = mover.copy
             mover.begin()
             mover.fill()
             mover.make_indexes()
             mover.compare()
-            return mover.swap(before_swap or (lambda _: None), after_swap or (lambda: None))
+            return mover.swap(before_swap or (lambda _: None))
         except apsw.Error as error:
             raise engine.translated(database.path, error, "fold in the log of the store") from error
         except UnequalError:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 FEW_NOTES = 500
 """At most this many notes are left for the last round, during which writers wait; each try doubles it."""
 
+PATIENCE_SECONDS = 30.0
+"""How long it tries to swap while somebody reads an older state of the store."""
+
 _FOLDING_PATIENCE_SECONDS = 0.05  # to wait for readers of an older state, while writers wait
 _PAUSE_SECONDS = 0.05  # between two tries
 
@@ -96,13 +99,11 @@ class Mover:
         database: Database,
         make: Callable[[str], apsw.Connection],
         progress: Callable[[RewriteProgress], None],
-        patience_seconds: float,
     ) -> None:
         self.database = database
         self.copy = CopyFile(database.path, make)
         self._rebuilder = Rebuilder(self.copy)
         self._progress = progress
-        self._patience_seconds = patience_seconds
         self._run = ""
         self._place = Place(0, 0, (), 0)
         self._tables: list[Table] = []
@@ -328,9 +329,9 @@ class Mover:
 
     # --- swapping --------------------------------------------------------------------------------
 
-    def swap(self, before_swap: Callable[[str], None], after_swap: Callable[[], None]) -> Rewritten:
+    def swap(self, before_swap: Callable[[str], None]) -> Rewritten:
         """Copy the last changes, and put the copy in the store's place as soon as no reader prevents it."""
-        deadline = time.monotonic() + self._patience_seconds
+        deadline = time.monotonic() + PATIENCE_SECONDS
         patience = self.database.busy_timeout_seconds
         # This leaves little for later. A failure, such as a full disk, is raised then.
         with self.database.alone(patience) as session, self._timing(), self._noting(), contextlib.suppress(apsw.Error):
@@ -341,7 +342,7 @@ class Mover:
                 copy.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._report(RewriteProgress("swap", 0, 1))
             with self.database.alone(patience) as session, self._timing():
-                if self._is_swapped(session, FEW_NOTES << min(tries, 16), before_swap, after_swap):
+                if self._is_swapped(session, FEW_NOTES << min(tries, 16), before_swap):
                     break
             if time.monotonic() > deadline:
                 raise StoreBusyError(
@@ -353,9 +354,7 @@ class Mover:
         digest = f"{self._digest % (1 << 128):032x}"
         return Rewritten(self._run, self._rows, digest, self._rounds, self._resumed, self._locked_seconds)
 
-    def _is_swapped(
-        self, session: Lease, few: int, before_swap: Callable[[str], None], after_swap: Callable[[], None]
-    ) -> bool:
+    def _is_swapped(self, session: Lease, few: int, before_swap: Callable[[str], None]) -> bool:
         with self._noting():
             if not self.database.file.fold_log(session.raw, _FOLDING_PATIENCE_SECONDS):
                 return False
@@ -373,7 +372,7 @@ class Mover:
         try:
             self._finish(application, version, sequences, triggers)
             before_swap(self.copy.path)
-            swap.swap(self.database.path, self.copy.path, self.database.lock, commit, after_swap)
+            swap.swap(self.database.path, self.copy.path, self.database.lock, commit)
         except BaseException:
             with contextlib.suppress(StoreError):
                 self._unfinish()

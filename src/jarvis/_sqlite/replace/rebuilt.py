@@ -119,11 +119,7 @@ def _content(name: str, sql: str) -> Literal["rows", "table", "nothing"] | None:
 
 
 class Rebuilder:
-    """Rebuilds tables in the copy of a store. Call the verbs in their order here.
-
-    Args:
-        copy: the copy.
-    """
+    """Rebuilds tables in the copy of a store. Call the verbs in their order here."""
 
     def __init__(self, copy: CopyFile) -> None:
         self._copy = copy

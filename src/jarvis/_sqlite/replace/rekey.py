@@ -26,7 +26,7 @@ from jarvis.errors import (
     StoreBusyError,
     WrongKeyError,
 )
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -28,23 +28,18 @@ from jarvis._disk.files import Stamp, explaining
 from jarvis._disk.lock_file import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jarvis._disk.locks import WriterLock
 
 
-def swap(path: str, new: str, lock: WriterLock, commit: int, after_swap: Callable[[], None]) -> None:
+def swap(path: str, new: str, lock: WriterLock, commit: int) -> None:
     """Put the file `new` in the place of the store at `path`.
 
     Needs the writers' lock. The caller has synced the new file, which nobody has open and which is on the same file
     system, and has emptied the store's log.
 
     Args:
-        path: the store.
         new: the file that takes its place.
-        lock: the writers' lock of the store.
         commit: the number of the last commit in the new file.
-        after_swap: called when the new file has the store's name, before anybody else can open it.
 
     Raises:
         StoreError: a step failed; the store is the old file, or the next opening finishes the swap.
@@ -59,7 +54,6 @@ def swap(path: str, new: str, lock: WriterLock, commit: int, after_swap: Callabl
             settle(path, lock)
             raise
         files.sync_directory(os.path.dirname(path))
-    after_swap()
     lock.write_note(Note(Stamp.of(os.stat(path)), commit))  # else the next opening verifies the whole file
     settle(path, lock)
 

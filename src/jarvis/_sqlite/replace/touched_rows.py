@@ -44,9 +44,7 @@ class Table(NamedTuple):
 
     Attributes:
         number: its index among the tables, which the notes of its rows have.
-        name: its name.
         key: the columns that identify a row and order the reads.
-        columns: all columns.
     """
 
     number: int

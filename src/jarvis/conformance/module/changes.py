@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,8 +15,6 @@ from jarvis.errors import (
 )
 from jarvis.model.revision import MISSING
 from jarvis.persistent_memory import MemoryModule
-
-_FAR_EAST, _FAR_WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-14))
 
 
 class ChangePromises(Promises):

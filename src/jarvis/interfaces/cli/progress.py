@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jarvis.interfaces.cli.showing import Look, console, is_terminal
 from jarvis.interfaces.operation import Operation
-from jarvis.model.recompression import Progress
+from jarvis.model.rewriting import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

@@ -41,11 +41,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """The options of one run of a command: which store, how results are shown, and whether to ask.
 
     Attributes:
-        choice: which store.
-        look: how results are shown.
         author: who makes changes; None for the usual one.
-        yes: do not ask.
-        dry_run: only say what would be done.
         as_of: the moment that stood before the command.
     """
 

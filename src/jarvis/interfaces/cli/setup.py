@@ -14,9 +14,8 @@ from jarvis.config import ConfigLoader
 from jarvis.errors import InvalidSettingError
 from jarvis.interfaces.cli.binding import argument, common_options, flag, option, signed
 from jarvis.interfaces.cli.session import Session
-from jarvis.interfaces.cli.sheets import counted
 from jarvis.interfaces.cli.showing import say
-from jarvis.interfaces.readable import lasting
+from jarvis.interfaces.readable import lasting, several
 from jarvis.interfaces.stores import VARIABLE, find
 from jarvis.keys import KeyFile
 from jarvis.model.options import KeySource
@@ -35,7 +34,7 @@ def _init(**given: Any) -> None:
     with session.memory(create=True) as memory:
         memory.bootstrap()
         count = memory.count_memories()
-    state = "is ready" if not count else f"was there already, with {counted(count)}"
+    state = "is ready" if not count else f"was there already, with {several(count, 'memory')}"
     session.show({"store": found.place, "chosen by": found.because, "state": state})
     if not session.look.quiet:
         say(f"next: {PROGRAM} remember 'a fact'; see it: {PROGRAM} list")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from jarvis.interfaces.operations import Compacted, Happened, Memories, Past
-from jarvis.interfaces.readable import ago, exact, json_text, lasting, safe, size
+from jarvis.interfaces.readable import ago, exact, json_text, lasting, safe, several, size
 from jarvis.model.change import Deleted
 from jarvis.model.context import Context
 from jarvis.model.entry import MemoryEntry
@@ -133,7 +133,7 @@ def changed(result: Any, operation: str, moment: Moment) -> Sheet:
     if operation == "undo" and result is None:
         return Lines(lines=["took the change back: the memory is not there now; undo brings it back"])
     if operation == "undo" and isinstance(result, int):
-        return Lines(lines=[f"took the change of {counted(result)} back"])
+        return Lines(lines=[f"took the change of {several(result, 'memory')} back"])
     if operation in _COUNTS and isinstance(result, int):
         return Lines(lines=[f"{_COUNTS[operation]}: {result:,}"])
     if not isinstance(result, MemoryEntry):
@@ -191,7 +191,7 @@ def _happened(result: Iterable[Happened], moment: Moment) -> Sheet:
     rows = []
     for each in result:
         change = each.change
-        name = safe(f"{change.category}/{change.key}") if change.category is not None else counted(change.count)
+        name = several(change.count, "memory") if change.category is None else safe(f"{change.category}/{change.key}")
         value = "" if each.entry is None else json_text(each.entry.value)
         if each.is_gone and change.memory_id is not None:
             value = f"(gone) {value}".strip()
@@ -216,7 +216,7 @@ def _receipts(receipts: Sequence[ErasureReceipt]) -> Sheet:
     searched = [each.searched for each in receipts if each.searched is not None]
     is_done = all(each.state == "done" for each in receipts)
     facts = [
-        ("erased", counted(sum(each.memories for each in receipts))),
+        ("erased", several(sum(each.memories for each in receipts), "memory")),
         ("removed", ", ".join(f"{name}: {count:,}" for name, count in removed.items() if count) or "nothing"),
         ("state", "done" if is_done else "pending: the bytes go with the next write or opening of the store"),
     ]
@@ -229,7 +229,7 @@ def _receipts(receipts: Sequence[ErasureReceipt]) -> Sheet:
 
 @sheet_of.register
 def _(result: Deleted, moment: Moment) -> Sheet:
-    lines = [f"deleted {counted(result.count)}"]
+    lines = [f"deleted {several(result.count, 'memory')}"]
     if result.cursor is not None:
         lines.append(f"take it back: jarvis-memory undo --change {result.cursor}")
     return Lines(lines=lines)
@@ -289,11 +289,6 @@ def _(result: Compacted, moment: Moment) -> Sheet:
             ("stored smaller", saved if result.recompressed else "nothing"),
         ]
     )
-
-
-def counted(count: int) -> str:
-    """Return a number of memories, in words."""
-    return f"{count:,} {'memory' if count == 1 else 'memories'}"
 
 
 def name_of(entry: MemoryEntry) -> str:

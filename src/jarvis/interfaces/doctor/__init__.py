@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from jarvis.interfaces.doctor import contents, files, server, settings
+from jarvis.interfaces.doctor import contents, files, server
 from jarvis.interfaces.doctor.finding import Finding, Limits
 from jarvis.interfaces.doctor.patient import Patient
 from jarvis.model.options import KeySource
@@ -52,7 +52,7 @@ CHECKS = (
     Check(("engine",), contents.engine_version, "a SQLite with a fault that loses data, or an old server"),
     Check(("disk-space",), files.disk_space, "a disk that is full, or has no room for a copy of the store"),
     Check(("clock",), contents.clock, "a clock that is behind the last change"),
-    Check(("settings",), settings.settings, "a file of settings that is refused, or settings in it that do nothing"),
+    Check(("settings",), files.settings, "a file of settings that is refused, or settings in it that do nothing"),
     Check(
         ("engine", "role", "connection", "transactions"),
         server.server,

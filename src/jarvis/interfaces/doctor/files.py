@@ -1,4 +1,4 @@
-"""Checks of the files of a store and of what lies beside them; they open no store."""
+"""Checks of the files of a store, of what lies beside them, and of the file of settings; they open no store."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 import shlex
 import shutil
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from jarvis._disk import location
+from jarvis.config import ConfigLoader
+from jarvis.errors import InvalidSettingError, MisplacedSettingWarning
 from jarvis.interfaces.doctor.finding import Finding
 from jarvis.interfaces.doctor.patient import Patient, status_of
 from jarvis.interfaces.readable import size
@@ -19,8 +22,6 @@ _WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _TEMPORARY = (".tmp", ".tmp-journal", ".tmp-wal", ".tmp-shm")
 _LOCKS = (".lock",)
 _USUAL_PLACE = "~/.jarvis/memory"
-MOUNTS = location.MOUNTS
-"""The file that tells which file systems are mounted; a test gives another one."""
 
 
 def permissions(patient: Patient) -> Iterator[Finding]:
@@ -73,10 +74,10 @@ def place(patient: Patient) -> Iterator[Finding]:
     """A store on a network file system, behind a mount of its file alone, or in a shared or synchronised folder."""
     if patient.file is None:
         return
-    problem = location.problem_of(patient.file, mounts=MOUNTS)
+    problem = location.problem_of(patient.file)
     if problem is not None:
         yield Finding("place", "problem", str(patient.file), problem.error.problem, patient.moving_to(_USUAL_PLACE))
-    for risk in location.risks_of(patient.file, mounts=MOUNTS):
+    for risk in location.risks_of(patient.file):
         yield Finding(
             "place", "advice", str(patient.file), risk.removeprefix(f"{patient.file} "), patient.moving_to(_USUAL_PLACE)
         )
@@ -188,3 +189,28 @@ def log(patient: Patient) -> Iterator[Finding]:
                 "or a process was killed. End old readers; the next compaction folds it in",
                 patient.command("compact"),
             )
+
+
+def settings(patient: Patient) -> Iterator[Finding]:
+    """A file of settings that is refused, or has settings that do nothing."""
+    if patient.config is None:
+        return
+    path = str(patient.config)
+    command = f"jarvis-memory --config {patient.quoted(path)} config check"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            storage = ConfigLoader(patient.config).load().storage
+        except InvalidSettingError as error:
+            yield Finding("settings", "problem", path, str(error).removeprefix(f"{path}: "), command)
+            return
+    for warning in caught:
+        if issubclass(warning.category, MisplacedSettingWarning):
+            said = str(warning.message).removeprefix(f"{path}: ")
+            yield Finding("settings", "advice", path, said, command)
+    is_plain = (
+        patient.memory is not None and patient.memory.backend.name in ("sqlite", "postgresql") and not patient.slots
+    )
+    if storage.encryption == "on" and is_plain:
+        said = "says encryption: on, which is for new stores; this one is plain, and stays so until it is encrypted"
+        yield Finding("settings", "problem", path, said, patient.command("encrypt", "passphrase"))

@@ -18,7 +18,7 @@ from jarvis.errors import InvalidSettingError, JarvisError
 from jarvis.interfaces.doctor.finding import Limits
 from jarvis.interfaces.stores import without_password
 from jarvis.model.analytics import Analytics
-from jarvis.model.key_slot import SlotInfo
+from jarvis.model.key_place import SlotInfo
 from jarvis.model.options import KeySource, check_utf8
 from jarvis.model.store_options import StoreOptions
 from jarvis.persistent_memory import MemoryModule

@@ -23,7 +23,7 @@ from jarvis.interfaces.mcp.fence import (
     value_of,
     whole_text_of,
 )
-from jarvis.interfaces.mcp.tools import Answer
+from jarvis.interfaces.mcp.tools import Answer, NextCursor, Note
 from jarvis.interfaces.operation import Operation
 from jarvis.interfaces.operations import OPERATIONS, Memories, Past
 from jarvis.model.context import Context
@@ -33,8 +33,6 @@ from jarvis.persistent_memory import MemoryModule
 
 _MOST_REVISIONS, _USUAL_REVISIONS = 100_000, 20
 _MOST_SIGNS_OF_A_REASON = 200
-_NextCursor = Annotated[str | None, msgspec.Meta(description="If there is more: call again with this as cursor")]
-_Note = Annotated[str | None, msgspec.Meta(description="What is not shown, and how to get it")]
 _NO_CURSOR = "cursor: takes the nextCursor of an earlier answer to the same question, as it was"
 
 
@@ -42,8 +40,8 @@ class MemoriesFound(msgspec.Struct, omit_defaults=True, rename="camel"):
     """Memories, or a page of them."""
 
     memories: list[ShownMemory]
-    next_cursor: _NextCursor = None
-    note: _Note = None
+    next_cursor: NextCursor = None
+    note: Note = None
 
 
 class MemoryShown(msgspec.Struct, omit_defaults=True, rename="camel"):
@@ -53,8 +51,8 @@ class MemoryShown(msgspec.Struct, omit_defaults=True, rename="camel"):
     part: Annotated[str | None, msgspec.Meta(description="A part of its value as JSON, if the whole has no room")] = (
         None
     )
-    next_cursor: _NextCursor = None
-    note: _Note = None
+    next_cursor: NextCursor = None
+    note: Note = None
 
 
 class Revised(msgspec.Struct, omit_defaults=True, rename="camel"):
@@ -72,8 +70,8 @@ class History(msgspec.Struct, omit_defaults=True, rename="camel"):
     """The past of a memory, the newest state first."""
 
     revisions: list[Revised]
-    next_cursor: _NextCursor = None
-    note: _Note = None
+    next_cursor: NextCursor = None
+    note: Note = None
 
 
 class ContextTold(msgspec.Struct, rename="camel"):
@@ -84,12 +82,7 @@ class ContextTold(msgspec.Struct, rename="camel"):
 
 
 class Answers:
-    """Runs operations, and tells what came of them.
-
-    Args:
-        memory: what they read and change.
-        max_tokens: how long a result may be.
-    """
+    """Runs operations, and tells what came of them."""
 
     def __init__(self, memory: MemoryModule, max_tokens: int) -> None:
         self._memory, self._room = memory, max_tokens

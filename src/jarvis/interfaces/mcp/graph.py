@@ -144,7 +144,7 @@ class KnowledgeGraph:
         """Delete the entities with these names, and all relations that begin or end there."""
         with self.memory.transaction():
             for some in _parts([*names]):
-                self.memory.delete_memories(ENTITIES, keys=list(filter(_can_be, some)))
+                self.memory.delete_memories(ENTITIES, keys=list(filter(can_be, some)))
                 self.memory.delete_memories(RELATIONS, where=_touching(some))
 
     def delete_observations(self, deletions: Sequence[Deletion]) -> None:
@@ -170,7 +170,6 @@ class KnowledgeGraph:
 
         Args:
             query: a part of the name, the type or an observation; case does not matter.
-            names: the names.
             after: begin after this place, see `MemoryEntry.cursor`.
         """
         if names is not None:
@@ -209,7 +208,7 @@ class KnowledgeGraph:
     def _named(self, names: Sequence[str]) -> list[MemoryEntry]:
         found: list[MemoryEntry] = []
         for some in _parts([*dict.fromkeys(names)]):
-            found += self.memory.search_memories(ENTITIES, keys=list(filter(_can_be, some)))
+            found += self.memory.search_memories(ENTITIES, keys=list(filter(can_be, some)))
         return found
 
     def _near(self, name: str) -> list[str]:
@@ -255,7 +254,7 @@ def _touching(names: Sequence[str]) -> dict[str, Any]:
     return {"$or": [{"from": {"$in": [*names]}}, {"to": {"$in": [*names]}}]}
 
 
-def _can_be(name: str) -> bool:
+def can_be(name: str) -> bool:
     """Tell whether a memory can have such a key: what is looked up is refused otherwise."""
     try:
         check_name("name", name)

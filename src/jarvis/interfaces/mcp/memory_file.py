@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from jarvis.errors import InvalidEntryError, InvalidSettingError, translated
+from jarvis.errors import InvalidSettingError, translated
 from jarvis.importers import mcp_memory
 from jarvis.importers.source import Item, OtherKindError
-from jarvis.interfaces.mcp.graph import Entity, KnowledgeGraph, Observed, Relation
-from jarvis.model.entry import check_name
+from jarvis.interfaces.mcp.graph import Entity, KnowledgeGraph, Observed, Relation, can_be
 from jarvis.persistent_memory import MemoryModule
 
 VARIABLE = "MEMORY_FILE_PATH"
@@ -86,9 +85,4 @@ def _put(graph: KnowledgeGraph, items: Iterable[Item]) -> Counter[str]:
 def _can_be_kept(item: Item) -> bool:
     is_relation = item.category == mcp_memory.RELATIONS
     names = item.value.values() if is_relation else (item.key, item.entity_type)
-    try:
-        for name in names:
-            check_name("name", name)
-    except InvalidEntryError:
-        return False
-    return True
+    return all(map(can_be, names))

@@ -46,12 +46,7 @@ _OF_RECALL = {
 
 
 class MemoryTools:
-    """The ten tools.
-
-    Args:
-        memory: what they read and change.
-        max_tokens: how long a result may be.
-    """
+    """The ten tools."""
 
     def __init__(self, memory: MemoryModule, max_tokens: int) -> None:
         self._answers = Answers(memory, max_tokens)

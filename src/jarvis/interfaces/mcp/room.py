@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jarvis.conversations.tokens import most_tokens
+from jarvis.interfaces.readable import escaped
 
 LEAST_TOKENS = 2_000
 """The smallest room that a server can be given: less would not hold a name and how to go on."""
@@ -29,10 +30,7 @@ def shown(value: Any) -> str:
 
 
 def _shown(sign: str) -> str:
-    if sign.isprintable() or sign == "\n":
-        return sign
-    units = sign.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
+    return sign if sign.isprintable() or sign == "\n" else escaped(sign)
 
 
 def size_of(item: Any, depth: int) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from jarvis.errors import InvalidQueryError, nearest
+
+NextCursor = Annotated[str | None, msgspec.Meta(description="If there is more: call again with this as cursor")]
+Note = Annotated[str | None, msgspec.Meta(description="What is not shown, and how to get it")]
 
 
 class Answer(NamedTuple):
