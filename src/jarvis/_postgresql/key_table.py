@@ -13,9 +13,9 @@ from jarvis.errors import TransactionError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jarvis._postgresql.connection import Raw
     from jarvis._postgresql.lease import Lease
     from jarvis._postgresql.pool import Sealing
+    from jarvis._postgresql.raw import Raw
     from jarvis._postgresql.server import Server
     from jarvis.model.options import Compression
     from jarvis.model.rewriting import Rewording, RewriteProgress, Rewritten
