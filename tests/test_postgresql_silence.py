@@ -147,7 +147,7 @@ def test_a_question_that_takes_long_is_waited_for_while_the_server_is_there(memo
             create(other, "held")
             other.count_memories()
             has_it.set()
-            time.sleep(2)
+            time.sleep(1.7)
 
     holding = threading.Thread(target=hold)
     holding.start()
