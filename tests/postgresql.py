@@ -43,12 +43,13 @@ class Server:
 
     Args:
         settings: lines of its configuration.
+        of: the server of which it is a standby, None for a server of its own.
 
     Attributes:
         dsn: where it is.
     """
 
-    def __init__(self, settings: str) -> None:
+    def __init__(self, settings: str, *, of: Server | None = None) -> None:
         packaged = programs()
         if packaged is None:
             pytest.skip(
@@ -57,18 +58,41 @@ class Server:
         self.programs = packaged
         # A short path: that of a socket may have 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+        self.dsn = f"postgresql://postgres@/postgres?host={self.directory}"
         self.options: dict[str, Any] = {"cwd": self.directory, "env": {**os.environ, "LC_ALL": "C"}}
         if IS_ROOT:  # a server refuses to run as root
             os.chown(self.directory, NOBODY, NOBODY)
             self.options |= {"user": NOBODY, "group": NOBODY, "extra_groups": ()}
-        initdb = ["initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-        subprocess.run([self.programs / initdb[0], *initdb[1:]], check=True, stdout=subprocess.DEVNULL, **self.options)
+        if of is None:
+            self.run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        else:
+            self.run("pg_basebackup", "-d", of.dsn, "-D", "data", "-R", "-c", "fast", "--no-sync")
         with (self.directory / "data" / "postgresql.conf").open("a") as file:
             file.write(f"listen_addresses = ''\nunix_socket_directories = '{self.directory}'\n")
             file.write(f"autovacuum = off\n{settings}\n")
-        self.dsn = f"postgresql://postgres@/postgres?host={self.directory}"
         self.start()
         atexit.register(self.end)
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of the programs that come with it, in its directory."""
+        command = [str(self.programs / program), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self.options)
+
+    def standby(self, settings: str = "") -> Server:
+        """Return a new server that follows this one, and only reads."""
+        return Server(settings, of=self)
+
+    def await_standby(self, standby: Server) -> None:
+        """Wait until a standby has all that was committed here."""
+        with psycopg.connect(self.dsn, autocommit=True) as mine, psycopg.connect(standby.dsn, autocommit=True) as its:
+            mine.execute("SELECT pg_logical_emit_message(true, 'tests', '')")  # writes out all that was before
+            ((end,),) = mine.execute("SELECT pg_current_wal_flush_lsn()::text").fetchall()
+            while not its.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (end,)).fetchall()[0][0]:
+                time.sleep(0.01)
+
+    def promote(self) -> None:
+        """Let a standby be a server of its own, that writes."""
+        self.run("pg_ctl", "promote", "-D", "data")
 
     def start(self) -> None:
         """Start it, again on the same data if it was stopped or killed."""

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from jarvis._postgresql import wire
+from jarvis._postgresql.raw import Raw
 from jarvis._postgresql.wire import Wire
 from jarvis.persistent_memory import MemoryModule
 from jarvis.postgresql_backend import PostgreSQLBackend
@@ -56,14 +57,14 @@ def test_a_call_waits_for_the_server_this_often(
     most, call = CALLS[name]
     for _ in range(3):
         call(memory)
-    waits, wait = 0, psycopg.Connection.wait
+    waits, wait = 0, Raw.wait
 
     def counted(self: Any, *given: Any, **more: Any) -> Any:
         nonlocal waits
         waits += 1
         return wait(self, *given, **more)
 
-    monkeypatch.setattr(psycopg.Connection, "wait", counted)
+    monkeypatch.setattr(Raw, "wait", counted)
     call(memory)
 
     assert waits <= most
@@ -76,14 +77,14 @@ def test_the_names_of_a_list_are_looked_up_at_once(memory: MemoryModule, monkeyp
     known = memory.backend._server.pool._texts  # type: ignore[attr-defined]  # PostgreSQL's
     assert len(known) > 200
     known.clear()
-    waits, wait = 0, psycopg.Connection.wait
+    waits, wait = 0, Raw.wait
 
     def counted(self: Any, *given: Any, **more: Any) -> Any:
         nonlocal waits
         waits += 1
         return wait(self, *given, **more)
 
-    monkeypatch.setattr(psycopg.Connection, "wait", counted)
+    monkeypatch.setattr(Raw, "wait", counted)
     found = memory.list_memories()
 
     assert waits == 2

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from jarvis._postgresql import schema
-from jarvis._postgresql.connection import Raw, configure
 from jarvis._postgresql.dialect import DIALECT, translated
+from jarvis._postgresql.raw import Raw, configure
 from jarvis._postgresql.wire import Wire
 from jarvis._sql.preselection import MOST, conditions, preselect
 from jarvis._sqlite import engine

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import conninfo
 
 from jarvis._postgresql import failures
-from jarvis._postgresql.connection import Raw, configure
+from jarvis._postgresql.raw import ANSWER_SECONDS, Raw, configure
 from jarvis.model.store_options import StoreOptions
 
 _RESTART_SECONDS = 5.0
@@ -24,6 +24,7 @@ _VANISHED = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count
 Else a call waits for its answer for two hours: https://www.postgresql.org/docs/current/libpq-connect.html
 """
 
+_SHORTEST_TIMEOUT = 2  # seconds, of libpq
 _NOT_SYNCED = "SET synchronous_commit = off"
 _SYNCED = """
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
@@ -62,8 +63,8 @@ class Connector:
         given = conninfo.conninfo_to_dict(dsn)
         self._more: dict[str, Any] = {name: value for name, value in _VANISHED.items() if name not in given}
         self._more["client_encoding"] = "UTF8"  # `Wire` writes it, whatever the environment says
-        if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
-            self._more["connect_timeout"] = max(math.ceil(self.timeout_seconds), 2)
+        timeout = given.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")
+        self._connect_timeout = None if timeout else max(math.ceil(self.timeout_seconds), _SHORTEST_TIMEOUT)
         self._was_there = False
         self._away_since: float | None = None
 
@@ -79,9 +80,12 @@ class Connector:
             StoreAccessError: the server cannot be reached, or lets nobody in.
         """
         began = time.monotonic()
+        more = {**self._more, "connect_timeout": self._connect_timeout}
+        if patience_seconds is not None and patience_seconds < self.timeout_seconds:
+            more["connect_timeout"] = max(math.ceil(patience_seconds), _SHORTEST_TIMEOUT)
         while True:
             try:
-                raw = Raw.connect(self._dsn, autocommit=True, **self._more)
+                raw = Raw.connect(self._dsn, autocommit=True, **more)
                 self._configure(raw)
             except psycopg.Error as error:
                 problem = failures.unreachable(self.path, error)
@@ -101,7 +105,21 @@ class Connector:
                 raise problem from None
             time.sleep(_PAUSE_SECONDS)
 
+    def is_there(self, raw: Raw) -> bool:
+        """Tell whether the server of a connection lets another one in; also if it says that it does not."""
+        where = {"host": raw.info.host, "hostaddr": raw.info.hostaddr, "port": str(raw.info.port)}
+        try:
+            psycopg.connect(
+                self._dsn, **{**self._more, **where, "target_session_attrs": "any", "connect_timeout": ANSWER_SECONDS}
+            ).close()
+        except psycopg.errors.ConnectionTimeout:
+            return False
+        except psycopg.Error:
+            return True
+        return True
+
     def _configure(self, raw: Raw) -> None:
+        raw.is_there = self.is_there
         raw.warnings = warnings = []
         raw.add_notice_handler(lambda said: warnings.append("01000") if said.sqlstate == "01000" else None)
         configure(raw)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg import pq
-from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
-from psycopg.types.string import StrBinaryDumper, StrDumper
 
 from jarvis._postgresql import failures, schema
 from jarvis._postgresql.dialect import DIALECT, translated
 from jarvis._postgresql.notices import CHANNEL
+from jarvis._postgresql.raw import Raw
 from jarvis._postgresql.wire import Wire
 from jarvis._postgresql.word_tables import TSVectorIndex
 from jarvis._sql.tables import READ_CLOCK
@@ -29,8 +28,14 @@ _FIRST_PAGE, _MOST_ROWS = 64, 4_096
 _MANY = 20  # rows from which on a COPY is worth its round trips
 _INSERT = re.compile(r"\s*INSERT INTO ([^()]+\([^()]+\))\s*VALUES \(\$1(?:, \$\d+)*\)\s*")
 _READ_CLOCK = DIALECT.say(READ_CLOCK)
-RUN = "concat_ws(' ', pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time())"
-"""Names the present run of the server: a crash of one of its processes sets its statistics back."""
+RUN = """
+concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+    extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()))
+"""
+"""Names the present run of the server: a crash of one of its processes sets its statistics back.
+
+It is the same in every time zone that a connection may have.
+"""
 
 _LOCK = f"""
 SELECT s.version, s.seed, CAST(pg_current_xact_id() AS text), {RUN} FROM clock AS c CROSS JOIN {{schema}}.store AS s
@@ -54,22 +59,6 @@ _STILL = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _cursor_numbers = itertools.count()
 
 
-class Raw(psycopg.Connection[Any]):
-    """A connection of the driver. One that nobody refers to any more, after an interrupt, is closed without a warning.
-
-    Attributes:
-        local: settings that follow the beginning of each write, where a proxy gives each transaction any connection of
-            its own. Then nothing is prepared, either.
-        warnings: the states of the server's warnings that a write may be kept in part only.
-    """
-
-    local: tuple[str, ...]
-    warnings: list[str]
-
-    def __del__(self, *_: Any) -> None:
-        """Leave it to libpq's own object to close the connection, which it does in its own process only."""
-
-
 class Doubt(NamedTuple):
     """A transaction whose outcome is not known.
 
@@ -80,15 +69,6 @@ class Doubt(NamedTuple):
 
     number: str
     run: str
-
-
-def configure(raw: psycopg.Connection[Any]) -> None:
-    """Let a connection send each type of value in one way, so that a statement is prepared once."""
-    for dumper in (Int8Dumper, Int8BinaryDumper):
-        raw.adapters.register_dumper(int, dumper)
-    for text_dumper in (StrDumper, StrBinaryDumper):
-        raw.adapters.register_dumper(str, text_dumper)
-    raw.prepare_threshold = None  # `Wire` prepares
 
 
 class Connection:

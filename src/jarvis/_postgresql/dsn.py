@@ -84,13 +84,20 @@ class Address:
                 "URL write the signs @ : / % of a user or a password as %40 %3A %2F %25"
             )
         self.dsn = text
-        self._name = f"postgresql://{host}{port and ':'}{port}/{database}"
+        self._name = f"postgresql://{_places(host.split(','), port.split(','))}/{database}"
 
     def __str__(self) -> str:
         return self._name
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name!r})"
+
+
+def _places(hosts: list[str], ports: list[str]) -> str:
+    """Return hosts with their ports, of which one may stand for all."""
+    if len(ports) != len(hosts):
+        ports = ports[:1] * len(hosts)
+    return ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=True))
 
 
 def _without_values(message: str) -> str:

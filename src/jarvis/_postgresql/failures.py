@@ -23,19 +23,29 @@ from jarvis.errors import translated as translated_from_system
 
 _BUSY = (
     sqlstates.LockNotAvailable,
-    sqlstates.DeadlockDetected,
-    sqlstates.SerializationFailure,
     sqlstates.QueryCanceled,
     sqlstates.TooManyConnections,
     sqlstates.IdleInTransactionSessionTimeout,
 )
 
 
+_GIVEN_UP = (sqlstates.SerializationFailure, sqlstates.DeadlockDetected)
+"""On a standby also the conflict of a question with what the primary does: see
+https://www.postgresql.org/docs/current/hot-standby.html#HOT-STANDBY-CONFLICT
+"""
+
+_QUOTA = ("Disk quota exceeded", "File too large")
+"""How the message of a server ends to which its system refuses more room; the state alone says "internal error"."""
+
 _CROWDED = ("too many clients", "too many connections", "remaining connection slots")
 
 
 class LostConnectionError(StoreAccessError):
     """The connection to the server has ended."""
+
+
+class GivenUpError(StoreBusyError):
+    """The server ended what was asked in favour of others; asked again, it may come to its end."""
 
 
 def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = False) -> JarvisError:
@@ -48,16 +58,18 @@ def translated(path: str, error: psycopg.Error, doing: str, *, is_lost: bool = F
         is_lost: the connection cannot be used any more.
     """
     state = error.sqlstate or ""
-    said = error.diag.message_primary or type(error).__name__
+    said = error.diag.message_primary or (str(error) if is_lost else "").partition("\n")[0] or type(error).__name__
+    if isinstance(error, _GIVEN_UP):
+        return GivenUpError(path, f"cannot {doing}: {_why_busy(error, said)}")
     if isinstance(error, _BUSY):
         return StoreBusyError(path, f"cannot {doing}: {_why_busy(error, said)}")
-    if isinstance(error, (sqlstates.DiskFull, sqlstates.OutOfMemory)):
+    if isinstance(error, (sqlstates.DiskFull, sqlstates.OutOfMemory)) or said.endswith(_QUOTA):
         hint = f"; {error.diag.message_hint}" if error.diag.message_hint else ""
         return StoreFullError(path, f"cannot {doing}: the server has no room ({said}{hint})")
     if isinstance(error, sqlstates.UniqueViolation):
         return DuplicateEntryError(f"{path}: cannot {doing}: a row with this key is there")
     if isinstance(error, sqlstates.ReadOnlySqlTransaction):
-        return ReadOnlyStoreError(path, f"cannot {doing}: the server or the role may only read ({said})")
+        return ReadOnlyStoreError(path, f"cannot {doing}: the server is a standby, or the role may only read ({said})")
     if isinstance(error, sqlstates.InsufficientPrivilege):
         return StoreAccessError(path, f"cannot {doing}: a right is missing ({said})")
     if isinstance(error, (sqlstates.UndefinedTable, sqlstates.InvalidSchemaName)):
@@ -127,4 +139,9 @@ def exhausted(path: str, size: int, timeout_seconds: float) -> StoreBusyError:
 def _why_busy(error: psycopg.Error, said: str) -> str:
     if isinstance(error, sqlstates.LockNotAvailable):
         return "another writer has kept it locked; retry, let the other finish, or raise busy_timeout_seconds"
+    if isinstance(error, sqlstates.SerializationFailure):
+        return (
+            f"the standby gave it up for changes of its primary ({said}); retry, or raise max_standby_streaming_delay "
+            "or switch on hot_standby_feedback there"
+        )
     return f"the server gave it up ({said}); nothing of it was kept, retry"

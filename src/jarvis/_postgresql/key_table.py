@@ -14,8 +14,8 @@ from jarvis.model.key_place import Rewritable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jarvis._postgresql.connection import Raw
     from jarvis._postgresql.lease import Lease
+    from jarvis._postgresql.raw import Raw
     from jarvis._postgresql.server import Server
     from jarvis.model.key_place import Sealing
     from jarvis.model.options import Compression

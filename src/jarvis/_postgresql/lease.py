@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -9,14 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis._postgresql import figures, outcome, schema
 from jarvis._postgresql.connecting import Connector
-from jarvis._postgresql.connection import Connection, Raw
+from jarvis._postgresql.connection import Connection
 from jarvis._postgresql.failures import LostConnectionError
 from jarvis._postgresql.names import HashedNames, number_of
 from jarvis._postgresql.notices import Notices
+from jarvis._postgresql.raw import Raw
 from jarvis._sql import lending, registry
 from jarvis._sql.clock import Clock, Mark
 from jarvis._sql.names import NameBook
 from jarvis._sql.tables import ClockRow
+from jarvis.errors import OutcomeUnknownError, ReadOnlyStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 TRIES = 3
 """How often a read, or the beginning of a transaction, is tried: each time on a new connection."""
+
+_HASTY_SECONDS = 1.0
+"""How long the outcome of a commit is looked up for a caller who has interrupted it."""
 
 _MOST_PLACES = 100  # namespaces that one connection remembers
 
@@ -136,6 +142,10 @@ class Lease(lending.Lease):
                 if tried == TRIES:
                     raise
                 self.renew()
+            except ReadOnlyStoreError:  # perhaps another of several servers writes by now
+                if tried > 1 or self.driver.is_hasty:
+                    raise
+                self.renew()
             else:
                 return
 
@@ -158,7 +168,13 @@ class Lease(lending.Lease):
                     place.clock.write()
             super().commit()
         except BaseException as error:
-            if not self.is_doubtful() or not self._was_kept() or not isinstance(error, LostConnectionError):
+            if not self.is_doubtful():
+                raise
+            if not isinstance(error, LostConnectionError):
+                with contextlib.suppress(OutcomeUnknownError):
+                    self._was_kept(_HASTY_SECONDS)
+                raise
+            if not self._was_kept(self._connector.timeout_seconds):
                 raise
         if sum(place.clock.commit_number - place.clock.began for place in self._inside) >= figures.MANY:
             figures.learn(self.driver)
@@ -167,7 +183,7 @@ class Lease(lending.Lease):
         """Tell whether nobody knows yet how the last transaction ended."""
         return self.driver.doubt is not None and self.driver.is_lost
 
-    def _was_kept(self) -> bool:
+    def _was_kept(self, patience_seconds: float) -> bool:
         doubt = self.driver.doubt
         assert doubt is not None  # noqa: S101 - asked before
         traces = [
@@ -176,7 +192,7 @@ class Lease(lending.Lease):
             if place.clock.commit_number > place.clock.began
         ]
         self.is_committed = outcome.is_kept(
-            self._connector, self._store.schema, doubt, traces, keeps_history=self.history.keep_any
+            self._connector, self._store.schema, doubt, traces, patience_seconds, keeps_history=self.history.keep_any
         )
         self.driver.doubt = None
         return self.is_committed

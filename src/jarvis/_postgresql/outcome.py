@@ -7,7 +7,6 @@ server that stands for a commit is believed only with what that transaction wrot
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ import psycopg
 from psycopg import RawCursor
 
 from jarvis._postgresql.connecting import Connector
-from jarvis._postgresql.connection import RUN, Doubt, Raw
+from jarvis._postgresql.connection import RUN, Doubt
+from jarvis._postgresql.raw import Raw
 from jarvis.errors import OutcomeUnknownError, StoreError
 
 # A process that still has the transaction open waits for a client that has gone. Once it ended, the outcome is known.
@@ -47,26 +47,29 @@ class Trace(NamedTuple):
     moment: int
 
 
-def is_kept(connector: Connector, schema: str, doubt: Doubt, traces: list[Trace], *, keeps_history: bool) -> bool:
+def is_kept(
+    connector: Connector,
+    schema: str,
+    doubt: Doubt,
+    traces: list[Trace],
+    patience_seconds: float,
+    *,
+    keeps_history: bool,
+) -> bool:
     """Tell whether a transaction was committed, and is as durable as the server promises.
 
-    A server that is away is waited for.
+    A server that is away is waited for, for as long as the patience lasts.
 
     Raises:
         OutcomeUnknownError: that cannot be told.
     """
-    deadline = time.monotonic() + connector.timeout_seconds
+    deadline = time.monotonic() + patience_seconds
     reason = ""
     while (left := deadline - time.monotonic()) > 0 or not reason:
         try:
             with connector.connect(max(left, 0)) as raw:
-                end = threading.Timer(max(left, 0.1), raw.cancel)  # no setting limits how long a commit waits
-                end.daemon = True
-                try:
-                    end.start()
-                    kept = _asked(raw, schema, doubt, traces, keeps_history=keeps_history)
-                finally:
-                    end.cancel()
+                raw.ends = time.monotonic() + max(left, 0.1)  # no setting limits how long a commit waits
+                kept = _asked(raw, schema, doubt, traces, keeps_history=keeps_history)
             if kept is not None and not raw.warnings:
                 return kept
             reason = "the transaction goes on" if kept is None else "no standby has confirmed it"
@@ -99,9 +102,11 @@ def _asked(raw: Raw, schema: str, doubt: Doubt, traces: list[Trace], *, keeps_hi
             ((status, is_same_run, *_),) = cursor.execute(_ASK, doubt).fetchall()
     except psycopg.errors.InvalidParameterValue:  # no such number yet: a crash has taken it back
         return False
+    if status == "in progress":  # ours, or that of another transaction: the run may have another name since
+        return None
     if is_same_run and status is not None:
-        return {"committed": True, "aborted": False}.get(status)
-    if status in ("aborted", "in progress"):  # ours was not kept, whoever has its number now
+        return bool(status == "committed")
+    if status == "aborted":  # ours was not kept, whoever has its number now
         return False
     for trace in traces:
         ((is_there, is_free, is_taken),) = cursor.execute(_TRACES.replace("{schema}", schema), trace).fetchall()

@@ -24,7 +24,7 @@ from jarvis.errors import KeyUnavailableError, TransactionError
 from jarvis.model.options import ENGLISH
 
 if TYPE_CHECKING:
-    from jarvis._postgresql.connection import Raw
+    from jarvis._postgresql.raw import Raw
     from jarvis.model.key_place import Sealing
     from jarvis.model.policies import Histories
     from jarvis.model.store_options import StoreOptions

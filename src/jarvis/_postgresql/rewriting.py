@@ -27,7 +27,7 @@ from jarvis.model.rewriting import RewriteProgress, Rewritten
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jarvis._postgresql.connection import Raw
+    from jarvis._postgresql.raw import Raw
     from jarvis.model.options import Compression
     from jarvis.model.rewriting import Rewording
 

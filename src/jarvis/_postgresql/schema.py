@@ -202,7 +202,8 @@ END $$
 """Gives added tables to the owner of the store, and to each admitted role the rights that it has on entries."""
 
 _MAY_MIGRATE = """
-SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = '{schema}.store'::regclass
+SELECT pg_has_role(relowner, 'USAGE') AND current_setting('transaction_read_only') = 'off'
+FROM pg_catalog.pg_class WHERE oid = '{schema}.store'::regclass
 """
 
 _PARTITIONS = "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = '{schema}.entries'::regclass"

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from jarvis._postgresql.failures import LostConnectionError, damaged, replaced
+from jarvis._postgresql.failures import GivenUpError, LostConnectionError, damaged, replaced
 from jarvis._postgresql.leader import Leader
 from jarvis._postgresql.lease import TRIES, Lease
 from jarvis._postgresql.names import number_of
@@ -127,11 +127,11 @@ class Server(Lending[Lease]):
             thread.call = call
 
     def _repeated(self, session: Lease, work: Callable[[Lease, *Args], Result], args: tuple[*Args]) -> Result:
-        """Run `work` outside of transactions, again on a new connection if its own has ended."""
+        """Run `work` outside of transactions, again on a new connection if the server has ended it."""
         for _ in range(1, TRIES):
             try:
                 return work(session, *args)
-            except LostConnectionError:
+            except (LostConnectionError, GivenUpError):
                 session.renew()
         return work(session, *args)
 
@@ -186,7 +186,7 @@ class Server(Lending[Lease]):
                             has_begun = True
                             yield found
                     return
-                except LostConnectionError:
+                except (LostConnectionError, GivenUpError):
                     if has_begun or tried == TRIES:
                         raise
                 session.renew()
