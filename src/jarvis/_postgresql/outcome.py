@@ -106,7 +106,7 @@ def _asked(raw: Raw, schema: str, doubt: Doubt, traces: list[Trace], *, keeps_hi
         return None
     if is_same_run and status is not None:
         return bool(status == "committed")
-    if status == "aborted":  # ours was not kept, whoever has its number now
+    if status == "aborted":  # the number may be of a later transaction, but ours was not kept
         return False
     for trace in traces:
         ((is_there, is_free, is_taken),) = cursor.execute(_TRACES.replace("{schema}", schema), trace).fetchall()

@@ -60,12 +60,12 @@ class Rewritable(KeyPlace, Protocol):
         """Remove what `rewrite` has replaced from the files.
 
         Raises:
-            StoreBusyError: somebody still reads it.
+            StoreBusyError: a reader still uses it.
         """
 
 
 class Sealing(Protocol):
-    """What a backend asks who seals its entries."""
+    """Seals the entries of a backend: what the backend asks of it."""
 
     def new_keys(self) -> bytes | None:
         """Return the keys of a store that is being created, None for a plain store."""

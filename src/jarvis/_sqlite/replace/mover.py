@@ -30,7 +30,7 @@ FEW_NOTES = 500
 """At most this many notes are left for the last round, during which writers wait; each try doubles it."""
 
 PATIENCE_SECONDS = 30.0
-"""How long it tries to swap while somebody reads an older state of the store."""
+"""How long it tries to swap while a reader uses an older state of the store."""
 
 _FOLDING_PATIENCE_SECONDS = 0.05  # to wait for readers of an older state, while writers wait
 _PAUSE_SECONDS = 0.05  # between two tries
